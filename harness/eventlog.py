@@ -1,0 +1,82 @@
+"""Event logs: append, read, merge. The record itself is `reference_server.events`.
+
+A process that is killed leaves a torn last line; readers pass over torn lines and count them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from reference_server.events import Event, decode, encode
+
+__all__ = ["EventWriter", "ReadLog", "merge_logs", "read_log", "write_log"]
+
+
+class EventWriter:
+    """Appends events to a file; `flush` before the process may be killed. Not thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=1 << 16)
+
+    def write(self, event: Event) -> None:
+        """Append one event (buffered)."""
+        self._file.write(encode(event))
+
+    def flush(self) -> None:
+        """Hand what is buffered to the operating system: it survives a SIGKILL from here on."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLog:
+    """Events in time order, and how many lines could not be read (a torn last line after a crash)."""
+
+    events: list[Event]
+    torn_lines: int
+
+
+def read_log(*paths: Path) -> ReadLog:
+    """Read logs and merge them by time; the order of equal times is the order of the files.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    events: list[Event] = []
+    torn = 0
+    for path in paths:
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    events.append(decode(line))
+                except ValueError:
+                    torn += 1
+    events.sort(key=lambda event: event.time_s)
+    return ReadLog(events, torn)
+
+
+def write_log(path: Path, events: Iterable[Event]) -> None:
+    """Write events to a new file, in one step."""
+    draft = path.with_suffix(".tmp")
+    with draft.open("wb", buffering=1 << 20) as file:
+        file.writelines(encode(event) for event in events)
+    draft.replace(path)
+
+
+def merge_logs(folder: Path, target: Path) -> ReadLog:
+    """Merge every `*.jsonl` of a folder into one log sorted by time."""
+    merged = read_log(*sorted(folder.glob("*.jsonl")))
+    write_log(target, merged.events)
+    return merged

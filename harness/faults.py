@@ -1,0 +1,170 @@
+"""The fault plan: which client suffers what, and when. Drawn once from the scenario's seed, run by both engines.
+
+From a scenario to a plan; injects nothing. Times are scenario seconds from the run's origin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from scenarios.schema import Fault, Frozen, NatTimeout, NetworkCut, ProcessCrash, Refresh, Scenario
+
+__all__ = ["Plan", "PlannedFault", "PlannedOutage", "make_plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFault:
+    """One fault of one client.
+
+    ``params`` holds what its kind needs: ``by`` (process_crash), ``page_load_s`` (refresh),
+    ``idle_timeout_s`` and ``expiry`` (nat_timeout).
+    """
+
+    fault_id: str
+    fault: str  # the label that reports use
+    kind: str
+    client: int
+    at_s: float
+    heal_after_s: float | None  # None: never
+    relogin_after_s: float | None  # the user tries again from another device; None: never
+    traced: bool  # its heartbeats are logged one by one, for the timeline
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedOutage:
+    """A short loss of a healthy client's network."""
+
+    client: int
+    at_s: float
+    length_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything random that both engines must share."""
+
+    seed: int
+    clients: int
+    ramp_s: float
+    horizon_s: float
+    faults: tuple[PlannedFault, ...]
+    outages: tuple[PlannedOutage, ...]
+    watches: dict[int, tuple[int, ...]]  # watching client -> the clients whose user it watches
+
+    def connect_at_s(self, client: int) -> float:
+        """When the ramp has this client connect."""
+        return self.ramp_s * client / self.clients
+
+    def save(self, path: Path) -> None:
+        """Write the plan as JSON."""
+        path.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_NON_STR_KEYS | orjson.OPT_INDENT_2))
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            OSError: no such file.
+            ValueError: not a plan.
+        """
+        raw = orjson.loads(path.read_bytes())
+        return cls(
+            **{
+                **raw,
+                "faults": tuple(PlannedFault(**fault) for fault in raw["faults"]),
+                "outages": tuple(PlannedOutage(**outage) for outage in raw["outages"]),
+                "watches": {int(k): tuple(v) for k, v in raw["watches"].items()},
+            }
+        )
+
+
+def make_plan(scenario: Scenario) -> Plan:
+    """Draw the plan of a scenario: the same seed gives the same plan.
+
+    Each client has at most one fault. Clients without one are the healthy ones that false suspicions
+    are counted on and that watch the others.
+    """
+    who, when, healing, watching, outage = (
+        np.random.default_rng(s) for s in np.random.SeedSequence(scenario.seed).spawn(5)
+    )
+    shuffled = who.permutation(scenario.clients)
+    faults: list[PlannedFault] = []
+    for fault in scenario.faults:
+        count = round(fault.share * scenario.clients)
+        hit = shuffled[len(faults) : len(faults) + count]
+        at_s = scenario.ramp + fault.at.sample(when, len(hit))
+        for n, (client, at) in enumerate(zip(hit.tolist(), at_s.tolist(), strict=True)):
+            faults.append(_planned(fault, n, client, at, scenario, healing))
+    healthy = np.sort(shuffled[len(faults) :])
+    return Plan(
+        seed=scenario.seed,
+        clients=scenario.clients,
+        ramp_s=scenario.ramp,
+        horizon_s=scenario.horizon_s,
+        faults=tuple(faults),
+        outages=_outages(scenario, healthy.tolist(), outage),
+        watches=_watches(faults, healthy.tolist(), scenario.sessions.watchers_per_user, watching),
+    )
+
+
+def _planned(
+    fault: Fault, n: int, client: int, at_s: float, scenario: Scenario, rng: np.random.Generator
+) -> PlannedFault:
+    params: dict[str, Any] = {}
+    heals = None
+    relogin = scenario.reconnect.relogin
+    match fault:
+        case ProcessCrash():
+            params = {"by": fault.by}
+        case Refresh():
+            params = {"page_load_s": float(scenario.reconnect.page_load.sample(rng, 1)[0])}
+            relogin = None  # the user is still there: the page comes back with its session
+        case NatTimeout():
+            params = {"idle_timeout_s": fault.nat.idle_timeout, "expiry": fault.nat.expiry}
+        case NetworkCut():
+            heals = fault.heal_after
+        case Frozen():
+            heals = fault.thaw_after
+    return PlannedFault(
+        fault_id=f"{fault.label}-{n:05d}",
+        fault=fault.label,
+        kind=fault.kind,
+        client=client,
+        at_s=at_s,
+        heal_after_s=None if heals is None else float(heals.sample(rng, 1)[0]),
+        relogin_after_s=None if relogin is None else float(relogin.after.sample(rng, 1)[0]),
+        traced=n == 0,
+        params=params,
+    )
+
+
+def _watches(
+    faults: list[PlannedFault], healthy: list[int], per_user: int, rng: np.random.Generator
+) -> dict[int, tuple[int, ...]]:
+    watches: dict[int, list[int]] = {}
+    if healthy:
+        for fault in faults:
+            for watcher in rng.choice(healthy, size=min(per_user, len(healthy)), replace=False).tolist():
+                watches.setdefault(watcher, []).append(fault.client)
+    return {watcher: tuple(watched) for watcher, watched in sorted(watches.items())}
+
+
+def _outages(scenario: Scenario, healthy: list[int], rng: np.random.Generator) -> tuple[PlannedOutage, ...]:
+    """Draw a Poisson process of outages for each healthy client, the next one after the last has ended."""
+    law = scenario.network.outages
+    if law is None:
+        return ()
+    drawn = []
+    for client in healthy:
+        at_s = scenario.ramp + rng.exponential(law.every)
+        while at_s < scenario.horizon_s:
+            length_s = float(law.length.sample(rng, 1)[0])
+            drawn.append(PlannedOutage(client, at_s, length_s))
+            at_s += length_s + rng.exponential(law.every)
+    return tuple(drawn)

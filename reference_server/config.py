@@ -1,0 +1,40 @@
+"""What one gateway process is told at its start: addresses, store, policy, where to log. Real seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reference_server.liveness import LivenessPolicy
+
+__all__ = ["GatewayConfig"]
+
+
+class GatewayConfig(BaseModel):
+    """Configuration of one gateway process, read from a JSON file or standard input.
+
+    ``policy`` is in real seconds: whoever runs a scenario with a speedup divides first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: Annotated[str, Field(min_length=1, description="this process's name in logs and leases")] = "node-1"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="WebSocket port; 0: any free one")] = 0
+    http_port: Annotated[int, Field(ge=0, le=65535, description="HTTP API port; 0: any free one")] = 0
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    key_prefix: Annotated[str, Field(description="of every key that the gateway writes")] = "flatline:"
+    policy: LivenessPolicy = LivenessPolicy()
+    heartbeat_kind: Annotated[
+        Literal["json", "ping"],
+        Field(description="json: the application answers; ping: protocol ping, a frozen page still answers"),
+    ] = "json"
+    second_login: Literal["refuse", "take_over"] = "take_over"
+    event_log: Annotated[Path | None, Field(description="JSON lines; null: no event log")] = None
+    origin_s: Annotated[float, Field(description="CLOCK_MONOTONIC at the run's origin")] = 0.0
+    ready_file: Annotated[
+        Path | None, Field(description="written with the ports as JSON when the gateway listens")
+    ] = None
+    seed: int = 0

@@ -1,0 +1,126 @@
+"""The event log's one record: what happened, when, and who saw it.
+
+Client generator, gateway, store watch and simulation all write this record as JSON lines; everything
+after the event log reads it. This module does not open files or read clocks.
+
+Time is seconds since the run's origin. In a real run that is real time (a run with ``speedup`` 10
+logs a 30 s heartbeat every 3 s); whoever measures multiplies by the run's speedup. A simulation logs
+scenario time, which is the same thing at speedup 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+__all__ = ["Cause", "Event", "EventKind", "Source", "decode", "encode"]
+
+
+class Source(StrEnum):
+    """The witness that saw an event. A witness never reports what another one saw."""
+
+    CLIENT = "client"
+    GATEWAY = "gateway"
+    STORE = "store"
+    SIMULATION = "simulation"
+
+
+class EventKind(StrEnum):
+    """What happened. The comment names the witness and the keys of ``detail``."""
+
+    # run bookkeeping
+    RUN_STARTED = "run_started"  # client: the ramp begins
+    STEADY = "steady"  # client: the ramp is over; detail: clients
+    RUN_ENDED = "run_ended"  # client: the horizon; what was not seen by now is censored
+    LOOP_LAG = "loop_lag"  # every process, twice a second; detail: max_lag_s, role
+    # sessions
+    LOGGED_IN = "logged_in"  # client; detail: client, user_id, waited_s (a re-login that was refused)
+    LOGIN_REFUSED = "login_refused"  # client; detail: code, user_id
+    CONNECTED = "connected"  # client and gateway; detail: client, user_id, resumed
+    DISCONNECTED = "disconnected"  # client: its connection ended; cause, detail: code
+    SESSION_UNKNOWN = "session_unknown"  # client: came back and was told its session is gone
+    # heartbeats
+    HEARTBEAT_SENT = "heartbeat_sent"  # gateway, traced sessions only
+    HEARTBEAT_ANSWERED = "heartbeat_answered"  # client, traced sessions only
+    HEARTBEAT_MISSED = "heartbeat_missed"  # gateway; detail: failures, max_failures
+    HEARTBEAT_LATENESS = "heartbeat_lateness"  # gateway, once a second; detail: n, p50_s, p99_s, max_s
+    # faults
+    FAULT_INJECTED = "fault_injected"  # client: it took effect; detail: fault_id, fault, scheduled_s
+    FAULT_HEALED = "fault_healed"  # client: the cause is gone; detail: fault_id
+    FAULT_RECOVERED = "fault_recovered"  # client: alive on the same session again; detail: fault_id
+    # the network of a healthy client; a suspicion during one is false
+    OUTAGE_STARTED = "outage_started"  # client; detail: client
+    OUTAGE_ENDED = "outage_ended"  # client; detail: client
+    # milestones
+    SUSPECTED = "suspected"  # gateway: the decision; cause, detail: tcp_info
+    SOCKET_CLOSED = "socket_closed"  # gateway: its socket is gone; cause
+    STORE_CLEARED = "store_cleared"  # store watch: session and status are gone; detail: since_s
+    PEER_NOTIFIED = "peer_notified"  # client: a watcher was told "offline"; detail: user_id, watcher
+    PEER_ONLINE = "peer_online"  # client: a watcher was told "online"; detail: user_id, watcher
+    # samples
+    STORE_SAMPLE = "store_sample"  # store watch; detail: sessions, online
+    RESOURCES = "resources"  # harness; detail: role, pid, cpu_percent, rss_bytes, descriptors
+
+
+class Cause(StrEnum):
+    """The layer that ended a connection or a session."""
+
+    CLOSE_FRAME = "close_frame"  # orderly WebSocket close
+    TCP_FIN = "tcp_fin"  # end of stream without a close frame
+    TCP_RESET = "tcp_reset"  # RST
+    TCP_TIMEOUT = "tcp_timeout"  # the kernel gave up: retransmissions, user timeout or keepalive
+    HEARTBEAT = "heartbeat"  # max_failures unanswered pings
+    SEND_ERROR = "send_error"  # a write failed
+    SESSION_TIMEOUT = "session_timeout"  # idle for longer than the limit
+    SWEEP = "sweep"  # health sweep found it dead
+    TTL = "ttl"  # the store's own expiry
+    MEMORY_PRESSURE = "memory_pressure"  # max_sessions, oldest idle first
+    TAKE_OVER = "take_over"  # a newer login or connection of the same user
+    LOGOUT = "logout"  # asked for
+    NODE_LEASE = "node_lease"  # the node that held it died
+    DRAIN = "drain"  # the gateway is shutting down in order
+    PROTOCOL_ERROR = "protocol_error"  # the client broke the protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the event log. ``time_s`` is seconds since the run's origin."""
+
+    time_s: float
+    source: Source
+    kind: EventKind
+    session_id: str = ""
+    connection_id: str = ""
+    node: str = ""
+    cause: str = ""
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+def encode(event: Event) -> bytes:
+    """Return the event as one JSON line, newline included."""
+    return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def decode(line: bytes | str) -> Event:
+    """Read one JSON line.
+
+    Raises:
+        ValueError: the line is not JSON (a torn last line), or not an event.
+    """
+    raw = orjson.loads(line)
+    try:
+        return Event(
+            time_s=float(raw["time_s"]),
+            source=Source(raw["source"]),
+            kind=EventKind(raw["kind"]),
+            session_id=raw.get("session_id", ""),
+            connection_id=raw.get("connection_id", ""),
+            node=raw.get("node", ""),
+            cause=raw.get("cause", ""),
+            detail=raw.get("detail") or {},
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not an event: {line!r}") from error

@@ -1,0 +1,190 @@
+"""Policies and failure detectors. Pure: time is an argument, nothing here reads a clock or a socket.
+
+The gateway drives these detectors with real time, the simulation with virtual time. A detector is a
+small state machine of one connection: its verbs take the time in seconds and say what to do.
+
+Detection latency of a silent death at a uniformly random phase U ~ Uniform(0, T) of the heartbeat:
+``U + (k-1)R + tau``, so it lies in ``[(k-1)R + tau, T + (k-1)R + tau)``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from reference_server.durations import Duration, PositiveDuration
+
+__all__ = ["Action", "LivenessPolicy", "PingDetector", "Verdict"]
+
+
+class LivenessPolicy(BaseModel):
+    """When a gateway pings, when it calls a client dead, how long its records live. Seconds.
+
+    One unanswered ping at its deadline is one failure, any inbound frame resets the count to zero,
+    and the ``max_failures``-th consecutive failure is suspicion.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    heartbeat_interval: Annotated[
+        PositiveDuration | None, Field(description="T: from one ping to the next; null: no heartbeat")
+    ] = 30.0
+    heartbeat_timeout: Annotated[
+        PositiveDuration,
+        Field(description="τ: the answer's deadline, 0 < τ ≤ T", validate_default=True),
+    ] = 10.0
+    max_failures: Annotated[
+        int, Field(ge=1, description="k: consecutive unanswered pings that make a suspicion")
+    ] = 3
+    retry_interval: Annotated[
+        PositiveDuration | None,
+        Field(description="R: from an unanswered ping to the next, τ ≤ R; default T"),
+    ] = None
+    session_timeout: Annotated[
+        PositiveDuration | None, Field(description="idle limit: no inbound frame for this long")
+    ] = 300.0
+    sweep_interval: Annotated[
+        PositiveDuration, Field(description="S: how often the idle limit is checked")
+    ] = 30.0
+    session_ttl: Annotated[PositiveDuration, Field(description="TTL of the session record")] = 86400.0
+    status_ttl: Annotated[PositiveDuration, Field(description="TTL of the status record")] = 7200.0
+    code_ttl: Annotated[PositiveDuration, Field(description="TTL of a verification code")] = 300.0
+    resume_window: Annotated[
+        Duration,
+        Field(description="a client may come back to its session this long after its last sign of life"),
+    ] = 10.0
+    max_sessions: Annotated[
+        int | None, Field(ge=1, description="memory pressure: above it the oldest idle session goes")
+    ] = None
+    tcp_user_timeout: Annotated[
+        PositiveDuration | None,
+        Field(description="TCP_USER_TIMEOUT of each socket; null: the kernel's own patience"),
+    ] = None
+
+    # Checked field by field, not on the whole model: a scenario with a misspelt key elsewhere in this
+    # block still gets told about these.
+    @field_validator("heartbeat_timeout", "retry_interval", mode="after")
+    @classmethod
+    def _deadline_fits(cls, value: float | None, info: ValidationInfo) -> float | None:
+        interval, timeout = info.data.get("heartbeat_interval"), info.data.get("heartbeat_timeout")
+        if info.field_name == "heartbeat_timeout":
+            if value is not None and interval is not None and value > interval:
+                raise ValueError(
+                    f"{value:g}s is above heartbeat_interval ({interval:g}s); "
+                    "allowed: 0 < heartbeat_timeout <= heartbeat_interval"
+                )
+        elif value is not None and timeout is not None and value < timeout:
+            raise ValueError(
+                f"{value:g}s is below heartbeat_timeout ({timeout:g}s); "
+                "allowed: retry_interval >= heartbeat_timeout"
+            )
+        return value
+
+    @property
+    def retry_s(self) -> float:
+        """R in seconds: ``retry_interval``, or the heartbeat interval where it is not set."""
+        return self.retry_interval or self.heartbeat_interval or self.heartbeat_timeout
+
+    @property
+    def detection_range_s(self) -> tuple[float, float] | None:
+        """[lo, hi) of the heartbeat's detection latency of a silent death; None without heartbeat."""
+        if self.heartbeat_interval is None:
+            return None
+        silence_s = (self.max_failures - 1) * self.retry_s + self.heartbeat_timeout
+        return silence_s, self.heartbeat_interval + silence_s
+
+    def faster(self, speedup: float) -> LivenessPolicy:
+        """Return the policy with every time divided by ``speedup`` (counts stay)."""
+        times = {
+            name: getattr(self, name) / speedup
+            for name in type(self).model_fields
+            if isinstance(getattr(self, name), float)
+        }
+        return self.model_copy(update=times)
+
+
+class Action(StrEnum):
+    """What a detector wants done now."""
+
+    NOTHING = "nothing"
+    PING = "ping"
+    MISSED = "missed"  # one failure more, not yet enough
+    MISSED_AND_PING = "missed_and_ping"  # the retry is due at the same moment (R = tau)
+    SUSPECT = "suspect"
+
+
+class Verdict(StrEnum):
+    """What a detector believes."""
+
+    ALIVE = "alive"
+    SUSPECTED = "suspected"
+
+
+class PingDetector:
+    """Ping and deadline, for one connection.
+
+    Call :meth:`on_time` when ``due_s`` has come and do what it returns; call :meth:`on_inbound` for
+    every frame of any kind. A suspicion is final: the connection is to be dropped.
+
+    Guarantees, for a caller that is on time:
+
+    * never suspects before (k-1)R + tau after the last sign of life;
+    * suspects at the latest T + (k-1)R + tau after a silent death (R <= T);
+    * never suspects a client that answers each ping within tau.
+    """
+
+    __slots__ = ("_awaiting", "_interval_s", "_last_ping_s", "_max", "_retry_s", "_timeout_s",
+                 "due_s", "failures", "verdict")  # fmt: skip
+
+    def __init__(self, policy: LivenessPolicy, first_ping_s: float) -> None:
+        if policy.heartbeat_interval is None:
+            raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
+        self._interval_s: float = policy.heartbeat_interval
+        self._timeout_s: float = policy.heartbeat_timeout
+        self._retry_s: float = policy.retry_s
+        self._max = policy.max_failures
+        self._awaiting = False
+        self._last_ping_s = first_ping_s - self._interval_s
+        self.due_s = first_ping_s
+        self.failures = 0
+        self.verdict = Verdict.ALIVE
+
+    @property
+    def awaiting_answer(self) -> bool:
+        """Whether the next thing due is a ping's deadline, not a ping."""
+        return self._awaiting
+
+    def on_inbound(self, now_s: float) -> None:
+        """Take any inbound frame: the peer lives, the outstanding ping counts as answered."""
+        if self.verdict is Verdict.SUSPECTED or not (self._awaiting or self.failures):
+            return
+        self._awaiting = False
+        self.failures = 0
+        # With R > T the regular ping may already be overdue: then it is due now.
+        self.due_s = max(self._last_ping_s + self._interval_s, now_s)
+
+    def on_time(self, now_s: float) -> Action:
+        """Say what is to be done at ``now_s``; call again when the new ``due_s`` has come."""
+        if self.verdict is Verdict.SUSPECTED or now_s < self.due_s:
+            return Action.NOTHING
+        if not self._awaiting:
+            return self._ping(now_s)
+        self.failures += 1
+        if self.failures >= self._max:
+            self.verdict = Verdict.SUSPECTED
+            self.due_s = float("inf")
+            return Action.SUSPECT
+        self._awaiting = False
+        self.due_s = self._last_ping_s + self._retry_s
+        if now_s >= self.due_s:
+            self._ping(now_s)
+            return Action.MISSED_AND_PING
+        return Action.MISSED
+
+    def _ping(self, now_s: float) -> Action:
+        self._awaiting = True
+        self._last_ping_s = now_s  # not due_s: a late ping still gets its whole deadline
+        self.due_s = now_s + self._timeout_s
+        return Action.PING

@@ -1,0 +1,151 @@
+"""Scenario files: YAML to a checked `Scenario`, every problem of a file in one error.
+
+Reads files; knows nothing of runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from scenarios.schema import Scenario
+
+__all__ = ["Problem", "ScenarioError", "built_in", "load_scenario", "parse_scenario"]
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a scenario file."""
+
+    line: int | None
+    key: str
+    message: str
+
+
+class ScenarioError(ValueError):
+    """A scenario file cannot be used: which file, and every problem in it."""
+
+    def __init__(self, source: str, problems: list[Problem]) -> None:
+        self.source = source
+        self.problems = problems
+        lines = "".join(
+            f"\n  {source}{f':{p.line}' if p.line else ''}  {p.key + ': ' if p.key else ''}{p.message}"
+            for p in problems
+        )
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(f"{source}: {count}{lines}")
+
+
+def built_in() -> dict[str, Path]:
+    """The scenarios that ship with flatline, by name."""
+    return {path.stem: path for path in sorted(_HERE.glob("*.yaml"))}
+
+
+def load_scenario(name_or_path: str, **overrides: Any) -> Scenario:
+    """Load a built-in scenario by name or a file by path; ``overrides`` replace top-level keys.
+
+    Raises:
+        ScenarioError: no such scenario, not YAML, or not a scenario; it lists every problem.
+    """
+    path = built_in().get(name_or_path, Path(name_or_path))
+    try:
+        text = path.read_text()
+    except OSError as error:
+        message = (
+            f"{error.strerror}; built-in scenarios: {', '.join(built_in())}"
+            if not path.exists()
+            else str(error.strerror)
+        )
+        raise ScenarioError(name_or_path, [Problem(None, "", message)]) from error
+    return parse_scenario(text, source=str(path), default_name=path.stem, **overrides)
+
+
+def parse_scenario(
+    text: str, source: str = "<text>", default_name: str | None = None, **overrides: Any
+) -> Scenario:
+    """Parse a scenario from YAML text.
+
+    Raises:
+        ScenarioError: it lists every problem with its line and key.
+    """
+    try:
+        raw = yaml.safe_load(text)
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise ScenarioError(source, [Problem(line, "", f"not YAML: {error.problem}")]) from error
+    except (yaml.YAMLError, UnicodeError, ValueError) as error:
+        raise ScenarioError(source, [Problem(None, "", f"not YAML: {error}")]) from error
+    if not isinstance(raw, dict):
+        raise ScenarioError(source, [Problem(1, "", "a scenario is a mapping of keys to values")])
+    raw = {**({"name": default_name} if default_name else {}), **raw, **overrides}
+    try:
+        return Scenario.model_validate(raw)
+    except ValidationError as error:
+        problems = [_problem(detail, tree) for detail in error.errors()]
+        raise ScenarioError(source, sorted(problems, key=lambda p: p.line or 0)) from error
+
+
+def _problem(detail: Any, tree: yaml.Node | None) -> Problem:
+    line, path = _locate(tree, detail["loc"])
+    message = detail["msg"].removeprefix("Value error, ")
+    got = detail.get("input")
+    match detail["type"]:
+        case "extra_forbidden":
+            known = _fields_at(detail["loc"][:-1])
+            close = get_close_matches(str(detail["loc"][-1]), known, n=1)
+            message = "unknown key" + (f"; did you mean {close[0]}?" if close else "")
+            message += f" allowed: {', '.join(known)}" if known and not close else ""
+        case "union_tag_invalid":
+            context = detail["ctx"]
+            message = f"unknown fault {context['tag']!r}; allowed: {context['expected_tags'].replace(chr(39), '')}"
+        case "missing":
+            message = "is missing"
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            message = f"got {got:g}; {message[0].lower()}{message[1:]}" if isinstance(got, float) else message
+        case "value_error":
+            pass  # our own messages name the value
+        case _ if isinstance(got, str | int | float):
+            message = f"got {got!r}; {message[0].lower()}{message[1:]}"
+    return Problem(line, path, message)
+
+
+def _locate(node: yaml.Node | None, loc: tuple[Any, ...]) -> tuple[int | None, str]:
+    """Find a pydantic location in the YAML tree; parts that only pydantic has (union tags) are left out."""
+    line = node.start_mark.line + 1 if node else None
+    path = ""
+    for part in loc:
+        step: yaml.Node | None = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == str(part):
+                    step, line = value, key.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            step = node.value[part]
+            line = step.start_mark.line + 1
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif step is not None or part is loc[-1]:
+            path += f".{part}" if path else str(part)
+        node = step or node
+    return line, path
+
+
+def _fields_at(loc: tuple[Any, ...]) -> list[str]:
+    """The keys that the schema allows at a location, as far as it is made of plain models."""
+    model: type[BaseModel] = Scenario
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not inner:
+            return []
+        model = inner[0]
+    return list(model.model_fields)
