@@ -1,0 +1,112 @@
+"""What the kernel knows of a TCP connection: from a socket to `TcpInfo`, by Linux's ``TCP_INFO``.
+
+It tells real silence from a client that merely does not answer: data that vanishes stays
+unacknowledged and is retransmitted (``unacked`` > 0, ``retransmits`` grows), while the kernel of a
+frozen client goes on acknowledging (``unacked`` = 0). Decides nothing and keeps no state.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import sys
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from typing import Any, Protocol
+
+__all__ = ["HasFileno", "TcpInfo", "TcpState", "read_tcp_info"]
+
+
+class HasFileno(Protocol):
+    """A socket, or what stands for one (asyncio's and uvloop's transports lend such an object)."""
+
+    def fileno(self) -> int:
+        """Return the descriptor; −1 once it is closed."""
+        ...
+
+
+class TcpState(IntEnum):
+    """State of a connection, as numbered in Linux's ``include/net/tcp_states.h``."""
+
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    FIN_WAIT1 = 4
+    FIN_WAIT2 = 5
+    TIME_WAIT = 6
+    CLOSE = 7
+    CLOSE_WAIT = 8
+    LAST_ACK = 9
+    LISTEN = 10
+    CLOSING = 11
+    NEW_SYN_RECV = 12
+
+
+@dataclass(frozen=True, slots=True)
+class TcpInfo:
+    """The part of ``struct tcp_info`` that a verdict on a connection needs."""
+
+    state: TcpState
+    unacked: int  # segments sent and not acknowledged
+    retransmits: int  # time-outs in a row of the oldest unacknowledged segment (`tcpi_retransmits`)
+    total_retransmits: (
+        int  # segments sent again since the connection began, tail-loss probes included
+    )
+    last_data_recv_ms: int  # since data last came
+    last_ack_recv_ms: int  # since an acknowledgement last came
+    rto_us: int  # retransmission time-out in force, back-off included
+    rtt_us: int  # smoothed round trip; 0: never measured
+
+    def as_detail(self) -> dict[str, Any]:
+        """Return the fields for the `detail` of an event, the state by its name in lower case."""
+        return {**asdict(self), "state": self.state.name.lower()}
+
+
+class _RawTcpInfo(ctypes.Structure):
+    """First 104 bytes of ``struct tcp_info`` (``uapi/linux/tcp.h``): unchanged since 2.6."""
+
+    _fields_ = (
+        *((name, ctypes.c_uint8) for name in ("state", "ca_state", "retransmits", "probes")),
+        *((name, ctypes.c_uint8) for name in ("backoff", "options", "window_scales", "flags")),
+        *((name, ctypes.c_uint32) for name in ("rto", "ato", "snd_mss", "rcv_mss")),
+        *((name, ctypes.c_uint32) for name in ("unacked", "sacked", "lost", "retrans", "fackets")),
+        *((name, ctypes.c_uint32) for name in ("last_data_sent", "last_ack_sent")),
+        *((name, ctypes.c_uint32) for name in ("last_data_recv", "last_ack_recv")),
+        *((name, ctypes.c_uint32) for name in ("pmtu", "rcv_ssthresh", "rtt", "rttvar")),
+        *((name, ctypes.c_uint32) for name in ("snd_ssthresh", "snd_cwnd", "advmss", "reordering")),
+        *((name, ctypes.c_uint32) for name in ("rcv_rtt", "rcv_space", "total_retrans")),
+    )
+
+
+_HAS_TCP_INFO = sys.platform == "linux"  # other systems give other structures under the same name
+_libc = ctypes.CDLL(None) if _HAS_TCP_INFO else None
+
+
+def read_tcp_info(sock: HasFileno | int) -> TcpInfo | None:
+    """Read ``TCP_INFO`` of a socket or descriptor; about 5 µs, opens no descriptor of its own.
+
+    Returns:
+        None when the socket is gone or is not TCP, or the system has no Linux ``TCP_INFO``.
+    """
+    if _libc is None:
+        return None
+    fd = sock if isinstance(sock, int) else sock.fileno()
+    raw = _RawTcpInfo()
+    size = ctypes.c_uint32(ctypes.sizeof(raw))
+    # libc and not socket.getsockopt: uvloop's stand-in for a socket lends only its descriptor, and
+    # a socket object made from that would cost a second one when descriptors are what runs out.
+    failed = _libc.getsockopt(
+        fd, socket.IPPROTO_TCP, socket.TCP_INFO, ctypes.byref(raw), ctypes.byref(size)
+    )
+    if failed or size.value < ctypes.sizeof(raw):
+        return None
+    return TcpInfo(
+        state=TcpState(raw.state),
+        unacked=raw.unacked,
+        retransmits=raw.retransmits,
+        total_retransmits=raw.total_retrans,
+        last_data_recv_ms=raw.last_data_recv,
+        last_ack_recv_ms=raw.last_ack_recv,
+        rto_us=raw.rto,
+        rtt_us=raw.rtt,
+    )
