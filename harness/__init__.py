@@ -1,0 +1,1 @@
+"""Runs scenarios through theory, simulation and reality, and measures what happened."""

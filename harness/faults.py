@@ -63,7 +63,9 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON."""
-        path.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_NON_STR_KEYS | orjson.OPT_INDENT_2))
+        path.write_bytes(
+            orjson.dumps(asdict(self), option=orjson.OPT_NON_STR_KEYS | orjson.OPT_INDENT_2)
+        )
 
     @classmethod
     def load(cls, path: Path) -> Plan:
@@ -119,6 +121,8 @@ def _planned(
     params: dict[str, Any] = {}
     heals = None
     relogin = scenario.reconnect.relogin
+    if relogin is not None and rng.random() >= relogin.share:
+        relogin = None
     match fault:
         case ProcessCrash():
             params = {"by": fault.by}
@@ -150,12 +154,16 @@ def _watches(
     watches: dict[int, list[int]] = {}
     if healthy:
         for fault in faults:
-            for watcher in rng.choice(healthy, size=min(per_user, len(healthy)), replace=False).tolist():
+            for watcher in rng.choice(
+                healthy, size=min(per_user, len(healthy)), replace=False
+            ).tolist():
                 watches.setdefault(watcher, []).append(fault.client)
     return {watcher: tuple(watched) for watcher, watched in sorted(watches.items())}
 
 
-def _outages(scenario: Scenario, healthy: list[int], rng: np.random.Generator) -> tuple[PlannedOutage, ...]:
+def _outages(
+    scenario: Scenario, healthy: list[int], rng: np.random.Generator
+) -> tuple[PlannedOutage, ...]:
     """Draw a Poisson process of outages for each healthy client, the next one after the last has ended."""
     law = scenario.network.outages
     if law is None:

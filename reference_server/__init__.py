@@ -1,0 +1,1 @@
+"""A small WebSocket gateway that notices when its clients die."""

@@ -20,16 +20,24 @@ class GatewayConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    node: Annotated[str, Field(min_length=1, description="this process's name in logs and leases")] = "node-1"
+    node: Annotated[
+        str, Field(min_length=1, description="this process's name in logs and leases")
+    ] = "node-1"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="WebSocket port; 0: any free one")] = 0
-    http_port: Annotated[int, Field(ge=0, le=65535, description="HTTP API port; 0: any free one")] = 0
+    http_port: Annotated[
+        int, Field(ge=0, le=65535, description="HTTP API port; 0: any free one")
+    ] = 0
     redis_url: str = "redis://127.0.0.1:6379/0"
-    key_prefix: Annotated[str, Field(description="of every key that the gateway writes")] = "flatline:"
+    key_prefix: Annotated[str, Field(description="of every key that the gateway writes")] = (
+        "flatline:"
+    )
     policy: LivenessPolicy = LivenessPolicy()
     heartbeat_kind: Annotated[
         Literal["json", "ping"],
-        Field(description="json: the application answers; ping: protocol ping, a frozen page still answers"),
+        Field(
+            description="json: the application answers; ping: protocol ping, a frozen page still answers"
+        ),
     ] = "json"
     second_login: Literal["refuse", "take_over"] = "take_over"
     event_log: Annotated[Path | None, Field(description="JSON lines; null: no event log")] = None

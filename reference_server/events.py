@@ -37,7 +37,9 @@ class EventKind(StrEnum):
     RUN_ENDED = "run_ended"  # client: the horizon; what was not seen by now is censored
     LOOP_LAG = "loop_lag"  # every process, twice a second; detail: max_lag_s, role
     # sessions
-    LOGGED_IN = "logged_in"  # client; detail: client, user_id, waited_s (a re-login that was refused)
+    LOGGED_IN = (
+        "logged_in"  # client; detail: client, user_id, waited_s (a re-login that was refused)
+    )
     LOGIN_REFUSED = "login_refused"  # client; detail: code, user_id
     CONNECTED = "connected"  # client and gateway; detail: client, user_id, resumed
     DISCONNECTED = "disconnected"  # client: its connection ended; cause, detail: code
@@ -46,9 +48,13 @@ class EventKind(StrEnum):
     HEARTBEAT_SENT = "heartbeat_sent"  # gateway, traced sessions only
     HEARTBEAT_ANSWERED = "heartbeat_answered"  # client, traced sessions only
     HEARTBEAT_MISSED = "heartbeat_missed"  # gateway; detail: failures, max_failures
-    HEARTBEAT_LATENESS = "heartbeat_lateness"  # gateway, once a second; detail: n, p50_s, p99_s, max_s
+    HEARTBEAT_LATENESS = (
+        "heartbeat_lateness"  # gateway, once a second; detail: n, p50_s, p99_s, max_s
+    )
     # faults
-    FAULT_INJECTED = "fault_injected"  # client: it took effect; detail: fault_id, fault, scheduled_s
+    FAULT_INJECTED = (
+        "fault_injected"  # client: it took effect; detail: fault_id, fault, scheduled_s
+    )
     FAULT_HEALED = "fault_healed"  # client: the cause is gone; detail: fault_id
     FAULT_RECOVERED = "fault_recovered"  # client: alive on the same session again; detail: fault_id
     # the network of a healthy client; a suspicion during one is false
@@ -58,7 +64,9 @@ class EventKind(StrEnum):
     SUSPECTED = "suspected"  # gateway: the decision; cause, detail: tcp_info
     SOCKET_CLOSED = "socket_closed"  # gateway: its socket is gone; cause
     STORE_CLEARED = "store_cleared"  # store watch: session and status are gone; detail: since_s
-    PEER_NOTIFIED = "peer_notified"  # client: a watcher was told "offline"; detail: user_id, watcher
+    PEER_NOTIFIED = (
+        "peer_notified"  # client: a watcher was told "offline"; detail: user_id, watcher
+    )
     PEER_ONLINE = "peer_online"  # client: a watcher was told "online"; detail: user_id, watcher
     # samples
     STORE_SAMPLE = "store_sample"  # store watch; detail: sessions, online

@@ -29,7 +29,8 @@ class LivenessPolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     heartbeat_interval: Annotated[
-        PositiveDuration | None, Field(description="T: from one ping to the next; null: no heartbeat")
+        PositiveDuration | None,
+        Field(description="T: from one ping to the next; null: no heartbeat"),
     ] = 30.0
     heartbeat_timeout: Annotated[
         PositiveDuration,
@@ -48,15 +49,20 @@ class LivenessPolicy(BaseModel):
     sweep_interval: Annotated[
         PositiveDuration, Field(description="S: how often the idle limit is checked")
     ] = 30.0
-    session_ttl: Annotated[PositiveDuration, Field(description="TTL of the session record")] = 86400.0
+    session_ttl: Annotated[PositiveDuration, Field(description="TTL of the session record")] = (
+        86400.0
+    )
     status_ttl: Annotated[PositiveDuration, Field(description="TTL of the status record")] = 7200.0
     code_ttl: Annotated[PositiveDuration, Field(description="TTL of a verification code")] = 300.0
     resume_window: Annotated[
         Duration,
-        Field(description="a client may come back to its session this long after its last sign of life"),
+        Field(
+            description="a client may come back to its session this long after its last sign of life"
+        ),
     ] = 10.0
     max_sessions: Annotated[
-        int | None, Field(ge=1, description="memory pressure: above it the oldest idle session goes")
+        int | None,
+        Field(ge=1, description="memory pressure: above it the oldest idle session goes"),
     ] = None
     tcp_user_timeout: Annotated[
         PositiveDuration | None,

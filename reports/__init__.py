@@ -1,0 +1,1 @@
+"""Reports: run directories in, tables, figures and pages out. Imports nothing else of ours."""

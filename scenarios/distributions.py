@@ -9,7 +9,15 @@ from __future__ import annotations
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from scipy import stats
 
 from reference_server.durations import Duration, PositiveDuration
@@ -77,7 +85,13 @@ class Distribution(_Strict):
             )
         return self
 
-    def sample(self, rng: np.random.Generator, size: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    @model_serializer(mode="wrap")
+    def _only_the_law(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+    def sample(
+        self, rng: np.random.Generator, size: int
+    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Draw ``size`` times in seconds, shape (size,)."""
         return self.quantile(rng.random(size))
 

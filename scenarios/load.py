@@ -15,7 +15,14 @@ from pydantic import BaseModel, ValidationError
 
 from scenarios.schema import Scenario
 
-__all__ = ["Problem", "ScenarioError", "built_in", "load_scenario", "parse_scenario"]
+__all__ = [
+    "Problem",
+    "ScenarioError",
+    "built_in",
+    "dump_scenario",
+    "load_scenario",
+    "parse_scenario",
+]
 
 _HERE = Path(__file__).parent
 
@@ -93,6 +100,11 @@ def parse_scenario(
         raise ScenarioError(source, sorted(problems, key=lambda p: p.line or 0)) from error
 
 
+def dump_scenario(scenario: Scenario) -> str:
+    """Return a scenario as YAML with every default written out; :func:`parse_scenario` reads it back."""
+    return yaml.safe_dump(scenario.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
 def _problem(detail: Any, tree: yaml.Node | None) -> Problem:
     line, path = _locate(tree, detail["loc"])
     message = detail["msg"].removeprefix("Value error, ")
@@ -109,7 +121,11 @@ def _problem(detail: Any, tree: yaml.Node | None) -> Problem:
         case "missing":
             message = "is missing"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
-            message = f"got {got:g}; {message[0].lower()}{message[1:]}" if isinstance(got, float) else message
+            message = (
+                f"got {got:g}; {message[0].lower()}{message[1:]}"
+                if isinstance(got, float)
+                else message
+            )
         case "value_error":
             pass  # our own messages name the value
         case _ if isinstance(got, str | int | float):
@@ -127,7 +143,9 @@ def _locate(node: yaml.Node | None, loc: tuple[Any, ...]) -> tuple[int | None, s
             for key, value in node.value:
                 if key.value == str(part):
                     step, line = value, key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        elif (
+            isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value)
+        ):
             step = node.value[part]
             line = step.start_mark.line + 1
         if isinstance(part, int):

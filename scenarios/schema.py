@@ -8,13 +8,31 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+)
 
-from reference_server.durations import Duration, PositiveDuration
+from reference_server.durations import PositiveDuration
 from reference_server.liveness import LivenessPolicy
 from scenarios.distributions import Distribution, Law, Uniform
 
-__all__ = ["Agreement", "Fault", "Nat", "Network", "Outages", "Reconnect", "Relogin", "Scenario", "Sessions"]  # fmt: skip
+__all__ = [
+    "Agreement",
+    "Fault",
+    "Nat",
+    "Network",
+    "Outages",
+    "Reconnect",
+    "Relogin",
+    "Scenario",
+    "Sessions",
+]
 
 
 def _share(value: Any) -> Any:
@@ -48,7 +66,9 @@ class Outages(_Part):
 class Nat(_Part):
     """A middlebox that forgets an idle connection."""
 
-    idle_timeout: Annotated[PositiveDuration, Field(description="N: no packet for this long, and it forgets")]
+    idle_timeout: Annotated[
+        PositiveDuration, Field(description="N: no packet for this long, and it forgets")
+    ]
     expiry: Annotated[
         Literal["drop", "reset"],
         Field(description="what the next packet meets: silence, or an RST"),
@@ -64,8 +84,19 @@ class Network(_Part):
     outages: Outages | None = None
     rto_ladder: Annotated[
         tuple[PositiveDuration, ...],
-        Field(min_length=1, description="TCP retransmissions after the first send; not divided by speedup"),
-    ] = (0.208, 0.416, 0.848, 1.68, 3.34, 6.70, 13.36, 26.7, 53.4, 106.8, 226.8, 346.8, 466.8, 586.8, 706.8)  # fmt: skip
+        Field(min_length=1, description="TCP retransmissions after the first send, not scaled"),
+    ] = (
+        *(
+            0.208,
+            0.416,
+            0.848,
+            1.68,
+            3.34,
+            6.70,
+            13.36,
+        ),  # measured on loopback, tail-loss probe first
+        *(26.7, 53.4, 106.8, 226.8, 346.8, 466.8, 586.8, 706.8),  # doubling, then 120 s each
+    )
 
 
 class Relogin(_Part):
@@ -75,6 +106,9 @@ class Relogin(_Part):
         Distribution(constant=0.0)
     )
     retry: Annotated[PositiveDuration, Field(description="wait after a refusal")] = 1.0
+    share: Annotated[
+        Share, Field(gt=0, description="fraction of the faulted clients' users that try")
+    ] = 1.0
 
 
 class Reconnect(_Part):
@@ -87,7 +121,9 @@ class Reconnect(_Part):
     ] = Distribution(uniform=Uniform(low=0.2, high=2.0))
     idle_limit: Annotated[
         PositiveDuration | None,
-        Field(description="a client that hears nothing for this long reconnects; null: it waits for ever"),
+        Field(
+            description="a client that hears nothing for this long reconnects; null: it waits for ever"
+        ),
     ] = None
     relogin: Annotated[
         Relogin | None, Field(description="measure how long a dead client's user is locked out")
@@ -152,7 +188,9 @@ class NetworkCut(_Fault):
     """The way is cut in both directions; it heals after a time, or never."""
 
     kind: Literal["network_cut"]
-    heal_after: Annotated[Law | None, Field(description="law of the cut's length; null: never")] = None
+    heal_after: Annotated[Law | None, Field(description="law of the cut's length; null: never")] = (
+        None
+    )
 
 
 class NatTimeout(_Fault):
@@ -166,7 +204,9 @@ class Frozen(_Fault):
     """The client stops answering while its kernel acknowledges (SIGSTOP, frozen tab)."""
 
     kind: Literal["frozen"]
-    thaw_after: Annotated[Law | None, Field(description="law of the freeze's length; null: never")] = None
+    thaw_after: Annotated[
+        Law | None, Field(description="law of the freeze's length; null: never")
+    ] = None
 
 
 Fault = Annotated[
@@ -190,10 +230,15 @@ class Scenario(_Part):
     description: str = ""
     seed: Annotated[int, Field(ge=0)] = 1
     clients: Annotated[int, Field(ge=1)] = 100
-    ramp: Annotated[PositiveDuration, Field(description="the clients connect evenly over this time")] = 30.0
-    duration: Annotated[PositiveDuration, Field(description="time after the ramp; the run ends with it")]
+    ramp: Annotated[
+        PositiveDuration, Field(description="the clients connect evenly over this time")
+    ] = 30.0
+    duration: Annotated[
+        PositiveDuration, Field(description="time after the ramp; the run ends with it")
+    ]
     speedup: Annotated[
-        float, Field(ge=1, le=1000, description="a real run divides every time but round trips by this")
+        float,
+        Field(ge=1, le=1000, description="a real run divides every time but round trips by this"),
     ] = 1.0
     liveness: LivenessPolicy = LivenessPolicy()
     sessions: Sessions = Sessions()
@@ -201,7 +246,8 @@ class Scenario(_Part):
     reconnect: Reconnect = Reconnect()
     faults: tuple[Fault, ...] = ()
     thresholds: Annotated[
-        tuple[str, ...], Field(description="what must hold at the end, as `false_suspicions.count == 0`")
+        tuple[str, ...],
+        Field(description="what must hold at the end, as `false_suspicions.count == 0`"),
     ] = ()
     agreement: Agreement = Agreement()
 

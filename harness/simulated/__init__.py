@@ -1,0 +1,1 @@
+"""The simulated engine: the gateway's own detectors over modelled clients, network and store."""

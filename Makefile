@@ -1,0 +1,50 @@
+# `make demo` and `make test` set up everything they need; a second time they are quick.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --prefer-binary -c constraints.txt
+
+.PHONY: demo test check bench sample clean help
+
+help:
+	@echo "make demo    set up, run the demo scenario three ways, write a report"
+	@echo "make test    set up, run the whole test suite"
+	@echo "make check   ruff, mypy --strict, import layers"
+	@echo "make bench   costs as ratios against a baseline in the same run"
+	@echo "make clean   remove the virtual environment and caches (runs/ stays)"
+
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flatline needs Python 3.11 or newer, this is " + sys.version)'
+	@echo "making the virtual environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.venv pyproject.toml constraints.txt
+	@echo "installing flatline"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt
+	@echo "installing flatline and its development tools"
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.run
+
+demo: $(VENV)/.run
+	@$(BIN)/flatline demo
+
+# Tests on virtual time share the cores; those that measure real time have the machine to themselves.
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest -n 2 -m 'not real and not root'
+	@$(BIN)/python -m pytest -m 'real or root'
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/test_layers.py
+
+bench: $(VENV)/.dev
+	@for bench in bench/*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

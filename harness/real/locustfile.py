@@ -1,0 +1,122 @@
+"""The Locust suite: one Locust user is one client of the plan.
+
+`flatline run` starts it with a plan and a run directory. Alone it works against any running gateway:
+
+    flatline serve
+    locust -f harness/real/locustfile.py --headless -u 200 -r 100 --scenario host_crash
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import gevent
+from locust import User, constant, events, task
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+from locust.exception import StopUser
+
+from harness.faults import Plan, make_plan
+from harness.real.client import Client
+from harness.real.generator import Generator, Target
+from harness.real.processes import die_with_parent
+from harness.rundir import RunDir, new_run
+from scenarios.load import ScenarioError, dump_scenario, load_scenario
+
+
+@events.init_command_line_parser.add_listener
+def _options(parser: LocustArgumentParser) -> None:
+    group = parser.add_argument_group("flatline")
+    group.add_argument("--scenario", default="demo", env_var="FLATLINE_SCENARIO",
+                       help="built-in scenario or file; its number of clients is replaced by -u")  # fmt: skip
+    group.add_argument("--run-dir", default="", env_var="FLATLINE_RUN_DIR",
+                       help="write the event log there; default: a new directory under runs/")  # fmt: skip
+    group.add_argument("--ws-url", default="ws://127.0.0.1:8765/ws", env_var="FLATLINE_WS_URL",
+                       help="the gateway's WebSocket endpoint")  # fmt: skip
+    group.add_argument("--http-url", default="http://127.0.0.1:8766", env_var="FLATLINE_HTTP_URL",
+                       help="the gateway's HTTP API")  # fmt: skip
+    group.add_argument("--origin-s", type=float, default=None, include_in_web_ui=False,
+                       help="CLOCK_MONOTONIC at the run's origin; default: now")  # fmt: skip
+    group.add_argument("--with-parent", action="store_true", include_in_web_ui=False,
+                       help="end when the process that started this one ends")  # fmt: skip
+
+
+@events.init.add_listener
+def _prepare(environment: Environment, **_: Any) -> None:
+    """Load the scenario and the plan before the first client is spawned."""
+    options = environment.parsed_options
+    if options is None:
+        return
+    if options.with_parent:
+        die_with_parent()
+    try:
+        environment.flatline = _generator(options)
+    except (ScenarioError, OSError, ValueError) as error:
+        # Locust prints a traceback for anything else; the reason is what helps here.
+        raise SystemExit(f"flatline: {error}") from error
+
+
+def _generator(options: Namespace) -> Generator:
+    given = RunDir(Path(options.run_dir)) if options.run_dir else None
+    if given is not None and given.plan.exists():
+        scenario, plan = load_scenario(str(given.scenario)), Plan.load(given.plan)
+        run = given
+    else:
+        scenario = load_scenario(options.scenario, clients=options.num_users or 1)
+        plan = make_plan(scenario)
+        run = given or new_run(Path("runs"), f"locust-{scenario.name}")
+        run.logs.mkdir(parents=True, exist_ok=True)
+        plan.save(run.plan)
+        run.scenario.write_text(dump_scenario(scenario))
+        print(f"flatline: event log in {run.logs}; measure it with: flatline report {run.path}")
+    origin_s = time.monotonic() if options.origin_s is None else options.origin_s
+    log = run.logs / f"client-{os.getpid()}.jsonl"
+    return Generator(scenario, plan, Target(options.ws_url, options.http_url), log, origin_s)
+
+
+@events.test_start.add_listener
+def _start(environment: Environment, **_: Any) -> None:
+    generator: Generator = environment.flatline
+    generator.start()
+    gevent.spawn(_quit_at_the_horizon, environment, generator)
+
+
+@events.test_stop.add_listener
+def _stop(environment: Environment, **_: Any) -> None:
+    environment.flatline.stop()
+
+
+def _quit_at_the_horizon(environment: Environment, generator: Generator) -> None:
+    gevent.sleep(max(0.0, generator.horizon_s - generator.now_s()))
+    generator.stop()  # before the clients end: what their ends do to the gateway is not part of the run
+    if environment.runner is not None:
+        environment.runner.quit()
+
+
+class LivenessClient(User):
+    """One client of the plan, from its login to its fault or the horizon."""
+
+    wait_time = constant(0)
+    _indices = itertools.count()
+
+    @task
+    def live(self) -> None:
+        """Live one life; a client that its fault has ended does not come back."""
+        generator: Generator = self.environment.flatline
+        index = next(self._indices)
+        if index < generator.plan.clients:
+            Client(index, generator, self._request).run()
+        # Parked, not stopped: Locust ends a run whose users have all stopped.
+        gevent.sleep(max(0.0, generator.horizon_s - generator.now_s()))
+        raise StopUser
+
+    def _request(self, kind: str, name: str, milliseconds: float, error: Exception | None) -> None:
+        self.environment.events.request.fire(
+            request_type=kind, name=name, response_time=milliseconds, response_length=0,
+            exception=error, context={},
+        )  # fmt: skip

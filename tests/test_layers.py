@@ -1,0 +1,71 @@
+"""Imports go one way: reference_server <- scenarios <- harness, and reports <- harness."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAY_IMPORT = {
+    "reference_server": {"reference_server"},
+    "scenarios": {"scenarios", "reference_server"},
+    "reports": {"reports"},
+    "harness": {"harness", "scenarios", "reference_server", "reports"},
+}
+# What these load runs under gevent, after Locust's monkey patch; nothing else may.
+GENERATOR = {"locustfile.py", "client.py", "injectors.py", "generator.py", "wire.py"}
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module)
+    return names
+
+
+def files(package: str) -> list[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found, f"no code in {package}"
+    return found
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_go_one_way(package: str) -> None:
+    for path in files(package):
+        ours = {name.partition(".")[0] for name in imported(path)} & MAY_IMPORT.keys()
+        assert ours <= MAY_IMPORT[package], (
+            f"{path.relative_to(ROOT)} imports {ours - MAY_IMPORT[package]}"
+        )
+
+
+def test_only_the_generator_imports_locust_and_gevent() -> None:
+    for package in MAY_IMPORT:
+        for path in files(package):
+            roots = {name.partition(".")[0] for name in imported(path)}
+            if roots & {"locust", "gevent", "geventhttpclient"}:
+                assert path.parent == ROOT / "harness" / "real", path
+                assert path.name in GENERATOR, path
+
+
+def test_nothing_else_imports_the_generator() -> None:
+    forbidden = {f"harness.real.{name.removesuffix('.py')}" for name in GENERATOR} - {
+        "harness.real.injectors"
+    }
+    for package in MAY_IMPORT:
+        for path in files(package):
+            if path.parent == ROOT / "harness" / "real" and path.name in GENERATOR:
+                continue
+            assert not imported(path) & forbidden, path
+
+
+def test_the_detector_is_pure() -> None:
+    """Time is an argument: no clock, no socket, no event loop."""
+    allowed = {"__future__", "enum", "typing", "pydantic", "reference_server.durations"}
+    assert imported(ROOT / "reference_server" / "liveness.py") <= allowed
