@@ -1,0 +1,93 @@
+"""Events → tables: detections, false suspicions, ghosts, live sessions, timelines, lag, resources.
+
+Pure: from an event log and the fault plan to DataFrames in scenario time; statistics over them are
+`qos.py`. Milestones and outcomes are defined in `detect.py`, false suspicions in `healthy.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from harness import healthy, series
+from harness.detect import find_outcomes
+from harness.faults import Plan
+from harness.history import History
+from reference_server.events import Event, Source
+
+__all__ = ["Measured", "detections", "measure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """All tables of one engine's run; their columns are in `frames.py` and ARCHITECTURE.md."""
+
+    engine: str
+    speedup: float
+    end_s: float  # scenario seconds: what was not seen by then is censored
+    complete: bool  # the run's own end is in the log
+    witnesses: frozenset[Source]
+    detections: pd.DataFrame
+    not_applicable: pd.DataFrame
+    injections: pd.DataFrame
+    false_suspicions: pd.DataFrame
+    mistakes: pd.DataFrame
+    accuracy: pd.DataFrame
+    ghosts: pd.DataFrame
+    live: pd.DataFrame
+    timelines: pd.DataFrame
+    tcp_info: pd.DataFrame
+    lag: pd.DataFrame
+    lateness: pd.DataFrame
+    resources: pd.DataFrame
+
+
+def measure(
+    events: Iterable[Event], plan: Plan, *, engine: str, speedup: float, horizon_s: float
+) -> Measured:
+    """Measure one engine's part of an event log.
+
+    Args:
+        events: the merged log, of one engine or of both.
+        plan: the fault plan that was run.
+        engine: ``real`` or ``simulated``.
+        speedup: of the real run; a simulation logs scenario time.
+        horizon_s: the planned end in scenario seconds; it bounds a log without ``run_ended``.
+
+    Raises:
+        ValueError: another engine.
+    """
+    history = History(events, plan, engine=engine, speedup=speedup, horizon_s=horizon_s)
+    outcomes = find_outcomes(history)
+    health = healthy.find_health(history)
+    mistakes = healthy.mistakes(history, health)
+    return Measured(
+        engine=engine,
+        speedup=history.speedup,
+        end_s=history.end_s,
+        complete=history.complete,
+        witnesses=history.witnesses,
+        detections=outcomes.detections,
+        not_applicable=outcomes.not_applicable,
+        injections=series.injections(history),
+        false_suspicions=healthy.false_suspicions(history, health),
+        mistakes=mistakes,
+        accuracy=healthy.accuracy(engine, mistakes, health.client_days),
+        ghosts=series.ghosts(history, outcomes.detections),
+        live=series.live(history, health, outcomes.detections),
+        timelines=series.timelines(history),
+        tcp_info=series.tcp_info(history),
+        lag=series.lag(history),
+        lateness=series.lateness(history),
+        resources=series.resources(history),
+    )
+
+
+def detections(
+    events: Iterable[Event], plan: Plan, *, engine: str, speedup: float, horizon_s: float
+) -> pd.DataFrame:
+    """Return detections.csv of one engine: one row per planned fault and milestone. Arguments as :func:`measure`."""
+    history = History(events, plan, engine=engine, speedup=speedup, horizon_s=horizon_s)
+    return find_outcomes(history).detections

@@ -1,0 +1,101 @@
+"""Detections → quality of service: percentiles with intervals, survival curves, which layer caught what.
+
+From detections.csv to qos.csv, survival.csv and causes.csv. The estimators are in `survival.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from harness.frames import frame
+from harness.survival import Incidence, Quantile, incidence
+
+__all__ = ["PERCENTILES", "bounds", "causes", "curve_of", "qos", "survival"]
+
+PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+_GROUP = ["engine", "fault", "milestone"]
+
+
+def curve_of(rows: pd.DataFrame) -> Incidence | None:
+    """Cumulative incidence of some rows of detections; None where none of them is applicable."""
+    seen = rows[rows["outcome"] != "not_applicable"]
+    return (
+        incidence(seen["duration_s"].to_numpy(), seen["outcome"].to_numpy()) if len(seen) else None
+    )
+
+
+def bounds(quantile: Quantile) -> tuple[float, float]:
+    """The interval as tables show it: NaN where the sample is too small for one, or a side has no end."""
+    if not quantile.exists:
+        return float("nan"), float("nan")
+    return (
+        quantile.lo_s if np.isfinite(quantile.lo_s) else float("nan"),
+        quantile.hi_s if np.isfinite(quantile.hi_s) else float("nan"),
+    )
+
+
+def qos(detections: pd.DataFrame) -> pd.DataFrame:
+    """One row per engine, fault and milestone.
+
+    ``n`` = detected + censored + recovered. Percentiles are of all n: pXX is the time by which XX % of
+    the faults had been detected, empty where that was not reached. Their 95 % bounds are empty where n is
+    too small (p50: 6, p95: 72, p99: 368); the percentile itself is then still the sample's. ``mean_s`` is
+    over the detected ones, and empty where the run's end censored any: it would flatter. ``max_s`` is the
+    longest detection seen, to be read with ``censored``.
+    """
+    rows = []
+    for key, group, curve in _groups(detections):
+        count = group["outcome"].value_counts()
+        figures: list[float] = []
+        for q in PERCENTILES.values():
+            if curve is None:
+                figures += [float("nan")] * 3
+            else:
+                quantile = curve.quantile(q)
+                figures += [quantile.value_s, *bounds(quantile)]
+        seen = group.loc[group["outcome"] == "detected", "duration_s"]
+        rows.append(
+            (*key, curve.n if curve else 0,
+             *(int(count.get(name, 0)) for name in ("detected", "censored", "recovered", "not_applicable")),
+             seen.mean() if not count.get("censored", 0) else float("nan"), *figures, seen.max())
+        )  # fmt: skip
+    return frame("qos", rows)
+
+
+def survival(detections: pd.DataFrame) -> pd.DataFrame:
+    """The curves: share of faults not yet detected, from time 0, at each detection, to the last time watched."""
+    rows: list[tuple[object, ...]] = []
+    for key, _, curve in _groups(detections):
+        if curve is None:
+            continue
+        rows.append((*key, 0.0, 1.0, 1.0, 1.0, curve.n))
+        shown = curve.detected > 0
+        shown[-1] = True  # the curve is flat to the end of what was watched
+        columns = (curve.time_s, curve.survival, curve.lo, curve.hi, curve.at_risk)
+        rows += [(*key, *point) for point in zip(*(c[shown] for c in columns), strict=True)]
+    return frame("survival", rows)
+
+
+def causes(detections: pd.DataFrame) -> pd.DataFrame:
+    """Which layer decided: suspicions per engine, fault and cause, the most frequent first."""
+    seen = detections[
+        (detections["milestone"] == "suspected") & (detections["outcome"] == "detected")
+    ]
+    table = (
+        seen.groupby(["engine", "fault", "cause"], sort=True)["duration_s"]
+        .agg(["size", "median"])
+        .reset_index()
+        .sort_values(["engine", "fault", "size"], ascending=[True, True, False], kind="stable")
+    )
+    return frame("causes", table.itertuples(index=False, name=None))
+
+
+def _groups(
+    detections: pd.DataFrame,
+) -> Iterator[tuple[tuple[str, ...], pd.DataFrame, Incidence | None]]:
+    for key, group in detections.groupby(_GROUP, sort=False):
+        assert isinstance(key, tuple)
+        yield tuple(map(str, key)), group, curve_of(group)
