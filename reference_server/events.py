@@ -25,6 +25,7 @@ class Source(StrEnum):
     CLIENT = "client"
     GATEWAY = "gateway"
     STORE = "store"
+    HARNESS = "harness"  # what the processes of a run use
     SIMULATION = "simulation"
 
 
@@ -35,7 +36,7 @@ class EventKind(StrEnum):
     RUN_STARTED = "run_started"  # client: the ramp begins
     STEADY = "steady"  # client: the ramp is over; detail: clients
     RUN_ENDED = "run_ended"  # client: the horizon; what was not seen by now is censored
-    LOOP_LAG = "loop_lag"  # every process, twice a second; detail: max_lag_s, role
+    LOOP_LAG = "loop_lag"  # every process, twice a second; detail: max_lag_s, role, pid
     # sessions
     LOGGED_IN = (
         "logged_in"  # client; detail: client, user_id, waited_s (a re-login that was refused)
@@ -63,13 +64,15 @@ class EventKind(StrEnum):
     # milestones
     SUSPECTED = "suspected"  # gateway: the decision; cause, detail: tcp_info
     SOCKET_CLOSED = "socket_closed"  # gateway: its socket is gone; cause
-    STORE_CLEARED = "store_cleared"  # store watch: session and status are gone; detail: since_s
+    # store watch: session and status are gone; detail: user_id, session_gone_s, status_gone_s (first
+    # seen), previous_poll_s (the last question that found it: the moment lies between that and time_s)
+    STORE_CLEARED = "store_cleared"
     PEER_NOTIFIED = (
         "peer_notified"  # client: a watcher was told "offline"; detail: user_id, watcher
     )
     PEER_ONLINE = "peer_online"  # client: a watcher was told "online"; detail: user_id, watcher
     # samples
-    STORE_SAMPLE = "store_sample"  # store watch; detail: sessions, online
+    STORE_SAMPLE = "store_sample"  # store watch; detail: sessions, online, watched, store_gap_s
     RESOURCES = "resources"  # harness; detail: role, pid, cpu_percent, rss_bytes, descriptors
 
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +170,10 @@ class Children:
             if code is not None and not (child.may_finish and code == 0):
                 raise ChildDied(child.name, code, child.log, child.log_tail())
 
+    def __iter__(self) -> Iterator[Child]:
+        """Iterate over the children that were not stopped, the oldest first."""
+        return iter(list(self._running))
+
     def stop(self, child: Child, *, kill: bool = False) -> int:
         """End one child and forget it: SIGTERM, its deadline, SIGKILL; `kill` skips the first two.
 
@@ -180,9 +184,16 @@ class Children:
             self._stop([child], [signal.SIGKILL] if kill else interrupted)
         return child.popen.returncode
 
+    def stop_others(self, keep: Collection[Child]) -> None:
+        """End every child but those to keep, the last first."""
+        with _deferred_interrupts() as interrupted:
+            self._stop([child for child in self._running if child not in keep], interrupted)
+
     def _stop(self, children: list[Child], hurry: list[signal.Signals]) -> None:
         """End children, the last first; once `hurry` is not empty there is no time for manners."""
         for child in reversed(children):
+            if child.popen.returncode is not None:
+                continue  # stopped before: its pid may be another's by now
             if child.returncode is None and not hurry:
                 child.send_signal(signal.SIGTERM)
                 child.send_signal(
@@ -195,8 +206,7 @@ class Children:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.popen.wait()
-            if child in self._running:
-                self._running.remove(child)
+            self._running.remove(child)
 
 
 @contextmanager

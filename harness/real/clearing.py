@@ -1,0 +1,116 @@
+"""When is a faulted session cleared from the store? Pure: from client events and answers to events.
+
+Says what to ask Redis and judges the answers; reads no clock, no file and no socket (`watch.py` does).
+
+A session is cleared when its session key is gone and its user's status key is gone or names another
+session. The moment lies between the last question that still found it and the answer that did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reference_server.events import Event, EventKind, Source
+
+__all__ = ["Clearing", "Question", "Watched"]
+
+_CHUNK = 500  # sessions in one MGET: Redis serves nobody else for a fraction of a millisecond
+
+
+@dataclass(slots=True)
+class Watched:
+    """A faulted session whose records may still be in the store; times in seconds since the origin."""
+
+    session_id: str
+    user_id: str
+    previous_poll_s: float | None = None  # when the last question was asked that still found it
+    session_gone_s: float | None = None  # first seen; None: it is there
+    status_gone_s: float | None = None  # first seen gone or naming another session
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One MGET: the sessions' session keys, then their users' status keys in the same order."""
+
+    sessions: list[Watched]
+    keys: list[str]
+
+
+class Clearing:
+    """The sessions under watch, each from its fault until it is cleared or its client is back."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._faulted: set[str] = set()
+        self.watched: dict[str, Watched] = {}
+        self.session_keys: list[str] = []  # of every session that a client was ever given
+
+    def on_client_event(self, event: Event) -> None:
+        """Take note of a log-in, a fault, or a recovery from one; other events do not matter."""
+        if event.kind is EventKind.LOGGED_IN:
+            self.session_keys.append(f"{self._prefix}session:{event.session_id}")
+        elif event.kind is EventKind.FAULT_INJECTED and event.session_id not in self._faulted:
+            self._faulted.add(event.session_id)
+            self.watched[event.session_id] = Watched(event.session_id, event.detail["user_id"])
+        elif event.kind is EventKind.FAULT_RECOVERED:
+            self.watched.pop(event.session_id, None)
+
+    def questions(self) -> list[Question]:
+        """Return what to ask the store now."""
+        sessions = list(self.watched.values())
+        chunks = [sessions[n : n + _CHUNK] for n in range(0, len(sessions), _CHUNK)]
+        return [
+            Question(
+                chunk,
+                [f"{self._prefix}session:{w.session_id}" for w in chunk]
+                + [f"{self._prefix}status:{w.user_id}" for w in chunk],
+            )
+            for chunk in chunks
+        ]
+
+    def on_answer(
+        self,
+        question: Question,
+        values: Sequence[bytes | None],
+        asked_s: float,
+        answered_s: float,
+    ) -> list[Event]:
+        """Judge an answer; return `store_cleared` for the sessions that are cleared now.
+
+        Args:
+            question: what was asked.
+            values: of its keys, None where there is none.
+            asked_s: when the question left, seconds since the origin.
+            answered_s: when its answer was there.
+        """
+        half = len(question.sessions)
+        cleared = []
+        for w, session, status in zip(question.sessions, values[:half], values[half:], strict=True):
+            # Gone may be followed by there again: a client that came back has its records rewritten.
+            w.session_gone_s = _since(w.session_gone_s, session is None, answered_s)
+            other = status is None or status.partition(b"|")[0] != w.session_id.encode()
+            w.status_gone_s = _since(w.status_gone_s, other, answered_s)
+            if w.session_gone_s is None or w.status_gone_s is None:
+                w.previous_poll_s = asked_s
+                continue
+            del self.watched[w.session_id]
+            detail = {
+                "user_id": w.user_id,
+                "session_gone_s": w.session_gone_s,
+                "status_gone_s": w.status_gone_s,
+                "previous_poll_s": w.previous_poll_s,
+            }
+            cleared.append(
+                Event(
+                    answered_s, Source.STORE, EventKind.STORE_CLEARED, w.session_id, detail=detail
+                )
+            )
+        return cleared
+
+
+def _since(before_s: float | None, holds: bool, now_s: float) -> float | None:
+    """Since when a condition holds without a break, as far as was seen."""
+    if not holds:
+        return None
+    return now_s if before_s is None else before_s

@@ -1,0 +1,51 @@
+"""Follow the log files of a folder while others write them: from a pattern to new complete lines.
+
+Files may appear later and grow at any time; the unfinished last line of each is kept until its end
+comes. Does not parse, and does not follow a file that is replaced (event logs only grow).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO, Self
+
+__all__ = ["LogTail"]
+
+_READ_BYTES = 1 << 22  # of one file in one call, so that a long log to catch up with blocks nobody
+
+
+class LogTail:
+    """Reads what is appended to the files of a folder that match a pattern."""
+
+    def __init__(self, folder: Path, pattern: str) -> None:
+        self._folder, self._pattern = folder, pattern
+        self._files: dict[Path, BinaryIO] = {}
+        self._unfinished: dict[Path, bytes] = {}
+        self._open = ExitStack()
+
+    def find_files(self) -> None:
+        """Take up the files that have appeared since the last call."""
+        for path in sorted(self._folder.glob(self._pattern)):
+            if path not in self._files:
+                self._files[path] = self._open.enter_context(path.open("rb"))
+                self._unfinished[path] = b""
+
+    def new_lines(self) -> Iterator[bytes]:
+        """Yield the lines that were completed since the last call, without their newline."""
+        for path, file in self._files.items():
+            read = file.read(_READ_BYTES)
+            if read:
+                *lines, self._unfinished[path] = (self._unfinished[path] + read).split(b"\n")
+                yield from lines
+
+    def close(self) -> None:
+        """Close the files."""
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
