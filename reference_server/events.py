@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["Cause", "Event", "EventKind", "Source", "decode", "encode"]
+__all__ = ["CLOCK_KEYS", "Cause", "Event", "EventKind", "Source", "decode", "encode"]
 
 
 class Source(StrEnum):
@@ -72,7 +72,9 @@ class EventKind(StrEnum):
     )
     PEER_ONLINE = "peer_online"  # client: a watcher was told "online"; detail: user_id, watcher
     # samples
-    STORE_SAMPLE = "store_sample"  # store watch; detail: sessions, online, watched, store_gap_s
+    # store watch, once a second; detail: sessions (keys that exist), online (members of the online set),
+    # watched, store_gap_s (longest time without an answer), store_wait_s (longest wait for one)
+    STORE_SAMPLE = "store_sample"
     RESOURCES = "resources"  # harness; detail: role, pid, cpu_percent, rss_bytes, descriptors
 
 
@@ -94,6 +96,10 @@ class Cause(StrEnum):
     NODE_LEASE = "node_lease"  # the node that held it died
     DRAIN = "drain"  # the gateway is shutting down in order
     PROTOCOL_ERROR = "protocol_error"  # the client broke the protocol
+
+
+CLOCK_KEYS = frozenset({"scheduled_s", "session_gone_s", "status_gone_s", "previous_poll_s"})
+"""Keys of ``detail`` that are moments on the run's clock, as ``time_s`` is; all others are lengths."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,9 @@ class Watched:
 
     session_id: str
     user_id: str
+    session_key: bytes
+    status_key: bytes
+    alive_status: bytes  # what the status key's value begins with while it names this session
     previous_poll_s: float | None = None  # when the last question was asked that still found it
     session_gone_s: float | None = None  # first seen; None: it is there
     status_gone_s: float | None = None  # first seen gone or naming another session
@@ -34,7 +37,7 @@ class Question:
     """One MGET: the sessions' session keys, then their users' status keys in the same order."""
 
     sessions: list[Watched]
-    keys: list[str]
+    keys: list[bytes]
 
 
 class Clearing:
@@ -44,15 +47,22 @@ class Clearing:
         self._prefix = prefix
         self._faulted: set[str] = set()
         self.watched: dict[str, Watched] = {}
-        self.session_keys: list[str] = []  # of every session that a client was ever given
+        self.session_keys: list[bytes] = []  # of every session that a client was ever given
 
     def on_client_event(self, event: Event) -> None:
         """Take note of a log-in, a fault, or a recovery from one; other events do not matter."""
         if event.kind is EventKind.LOGGED_IN:
-            self.session_keys.append(f"{self._prefix}session:{event.session_id}")
+            self.session_keys.append(f"{self._prefix}session:{event.session_id}".encode())
         elif event.kind is EventKind.FAULT_INJECTED and event.session_id not in self._faulted:
             self._faulted.add(event.session_id)
-            self.watched[event.session_id] = Watched(event.session_id, event.detail["user_id"])
+            user_id = event.detail["user_id"]
+            self.watched[event.session_id] = Watched(
+                event.session_id,
+                user_id,
+                session_key=f"{self._prefix}session:{event.session_id}".encode(),
+                status_key=f"{self._prefix}status:{user_id}".encode(),
+                alive_status=f"{event.session_id}|".encode(),
+            )
         elif event.kind is EventKind.FAULT_RECOVERED:
             self.watched.pop(event.session_id, None)
 
@@ -61,11 +71,7 @@ class Clearing:
         sessions = list(self.watched.values())
         chunks = [sessions[n : n + _CHUNK] for n in range(0, len(sessions), _CHUNK)]
         return [
-            Question(
-                chunk,
-                [f"{self._prefix}session:{w.session_id}" for w in chunk]
-                + [f"{self._prefix}status:{w.user_id}" for w in chunk],
-            )
+            Question(chunk, [w.session_key for w in chunk] + [w.status_key for w in chunk])
             for chunk in chunks
         ]
 
@@ -89,7 +95,7 @@ class Clearing:
         for w, session, status in zip(question.sessions, values[:half], values[half:], strict=True):
             # Gone may be followed by there again: a client that came back has its records rewritten.
             w.session_gone_s = _since(w.session_gone_s, session is None, answered_s)
-            other = status is None or status.partition(b"|")[0] != w.session_id.encode()
+            other = status is None or not status.startswith(w.alive_status)
             w.status_gone_s = _since(w.status_gone_s, other, answered_s)
             if w.session_gone_s is None or w.status_gone_s is None:
                 w.previous_poll_s = asked_s

@@ -10,7 +10,8 @@ which come late or not at all.
 Once a second a sample counts the existing keys of all sessions that clients were ever given (``EXISTS``
 in chunks; ``SCAN`` would walk every key of the server) and the members of the online set. Redis may be
 down, stalled or restarted: the watch keeps asking. `previous_poll_s` of a `store_cleared` then shows how
-wide its moment is, and `store_gap_s` of the next sample how long no answer came.
+wide its moment is, and `store_gap_s` of the next sample how long no answer came (`store_wait_s`: the
+longest wait for one that did).
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import redis
@@ -39,7 +39,6 @@ from reference_server.events import Event, EventKind, Source, decode
 __all__ = ["Store", "Watch", "main"]
 
 ROLE = "store-watch"
-_SAMPLE_EVERY_S = 1.0
 _SAMPLE_CHUNK = 1000  # keys in one EXISTS
 _LAG_EVERY_S = 0.5
 _LOOK_FOR_FILES_EVERY_S = 0.25
@@ -77,6 +76,7 @@ class Store:
         self._answered_s = now_s()
         self._away = False
         self.gap_s = 0.0  # longest time without an answer since this was last set to 0
+        self.wait_s = 0.0  # longest wait for one answer since this was last set to 0
         self.waited_s = 0.0  # for answers, in all
 
     def ask(self, question: Callable[[redis.Redis], Any]) -> Answer | None:
@@ -97,6 +97,7 @@ class Store:
             _log.warning("%.3f s: Redis answers again, after %.3f s", answered_s, gap_s)
             self.gap_s = max(self.gap_s, gap_s)
         self._away, self._answered_s = False, answered_s
+        self.wait_s = max(self.wait_s, answered_s - asked_s)
         return Answer(value, asked_s, answered_s)
 
     def close(self) -> None:
@@ -105,22 +106,28 @@ class Store:
 
 
 class Watch:
-    """Reads logs, asks the store, writes events: one `step` a poll."""
+    """Reads logs, asks the store, writes events."""
 
-    def __init__(self, store: Store, tail: LogTail, out: EventWriter, prefix: str) -> None:
+    def __init__(
+        self, store: Store, tail: LogTail, out: EventWriter, prefix: str, sample_s: float
+    ) -> None:
         self._store, self._tail, self._out = store, tail, out
         self._online_key = f"{prefix}online"
+        self._sample_s = sample_s
         self._clearing = Clearing(prefix)
         self._next_look_s = self._next_sample_s = 0.0
 
-    def step(self, now_s: float) -> None:
-        """Do one poll; what it saw is with the operating system when it returns."""
+    def read_logs(self, now_s: float) -> None:
+        """Take up what the clients have logged since the last call."""
         if now_s >= self._next_look_s:
             self._tail.find_files()
             self._next_look_s = now_s + _LOOK_FOR_FILES_EVERY_S
         for line in self._tail.new_lines():
             if any(kind in line for kind in _WANTED):
                 self._take(line)
+
+    def ask(self, now_s: float) -> None:
+        """Do one poll; what it saw is with the operating system when it returns."""
         for question in self._clearing.questions():
             answer = self._store.ask(partial(redis.Redis.mget, keys=question.keys))
             if answer is None:
@@ -130,7 +137,7 @@ class Watch:
             ):
                 self._out.write(event)
         if now_s >= self._next_sample_s and self._sample():
-            self._next_sample_s = now_s + _SAMPLE_EVERY_S
+            self._next_sample_s = now_s + self._sample_s
         self._out.flush()
 
     def _take(self, line: bytes) -> None:
@@ -152,15 +159,16 @@ class Watch:
             "online": online,
             "watched": len(self._clearing.watched),
             "store_gap_s": self._store.gap_s,
+            "store_wait_s": self._store.wait_s,
         }
-        self._store.gap_s = 0.0
+        self._store.gap_s = self._store.wait_s = 0.0
         self._out.write(
             Event(answer.answered_s, Source.STORE, EventKind.STORE_SAMPLE, detail=detail)
         )
         return True
 
 
-def _count(r: redis.Redis, keys: Sequence[str], online_key: str) -> list[int]:
+def _count(r: redis.Redis, keys: Sequence[bytes], online_key: str) -> list[int]:
     pipeline = r.pipeline(transaction=False)
     for n in range(0, len(keys), _SAMPLE_CHUNK):
         pipeline.exists(*keys[n : n + _SAMPLE_CHUNK])
@@ -172,26 +180,24 @@ def _count(r: redis.Redis, keys: Sequence[str], online_key: str) -> list[int]:
 def _run(
     watch: Watch, store: Store, out: EventWriter, poll_s: float, now_s: Callable[[], float]
 ) -> None:
-    """Poll until SIGTERM or Ctrl-C, once more after that."""
-    stopping = False
+    """Poll until SIGTERM or Ctrl-C, and once more after it.
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    The loop's lag is what this process adds to the grain of its polls: a question that left late, or
+    work of its own that is longer than a poll. A store that makes it wait is `store_wait_s` instead.
+    """
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # they are taken in between two polls only
     due_s = now_s()
     max_lag_s, next_lag_s = 0.0, due_s + _LAG_EVERY_S
+    last = False
     while True:
-        last = stopping
         woke_s, waited_s = now_s(), store.waited_s
-        watch.step(woke_s)
+        watch.read_logs(woke_s)
+        asked_s = now_s()
+        watch.ask(asked_s)
         done_s = now_s()
-        # Lag is what this process adds: waking late, or work longer than a poll. A store that makes it
-        # wait is not lag, but shows in `previous_poll_s`.
         work_s = done_s - woke_s - (store.waited_s - waited_s)
-        max_lag_s = max(max_lag_s, woke_s - due_s, work_s - poll_s)
+        max_lag_s = max(max_lag_s, asked_s - due_s, work_s - poll_s)
         if done_s >= next_lag_s or last:
             detail = {"max_lag_s": max_lag_s, "role": ROLE, "pid": os.getpid()}
             out.write(Event(done_s, Source.STORE, EventKind.LOOP_LAG, detail=detail))
@@ -200,7 +206,7 @@ def _run(
         if last:
             return
         due_s = max(due_s + poll_s, done_s)
-        time.sleep(max(0.0, due_s - now_s()))
+        last = signal.sigtimedwait(ends, max(0.0, due_s - now_s())) is not None
 
 
 def main() -> None:
@@ -214,6 +220,7 @@ def main() -> None:
         "--origin-s", type=float, required=True, help="CLOCK_MONOTONIC at the run's origin"
     )
     parser.add_argument("--poll-ms", type=float, default=50.0)
+    parser.add_argument("--sample-ms", type=float, default=1000.0)
     options = parser.parse_args()
     origin_s: float = options.origin_s
     logging.basicConfig(format="%(name)s: %(message)s")
@@ -223,7 +230,7 @@ def main() -> None:
 
     store = Store(options.redis, now_s)
     with LogTail(options.logs, "client-*.jsonl") as tail, EventWriter(options.out) as out:
-        watch = Watch(store, tail, out, options.prefix)
+        watch = Watch(store, tail, out, options.prefix, options.sample_ms / 1000)
         _run(watch, store, out, options.poll_ms / 1000, now_s)
     store.close()
 
