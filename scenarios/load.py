@@ -5,6 +5,7 @@ Reads files; knows nothing of runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -92,6 +93,8 @@ def parse_scenario(
         raise ScenarioError(source, [Problem(None, "", f"not YAML: {error}")]) from error
     if not isinstance(raw, dict):
         raise ScenarioError(source, [Problem(1, "", "a scenario is a mapping of keys to values")])
+    if twice := [_twice(node, key) for node, key in _repeated(tree)]:
+        raise ScenarioError(source, twice)
     raw = {**({"name": default_name} if default_name else {}), **raw, **overrides}
     try:
         return Scenario.model_validate(raw)
@@ -103,6 +106,24 @@ def parse_scenario(
 def dump_scenario(scenario: Scenario) -> str:
     """Return a scenario as YAML with every default written out; :func:`parse_scenario` reads it back."""
     return yaml.safe_dump(scenario.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _repeated(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, str]]:
+    """Keys that stand twice in one mapping: YAML would silently take the last."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield key, str(key.value)
+            seen.add(key.value)
+            yield from _repeated(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _repeated(value)
+
+
+def _twice(node: yaml.Node, key: str) -> Problem:
+    return Problem(node.start_mark.line + 1, key, "stands twice in the same mapping")
 
 
 def _problem(detail: Any, tree: yaml.Node | None) -> Problem:

@@ -84,6 +84,7 @@ def test_all_problems_come_in_one_error_with_line_key_value_and_what_is_allowed(
         ("duration: 5s\nname: x\nfaults: [{kind: frozen, share: 1%, at: {gamma: {low: 9s}}}]", "unknown key"),
         ("duration: 5s\nname: x\nnetwork: {outages: {every: 1h, length: {}}}", "exactly one law wanted"),
         ("duration: 5s\nname: Bad Name", "name"),
+        ("duration: 5s\nname: x\nduration: 6s", "<text>:3  duration: stands twice"),
         ("duration: 5s\nname: x\nspeedup: 0.5", "got 0.5"),
     ],
 )  # fmt: skip
