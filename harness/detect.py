@@ -141,23 +141,23 @@ class _Follower:
             case _:
                 return self._accepted_login(strike)
 
-    def _of_connection(self, events: dict[str, list[Event]], strike: Strike) -> list[Event]:
-        return [
-            event
-            for event in events.get(strike.session_id, [])
-            if not event.connection_id
-            or not strike.connection_id
-            or event.connection_id == strike.connection_id
-        ]
-
     def _first_on_connection(self, events: dict[str, list[Event]], strike: Strike) -> _Seen | None:
-        return self._first(self._of_connection(events, strike), strike)
+        ours = strike.connection_id
+        found = events.get(strike.session_id, [])
+        return self._first(
+            [e for e in found if e.connection_id == ours or not e.connection_id or not ours], strike
+        )
 
     def _first(self, events: Iterable[Event], strike: Strike) -> _Seen | None:
         assert strike.injected_s is not None
-        seen = (_Seen(self._h.time_s(event), event.cause, event.node) for event in events)
-        # min over the whole tuple: two verdicts at the same moment have a stable winner.
-        return min((one for one in seen if one.time_s >= strike.injected_s), default=None)
+        first: _Seen | None = None
+        for event in events:
+            time_s = self._h.time_s(event)
+            if time_s >= strike.injected_s:
+                seen = _Seen(time_s, event.cause, event.node)
+                # The whole tuple is compared: two verdicts at the same moment have a stable winner.
+                first = seen if first is None else min(first, seen)
+        return first
 
     def _last_watcher(self, strike: Strike) -> _Seen | _Missing | None:
         expected = self._watchers[strike.planned.client]

@@ -7,7 +7,7 @@ that is `detect.py`. Events of equal times may come in any order.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,19 +63,16 @@ class History:
         simulated = engine == "simulated"
         simulation = Source.SIMULATION
         kinds: dict[EventKind, list[Event]] = defaultdict(list)
-        witnesses: set[Source] = set()
-        last_s = 0.0
         for event in events:
             if (event.source is simulation) is simulated:
                 kinds[event.kind].append(event)
-                witnesses.add(event.source)
-                last_s = max(last_s, event.time_s)
         ended = [event.time_s for event in kinds.get(EventKind.RUN_ENDED, ())]
         self.complete = bool(ended)
         # In the log's own clock: there and back again by the speedup may cost the last event.
-        cut_s = min(ended) if ended else min(last_s, horizon_s / self.speedup)
+        last_s = (event.time_s for found in kinds.values() for event in found)
+        cut_s = min(ended) if ended else min(max(last_s, default=0.0), horizon_s / self.speedup)
         self.end_s = cut_s * self.speedup
-        self.witnesses = frozenset(witnesses)
+        self.witnesses = frozenset(event.source for found in kinds.values() for event in found)
         self._kinds = {
             kind: [event for event in found if event.time_s <= cut_s]
             for kind, found in kinds.items()
@@ -92,10 +89,9 @@ class History:
             return found
         return [event for event in found if event.source is witness]
 
-    def all(self) -> Iterable[Event]:
-        """Every event, kind by kind."""
-        for found in self._kinds.values():
-            yield from found
+    def of_sessions(self, session_ids: Collection[str]) -> list[Event]:
+        """Every event of some sessions."""
+        return [e for found in self._kinds.values() for e in found if e.session_id in session_ids]
 
     def time_s(self, event: Event) -> float:
         """When it happened, scenario seconds from the run's origin."""

@@ -108,24 +108,25 @@ def _count(times: Times, starts: Times, stops: Times) -> NDArray[np.int64]:
 
 def timelines(history: History) -> pd.DataFrame:
     """Everything about the session of each traced fault, in time from the fault."""
-    traced = {s.session_id: s for s in history.strikes if s.planned.traced and s.session_id}
+    traced = {
+        s.session_id: s for s in history.strikes if s.planned.traced and s.injected_s is not None
+    }
     by_id = {s.planned.fault_id: s for s in traced.values()}
-    rows = []
-    for event in history.all():
-        strike = traced.get(event.session_id) or by_id.get(event.detail.get("fault_id", ""))
-        if strike is None or strike.injected_s is None:
-            continue
-        # The same user's attempts to log in again come from elsewhere: they make a session of their own.
-        elsewhere = "fault_id" in event.detail and event.kind in (
-            EventKind.LOGGED_IN,
-            EventKind.LOGIN_REFUSED,
-        )
-        lane = "login" if elsewhere else _lane(event)
-        rows.append(
-            (history.engine, strike.planned.fault, strike.planned.fault_id,
-             history.time_s(event) - strike.injected_s, lane, str(event.kind), event.cause, _note(event))
-        )  # fmt: skip
-    return frame("timelines", sorted(rows, key=lambda row: (row[2], row[3:])))
+    seen = [(traced[e.session_id], _lane(e), e) for e in history.of_sessions(traced)]
+    # The same user's attempts to log in again come from elsewhere: they make a session of their own.
+    seen += [
+        (by_id[fault_id], "login", event)
+        for kind in (EventKind.LOGGED_IN, EventKind.LOGIN_REFUSED)
+        for fault_id, attempts in history.by_fault(kind).items()
+        if fault_id in by_id
+        for event in attempts
+    ]
+    rows = [
+        (history.engine, strike.planned.fault, strike.planned.fault_id,
+         history.time_s(event) - (strike.injected_s or 0.0), lane, str(event.kind), event.cause, _note(event))
+        for strike, lane, event in seen
+    ]  # fmt: skip
+    return frame("timelines", sorted(rows, key=lambda row: tuple(row[2:])))
 
 
 def _lane(event: Event) -> str:

@@ -1,0 +1,128 @@
+"""How long measuring takes, against plainly parsing the same lines: `python bench/measure.py [events]`.
+
+Makes the log of a big run (clients that connect, die, are suspected, cleared and announced; traced
+heartbeats; lag samples), writes it, reads it back and measures it. The ratio to `json.loads` of the same
+lines says more than the seconds, which are this machine's.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.eventlog import read_log, write_log
+from harness.faults import Plan, PlannedFault
+from harness.measure import measure
+from harness.qos import causes, qos, survival
+from reference_server.events import Event, EventKind, Source
+
+CLIENT, GATEWAY, STORE, K = Source.CLIENT, Source.GATEWAY, Source.STORE, EventKind
+PER_FAULTED = 16
+HORIZON_S = 600.0
+
+
+def make_plan(faulted: int) -> Plan:
+    faults = tuple(
+        PlannedFault(
+            f"host_crash-{n}", "host_crash", "host_crash", n, 100 + n % 100, None, 0.0, n == 0, {}
+        )
+        for n in range(faulted)
+    )
+    watches: dict[int, tuple[int, ...]] = {faulted + n: (n,) for n in range(faulted)}
+    return Plan(1, 2 * faulted, 60.0, HORIZON_S, faults, (), watches)
+
+
+def make_events(plan: Plan) -> Iterator[Event]:
+    for fault in plan.faults:
+        n, at_s = fault.client, fault.at_s
+        session, connection, fault_id = f"session-{n}", f"connection-{n}", fault.fault_id
+        who = {"client": n, "user_id": f"user-{n}"}
+        other = {"client": n + len(plan.faults), "user_id": f"user-{n + len(plan.faults)}"}
+        for detail, s, c in ((who, session, connection), (other, f"other-{n}", f"other-{n}")):
+            yield Event(n % 60, CLIENT, K.LOGGED_IN, s, "", "", "", detail)
+            yield Event(n % 60 + 0.01, GATEWAY, K.CONNECTED, s, c, "node-1", "", detail)
+            yield Event(n % 60 + 0.02, CLIENT, K.CONNECTED, s, c, "", "", detail)
+        named = {"fault_id": fault_id, "fault": "host_crash", "scheduled_s": at_s}
+        yield Event(at_s, CLIENT, K.FAULT_INJECTED, session, connection, "", "", named)
+        yield Event(
+            at_s + 1, CLIENT, K.LOGIN_REFUSED, "", "", "", "", {"fault_id": fault_id, **who}
+        )
+        for miss in range(3):
+            detail = {"failures": miss + 1, "max_failures": 3}
+            yield Event(
+                at_s + 25 + 30 * miss,
+                GATEWAY,
+                K.HEARTBEAT_MISSED,
+                session,
+                connection,
+                "node-1",
+                "",
+                detail,
+            )
+        after_s = at_s + 70 + n % 300 / 10
+        info = {"tcp_info": {"unacked": 3, "retransmits": 4, "rto_us": 200_000}}
+        yield Event(after_s, GATEWAY, K.SUSPECTED, session, connection, "node-1", "heartbeat", info)
+        yield Event(
+            after_s + 0.01, GATEWAY, K.SOCKET_CLOSED, session, connection, "node-1", "heartbeat"
+        )
+        yield Event(
+            after_s + 0.05,
+            STORE,
+            K.STORE_CLEARED,
+            session,
+            "",
+            "",
+            "",
+            {"previous_poll_s": after_s},
+        )
+        told = {"user_id": who["user_id"], "watcher": other["client"]}
+        yield Event(after_s + 0.02, CLIENT, K.PEER_NOTIFIED, session, "", "", "", told)
+        yield Event(
+            after_s + 1,
+            CLIENT,
+            K.LOGGED_IN,
+            f"again-{n}",
+            "",
+            "",
+            "",
+            {"fault_id": fault_id, **who},
+        )
+    for half_s in range(int(2 * HORIZON_S)):
+        detail = {"role": "gateway", "pid": 1, "max_lag_s": 0.001}
+        yield Event(half_s / 2, GATEWAY, K.LOOP_LAG, "", "", "node-1", "", detail)
+        yield Event(half_s / 2, STORE, K.STORE_SAMPLE, "", "", "", "", {"sessions": 1})
+    yield Event(HORIZON_S, CLIENT, K.RUN_ENDED)
+
+
+def main(wanted: int = 1_000_000) -> None:
+    plan = make_plan(max(1, wanted // PER_FAULTED))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "events.jsonl"
+        write_log(path, sorted(make_events(plan), key=lambda event: event.time_s))
+        began = time.perf_counter()
+        with path.open("rb") as file:
+            lines = sum(1 for line in file if json.loads(line))
+        parsed = time.perf_counter()
+        events = read_log(path).events
+        read = time.perf_counter()
+        measured = measure(events, plan, engine="real", speedup=1.0, horizon_s=HORIZON_S)
+        tables = time.perf_counter()
+        figures = qos(measured.detections)
+        curves, layers = survival(measured.detections), causes(measured.detections)
+        done = time.perf_counter()
+    detected = int(figures["detected"].sum())
+    print(f"{lines:,} events, {len(plan.faults):,} faults, {detected:,} milestones detected, "
+          f"{len(curves):,} points of curves, {len(layers)} causes")  # fmt: skip
+    print(f"json.loads {parsed - began:.2f} s · read {read - parsed:.2f} s · measure {tables - read:.2f} s · "
+          f"figures {done - tables:.2f} s")  # fmt: skip
+    print(
+        f"log to figures: {done - parsed:.2f} s, {(done - parsed) / (parsed - began):.1f} × json.loads"
+    )
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:]))
