@@ -78,7 +78,8 @@ def parent(
         pids = orjson.loads((folder / "pids").read_bytes())
         assert len(pids) == 6
         assert not any(is_gone(pid) for pid in pids)
-        assert psutil.Process(pids[3]).status() == psutil.STATUS_STOPPED
+        frozen = psutil.Process(pids[3])
+        wait_until(lambda: frozen.status() == psutil.STATUS_STOPPED, "the last one is frozen")
         yield process, pids
     finally:
         process.kill()
