@@ -1,4 +1,4 @@
-"""How long measuring takes, against plainly parsing the same lines: `python bench/measure.py [events]`.
+"""How long measuring takes, against plainly parsing the same lines: `python -m bench.measure [events]`.
 
 Makes the log of a big run (clients that connect, die, are suspected, cleared and announced; traced
 heartbeats; lag samples), writes it, reads it back and measures it. The ratio to `json.loads` of the same
