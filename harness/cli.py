@@ -1,0 +1,217 @@
+"""The `flatline` command: reads arguments, shows progress, prints verdicts. Decides nothing itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from harness import doctor as machine
+from harness.exits import Exit
+from harness.real.engine import CannotRun, RealSetup
+from harness.real.processes import ChildDied, end_on_sigterm
+from harness.real.redis_server import RedisUnavailable
+from harness.run import ENGINES, Outcome, conclude, run
+from harness.rundir import RunDirError, find_run
+from harness.thresholds import ThresholdError
+from reference_server.liveness import LivenessPolicy
+from scenarios.load import ScenarioError, built_in, load_scenario, parse_scenario
+from scenarios.schema import Scenario
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="How long until your gateway knows that a WebSocket client has died?\n\n"
+    "Exit codes: 0 good, 2 bad input, 3 unsound run, 4 this machine cannot, 99 thresholds missed or "
+    "engines disagree, 130 interrupted (the report of what was measured is still written).",
+)  # fmt: skip
+console = Console(stderr=True)
+
+ScenarioName = Annotated[
+    str, typer.Argument(help="built-in scenario or YAML file", show_default=False)
+]
+Root = Annotated[Path, typer.Option("--runs", help="folder of run directories")]
+Redis = Annotated[
+    str | None, typer.Option("--redis", help="Redis URL; default: a private server of our own")
+]
+Clients = Annotated[int | None, typer.Option(help="replace the scenario's number of clients")]
+Seed = Annotated[int | None, typer.Option(help="replace the scenario's seed")]
+Speedup = Annotated[float | None, typer.Option(help="replace the scenario's speedup of real runs")]
+GatewaySet = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gateway-set",
+        metavar="KEY=VALUE",
+        help="negative control: the gateway alone gets this policy value, as max_failures=2; "
+        "the agreement must then turn red",
+    ),
+]
+
+
+@app.command()
+def demo(root: Root = Path("runs"), redis: Redis = None) -> None:
+    """Run the demo scenario three ways and write its report (about a minute)."""
+    _run(_load("demo"), ENGINES, root, RealSetup(redis_url=redis))
+
+
+@app.command("run")
+def run_command(
+    scenario: ScenarioName,
+    root: Root = Path("runs"),
+    redis: Redis = None,
+    clients: Clients = None,
+    seed: Seed = None,
+    speedup: Speedup = None,
+    gateway_set: GatewaySet = None,
+) -> None:
+    """Run a scenario: theory, simulation and real clients; ends with a report."""
+    loaded = _load(scenario, clients=clients, seed=seed, speedup=speedup)
+    policy = _gateway_policy(loaded, gateway_set or [])
+    _run(loaded, ENGINES, root, RealSetup(redis_url=redis, gateway_policy=policy))
+
+
+@app.command()
+def simulate(
+    scenario: ScenarioName, root: Root = Path("runs"), clients: Clients = None, seed: Seed = None
+) -> None:
+    """Run a scenario in theory and simulation only: no sockets, no privileges, any size."""
+    _run(_load(scenario, clients=clients, seed=seed), ("theory", "simulated"), root, None)
+
+
+@app.command()
+def report(
+    run_name: Annotated[
+        str, typer.Argument(metavar="RUN", help="run directory, its name, or latest")
+    ],
+    root: Root = Path("runs"),
+) -> None:
+    """Measure and report a run directory again; recovers what an interrupted run has logged."""
+    with _errors(), _progress() as show:
+        outcome = conclude(find_run(run_name, root), progress=show)
+    _finish(outcome)
+
+
+@app.command()
+def serve(
+    scenario: Annotated[str, typer.Argument(help="its policy is served")] = "demo",
+    port: Annotated[int, typer.Option(help="WebSocket port")] = 8765,
+    http_port: Annotated[int, typer.Option(help="HTTP port")] = 8766,
+    speedup: Speedup = None,
+    root: Root = Path("runs"),
+    redis: Redis = None,
+) -> None:
+    """Run the reference gateway alone, for instance for `locust -f harness/real/locustfile.py`."""
+    from harness.serve import serve_forever
+
+    with _errors():
+        serve_forever(_load(scenario, speedup=speedup), port, http_port, root, redis, console.print)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors."""
+    sys.stdout.write(json.dumps(Scenario.model_json_schema(), indent=2, ensure_ascii=False) + "\n")
+
+
+@app.command()
+def scenarios() -> None:
+    """List the built-in scenarios."""
+    table = Table("name", "clients", "faults", "what it shows", box=None)
+    for name in built_in():
+        loaded = load_scenario(name)
+        table.add_row(name, str(loaded.clients), ", ".join(f.label for f in loaded.faults) or "none",
+                      " ".join(loaded.description.split()))  # fmt: skip
+    Console().print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can do, and what to do about what it cannot."""
+    table = Table("", "check", "found", "needed for", "what helps", box=None, pad_edge=False)
+    checks = machine.diagnose()
+    for check in checks:
+        mark = "[green]ok[/]" if check.ok else "[red]no[/]"
+        table.add_row(
+            mark, check.name, check.found, check.needed_for, "" if check.ok else check.help
+        )
+    Console().print(table)
+
+
+def _load(name: str, **overrides: float | None) -> Scenario:
+    with _errors():
+        return load_scenario(
+            name, **{key: value for key, value in overrides.items() if value is not None}
+        )
+
+
+def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy | None:
+    """The scenario's policy with some values replaced, checked as a scenario file is."""
+    if not settings:
+        return None
+    changes = dict(setting.partition("=")[::2] for setting in settings)
+    raw = scenario.model_dump(mode="json")
+    raw["liveness"] |= {key: yaml.safe_load(value) for key, value in changes.items()}
+    with _errors():
+        return parse_scenario(yaml.safe_dump(raw), source="--gateway-set").liveness
+
+
+def _run(scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSetup | None) -> None:
+    with _errors(), end_on_sigterm(), _progress() as show:
+        outcome = run(scenario, engines=engines, root=root, setup=setup, progress=show)
+    _finish(outcome)
+
+
+def _finish(outcome: Outcome) -> None:
+    out = Console()
+    out.print(outcome.headline, highlight=False)
+    for line in outcome.lines:
+        out.print(f"  {line}", highlight=False, markup=False)
+    out.print(f"report: {outcome.report}", soft_wrap=True, highlight=False)
+    raise typer.Exit(outcome.exit_code)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    columns = (
+        TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=not console.is_terminal) as bars:
+        tasks: dict[str, int] = {}
+
+        def show(phase: str, fraction: float) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=1.0)
+                if not console.is_terminal:
+                    console.print(f"{phase} …")
+            bars.update(tasks[phase], completed=fraction)  # type: ignore[arg-type]  # rich's TaskID is an int
+
+        yield show
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Print the errors that are the user's to mend, without a traceback, and exit with their code."""
+    try:
+        yield
+    except (ScenarioError, RunDirError, ThresholdError) as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(Exit.BAD_INPUT) from error
+    except (CannotRun, RedisUnavailable, ChildDied) as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(Exit.MACHINE_CANNOT) from error
+
+
+def main() -> None:
+    """Entry point of the `flatline` command."""
+    app()

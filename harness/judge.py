@@ -1,0 +1,195 @@
+"""Conclude a run: merge logs, predict, measure, judge, report.
+
+Every step reads and writes the run directory only, so it can be done again at any time: on a copy, and
+after a crash with what had been logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.estimates import Tables
+from harness.eventlog import ReadLog, merge_logs, read_log
+from harness.exits import Exit
+from harness.faults import Plan
+from harness.measure import Measured, measure
+from harness.qos import causes, qos, survival
+from harness.rundir import RunDir, RunDirError
+from harness.soundness import Soundness, assess, silent_faults
+from harness.theory import curves_frame, laws_frame, predict, theory_detections
+from harness.thresholds import check_thresholds, evaluate
+from reference_server.events import EventKind, Source
+from reports import build_report, compare, load_run
+from scenarios.load import load_scenario
+from scenarios.schema import Scenario
+
+__all__ = ["Outcome", "conclude"]
+
+# Gateway: a wheel of 5 ms buckets that a policy of k failures passes k + 1 times.
+_WHEEL_S = 0.005
+_LOOPBACK_ROUND_TRIP_S = 0.002
+_MEASURED = (
+    "not_applicable", "injections", "false_suspicions", "mistakes", "accuracy", "ghosts", "live",
+    "timelines", "tcp_info", "lag", "lateness", "resources",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run came out: for the terminal, and the exit code."""
+
+    headline: str
+    lines: tuple[str, ...]
+    report: Path
+    exit_code: Exit
+
+
+def conclude(
+    run: RunDir, progress: Callable[[str, float], None] = lambda _phase, _done: None
+) -> Outcome:
+    """Measure, judge and report what a run directory holds.
+
+    1. Merge the witnesses' logs into one, sorted by time.
+    2. Theory: the law of each fault and milestone.
+    3. Measure each engine that ran: one row per fault and milestone.
+    4. Statistics: percentiles, curves, causes.
+    5. Judge: sound? do the engines agree? do the thresholds hold?
+    6. Report.
+
+    Raises:
+        RunDirError: no scenario or plan in it, or no events at all.
+        ScenarioError: its scenario cannot be read.
+    """
+    scenario = load_scenario(str(run.scenario))
+    if not run.plan.exists():
+        raise RunDirError(f"{run.path}: no plan.json; is it a run directory?")
+    plan = Plan.load(run.plan)
+    provenance = run.read_json(run.provenance) if run.provenance.exists() else {}
+
+    progress("measure", 0.0)
+    log = _merge(run)
+    engines = _engines(log)
+    predictions = predict(scenario, scenario.speedup if "real" in engines else 1.0)
+    laws_frame(predictions).to_csv(run.table("laws"), index=False)
+    curves_frame(predictions).to_csv(run.table("law_curves"), index=False)
+    progress("measure", 0.3)
+
+    measured = [
+        measure(log.events, plan, engine=engine, speedup=scenario.speedup, horizon_s=plan.horizon_s)
+        for engine in engines
+    ]
+    detections = pd.concat(
+        [theory_detections(predictions, plan), *(m.detections for m in measured)], ignore_index=True
+    )
+    tables = {
+        "detections": detections,
+        "qos": qos(detections),
+        "survival": survival(detections[detections["engine"] != "theory"]),
+        "causes": causes(detections),
+        **{
+            name: pd.concat([getattr(m, name) for m in measured], ignore_index=True)
+            for name in _MEASURED
+        },
+    }
+    for name, table in tables.items():
+        table.to_csv(run.table(name), index=False)
+    progress("measure", 0.7)
+
+    soundness = _soundness(scenario, plan, measured)
+    summary = _summary(scenario, plan, log, measured, soundness, provenance)
+    run.write_json(run.summary, summary)
+    agreement = compare(load_run(run.path), scenario.agreement.model_dump())
+    agreement.to_csv(run.table("agreement"), index=False)
+    evaluate(
+        check_thresholds(scenario),
+        Tables(
+            tuple(engines), detections, tables["false_suspicions"], tables["ghosts"], tables["live"],
+            agreement, soundness.epsilon_s if soundness else 0.0,
+        ),
+        unsound=soundness.reasons if soundness else (),
+    ).to_csv(run.table("thresholds"), index=False)  # fmt: skip
+    progress("measure", 1.0)
+
+    progress("report", 0.0)
+    report = build_report(run.path, tolerances=scenario.agreement.model_dump())
+    progress("report", 1.0)
+    code = Exit.INTERRUPTED if provenance.get("status") == "partial" else Exit(report.exit_code)
+    run.write_json(run.summary, summary | {"verdict": report.verdict, "exit_code": int(code)})
+    return Outcome(report.headline, tuple(report.reasons), report.html, code)
+
+
+def _merge(run: RunDir) -> ReadLog:
+    """Merge the logs; a directory that was copied without them still has the merged one."""
+    log = merge_logs(run.logs, run.events) if any(run.logs.glob("*.jsonl")) else None
+    if log is None and run.events.exists():
+        log = read_log(run.events)
+    if log is None or not log.events:
+        raise RunDirError(f"{run.path}: no events were logged; nothing can be measured")
+    return log
+
+
+def _engines(log: ReadLog) -> list[str]:
+    sources = {event.source for event in log.events}
+    simulated = ["simulated"] if Source.SIMULATION in sources else []
+    return simulated + (["real"] if Source.CLIENT in sources else [])
+
+
+def _soundness(scenario: Scenario, plan: Plan, measured: Sequence[Measured]) -> Soundness | None:
+    """Judge the real run; None where none ran (a simulation has no loops that lag)."""
+    real = next((m for m in measured if m.engine == "real"), None)
+    if real is None:
+        return None
+    policy = scenario.liveness
+    return assess(
+        lag=real.lag,
+        detections=real.detections,
+        injections=real.injections,
+        witnesses=real.witnesses,
+        silent=silent_faults(plan.faults),
+        speedup=scenario.speedup,
+        one_way_delay_s=_LOOPBACK_ROUND_TRIP_S / 2,
+        grain_s=(policy.max_failures + 1) * _WHEEL_S,
+        heartbeat_interval_s=policy.heartbeat_interval,
+        ramp_s=scenario.ramp,
+    )
+
+
+def _summary(
+    scenario: Scenario, plan: Plan, log: ReadLog, measured: Sequence[Measured],
+    soundness: Soundness | None, provenance: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    complete = (
+        all(m.complete for m in measured) and provenance.get("status", "complete") == "complete"
+    )
+    windows = {
+        fault.fault: [f.at_s for f in plan.faults if f.fault == fault.fault]
+        for fault in plan.faults
+    }
+    counts = {"clients": plan.clients, "faults": len(plan.faults), "events": len(log.events),
+              "torn_lines": log.torn_lines, "outages": len(plan.outages)}  # fmt: skip
+    return {
+        "name": scenario.name,
+        "description": scenario.description,
+        "seed": scenario.seed,
+        "engines": ["theory", *(m.engine for m in measured)],
+        "status": "complete" if complete else "partial",
+        "speedup": scenario.speedup,
+        "round_trip_s": scenario.network.round_trip.quantile(0.999).item(),
+        "sound": soundness.sound if soundness else None,
+        "unsound_reasons": list(soundness.reasons) if soundness else [],
+        "epsilon_s": soundness.epsilon_s if soundness else None,
+        "epsilon_parts": soundness.as_dict()["parts"] if soundness else {},
+        "fault_windows": [
+            {"fault": fault, "start_s": min(at), "end_s": max(at)} for fault, at in windows.items()
+        ],
+        "counts": counts,
+        "fidelity": provenance.get("fidelity", []),
+        "notes": provenance.get("notes", []),
+        "negative_control": provenance.get("negative_control"),
+        "run_ended": any(event.kind is EventKind.RUN_ENDED for event in log.events),
+    }

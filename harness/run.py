@@ -1,0 +1,85 @@
+"""One scenario in, one report out. Open this file first: `run` numbers the steps, and each is one module.
+
+Nothing is computed here; this is the order in which things happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.eventlog import write_log
+from harness.faults import make_plan
+from harness.judge import Outcome, conclude
+from harness.provenance import begin, finish
+from harness.real.engine import RealSetup, check_machine, run_real
+from harness.rundir import new_run
+from harness.simulated import simulate
+from harness.thresholds import check_thresholds
+from scenarios.load import dump_scenario
+from scenarios.schema import Scenario
+
+__all__ = ["ENGINES", "Outcome", "Progress", "conclude", "run"]
+
+ENGINES = ("theory", "simulated", "real")
+
+Progress = Callable[[str, float], None]
+"""Told the name of a phase and how much of it is done, 0 to 1."""
+
+
+def run(
+    scenario: Scenario,
+    *,
+    engines: tuple[str, ...] = ENGINES,
+    root: Path = Path("runs"),
+    setup: RealSetup | None = None,
+    progress: Progress = lambda _phase, _done: None,
+) -> Outcome:
+    """Run one scenario through the engines asked for, and report.
+
+    1. Check what can be checked before anything starts: thresholds, plan, machine.
+    2. Make the run directory and write down what is to happen.
+    3. Simulated: the plan in a SimPy model.
+    4. Real: the plan with Locust clients, sockets, Redis and the gateway.
+    5. Conclude: theory, measuring, judging, reporting. `flatline report` does this step again.
+
+    Ctrl-C in step 4 ends every child and goes on with step 5: what was measured is reported, marked
+    partial.
+
+    Args:
+        scenario: what is to happen.
+        engines: any of :data:`ENGINES`; theory is always there.
+        root: folder of run directories.
+        setup: how to run for real.
+        progress: told about each phase.
+
+    Raises:
+        ThresholdError: a threshold that cannot be checked.
+        CannotRun: the machine refuses what the plan needs.
+        RedisUnavailable: no Redis.
+        ChildDied: a process of the real run ended; `flatline report` measures what was logged.
+    """
+    check_thresholds(scenario)
+    plan = make_plan(scenario)
+    if "real" in engines:
+        check_machine(plan)
+
+    directory = new_run(root, scenario.name)
+    directory.scenario.write_text(dump_scenario(scenario))
+    plan.save(directory.plan)
+    begin(directory, scenario, plan, engines, setup)
+
+    if "simulated" in engines:
+        events = simulate(scenario, plan, progress=lambda done: progress("simulate", done))
+        write_log(directory.logs / "simulation.jsonl", events)
+
+    if "real" in engines:
+        try:
+            run_real(
+                scenario, plan, directory, setup=setup, progress=lambda done: progress("real", done)
+            )
+        except KeyboardInterrupt:
+            finish(directory, "partial")
+            return conclude(directory, progress)
+    finish(directory, "complete")
+    return conclude(directory, progress)

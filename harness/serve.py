@@ -1,0 +1,57 @@
+"""`flatline serve`: the reference gateway and a Redis, until Ctrl-C, for clients that somebody else drives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.real.engine import gateway_config, real_policy, start_gateway
+from harness.real.processes import Children, end_on_sigterm
+from harness.real.redis_server import redis_server
+from harness.rundir import new_run
+from scenarios.schema import Scenario
+
+__all__ = ["serve_forever"]
+
+
+def serve_forever(
+    scenario: Scenario,
+    port: int,
+    http_port: int,
+    root: Path,
+    redis_url: str | None,
+    say: Callable[[str], None],
+) -> None:
+    """Serve a scenario's policy on 127.0.0.1 until interrupted; every child ends with it.
+
+    Raises:
+        RedisUnavailable: no Redis.
+        ChildDied: the gateway ended (its port is taken, for instance).
+    """
+    run = new_run(root, f"serve-{scenario.name}")
+    try:
+        with (
+            end_on_sigterm(),
+            Children() as children,
+            redis_server(redis_url, children, run.logs) as redis,
+        ):
+            policy = real_policy(scenario.liveness, scenario.speedup)
+            config = gateway_config(scenario, policy, redis, run, time.monotonic())
+            _, ports = start_gateway(
+                children, config.model_copy(update={"port": port, "http_port": http_port}), run
+            )
+            ws, http = (
+                f"ws://127.0.0.1:{ports['port']}/ws",
+                f"http://127.0.0.1:{ports['http_port']}",
+            )
+            say(f"gateway: {ws}  http: {http}  redis: {redis.url}  logs: {run.logs}")
+            say(
+                f"drive it: locust -f harness/real/locustfile.py --headless -u 200 -r 100 "
+                f"--scenario {scenario.name} --ws-url {ws} --http-url {http}"
+            )
+            while True:
+                children.check()
+                time.sleep(0.2)
+    except KeyboardInterrupt:
+        say("stopped")
