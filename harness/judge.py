@@ -21,7 +21,8 @@ from harness.measure import Measured, measure
 from harness.qos import causes, qos, survival
 from harness.rundir import RunDir, RunDirError
 from harness.soundness import Soundness, assess, silent_faults
-from harness.theory import curves_frame, laws_frame, predict, theory_detections
+from harness.theory import curves_frame, laws_frame, predict
+from harness.theory.plotted import plotted_detections
 from harness.thresholds import check_thresholds, evaluate
 from reference_server.events import EventKind, Source
 from reports import build_report, compare, load_run
@@ -84,7 +85,7 @@ def conclude(
         for engine in engines
     ]
     detections = pd.concat(
-        [theory_detections(predictions, plan), *(m.detections for m in measured)], ignore_index=True
+        [plotted_detections(predictions, plan), *(m.detections for m in measured)], ignore_index=True
     )
     tables = {
         "detections": detections,

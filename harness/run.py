@@ -70,7 +70,10 @@ def run(
     begin(directory, scenario, plan, engines, setup)
 
     if "simulated" in engines:
-        events = simulate(scenario, plan, progress=lambda done: progress("simulate", done))
+        # Beside a real run it simulates that run: a network that the speedup has made relatively slower.
+        network = scenario.network.seen_at(scenario.speedup if "real" in engines else 1.0)
+        model = scenario.model_copy(update={"network": network})
+        events = simulate(model, plan, progress=lambda done: progress("simulate", done))
         write_log(directory.logs / "simulation.jsonl", events)
 
     if "real" in engines:

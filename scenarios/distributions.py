@@ -109,6 +109,21 @@ class Distribution(_Strict):
             return np.asarray(t >= self.constant, dtype=float)
         return np.asarray(np.where(t < 0, 0.0, self._frozen().cdf(t)), dtype=float)
 
+    def scaled(self, factor: float) -> Distribution:
+        """The law of ``factor`` times as long; ``factor`` > 0."""
+        match self:
+            case Distribution(constant=float(value)):
+                return Distribution(constant=value * factor)
+            case Distribution(uniform=Uniform(low=low, high=high)):
+                return Distribution(uniform=Uniform(low=low * factor, high=high * factor))
+            case Distribution(exponential=Exponential(mean=mean)):
+                return Distribution(exponential=Exponential(mean=mean * factor))
+            case Distribution(lognormal=Lognormal(median=median, sigma=sigma)):
+                return Distribution(lognormal=Lognormal(median=median * factor, sigma=sigma))
+            case Distribution(normal=Normal(mean=mean, sd=sd)):
+                return Distribution(normal=Normal(mean=mean * factor, sd=sd * factor))
+        raise AssertionError("a distribution has exactly one law")
+
     @property
     def mean_s(self) -> float:
         """Mean in seconds (of the law before it is cut off at zero)."""

@@ -99,6 +99,19 @@ class Network(_Part):
     )
 
 
+    def seen_at(self, speedup: float) -> Network:
+        """The network as a run with a speedup sees it, in scenario time.
+
+        Round trips and TCP's timers do not shrink with the rest, so relative to it they grow.
+        """
+        return self.model_copy(
+            update={
+                "round_trip": self.round_trip.scaled(speedup),
+                "rto_ladder": tuple(step * speedup for step in self.rto_ladder),
+            }
+        )
+
+
 class Relogin(_Part):
     """The user of a dead client tries to log in again from another device."""
 

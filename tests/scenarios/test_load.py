@@ -148,6 +148,12 @@ def test_a_law_samples_what_it_says(law: Distribution) -> None:
     assert law.cdf(law.quantile(q)) == pytest.approx(q if law.constant is None else np.ones(3))
 
 
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: next(iter(law.model_dump(exclude_none=True))))
+def test_a_scaled_law_takes_that_much_longer(law: Distribution) -> None:
+    q = np.array([0.1, 0.5, 0.9])
+    assert law.scaled(3.0).quantile(q) == pytest.approx(3 * law.quantile(q))
+
+
 def test_the_schema_is_json_schema_with_units() -> None:
     schema = Scenario.model_json_schema()
     assert schema["properties"]["duration"]["type"] == "string"
