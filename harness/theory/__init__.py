@@ -1,0 +1,101 @@
+"""Theory: closed forms of detection latency, false suspicion and cost, and a scenario's predictions.
+
+Pure: from policies, networks and scenarios to laws and numbers; nothing here samples, runs or opens files.
+"""
+
+from harness.theory.chen import ChenNetwork, NfdS, NotConfigurable, Qos, configure_nfd_s
+from harness.theory.costs import Cost, bytes_per_beat, cost
+from harness.theory.courses import Course, course_of
+from harness.theory.detectors import (
+    close_seen,
+    connection_check,
+    idle_limit,
+    miss_at_next_tick,
+    nat_drop,
+    nat_prevented,
+    nat_reset,
+    patience_s,
+    ping_deadline,
+    send_fails,
+    ttl_only,
+)
+from harness.theory.law import Law, mixture
+from harness.theory.lockout import coincides, locked_out
+from harness.theory.loss import (
+    GilbertElliott,
+    beats_to_suspicion_gilbert,
+    beats_to_suspicion_iid,
+)
+from harness.theory.outages import (
+    false_suspicion_per_outage,
+    false_suspicion_per_outage_exponential,
+    false_suspicions_per_client_day,
+)
+from harness.theory.phi import AkkaPhi, CassandraPhi, phi_accrual
+from harness.theory.predict import Prediction, predict
+from harness.theory.silence import Healing, race, silent_death, store_floor
+from harness.theory.stack import Layer, Stack, first_of, first_of_common_phase
+from harness.theory.stall import (
+    answer_wait_bound,
+    harmless_stall_s,
+    loop_utilisation,
+    stall_false_suspicion,
+)
+from harness.theory.tables import curves_frame, laws_frame
+from harness.theory.tcp import next_retransmission_s, tcp_give_up_s, textbook_ladder_s
+
+__all__ = [
+    "AkkaPhi",
+    "CassandraPhi",
+    "ChenNetwork",
+    "Cost",
+    "Course",
+    "GilbertElliott",
+    "Healing",
+    "Law",
+    "Layer",
+    "NfdS",
+    "NotConfigurable",
+    "Prediction",
+    "Qos",
+    "Stack",
+    "answer_wait_bound",
+    "beats_to_suspicion_gilbert",
+    "beats_to_suspicion_iid",
+    "bytes_per_beat",
+    "close_seen",
+    "coincides",
+    "configure_nfd_s",
+    "connection_check",
+    "cost",
+    "course_of",
+    "curves_frame",
+    "false_suspicion_per_outage",
+    "false_suspicion_per_outage_exponential",
+    "false_suspicions_per_client_day",
+    "first_of",
+    "first_of_common_phase",
+    "harmless_stall_s",
+    "idle_limit",
+    "laws_frame",
+    "locked_out",
+    "loop_utilisation",
+    "miss_at_next_tick",
+    "mixture",
+    "nat_drop",
+    "nat_prevented",
+    "nat_reset",
+    "next_retransmission_s",
+    "patience_s",
+    "phi_accrual",
+    "ping_deadline",
+    "predict",
+    "race",
+    "send_fails",
+    "silent_death",
+    "stall_false_suspicion",
+    "store_floor",
+    "tcp_give_up_s",
+    "textbook_ladder_s",
+    "ttl_only",
+]

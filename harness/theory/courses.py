@@ -1,0 +1,227 @@
+"""What theory says of one fault of a scenario: when it is suspected, by which layer, when its records go.
+
+From a fault, the policy and the network to laws in scenario seconds from the moment the fault takes
+effect. What does not shrink with a real run's speedup (round trips, TCP's timers) counts times the speedup.
+Milestones that follow from these are `predict.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.theory.detectors import nat_prevented, nat_reset
+from harness.theory.law import Law, mixture
+from harness.theory.silence import Healing, race, silent_death, store_floor
+from harness.theory.stack import Stack
+from harness.theory.tcp import tcp_give_up_s
+from reference_server.events import Cause
+from scenarios.distributions import Distribution
+from scenarios.schema import (
+    Fault,
+    Frozen,
+    HostCrash,
+    NatTimeout,
+    NetworkCut,
+    OrderlyClose,
+    ProcessCrash,
+    Refresh,
+    Scenario,
+)
+
+__all__ = ["Course", "course_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Theory of one fault. A law that is None is one that theory does not give exactly: `note` says why
+    (``cleared_note`` where it is the clean-up's law alone).
+
+    ``wins``: share of the suspicions by cause. ``heals``: a client that comes back competes with detection.
+    """
+
+    suspected: Law | None
+    cleared: Law | None
+    wins: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    cleared_note: str = ""
+    heals: bool = False
+
+
+def course_of(fault: Fault, scenario: Scenario, speedup: float) -> Course:
+    """Return the course of one fault under its scenario, for a run at ``speedup``."""
+    one_way = Law.of(scenario.network.round_trip).scaled(speedup / 2)
+    match fault:
+        case OrderlyClose():
+            return _closed(scenario, one_way, Cause.CLOSE_FRAME)
+        case ProcessCrash():
+            cause = Cause.TCP_RESET if fault.by == "rst" else Cause.TCP_FIN
+            return _closed(scenario, one_way, cause)
+        case Refresh():
+            return _refreshed(scenario, one_way)
+        case _ if scenario.liveness.heartbeat_interval is None:
+            return _idle_only(fault, scenario)
+        case NatTimeout():
+            return _nat(fault, scenario, speedup)
+        case _:
+            return _silent(fault, scenario, speedup)
+
+
+def _closed(scenario: Scenario, one_way: Law, cause: Cause) -> Course:
+    """A close that arrives is a sign of life: the whole resume window is left."""
+    cleared = one_way.shifted(scenario.liveness.resume_window)
+    return Course(one_way, cleared, {cause: 1.0})
+
+
+def _refreshed(scenario: Scenario, one_way: Law) -> Course:
+    """The records go only where the page takes longer than the window; else it has its session again."""
+    window_s = scenario.liveness.resume_window
+    too_late = 1 - float(scenario.reconnect.page_load.cdf(window_s))
+    cleared = mixture([(too_late, one_way.shifted(window_s))])
+    note = f"{1 - too_late:.4%} of the pages are back within the resume window" + (
+        " (without the time to connect)" if too_late else ""
+    )
+    return Course(one_way, cleared, {Cause.CLOSE_FRAME: 1.0}, note, heals=True)
+
+
+def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, speedup: float) -> Course:
+    policy, network = scenario.liveness, scenario.network
+    assert policy.heartbeat_interval is not None
+    healing = _healing(fault, scenario, speedup)
+    if healing is not None and scenario.reconnect.idle_limit is not None:
+        note = "a client that reconnects by its own idle limit competes with its recovery"
+        return Course(None, None, note=note, heals=True)
+    trip = Law.of(network.round_trip).scaled(speedup)
+    acknowledged = isinstance(fault, Frozen)  # by the frozen client's kernel
+    stack = _race(scenario, trip, None if acknowledged else _give_up_s(scenario, speedup))
+    if stack is None:
+        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT, heals=healing is not None)
+    floor = store_floor(policy, stack.law, trip)
+    suspected = silent_death(policy.heartbeat_interval, trip, stack.law, healing)
+    note = _notes(
+        _layers_note(stack), _phase_note(fault, scenario), _slow_answers_note(scenario, speedup)
+    )
+    wins: Mapping[str, float] = stack.wins
+    cleared_note = ""
+    if healing is None:
+        cleared: Law | None = silent_death(policy.heartbeat_interval, trip, floor)
+    elif floor is stack.law:
+        cleared = suspected
+    else:
+        cleared, cleared_note = None, "a healed client may resume after the suspicion"
+    return Course(suspected, cleared, wins, note, cleared_note, heals=healing is not None)
+
+
+def _nat(fault: NatTimeout, scenario: Scenario, speedup: float) -> Course:
+    policy, idle_s = scenario.liveness, fault.nat.idle_timeout
+    assert policy.heartbeat_interval is not None
+    if nat_prevented(policy.heartbeat_interval, idle_s):
+        note = f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
+        return Course(Law.never(), Law.never(), note=note)
+    trip = Law.of(scenario.network.round_trip).scaled(speedup)
+    if fault.nat.expiry == "reset":
+        # The last packet left the client half a round trip after the last ping; the RST takes the other half.
+        suspected = nat_reset(policy, idle_s).plus(trip.scaled(0.5))
+        return Course(suspected, suspected.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
+    stack = _race(scenario, trip, _give_up_s(scenario, speedup))
+    if stack is None:
+        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
+    first_lost = trip.scaled(-0.5).shifted(policy.heartbeat_interval - idle_s)
+    suspected = first_lost.plus(stack.law)
+    cleared = first_lost.plus(store_floor(policy, stack.law, trip))
+    return Course(suspected, cleared, stack.wins, _layers_note(stack))
+
+
+def _idle_only(fault: HostCrash | NetworkCut | Frozen | NatTimeout, scenario: Scenario) -> Course:
+    """No heartbeat: only the idle limit, counted from the one frame that a silent client ever sent."""
+    policy = scenario.liveness
+    if isinstance(fault, NatTimeout):
+        note = "no heartbeat, no packet: no mapping is made that could expire"
+        return Course(None, None, note=note)
+    if policy.session_timeout is None:
+        return Course(
+            Law.never(), Law.never(), note="no heartbeat and no idle limit: never noticed"
+        )
+    if _healing(fault, scenario, 1.0) is not None:
+        note = "no heartbeat: nothing tells a healed client from a silent one"
+        return Course(None, None, note=note, heals=True)
+    # Clients connect evenly over the ramp, and faults are timed from its end.
+    age = Law.uniform(0.0, scenario.ramp).plus(Law.of(fault.at))
+    if age.hi_s > policy.session_timeout:
+        note = (
+            "no heartbeat: the idle limit drops clients, healthy ones too, before some faults come"
+        )
+        return Course(None, None, note=note)
+    idle = Law.uniform(policy.session_timeout, policy.session_timeout + policy.sweep_interval)
+    suspected = idle.plus(age.scaled(-1.0))
+    note = "idle limit counted from the connection: a silent client sends nothing else; it drops healthy clients too"
+    if policy.resume_window > policy.session_timeout:
+        longer = "resume_window is above session_timeout"
+        return Course(suspected, None, {Cause.SESSION_TIMEOUT: 1.0}, note, longer)
+    return Course(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0}, note)
+
+
+_IDLE_BELOW_HEARTBEAT = (
+    "session_timeout is below heartbeat_interval: healthy clients are dropped between two pongs"
+)
+
+
+def _race(scenario: Scenario, trip: Law, give_up_s: float | None) -> Stack | None:
+    policy = scenario.liveness
+    assert policy.heartbeat_interval is not None
+    if policy.session_timeout is not None and policy.session_timeout < policy.heartbeat_interval:
+        return None
+    return race(policy, trip, give_up_s)
+
+
+def _give_up_s(scenario: Scenario, speedup: float) -> float:
+    """When TCP ends the connection, from the first unacknowledged ping.
+
+    TCP_USER_TIMEOUT counts from the first retransmission that is not the tail-loss probe (measured: 5.0 s
+    fired at 5.55, 30.8 s at 31.2). The kernel's own patience is scenario time: a run with a speedup
+    bounds it on each socket.
+    """
+    if scenario.liveness.tcp_user_timeout is None:
+        return tcp_give_up_s()
+    ladder = scenario.network.rto_ladder
+    return scenario.liveness.tcp_user_timeout + ladder[min(1, len(ladder) - 1)] * speedup
+
+
+def _healing(fault: Fault, scenario: Scenario, speedup: float) -> Healing | None:
+    heals: Distribution | None
+    match fault:
+        case NetworkCut():
+            heals = fault.heal_after
+            ladder = tuple(step * speedup for step in scenario.network.rto_ladder)
+            return None if heals is None else Healing(heals, ladder)
+        case Frozen():
+            heals = fault.thaw_after
+            return None if heals is None else Healing(heals, None)
+        case _:
+            return None
+
+
+def _layers_note(stack: Stack) -> str:
+    shares = sorted(
+        ((share, name) for name, share in stack.wins.items() if share > 1e-6), reverse=True
+    )
+    if len(shares) < 2:
+        return ""
+    return "first layer: " + ", ".join(f"{name} {share:.1%}" for share, name in shares)
+
+
+def _phase_note(fault: Fault, scenario: Scenario) -> str:
+    interval_s = scenario.liveness.heartbeat_interval
+    at = Law.of(fault.at)
+    if interval_s is None or scenario.ramp + at.hi_s - at.lo_s >= interval_s:
+        return ""
+    return "ramp and fault times together span less than one heartbeat: the phase is not uniform"
+
+
+def _slow_answers_note(scenario: Scenario, speedup: float) -> str:
+    late = 1 - float(scenario.network.round_trip.cdf(scenario.liveness.heartbeat_timeout / speedup))
+    return f"{late:.2g} of the answers come after the deadline" if late > 1e-6 else ""
+
+
+def _notes(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)

@@ -1,0 +1,81 @@
+"""False suspicion of healthy clients whose way fails for a while: outages over TCP.
+
+TCP turns loss into delay, so a healthy client is dropped when an outage, rounded up to TCP's next
+retransmission, outlasts the policy. From a policy and an outage law to a probability and a rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from harness.theory.law import Law
+from harness.theory.silence import Healing, race, silent_death
+from reference_server.liveness import LivenessPolicy
+from scenarios.distributions import Distribution
+from scenarios.schema import Network
+
+__all__ = [
+    "false_suspicion_per_outage",
+    "false_suspicion_per_outage_exponential",
+    "false_suspicions_per_client_day",
+]
+
+_DAY_S = 86400.0
+_NO_DELAY = Distribution(constant=0.0)
+
+
+def false_suspicion_per_outage(
+    policy: LivenessPolicy,
+    length: Distribution,
+    *,
+    ladder_s: Sequence[float] | None = None,
+    round_trip: Distribution = _NO_DELAY,
+) -> float:
+    """Probability that one outage makes the gateway drop a healthy client; any retry_interval R.
+
+    The outage starts at a uniform phase, swallows the first ping within it, and is noticed unless the ping
+    gets through before (k−1)R + τ (or the idle limit) is over: at the first entry of ``ladder_s`` after the
+    healing, plus a round trip. ``ladder_s`` None: the moment it heals, as by a datagram sender that retries
+    all the time; a lower bound. Source: RFC 6298 back-off; the quadrature of `silence.py`.
+
+    Raises:
+        ValueError: the policy has no heartbeat.
+    """
+    trip = Law.of(round_trip)
+    stack = race(policy, trip, policy.tcp_user_timeout)
+    assert policy.heartbeat_interval is not None  # `race` has looked
+    healing = Healing(length, ladder_s)
+    return silent_death(policy.heartbeat_interval, trip, stack.law, healing).mass
+
+
+def false_suspicion_per_outage_exponential(
+    interval_s: float, timeout_s: float, max_failures: int, mean_outage_s: float
+) -> float:
+    """exp(−((k−1)T + τ)/m)·(m/T)·(1 − exp(−T/m)): R = T, L ~ Exp(mean m), no overshoot, no idle limit.
+
+    0.049691 at (T, k, τ, m) = (25, 1, 20, 10). Source: ∫_0^T P(L > u + (k−1)T + τ) du/T.
+    """
+    t, m = interval_s, mean_outage_s
+    return math.exp(-((max_failures - 1) * t + timeout_s) / m) * (m / t) * -math.expm1(-t / m)
+
+
+def false_suspicions_per_client_day(policy: LivenessPolicy, network: Network) -> float:
+    """False suspicions of one client a day by the network's outages; 0 without outages.
+
+    Renewal rate: an outage every ``every`` + its mean length, each one a suspicion with
+    `false_suspicion_per_outage`. Leaves out that a client is away for a moment after each suspicion.
+
+    Raises:
+        ValueError: the policy has no heartbeat.
+    """
+    if network.outages is None:
+        return 0.0
+    cycle_s = network.outages.every + Law.of(network.outages.length).mean_s
+    share = false_suspicion_per_outage(
+        policy,
+        network.outages.length,
+        ladder_s=network.rto_ladder,
+        round_trip=network.round_trip,
+    )
+    return _DAY_S / cycle_s * share

@@ -1,0 +1,156 @@
+"""Predict every milestone of a scenario's faults: from a scenario to laws. No plan, no random numbers.
+
+One `Prediction` per fault label and milestone. Where theory is not exact the law is None and the note says
+why; tables keep that row, without numbers. A milestone that cannot happen (the heartbeat keeps the NAT
+open, the page is back in time) has a law of mass 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.theory.courses import Course, course_of
+from harness.theory.law import Law, mixture
+from harness.theory.lockout import coincides, locked_out
+from harness.theory.stack import first_of
+from reference_server.events import Cause
+from scenarios.schema import Fault, Refresh, Relogin, Scenario
+
+__all__ = ["Prediction", "predict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Theory of one milestone. Times are scenario seconds from the fault.
+
+    ``cause`` is the layer that decides most often; empty where none does. ``law`` None: not known exactly.
+    """
+
+    fault: str
+    milestone: str
+    cause: str
+    law: Law | None
+    note: str
+
+
+def predict(scenario: Scenario, speedup: float = 1.0) -> list[Prediction]:
+    """Predict a scenario's faults in the order of the file, each milestone in the order of its course.
+
+    `suspected`, `socket_closed`, `store_cleared` and `peers_notified` of every fault, and `locked_out` where
+    the scenario has users who log in again. Assumes a uniform phase, an idle network and store, a gateway that is
+    on time; leaves out memory pressure.
+
+    Args:
+        scenario: what is to happen.
+        speedup: of the run to compare with: 1 for a simulation, ``scenario.speedup`` for a real run. Round
+            trips and TCP's timers do not shrink with the rest, so in scenario time they grow.
+
+    Raises:
+        ValueError: a speedup below or at 0.
+    """
+    if speedup <= 0:
+        raise ValueError(f"speedup {speedup:g}; allowed: above 0")
+    return [
+        prediction
+        for fault in scenario.faults
+        for prediction in _of_fault(fault, scenario, speedup)
+    ]
+
+
+def _of_fault(fault: Fault, scenario: Scenario, speedup: float) -> list[Prediction]:
+    course = course_of(fault, scenario, speedup)
+    relogin = None if isinstance(fault, Refresh) else scenario.reconnect.relogin
+    taking_over = relogin if scenario.sessions.second_login == "take_over" else None
+    cause = max(course.wins, key=lambda name: course.wins[name], default="")
+    suspected, caused_by, remark = _or_taken_over(course, course.suspected, cause, taking_over)
+    cleared, cleared_by, cleared_remark = _or_taken_over(course, course.cleared, cause, taking_over)
+    cleared, ttl = _unless_ttl(cleared, scenario)
+    found = [
+        ("suspected", caused_by, suspected, remark),
+        ("socket_closed", caused_by, suspected, remark),
+        ("store_cleared", cleared_by, cleared, _join(course.cleared_note, cleared_remark, ttl)),
+        ("peers_notified", cleared_by, *_peers(course, cleared, taking_over, scenario, speedup)),
+    ]
+    if relogin is not None:
+        found.append(("locked_out", cause, *_locked_out(course, relogin, scenario)))
+    return [
+        Prediction(
+            fault.label, milestone, why if law and law.mass else "", law,
+            _join(course.note, said, _run_ends(fault, law, scenario)),
+        )
+        for milestone, why, law, said in found
+    ]  # fmt: skip
+
+
+def _or_taken_over(
+    course: Course, law: Law | None, cause: str, relogin: Relogin | None
+) -> tuple[Law | None, str, str]:
+    """Mix in the share of users whose new login ends the old session first."""
+    if relogin is None or law is None or law.mass == 0:
+        return law, cause, ""
+    if course.heals:
+        return None, cause, "a new login competes with the client's recovery"
+    raced = first_of({cause: law, Cause.TAKE_OVER: Law.of(relogin.after)})
+    share = relogin.share * raced.wins[Cause.TAKE_OVER]
+    return (
+        mixture([(1 - relogin.share, law), (relogin.share, raced.law)]),
+        str(Cause.TAKE_OVER) if share > 0.5 else cause,
+        f"{share:.1%} by the user's new login",
+    )
+
+
+def _unless_ttl(law: Law | None, scenario: Scenario) -> tuple[Law | None, str]:
+    """Withhold a law of the clean-up that the records' own expiry may overtake.
+
+    A record is refreshed when half its TTL is gone, so it may have no more than the other half left.
+    """
+    policy = scenario.liveness
+    left_s = max(policy.session_ttl, policy.status_ttl) / 2
+    if law is None or not law.mass or law.hi_s < left_s:
+        return law, ""
+    return None, "the records' TTL may end first"
+
+
+def _peers(
+    course: Course,
+    cleared: Law | None,
+    relogin: Relogin | None,
+    scenario: Scenario,
+    speedup: float,
+) -> tuple[Law | None, str]:
+    watchers = scenario.sessions.watchers_per_user
+    if watchers == 0:
+        return None, "nobody watches"
+    if relogin is not None and course.suspected is not None and course.suspected.mass:
+        return None, "after a new login the user is online through another session"
+    if cleared is None:
+        return None, "follows the clean-up, which has no exact law"
+    one_way = Law.of(scenario.network.round_trip).scaled(speedup / 2)
+    return cleared.plus(one_way.slowest_of(watchers)), ""
+
+
+def _locked_out(course: Course, relogin: Relogin, scenario: Scenario) -> tuple[Law | None, str]:
+    if course.suspected is not None and course.suspected.mass == 0 and course.note:
+        return Law.never(), ""
+    if scenario.sessions.second_login == "take_over":
+        return Law.constant(0.0), "a new login is let in at once"
+    if course.heals:
+        return None, "the healed client competes for the login"
+    if course.cleared is None:
+        return None, "follows the clean-up, which has no exact law"
+    if course.cleared.hi_s >= scenario.liveness.status_ttl / 2:
+        return None, "the status record's TTL may end first"
+    if coincides(course.cleared, relogin.after, relogin.retry):
+        return None, "a try comes together with the clean-up: which is first is a matter of lag"
+    return locked_out(course.cleared, relogin.after, relogin.retry), ""
+
+
+def _run_ends(fault: Fault, law: Law | None, scenario: Scenario) -> str:
+    if law is None or not law.mass:
+        return ""
+    last_s = float(Law.of(fault.at).hi_s) + law.hi_s
+    return "" if last_s <= scenario.duration else "the run may end first: some are censored"
+
+
+def _join(*notes: str) -> str:
+    return "; ".join(dict.fromkeys(note for note in notes if note))

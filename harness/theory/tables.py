@@ -1,0 +1,49 @@
+"""The tables of theory: laws.csv and law_curves.csv (ARCHITECTURE.md), from predictions to DataFrames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import pandas as pd
+
+from harness.theory.predict import Prediction
+
+__all__ = ["CURVE_COLUMNS", "LAW_COLUMNS", "curves_frame", "laws_frame"]
+
+LAW_COLUMNS: Final[Mapping[str, str]] = {
+    "fault": "str", "milestone": "str", "cause": "str", "lo_s": "float64", "hi_s": "float64",
+    "mean_s": "float64", "p50_s": "float64", "p95_s": "float64", "p99_s": "float64",
+    "mass": "float64", "note": "str",
+}  # fmt: skip
+CURVE_COLUMNS: Final[Mapping[str, str]] = {
+    "fault": "str", "milestone": "str", "duration_s": "float64", "probability": "float64",
+}  # fmt: skip
+
+
+def laws_frame(predictions: Iterable[Prediction]) -> pd.DataFrame:
+    """One row per prediction; numbers are NaN where theory is not exact.
+
+    lo_s, hi_s and mean_s are of the detected ones; percentiles are of all faults, so they are NaN above
+    ``mass``, the share that is ever detected.
+    """
+    rows: list[tuple[object, ...]] = []
+    for one in predictions:
+        law = one.law
+        figures = (
+            (float("nan"),) * 7
+            if law is None
+            else (law.lo_s, law.hi_s, law.mean_s, *law.quantile([0.5, 0.95, 0.99]), law.mass)
+        )
+        rows.append((one.fault, one.milestone, one.cause, *figures, one.note))
+    return pd.DataFrame(rows, columns=list(LAW_COLUMNS)).astype(dict(LAW_COLUMNS))
+
+
+def curves_frame(predictions: Iterable[Prediction], points: int = 100) -> pd.DataFrame:
+    """The CDFs, from 0 to each law's mass, at even times; a jump is two rows of the same time."""
+    rows: list[tuple[object, ...]] = []
+    for one in predictions:
+        if one.law is not None:
+            t, p = one.law.curve(points)
+            rows += [(one.fault, one.milestone, *point) for point in zip(t, p, strict=True)]
+    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS)).astype(dict(CURVE_COLUMNS))

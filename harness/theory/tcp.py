@@ -1,0 +1,70 @@
+"""When TCP retransmits and when it gives up. Seconds; no sockets.
+
+Sources: Linux `tcp_model_timeout` (net/ipv4/tcp_timer.c), Documentation/networking/ip-sysctl.rst
+(`tcp_retries2`), RFC 6298 (back-off).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.theory.law import FloatArray
+
+__all__ = [
+    "LINUX_FIRST_RTO_S",
+    "LINUX_RETRIES2",
+    "LINUX_RTO_MAX_S",
+    "next_retransmission_s",
+    "tcp_give_up_s",
+    "textbook_ladder_s",
+]
+
+LINUX_RETRIES2 = 15
+LINUX_FIRST_RTO_S = 0.2
+LINUX_RTO_MAX_S = 120.0
+
+
+def textbook_ladder_s(
+    retransmissions: int,
+    first_rto_s: float = LINUX_FIRST_RTO_S,
+    max_rto_s: float = LINUX_RTO_MAX_S,
+) -> tuple[float, ...]:
+    """Times of the retransmissions after the first send: doubling waits, capped (0.2, 0.6, 1.4, 3.0, … s)."""
+    waits = [min(first_rto_s * 2.0**n, max_rto_s) for n in range(retransmissions)]
+    return tuple(float(time_s) for time_s in np.cumsum(waits))
+
+
+def tcp_give_up_s(
+    retries2: int = LINUX_RETRIES2,
+    first_rto_s: float = LINUX_FIRST_RTO_S,
+    max_rto_s: float = LINUX_RTO_MAX_S,
+) -> float:
+    """Time from the first unacknowledged send until the kernel ends the connection with ETIMEDOUT.
+
+    `tcp_retries2` retransmissions and the wait after the last of them: Σ_{n=0..r} min(RTO·2ⁿ, max).
+    924.6 s for 15 and 12.6 s for 5 with a first RTO of 0.2 s.
+
+    Raises:
+        ValueError: a negative count or a first RTO outside (0, max_rto_s].
+    """
+    if retries2 < 0 or not 0 < first_rto_s <= max_rto_s:
+        raise ValueError(
+            f"tcp_retries2 {retries2}, first RTO {first_rto_s:g} s; "
+            f"allowed: retries2 >= 0, 0 < first RTO <= {max_rto_s:g} s"
+        )
+    return textbook_ladder_s(retries2 + 1, first_rto_s, max_rto_s)[-1]
+
+
+def next_retransmission_s(ladder_s: Sequence[float], wait_s: npt.ArrayLike) -> FloatArray:
+    """First entry of the ladder at or after each wait, the shape of ``wait_s``; inf beyond its end.
+
+    A segment sent at the start of an outage of this length arrives then: TCP turns loss into delay, and
+    overshoots the healing by up to the last back-off. A wait of zero or less is the first send itself.
+    """
+    wait = np.asarray(wait_s, dtype=float)
+    steps = np.array([*ladder_s, np.inf])
+    found = steps[np.searchsorted(steps[:-1], wait, side="left")]
+    return np.asarray(np.where(wait <= 0, 0.0, found), dtype=float)
