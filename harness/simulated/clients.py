@@ -1,0 +1,314 @@
+"""Clients in the model: log in, connect, answer, suffer what the plan says, come back.
+
+One object a client. Connecting is a SimPy process; a connected client only reacts. What a fault does to
+it is in `injectors.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from simpy import Event
+
+from harness.faults import PlannedFault, PlannedOutage
+from harness.simulated.clock import Clock
+from harness.simulated.connection import Connection
+from harness.simulated.gateway import Gateway
+from harness.simulated.network import Network
+from harness.simulated.witness import EventLog, StoreWatch
+from reference_server.events import Cause, EventKind
+from scenarios.schema import Reconnect
+
+__all__ = ["Client", "Surroundings"]
+
+# A SYN into a cut is sent again after 1, 3 and 7 s; the client gives up after 10 s.
+_SYN_WAITS_S = (1.0, 2.0, 4.0, 3.0)
+_HANDSHAKES = 2.0  # round trips before the first message: TCP, WebSocket upgrade
+_NO_CODE = 1006  # RFC 6455 7.1.5: the connection ended without a close frame
+
+Process = Generator[Event, None, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all clients share."""
+
+    clock: Clock
+    network: Network
+    gateway: Gateway
+    log: EventLog
+    store_watch: StoreWatch
+    reconnect: Reconnect
+    back_offs: np.random.Generator
+    inject: Callable[[Client, PlannedFault], None]
+
+
+class Client:
+    """One user with one device."""
+
+    def __init__(self, index: int, around: Surroundings, fault: PlannedFault | None) -> None:
+        self.index = index
+        self.user_id = f"user-{index}"
+        self.around = around
+        self.fault = fault
+        self.traced = fault is not None and fault.traced
+        self.watched: tuple[int, ...] = ()
+        self.session_id = ""
+        self.connection: Connection | None = None
+        self.alive = True  # its process runs, or will again
+        self.way_open = True
+        self.frozen = False
+        self.healing: PlannedFault | None = None  # over, but not yet known to be survived
+        self._kept_pings: list[tuple[Connection, float]] = []  # by the kernel of a frozen process
+        self._kept_end: tuple[Connection, Cause] | None = None
+        self._due: list[PlannedFault] = []
+
+    # -- connecting --------------------------------------------------------------------------------
+
+    def come(self, *, failures: int = 0) -> None:
+        """Connect, after a back-off where something failed before."""
+        self.around.clock.env.process(self._come(failures))
+
+    def _come(self, failures: int) -> Generator[Event, None, None]:
+        while True:
+            if failures:
+                yield self._wait(self._back_off_s(failures))
+            if not self.session_id:
+                yield from self._log_in()
+            if self.session_id and (yield from self._connect()):
+                return
+            failures += 1
+
+    def _wait(self, delay_s: float) -> Event:
+        return self.around.clock.env.timeout(delay_s)
+
+    def _back_off_s(self, failures: int) -> float:
+        """Full jitter: uniform between zero and the doubled, capped base."""
+        reconnect = self.around.reconnect
+        # Beyond 2^60 the cap has long won, and a float would overflow in the end.
+        ceiling_s = min(
+            reconnect.backoff_max, reconnect.backoff_base * 2.0 ** min(failures - 1, 60)
+        )
+        return float(self.around.back_offs.uniform(0, ceiling_s))
+
+    def _reach_gateway(self) -> Process:
+        """Get through to the gateway; False if no SYN did before the client gave up."""
+        for wait_s in _SYN_WAITS_S:
+            if self.way_open:
+                return True
+            yield self._wait(wait_s)
+        return False
+
+    def _log_in(self) -> Process:
+        if not (yield from self._reach_gateway()):
+            return False
+        one_way_s = self.around.network.round_trip_s() / 2
+        yield self._wait(one_way_s)
+        session_id = self.around.gateway.login(self)
+        yield self._wait(one_way_s)
+        if session_id is None:
+            return False
+        self.session_id = session_id
+        self._log(EventKind.LOGGED_IN, detail={"client": self.index, "user_id": self.user_id})
+        return True
+
+    def _connect(self) -> Process:
+        if not (yield from self._reach_gateway()):
+            return False
+        round_trip_s = self.around.network.round_trip_s()
+        yield self._wait((_HANDSHAKES + 0.5) * round_trip_s)
+        accepted = self.around.gateway.accept(self, self.session_id)
+        if accepted is not None:
+            # Nothing sent from now on overtakes the answer to the authentication.
+            accepted[0].arrival_s = self.around.clock.now_s + round_trip_s / 2
+        yield self._wait(round_trip_s / 2)
+        if accepted is None:
+            self._log(EventKind.SESSION_UNKNOWN)
+            self.session_id = ""
+            self.healing = None
+            return False
+        self._connected(*accepted)
+        return True
+
+    def _connected(self, connection: Connection, resumed: bool) -> None:
+        around = self.around
+        self.connection = connection
+        connection.packet_s = around.clock.now_s
+        detail = {"client": self.index, "user_id": self.user_id, "resumed": resumed}
+        around.log.of_connection(EventKind.CONNECTED, connection, detail=detail)
+        if self.watched:
+            users = [f"user-{client}" for client in self.watched]
+            around.clock.after(
+                around.network.round_trip_s() / 2,
+                lambda: around.gateway.watch(connection, users),
+            )
+        if self.healing is not None and resumed:
+            self._recovered(self.healing)
+        if around.reconnect.idle_limit is not None:
+            self._check_idle(connection, around.reconnect.idle_limit)
+        due, self._due = self._due, []
+        for fault in due:
+            around.inject(self, fault)
+
+    # -- connected ---------------------------------------------------------------------------------
+
+    def on_ping(self, connection: Connection, one_way_s: float) -> None:
+        """A ping is here; its answer takes this long back."""
+        if connection is not self.connection or not self.alive:
+            return
+        if self.frozen:
+            self._kept_pings.append((connection, one_way_s))
+            return
+        self.around.network.answer(connection, one_way_s)
+        if self.traced:
+            self._log(EventKind.HEARTBEAT_ANSWERED)
+        if self.healing is not None:
+            self._recovered(self.healing)
+
+    def on_end(self, connection: Connection, cause: Cause) -> None:
+        """The gateway's end of the connection is gone, and this client was told so."""
+        if connection is not self.connection or not self.alive:
+            return
+        if self.frozen:
+            self._kept_end = (connection, cause)
+            return
+        self._disconnected(cause)
+
+    def _disconnected(self, cause: Cause) -> None:
+        self._log(EventKind.DISCONNECTED, cause=cause, detail={"code": _NO_CODE})
+        self.connection = None
+        self.come(failures=1)
+
+    def _check_idle(self, connection: Connection, limit_s: float) -> None:
+        """Leave a connection on which nothing came for the limit: it may be half-open."""
+        if connection is not self.connection or not self.alive:
+            return
+        clock = self.around.clock
+        idle_s = connection.last_packet_s(clock.now_s) + limit_s
+        if self.frozen:
+            idle_s = clock.now_s + limit_s  # its timers do not run
+        if clock.now_s < idle_s:
+            clock.at(idle_s, lambda: self._check_idle(connection, limit_s))
+            return
+        self.around.network.recall(connection)
+        self.around.network.end_by_client(connection, Cause.TCP_FIN)
+        self._disconnected(Cause.SESSION_TIMEOUT)
+
+    # -- what injectors use ------------------------------------------------------------------------
+
+    def suffer(self, fault: PlannedFault) -> None:
+        """It is time for the planned fault; a client that is not connected suffers it when it is again."""
+        if self.connection is None:
+            self._due.append(fault)
+        else:
+            self.around.inject(self, fault)
+
+    def disturb(self) -> None:
+        """Something is about to happen to the client or its way: nothing is foretold any more."""
+        if self.connection is not None:
+            self.around.network.recall(self.connection)
+
+    def leave(self) -> None:
+        """The client is not on its connection any more."""
+        self.disturb()
+        self.connection = None
+
+    def die(self) -> None:
+        """The client's process ends for good."""
+        self.leave()
+        self.alive = False
+
+    def cut(self) -> None:
+        """Its way is cut in both directions."""
+        self.disturb()
+        self.way_open = False
+
+    def mend(self) -> None:
+        """Its way is open again."""
+        self.way_open = True
+        if self.connection is not None:
+            self.around.network.healed(self.connection)
+
+    def freeze(self) -> None:
+        """Its process stops; its kernel goes on."""
+        self.disturb()
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """Its process goes on: what its kernel has kept comes first."""
+        self.frozen = False
+        pings, self._kept_pings = self._kept_pings, []
+        end, self._kept_end = self._kept_end, None
+        if end is not None and end[0] is self.connection:
+            self._disconnected(end[1])
+            return
+        for connection, one_way_s in pings:
+            self.on_ping(connection, one_way_s)
+
+    def outage(self, outage: PlannedOutage) -> None:
+        """A healthy client's way is cut for a while."""
+        self.cut()
+        self._log(EventKind.OUTAGE_STARTED, detail={"client": self.index})
+        self.around.clock.after(outage.length_s, self._outage_ends)
+
+    def _outage_ends(self) -> None:
+        self._log(EventKind.OUTAGE_ENDED, detail={"client": self.index})
+        self.mend()
+
+    def took_effect(self, fault: PlannedFault) -> None:
+        """Log that a fault took effect now; start the user's attempts to log in again."""
+        detail = {
+            "fault_id": fault.fault_id, "fault": fault.fault, "kind": fault.kind, "client": self.index,
+            "user_id": self.user_id, "scheduled_s": fault.at_s, "mechanism": "model",
+        }  # fmt: skip
+        self._log(EventKind.FAULT_INJECTED, detail=detail)
+        self.around.store_watch.watch(self.session_id, self.user_id)
+        if fault.relogin_after_s is not None:
+            self.around.clock.env.process(self._log_in_elsewhere(fault, fault.relogin_after_s))
+
+    def healed(self, fault: PlannedFault) -> None:
+        """Log that a fault's cause is gone; whether the session survived shows later."""
+        self._log(EventKind.FAULT_HEALED, detail={"fault_id": fault.fault_id})
+        self.healing = fault
+
+    def _recovered(self, fault: PlannedFault) -> None:
+        self.healing = None
+        self._log(
+            EventKind.FAULT_RECOVERED, detail={"fault_id": fault.fault_id, "user_id": self.user_id}
+        )
+        self.around.store_watch.forget(self.session_id)
+
+    def _log_in_elsewhere(
+        self, fault: PlannedFault, after_s: float
+    ) -> Generator[Event, None, None]:
+        """The user tries from another device until a login is accepted."""
+        around, relogin = self.around, self.around.reconnect.relogin
+        assert relogin is not None
+        began_s = around.clock.now_s
+        yield self._wait(after_s)
+        while True:
+            detail: dict[str, Any] = {
+                "fault_id": fault.fault_id, "user_id": self.user_id, "relogin": True
+            }  # fmt: skip
+            one_way_s = around.network.round_trip_s() / 2
+            yield self._wait(one_way_s)
+            session_id = around.gateway.login(self)
+            yield self._wait(one_way_s)
+            if session_id is not None:
+                detail |= {"client": self.index, "waited_s": around.clock.now_s - began_s}
+                around.log.write(EventKind.LOGGED_IN, session_id=session_id, detail=detail)
+                return
+            detail["code"] = "already_online"
+            around.log.write(EventKind.LOGIN_REFUSED, detail=detail)
+            yield self._wait(relogin.retry)
+
+    def _log(
+        self, kind: EventKind, *, cause: str = "", detail: dict[str, Any] | None = None
+    ) -> None:
+        if self.connection is not None:
+            self.around.log.of_connection(kind, self.connection, cause, detail)
+        else:
+            self.around.log.write(kind, session_id=self.session_id, cause=cause, detail=detail)

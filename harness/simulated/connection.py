@@ -1,0 +1,96 @@
+"""One WebSocket in the model: what the gateway's end, its kernel and the way know of it. State only.
+
+Who acts on it: `gateway.py` (decisions), `network.py` (messages), `clients.py` (the other end).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from harness.simulated.clock import Alarm
+from reference_server.liveness import PingDetector
+
+if TYPE_CHECKING:
+    from harness.simulated.clients import Client
+    from harness.simulated.gateway import Gateway
+
+__all__ = ["NEVER_S", "Connection"]
+
+NEVER_S = math.inf
+
+
+class Connection:
+    """A connection from its authentication on. Scenario seconds.
+
+    ``answer_s`` is the foretold arrival of the outstanding ping's answer at the gateway, ``at_client_s``
+    when that ping reaches the client; :data:`NEVER_S` where nothing is foretold.
+    """
+
+    __slots__ = (
+        "alarm", "answer_s", "arrival_s", "at_client_s", "client", "connection_id", "detector",
+        "gateway", "heard_s", "nat_drops", "nat_resets", "open", "packet_s", "records_kept",
+        "session_id", "traced", "unacked", "unacked_since_s", "user_id", "watching",
+    )  # fmt: skip
+
+    def __init__(
+        self, gateway: Gateway, client: Client, connection_id: str, session_id: str, now_s: float
+    ) -> None:
+        self.gateway = gateway
+        self.client = client
+        self.connection_id = connection_id
+        self.session_id = session_id
+        self.user_id = client.user_id
+        self.traced = client.traced
+        self.open = True
+        self.detector: PingDetector | None = None
+        self.alarm: Alarm[Connection] | None = None
+        self.heard_s = now_s  # last sign of life at the gateway
+        self.packet_s = now_s  # last packet at the client's end, either direction
+        self.arrival_s = now_s  # of the last message sent to the client
+        self.at_client_s = NEVER_S
+        self.answer_s = NEVER_S
+        self.unacked: list[Callable[[], None]] = []
+        self.unacked_since_s: float | None = None
+        self.nat_drops = False  # a middlebox forgot it, and drops
+        self.nat_resets = False  # a middlebox forgot it, and answers with RST
+        self.watching: tuple[str, ...] = ()
+        self.records_kept = True  # its session may still be resumed, or is in use
+
+    @property
+    def passes(self) -> bool:
+        """Whether a packet passes the client's end of the way now."""
+        return self.client.way_open and not self.nat_drops and not self.nat_resets
+
+    @property
+    def undisturbed(self) -> bool:
+        """Whether nothing is in the way of an exchange, and nobody wants to see its single steps."""
+        client = self.client
+        return (
+            client.connection is self
+            and client.way_open
+            and not client.frozen
+            and client.healing is None
+            and self.unacked_since_s is None
+            and not (self.traced or self.nat_drops or self.nat_resets)
+        )
+
+    def settle(self, now_s: float) -> None:
+        """Let a foretold answer that is due by now have arrived."""
+        answer_s = self.answer_s
+        if answer_s <= now_s:
+            self.answer_s = NEVER_S
+            self.heard_s = answer_s
+            self.packet_s = self.at_client_s
+            if self.detector is not None:
+                self.detector.on_inbound(answer_s)
+
+    def last_packet_s(self, now_s: float) -> float:
+        """When the last packet passed the client's end."""
+        self.settle(now_s)
+        return (
+            self.at_client_s
+            if self.answer_s < NEVER_S and self.at_client_s <= now_s
+            else self.packet_s
+        )

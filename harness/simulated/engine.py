@@ -1,0 +1,115 @@
+"""The simulated engine: run a plan in a SimPy model, leave the event log of the run.
+
+From a scenario and its plan to events in scenario time. It drives the gateway's own detector over
+modelled clients, network and store; `speedup` has no meaning here. Measures nothing.
+
+What the model leaves out: service times and stalls of event loops, bandwidth, TLS, clock error, and losses
+within a handshake. See the modules for what each part does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from harness.faults import Plan
+from harness.simulated.clients import Client, Surroundings
+from harness.simulated.clock import Clock
+from harness.simulated.gateway import Directory, Gateway
+from harness.simulated.injectors import inject
+from harness.simulated.network import Network, RoundTrips
+from harness.simulated.presence import Presence
+from harness.simulated.store import Store
+from harness.simulated.witness import EventLog, StoreWatch
+from reference_server.events import Event, EventKind
+from scenarios.schema import Scenario
+
+__all__ = ["simulate"]
+
+_NODE = "node-1"
+_SAMPLES = 250  # of the store in a run, at most one a second
+_STREAM = 0x73696D  # sets the model's draws apart from those that made the plan
+
+
+def simulate(
+    scenario: Scenario, plan: Plan, *, progress: Callable[[float], None] | None = None
+) -> list[Event]:
+    """Run a plan; the same plan and scenario give the same events.
+
+    1. Build the model: a gateway, the store, the way to it, the clients.
+    2. Put the plan on the clock: connections, faults, outages.
+    3. Run to the horizon.
+
+    Args:
+        scenario: the policy, the network's laws, how clients come back.
+        plan: who suffers what, when; and the seed.
+        progress: told how much of the run is done, 0 to 1.
+
+    Returns:
+        Events in time order, source `simulation`, scenario seconds from the run's origin.
+    """
+    clock = Clock(plan.horizon_s)
+    log = EventLog(clock)
+    log.write(EventKind.RUN_STARTED, detail={"clients": plan.clients})
+    store_watch, clients = _build(scenario, plan, clock, log)
+
+    clock.at(plan.ramp_s, lambda: log.write(EventKind.STEADY, detail={"clients": plan.clients}))
+    for client in clients:
+        clock.at(plan.connect_at_s(client.index), client.come)
+    for fault in plan.faults:
+        clock.at(fault.at_s, lambda fault=fault: clients[fault.client].suffer(fault))  # type: ignore[misc]
+    for outage in plan.outages:
+        clock.at(outage.at_s, lambda outage=outage: clients[outage.client].outage(outage))  # type: ignore[misc]
+
+    step_s = max(1.0, plan.horizon_s / _SAMPLES)
+    store_watch.sample_every(step_s)
+    if progress is not None:
+        _report(clock, step_s, progress)
+    clock.env.run(until=plan.horizon_s)
+    log.write(EventKind.RUN_ENDED)
+    if progress is not None:
+        progress(1.0)
+    return log.events
+
+
+def _build(
+    scenario: Scenario, plan: Plan, clock: Clock, log: EventLog
+) -> tuple[StoreWatch, list[Client]]:
+    round_trips, phases, back_offs = (
+        np.random.default_rng(s) for s in np.random.SeedSequence([plan.seed, _STREAM]).spawn(3)
+    )
+    policy = scenario.liveness
+    network = Network(
+        clock,
+        RoundTrips(scenario.network.round_trip, round_trips),
+        scenario.network.rto_ladder,
+        policy.tcp_user_timeout,
+    )
+    store = Store(policy.session_ttl, policy.status_ttl)
+    store_watch = StoreWatch(clock, store, log)
+    gateway = Gateway(
+        _NODE,
+        policy,
+        refuse_second_login=scenario.sessions.second_login == "refuse",
+        clock=clock,
+        network=network,
+        store=store,
+        presence=Presence(network, log),
+        directory=Directory(),
+        log=log,
+        phases=phases,
+    )
+    around = Surroundings(
+        clock, network, gateway, log, store_watch, scenario.reconnect, back_offs, inject
+    )
+    faults = {fault.client: fault for fault in plan.faults}
+    clients = [Client(index, around, faults.get(index)) for index in range(plan.clients)]
+    for watcher, watched in plan.watches.items():
+        clients[watcher].watched = tuple(watched)
+    return store_watch, clients
+
+
+def _report(clock: Clock, step_s: float, progress: Callable[[float], None]) -> None:
+    progress(clock.now_s / clock.horizon_s)
+    clock.after(step_s, lambda: _report(clock, step_s, progress))

@@ -1,0 +1,292 @@
+"""The gateway in the model: connections, heartbeats, the layers that decide, and cleaning up after them.
+
+The heartbeat is decided by the very detector that the real gateway drives (`reference_server.liveness`);
+there is no formula for a detection time in this package. The loop has no service time: whatever is due is
+done at once.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import count
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.simulated.clock import Alarm, Clock
+from harness.simulated.connection import Connection
+from harness.simulated.network import Network
+from harness.simulated.presence import Presence
+from harness.simulated.store import Store
+from harness.simulated.witness import EventLog
+from reference_server.events import Cause, EventKind
+from reference_server.liveness import Action, LivenessPolicy, PingDetector
+
+if TYPE_CHECKING:
+    from harness.simulated.clients import Client
+
+__all__ = ["Directory", "Gateway"]
+
+_PINGS = (Action.PING, Action.MISSED_AND_PING)
+
+# What the peer's own end sent is a sign of life of that moment.
+_SENT_BY_PEER = frozenset({Cause.CLOSE_FRAME, Cause.TCP_FIN, Cause.TCP_RESET})
+# With these there is nothing left to abort, so the client is told nothing.
+_SOCKET_GONE = _SENT_BY_PEER | {Cause.TCP_TIMEOUT}
+
+
+class Directory:
+    """Which connection holds, or held last, each session that may still be resumed. For all nodes."""
+
+    def __init__(self) -> None:
+        self.connections: dict[str, Connection] = {}
+        self._logins: dict[int, int] = defaultdict(int)
+
+    def new_session_id(self, client: int) -> str:
+        """The next session of a client's user: the same in every run."""
+        self._logins[client] += 1
+        return f"session-{client}-{self._logins[client]}"
+
+
+class Gateway:
+    """One gateway node.
+
+    Args:
+        node: its name.
+        policy: what it pings and drops by, scenario seconds.
+        refuse_second_login: a login of a user who is online is refused, or ends the older session.
+        phases: draws of the first ping's phase.
+    """
+
+    def __init__(
+        self, node: str, policy: LivenessPolicy, *, refuse_second_login: bool, clock: Clock,
+        network: Network, store: Store, presence: Presence, directory: Directory, log: EventLog,
+        phases: np.random.Generator,
+    ) -> None:  # fmt: skip
+        self.node = node
+        self._policy = policy
+        self._refuse = refuse_second_login
+        self._clock = clock
+        self._network = network
+        self._store = store
+        self._presence = presence
+        self._directory = directory
+        self._log = log
+        self._phases = phases
+        self._numbers = count(1)
+        self._open = 0
+        self._by_idleness: list[tuple[float, int, Connection]] = []  # heard_s when it was put here
+        self._due_sweeps: dict[int, list[tuple[Connection, float]]] = defaultdict(list)
+        if policy.session_timeout is not None:
+            self._sweep(0)
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def login(self, client: Client) -> str | None:
+        """Log a client's user in; None: refused, the user is online already."""
+        now_s = self._clock.now_s
+        online = self._store.status(client.user_id, now_s)
+        if online is not None:
+            if self._refuse:
+                return None
+            self._end_session(online.value, client.user_id)
+        session_id = self._directory.new_session_id(client.index)
+        self._store.write_login(session_id, client.user_id, now_s)
+        return session_id
+
+    def accept(self, client: Client, session_id: str) -> tuple[Connection, bool] | None:
+        """Authenticate a new connection; returns it and whether it resumes; None: session unknown."""
+        now_s = self._clock.now_s
+        record = self._store.session(session_id, now_s)
+        if record is None:
+            return None
+        resumed = bool(record.owner)
+        older = self._directory.connections.get(session_id)
+        number = next(self._numbers)
+        connection = Connection(self, client, f"{self.node}-{number}", session_id, now_s)
+        self._directory.connections[session_id] = connection
+        if older is not None:
+            older.records_kept = False
+            if older.open:
+                older.gateway.suspect(older, Cause.TAKE_OVER)
+        self._store.own(session_id, client.user_id, connection.connection_id, now_s)
+        self._keep_records(connection)
+        self._start_heartbeat(connection)
+        self._expect_idle(connection)
+        self._open += 1
+        self._make_room(connection, number)
+        if not resumed:
+            self._presence.tell(EventKind.PEER_ONLINE, client.user_id, session_id)
+        return connection, resumed
+
+    def watch(self, connection: Connection, user_ids: Iterable[str]) -> None:
+        """A client asks to be told about other users."""
+        self.on_frame(connection)
+        self._presence.watch(connection, user_ids)
+
+    # -- heartbeats --------------------------------------------------------------------------------
+
+    def on_frame(self, connection: Connection) -> None:
+        """Take any inbound frame."""
+        if connection.open:
+            now_s = self._clock.now_s
+            connection.settle(now_s)
+            connection.heard_s = now_s
+            if connection.detector is not None:
+                due_s = connection.detector.due_s
+                connection.detector.on_inbound(now_s)
+                if (
+                    connection.detector.due_s < due_s
+                ):  # R > T: the regular ping comes before the retry
+                    self.due_earlier(connection)
+
+    def due_earlier(self, connection: Connection) -> None:
+        """The detector is due before the moment that the connection's alarm waits for."""
+        if connection.open and connection.detector is not None and connection.alarm is not None:
+            connection.alarm.cancel()
+            connection.alarm = Alarm(self._clock, self._beat, connection)
+            connection.alarm.set_at(connection.detector.due_s)
+
+    def _start_heartbeat(self, connection: Connection) -> None:
+        interval_s = self._policy.heartbeat_interval
+        if interval_s is not None:
+            # In (0, T]: a burst of new connections must not become a burst of pings.
+            first_ping_s = self._clock.now_s + interval_s * (1 - float(self._phases.random()))
+            connection.detector = PingDetector(self._policy, first_ping_s)
+            connection.alarm = Alarm(self._clock, self._beat, connection)
+            connection.alarm.set_at(first_ping_s)
+
+    def _beat(self, alarm: Alarm[Connection]) -> None:
+        """Ask the detector what is due and do it."""
+        connection = alarm.owner
+        detector = connection.detector
+        assert detector is not None
+        now_s = self._clock.env.now
+        connection.settle(now_s)
+        action = detector.on_time(now_s)
+        due_s = detector.due_s
+        if action is not Action.PING and action is not Action.NOTHING:
+            detail = {"failures": detector.failures, "max_failures": self._policy.max_failures}
+            self._log.of_connection(EventKind.HEARTBEAT_MISSED, connection, detail=detail)
+            if action is Action.SUSPECT:
+                self.suspect(connection, Cause.HEARTBEAT)
+                return
+        if action in _PINGS:
+            if connection.traced:
+                self._log.of_connection(EventKind.HEARTBEAT_SENT, connection)
+            if self._network.ping(connection, due_s):
+                # The answer comes first, so the next thing to do is the next ping; the detector is
+                # told of the answer before it is asked again.
+                assert self._policy.heartbeat_interval is not None
+                due_s = now_s + self._policy.heartbeat_interval
+        alarm.set_at(due_s)
+
+    # -- ends --------------------------------------------------------------------------------------
+
+    def on_end(self, connection: Connection, cause: Cause) -> None:
+        """The socket tells: close frame, FIN, RST, or the kernel gave up."""
+        if connection.open:
+            connection.settle(self._clock.now_s)
+            if cause in _SENT_BY_PEER:
+                connection.heard_s = self._clock.now_s
+            self.suspect(connection, cause)
+
+    def suspect(self, connection: Connection, cause: Cause) -> None:
+        """Decide that a connection is over, drop it, and clean up when it may not be resumed any more."""
+        now_s = self._clock.now_s
+        self._network.recall(connection)
+        detail = {"tcp_info": self._network.tcp_info(connection)}
+        self._log.of_connection(EventKind.SUSPECTED, connection, cause, detail)
+        self._log.of_connection(EventKind.SOCKET_CLOSED, connection, cause)
+        connection.open = False
+        self._open -= 1
+        if connection.alarm is not None:
+            connection.alarm.cancel()
+        self._presence.forget(connection)
+        if cause not in _SOCKET_GONE:
+            self._network.end_by_gateway(connection, Cause.TCP_FIN)
+        if connection.records_kept:
+            resumable_until_s = connection.heard_s + self._policy.resume_window
+            if resumable_until_s > now_s:
+                self._clock.at(resumable_until_s, lambda: self._clean_up(connection))
+            else:
+                self._clean_up(connection)
+
+    def _clean_up(self, connection: Connection) -> None:
+        """Delete the records and tell the watchers, unless the session was taken over or ended meanwhile."""
+        if not connection.records_kept:
+            return
+        connection.records_kept = False
+        session_id, user_id = connection.session_id, connection.user_id
+        del self._directory.connections[session_id]
+        if self._store.clean_up(session_id, user_id, connection.connection_id, self._clock.now_s):
+            self._presence.tell(EventKind.PEER_NOTIFIED, user_id, session_id)
+
+    def _end_session(self, session_id: str, user_id: str) -> None:
+        """End a session at once, wherever it is connected: a newer login takes over."""
+        connection = self._directory.connections.pop(session_id, None)
+        if connection is not None:
+            connection.records_kept = False
+            if connection.open:
+                connection.gateway.suspect(connection, Cause.TAKE_OVER)
+        self._store.clean_up(session_id, user_id, None, self._clock.now_s)
+        self._presence.tell(EventKind.PEER_NOTIFIED, user_id, session_id)
+
+    # -- the other layers ----------------------------------------------------------------------------
+
+    def _expect_idle(self, connection: Connection) -> None:
+        """Have the first sweep look at it by which it can be idle, instead of looking at all in each sweep."""
+        if self._policy.session_timeout is not None:
+            idle_s = connection.heard_s + self._policy.session_timeout
+            sweep = math.ceil(idle_s / self._policy.sweep_interval)
+            self._due_sweeps[sweep].append((connection, connection.heard_s))
+
+    def _sweep(self, number: int) -> None:
+        now_s = self._clock.now_s
+        for connection, heard_s in self._due_sweeps.pop(number, ()):
+            if connection.open:
+                connection.settle(now_s)
+                if connection.heard_s == heard_s:
+                    self.suspect(connection, Cause.SESSION_TIMEOUT)
+                else:
+                    self._expect_idle(connection)
+        due_s = (number + 1) * self._policy.sweep_interval
+        self._clock.at(due_s, lambda: self._sweep(number + 1))
+
+    def _make_room(self, connection: Connection, number: int) -> None:
+        """Above max_sessions the connection that has been idle longest goes."""
+        if self._policy.max_sessions is None:
+            return
+        idle = self._by_idleness
+        heapq.heappush(idle, (connection.heard_s, number, connection))
+        while self._open > self._policy.max_sessions:
+            heard_s, number, oldest = heapq.heappop(idle)
+            oldest.settle(self._clock.now_s)
+            if oldest.heard_s > heard_s:
+                heapq.heappush(idle, (oldest.heard_s, number, oldest))
+            elif oldest.open:
+                self.suspect(oldest, Cause.MEMORY_PRESSURE)
+
+    def _keep_records(self, connection: Connection) -> None:
+        """Refresh each record whenever half of its TTL is gone, for as long as the connection looks open."""
+        session_id, user_id, owner = (
+            connection.session_id,
+            connection.user_id,
+            connection.connection_id,
+        )
+
+        def session() -> None:
+            if connection.open:
+                self._store.refresh_session(session_id, user_id, owner, self._clock.now_s)
+                self._clock.after(self._policy.session_ttl / 2, session)
+
+        def status() -> None:
+            if connection.open:
+                self._store.refresh_status(session_id, user_id, owner, self._clock.now_s)
+                self._clock.after(self._policy.status_ttl / 2, status)
+
+        self._clock.after(self._policy.session_ttl / 2, session)
+        self._clock.after(self._policy.status_ttl / 2, status)

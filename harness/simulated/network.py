@@ -1,0 +1,230 @@
+"""The way between gateway and clients: delays, cuts, TCP's retransmissions, and middleboxes that forget.
+
+From messages of a gateway to what reaches the client, and when. The cut is at the client's end, as the
+real engine's socket filter is: a ping passes or not at the moment it would arrive, and its answer
+leaves at that very moment.
+
+A message into a cut is not lost. It stays unacknowledged, whatever is sent after it queues behind it, and
+the first retransmission at or after the healing delivers all of it in order. The client speaks only when
+spoken to, so its own direction never has anything to retransmit.
+
+An exchange of ping and answer that nothing stands in the way of is *foretold*: kept as two times on the
+connection, not as two events. Whatever may come between must call :meth:`Network.recall` first.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from harness.simulated.clock import Clock
+from harness.simulated.connection import NEVER_S, Connection
+from reference_server.events import Cause
+from scenarios.distributions import Distribution
+
+__all__ = ["Network", "RoundTrips", "give_up_s", "retransmission_s"]
+
+_RTO_MAX_S = 120.0  # Linux TCP_RTO_MAX
+_BLOCK = 4096
+
+
+def retransmission_s(ladder: Sequence[float], sent_s: float, healed_s: float) -> float | None:
+    """When TCP first sends a segment again at or after the healing; None: it has given up by then.
+
+    Args:
+        ladder: waits from the first send to each retransmission, seconds, rising.
+        sent_s: first send of the oldest unacknowledged segment.
+        healed_s: when the way is open again.
+    """
+    n = bisect_left(ladder, healed_s - sent_s)
+    return sent_s + ladder[n] if n < len(ladder) else None
+
+
+def give_up_s(ladder: Sequence[float]) -> float:
+    """How long data stays unacknowledged until TCP ends the connection: one more back-off after the ladder.
+
+    The last wait is twice the one before, at most 120 s (Linux TCP_RTO_MAX). The textbook ladder of 15
+    retransmissions from 0.2 s gives 924.6 s.
+    """
+    last_gap_s = ladder[-1] - (ladder[-2] if len(ladder) > 1 else 0.0)
+    return ladder[-1] + min(2 * last_gap_s, _RTO_MAX_S)
+
+
+class RoundTrips:
+    """Draws from the round-trip law, taken from the generator in blocks. Seconds."""
+
+    def __init__(self, law: Distribution, rng: np.random.Generator) -> None:
+        self._law = law
+        self._rng = rng
+        self._drawn: Iterator[float] = iter(())
+
+    def next_s(self) -> float:
+        """Draw one round trip."""
+        for drawn_s in self._drawn:
+            return drawn_s
+        self._drawn = iter(self._law.sample(self._rng, _BLOCK).tolist())
+        return next(self._drawn)
+
+
+class Network:
+    """Carries messages on connections.
+
+    Args:
+        clock: simulated time.
+        round_trips: each message takes half a draw; a ping and its answer share one.
+        ladder: TCP's retransmissions, seconds after the first send.
+        tcp_user_timeout_s: how long data may stay unacknowledged; None: :func:`give_up_s`.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        round_trips: RoundTrips,
+        ladder: Sequence[float],
+        tcp_user_timeout_s: float | None,
+    ) -> None:
+        self._clock = clock
+        self._round_trips = round_trips
+        self._ladder = sorted(ladder)
+        self._patience_s = tcp_user_timeout_s or give_up_s(self._ladder)
+
+    def round_trip_s(self) -> float:
+        """Draw a round trip for what is not carried here: requests, handshakes."""
+        return self._round_trips.next_s()
+
+    def ping(self, connection: Connection, deadline_s: float) -> bool:
+        """Send a ping; return whether its answer is foretold to arrive before the deadline."""
+        now_s = self._clock.now_s
+        round_trip_s = self._round_trips.next_s()
+        if now_s + round_trip_s < deadline_s and connection.undisturbed:
+            connection.at_client_s = now_s + round_trip_s / 2
+            connection.answer_s = now_s + round_trip_s
+            return True
+        one_way_s = round_trip_s / 2
+        self._send(connection, one_way_s, partial(self._ping_arrives, connection, one_way_s))
+        return False
+
+    def send(self, connection: Connection, deliver: Callable[[], None]) -> None:
+        """Send a message to the client: `deliver` is called when and if it arrives."""
+        self._send(connection, self._round_trips.next_s() / 2, deliver)
+
+    def answer(self, connection: Connection, one_way_s: float) -> None:
+        """Send the client's answer to a ping, now."""
+        connection.packet_s = self._clock.now_s
+        gateway = connection.gateway
+        self._clock.after(one_way_s, lambda: gateway.on_frame(connection))
+
+    def end_by_client(self, connection: Connection, cause: Cause) -> None:
+        """The client's end of the connection is over: the gateway hears it, unless that meets a cut."""
+        if connection.passes:
+            gateway = connection.gateway
+            self._clock.after(
+                self._round_trips.next_s() / 2, lambda: gateway.on_end(connection, cause)
+            )
+
+    def end_by_gateway(self, connection: Connection, cause: Cause) -> None:
+        """The gateway dropped the connection: the client hears it, unless that meets a cut.
+
+        Aborted: what was unacknowledged is thrown away, and nothing is sent twice.
+        """
+        connection.unacked.clear()
+
+        def arrive() -> None:
+            if connection.passes:
+                connection.client.on_end(connection, cause)
+
+        self._clock.at(self._arrival_s(connection, self._round_trips.next_s() / 2), arrive)
+
+    def recall(self, connection: Connection) -> None:
+        """Turn a foretold exchange into messages on their way, before something comes between.
+
+        To be called while the old state of way and client still holds.
+        """
+        now_s = self._clock.now_s
+        connection.settle(now_s)
+        if connection.answer_s == NEVER_S:
+            return
+        answer_s, connection.answer_s = connection.answer_s, NEVER_S
+        one_way_s = answer_s - connection.at_client_s
+        if connection.at_client_s <= now_s:
+            connection.packet_s = connection.at_client_s
+            self._clock.at(answer_s, lambda: connection.gateway.on_frame(connection))
+        else:
+            ping = partial(self._ping_arrives, connection, one_way_s)
+            sent_s = connection.at_client_s - one_way_s
+            self._clock.at(connection.at_client_s, partial(self._arrive, connection, sent_s, ping))
+            connection.arrival_s = connection.at_client_s
+            connection.gateway.due_earlier(connection)  # the deadline counts again
+
+    def healed(self, connection: Connection) -> None:
+        """The way is open again: what TCP kept comes with its next retransmission."""
+        since_s = connection.unacked_since_s
+        if since_s is None:
+            return
+        again_s = retransmission_s(self._ladder, since_s, self._clock.now_s)
+        if again_s is not None:
+            self._clock.at(again_s, lambda: self._retransmit(connection, since_s))
+
+    def tcp_info(self, connection: Connection) -> dict[str, int]:
+        """What the gateway's kernel knows: segments unacknowledged, and how often the oldest was sent again."""
+        since_s = connection.unacked_since_s
+        if since_s is None:
+            return {"unacked": 0, "retransmits": 0}
+        return {
+            "unacked": len(connection.unacked),
+            "retransmits": bisect_right(self._ladder, self._clock.now_s - since_s),
+        }
+
+    def _send(self, connection: Connection, one_way_s: float, deliver: Callable[[], None]) -> None:
+        if connection.unacked_since_s is not None:
+            connection.unacked.append(deliver)
+            return
+        arrive = partial(self._arrive, connection, self._clock.now_s, deliver)
+        self._clock.at(self._arrival_s(connection, one_way_s), arrive)
+
+    def _arrival_s(self, connection: Connection, one_way_s: float) -> float:
+        """When what is sent now arrives: TCP keeps the order."""
+        connection.arrival_s = max(self._clock.now_s + one_way_s, connection.arrival_s)
+        return connection.arrival_s
+
+    def _arrive(self, connection: Connection, sent_s: float, deliver: Callable[[], None]) -> None:
+        if connection.nat_resets:
+            # The middlebox is at the client's end: its RST has the whole way back to go.
+            one_way_s = self._clock.now_s - sent_s
+            gateway = connection.gateway
+            self._clock.after(one_way_s, lambda: gateway.on_end(connection, Cause.TCP_RESET))
+        elif connection.unacked_since_s is not None:
+            connection.unacked.append(deliver)
+        elif connection.passes:
+            connection.packet_s = self._clock.now_s
+            deliver()
+        elif connection.open:
+            connection.unacked.append(deliver)
+            connection.unacked_since_s = sent_s
+            self._clock.at(sent_s + self._patience_s, lambda: self._give_up(connection, sent_s))
+
+    def _ping_arrives(self, connection: Connection, one_way_s: float) -> None:
+        connection.client.on_ping(connection, one_way_s)
+
+    def _give_up(self, connection: Connection, since_s: float) -> None:
+        if connection.open and connection.unacked_since_s == since_s:
+            connection.gateway.on_end(connection, Cause.TCP_TIMEOUT)
+
+    def _retransmit(self, connection: Connection, since_s: float) -> None:
+        if connection.open and connection.unacked_since_s == since_s:
+            self._clock.after(
+                self._round_trips.next_s() / 2, lambda: self._deliver_all(connection, since_s)
+            )
+
+    def _deliver_all(self, connection: Connection, since_s: float) -> None:
+        # Another cut may have begun meanwhile: its own healing asks for the next retransmission.
+        if connection.unacked_since_s != since_s or not connection.passes:
+            return
+        kept, connection.unacked = connection.unacked, []
+        connection.unacked_since_s = None
+        connection.packet_s = self._clock.now_s
+        for deliver in kept:
+            deliver()

@@ -1,0 +1,113 @@
+"""The store: session and status records with a TTL and an owner token, as the gateway keeps them in Redis.
+
+From writes to what a reader finds at a moment. A record is gone when its TTL is over, to the instant: who
+polls Redis sees no more of it either, whenever Redis itself gets round to deleting it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Record", "Store"]
+
+
+@dataclass(slots=True)
+class Record:
+    """A session record (of a user) or a status record (of a session)."""
+
+    value: str  # session record: user id; status record: session id
+    owner: str  # the connection that answers for it; "" before the first one
+    expires_s: float
+
+
+class Store:
+    """Records by key. `on_change` is told the session id of every record that goes or changes hands."""
+
+    def __init__(self, session_ttl_s: float, status_ttl_s: float) -> None:
+        self._session_ttl_s = session_ttl_s
+        self._status_ttl_s = status_ttl_s
+        self._sessions: dict[str, Record] = {}
+        self._statuses: dict[str, Record] = {}
+        self._expiries: list[tuple[float, str]] = []  # of session records, some of them out of date
+        self.online: set[str] = set()
+        self.on_change: Callable[[str], None] = lambda _session_id: None
+
+    def session(self, session_id: str, now_s: float) -> Record | None:
+        """The session's record, if it is there."""
+        return _alive(self._sessions, session_id, now_s)
+
+    def status(self, user_id: str, now_s: float) -> Record | None:
+        """The user's status record, if it is there."""
+        return _alive(self._statuses, user_id, now_s)
+
+    def write_login(self, session_id: str, user_id: str, now_s: float) -> None:
+        """Write the session record of a login; nobody owns it yet."""
+        self._write_session(session_id, user_id, "", now_s)
+
+    def own(self, session_id: str, user_id: str, owner: str, now_s: float) -> None:
+        """Write both records for the connection that answers for them from now on."""
+        self._write_session(session_id, user_id, owner, now_s)
+        before = self.status(user_id, now_s)
+        self._statuses[user_id] = Record(session_id, owner, now_s + self._status_ttl_s)
+        self.online.add(user_id)
+        if before is not None and before.value != session_id:
+            self.on_change(before.value)
+
+    def refresh_session(self, session_id: str, user_id: str, owner: str, now_s: float) -> None:
+        """Give the session record its whole TTL again; write it again if it is gone."""
+        record = self.session(session_id, now_s)
+        if record is None or record.owner == owner:
+            self._write_session(session_id, user_id, owner, now_s)
+
+    def refresh_status(self, session_id: str, user_id: str, owner: str, now_s: float) -> None:
+        """Give the status record its whole TTL again; write it again if it is gone."""
+        record = self.status(user_id, now_s)
+        if record is None or record.owner == owner:
+            self._statuses[user_id] = Record(session_id, owner, now_s + self._status_ttl_s)
+
+    def clean_up(self, session_id: str, user_id: str, owner: str | None, now_s: float) -> bool:
+        """Delete both records where ``owner`` (None: whoever) answers for them; False if another one does."""
+        session, status = self.session(session_id, now_s), self.status(user_id, now_s)
+        if session is not None and owner is not None and session.owner != owner:
+            return False
+        self._sessions.pop(session_id, None)
+        if status is not None and status.value == session_id:
+            del self._statuses[user_id]
+            status = None
+        if status is None:
+            self.online.discard(user_id)
+        self.on_change(session_id)
+        return True
+
+    def gone_s(self, session_id: str, user_id: str, now_s: float) -> float:
+        """When the session is cleared if nobody writes: session record gone, status gone or another's."""
+        session, status = self.session(session_id, now_s), self.status(user_id, now_s)
+        return max(
+            now_s,
+            session.expires_s if session is not None else now_s,
+            status.expires_s if status is not None and status.value == session_id else now_s,
+        )
+
+    def count_sessions(self, now_s: float) -> int:
+        """How many session records are there."""
+        while self._expiries and self._expiries[0][0] <= now_s:
+            _, session_id = heapq.heappop(self._expiries)
+            record = self._sessions.get(session_id)
+            if record is not None and record.expires_s <= now_s:
+                del self._sessions[session_id]
+        return len(self._sessions)
+
+    def _write_session(self, session_id: str, user_id: str, owner: str, now_s: float) -> None:
+        expires_s = now_s + self._session_ttl_s
+        self._sessions[session_id] = Record(user_id, owner, expires_s)
+        heapq.heappush(self._expiries, (expires_s, session_id))
+
+
+def _alive(records: dict[str, Record], key: str, now_s: float) -> Record | None:
+    record = records.get(key)
+    if record is not None and record.expires_s <= now_s:
+        del records[key]
+        return None
+    return record
