@@ -65,6 +65,7 @@ def false_suspicions_per_client_day(policy: LivenessPolicy, network: Network) ->
 
     Renewal rate: an outage every ``every`` + its mean length, each one a suspicion with
     `false_suspicion_per_outage`. Leaves out that a client is away for a moment after each suspicion.
+    Source: the renewal-reward theorem (Ross, Stochastic Processes, section 3.6).
 
     Raises:
         ValueError: the policy has no heartbeat.

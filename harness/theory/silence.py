@@ -11,7 +11,7 @@ the way's laws to laws in seconds from the fault. Source: the rules of `referenc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,14 +114,16 @@ def silent_death(
     phase = Law.uniform(0.0, interval_s)
     if healing is None:
         return phase.plus(after_lost_ping).plus(round_trip.scaled(-0.5))
+    nodes = [
+        (trip_share * share, patience - trip_s / 2, healing.must_outlast_s(patience, trip_s))
+        for trip_share, trip_s in _nodes(round_trip)
+        for share, patience in _nodes(after_lost_ping)
+    ]
+    noticed = _noticed(interval_s, healing.after, {outlast_s for _, _, outlast_s in nodes})
     parts = []
-    for trip_share, trip_s in _nodes(round_trip):
-        for share, patience in _nodes(after_lost_ping):
-            u, noticed = _noticed(
-                interval_s, healing.after, healing.must_outlast_s(patience, trip_s)
-            )
-            at_s = u - trip_s / 2 + patience
-            parts.append((trip_share * share, Law.knots(at_s, noticed)))
+    for share, shift_s, outlast_s in nodes:
+        u, probability = noticed[outlast_s]
+        parts.append((share, Law.knots(u + shift_s, probability)))
     if len(parts) <= _EXACT_PARTS:
         return mixture(parts)
     t = np.linspace(
@@ -134,17 +136,28 @@ def silent_death(
 
 
 def _noticed(
-    interval_s: float, heals: Distribution, outlast_s: float
-) -> tuple[FloatArray, FloatArray]:
-    """Phases u and ∫_0^u P(it heals later than v + outlast) dv / T: midpoint rule, corners on the grid."""
+    interval_s: float, heals: Distribution, outlasts_s: Iterable[float]
+) -> dict[float, tuple[FloatArray, FloatArray]]:
+    """For each outlast: phases u and ∫_0^u P(it heals later than v + outlast) dv / T.
+
+    Midpoint rule, the corners of the healing's law on the grid; its CDF is asked once for all of them.
+    """
     corners = [heals.constant] if heals.constant is not None else []
     if heals.uniform is not None:
         corners = [heals.uniform.low, heals.uniform.high]
-    inner = np.clip(np.array(corners, dtype=float) - outlast_s, 0.0, interval_s)
-    u = np.unique(np.concatenate((np.linspace(0.0, interval_s, _PHASES + 1), inner)))
-    width = np.diff(u)
-    later = 1 - heals.cdf(u[:-1] + width / 2 + outlast_s)
-    return u, np.concatenate(([0.0], np.cumsum(later * width) / interval_s))
+    even = np.linspace(0.0, interval_s, _PHASES + 1)
+    grids = {
+        outlast: np.unique(
+            np.concatenate((even, np.clip(np.array(corners) - outlast, 0.0, interval_s)))
+        )
+        for outlast in outlasts_s
+    }
+    asked = [u[:-1] + np.diff(u) / 2 + outlast for outlast, u in grids.items()]
+    later = np.split(1 - heals.cdf(np.concatenate(asked)), np.cumsum([len(a) for a in asked])[:-1])
+    return {
+        outlast: (u, np.concatenate(([0.0], np.cumsum(share * np.diff(u)) / interval_s)))
+        for (outlast, u), share in zip(grids.items(), later, strict=True)
+    }
 
 
 def _nodes(law: Law) -> list[tuple[float, float]]:

@@ -60,7 +60,7 @@ def first_of(layers: Mapping[str, Law]) -> Stack:
 
 
 def first_of_common_phase(interval_s: float, layers: Mapping[str, Layer]) -> Stack:
-    """The minimum of layers that share the fault's phase, ties as in `first_of`.
+    """The minimum of layers that share the fault's phase; of two at the same moment each wins half.
 
     Exact where all signs are equal. Else the phase is cut into 256 cells; within one, each layer's time is
     smeared over the cell on its own, which is off by the square of a cell's share.

@@ -52,7 +52,8 @@ def harmless_stall_s(
 
     A stall of length B leaves N·B/T pings overdue; they go out in one burst, and the last answer is read when
     the burst, at ``service_s`` a beat, has been served: harmless up to B = (τ − rtt)·T/(N·s). Valid below
-    full utilisation; the pings that come due meanwhile queue behind the burst.
+    full utilisation; the pings that come due meanwhile queue behind the burst. Source: a busy period's start in
+    a single-server queue, first come first served (Kleinrock, Queueing Systems, vol. 1, section 5.8).
 
     Raises:
         ValueError: the policy has no heartbeat.
@@ -66,7 +67,10 @@ def harmless_stall_s(
 
 
 def loop_utilisation(clients: int, interval_s: float, service_s: float) -> float:
-    """ρ = N·s/T; at 1 and above answers wait longer and longer, and healthy clients are dropped."""
+    """ρ = N·s/T; at 1 and above answers wait longer and longer, and healthy clients are dropped.
+
+    Source: the stability condition of a single-server queue (Kleinrock, as above).
+    """
     return clients * service_s / interval_s
 
 

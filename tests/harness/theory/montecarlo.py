@@ -12,7 +12,7 @@ from harness.theory.law import FloatArray, Law
 __all__ = ["agrees", "mean_agrees", "share_agrees"]
 
 FAMILY_ERROR = 0.01
-COMPARISONS = 500  # at most, in the whole package: Bonferroni
+COMPARISONS = 1000  # at most, in the whole package: Bonferroni
 _ALPHA = FAMILY_ERROR / COMPARISONS
 _PROBABILITIES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 

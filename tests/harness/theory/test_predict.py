@@ -427,10 +427,12 @@ def test_a_prediction_is_quick() -> None:
         sessions={"second_login": "refuse"},
         reconnect={"relogin": {"after": {"exponential": {"mean": "20s"}}, "retry": "1s"}},
     )  # fmt: skip
-    predict(one)
-    began_s = time.process_time()
-    predict(one)
-    assert time.process_time() - began_s < 0.6, "0.3 s a fault"
+    took_s = []
+    for _ in range(3):
+        began_s = time.process_time()
+        predict(one)
+        took_s.append(time.process_time() - began_s)
+    assert min(took_s) < 0.6, "0.3 s a fault"
 
 
 def test_the_policy_is_the_only_number_that_matters_to_the_range() -> None:
@@ -438,3 +440,21 @@ def test_the_policy_is_the_only_number_that_matters_to_the_range() -> None:
     one = scenario({"kind": "host_crash"}).model_copy(update={"liveness": policy})
     law = law_of(predict(one), "suspected")
     assert policy.detection_range_s == pytest.approx((law.lo_s, law.hi_s), abs=0.001)
+
+
+def test_a_gateway_that_counts_to_two_is_told_from_one_that_counts_to_three() -> None:
+    """The comparison can fail: the law says k = 3, the played gateway gives up at 2."""
+    told = scenario({"kind": "host_crash"})
+    sloppy = scenario({"kind": "host_crash"}, liveness={"max_failures": 2})
+    draws = np.array([life.suspected_s for life in play(sloppy, 1.0, np.random.default_rng(40))])
+    with pytest.raises(AssertionError):
+        agrees(law_of(predict(told), "suspected"), draws)
+
+
+def test_a_ladder_that_shrank_with_the_speedup_would_be_seen() -> None:
+    one, speedup = SILENT["a cut that heals, at speedup 3"]
+    lives = play(one, speedup, np.random.default_rng(41))
+    draws = np.array([life.suspected_s for life in lives])
+    draws[np.isinf(draws)] = np.nan
+    with pytest.raises(AssertionError):
+        agrees(law_of(predict(one, 1.0), "suspected"), draws)
