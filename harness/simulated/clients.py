@@ -27,7 +27,6 @@ __all__ = ["Client", "Surroundings"]
 # A SYN into a cut is sent again after 1, 3 and 7 s; the client gives up after 10 s.
 _SYN_WAITS_S = (1.0, 2.0, 4.0, 3.0)
 _HANDSHAKES = 2.0  # round trips before the first message: TCP, WebSocket upgrade
-_NO_CODE = 1006  # RFC 6455 7.1.5: the connection ended without a close frame
 
 Process = Generator[Event, None, bool]
 
@@ -63,7 +62,7 @@ class Client:
         self.frozen = False
         self.healing: PlannedFault | None = None  # over, but not yet known to be survived
         self._kept_pings: list[tuple[Connection, float]] = []  # by the kernel of a frozen process
-        self._kept_end: tuple[Connection, Cause] | None = None
+        self._kept_end: tuple[Connection, int | None] | None = None
         self._due: list[PlannedFault] = []
 
     # -- connecting --------------------------------------------------------------------------------
@@ -168,17 +167,17 @@ class Client:
         if self.healing is not None:
             self._recovered(self.healing)
 
-    def on_end(self, connection: Connection, cause: Cause) -> None:
-        """The gateway's end of the connection is gone, and this client was told so."""
+    def on_end(self, connection: Connection, code: int | None) -> None:
+        """The gateway ended the connection: by a close frame with this code, or by a bare FIN."""
         if connection is not self.connection or not self.alive:
             return
         if self.frozen:
-            self._kept_end = (connection, cause)
+            self._kept_end = (connection, code)
             return
-        self._disconnected(cause)
+        self._disconnected(Cause.TCP_FIN if code is None else Cause.CLOSE_FRAME, code)
 
-    def _disconnected(self, cause: Cause) -> None:
-        self._log(EventKind.DISCONNECTED, cause=cause, detail={"code": _NO_CODE})
+    def _disconnected(self, cause: Cause, code: int | None = None) -> None:
+        self._log(EventKind.DISCONNECTED, cause=cause, detail={"code": code})
         self.connection = None
         self.come(failures=1)
 
@@ -243,7 +242,7 @@ class Client:
         pings, self._kept_pings = self._kept_pings, []
         end, self._kept_end = self._kept_end, None
         if end is not None and end[0] is self.connection:
-            self._disconnected(end[1])
+            self.on_end(*end)
             return
         for connection, one_way_s in pings:
             self.on_ping(connection, one_way_s)

@@ -31,7 +31,7 @@ class Connection:
     __slots__ = (
         "alarm", "answer_s", "arrival_s", "at_client_s", "client", "connection_id", "detector",
         "gateway", "heard_s", "nat_drops", "nat_resets", "open", "packet_s", "records_kept",
-        "session_id", "traced", "unacked", "unacked_since_s", "user_id", "watching",
+        "refresh_due_s", "session_id", "traced", "unacked", "unacked_since_s", "user_id", "watching",
     )  # fmt: skip
 
     def __init__(
@@ -48,6 +48,7 @@ class Connection:
         self.alarm: Alarm[Connection] | None = None
         self.heard_s = now_s  # last sign of life at the gateway
         self.packet_s = now_s  # last packet at the client's end, either direction
+        self.refresh_due_s = NEVER_S  # the next frame from then on has its records refreshed
         self.arrival_s = now_s  # of the last message sent to the client
         self.at_client_s = NEVER_S
         self.answer_s = NEVER_S

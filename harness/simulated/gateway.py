@@ -36,6 +36,10 @@ _PINGS = (Action.PING, Action.MISSED_AND_PING)
 _SENT_BY_PEER = frozenset({Cause.CLOSE_FRAME, Cause.TCP_FIN, Cause.TCP_RESET})
 # With these there is nothing left to abort, so the client is told nothing.
 _SOCKET_GONE = _SENT_BY_PEER | {Cause.TCP_TIMEOUT}
+# A session that these end is not resumed.
+_AT_ONCE = frozenset({Cause.SESSION_TIMEOUT, Cause.MEMORY_PRESSURE})
+# With these the client is believed alive and told why.
+_CLOSE_CODES = {Cause.TAKE_OVER: 4409, Cause.MEMORY_PRESSURE: 1013}
 
 
 class Directory:
@@ -58,7 +62,7 @@ class Gateway:
         node: its name.
         policy: what it pings and drops by, scenario seconds.
         refuse_second_login: a login of a user who is online is refused, or ends the older session.
-        phases: draws of the first ping's phase.
+        phases: draws of each first ping's phase, and of the sweep's.
     """
 
     def __init__(
@@ -80,8 +84,10 @@ class Gateway:
         self._open = 0
         self._by_idleness: list[tuple[float, int, Connection]] = []  # heard_s when it was put here
         self._due_sweeps: dict[int, list[tuple[Connection, float]]] = defaultdict(list)
+        self._refresh_after_s = min(policy.session_ttl, policy.status_ttl) / 2
+        self._sweep_phase_s = float(phases.uniform(0, policy.sweep_interval))
         if policy.session_timeout is not None:
-            self._sweep(0)
+            clock.at(self._sweep_phase_s, lambda: self._sweep(0))
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -112,13 +118,14 @@ class Gateway:
             older.records_kept = False
             if older.open:
                 older.gateway.suspect(older, Cause.TAKE_OVER)
+        online = self._store.status(client.user_id, now_s) is not None
         self._store.own(session_id, client.user_id, connection.connection_id, now_s)
-        self._keep_records(connection)
+        connection.refresh_due_s = now_s + self._refresh_after_s
         self._start_heartbeat(connection)
         self._expect_idle(connection)
         self._open += 1
         self._make_room(connection, number)
-        if not resumed:
+        if not online:
             self._presence.tell(EventKind.PEER_ONLINE, client.user_id, session_id)
         return connection, resumed
 
@@ -142,6 +149,11 @@ class Gateway:
                     connection.detector.due_s < due_s
                 ):  # R > T: the regular ping comes before the retry
                     self.due_earlier(connection)
+            if now_s >= connection.refresh_due_s:
+                # Half of a TTL may be gone before it is refreshed, and only a frame has it refreshed.
+                connection.refresh_due_s = now_s + self._refresh_after_s
+                owner = connection.connection_id
+                self._store.refresh(connection.session_id, connection.user_id, owner, now_s)
 
     def due_earlier(self, connection: Connection) -> None:
         """The detector is due before the moment that the connection's alarm waits for."""
@@ -177,7 +189,7 @@ class Gateway:
         if action in _PINGS:
             if connection.traced:
                 self._log.of_connection(EventKind.HEARTBEAT_SENT, connection)
-            if self._network.ping(connection, due_s):
+            if self._network.ping(connection, now_s, due_s):
                 # The answer comes first, so the next thing to do is the next ping; the detector is
                 # told of the answer before it is asked again.
                 assert self._policy.heartbeat_interval is not None
@@ -207,10 +219,10 @@ class Gateway:
             connection.alarm.cancel()
         self._presence.forget(connection)
         if cause not in _SOCKET_GONE:
-            self._network.end_by_gateway(connection, Cause.TCP_FIN)
+            self._network.end_by_gateway(connection, _CLOSE_CODES.get(cause))
         if connection.records_kept:
             resumable_until_s = connection.heard_s + self._policy.resume_window
-            if resumable_until_s > now_s:
+            if resumable_until_s > now_s and cause not in _AT_ONCE:
                 self._clock.at(resumable_until_s, lambda: self._clean_up(connection))
             else:
                 self._clean_up(connection)
@@ -241,7 +253,7 @@ class Gateway:
         """Have the first sweep look at it by which it can be idle, instead of looking at all in each sweep."""
         if self._policy.session_timeout is not None:
             idle_s = connection.heard_s + self._policy.session_timeout
-            sweep = math.ceil(idle_s / self._policy.sweep_interval)
+            sweep = math.ceil((idle_s - self._sweep_phase_s) / self._policy.sweep_interval)
             self._due_sweeps[sweep].append((connection, connection.heard_s))
 
     def _sweep(self, number: int) -> None:
@@ -253,8 +265,8 @@ class Gateway:
                     self.suspect(connection, Cause.SESSION_TIMEOUT)
                 else:
                     self._expect_idle(connection)
-        due_s = (number + 1) * self._policy.sweep_interval
-        self._clock.at(due_s, lambda: self._sweep(number + 1))
+        next_s = self._sweep_phase_s + (number + 1) * self._policy.sweep_interval
+        self._clock.at(next_s, lambda: self._sweep(number + 1))
 
     def _make_room(self, connection: Connection, number: int) -> None:
         """Above max_sessions the connection that has been idle longest goes."""
@@ -269,24 +281,3 @@ class Gateway:
                 heapq.heappush(idle, (oldest.heard_s, number, oldest))
             elif oldest.open:
                 self.suspect(oldest, Cause.MEMORY_PRESSURE)
-
-    def _keep_records(self, connection: Connection) -> None:
-        """Refresh each record whenever half of its TTL is gone, for as long as the connection looks open."""
-        session_id, user_id, owner = (
-            connection.session_id,
-            connection.user_id,
-            connection.connection_id,
-        )
-
-        def session() -> None:
-            if connection.open:
-                self._store.refresh_session(session_id, user_id, owner, self._clock.now_s)
-                self._clock.after(self._policy.session_ttl / 2, session)
-
-        def status() -> None:
-            if connection.open:
-                self._store.refresh_status(session_id, user_id, owner, self._clock.now_s)
-                self._clock.after(self._policy.status_ttl / 2, status)
-
-        self._clock.after(self._policy.session_ttl / 2, session)
-        self._clock.after(self._policy.status_ttl / 2, status)

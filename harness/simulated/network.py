@@ -95,13 +95,13 @@ class Network:
         """Draw a round trip for what is not carried here: requests, handshakes."""
         return self._round_trips.next_s()
 
-    def ping(self, connection: Connection, deadline_s: float) -> bool:
-        """Send a ping; return whether its answer is foretold to arrive before the deadline."""
-        now_s = self._clock.now_s
+    def ping(self, connection: Connection, now_s: float, deadline_s: float) -> bool:
+        """Send a ping now; return whether its answer is foretold to arrive before the deadline."""
         round_trip_s = self._round_trips.next_s()
-        if now_s + round_trip_s < deadline_s and connection.undisturbed:
+        answer_s = now_s + round_trip_s
+        if answer_s < deadline_s and answer_s < connection.refresh_due_s and connection.undisturbed:
             connection.at_client_s = now_s + round_trip_s / 2
-            connection.answer_s = now_s + round_trip_s
+            connection.answer_s = answer_s
             return True
         one_way_s = round_trip_s / 2
         self._send(connection, one_way_s, partial(self._ping_arrives, connection, one_way_s))
@@ -125,16 +125,20 @@ class Network:
                 self._round_trips.next_s() / 2, lambda: gateway.on_end(connection, cause)
             )
 
-    def end_by_gateway(self, connection: Connection, cause: Cause) -> None:
+    def end_by_gateway(self, connection: Connection, code: int | None) -> None:
         """The gateway dropped the connection: the client hears it, unless that meets a cut.
 
-        Aborted: what was unacknowledged is thrown away, and nothing is sent twice.
+        What was unacknowledged is thrown away, and nothing is sent twice.
+
+        Args:
+            connection: it is aborted.
+            code: of a close frame sent before; None: none was.
         """
         connection.unacked.clear()
 
         def arrive() -> None:
             if connection.passes:
-                connection.client.on_end(connection, cause)
+                connection.client.on_end(connection, code)
 
         self._clock.at(self._arrival_s(connection, self._round_trips.next_s() / 2), arrive)
 

@@ -55,31 +55,26 @@ class Store:
         if before is not None and before.value != session_id:
             self.on_change(before.value)
 
-    def refresh_session(self, session_id: str, user_id: str, owner: str, now_s: float) -> None:
-        """Give the session record its whole TTL again; write it again if it is gone."""
-        record = self.session(session_id, now_s)
-        if record is None or record.owner == owner:
-            self._write_session(session_id, user_id, owner, now_s)
-
-    def refresh_status(self, session_id: str, user_id: str, owner: str, now_s: float) -> None:
-        """Give the status record its whole TTL again; write it again if it is gone."""
-        record = self.status(user_id, now_s)
-        if record is None or record.owner == owner:
-            self._statuses[user_id] = Record(session_id, owner, now_s + self._status_ttl_s)
+    def refresh(self, session_id: str, user_id: str, owner: str, now_s: float) -> None:
+        """Give both records their whole TTL again, and bring back what is gone; leave another owner's alone."""
+        records = (self.session(session_id, now_s), self.status(user_id, now_s))
+        if all(record is None or record.owner == owner for record in records):
+            self.own(session_id, user_id, owner, now_s)
 
     def clean_up(self, session_id: str, user_id: str, owner: str | None, now_s: float) -> bool:
-        """Delete both records where ``owner`` (None: whoever) answers for them; False if another one does."""
+        """Delete both records if they are ``owner``'s (None: whoever's); return whether the user is offline now."""
         session, status = self.session(session_id, now_s), self.status(user_id, now_s)
-        if session is not None and owner is not None and session.owner != owner:
-            return False
-        self._sessions.pop(session_id, None)
+        if session is not None:
+            if owner is not None and session.owner != owner:
+                return False
+            del self._sessions[session_id]
         if status is not None and status.value == session_id:
             del self._statuses[user_id]
             status = None
         if status is None:
             self.online.discard(user_id)
         self.on_change(session_id)
-        return True
+        return status is None
 
     def gone_s(self, session_id: str, user_id: str, now_s: float) -> float:
         """When the session is cleared if nobody writes: session record gone, status gone or another's."""
