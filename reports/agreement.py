@@ -1,0 +1,224 @@
+"""Do theory, simulation and reality agree? From the tables of a run to one verdict a comparison.
+
+For every fault and milestone that has a law there are three kinds of comparison:
+
+``p50``, ``p95``, ``p99``  an engine's percentile against the law's, and real against simulated
+``range``                  every single detection of an engine against the law's range
+``share``                  the share of faults that were detected against the law's mass; here the
+                           columns ``left_s``, ``right_s``, ``difference_s``, ``tolerance_s``,
+                           ``lo_s``, ``hi_s`` hold shares, not seconds
+
+The rule, for a difference d = left − right with tolerance t:
+
+* **pass**: |d| ≤ t, and the sample is large enough to tell: the 95 % interval of d reaches no further
+  than t from d. A sample too small to notice a difference of t proves nothing by not noticing one.
+* **fail**: |d| > t, and chance does not explain it: an interval of d that is wide enough for all
+  comparisons of the report together (Bonferroni) leaves 0 out. If the engines agree, a report with
+  any red comparison of this kind comes up at most once in a hundred.
+* **unknown**: neither.
+
+A range has no chance in it: one detection outside it by more than the tolerance, or one fault watched
+beyond its end and not detected although the law says that all are, is a fail however small the sample.
+That is what catches a gateway with max_failures 2 under a law for 3. A law's mass of exactly 0 or 1 is
+judged likewise.
+
+t is the larger of the percentile's tolerance (a share of the law's value) and what the engine's times
+may be off by: ε for the real engine, one round trip for the simulated one. For a range it is the latter
+alone.
+
+A Kolmogorov–Smirnov test is not made: it can refute a law but never support it within a tolerance, and
+ranges refute sooner.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from reports.agreement_bounds import range_row, share_row
+from reports.numbers import caption_seconds as in_seconds
+from reports.numbers import signed_seconds
+from reports.observed import CONFIDENCE, PERCENTILES, Law, Observed, Slack, laws, observe
+from reports.order_statistics import Estimate, Sample, difference, smallest_sample
+from reports.tables import RunTables
+
+__all__ = ["COLUMNS", "AgreementVerdict", "compare", "judge"]
+
+COLUMNS: Final = (
+    "fault", "milestone", "figure", "left", "right", "left_s", "right_s", "difference_s",
+    "tolerance_s", "verdict", "reason", "n", "lo_s", "hi_s",
+)  # fmt: skip
+FALSE_ALARM: Final = 0.01  # of a whole report in which everything agrees
+
+
+class AgreementVerdict(NamedTuple):
+    """The verdict over all comparisons, in a sentence, and how many there were of each."""
+
+    verdict: str
+    reason: str
+    passed: int
+    failed: int
+    unknown: int
+
+
+def compare(
+    tables: RunTables, tolerances: Mapping[str, float], slack: Slack | None = None
+) -> pd.DataFrame:
+    """Return agreement.csv: one row a comparison, columns `COLUMNS`.
+
+    ``lo_s`` and ``hi_s`` are the 95 % interval of the difference, empty where n sets no such bound.
+
+    Args:
+        tables: the run; ``laws`` and ``detections`` are used.
+        tolerances: of ``p50``, ``p95``, ``p99`` as shares of the law's value.
+        slack: how far off the engines' times may be; default: what the run's summary says.
+
+    Raises:
+        ValueError: a percentile has no tolerance, or a negative one.
+    """
+    for name in PERCENTILES:
+        if not tolerances.get(name, -1.0) >= 0:
+            raise ValueError(
+                f"tolerances: {name} must be a share of 0 or more, in {dict(tolerances)}"
+            )
+    slack = slack or Slack.of(tables)
+    detections = tables.table("detections")
+    cases = [
+        (
+            law,
+            [
+                observe(detections, engine, law, slack.of_times(engine, law.milestone))
+                for engine in tables.measured_engines
+            ],
+        )
+        for law in laws(tables.table("laws"))
+    ]
+    # Wide enough that all comparisons together give a false alarm only so often.
+    family = 1 - FALSE_ALARM / max(1, sum(_left_to_chance(law, seen) for law, seen in cases))
+    rows = [
+        {"fault": law.fault, "milestone": law.milestone, **row}
+        for law, seen in cases
+        for row in _rows(law, seen, tolerances, family)
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    numbers = ["left_s", "right_s", "difference_s", "tolerance_s", "lo_s", "hi_s"]
+    table[numbers] = table[numbers].astype("float64").replace([np.inf, -np.inf], np.nan)
+    return table.astype({"n": "int64"})
+
+
+def judge(
+    table: pd.DataFrame, *, sound: bool | None, reasons: tuple[str, ...] = ()
+) -> AgreementVerdict:
+    """Judge the whole table: fail if any row fails; unknown if the run is unsound or nothing passed; else pass."""
+    tally = table["verdict"].value_counts()
+    counts = tuple(int(tally.get(name, 0)) for name in ("pass", "fail", "unknown"))
+    passed, failed, unknown = counts
+    if failed:
+        faults = ", ".join(dict.fromkeys(table.loc[table["verdict"] == "fail", "fault"]))
+        doubt = "; the run is unsound as well, so mend that first" if sound is False else ""
+        verdict, reason = "fail", f"{failed} of {len(table)} comparisons disagree ({faults}){doubt}"
+    elif sound is False:
+        why = f": {reasons[0]}" if reasons else ""
+        verdict, reason = "unknown", f"the run is unsound, its times prove nothing{why}"
+    elif not passed:
+        verdict = "unknown"
+        reason = "every sample is too small" if unknown else "there was nothing to compare"
+    else:
+        rest = f", {unknown} could not be decided" if unknown else ""
+        verdict = "pass"
+        reason = f"{passed} of {len(table)} comparisons are within their tolerance, none is outside{rest}"
+    return AgreementVerdict(verdict, reason, passed, failed, unknown)
+
+
+def _left_to_chance(law: Law, seen: list[Observed]) -> int:
+    """How many comparisons of a case can come out wrong by chance."""
+    samples = sum(one.latencies.n > 0 for one in seen)
+    percentiles = sum(math.isfinite(value) for value in law.percentiles.values())
+    shares = sum(one.n > 0 for one in seen) if 0 < law.mass < 1 else 0
+    return percentiles * (samples + (samples == 2)) + shares
+
+
+def _rows(
+    law: Law, seen: list[Observed], tolerances: Mapping[str, float], family: float
+) -> Iterator[dict[str, object]]:
+    for one in seen:
+        yield from _percentile_rows(law, one, None, tolerances, family)
+        yield range_row(law, one)
+        yield share_row(law, one, family)
+    by_engine = {one.engine: one for one in seen}
+    if by_engine.keys() == {"real", "simulated"}:
+        yield from _percentile_rows(
+            law, by_engine["real"], by_engine["simulated"], tolerances, family
+        )
+
+
+def _percentile_rows(
+    law: Law, left: Observed, right: Observed | None, tolerances: Mapping[str, float], family: float
+) -> Iterator[dict[str, object]]:
+    sides = [left] if right is None else [left, right]
+    n = min(side.latencies.n for side in sides)
+    omitted = sum(side.left_out for side in sides)
+    for name, q in PERCENTILES.items():
+        law_s = law.percentiles[name]
+        if not math.isfinite(law_s):
+            continue  # a law that never happens; its range and its mass are judged
+        tolerance_s = max(tolerances[name] * abs(law_s), sum(side.known_slack_s for side in sides))
+        row: dict[str, object] = {
+            "figure": name, "left": left.engine, "right": right.engine if right else "theory",
+            "tolerance_s": tolerance_s, "n": n,
+        }  # fmt: skip
+        if not n:
+            empty = next(side for side in sides if not side.latencies.n)
+            yield {
+                **row, "right_s": None if right else law_s,
+                "verdict": "unknown", "reason": empty.nothing_seen(),
+            }  # fmt: skip
+            continue
+        usual, wide = (_quantiles(left.latencies, right, law_s, q, c) for c in (CONFIDENCE, family))
+        apart = difference(*usual)
+        verdict, reason = _decide(apart, difference(*wide), tolerance_s)
+        few = verdict == "unknown" and n < smallest_sample(q, CONFIDENCE)
+        reason += f"; n = {n}" + (f", {name} needs {smallest_sample(q, CONFIDENCE)}" if few else "")
+        if omitted:
+            reason += (
+                f"; {omitted} left out that came too late to be watched through the law's range"
+            )
+        yield {
+            **row, "left_s": usual[0].value, "right_s": usual[1].value, "difference_s": apart.value,
+            "lo_s": apart.lo, "hi_s": apart.hi, "verdict": verdict, "reason": reason,
+        }  # fmt: skip
+
+
+def _quantiles(
+    left: Sample, right: Observed | None, law_s: float, q: float, confidence: float
+) -> tuple[Estimate, Estimate]:
+    law = Estimate(law_s, law_s, law_s)
+    return left.quantile(q, confidence), right.latencies.quantile(q, confidence) if right else law
+
+
+def _decide(apart: Estimate, wide: Estimate, tolerance_s: float) -> tuple[str, str]:
+    """Apply the rule to a difference in seconds: its 95 % interval, and the one for the whole family."""
+    size, limit, reach = signed_seconds(apart.value), in_seconds(tolerance_s), _reach(apart)
+    if abs(apart.value) <= tolerance_s:
+        if apart.half_width <= tolerance_s:
+            return "pass", f"{size} s is within {limit} ({reach})"
+        return "unknown", f"{size} s is within {limit}, but too few faults to tell ({reach})"
+    if wide.lo > 0 or wide.hi < 0:
+        return "fail", f"{size} s is more than {limit}, and chance does not explain it ({reach})"
+    return (
+        "unknown",
+        f"{size} s is more than {limit}, but among so many comparisons chance may do that ({reach})",
+    )
+
+
+def _reach(apart: Estimate) -> str:
+    lo, hi = (
+        signed_seconds(bound) if math.isfinite(bound) else "" for bound in (apart.lo, apart.hi)
+    )
+    if lo and hi:
+        return f"95 %: {lo} to {hi} s"
+    return f"95 %: above {lo} s" if lo else f"95 %: below {hi} s" if hi else "no 95 % interval"

@@ -1,0 +1,25 @@
+"""Figures, one a module: each is one function from DataFrames to a matplotlib Figure.
+
+A figure whose data are not there raises `NothingToDraw` with the sentence that the report then shows.
+To add one: write `figures/<name>.py` with such a function, and name it in `reports/gallery.py`.
+"""
+
+from reports.figures.agreement_chart import agreement_chart
+from reports.figures.data import NothingToDraw
+from reports.figures.detection_curves import detection_curves
+from reports.figures.latency_by_layer import latency_by_layer
+from reports.figures.lateness import lateness
+from reports.figures.layers import layers
+from reports.figures.live_sessions import live_sessions
+from reports.figures.timeline import timeline
+
+__all__ = [
+    "NothingToDraw",
+    "agreement_chart",
+    "detection_curves",
+    "latency_by_layer",
+    "lateness",
+    "layers",
+    "live_sessions",
+    "timeline",
+]

@@ -1,0 +1,162 @@
+"""One client's timeline: heartbeats and answers, the fault, the verdict, the store, its peers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from reports.figures.data import NothingToDraw
+from reports.numbers import caption_seconds, cause_name
+from reports.style import (
+    BLUE,
+    ENGINE_COLOURS,
+    GREEN,
+    INK,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    finish,
+    new_figure,
+    styled,
+)
+
+__all__ = ["timeline"]
+
+# lane: kinds with their markers; a lane without events is left out, unless it is one of the story's own
+_LANES: Final = {
+    "heartbeat sent": {"heartbeat_sent": "|"},
+    "heartbeat answered": {"heartbeat_answered": "|"},
+    "heartbeat missed": {"heartbeat_missed": "x"},
+    "fault": {"fault_injected": "X", "fault_healed": "o", "fault_recovered": "^"},
+    "client": {"connected": "^", "disconnected": "v", "session_unknown": "s"},
+    "suspected": {"suspected": "D"},
+    "socket closed": {"socket_closed": "s"},
+    "store cleared": {"store_cleared": "s"},
+    "peers told": {"peer_notified": "s", "peer_online": "^"},
+    "login": {"login_refused": "x", "logged_in": "^"},
+}
+_OPTIONAL: Final = {"client", "login"}
+_COLOURS: Final = {
+    "heartbeat sent": BLUE, "heartbeat answered": GREEN, "heartbeat missed": ORANGE, "fault": INK,
+    "client": GREEN, "suspected": VERMILION, "socket closed": VERMILION, "store cleared": PURPLE,
+    "peers told": BLUE, "login": ORANGE,
+}  # fmt: skip
+_LANE_OF: Final = {kind: lane for lane, kinds in _LANES.items() for kind in kinds}
+_NAMED: Final = {"suspected", "socket_closed", "store_cleared", "peer_notified", "fault_healed",
+                 "fault_recovered", "logged_in", "session_unknown"}  # fmt: skip
+_STORY: Final = {"heartbeat_missed", "suspected", "socket_closed", "store_cleared", "peer_notified",
+                 "fault_injected", "fault_healed", "fault_recovered", "logged_in"}  # fmt: skip
+_BEFORE: Final = 0.28  # of the story's length is shown of the time before the fault
+
+
+@styled
+def timeline(timelines: pd.DataFrame, fault: str, *, caption: str = "") -> Figure:
+    """Draw lanes over time from the fault, for the traced client of one fault; a panel for each engine.
+
+    Args:
+        timelines: timelines.csv.
+        fault: its label.
+        caption: the line under the figure.
+
+    Raises:
+        NothingToDraw: no client with this fault was traced.
+    """
+    mine = timelines[(timelines["fault"] == fault) & timelines["kind"].isin(list(_LANE_OF))]
+    if mine.empty:
+        raise NothingToDraw(f"No timeline of {fault}: no traced client had this fault.")
+    engines = [engine for engine in ("real", "simulated") if (mine["engine"] == engine).any()]
+    lane = mine["kind"].map(_LANE_OF)
+    lanes = [name for name in _LANES if name not in _OPTIONAL or (lane == name).any()]
+    left, right = _window(mine)
+    height = 7.2 if len(engines) > 1 else 4.8
+    figure, panels = new_figure(len(engines), 1, sharex=True, height=height)
+    for panel, engine in zip(panels, engines, strict=True):
+        _panel(panel, mine[mine["engine"] == engine], lanes, left, right)
+        panel.set_title(engine, color=ENGINE_COLOURS[engine])
+    panels[-1].set_xlabel("scenario seconds from the fault")
+    return finish(figure, f"One client's timeline: {fault}", caption, _legend(mine))
+
+
+def _window(events: pd.DataFrame) -> tuple[float, float]:
+    story = events.loc[events["kind"].isin(_STORY) & (events["time_s"] >= 0), "time_s"]
+    end = float(story.max()) if len(story) else float(events["time_s"].max())
+    # Before the fault the longest gap between two beats, so that at least one is to be seen.
+    sent = np.sort(
+        events.loc[(events["kind"] == "heartbeat_sent") & (events["time_s"] < 0), "time_s"]
+    )
+    beat = float(-sent[-1]) if sent.size else 0.0
+    length = max(end, 1.25 * beat, 0.5)
+    return -max(_BEFORE * length, 1.15 * beat), 1.3 * length
+
+
+def _panel(panel: Axes, events: pd.DataFrame, lanes: list[str], left: float, right: float) -> None:
+    panel.axvspan(0, right, color="#F3F3F3", zorder=0)
+    panel.axvline(0, color=INK, linewidth=1.2, zorder=1)
+    shown = events[events["time_s"].between(left, right)]
+    for row, lane in enumerate(lanes):
+        for kind, marker in _LANES[lane].items():
+            these = shown[shown["kind"] == kind].sort_values("time_s", kind="stable")
+            if these.empty:
+                continue
+            line = marker in "|x"
+            panel.plot(
+                these["time_s"], np.full(len(these), row), linestyle="", marker=marker,
+                markersize=13 if marker == "|" else 8, markeredgewidth=2.4 if line else 0,
+                color=_COLOURS[lane], zorder=3, clip_on=False,
+            )  # fmt: skip
+            if kind in _NAMED:
+                first = these.iloc[0]
+                _label(panel, row, float(first["time_s"]), _text(kind, first))
+            elif kind == "heartbeat_missed":
+                for _, missed in these.iterrows():
+                    _label(panel, row, float(missed["time_s"]), str(missed["note"]))
+    panel.set_xlim(left, right)
+    panel.set_ylim(len(lanes) - 0.5, -0.5)
+    panel.set_yticks(range(len(lanes)), lanes)
+    panel.xaxis.set_major_locator(MaxNLocator(9))
+    panel.tick_params(axis="y", length=0)
+
+
+def _label(panel: Axes, row: int, time_s: float, text: str) -> None:
+    panel.annotate(
+        text, (time_s, row), xytext=(8, 0), textcoords="offset points", va="center", fontsize=11,
+        color="#333333", zorder=4,
+    )  # fmt: skip
+
+
+def _text(kind: str, event: pd.Series) -> str:
+    at = caption_seconds(float(str(event["time_s"])))
+    match kind:
+        case "suspected":
+            return f"{at}, by {cause_name(str(event['cause']))}"
+        case "fault_healed":
+            return f"healed, {at}"
+        case "fault_recovered":
+            return f"alive again, {at}"
+        case "logged_in":
+            return f"accepted, {at}"
+        case "session_unknown":
+            return f"session unknown, {at}"
+        case _:
+            return at
+
+
+def _legend(events: pd.DataFrame) -> list[Line2D]:
+    """Only markers whose lane does not say what they are."""
+    names = {
+        "connected": "connected", "disconnected": "disconnected", "peer_online": "told “online”",
+        "login_refused": "login refused", "logged_in": "login accepted",
+    }  # fmt: skip
+    present = set(events["kind"])
+    return [
+        Line2D([], [], linestyle="", marker=_LANES[_LANE_OF[kind]][kind], color=_COLOURS[_LANE_OF[kind]],
+               markersize=8, markeredgewidth=2.2 if _LANES[_LANE_OF[kind]][kind] == "x" else 0, label=name)
+        for kind, name in names.items()
+        if kind in present
+    ]  # fmt: skip

@@ -1,0 +1,158 @@
+"""Numbers and names as people read them: one formatter, so that every page shows the same numbers.
+
+From values to short strings; the CSV tables keep full precision. Seconds are written without their
+unit where the column's title has it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+__all__ = [
+    "ABSENT",
+    "NBSP",
+    "caption_seconds",
+    "cause_name",
+    "count",
+    "interval",
+    "milestone_name",
+    "milliseconds",
+    "plain",
+    "rate",
+    "seconds",
+    "share",
+    "signed_seconds",
+    "size_bytes",
+    "words",
+]
+
+ABSENT: Final = "–"
+NBSP: Final = "\u00a0"  # between a number and its unit
+_MINUS: Final = "\u2212"
+_CAUSES: Final = {
+    "close_frame": "close frame",
+    "tcp_fin": "TCP FIN",
+    "tcp_reset": "TCP reset",
+    "tcp_timeout": "TCP gave up",
+    "send_error": "send error",
+    "session_timeout": "session timeout",
+    "ttl": "store TTL",
+    "node_lease": "node lease",
+    "memory_pressure": "memory pressure",
+    "take_over": "take-over",
+    "": "not attributed",
+}
+
+
+def seconds(value: float | None) -> str:
+    """Seconds with the digits that matter: 924.6, 84.97, 0.012; a dash where there is none."""
+    if _absent(value):
+        return ABSENT
+    assert value is not None
+    if math.isinf(value):
+        return "never" if value > 0 else f"{_MINUS}∞"
+    size = abs(value)
+    digits = 1 if size >= 99.995 else 2 if size >= 0.9995 else 3
+    text = f"{size:,.{digits}f}"
+    return f"{_MINUS}{text}" if value < 0 and float(text.replace(",", "")) else text
+
+
+def signed_seconds(value: float | None) -> str:
+    """Return a difference in seconds with its sign: +0.31, −2.50, 0.000."""
+    text = seconds(value)
+    if text in (ABSENT, "never") or text.startswith(_MINUS) or not text.strip("0.,"):
+        return f"+{text}" if text == "never" else text
+    return f"+{text}"
+
+
+def caption_seconds(value: float | None) -> str:
+    """Seconds with their unit, for sentences and captions: ``84.97 s``."""
+    text = seconds(value)
+    return text if text in (ABSENT, "never") else f"{text}{NBSP}s"
+
+
+def milliseconds(value_s: float | None) -> str:
+    """Seconds shown as milliseconds, with the unit: ``12.3 ms``."""
+    if _absent(value_s):
+        return ABSENT
+    assert value_s is not None
+    size = value_s * 1000
+    return f"{size:,.{0 if abs(size) >= 99.95 else 1 if abs(size) >= 0.9995 else 3}f}{NBSP}ms"
+
+
+def interval(lo: float | None, hi: float | None) -> str:
+    """Return a confidence interval in seconds; ``n too small`` where the sample gives none.
+
+    One open side is written with a dash: the sample is too small for that bound alone.
+    """
+    if _absent(lo) and _absent(hi):
+        return "n too small"
+    return f"{seconds(lo)} to {seconds(hi)}"
+
+
+def share(value: float | None) -> str:
+    """Return a fraction as a percentage: ``98.4 %``; only a true 0 or 1 is written 0 % or 100 %."""
+    if _absent(value):
+        return ABSENT
+    assert value is not None
+    text = f"{value * 100:.1f}"
+    if text == "100.0" and value < 1:
+        return f">{NBSP}99.9{NBSP}%"
+    if text == "0.0" and value > 0:
+        return f"<{NBSP}0.1{NBSP}%"
+    return f"{text.removesuffix('.0')}{NBSP}%"
+
+
+def rate(value: float | None) -> str:
+    """Return a rate with three significant digits: 0.00123, 4.56, 1,230; ``∞`` where nothing bounds it."""
+    if _absent(value):
+        return ABSENT
+    assert value is not None
+    if math.isinf(value):
+        return "∞"
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}"
+
+
+def plain(value: float | None) -> str:
+    """Return a number whose unit is not known, with four significant digits."""
+    return ABSENT if _absent(value) else f"{value:.4g}"
+
+
+def size_bytes(value: float | None) -> str:
+    """Return a size in MiB or GiB."""
+    if _absent(value):
+        return ABSENT
+    assert value is not None
+    gibi = value / 2**30
+    return f"{gibi:.1f}{NBSP}GiB" if gibi >= 1 else f"{value / 2**20:.0f}{NBSP}MiB"
+
+
+def count(value: float | int | None) -> str:
+    """Return a whole number with thousands separated: 12,345."""
+    if _absent(value):
+        return ABSENT
+    assert value is not None
+    return f"{round(value):,}"
+
+
+def words(name: str) -> str:
+    """Return an identifier as words: ``socket_closed`` becomes ``socket closed``."""
+    return name.replace("_", " ")
+
+
+def milestone_name(milestone: str) -> str:
+    """Return a milestone as words."""
+    return words(milestone)
+
+
+def cause_name(cause: str) -> str:
+    """Return the layer that ended a connection, as words; an unknown one is written out as it is."""
+    return _CAUSES.get(cause, words(cause))
+
+
+def _absent(value: float | None) -> bool:
+    return value is None or math.isnan(value)

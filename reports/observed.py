@@ -1,0 +1,148 @@
+"""What an engine saw of one fault and milestone, cut to what its law can be held against.
+
+From laws.csv and detections.csv to samples; judges nothing.
+
+Faults that took effect too late to be watched through the law's range are left out of samples,
+detected or not: whoever is left out is then decided by the plan and not by the outcome.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from reports.order_statistics import Sample
+from reports.tables import RunTables
+
+__all__ = ["CONFIDENCE", "PERCENTILES", "ROUNDING_S", "Law", "Observed", "Slack", "laws", "observe"]
+
+PERCENTILES: Final[Mapping[str, float]] = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+ROUNDING_S: Final = 1e-6  # times were logged, scaled by the speedup and read back
+CONFIDENCE: Final = 0.95
+
+
+class Slack(NamedTuple):
+    """How far off an engine's times may be, scenario seconds; NaN: not known.
+
+    ``store_grain_s`` is the time between two looks of the store watch: by so much more may the real
+    engine's ``store_cleared`` be late. ``retry_s`` is the wait between two tries to log in again: a clean-up
+    that is late by next to nothing misses a try, and ``locked_out`` ends with the one after it.
+    """
+
+    real_s: float
+    simulated_s: float
+    store_grain_s: float = 0.0
+    retry_s: float = 0.0
+
+    @classmethod
+    def of(cls, tables: RunTables) -> Slack:
+        """ε of the run for the real engine, one round trip for the simulated one."""
+        epsilon_s, round_trip_s = tables.number("epsilon_s"), tables.number("round_trip_s")
+        real_s = math.nan if epsilon_s is None else epsilon_s
+        grains = (tables.number(key) or 0.0 for key in ("store_grain_s", "retry_s"))
+        return cls(real_s, round_trip_s or 0.0, *grains)
+
+    def of_times(self, engine: str, milestone: str) -> float:
+        """Slack of one engine's times of one milestone."""
+        slack_s = self.real_s if engine == "real" else self.simulated_s
+        if milestone == "locked_out":
+            slack_s += self.retry_s
+        if milestone == "store_cleared" and engine == "real":
+            slack_s += self.store_grain_s
+        return slack_s
+
+
+@dataclass(frozen=True)
+class Law:
+    """One row of laws.csv. ``mass`` is the share that is detected at all; the percentiles are of those."""
+
+    fault: str
+    milestone: str
+    lo_s: float
+    hi_s: float
+    mass: float
+    percentiles: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One engine's durations for one law, seconds.
+
+    ``latencies`` is what the law's percentiles are held against: where the law says that all faults are
+    detected, a fault that was not counts as infinite; else the detected ones alone.
+    """
+
+    engine: str
+    detected_s: pd.Series[float]  # every detection, left out or not
+    outlasted_s: float  # the longest that a fault was watched without an outcome; NaN: none was
+    latencies: Sample
+    n: int  # faults that could be watched through the law's range
+    detected: int  # of n
+    left_out: int
+    not_applicable: int
+    slack_s: float
+
+    @property
+    def known_slack_s(self) -> float:
+        """The slack, 0 where it is not known."""
+        return 0.0 if math.isnan(self.slack_s) else self.slack_s
+
+    def nothing_seen(self) -> str:
+        """Why there is nothing to compare."""
+        if self.left_out:
+            return f"{self.engine}: no fault could be watched for as long as the law's range"
+        if self.not_applicable:
+            return f"{self.engine}: not applicable to any of {self.not_applicable} faults"
+        if self.n:
+            return f"{self.engine}: none of {self.n} was detected"
+        return f"{self.engine}: no such fault was run"
+
+
+def laws(table: pd.DataFrame) -> Iterator[Law]:
+    """Read laws.csv."""
+    for row in table.to_dict("records"):
+        yield Law(
+            row["fault"], row["milestone"], row["lo_s"], row["hi_s"], row["mass"],
+            {name: row[f"{name}_s"] for name in PERCENTILES},
+        )  # fmt: skip
+
+
+def observe(detections: pd.DataFrame, engine: str, law: Law, slack_s: float) -> Observed:
+    """Cut one engine's detections to one law.
+
+    Args:
+        detections: detections.csv, all of it: its censored rows tell when the run ended.
+        engine: ``real`` or ``simulated``.
+        law: of one fault and milestone.
+        slack_s: how far off the engine's times may be; NaN: not known.
+    """
+    every = detections[detections["engine"] == engine]
+    ends = every.loc[every["outcome"] == "censored", ["injected_at_s", "duration_s"]].sum(axis=1)
+    end_s = float(ends.max()) if len(ends) else math.inf
+    rows = every[(every["fault"] == law.fault) & (every["milestone"] == law.milestone)]
+    seen = rows[rows["outcome"] != "not_applicable"]
+    reach_s = law.hi_s + (0.0 if math.isnan(slack_s) else slack_s)
+    # A law that never happens has no range (NaN): everybody was watched for long enough.
+    used = (
+        seen if math.isnan(reach_s) else seen[seen["injected_at_s"] + reach_s <= end_s + ROUNDING_S]
+    )
+    found = used["outcome"] == "detected"
+    latencies = (
+        used["duration_s"].where(found, np.inf) if law.mass >= 1 else used.loc[found, "duration_s"]
+    )
+    return Observed(
+        engine=engine,
+        detected_s=seen.loc[seen["outcome"] == "detected", "duration_s"],
+        outlasted_s=float(seen.loc[seen["outcome"] == "censored", "duration_s"].max()),
+        latencies=Sample.of(latencies),
+        n=len(used),
+        detected=int(found.sum()),
+        left_out=len(seen) - len(used),
+        not_applicable=len(rows) - len(seen),
+        slack_s=slack_s,
+    )

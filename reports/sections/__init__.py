@@ -1,0 +1,28 @@
+"""The parts of a report, one a module: each turns tables and figures into one `Section`."""
+
+from reports.sections.agreement import agreement_section
+from reports.sections.ghosts import ghosts_section
+from reports.sections.latency import latency_section
+from reports.sections.layers import layers_section
+from reports.sections.overview import facts, overview_section, reading, thresholds_section
+from reports.sections.provenance import files_section, provenance_section
+from reports.sections.soundness import fidelity_section, soundness_section
+from reports.sections.suspicions import suspicions_section
+from reports.sections.timelines import timelines_section
+
+__all__ = [
+    "agreement_section",
+    "facts",
+    "fidelity_section",
+    "files_section",
+    "ghosts_section",
+    "latency_section",
+    "layers_section",
+    "overview_section",
+    "provenance_section",
+    "reading",
+    "soundness_section",
+    "suspicions_section",
+    "thresholds_section",
+    "timelines_section",
+]

@@ -1,0 +1,115 @@
+"""Do the engines agree? The verdict, what fails and why, a matrix, and every comparison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from reports.agreement import AgreementVerdict
+from reports.gallery import Gallery
+from reports.numbers import count, milestone_name, share, signed_seconds
+from reports.page import Block, Cell, Section, Table, Text
+from reports.sections.cells import mark, seconds_cell, verdict_cell
+
+__all__ = ["agreement_section"]
+
+_PAIRS = (("real", "theory"), ("simulated", "theory"), ("real", "simulated"))
+_FIGURES = ("p50", "p95", "p99", "range", "share")
+_MOST_FAILURES = 30
+
+
+def agreement_section(table: pd.DataFrame, verdict: AgreementVerdict, gallery: Gallery) -> Section:
+    """Return the section; ``table`` is agreement.csv."""
+    title = "Do theory, simulation and reality agree?"
+    if table.empty:
+        why = "there is no law (laws.csv), or no engine that measures"
+        return Section("agreement", title, [Text(f"Nothing could be compared: {why}.", "missing")])
+    blocks: list[Block] = [
+        Text(
+            f"{mark(verdict.verdict)} {verdict.verdict}: {verdict.reason}.",
+            "warning" if verdict.verdict == "fail" else "plain",
+        )
+    ]
+    failed = table[table["verdict"] == "fail"]
+    if len(failed):
+        blocks.append(
+            _list(failed.head(_MOST_FAILURES), f"Outside the tolerance: {count(len(failed))}")
+        )
+    blocks += [_matrix(table), *gallery.get("agreement", [])]
+    blocks.append(
+        Text(
+            "A percentile agrees if the difference is within the tolerance and its 95 % interval is no wider "
+            "than the tolerance to either side. It disagrees if it is outside and chance does not explain it: the "
+            "interval is then made wide enough that in a run in which everything agrees, any red percentile or "
+            "share at all comes up at most once in a hundred. “range” asks of every single detection whether it "
+            "lies in the law’s range, give or take ε (real) or a round trip (simulated); “share” asks whether as "
+            "many were detected as the law says."
+        )
+    )
+    blocks.append(_list(table, "Every comparison", folded=True))
+    return Section("agreement", title, blocks)
+
+
+def _matrix(table: pd.DataFrame) -> Table:
+    pairs = [p for p in _PAIRS if ((table["left"] == p[0]) & (table["right"] == p[1])).any()]
+    columns = {
+        pair: [f for f in _FIGURES if pair[1] == "theory" or f in _FIGURES[:3]] for pair in pairs
+    }
+    cells = {
+        (row["fault"], row["milestone"], row["left"], row["right"], row["figure"]): _cell(row)
+        for row in table.to_dict("records")
+    }
+    cases = list(dict.fromkeys(zip(table["fault"], table["milestone"], strict=True)))
+    rows = [
+        [
+            Cell(fault, detail=milestone_name(milestone)),
+            *(
+                cells.get((fault, milestone, *pair, figure), Cell(""))
+                for pair in pairs
+                for figure in columns[pair]
+            ),
+        ]
+        for fault, milestone in cases
+    ]
+    return Table(
+        ("fault", *(figure for pair in pairs for figure in columns[pair])), rows,
+        groups=(("", 1), *((" − ".join(pair), len(columns[pair])) for pair in pairs)),
+        note="Differences in seconds; for “share” in percentage points.", csv="agreement.csv",
+    )  # fmt: skip
+
+
+def _cell(row: Mapping[Hashable, Any]) -> Cell:
+    verdict, apart = row["verdict"], row["difference_s"]
+    text = mark(verdict)
+    if not math.isnan(apart):
+        points = f"{apart * 100:+.1f}".replace("-", "−") if apart else "0"
+        text += f" {points if row['figure'] == 'share' else signed_seconds(apart)}"
+    return Cell(text, apart if not math.isnan(apart) else -math.inf, tone=verdict)
+
+
+def _list(table: pd.DataFrame, title: str, folded: bool = False) -> Table:
+    columns = ("verdict", "fault", "milestone", "figure", "left", "right", "left value", "right value",
+               "difference", "tolerance", "reason")  # fmt: skip
+    return Table(
+        columns, [list(_row(row)) for row in table.to_dict("records")], title=title, csv="agreement.csv",
+        note="Seconds; for “share” fractions.", folded=folded,
+    )  # fmt: skip
+
+
+def _row(row: Mapping[Hashable, Any]) -> Iterator[Cell]:
+    yield verdict_cell(row["verdict"])
+    for name in ("fault", "milestone", "figure", "left", "right"):
+        yield Cell(milestone_name(row[name]) if name == "milestone" else row[name])
+    is_share = row["figure"] == "share"
+    for name in ("left_s", "right_s", "difference_s", "tolerance_s"):
+        value = row[name]
+        if is_share and not math.isnan(value):
+            yield Cell(share(value) if value >= 0 else f"−{share(-value)}", value)
+        elif name == "difference_s" and not math.isnan(value):
+            yield Cell(signed_seconds(value), value)
+        else:
+            yield seconds_cell(value)
+    yield Cell(row["reason"])

@@ -1,0 +1,51 @@
+"""Table cells that several sections need."""
+
+from __future__ import annotations
+
+import math
+
+from reports.numbers import ABSENT, count, seconds
+from reports.page import Cell, Tone
+
+__all__ = ["count_cell", "engine_cell", "mark", "percentile_cell", "seconds_cell", "verdict_cell"]
+
+_MARKS = {"pass": "✓", "fail": "✗", "unknown": "?"}
+_TONES: dict[str, Tone] = {
+    "pass": "pass", "fail": "fail", "unknown": "unknown",
+    "theory": "theory", "simulated": "simulated", "real": "real",
+}  # fmt: skip
+
+
+def mark(verdict: str) -> str:
+    """Return the sign of a verdict, so that no reader depends on its colour."""
+    return _MARKS.get(verdict, "?")
+
+
+def verdict_cell(verdict: str) -> Cell:
+    """Return a verdict with its sign."""
+    return Cell(f"{mark(verdict)} {verdict}", tone=_TONES.get(verdict, "unknown"))
+
+
+def engine_cell(engine: str) -> Cell:
+    """Return an engine's name in its colour."""
+    return Cell(engine, tone=_TONES.get(engine, ""))
+
+
+def count_cell(value: float) -> Cell:
+    """Return a whole number."""
+    return Cell(count(value), value)
+
+
+def seconds_cell(value: float) -> Cell:
+    """Return seconds without their unit."""
+    return Cell(ABSENT) if math.isnan(value) else Cell(seconds(value), value)
+
+
+def percentile_cell(value: float, lo: float, hi: float, n: int, needed: int) -> Cell:
+    """Return a percentile in seconds with its 95 % interval, or why it has none."""
+    if math.isnan(value):
+        return Cell("not reached", math.inf) if n else Cell(ABSENT)
+    if math.isnan(lo) and math.isnan(hi):
+        few = f"n too small (needs {needed})" if n < needed else "no bound"
+        return Cell(seconds(value), value, detail=few)
+    return Cell(seconds(value), value, detail=f"{seconds(lo)} to {seconds(hi)}")

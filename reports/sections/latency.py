@@ -1,0 +1,89 @@
+"""How long until each milestone: percentiles with their intervals and n, and the curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from reports.gallery import Gallery
+from reports.numbers import count, milestone_name, share
+from reports.page import Cell, Section, Table, Text
+from reports.sections.cells import count_cell, engine_cell, percentile_cell, seconds_cell
+from reports.tables import ENGINES, MILESTONES, RunTables
+
+__all__ = ["latency_section"]
+
+_NEEDED = {"p50": 6, "p95": 72, "p99": 368}  # faults, for a two-sided 95 % interval
+_COLUMNS = (
+    "fault",
+    "engine",
+    "n",
+    "not detected",
+    "mean (s)",
+    "p50 (s)",
+    "p95 (s)",
+    "p99 (s)",
+    "max (s)",
+)
+
+
+def latency_section(tables: RunTables, gallery: Gallery) -> Section:
+    """Return the curves, then a table for each milestone, theory's rows among the measured ones."""
+    qos, laws = tables.table("qos"), tables.table("laws")
+    found = []
+    for milestone in MILESTONES:
+        rows = []
+        for fault in tables.faults:
+            laws_here = laws[(laws["fault"] == fault) & (laws["milestone"] == milestone)]
+            rows += [_theory_row(law) for law in laws_here.to_dict("records")]
+            here = qos[(qos["fault"] == fault) & (qos["milestone"] == milestone) & (qos["n"] > 0)]
+            order = sorted(here.to_dict("records"), key=lambda row: ENGINES.index(row["engine"]))
+            rows += [_measured_row(row) for row in order]
+        if rows:
+            found.append(
+                Table(
+                    _COLUMNS, rows, title=f"From the fault until {milestone_name(milestone)}",
+                    csv="qos.csv", folded=milestone not in ("suspected", "store_cleared"),
+                )
+            )  # fmt: skip
+    if not found:
+        return Section("latency", "Detection latency", [
+            Text("There is no latency to show: the run has neither laws nor measured faults.", "missing"),
+            *gallery.get("curves", []),
+        ])  # fmt: skip
+    absent = [engine for engine in ENGINES if engine not in tables.engines]
+    notes = [Text(f"Not part of this run: {', '.join(absent)}.", "missing")] if absent else []
+    return Section("latency", "Detection latency", [*notes, *gallery.get("curves", []), *found])
+
+
+def _theory_row(law: Mapping[Hashable, Any]) -> list[Cell]:
+    mass = law["mass"]
+    missing = Cell("–") if math.isnan(mass) else Cell(share(1 - mass), 1 - mass)
+    if 0 < mass < 1:
+        missing = Cell(share(1 - mass), 1 - mass, detail="percentiles are of the rest")
+    return [
+        Cell(law["fault"]),
+        engine_cell("theory"),
+        Cell("law"),
+        missing,
+        *(seconds_cell(law[name]) for name in ("mean_s", "p50_s", "p95_s", "p99_s", "hi_s")),
+    ]
+
+
+def _measured_row(row: Mapping[Hashable, Any]) -> list[Cell]:
+    n = int(row["n"])
+    undetected = n - int(row["detected"])
+    why = ", ".join(f"{count(row[name])} {name}" for name in ("censored", "recovered") if row[name])
+    return [
+        Cell(row["fault"]),
+        engine_cell(row["engine"]),
+        count_cell(n),
+        Cell(count(undetected), undetected, detail=why),
+        seconds_cell(row["mean_s"]),
+        *(
+            percentile_cell(row[f"{p}_s"], row[f"{p}_lo_s"], row[f"{p}_hi_s"], n, needed)
+            for p, needed in _NEEDED.items()
+        ),
+        seconds_cell(row["max_s"]),
+    ]

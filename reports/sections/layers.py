@@ -1,0 +1,64 @@
+"""Which layer caught what, how fast, and what the kernel knew of the socket by then."""
+
+from __future__ import annotations
+
+from reports.gallery import Gallery
+from reports.numbers import cause_name, share
+from reports.page import Block, Cell, Section, Table, Text
+from reports.sections.cells import count_cell, engine_cell, seconds_cell
+from reports.tables import ENGINES, RunTables
+
+__all__ = ["layers_section"]
+
+
+def layers_section(tables: RunTables, gallery: Gallery) -> Section:
+    """Return the charts, the table of layers and the one of TCP_INFO."""
+    blocks: list[Block] = [*gallery.get("layers", [])]
+    causes = tables.table("causes")
+    if len(causes):
+        order = {name: n for n, name in enumerate((*tables.faults, *ENGINES))}
+        causes = causes.sort_values(
+            ["fault", "engine"], key=lambda names: names.map(order), kind="stable"
+        )
+        totals = causes.groupby(["engine", "fault"])["count"].transform("sum")
+        rows = [
+            [
+                Cell(row["fault"]),
+                engine_cell(row["engine"]),
+                Cell(cause_name(row["cause"])),
+                count_cell(row["count"]),
+                Cell(share(row["count"] / total), row["count"] / total),
+                seconds_cell(row["median_s"]),
+            ]
+            for row, total in zip(causes.to_dict("records"), totals, strict=True)
+        ]
+        columns = ("fault", "engine", "layer", "caught", "of the detected", "median (s)")
+        blocks.append(Table(columns, rows, title="Layers", csv="causes.csv"))
+    elif not blocks:
+        blocks.append(Text("No layer caught anything: no fault was detected.", "missing"))
+    blocks.append(_tcp_info(tables))
+    return Section("layers", "Which layer caught what", blocks)
+
+
+def _tcp_info(tables: RunTables) -> Block:
+    info = tables.table("tcp_info")
+    if info.empty:
+        return Text(
+            "What the kernel knew of the sockets (TCP_INFO at the suspicion) was not logged: only a real gateway "
+            "can.", "missing",
+        )  # fmt: skip
+    rows = [
+        [
+            Cell(row["fault"]),
+            count_cell(row["n"]),
+            Cell(share(row["unacked_share"]), row["unacked_share"]),
+            Cell(share(row["retransmitted_share"]), row["retransmitted_share"]),
+        ]
+        for row in info.to_dict("records")
+    ]
+    return Table(
+        ("fault", "suspicions", "unacknowledged data", "retransmitted"), rows,
+        title="TCP_INFO at the suspicion",
+        note="Real silence leaves data unacknowledged and retransmitted; a client that merely does not answer "
+        "still acknowledges.", csv="tcp_info.csv",
+    )  # fmt: skip

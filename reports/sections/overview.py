@@ -1,0 +1,178 @@
+"""What a reviewer needs in the first minute: the facts beside the verdict, how to read, thresholds, one row a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from reports.numbers import ABSENT, caption_seconds, cause_name, count, plain, rate, seconds, share
+from reports.page import Block, Cell, Section, Table, Text, Tone
+from reports.sections.cells import percentile_cell, seconds_cell, verdict_cell
+from reports.tables import RunTables
+from reports.verdict import RunVerdict
+
+__all__ = ["facts", "overview_section", "reading", "thresholds_section"]
+
+_COLUMNS = (
+    "fault", "n", "detected", "p50 (s)", "p99 (s)", "max (s)", "caught by", "theory’s range (s)", "agrees",
+)  # fmt: skip
+
+
+def facts(tables: RunTables, verdict: RunVerdict, agreement: str) -> list[Cell]:
+    """Return the facts beside the verdict: each cell's text is the answer, its detail says to what."""
+    sound = {True: "sound", False: "unsound", None: "not judged"}[tables.sound]
+    tone: dict[bool | None, Tone] = {True: "pass", False: "fail", None: "unknown"}
+    thresholds = tables.table("thresholds")["verdict"]
+    held = int((thresholds == "pass").sum())
+    agree: dict[str, tuple[str, Tone]] = {"pass": ("yes", "pass"), "fail": ("no", "fail")}
+    answer, answer_tone = agree.get(agreement, ("undecided", "unknown"))
+    all_held: Tone = (
+        "fail" if (thresholds == "fail").any() else "pass" if held == len(thresholds) else "unknown"
+    )
+    epsilon_s = tables.number("epsilon_s")
+    complete = {True: "complete", False: "partial", None: "not said"}[tables.complete]
+    return [
+        Cell(answer, detail="engines agree", tone=answer_tone),
+        Cell(f"{held} of {len(thresholds)}", detail="thresholds hold", tone=all_held)
+        if len(thresholds)
+        else Cell("none", detail="thresholds set", tone="unknown"),
+        Cell(
+            sound,
+            detail="real run" if "real" in tables.engines else "no real run",
+            tone=tone[tables.sound],
+        ),
+        Cell(caption_seconds(epsilon_s), detail="ε, what a time may be off by"),
+        Cell(complete, detail="run", tone=tone[tables.complete]),
+        Cell(str(verdict.exit_code), detail="exit code"),
+    ]
+
+
+def reading(tables: RunTables) -> list[tuple[str, str]]:
+    """Return the terms that a reader must know, and what they mean here."""
+    speedup = tables.number("speedup")
+    scenario_time = "Every time is in seconds of the scenario"
+    if speedup is not None and speedup != 1 and "real" in tables.engines:
+        scenario_time += (
+            f". The real run went {speedup:g} times as fast as the scenario says (policy and faults, not the "
+            "network); its times are multiplied back"
+        )
+    return [
+        ("Detection latency", "from the moment a fault takes effect to the gateway's decision that the client "
+         "is dead (“suspected”). Then the socket is closed, the store is cleared, the peers are told."),
+        ("p50, p95, p99", "the time by which 50, 95, 99 % of all faults had been detected. Below each stands its "
+         "95 % interval, from order statistics; where there are too few faults for one, it says so."),
+        ("Censored, recovered", "not detected when the run ended; alive again before it was detected. Neither "
+         "is left out of n."),
+        ("Theory, simulated, real", "closed formulas; a model that runs the gateway's own detector code; real "
+         "clients, sockets, faults, gateway and Redis. They are to be believed as far as they agree."),
+        ("✓ ✗ ?", "within the tolerance, and with enough faults to tell; outside it, and not by chance; "
+         "undecided, mostly too few faults."),
+        ("ε", "the most by which a time of the real run can be off: delays and loop lag, as measured in this run."),
+        ("Ghost", "a session that the store shows although its client is dead."),
+        ("Seconds", f"{scenario_time}."),
+    ]  # fmt: skip
+
+
+def overview_section(tables: RunTables, agreement: pd.DataFrame) -> Section:
+    """Return one row a fault: how fast, how sure, which layer, whether the engines agree."""
+    engine = tables.measured_engines[-1] if tables.measured_engines else ""
+    qos = tables.table("qos")
+    rows = qos[(qos["milestone"] == "suspected") & (qos["engine"] == engine)]
+    blocks: list[Block] = []
+    if rows.empty:
+        blocks.append(Text("No fault was measured in this run.", "missing"))
+    else:
+        blocks.append(
+            Table(
+                _COLUMNS,
+                [_row(tables, agreement, engine, row) for row in rows.to_dict("records")],
+                note=f"Measured by the {engine} engine. “Agrees” covers every comparison of that fault; "
+                "“decided” are those with enough faults to tell.",
+            )
+        )  # fmt: skip
+    blocks += [Text(sentence) for sentence in _answers(tables, engine)]
+    return Section("overview", "In one minute", blocks)
+
+
+def thresholds_section(tables: RunTables) -> Section:
+    """Return every threshold of the scenario with its verdict."""
+    thresholds = tables.table("thresholds")
+    if thresholds.empty:
+        why = (
+            "no table of thresholds" if "thresholds" in tables.absent else "the scenario sets none"
+        )
+        return Section(
+            "thresholds", "Thresholds", [Text(f"No threshold was checked: {why}.", "missing")]
+        )
+    rows = [
+        [
+            verdict_cell(row["verdict"]),
+            Cell(row["expression"]),
+            Cell(plain(row["value"]), row["value"]),
+            Cell(row["reason"]),
+        ]
+        for row in thresholds.to_dict("records")
+    ]
+    return Section(
+        "thresholds", "Thresholds",
+        [Table(("verdict", "threshold", "value", "measured"), rows, csv="thresholds.csv")],
+    )  # fmt: skip
+
+
+def _row(
+    tables: RunTables, agreement: pd.DataFrame, engine: str, row: Mapping[Hashable, Any]
+) -> list[Cell]:
+    fault, n = row["fault"], int(row["n"])
+    causes = tables.table("causes")
+    causes = causes[(causes["engine"] == engine) & (causes["fault"] == fault)].sort_values("count")
+    caught = ", ".join(cause_name(cause) for cause in causes["cause"][::-1]) or "nothing"
+    laws = tables.table("laws")
+    law = laws[(laws["fault"] == fault) & (laws["milestone"] == "suspected")]
+    theory = Cell("no law")
+    if len(law):
+        lo, hi, mass = (float(law[name].iloc[0]) for name in ("lo_s", "hi_s", "mass"))
+        theory = Cell("never" if mass <= 0 else f"{seconds(lo)} to {seconds(hi)}")
+    verdicts = agreement.loc[agreement["fault"] == fault, "verdict"].value_counts()
+    agrees = next((v for v in ("fail", "pass", "unknown") if v in verdicts), "unknown")
+    decided = f"{verdicts.sum() - verdicts.get('unknown', 0)} of {verdicts.sum()} decided"
+    return [
+        Cell(fault),
+        Cell(count(n), n),
+        Cell(share(row["detected"] / n) if n else ABSENT, row["detected"] / n if n else -1.0),
+        percentile_cell(row["p50_s"], row["p50_lo_s"], row["p50_hi_s"], n, 6),
+        percentile_cell(row["p99_s"], row["p99_lo_s"], row["p99_hi_s"], n, 368),
+        seconds_cell(row["max_s"]),
+        Cell(caught),
+        theory,
+        replace(verdict_cell(agrees), detail=decided) if len(verdicts) else Cell("not compared"),
+    ]
+
+
+def _answers(tables: RunTables, engine: str) -> Iterator[str]:
+    """Say in sentences what else a reviewer asks."""
+    wrong = tables.table("false_suspicions")
+    for row in wrong[wrong["engine"] == engine].to_dict("records"):
+        yield (
+            f"False suspicions: {count(row['count'])} in {rate(row['client_days'])} healthy client-days; "
+            f"at most {rate(row['rate_hi'])} a client-day (95 %)."
+        )
+    live = tables.table("live")
+    live = live[live["engine"] == engine].sort_values("time_s")
+    if len(live):
+        yield (
+            f"Ghosts: at most {count(live['ghosts'].max())} at once, {count(live['ghosts'].iloc[-1])} at the end."
+        )
+    locked = tables.table("qos")
+    locked = locked[
+        (locked["milestone"] == "locked_out") & (locked["engine"] == engine) & (locked["n"] > 0)
+    ]
+    if len(locked):
+        worst = locked.sort_values("p50_s").iloc[-1]
+        if worst["p50_s"] == worst["p50_s"]:
+            yield (
+                f"Locked out: after {worst['fault']} half of the users who come back wait for up to "
+                f"{caption_seconds(worst['p50_s'])}."
+            )

@@ -1,0 +1,114 @@
+"""What ran, on what, and where the data are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from reports.numbers import count, size_bytes, words
+from reports.page import Block, Cell, Section, Table, Text
+from reports.tables import RunTables
+
+__all__ = ["files_section", "provenance_section"]
+
+_FILES = {
+    "scenario.yaml": "the scenario as it ran, every default written out",
+    "plan.json": "the fault plan that both engines ran",
+    "run.json": "versions, machine, seed",
+    "summary.json": "verdicts, bounds, counts",
+    "events.jsonl": "everything that every witness logged, in time order",
+    "detections.csv": "one row per engine, fault and milestone, undetected ones too",
+    "laws.csv": "theory: range, percentiles and mass for each fault and milestone",
+    "law_curves.csv": "theory: the distribution functions",
+    "qos.csv": "percentiles with intervals",
+    "survival.csv": "share not yet detected over time",
+    "causes.csv": "which layer caught what",
+    "agreement.csv": "every comparison of two engines",
+    "thresholds.csv": "the thresholds and their verdicts",
+    "false_suspicions.csv": "healthy clients taken for dead",
+    "accuracy.csv": "T_MR, T_M, P_A",
+    "mistakes.csv": "every false suspicion",
+    "not_applicable.csv": "faults and milestones that could not be, and why",
+    "ghosts.csv": "ghost time of every fault",
+    "live.csv": "live clients, sessions in the store, ghosts over time",
+    "timelines.csv": "every event of the traced clients",
+    "tcp_info.csv": "what the kernel knew at each suspicion",
+    "injections.csv": "when each fault was due and took effect",
+    "lag.csv": "loop lag of every process",
+    "lateness.csv": "how late heartbeats were sent",
+    "resources.csv": "CPU, memory and descriptors",
+}
+
+
+def provenance_section(tables: RunTables) -> Section:
+    """Return what ran.json says, flat."""
+    title = "What ran"
+    blocks: list[Block] = []
+    if tables.provenance.get("negative_control"):
+        blocks.append(
+            Text(
+                "Negative control: the gateway ran another policy than the scenario’s, so this report must be red.",
+                "warning",
+            )
+        )
+    rows = [[Cell(name), Cell(value)] for name, value in _flat(tables.provenance)]
+    counts = tables.summary.get("counts")
+    if isinstance(counts, dict):
+        rows += [
+            [
+                Cell(words(str(name))),
+                Cell(count(value) if isinstance(value, int | float) else str(value)),
+            ]
+            for name, value in counts.items()
+        ]
+    blocks.append(
+        Table(("what", "value"), rows)
+        if rows
+        else Text("The run does not say what ran (no run.json).", "missing")
+    )
+    reasons = tables.table("not_applicable")
+    if len(reasons):
+        found = [
+            [Cell(r["engine"]), Cell(r["fault"]), Cell(words(r["milestone"])), Cell(r["reason"]),
+             Cell(count(r["count"]), r["count"])]
+            for r in reasons.to_dict("records")
+        ]  # fmt: skip
+        blocks.append(
+            Table(("engine", "fault", "milestone", "why", "faults"), found, title="Not applicable",
+                  csv="not_applicable.csv", folded=True)
+        )  # fmt: skip
+    return Section("provenance", title, blocks)
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in content.items():
+        name = f"{prefix}{words(str(key).removesuffix('_bytes'))}"
+        if value is None:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}: ")
+        elif isinstance(value, list):
+            yield name, ", ".join(map(str, value))
+        elif str(key).endswith("_bytes") and isinstance(value, int | float):
+            yield name, size_bytes(value)
+        else:
+            yield name, f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def files_section(tables: RunTables) -> Section:
+    """Return links to the data beside the report; links work as long as it stays in its run directory."""
+    rows = [
+        [Cell(name), Cell(what), Cell(_size(tables, name))]
+        for name, what in _FILES.items()
+        if (tables.path / name).is_file()
+    ]
+    note = "Full precision; ARCHITECTURE.md of the project explains every column."
+    if not rows:
+        return Section("files", "Data", [Text("There are no data beside this report.", "missing")])
+    return Section("files", "Data", [Table(("file", "what", "size"), rows, note=note)])
+
+
+def _size(tables: RunTables, name: str) -> str:
+
+    kibi = (tables.path / name).stat().st_size / 1024
+    return f"{kibi:,.0f} KiB" if kibi >= 1 else "under 1 KiB"

@@ -1,0 +1,98 @@
+"""May the real run be believed: ε and its parts, lag and lateness; and what each injected fault cannot show."""
+
+from __future__ import annotations
+
+from reports.gallery import Gallery
+from reports.numbers import caption_seconds, milliseconds, words
+from reports.page import Block, Cell, Section, Table, Text
+from reports.sections.cells import count_cell
+from reports.tables import RunTables
+
+__all__ = ["fidelity_section", "soundness_section"]
+
+_PARTS = {
+    "one_way_delay_s": "one-way delay",
+    "loop_lag_s": "largest loop lag of gateway and generator",
+    "gateway_lag_s": "gateway’s largest loop lag",
+    "generator_lag_s": "generator’s largest loop lag",
+    "grain_s": "scheduling grain",
+}
+
+
+def soundness_section(tables: RunTables, gallery: Gallery) -> Section:
+    """Return the verdict on the run's own timing."""
+    title = "Is the run sound?"
+    if "real" not in tables.engines:
+        why = "There was no real run: a simulation has no loops that could lag."
+        return Section("soundness", title, [Text(why, "missing")])
+    verdict = {
+        True: "✓ Sound: no loop, injection or witness was late enough to blur these times.",
+        False: "✗ Unsound: the times of the real run prove nothing about the policy.",
+        None: "? Nobody judged whether this run is sound.",
+    }[tables.sound]
+    blocks: list[Block] = [Text(verdict, "warning" if tables.sound is False else "plain")]
+    blocks += [
+        Text(f"{reason[:1].upper()}{reason[1:]}.", "warning") for reason in tables.unsound_reasons
+    ]
+    blocks += [_epsilon(tables), *gallery.get("lateness", [])]
+    usage = tables.table("resources")
+    if len(usage):
+        rows = []
+        for (role, pid), mine in usage.groupby(["role", "pid"], sort=False):
+            rows.append([
+                Cell(str(role)),
+                Cell(str(pid)),
+                Cell(f"{mine['cpu_percent'].mean():.0f} %", float(mine["cpu_percent"].mean())),
+                Cell(f"{mine['cpu_percent'].max():.0f} %", float(mine["cpu_percent"].max())),
+                Cell(f"{mine['rss_bytes'].max() / 2**20:,.0f} MiB", float(mine["rss_bytes"].max())),
+                count_cell(float(mine["descriptors"].max())),
+            ])  # fmt: skip
+        columns = ("role", "process", "CPU, mean", "CPU, most", "memory, most", "descriptors, most")
+        blocks.append(
+            Table(columns, rows, title="What the processes used", csv="resources.csv", folded=True)
+        )
+    return Section("soundness", title, blocks)
+
+
+def _epsilon(tables: RunTables) -> Text:
+    epsilon_s = tables.number("epsilon_s")
+    if epsilon_s is None:
+        return Text("ε, the most by which a time of this run can be off, is not known.", "missing")
+    parts = tables.summary.get("epsilon_parts")
+    known = parts if isinstance(parts, dict) else {}
+    terms = [
+        f"{_PARTS.get(name, words(name.removesuffix('_s')))} {milliseconds(value)}"
+        for name, value in known.items()
+        if name.endswith("_s") and not name.startswith("window") and isinstance(value, int | float)
+    ]
+    speedup = tables.number("speedup")
+    made_of = ""
+    if terms:
+        made_of = f" It is made of {', '.join(terms)} (real time)"
+        made_of += f", times the speedup of {speedup:g}." if speedup is not None else "."
+    return Text(
+        f"ε = {caption_seconds(epsilon_s)} of scenario time: a closed-form range [lo, hi) is checked as "
+        f"[lo − ε, hi + ε].{made_of}"
+    )
+
+
+def fidelity_section(tables: RunTables) -> Section:
+    """Return how each fault was made for real, and what that way cannot show."""
+    title = "How the faults were made, and what that cannot show"
+    records = tables.records("fidelity")
+    if not records:
+        why = (
+            "The run does not say by which mechanism its faults were injected."
+            if "real" in tables.engines
+            else "There was no real run: faults were modelled, not injected."
+        )
+        return Section("fidelity", title, [Text(why, "missing")])
+    rows = [
+        [
+            Cell(str(r.get("fault", ""))),
+            Cell(str(r.get("mechanism", ""))),
+            Cell(str(r.get("cannot_show", "")) or "–"),
+        ]
+        for r in records
+    ]
+    return Section("fidelity", title, [Table(("fault", "mechanism", "what it cannot show"), rows)])

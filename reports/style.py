@@ -1,0 +1,137 @@
+"""How figures look: one style sheet, one palette, one frame with a title above and a caption below.
+
+From nothing to an empty Figure, and from a Figure to its files. No pyplot: a figure belongs to whoever
+made it and is gone with it. Draws no data.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from pathlib import Path
+from typing import Any, Final, ParamSpec
+
+from matplotlib import RcParams, rc_context, rc_params_from_file
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+__all__ = [
+    "CAUSE_COLOURS",
+    "ENGINE_COLOURS",
+    "INK",
+    "MUTED",
+    "VERDICT_COLOURS",
+    "finish",
+    "new_figure",
+    "no_data",
+    "save",
+    "styled",
+]
+
+# Okabe and Ito, Color Universal Design (2008)
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+INK, MUTED = "#222222", "#767676"
+ENGINE_COLOURS: Final = {"theory": BLACK, "simulated": BLUE, "real": VERMILION}
+VERDICT_COLOURS: Final = {"pass": GREEN, "fail": VERMILION, "unknown": MUTED}
+CAUSE_COLOURS: Final = {
+    "heartbeat": BLUE, "tcp_fin": ORANGE, "tcp_reset": YELLOW, "tcp_timeout": VERMILION,
+    "close_frame": GREEN, "session_timeout": PURPLE, "sweep": SKY, "ttl": "#999933",
+    "send_error": "#882255", "recovered": "#BDBDBD", "censored": "#E4E4E4", "": "#8C8C8C",
+}  # fmt: skip
+
+_STYLE_FILE: Final = Path(__file__).parent / "flatline.mplstyle"
+_PNG_DPI: Final = 125
+_LINE: Final = 150  # characters of a caption line at its size
+_P = ParamSpec("_P")
+
+
+@cache
+def _style() -> RcParams:
+    return rc_params_from_file(_STYLE_FILE, use_default_template=True)
+
+
+def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
+    """Draw a figure under the project's style, whatever the style around it is."""
+
+    @wraps(draw)
+    def under_style(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
+        with rc_context(dict(_style())):
+            return draw(*args, **kwargs)
+
+    return under_style
+
+
+def new_figure(
+    rows: int = 1, columns: int = 1, *, height: float = 7.2, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """Return an empty figure 12.8 inches wide and its axes in reading order."""
+    figure = Figure(figsize=(12.8, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, list(axes.flat)
+
+
+def finish(figure: Figure, title: str, caption: str, legend: Sequence[Artist] = ()) -> Figure:
+    """Set the title and the legend above and the caption line(s) below, and keep room for them."""
+    lines = textwrap.wrap(caption, _LINE)
+    height = figure.get_size_inches()[1]
+    foot, head = (0.12 + 0.19 * len(lines)) / height, (0.8 if legend else 0.48) / height
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0.005, foot, 0.99, 1 - foot - head))
+    figure.text(
+        0.012, 1 - 0.14 / height, title, va="top", fontsize=16, fontweight="bold", color=INK
+    )
+    figure.text(
+        0.012,
+        0.07 / height,
+        "\n".join(lines),
+        va="bottom",
+        fontsize=11,
+        color="#555555",
+        linespacing=1.2,
+    )
+    if legend:
+        box = figure.legend(
+            handles=list(legend), loc="upper left", bbox_to_anchor=(0.004, 1 - 0.42 / height),
+            ncols=len(legend), columnspacing=1.6, handletextpad=0.6, borderaxespad=0.2,
+        )  # fmt: skip
+        box.set_in_layout(False)
+    return figure
+
+
+def no_data(axes: Axes, sentence: str) -> None:
+    """Say in an empty panel why it is empty."""
+    axes.text(
+        0.5, 0.5, textwrap.fill(sentence, 46), transform=axes.transAxes, ha="center", va="center",
+        color=MUTED,
+    )  # fmt: skip
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+
+
+def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """Write `<name>.svg` and `<name>.png` (1600 pixels wide); return both paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    svg, png = folder / f"{name}.svg", folder / f"{name}.png"
+    with rc_context(dict(_style())):
+        # Lay out once and print from the canvases: `savefig` would lay out and draw twice for each file.
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+        figure.set_layout_engine("none")
+        FigureCanvasSVG(figure).print_svg(  # type: ignore[no-untyped-call]
+            svg, metadata={"Date": None, "Creator": "flatline"}
+        )
+        figure.set_dpi(_PNG_DPI)
+        FigureCanvasAgg(figure).print_png(  # type: ignore[no-untyped-call]
+            png, metadata={"Software": "flatline"}
+        )
+    return svg, png

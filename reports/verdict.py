@@ -1,0 +1,68 @@
+"""The verdict of a whole run, from its thresholds, its agreement and its soundness.
+
+From tables to one word with its reasons. It measures nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from reports.agreement import AgreementVerdict
+from reports.tables import RunTables
+
+__all__ = ["RunVerdict", "conclude"]
+
+GOOD, UNSOUND, MISSED = 0, 3, 99
+
+
+class RunVerdict(NamedTuple):
+    """``pass``, ``fail``, ``unknown`` or ``partial``; a headline; reasons, one sentence each; exit code."""
+
+    verdict: str
+    headline: str
+    reasons: tuple[str, ...]
+    exit_code: int
+
+
+def conclude(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
+    """Weigh a run. The larger problem names it: unsound, then failed, then interrupted, then undecided.
+
+    The exit code is 3 for an unsound run, 99 where thresholds are missed or engines disagree, else 0:
+    an interrupted run has a code of its own, which only the command that was interrupted knows.
+    """
+    thresholds = tables.table("thresholds")
+    missed = thresholds[thresholds["verdict"] == "fail"]
+    open_ = thresholds[~thresholds["verdict"].isin(["pass", "fail"])]
+    reasons = [f"unsound: {reason}" for reason in tables.unsound_reasons]
+    reasons += [f"missed: {row.expression} ({row.reason})" for row in missed.itertuples()]
+    if agreement.verdict == "fail":
+        reasons.append(f"disagreement: {agreement.reason}")
+    if tables.complete is False:
+        reasons.append("the run was interrupted: what follows is what had been measured by then")
+    reasons += [f"undecided: {row.expression} ({row.reason})" for row in open_.itertuples()]
+    if agreement.verdict == "unknown":
+        reasons.append(f"agreement undecided: {agreement.reason}")
+
+    def found(verdict: str, headline: str, exit_code: int = GOOD) -> RunVerdict:
+        return RunVerdict(verdict, headline, tuple(reasons), exit_code)
+
+    if tables.sound is False:
+        return found("unknown", "The run is unsound: its times prove nothing", UNSOUND)
+    if len(missed) and agreement.verdict == "fail":
+        return found("fail", "Thresholds are missed, and the engines disagree", MISSED)
+    if agreement.verdict == "fail":
+        return found("fail", "The engines disagree: do not trust these numbers yet", MISSED)
+    if len(missed):
+        return found("fail", f"{len(missed)} of {len(thresholds)} thresholds missed", MISSED)
+    if tables.complete is False:
+        return found("partial", "Interrupted: a report of what was measured until then")
+    if len(open_):
+        return found(
+            "unknown", f"{len(open_)} of {len(thresholds)} thresholds could not be decided"
+        )
+    if agreement.verdict == "unknown" and thresholds.empty:
+        return found("unknown", "Nothing could be decided")
+    if agreement.verdict == "unknown":
+        return found("pass", "All thresholds hold; whether the engines agree could not be decided")
+    held = "all thresholds hold and the" if len(thresholds) else "the"
+    return found("pass", f"{held} engines agree".capitalize())

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports.agreement import COLUMNS, compare, judge
+from reports.observed import Slack
+from reports.tables import SCHEMAS, RunTables, load_run
+from tests.reports.handmade_run import Fault, HandmadeRun, draw_detections, handmade_run, laws_of
+
+TOLERANCES = {"p50": 0.03, "p95": 0.03, "p99": 0.03}
+K3 = Fault(448, "heartbeat", 70.0, 100.0)
+
+
+def few(count: int, lo_s: float = 70.0, hi_s: float = 100.0, mass: float = 1.0) -> Fault:
+    return Fault(count, "heartbeat", lo_s, hi_s, mass)
+
+
+def compared(path: Path, run: HandmadeRun, slack: Slack | None = None) -> pd.DataFrame:
+    return compare(load_run(run.write(path)), TOLERANCES, slack)
+
+
+def pick(table: pd.DataFrame, figure: str, left: str = "real", right: str = "theory") -> pd.Series:
+    rows = table[
+        (table["milestone"] == "suspected") & (table["figure"] == figure)
+        & (table["left"] == left) & (table["right"] == right)
+    ]  # fmt: skip
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+def test_a_large_run_that_follows_the_law_passes(tmp_path: Path) -> None:
+    table = compared(tmp_path, handmade_run({"host_crash": K3}))
+    assert tuple(table.columns) == COLUMNS
+    assert set(table["verdict"]) == {"pass"}
+    assert judge(table, sound=True).verdict == "pass"
+    row = pick(table, "p50")
+    assert row["tolerance_s"] == pytest.approx(0.03 * 85)
+    assert row["difference_s"] == pytest.approx(row["left_s"] - 85)
+    assert row["lo_s"] < row["difference_s"] < row["hi_s"]
+    pairs = set(zip(table["left"], table["right"], strict=True))
+    assert pairs == {("simulated", "theory"), ("real", "theory"), ("real", "simulated")}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("count", [1, 20, 448])
+def test_a_gateway_with_two_failures_under_a_law_for_three_is_red_however_few_faults(
+    tmp_path: Path, seed: int, count: int
+) -> None:
+    run = handmade_run(
+        {"host_crash": few(count)}, gateway_faults={"host_crash": few(count, 40, 70)}, seed=seed
+    )
+    table = compared(tmp_path, run)
+    assert judge(table, sound=True).verdict == "fail"
+    assert pick(table, "range")["verdict"] == "fail"
+    assert pick(table, "range", "simulated")["verdict"] == "pass"
+    if count >= 20:
+        assert pick(table, "p50")["verdict"] == "fail"
+
+
+def test_a_gateway_that_never_detects_is_red(tmp_path: Path) -> None:
+    run = handmade_run({"host_crash": few(30)})
+    run.tables["detections"].loc[lambda d: d["engine"] == "real", "outcome"] = "censored"
+    run.tables["detections"].loc[lambda d: d["engine"] == "real", "duration_s"] = 140.0
+    table = compared(tmp_path, run)
+    assert pick(table, "range")["verdict"] == "fail"
+    assert "not detected" in pick(table, "range")["reason"]
+    assert pick(table, "share")["verdict"] == "fail"
+    assert pick(table, "p50")["verdict"] == "fail"
+
+
+def test_faults_that_came_too_late_to_be_watched_are_no_evidence(tmp_path: Path) -> None:
+    run = handmade_run({"host_crash": few(30)})
+    real = run.tables["detections"]["engine"] == "real"
+    run.tables["detections"].loc[real, "outcome"] = "censored"
+    run.tables["detections"].loc[real, "duration_s"] = (
+        180.0 - run.tables["detections"].loc[real, "injected_at_s"]
+    )
+    table = compared(tmp_path, run)
+    real_rows = table[table["left"] == "real"]
+    assert set(real_rows["verdict"]) == {"unknown"}
+    assert "could be watched" in pick(table, "p50")["reason"]
+    assert judge(table, sound=True).verdict == "pass"  # the simulation's comparisons are left
+
+
+def test_who_is_left_out_is_decided_by_the_plan_not_by_the_outcome(tmp_path: Path) -> None:
+    """Of faults that struck late only the quickly detected are seen detected: taking those would flatter."""
+    run = handmade_run({"host_crash": K3})
+    d = run.tables["detections"]
+    late = d["injected_at_s"] > 140.0
+    unseen = late & (d["injected_at_s"] + d["duration_s"] > 240.0) & (d["outcome"] == "detected")
+    assert unseen.any()
+    d.loc[unseen, "duration_s"] = 240.0 - d.loc[unseen, "injected_at_s"]
+    d.loc[unseen, "outcome"] = "censored"
+    table = compared(tmp_path, run)
+    left_out = int((late & (d["engine"] == "real") & (d["milestone"] == "suspected")).sum())
+    row = pick(table, "p50")
+    assert 0 < row["n"] <= 448 - left_out + 5
+    assert "left out" in row["reason"]
+    assert not (table["verdict"] == "fail").any()
+
+
+@pytest.mark.parametrize(
+    ("count", "verdict", "why"),
+    [(5, "unknown", "p50 needs 6"), (20, "unknown", "too few faults"), (448, "pass", "within")],
+)
+def test_a_sample_too_small_to_notice_proves_nothing(
+    tmp_path: Path, count: int, verdict: str, why: str
+) -> None:
+    law, drawn = {"host_crash": few(count)}, few(count, 84, 86)
+    run = handmade_run(law, gateway_faults={"host_crash": drawn if count == 5 else few(count)})
+    row = pick(compared(tmp_path, run), "p50")
+    if count == 20 and abs(row["difference_s"]) > row["tolerance_s"]:
+        why = "chance may do that"
+    assert row["verdict"] == verdict
+    assert why in row["reason"]
+
+
+def test_aliasing_inside_the_range_is_red_by_its_percentiles(tmp_path: Path) -> None:
+    """Faults on a fixed schedule all meet the same phase: every detection is in range, the law is not met."""
+    run = handmade_run({"host_crash": K3}, gateway_faults={"host_crash": few(448, 71, 79)})
+    table = compared(tmp_path, run)
+    assert pick(table, "range")["verdict"] == "pass"
+    assert pick(table, "p50")["verdict"] == "fail"
+    assert pick(table, "p95")["verdict"] == "fail"
+    assert pick(table, "p50", "real", "simulated")["verdict"] == "fail"
+
+
+def test_runs_that_agree_hardly_ever_turn_red() -> None:
+    """The rule promises at most one in a hundred; 50 runs of fixed seeds with four faults each."""
+    faults = {f"fault_{n}": few(n) for n in (12, 40, 90, 160)}
+    nothing = {name: pd.DataFrame() for name in SCHEMAS}
+    red = 0
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        seen = pd.concat([draw_detections(e, faults, 0.2, rng) for e in ("simulated", "real")])
+        tables = RunTables(
+            Path(), {"engines": ["theory", "simulated", "real"], "epsilon_s": 0.2, "round_trip_s": 0.002}, {},
+            frozenset(), {**nothing, "detections": seen, "laws": laws_of(faults)},
+        )  # fmt: skip
+        red += judge(compare(tables, TOLERANCES), sound=True).verdict == "fail"
+    assert red <= 2
+
+
+def test_epsilon_widens_the_range_of_the_real_engine_alone(tmp_path: Path) -> None:
+    """The handmade gateway is up to 0.1 s late."""
+    run = handmade_run({"nat_timeout": few(19, 80, 80)})
+    assert pick(compared(tmp_path, run, Slack(0.1, 0.0)), "range")["verdict"] == "pass"
+    red = compared(tmp_path, run, Slack(0.05, 0.0))
+    assert pick(red, "range")["verdict"] == "fail"
+    assert pick(red, "range", "simulated")["verdict"] == "pass"
+
+
+def test_an_unknown_epsilon_leaves_the_range_undecided(tmp_path: Path) -> None:
+    run = handmade_run({"host_crash": K3})
+    run.summary["epsilon_s"] = None
+    assert pick(compared(tmp_path, run), "range")["verdict"] == "unknown"
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(60, "unknown"), (3000, "pass")])
+def test_a_law_that_leaves_it_to_chance_who_is_detected(
+    tmp_path: Path, count: int, verdict: str
+) -> None:
+    """The percentiles of such a law are of those who are detected."""
+    table = compared(tmp_path, handmade_run({"network_cut": few(count, mass=0.4)}))
+    assert pick(table, "share")["verdict"] == verdict
+    assert pick(table, "p50")["right_s"] == 85
+    assert pick(table, "p50")["n"] == pick(table, "share")["left_s"] * count
+    assert not (table["verdict"] == "fail").any()
+
+
+def test_too_many_detected_is_red(tmp_path: Path) -> None:
+    run = handmade_run({"cut": few(60, mass=0.4)}, gateway_faults={"cut": few(60)})
+    assert pick(compared(tmp_path, run), "share")["verdict"] == "fail"
+
+
+@pytest.mark.parametrize(("detected", "verdict"), [(0, "pass"), (1, "fail")])
+def test_a_fault_that_the_policy_prevents(tmp_path: Path, detected: int, verdict: str) -> None:
+    """NAT with T below its timeout: the law has no mass and no times; nothing may be detected."""
+    run = handmade_run({"nat_timeout": few(19)})
+    laws, d = run.tables["laws"], run.tables["detections"]
+    laws.loc[:, ["lo_s", "hi_s", "mean_s", "p50_s", "p95_s", "p99_s"]] = math.nan
+    laws["mass"] = 0.0
+    prevented = ~d["fault_id"].isin([f"nat_timeout-{n:05d}" for n in range(detected)])
+    d.loc[prevented, "outcome"] = "not_applicable"
+    d.loc[prevented, "duration_s"] = math.nan
+    table = compared(tmp_path, run)
+    assert set(table["figure"]) == {"range", "share"}
+    assert set(table["verdict"]) == {verdict}
+
+
+def test_one_engine_alone_is_compared_with_theory_only(tmp_path: Path) -> None:
+    table = compared(tmp_path, handmade_run({"host_crash": K3}, engines=("theory", "simulated")))
+    assert set(zip(table["left"], table["right"], strict=True)) == {("simulated", "theory")}
+    assert judge(table, sound=None).verdict == "pass"
+
+
+@pytest.mark.parametrize("engines", [("theory",), ("simulated", "real"), ()])
+def test_nothing_to_compare_is_unknown(tmp_path: Path, engines: tuple[str, ...]) -> None:
+    table = compared(tmp_path, handmade_run({"host_crash": few(9)}, engines=engines))
+    assert table.empty
+    assert judge(table, sound=True) == ("unknown", "there was nothing to compare", 0, 0, 0)
+
+
+def test_an_unsound_run_proves_nothing_but_a_failure_stays_one(tmp_path: Path) -> None:
+    good = compared(tmp_path, handmade_run({"host_crash": K3}))
+    verdict = judge(good, sound=False, reasons=("the generator lagged",))
+    assert verdict.verdict == "unknown"
+    assert "the generator lagged" in verdict.reason
+    bad = good.assign(verdict="fail")
+    assert judge(bad, sound=False).verdict == "fail"
+
+
+@pytest.mark.parametrize("tolerances", [{"p50": 0.03, "p95": 0.03}, {**TOLERANCES, "p99": -0.1}])
+def test_every_percentile_needs_a_tolerance(tmp_path: Path, tolerances: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="p99"):
+        compare(load_run(tmp_path), tolerances)
