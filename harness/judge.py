@@ -25,14 +25,16 @@ from harness.theory import curves_frame, laws_frame, predict
 from harness.theory.plotted import plotted_detections
 from harness.thresholds import check_thresholds, evaluate
 from reference_server.events import EventKind, Source
-from reports import build_report, compare, load_run
+from reports.agreement import compare
+from reports.build import build_report
+from reports.tables import load_run
 from scenarios.load import load_scenario
 from scenarios.schema import Scenario
 
 __all__ = ["Outcome", "conclude"]
 
-# Gateway: a wheel of 5 ms buckets that a policy of k failures passes k + 1 times.
-_WHEEL_S = 0.005
+# Gateway: a wheel of 4 ms buckets that a policy of k failures passes k + 1 times.
+_WHEEL_S = 0.004
 _LOOPBACK_ROUND_TRIP_S = 0.002
 _MEASURED = (
     "not_applicable", "injections", "false_suspicions", "mistakes", "accuracy", "ghosts", "live",
@@ -84,14 +86,14 @@ def conclude(
         measure(log.events, plan, engine=engine, speedup=scenario.speedup, horizon_s=plan.horizon_s)
         for engine in engines
     ]
-    detections = pd.concat(
-        [plotted_detections(predictions, plan), *(m.detections for m in measured)], ignore_index=True
-    )
+    seen = pd.concat([m.detections for m in measured], ignore_index=True)
+    detections = pd.concat([plotted_detections(predictions, plan), seen], ignore_index=True)
     tables = {
         "detections": detections,
-        "qos": qos(detections),
-        "survival": survival(detections[detections["engine"] != "theory"]),
-        "causes": causes(detections),
+        # Of what was measured: theory's rows are plotting positions, their number is no sample size.
+        "qos": qos(seen),
+        "survival": survival(seen),
+        "causes": causes(seen),
         **{
             name: pd.concat([getattr(m, name) for m in measured], ignore_index=True)
             for name in _MEASURED
@@ -102,8 +104,7 @@ def conclude(
     progress("measure", 0.7)
 
     soundness = _soundness(scenario, plan, measured)
-    summary = _summary(scenario, plan, log, measured, soundness, provenance)
-    run.write_json(run.summary, summary)
+    run.write_json(run.summary, _summary(scenario, plan, log, measured, soundness, provenance))
     agreement = compare(load_run(run.path), scenario.agreement.model_dump())
     agreement.to_csv(run.table("agreement"), index=False)
     evaluate(
@@ -117,11 +118,14 @@ def conclude(
     progress("measure", 1.0)
 
     progress("report", 0.0)
-    report = build_report(run.path, tolerances=scenario.agreement.model_dump())
+    interrupted = Exit.INTERRUPTED if provenance.get("status") == "partial" else None
+    report = build_report(
+        run.path, tolerances=scenario.agreement.model_dump(), exit_code=interrupted
+    )
     progress("report", 1.0)
-    code = Exit.INTERRUPTED if provenance.get("status") == "partial" else Exit(report.exit_code)
-    run.write_json(run.summary, summary | {"verdict": report.verdict, "exit_code": int(code)})
-    return Outcome(report.headline, tuple(report.reasons), report.html, code)
+    return Outcome(
+        report.verdict.headline, report.verdict.reasons, report.html, Exit(report.verdict.exit_code)
+    )
 
 
 def _merge(run: RunDir) -> ReadLog:
@@ -160,10 +164,20 @@ def _soundness(scenario: Scenario, plan: Plan, measured: Sequence[Measured]) -> 
     )
 
 
+def _store_grain_s(log: ReadLog) -> float:
+    """The longest time between the two looks of the store watch that a clearing lies between, real seconds."""
+    cleared = [
+        e for e in log.events if e.kind is EventKind.STORE_CLEARED and e.source is Source.STORE
+    ]
+    looks = [(e.time_s, e.detail.get("previous_poll_s")) for e in cleared]
+    return max((now_s - before_s for now_s, before_s in looks if before_s is not None), default=0.0)
+
+
 def _summary(
     scenario: Scenario, plan: Plan, log: ReadLog, measured: Sequence[Measured],
     soundness: Soundness | None, provenance: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
+    network = scenario.network.seen_at(scenario.speedup if soundness else 1.0)
     complete = (
         all(m.complete for m in measured) and provenance.get("status", "complete") == "complete"
     )
@@ -180,7 +194,9 @@ def _summary(
         "engines": ["theory", *(m.engine for m in measured)],
         "status": "complete" if complete else "partial",
         "speedup": scenario.speedup,
-        "round_trip_s": scenario.network.round_trip.quantile(0.999).item(),
+        "round_trip_s": network.round_trip.quantile(0.999).item(),
+        "retry_s": scenario.reconnect.relogin.retry if scenario.reconnect.relogin else 0.0,
+        "store_grain_s": _store_grain_s(log) * scenario.speedup,
         "sound": soundness.sound if soundness else None,
         "unsound_reasons": list(soundness.reasons) if soundness else [],
         "epsilon_s": soundness.epsilon_s if soundness else None,

@@ -238,8 +238,12 @@ class Client:
         relogin = self.g.scenario.reconnect.relogin
         assert relogin is not None
         began = self.g.now_s()
-        gevent.sleep(after_s / self.g.scenario.speedup)
-        while self.g.now_s() < self.g.horizon_s:
+        first = began + after_s / self.g.scenario.speedup
+        for attempt in count():  # on a fixed grid: the time that an answer takes must not add up
+            due = first + attempt * relogin.retry / self.g.scenario.speedup
+            gevent.sleep(max(0.0, due - self.g.now_s()))
+            if self.g.now_s() >= self.g.horizon_s:
+                return
             detail: dict[str, Any] = {
                 "fault_id": fault.fault_id,
                 "user_id": self.user_id,
@@ -258,7 +262,6 @@ class Client:
                 detail |= {"client": self.index, "waited_s": waited}
                 self.g.log(EventKind.LOGGED_IN, session_id=session_id, detail=detail)
                 return
-            gevent.sleep(relogin.retry / self.g.scenario.speedup)
 
     def _run_due_steps(self, now_s: float) -> bool:
         due = bool(self._steps) and self._steps[0][0] <= now_s

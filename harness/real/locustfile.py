@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import gevent.event
 from locust import User, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.exception import StopUser
 
 from harness.faults import Plan, make_plan
 from harness.real.client import Client
@@ -40,9 +40,9 @@ def _options(parser: LocustArgumentParser) -> None:
                        help="the gateway's WebSocket endpoint")  # fmt: skip
     group.add_argument("--http-url", default="http://127.0.0.1:8766", env_var="FLATLINE_HTTP_URL",
                        help="the gateway's HTTP API")  # fmt: skip
-    group.add_argument("--origin-s", type=float, default=None, include_in_web_ui=False,
+    parser.add_argument("--origin-s", type=float, default=None, include_in_web_ui=False,
                        help="CLOCK_MONOTONIC at the run's origin; default: now")  # fmt: skip
-    group.add_argument("--with-parent", action="store_true", include_in_web_ui=False,
+    parser.add_argument("--with-parent", action="store_true", include_in_web_ui=False,
                        help="end when the process that started this one ends")  # fmt: skip
 
 
@@ -98,6 +98,9 @@ def _quit_at_the_horizon(environment: Environment, generator: Generator) -> None
         environment.runner.quit()
 
 
+_never = gevent.event.Event()
+
+
 class LivenessClient(User):
     """One client of the plan, from its login to its fault or the horizon."""
 
@@ -111,9 +114,7 @@ class LivenessClient(User):
         index = next(self._indices)
         if index < generator.plan.clients:
             Client(index, generator, self._request).run()
-        # Parked, not stopped: Locust ends a run whose users have all stopped.
-        gevent.sleep(max(0.0, generator.horizon_s - generator.now_s()))
-        raise StopUser
+        _never.wait()  # parked, not stopped: Locust ends a run whose users have all stopped
 
     def _request(self, kind: str, name: str, milliseconds: float, error: Exception | None) -> None:
         self.environment.events.request.fire(
