@@ -16,6 +16,7 @@ from simpy import Event
 from harness.faults import PlannedFault, PlannedOutage
 from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
+from harness.simulated.elsewhere import log_in_elsewhere
 from harness.simulated.gateway import Gateway
 from harness.simulated.network import Network
 from harness.simulated.witness import EventLog, StoreWatch
@@ -266,7 +267,7 @@ class Client:
         self._log(EventKind.FAULT_INJECTED, detail=detail)
         self.around.store_watch.watch(self.session_id, self.user_id)
         if fault.relogin_after_s is not None:
-            self.around.clock.env.process(self._log_in_elsewhere(fault, fault.relogin_after_s))
+            self.around.clock.env.process(log_in_elsewhere(self, fault, fault.relogin_after_s))
 
     def healed(self, fault: PlannedFault) -> None:
         """Log that a fault's cause is gone; whether the session survived shows later."""
@@ -279,30 +280,6 @@ class Client:
             EventKind.FAULT_RECOVERED, detail={"fault_id": fault.fault_id, "user_id": self.user_id}
         )
         self.around.store_watch.forget(self.session_id)
-
-    def _log_in_elsewhere(
-        self, fault: PlannedFault, after_s: float
-    ) -> Generator[Event, None, None]:
-        """The user tries from another device until a login is accepted."""
-        around, relogin = self.around, self.around.reconnect.relogin
-        assert relogin is not None
-        began_s = around.clock.now_s
-        yield self._wait(after_s)
-        while True:
-            detail: dict[str, Any] = {
-                "fault_id": fault.fault_id, "user_id": self.user_id, "relogin": True
-            }  # fmt: skip
-            one_way_s = around.network.round_trip_s() / 2
-            yield self._wait(one_way_s)
-            session_id = around.gateway.login(self)
-            yield self._wait(one_way_s)
-            if session_id is not None:
-                detail |= {"client": self.index, "waited_s": around.clock.now_s - began_s}
-                around.log.write(EventKind.LOGGED_IN, session_id=session_id, detail=detail)
-                return
-            detail["code"] = "already_online"
-            around.log.write(EventKind.LOGIN_REFUSED, detail=detail)
-            yield self._wait(relogin.retry)
 
     def _log(
         self, kind: EventKind, *, cause: str = "", detail: dict[str, Any] | None = None

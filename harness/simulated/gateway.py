@@ -7,10 +7,9 @@ done at once.
 
 from __future__ import annotations
 
-import heapq
-import math
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from harness.simulated.clock import Alarm, Clock
 from harness.simulated.connection import Connection
+from harness.simulated.layers import IdleSweep, MemoryPressure
 from harness.simulated.network import Network
 from harness.simulated.presence import Presence
 from harness.simulated.store import Store
@@ -82,12 +82,19 @@ class Gateway:
         self._phases = phases
         self._numbers = count(1)
         self._open = 0
-        self._by_idleness: list[tuple[float, int, Connection]] = []  # heard_s when it was put here
-        self._due_sweeps: dict[int, list[tuple[Connection, float]]] = defaultdict(list)
         self._refresh_after_s = min(policy.session_ttl, policy.status_ttl) / 2
-        self._sweep_phase_s = float(phases.uniform(0, policy.sweep_interval))
+        self._idle: IdleSweep | None = None
         if policy.session_timeout is not None:
-            clock.at(self._sweep_phase_s, lambda: self._sweep(0))
+            self._idle = IdleSweep(
+                clock, policy.session_timeout, policy.sweep_interval,
+                phase_s=float(phases.uniform(0, policy.sweep_interval)),
+                on_idle=partial(self.suspect, cause=Cause.SESSION_TIMEOUT),
+            )  # fmt: skip
+        self._pressure: MemoryPressure | None = None
+        if policy.max_sessions is not None:
+            self._pressure = MemoryPressure(
+                clock, policy.max_sessions, partial(self.suspect, cause=Cause.MEMORY_PRESSURE)
+            )
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -122,9 +129,11 @@ class Gateway:
         self._store.own(session_id, client.user_id, connection.connection_id, now_s)
         connection.refresh_due_s = now_s + self._refresh_after_s
         self._start_heartbeat(connection)
-        self._expect_idle(connection)
         self._open += 1
-        self._make_room(connection, number)
+        if self._idle is not None:
+            self._idle.add(connection)
+        if self._pressure is not None:
+            self._pressure.add(connection, number, self._open)
         if not online:
             self._presence.tell(EventKind.PEER_ONLINE, client.user_id, session_id)
         return connection, resumed
@@ -246,38 +255,3 @@ class Gateway:
                 connection.gateway.suspect(connection, Cause.TAKE_OVER)
         self._store.clean_up(session_id, user_id, None, self._clock.now_s)
         self._presence.tell(EventKind.PEER_NOTIFIED, user_id, session_id)
-
-    # -- the other layers ----------------------------------------------------------------------------
-
-    def _expect_idle(self, connection: Connection) -> None:
-        """Have the first sweep look at it by which it can be idle, instead of looking at all in each sweep."""
-        if self._policy.session_timeout is not None:
-            idle_s = connection.heard_s + self._policy.session_timeout
-            sweep = math.ceil((idle_s - self._sweep_phase_s) / self._policy.sweep_interval)
-            self._due_sweeps[sweep].append((connection, connection.heard_s))
-
-    def _sweep(self, number: int) -> None:
-        now_s = self._clock.now_s
-        for connection, heard_s in self._due_sweeps.pop(number, ()):
-            if connection.open:
-                connection.settle(now_s)
-                if connection.heard_s == heard_s:
-                    self.suspect(connection, Cause.SESSION_TIMEOUT)
-                else:
-                    self._expect_idle(connection)
-        next_s = self._sweep_phase_s + (number + 1) * self._policy.sweep_interval
-        self._clock.at(next_s, lambda: self._sweep(number + 1))
-
-    def _make_room(self, connection: Connection, number: int) -> None:
-        """Above max_sessions the connection that has been idle longest goes."""
-        if self._policy.max_sessions is None:
-            return
-        idle = self._by_idleness
-        heapq.heappush(idle, (connection.heard_s, number, connection))
-        while self._open > self._policy.max_sessions:
-            heard_s, number, oldest = heapq.heappop(idle)
-            oldest.settle(self._clock.now_s)
-            if oldest.heard_s > heard_s:
-                heapq.heappush(idle, (oldest.heard_s, number, oldest))
-            elif oldest.open:
-                self.suspect(oldest, Cause.MEMORY_PRESSURE)
