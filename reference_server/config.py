@@ -46,3 +46,19 @@ class GatewayConfig(BaseModel):
         Path | None, Field(description="written with the ports as JSON when the gateway listens")
     ] = None
     seed: int = 0
+    auth_timeout_s: Annotated[
+        float, Field(gt=0, description="handshake, and then authentication, each within this")
+    ] = 10.0
+    close_timeout_s: Annotated[
+        float,
+        Field(gt=0, description="after a close frame the socket is aborted when this is over"),
+    ] = 2.0
+    drain_timeout_s: Annotated[
+        float, Field(gt=0, description="from SIGTERM to the abort of connections still open")
+    ] = 2.0
+    max_message_bytes: Annotated[int, Field(ge=128, description="larger ones: close code 1009")] = (
+        16_384
+    )
+    max_buffer_bytes: Annotated[
+        int, Field(ge=0, description="a socket with more than this unsent gets nothing new")
+    ] = 65_536

@@ -1,0 +1,283 @@
+"""One WebSocket: what its frames mean to the gateway, how its end is seen, how it is ended.
+
+From the callbacks of `websockets` to a few verbs of the gateway (`Owner`). Frames are handled where the
+library parses them: no queue, no wake-up of the library's task for a frame, nothing awaited. Decides
+nothing about sessions.
+
+    OPENING ──handshake──► ANONYMOUS ──auth──► AUTHENTICATING ──records──► READY
+       └────────────────────────┴──────────────────┴──────────── ended ─────┴──► ENDED ──► socket gone
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from asyncio import TimerHandle, Transport
+from enum import Enum, auto
+from time import monotonic
+from typing import Any, Protocol, cast
+
+import orjson
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event, State
+from websockets.server import ServerProtocol
+
+from reference_server.events import Cause
+from reference_server.frames import PONG_TEXT, error_frame
+from reference_server.keepalive import Beat
+from reference_server.sessions import Record
+
+__all__ = ["GatewayConnection", "Owner", "Phase", "cause_of_loss"]
+
+_TEXT, _BINARY, _CONT, _CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE
+# One for all connections: a LoggerAdapter each, as the library makes, costs half a kilobyte.
+_LIBRARY_LOG = logging.getLogger("websockets.server")
+# The answer to a heartbeat on the wire: final text frame, masked, 15 bytes; 4 bytes of mask; the text.
+_ANSWER_HEAD = bytes((0x80 | _TEXT, 0x80 | len(PONG_TEXT)))
+_ANSWER_SIZE = 2 + 4 + len(PONG_TEXT)
+_ANSWER_BITS = int.from_bytes(PONG_TEXT)
+_KERNEL_GAVE_UP = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
+
+
+class Phase(Enum):
+    """How far a connection has come."""
+
+    OPENING = auto()
+    ANONYMOUS = auto()
+    AUTHENTICATING = auto()
+    READY = auto()
+    ENDED = auto()
+
+
+class Owner(Protocol):
+    """The gateway, as a connection sees it."""
+
+    heartbeat_frame: bytes
+    max_buffer_bytes: int
+    close_timeout_s: float
+
+    def on_life(self, connection: GatewayConnection, now_s: float) -> None:
+        """Take a frame of a READY connection, whatever it says."""
+
+    def on_message(self, connection: GatewayConnection, message: dict[str, Any]) -> None:
+        """Take a JSON message other than the exact answer to a heartbeat."""
+
+    def on_traced_heartbeat(self, connection: GatewayConnection) -> None:
+        """Take note that a heartbeat was written on a connection that is traced."""
+
+    def on_ended(self, connection: GatewayConnection, was: Phase) -> None:
+        """Take note of a connection's end, its ``cause`` being known; the socket may still stand."""
+
+    def on_socket_gone(self, connection: GatewayConnection) -> None:
+        """Take note that the socket is gone."""
+
+
+class _NoMessages:
+    """Stands in for the library's queue of incoming messages, which nothing here reads."""
+
+    def close(self) -> None:
+        """Do nothing: there is nobody to wake."""
+
+
+_NO_MESSAGES: Any = _NoMessages()
+
+
+def _wire_size(frame: Frame) -> int:
+    """Return how many bytes a client needs for a frame; one that wastes some is above it."""
+    size = len(frame.data)
+    return 6 + size + (0 if size < 126 else 2 if size < 65_536 else 8)
+
+
+def cause_of_loss(error: BaseException | None) -> Cause:
+    """Say which layer ended a TCP connection, from what the transport reports."""
+    if error is None:
+        return Cause.TCP_FIN
+    if isinstance(error, ConnectionResetError):
+        return Cause.TCP_RESET
+    if isinstance(error, OSError) and error.errno in _KERNEL_GAVE_UP:
+        return Cause.TCP_TIMEOUT
+    return Cause.SEND_ERROR
+
+
+class GatewayConnection(ServerConnection):
+    """A connection of the gateway; `websockets.serve` makes them, see ``create_connection``."""
+
+    __slots__ = ("_abort_timer", "_parts", "_unparsed", "beat", "bucket", "cause", "connected_s",
+                 "last_seen_s", "owner", "phase", "record", "refresh_due_s", "trace")  # fmt: skip
+
+    def __init__(
+        self, protocol: ServerProtocol, server: Server, *, owner: Owner, **options: Any
+    ) -> None:
+        super().__init__(protocol, server, **options)
+        self.protocol.logger = self.logger = _LIBRARY_LOG
+        self.owner = owner
+        self.phase = Phase.OPENING
+        self.cause: Cause | None = None  # of its end
+        self.record: Record | None = None  # from the moment that it authenticates
+        self.beat: Beat | None = None
+        self.bucket = 0  # in the wheel of authentication deadlines
+        self.trace = False
+        self.connected_s = 0.0  # when it became READY
+        self.last_seen_s = 0.0  # the last frame, whatever it was
+        self.refresh_due_s = float("inf")
+        self._parts: bytearray | None = None  # of a fragmented message
+        self._unparsed = 0  # bytes received that are not part of a parsed frame yet
+        self._abort_timer: TimerHandle | None = None
+
+    def opened(self) -> str:
+        """Begin, the handshake being over, and return the path asked for.
+
+        What only the handshake needed is let go: it is a third of what a connection would weigh.
+        """
+        assert self.request is not None
+        path = self.request.path
+        if self.phase is Phase.OPENING:
+            self.phase = Phase.ANONYMOUS
+        self.last_seen_s = monotonic()
+        self.request = self.response = None
+        self.request_rcvd = cast(Any, None)
+        self.recv_messages = _NO_MESSAGES
+        return path
+
+    # -- what comes in -------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the socket."""
+        if self.phase is Phase.OPENING:
+            super().data_received(data)
+            return
+        protocol = self.protocol
+        if (
+            len(data) == _ANSWER_SIZE
+            and not self._unparsed
+            and data.startswith(_ANSWER_HEAD)
+            and int.from_bytes(data[6:]) ^ int.from_bytes(data[2:6] * 4) >> 8 == _ANSWER_BITS
+            and protocol.state is State.OPEN
+            and self._parts is None
+        ):
+            # The answer to a heartbeat, whole and alone: nearly all that ever comes in. The parser,
+            # which stands between two frames, need not see it: a fifth of a heartbeat's cost.
+            self._on_frame()
+            return
+        self._unparsed += len(data)
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            self._unparsed -= _wire_size(cast(Frame, event))
+            self.process_event(event)
+        if protocol.writes:  # a pong or a close frame: rare, so the library's loop is not entered
+            self.send_data()
+        if protocol.state is not State.OPEN and self.phase is not Phase.ENDED:
+            self._abort_later()
+            self.end(Cause.PROTOCOL_ERROR)
+
+    def process_event(self, event: Event) -> None:
+        """Take a parsed frame, or the handshake's request."""
+        if self.phase is Phase.OPENING:
+            if self.request is None:
+                super().process_event(event)
+            else:
+                self.transport.abort()  # frames before the handshake is over: no WebSocket client
+            return
+        frame = cast(Frame, event)
+        self._on_frame()
+        opcode = frame.opcode
+        if opcode is _TEXT and frame.fin:
+            if frame.data != PONG_TEXT:
+                self._on_text(bytes(frame.data))
+        elif opcode is _CLOSE:
+            self._abort_later()  # the client may leave its end of TCP open for ever
+            self.end(Cause.CLOSE_FRAME)
+        elif opcode is _TEXT or (opcode is _CONT and self._parts is not None):
+            self._parts = parts = self._parts or bytearray()
+            parts += frame.data  # max_size bounds the sum
+            if frame.fin:
+                self._parts = None
+                self._on_text(bytes(parts))
+        elif opcode is _BINARY:
+            self.send_error("binary_unsupported", "messages are JSON in text frames")
+
+    def _on_frame(self) -> None:
+        self.last_seen_s = now_s = monotonic()
+        if self.phase is Phase.READY:
+            self.owner.on_life(self, now_s)
+
+    def _on_text(self, text: bytes) -> None:
+        try:
+            message = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            self.send_error("malformed", "the message is not JSON")
+            return
+        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            self.send_error("malformed", 'a message is a JSON object with a "type"')
+        elif self.phase is not Phase.ENDED and message["type"] != "pong":
+            self.owner.on_message(self, message)
+
+    # -- what goes out: nothing of this waits ----------------------------------------------------
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Write a frame made beforehand; False: the connection is ending, or its buffer is full."""
+        transport = self.transport
+        if (
+            self.protocol.state is not State.OPEN
+            or transport.is_closing()
+            or transport.get_write_buffer_size() > self.owner.max_buffer_bytes
+        ):
+            return False
+        transport.write(frame)
+        return True
+
+    def send_error(self, code: str, message: str) -> None:
+        """Tell the client what is wrong."""
+        self.send_frame(error_frame(code, message))
+
+    def send_heartbeat(self, now_s: float) -> None:
+        """Write a heartbeat; one that cannot be written is one that nobody answers."""
+        if self.send_frame(self.owner.heartbeat_frame) and self.trace:
+            self.owner.on_traced_heartbeat(self)
+
+    # -- its end ---------------------------------------------------------------------------------
+
+    def end(self, cause: Cause) -> None:
+        """Note the end once, by the layer that saw it first; the socket is left as it is."""
+        if self.phase is Phase.ENDED:
+            return
+        was, self.phase, self.cause = self.phase, Phase.ENDED, cause
+        self.owner.on_ended(self, was)
+
+    def drop(self, cause: Cause) -> None:
+        """End a connection that is believed dead."""
+        self.end(cause)
+        # abort, not close: a closing handshake would wait for a peer that is silent.
+        self.transport.abort()
+
+    def shut(self, cause: Cause, code: int, reason: str) -> None:
+        """End a connection that is believed alive: close frame, and abort if it takes too long."""
+        self.end(cause)
+        if self.protocol.state is State.OPEN and not self.transport.is_closing():
+            self.protocol.send_close(code, reason)
+            self.send_data()
+        self._abort_later()
+
+    def eof_received(self) -> None:
+        """Take a FIN: after it the client can hear, but it has nothing more to say."""
+        self.last_seen_s = monotonic() if self.phase is not Phase.ENDED else self.last_seen_s
+        self.end(Cause.TCP_FIN)
+        super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that the socket is gone."""
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+            self._abort_timer = None
+        cause = cause_of_loss(exc)
+        if self.phase is not Phase.ENDED and cause is not Cause.TCP_TIMEOUT:
+            self.last_seen_s = monotonic()  # the peer's kernel said so itself
+        self.end(cause)
+        super().connection_lost(exc)
+        self.owner.on_socket_gone(self)
+
+    def _abort_later(self) -> None:
+        if self._abort_timer is None:
+            transport: Transport = self.transport
+            self._abort_timer = self.loop.call_later(self.owner.close_timeout_s, transport.abort)

@@ -1,0 +1,370 @@
+"""The gateway: which connection is whose, and what becomes of a session when its connection ends.
+
+Wires the parts together and holds the one table of live connections. Frames are read in `connection.py`,
+deadlines watched in `keepalive.py`, records kept in `sessions.py`; HTTP is in `http.py`.
+
+Every end of a connection comes through :meth:`Gateway.on_ended`, whichever layer saw it: it is logged with
+its cause, the heartbeat stops, and the records stay for the resume window, counted from the last sign of
+life. A frame is one, and so are a FIN and a RST: the peer's host sent them. Silence is none, so after a
+heartbeat suspicion the window is usually over already.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from asyncio import Task, create_task, get_running_loop, sleep
+from functools import partial
+from time import monotonic
+from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import orjson
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Request, Response
+
+from reference_server.config import GatewayConfig
+from reference_server.connection import GatewayConnection, Phase
+from reference_server.events import Cause, EventKind
+from reference_server.frames import HEARTBEAT, PING, text_frame
+from reference_server.keepalive import Heartbeats, Peer
+from reference_server.listen import BACKLOG, listen
+from reference_server.presence import Presence
+from reference_server.scripts import SCRIPTS
+from reference_server.sessions import Connected, ConnectRefused, Record, Sessions
+from reference_server.store import StoreUnavailable, StoreWriter, open_redis
+from reference_server.sweeper import ResumeWindows, Sweeper
+from reference_server.tcp_info import read_tcp_info
+from reference_server.telemetry import Telemetry
+from reference_server.wheel import LoopClock, TimerWheel
+
+__all__ = ["CLOSE_SESSION_UNKNOWN", "CLOSE_TAKEN_OVER", "Gateway"]
+
+CLOSE_SESSION_UNKNOWN = 4401
+CLOSE_TAKEN_OVER = 4409
+_CLOSE_GOING_AWAY = 1001
+_CLOSE_TRY_AGAIN = 1013
+_MOST_WATCHED = 1000  # users that one client may watch
+_MOST_ID_LENGTH = 128
+_AT_ONCE = frozenset(
+    {Cause.SESSION_TIMEOUT, Cause.MEMORY_PRESSURE}
+)  # a session ended, not resumable
+_RECORDS_ARE_ANOTHERS = frozenset({Cause.TAKE_OVER, Cause.LOGOUT})
+_DRAIN_CHUNK = 100
+_STORE_DRAIN_S = 1.5
+
+_log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """One gateway process. Use: ``await start()``, wait, ``await drain()``."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        policy = config.policy
+        phase_rng, sweep_rng = np.random.default_rng(config.seed).spawn(2)
+        self.config = config
+        self.live: dict[str, GatewayConnection] = {}  # READY ones, by connection id
+        self.clock = LoopClock(get_running_loop())
+        self.redis = open_redis(config.redis_url)
+        self.store = StoreWriter(self.redis, SCRIPTS)
+        self.sessions = Sessions(
+            self.store, config.key_prefix, config.node, policy,
+            refuse=config.second_login == "refuse",
+        )  # fmt: skip
+        self.presence = Presence(self.redis, config.key_prefix)
+        self.heartbeats: Heartbeats | None = None
+        if policy.heartbeat_interval is not None:
+            self.heartbeats = Heartbeats(
+                policy, self.clock, phase_rng,
+                on_missed=self._on_missed, on_suspected=self._on_silent,
+            )  # fmt: skip
+        lateness = self.heartbeats.lateness.take if self.heartbeats else lambda: None
+        self.telemetry = Telemetry(
+            config.event_log, config.origin_s, config.node, self.clock, lateness
+        )
+        self.sweeper = Sweeper(
+            policy, self.clock, self.sessions, self.live,
+            on_idle=partial(_drop, cause=Cause.SESSION_TIMEOUT),
+            on_pressure=partial(
+                _shut, cause=Cause.MEMORY_PRESSURE, code=_CLOSE_TRY_AGAIN, reason="too many sessions"
+            ),
+        )  # fmt: skip
+        self.windows = ResumeWindows(self.clock, self.sessions)
+        self._unauthenticated: TimerWheel[GatewayConnection] = TimerWheel(
+            self.clock, self._on_auth_deadline
+        )
+        # What a connection asks of its owner on every frame is kept where it is found at once.
+        self.heartbeat_frame = HEARTBEAT if config.heartbeat_kind == "json" else PING
+        self.max_buffer_bytes = config.max_buffer_bytes
+        self.close_timeout_s = config.close_timeout_s
+        self._sweep_phase_s = float(sweep_rng.uniform(0.0, policy.sweep_interval))
+        self._refresh_after_s = self.sessions.refresh_after_s
+        self._tasks: list[Task[None]] = []
+        self._server: Server | None = None
+        self._draining = False
+
+    # -- start and end -----------------------------------------------------------------------------
+
+    async def start(self) -> int:
+        """Listen; return the port.
+
+        Raises:
+            OSError: the address is in use.
+        """
+        config = self.config
+        sock = listen(config.host, config.port, config.policy.tcp_user_timeout)
+        self._server = await serve(
+            self._handle,
+            sock=sock,
+            backlog=BACKLOG,
+            create_connection=cast(
+                Any, partial(GatewayConnection, owner=self)
+            ),  # a factory will do
+            process_request=self._route,
+            compression=None,  # 64 KiB a connection, to save nothing on messages of 20 bytes
+            open_timeout=config.auth_timeout_s,
+            close_timeout=config.close_timeout_s,
+            ping_interval=None,  # the library's own keepalive would race ours
+            max_size=config.max_message_bytes,
+            server_header=None,
+        )
+        self.telemetry.start()
+        self._tasks = [
+            create_task(self.store.run()),
+            create_task(self.presence.run(lambda: None)),
+            create_task(self.sweeper.run(self._sweep_phase_s)),
+        ]
+        port: int = sock.getsockname()[1]
+        return port
+
+    async def drain(self) -> None:
+        """Close every connection in order, within ``drain_timeout_s``; leave the records to expire."""
+        self._draining = True
+        assert self._server is not None
+        self._server.close(close_connections=False)
+        if self.heartbeats is not None:
+            self.heartbeats.stop()
+        deadline_s = monotonic() + self.config.drain_timeout_s
+        everyone = self._server.all_connections
+        for n, connection in enumerate(list(everyone)):
+            _shut(connection, cause=Cause.DRAIN, code=_CLOSE_GOING_AWAY, reason="shutting down")
+            if n % _DRAIN_CHUNK == 0:
+                await sleep(0)
+        while everyone and monotonic() < deadline_s:
+            await sleep(0.01)
+        for connection in list(everyone):
+            connection.transport.abort()
+        for record in self.windows.close():
+            self.sessions.release(record)
+        if not await self.store.drain(_STORE_DRAIN_S):
+            _log.warning("Redis does not answer: records are left to their TTL")
+        for task in self._tasks:
+            task.cancel()
+        await self.redis.aclose()
+        self.telemetry.close()
+
+    # -- a connection begins -----------------------------------------------------------------------
+
+    def _route(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Let the two paths of the API in."""
+        path = urlsplit(request.path).path
+        if path == "/ws" or (path.startswith("/ws/") and "/" not in path[4:] and path[4:]):
+            return None
+        return connection.respond(404, "not found: connect to /ws or /ws/{session_id}\n")
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        """Stay as long as the connection does; all the rest happens in callbacks."""
+        assert isinstance(connection, GatewayConnection)
+        target = urlsplit(connection.opened())
+        self._unauthenticated.schedule(connection, monotonic() + self.config.auth_timeout_s)
+        if target.path != "/ws":
+            trace = parse_qs(target.query).get("trace") == ["1"]
+            self._authenticate(connection, target.path[4:], trace=trace)
+        del target
+        await connection.connection_lost_waiter
+
+    def _on_auth_deadline(self, connection: GatewayConnection, _now_s: float) -> None:
+        if connection.phase is Phase.ANONYMOUS:
+            connection.send_error("auth_timeout", "no authentication in time")
+            _shut(connection, cause=Cause.PROTOCOL_ERROR, code=CLOSE_SESSION_UNKNOWN, reason="")
+
+    def _authenticate(self, connection: GatewayConnection, session_id: str, *, trace: bool) -> None:
+        connection.phase = Phase.AUTHENTICATING
+        connection.trace = trace
+        record = connection.record = Record(session_id, secrets.token_hex(8))
+        self.sessions.connect(record, partial(self._on_records, connection, record))
+
+    def _on_records(
+        self,
+        connection: GatewayConnection,
+        asked: Record,
+        answer: Connected | ConnectRefused | StoreUnavailable,
+    ) -> None:
+        """Take the store's answer to an authentication."""
+        match answer:
+            case Connected(user_id, resumed, displaced):
+                record = connection.record = Record(asked.session_id, asked.owner, user_id)
+                for owner in displaced:
+                    self._take_over(owner)
+                if connection.phase is Phase.ENDED:  # while the store was asked
+                    self._keep_for_resume(connection, record)
+                else:
+                    self._begin(connection, record, resumed)
+            case ConnectRefused(code):
+                connection.record = None
+                unknown = code == "session_unknown"
+                connection.send_error(code, "log in again" if unknown else "the user is online")
+                close = CLOSE_SESSION_UNKNOWN if unknown else CLOSE_TAKEN_OVER
+                _shut(connection, cause=Cause.PROTOCOL_ERROR, code=close, reason=code)
+            case StoreUnavailable():
+                connection.send_error("store_unavailable", "try again later")
+                _shut(connection, cause=Cause.PROTOCOL_ERROR, code=_CLOSE_TRY_AGAIN, reason="")
+                # The records may be this connection's all the same: nobody else would clear them.
+                self._keep_for_resume(connection, asked)
+
+    def _take_over(self, owner: str) -> None:
+        """End the connection that had the records until now, or what is left of it."""
+        self.windows.resumed(owner)
+        older = self.live.get(owner)
+        if older is not None:
+            _shut(older, cause=Cause.TAKE_OVER, code=CLOSE_TAKEN_OVER, reason="taken over")
+
+    def _begin(self, connection: GatewayConnection, record: Record, resumed: bool) -> None:
+        now_s = monotonic()
+        connection.phase = Phase.READY
+        connection.connected_s = connection.last_seen_s = now_s
+        connection.refresh_due_s = now_s + self._refresh_after_s
+        self.live[record.owner] = connection
+        self._log(EventKind.CONNECTED, connection, user_id=record.user_id, resumed=resumed)
+        ready = {
+            "type": "ready",
+            "user_id": record.user_id,
+            "connection_id": record.owner,
+            "resumed": resumed,
+        }
+        connection.send_frame(text_frame(orjson.dumps(ready)))
+        if self.heartbeats is not None:
+            connection.beat = self.heartbeats.start(connection)
+        self.sweeper.on_connected()
+
+    # -- what a connection tells -----------------------------------------------------------------
+
+    def on_life(self, connection: GatewayConnection, now_s: float) -> None:
+        """Take any frame of a READY connection."""
+        if self.heartbeats is not None and connection.beat is not None:
+            self.heartbeats.on_inbound(connection.beat, now_s)
+        if now_s >= connection.refresh_due_s:
+            connection.refresh_due_s = now_s + self._refresh_after_s
+            self._refresh(connection)
+
+    def on_message(self, connection: GatewayConnection, message: dict[str, Any]) -> None:
+        """Take a JSON message: authentication, or whom to watch."""
+        match message:
+            case {"type": "auth", "session_id": str(session_id)} if (
+                0 < len(session_id) <= _MOST_ID_LENGTH
+            ):
+                if connection.phase is Phase.ANONYMOUS:
+                    trace = message.get("trace") is True
+                    self._authenticate(connection, session_id, trace=trace)
+                else:
+                    connection.send_error("already_authenticated", "one session a connection")
+            case _ if connection.phase is not Phase.READY:
+                connection.send_error(
+                    "not_authenticated", 'send {"type":"auth","session_id":…} first'
+                )
+            case {"type": "watch", "user_ids": list(user_ids)} if _are_ids(user_ids):
+                count = self.presence.watch(connection, user_ids, _MOST_WATCHED)
+                if count is None:
+                    connection.send_error("too_many", f"at most {_MOST_WATCHED} users")
+                else:
+                    answer = {"type": "watching", "count": count}
+                    connection.send_frame(text_frame(orjson.dumps(answer)))
+            case _:
+                connection.send_error("unknown_message", f"not understood: {message['type']:.40}")
+
+    def on_traced_heartbeat(self, connection: GatewayConnection) -> None:
+        """Log one heartbeat."""
+        self._log(EventKind.HEARTBEAT_SENT, connection)
+
+    # -- a connection ends -------------------------------------------------------------------------
+
+    def _on_missed(self, peer: Peer, failures: int) -> None:
+        assert isinstance(peer, GatewayConnection)
+        limit = self.config.policy.max_failures
+        self._log(EventKind.HEARTBEAT_MISSED, peer, failures=failures, max_failures=limit)
+
+    def _on_silent(self, peer: Peer) -> None:
+        assert isinstance(peer, GatewayConnection)
+        peer.drop(Cause.HEARTBEAT)
+
+    def on_ended(self, connection: GatewayConnection, was: Phase) -> None:
+        """Take a connection out of service; its socket may stand a little longer."""
+        if connection.beat is not None and self.heartbeats is not None:
+            self.heartbeats.end(connection.beat)
+        if was is not Phase.READY or connection.record is None:
+            return  # no session has ended: none was begun, or the store's answer is still to come
+        record = connection.record
+        del self.live[record.owner]
+        self.presence.forget(connection)
+        info = read_tcp_info(connection.transport.get_extra_info("socket"))
+        detail = {"tcp_info": info.as_detail()} if info is not None else {}
+        self._log(EventKind.SUSPECTED, connection, **detail)
+        if connection.cause not in _RECORDS_ARE_ANOTHERS:
+            self._keep_for_resume(connection, record)
+
+    def on_socket_gone(self, connection: GatewayConnection) -> None:
+        """Note the end of a socket that had a session."""
+        if connection.record is not None and connection.connected_s:
+            self._log(EventKind.SOCKET_CLOSED, connection)
+
+    def _keep_for_resume(self, connection: GatewayConnection, record: Record) -> None:
+        """Keep the records of an ended connection for as long as its session may be resumed."""
+        if self._draining and record.user_id:
+            self.sessions.release(record)
+        elif connection.cause in _AT_ONCE:
+            self.sessions.clear(record)
+        else:
+            window_s = self.config.policy.resume_window
+            self.windows.open(record, connection.last_seen_s + window_s)
+
+    def _refresh(self, connection: GatewayConnection) -> None:
+        assert connection.record is not None
+        self.sessions.refresh(connection.record, partial(self._take_over, connection.record.owner))
+
+    async def logout(self, session_id: str) -> None:
+        """End a session at once, its connection with it; an unknown one is no error.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        record = await self.sessions.logout(session_id)
+        if record is None:
+            return
+        self.windows.resumed(record.owner)
+        connection = self.live.get(record.owner)
+        if connection is not None:
+            _shut(connection, cause=Cause.LOGOUT, code=1000, reason="logged out")
+
+    def _log(self, kind: EventKind, connection: GatewayConnection, **detail: Any) -> None:
+        assert connection.record is not None
+        self.telemetry.log(
+            kind,
+            session_id=connection.record.session_id,
+            connection_id=connection.record.owner,
+            cause=connection.cause,
+            detail=detail,
+        )
+
+
+def _drop(connection: GatewayConnection, cause: Cause) -> None:
+    connection.drop(cause)
+
+
+def _shut(connection: ServerConnection, cause: Cause, code: int, reason: str) -> None:
+    assert isinstance(connection, GatewayConnection)
+    connection.shut(cause, code, reason)
+
+
+def _are_ids(values: list[Any]) -> bool:
+    return all(isinstance(value, str) and 0 < len(value) <= _MOST_ID_LENGTH for value in values)

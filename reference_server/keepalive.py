@@ -1,0 +1,160 @@
+"""The heartbeat of all connections: one timer wheel, no task and no timer of a connection's own.
+
+From a policy and connections to heartbeats sent, missed answers and suspicions. Sends nothing itself
+and drops nobody: the connection does the one, the gateway's callbacks the other.
+
+    on time ──► ping due?      send it, look again at its deadline
+           └──► deadline past? look once more after the loop has read its sockets, only then judge
+
+The second look is what keeps a gateway that stalled from throwing out clients whose answers already lie
+in its socket buffers: an event loop comes back from a stall to its timers first, and to its sockets
+after. First pings are spread uniformly over the interval, so no tick meets all clients at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from reference_server.liveness import Action, LivenessPolicy, PingDetector, Verdict
+from reference_server.wheel import Clock, TimerWheel
+
+__all__ = ["Beat", "Heartbeats", "Lateness", "Peer"]
+
+
+class Peer(Protocol):
+    """A connection, as far as its heartbeat is concerned."""
+
+    def send_heartbeat(self, now_s: float) -> None:
+        """Write a heartbeat without waiting; one that cannot be written now stays unanswered."""
+        ...
+
+
+class Beat:
+    """The heartbeat of one connection: its detector and its place in the wheel."""
+
+    __slots__ = ("bucket", "detector", "peer")
+
+    def __init__(self, peer: Peer, detector: PingDetector) -> None:
+        self.peer: Peer | None = peer  # None: ended; a wheel entry left behind holds no connection
+        self.detector = detector
+        self.bucket = 0
+
+
+class Lateness:
+    """How late pings were sent after they were due, between two reports. Seconds."""
+
+    def __init__(self) -> None:
+        self._late_s: list[float] = []
+        self.add = self._late_s.append
+
+    def take(self) -> dict[str, float] | None:
+        """Return n, p50_s, p99_s and max_s since the last call; None when nothing was sent."""
+        if not self._late_s:
+            return None
+        late_s = np.array(self._late_s)
+        self._late_s.clear()
+        p50, p99 = np.quantile(late_s, (0.5, 0.99))
+        return {
+            "n": late_s.size,
+            "p50_s": round(float(p50), 6),
+            "p99_s": round(float(p99), 6),
+            "max_s": round(float(late_s.max()), 6),
+        }
+
+
+class Heartbeats:
+    """Drives one detector a connection.
+
+    Args:
+        policy: its ``heartbeat_interval`` is not None.
+        clock: the loop's, or a test's.
+        rng: draws the phase of each connection's first ping.
+        on_missed: called with a peer and its count of consecutive unanswered pings, the last included.
+        on_suspected: called with a peer whose detector has decided; the beat has ended by then.
+    """
+
+    def __init__(
+        self,
+        policy: LivenessPolicy,
+        clock: Clock,
+        rng: np.random.Generator,
+        *,
+        on_missed: Callable[[Peer, int], None],
+        on_suspected: Callable[[Peer], None],
+    ) -> None:
+        if policy.heartbeat_interval is None:
+            raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
+        self._policy = policy
+        self._interval_s = policy.heartbeat_interval
+        self._clock = clock
+        self._rng = rng
+        self._on_missed = on_missed
+        self._on_suspected = on_suspected
+        self._wheel: TimerWheel[Beat] = TimerWheel(clock, self._on_due)
+        self._overdue: list[Beat] = []
+        # Only with R > T does an answer bring the next ping forward: from the retry to the regular one.
+        self._answers_hasten = policy.retry_s > policy.heartbeat_interval
+        self.lateness = Lateness()
+
+    def start(self, peer: Peer) -> Beat:
+        """Begin the heartbeat of a connection, at a uniformly random phase."""
+        first_s = self._clock.now_s() + self._rng.uniform(0.0, self._interval_s)
+        beat = Beat(peer, PingDetector(self._policy, first_s))
+        self._wheel.schedule(beat, first_s)
+        return beat
+
+    def on_inbound(self, beat: Beat, now_s: float) -> None:
+        """Take any inbound frame of the connection: a sign of life."""
+        detector = beat.detector
+        detector.on_inbound(now_s)
+        # A deadline that moves on is found out when the wheel gets there; an earlier one would be missed.
+        if self._answers_hasten and detector.verdict is Verdict.ALIVE:
+            self._wheel.schedule(beat, detector.due_s)
+
+    def end(self, beat: Beat) -> None:
+        """Stop the heartbeat of a connection that has ended."""
+        beat.peer = None
+
+    def stop(self) -> None:
+        """Stop all heartbeats."""
+        self._wheel.stop()
+        self._overdue.clear()
+
+    def _on_due(self, beat: Beat, now_s: float) -> None:
+        peer, detector = beat.peer, beat.detector
+        if peer is None:
+            return
+        due_s = detector.due_s
+        if now_s >= due_s:
+            if detector.awaiting_answer:
+                if not self._overdue:
+                    self._clock.after_reading(self._judge)
+                self._overdue.append(beat)
+                return
+            detector.on_time(now_s)
+            self.lateness.add(now_s - due_s)
+            peer.send_heartbeat(now_s)
+        self._wheel.schedule(beat, detector.due_s)
+
+    def _judge(self) -> None:
+        """Judge deadlines that had passed before the loop last read its sockets."""
+        now_s = self._clock.now_s()
+        overdue, self._overdue = self._overdue, []
+        for beat in overdue:
+            peer, detector = beat.peer, beat.detector
+            if peer is None:
+                continue
+            action = detector.on_time(now_s) if detector.awaiting_answer else Action.NOTHING
+            if action in (Action.MISSED, Action.MISSED_AND_PING, Action.SUSPECT):
+                self._on_missed(peer, detector.failures)
+            if action is Action.SUSPECT:
+                beat.peer = None
+                self._on_suspected(peer)
+                continue
+            if action is Action.MISSED_AND_PING:
+                peer.send_heartbeat(now_s)
+            if beat.peer is not None:
+                self._wheel.schedule(beat, detector.due_s)

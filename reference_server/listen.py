@@ -1,0 +1,42 @@
+"""Descriptors: the listening socket, and how many a process may have. Linux's ways, where there is Linux."""
+
+from __future__ import annotations
+
+import resource
+import socket
+
+__all__ = ["BACKLOG", "listen", "raise_descriptor_limit"]
+
+BACKLOG = 4096  # a reconnect storm waits here; the kernel cuts it to net.core.somaxconn
+
+
+def listen(host: str, port: int, tcp_user_timeout_s: float | None = None) -> socket.socket:
+    """Return a listening TCP socket; port 0: any free one.
+
+    Options that every connection is to have are set here, and accepted sockets inherit them: no system
+    call a connection.
+
+    Args:
+        host: an address or a name.
+        port: to listen on.
+        tcp_user_timeout_s: how long the kernel waits for an acknowledgement; None: its own patience
+            (Linux: about 15 minutes).
+
+    Raises:
+        OSError: the address is in use, or not one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if tcp_user_timeout_s is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        milliseconds = max(1, round(tcp_user_timeout_s * 1000))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+    sock.setblocking(False)
+    return sock
+
+
+def raise_descriptor_limit() -> int:
+    """Allow this process as many descriptors as it may allow itself; return how many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

@@ -1,0 +1,165 @@
+"""Session and status records in Redis: who is logged in, and which connection speaks for whom.
+
+From session, user and connection ids to calls of the scripts in `scripts.py`; nothing here waits except
+for a login and a logout. Holds no state but the connection to Redis.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reference_server.liveness import LivenessPolicy
+from reference_server.scripts import CLEAR, CONNECT, LOGIN, LOGOUT, PRUNE, REFRESH, RELEASE
+from reference_server.store import Answer, Call, StoreUnavailable, StoreWriter
+
+__all__ = ["ConnectRefused", "Connected", "Record", "Sessions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one connection may change: a session of a user, in this connection's name."""
+
+    session_id: str
+    owner: str  # the connection's id
+    user_id: str = ""  # unknown until connected
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The records are the connection's now."""
+
+    user_id: str
+    resumed: bool  # the session had a connection before
+    displaced: frozenset[str]  # connections that had the records until now, alive or not
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectRefused:
+    """The session cannot be connected; ``code`` is `session_unknown` or `already_online`."""
+
+    code: str
+
+
+class Sessions:
+    """The records of one gateway's sessions.
+
+    Args:
+        writer: carries the calls.
+        prefix: of every key.
+        node: this gateway's name, in broadcasts.
+        policy: its TTLs and resume window, in real seconds.
+        refuse: a user who is online is not let in a second time.
+    """
+
+    def __init__(
+        self, writer: StoreWriter, prefix: str, node: str, policy: LivenessPolicy, *, refuse: bool
+    ) -> None:
+        self._writer = writer
+        self._prefix = prefix
+        self._node = node
+        self._refuse = int(refuse)
+        self._session_ttl_ms = _milliseconds(policy.session_ttl)
+        self._status_ttl_ms = _milliseconds(policy.status_ttl)
+        self._status_ttl_s = policy.status_ttl
+        self._resume_window_s = policy.resume_window
+        # Half of a TTL may be gone before it is refreshed: a refresh at every beat buys nothing.
+        self.refresh_after_s = min(policy.session_ttl, policy.status_ttl) / 2
+
+    async def login(self, user_id: str) -> str | None:
+        """Make a session; return its id, or None: the user is online and a second login is refused.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        session_id = secrets.token_urlsafe(16)
+        keys = (self._session(session_id), self._status(user_id))
+        args = (f"{user_id}|", self._session_ttl_ms, self._refuse)
+        granted = await self._writer.ask(Call(LOGIN, keys, args))
+        return session_id if granted else None
+
+    async def logout(self, session_id: str) -> Record | None:
+        """End a session at once; return what it was, or None: unknown.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        args = (self._prefix, session_id, self._node)
+        found = await self._writer.ask(Call(LOGOUT, (self._session(session_id),), args))
+        if not found:
+            return None
+        user_id, owner = found
+        return Record(session_id, owner.decode(), user_id.decode())
+
+    def connect(
+        self, record: Record, done: Callable[[Connected | ConnectRefused | StoreUnavailable], None]
+    ) -> None:
+        """Give a session's records to a connection.
+
+        With `StoreUnavailable` the records may be the connection's all the same.
+        """
+
+        def read(answer: Answer) -> None:
+            if isinstance(answer, StoreUnavailable):
+                done(answer)
+            elif answer[0] == b"ok":
+                user_id, before, displaced = (field.decode() for field in answer[1:])
+                others = frozenset({before, displaced} - {"", record.owner})
+                done(Connected(user_id, bool(before), others))
+            else:
+                unknown = answer[0] == b"unknown"
+                done(ConnectRefused("session_unknown" if unknown else "already_online"))
+
+        args = (
+            *(self._prefix, record.session_id, record.owner),
+            *(self._session_ttl_ms, self._status_ttl_ms, self._refuse, self._node),
+        )
+        self._writer.submit(Call(CONNECT, (self._session(record.session_id),), args, read))
+
+    def refresh(self, record: Record, superseded: Callable[[], None]) -> None:
+        """Prolong both records, and bring back what vanished; a newer connection's are left alone.
+
+        Args:
+            record: with its user.
+            superseded: called when a newer connection has the records.
+        """
+
+        def read(answer: Answer) -> None:
+            if answer == 0:
+                superseded()
+
+        keys = (self._session(record.session_id), self._status(record.user_id))
+        args = (
+            *(self._prefix, record.user_id, record.session_id, record.owner),
+            *(self._session_ttl_ms, self._status_ttl_ms),
+        )
+        self._writer.submit(Call(REFRESH, keys, args, read, duty=record.owner))
+
+    def clear(self, record: Record) -> None:
+        """Delete the records as far as they are the connection's, and tell that the user is offline."""
+        args = (self._prefix, record.session_id, record.owner, record.user_id, self._node)
+        keys = (self._session(record.session_id),)
+        self._writer.submit(Call(CLEAR, keys, args, duty=record.owner))
+
+    def release(self, record: Record) -> None:
+        """Leave the records to expire with the resume window: this node will not be there to clear them."""
+        keys = (self._session(record.session_id), self._status(record.user_id))
+        window_ms = int(self._resume_window_s * 1000)  # 0: PEXPIRE deletes
+        args = (record.user_id, record.session_id, record.owner, window_ms)
+        self._writer.submit(Call(RELEASE, keys, args, duty=record.owner))
+
+    def prune(self) -> None:
+        """Take users off the online set whom nobody has refreshed for a whole status TTL."""
+        args = (str(self._status_ttl_s),)
+        self._writer.submit(Call(PRUNE, (f"{self._prefix}online",), args, duty="prune"))
+
+    def _session(self, session_id: str) -> str:
+        return f"{self._prefix}session:{session_id}"
+
+    def _status(self, user_id: str) -> str:
+        return f"{self._prefix}status:{user_id}"
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

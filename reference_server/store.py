@@ -1,0 +1,222 @@
+"""Lua calls to Redis from a whole gateway, gathered into pipelines: one in flight at a time.
+
+From calls that anybody may submit at any time, without awaiting, to their answers in the order of
+submission. Knows what a script is, not what it means.
+
+Two kinds. A *request* (a login) fails at once with `StoreUnavailable` when Redis does not answer:
+somebody waits for it. A *duty* (a clean-up, a refresh) is kept until it is done; of several duties under
+one key only the last counts, so an outage of any length costs one call a connection. Scripts must bear
+being executed twice: a pipeline that failed may have been carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.retry import Retry
+
+__all__ = ["Answer", "Call", "Script", "StoreUnavailable", "StoreWriter", "open_redis"]
+
+_GATHER_S = 0.002
+_MOST_PER_PIPELINE = 128  # a pipeline keeps Redis and our own loop busy for about 5 ms at most
+_ANSWER_DEADLINE_S = 1.0
+_FIRST_RETRY_S = 0.05
+_LAST_RETRY_S = 1.0
+# Answers of a Redis that cannot serve now, as against answers to a wrong question.
+_NOT_NOW = (BusyLoadingError, ReadOnlyError, OutOfMemoryError)
+
+_log = logging.getLogger(__name__)
+
+
+class StoreUnavailable(Exception):
+    """Redis does not answer, or cannot serve now; whether the call was carried out is unknown."""
+
+
+Answer = Any
+"""What a script returned, as redis-py reads it; or a `StoreUnavailable`."""
+
+
+class Script:
+    """A Lua script, called by its hash."""
+
+    __slots__ = ("sha1", "source")
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.sha1 = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One call of a script. ``duty`` is the key that it is kept under; None: a request."""
+
+    script: Script
+    keys: tuple[str, ...]
+    args: tuple[str | int, ...]
+    done: Callable[[Answer], None] | None = None
+    duty: str | None = None
+
+
+def open_redis(url: str) -> Redis:
+    """Return a client that waits 1 s at most and does not try again by itself.
+
+    Raises:
+        ValueError: the URL is not one of a Redis.
+    """
+    return Redis.from_url(
+        url,
+        socket_timeout=_ANSWER_DEADLINE_S,
+        socket_connect_timeout=_ANSWER_DEADLINE_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+class StoreWriter:
+    """Carries calls to Redis. `run` does it, in a task; `submit` never waits.
+
+    While Redis is away, requests fail at once and a ping every second at most looks whether it is back.
+    """
+
+    def __init__(self, redis: Redis, scripts: Sequence[Script]) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._waiting: deque[Call] = deque()
+        self._duties: dict[str, Call] = {}  # the one that counts under each key
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.available = True  # as of the last answer, or its absence
+
+    def submit(self, call: Call) -> None:
+        """Queue a call; ``done`` is called with the answer in a later turn of the loop."""
+        if call.duty is None and not self.available:
+            if call.done is not None:
+                error = StoreUnavailable("Redis is away")
+                asyncio.get_running_loop().call_soon(call.done, error)
+            return
+        if call.duty is not None:
+            self._duties[call.duty] = call
+        self._waiting.append(call)
+        self._idle.clear()
+        self._wake.set()
+
+    async def ask(self, call: Call) -> Answer:
+        """Carry out a request and wait for its answer.
+
+        Raises:
+            StoreUnavailable: there is none.
+        """
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def take(value: Answer) -> None:
+            if not answer.done():  # the one who asked may have gone
+                answer.set_result(value)
+
+        self.submit(Call(call.script, call.keys, call.args, take))
+        value = await answer
+        if isinstance(value, StoreUnavailable):
+            raise value
+        return value
+
+    async def run(self) -> None:
+        """Carry calls until cancelled."""
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(_GATHER_S)
+            batch = self._take()
+            try:
+                answers = await self._execute(batch) if batch else []
+            except (RedisError, OSError, TimeoutError) as error:
+                self._keep(batch)
+                await self._until_back(error)
+                continue
+            for call, answer in zip(batch, answers, strict=True):
+                self._settle(call, answer)
+            if not self._waiting:
+                self._wake.clear()
+                self._idle.set()
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Wait until every call is carried out; False when ``deadline_s`` seconds did not suffice."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), deadline_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def _take(self) -> list[Call]:
+        batch: list[Call] = []
+        while self._waiting and len(batch) < _MOST_PER_PIPELINE:
+            call = self._waiting.popleft()
+            if call.duty is None or self._duties.get(call.duty) is call:
+                batch.append(call)
+        return batch
+
+    async def _execute(self, batch: list[Call]) -> list[Answer]:
+        answers = await self._send(batch)
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            # A restarted Redis has no scripts: none was carried out, so the order is kept.
+            for script in self._scripts:
+                await self._redis.script_load(script.source)
+            answers = await self._send(batch)
+        for answer in answers:
+            if isinstance(answer, _NOT_NOW):
+                raise answer
+        return answers
+
+    async def _send(self, batch: list[Call]) -> list[Answer]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for call in batch:
+            pipeline.evalsha(call.script.sha1, len(call.keys), *call.keys, *call.args)
+        answers: list[Answer] = await pipeline.execute(raise_on_error=False)
+        return answers
+
+    def _settle(self, call: Call, answer: Answer) -> None:
+        if call.duty is not None and self._duties.get(call.duty) is call:
+            del self._duties[call.duty]
+        if isinstance(answer, ResponseError):
+            # Wrong for good (a key of another type, say): to try again would never end.
+            _log.error("Redis refuses %s %s: %s", call.keys, call.args, answer)
+            answer = StoreUnavailable(str(answer))
+        if call.done is not None:
+            call.done(answer)
+
+    def _keep(self, batch: list[Call]) -> None:
+        """Put duties back in their order; let requests fail, those still waiting too."""
+        self.available = False
+        everything = [*batch, *self._waiting]
+        self._waiting.clear()
+        self._waiting.extend(call for call in everything if call.duty is not None)
+        for call in everything:
+            if call.duty is None:
+                self._settle(call, StoreUnavailable("Redis does not answer"))
+
+    async def _until_back(self, error: Exception) -> None:
+        _log.warning("Redis is away: %s; %d duties wait", error, len(self._duties))
+        wait_s = _FIRST_RETRY_S
+        while True:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LAST_RETRY_S)
+            try:
+                await self._redis.ping()
+            except (RedisError, OSError, TimeoutError):
+                continue
+            break
+        _log.warning("Redis is back; %d duties wait", len(self._duties))
+        self.available = True
