@@ -10,6 +10,7 @@ from harness.real.engine import gateway_config, real_policy, start_gateway
 from harness.real.processes import Children, end_on_sigterm
 from harness.real.redis_server import redis_server
 from harness.rundir import new_run
+from scenarios.load import dump_scenario
 from scenarios.schema import Scenario
 
 __all__ = ["serve_forever"]
@@ -48,7 +49,7 @@ def serve_forever(
             say(f"gateway: {ws}  http: {http}  redis: {redis.url}  logs: {run.logs}")
             say(
                 f"drive it: locust -f harness/real/locustfile.py --headless -u 200 -r 100 "
-                f"--scenario {scenario.name} --ws-url {ws} --http-url {http}"
+                f"--scenario {run.scenario} --ws-url {ws} --http-url {http}"
             )
             while True:
                 children.check()

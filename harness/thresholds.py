@@ -129,11 +129,13 @@ def check_thresholds(scenario: Scenario) -> tuple[Threshold, ...]:
     labels = [fault.label for fault in scenario.faults]
     parsed: list[Threshold] = []
     problems: list[str] = []
-    for expression in scenario.thresholds:
+    for n, expression in enumerate(scenario.thresholds):
         try:
             parsed.append(parse_threshold(expression, labels))
         except ThresholdError as error:
-            problems += error.problems
+            problems += [
+                f"{scenario.name}: thresholds[{n}]: {problem}" for problem in error.problems
+            ]
     if problems:
         raise ThresholdError(problems)
     return tuple(parsed)
