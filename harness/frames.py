@@ -78,6 +78,33 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = {
     "accuracy": {
         "engine": "str", "count": "int64", "t_mr_s": "float64", "t_m_s": "float64", "p_a": "float64",
     },
+    "incidence": {
+        "engine": "str", "fault": "str", "cause": "str", "duration_s": "float64",
+        "incidence": "float64", "lo": "float64", "hi": "float64",
+    },
+    "omission": {
+        "engine": "str", "fault": "str", "planned": "int64", "injected": "int64",
+        "late_p50_s": "float64", "late_max_s": "float64", "p50_s": "float64",
+        "p50_longest_s": "float64", "p99_s": "float64", "p99_longest_s": "float64",
+    },
+    "session_quality": {
+        "engine": "str", "fault": "str", "figure": "str", "count": "int64", "of": "int64",
+        "share": "float64", "lo": "float64", "hi": "float64", "note": "str",
+    },
+    "flicker": {
+        "engine": "str", "session_id": "str", "user_id": "str", "watcher": "str",
+        "offline_s": "float64", "gap_s": "float64",
+    },
+    "cost": {
+        "engine": "str", "clients": "float64", "heartbeats_per_s": "float64",
+        "frames_per_s": "float64", "bytes_per_s": "float64", "redis_operations_per_s": "float64",
+        "gateway_cpu_percent": "float64", "gateway_rss_bytes": "float64", "basis": "str",
+    },
+    "storm": {
+        "engine": "str", "time_s": "float64", "width_s": "float64", "disconnected": "int64",
+        "connected": "int64", "resumed": "int64", "session_unknown": "int64", "logged_in": "int64",
+        "login_refused": "int64",
+    },
     "thresholds": {"expression": "str", "value": "float64", "verdict": "str", "reason": "str"},
 }  # fmt: skip
 
