@@ -86,18 +86,12 @@ class Network(_Part):
         tuple[PositiveDuration, ...],
         Field(min_length=1, description="TCP retransmissions after the first send, not scaled"),
     ] = (
-        *(
-            0.208,
-            0.416,
-            0.848,
-            1.68,
-            3.34,
-            6.70,
-            13.36,
-        ),  # measured on loopback, tail-loss probe first
-        *(26.7, 53.4, 106.8, 226.8, 346.8, 466.8, 586.8, 706.8),  # doubling, then 120 s each
+        # Measured on loopback with a first RTO of 0.208 s: the tail-loss probe, which is none of the 15
+        # retransmissions, and the first of those.
+        *(0.208, 0.416, 0.848, 1.68, 3.34, 6.70, 13.36),
+        *(26.7, 53.4, 106.8, 213.6),  # doubling
+        *(333.6, 453.6, 573.6, 693.6, 813.6),  # the cap: 120 s each
     )
-
 
     def seen_at(self, speedup: float) -> Network:
         """The network as a run with a speedup sees it, in scenario time.

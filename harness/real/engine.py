@@ -22,6 +22,7 @@ from harness.real.processes import Child, ChildDied, Children
 from harness.real.redis_server import RedisServer, redis_server
 from harness.real.resources import ResourceSampler
 from harness.rundir import RunDir
+from harness.theory import tcp_give_up_s
 from reference_server.config import GatewayConfig
 from reference_server.liveness import LivenessPolicy
 from scenarios.schema import Scenario
@@ -29,7 +30,7 @@ from scenarios.schema import Scenario
 __all__ = ["CannotRun", "RealSetup", "gateway_config", "run_real", "start_gateway"]
 
 POLL_S = 0.05  # the store watch's grain, real seconds
-TCP_GIVE_UP_S = 924.6  # Linux, tcp_retries2 = 15: first RTO 0.2 s, doubling to 120 s
+TCP_GIVE_UP_S = tcp_give_up_s()  # what the kernel would wait for, at the least
 _TICK_S = 0.1
 _START_DEADLINE_S = 30.0
 _END_GRACE_S = 60.0  # Locust's own wind-up after the horizon
