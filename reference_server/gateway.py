@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from asyncio import Task, create_task, get_running_loop, sleep
+from asyncio import Event, Task, create_task, get_running_loop, sleep, wait_for
 from functools import partial
 from time import monotonic
 from typing import Any, cast
@@ -53,6 +53,7 @@ _AT_ONCE = frozenset(
 _RECORDS_ARE_ANOTHERS = frozenset({Cause.TAKE_OVER, Cause.LOGOUT})
 _DRAIN_CHUNK = 100
 _STORE_DRAIN_S = 1.5
+_SUBSCRIBE_S = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -130,11 +131,16 @@ class Gateway:
             server_header=None,
         )
         self.telemetry.start()
+        subscribed = Event()
         self._tasks = [
             create_task(self.store.run()),
-            create_task(self.presence.run(lambda: None)),
+            create_task(self.presence.run(subscribed.set)),
             create_task(self.sweeper.run(self._sweep_phase_s)),
         ]
+        try:
+            await wait_for(subscribed.wait(), _SUBSCRIBE_S)
+        except TimeoutError:
+            _log.warning("Redis does not answer yet: starting without it")
         port: int = sock.getsockname()[1]
         return port
 
