@@ -13,22 +13,26 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from harness.theory import Law, idle_limit, miss_at_next_tick, ping_deadline
+from harness.profile_detectors import Detector, IdleLimit, NextTick, PingDeadline, Record, Unknown
+from harness.theory import Law
 from reference_server.durations import Duration, PositiveDuration, format_duration
-from reference_server.liveness import LivenessPolicy
 from scenarios.distributions import Law as LawField
 from scenarios.schema import Nat, Network, Outages
 
 __all__ = [
     "Claim",
     "HeartbeatProfile",
+    "IdleLimit",
     "IdleTimerProfile",
     "NetworkProfile",
+    "NextTick",
+    "PingDeadline",
     "Profile",
     "Profiles",
     "Status",
+    "Unknown",
     "UnknownProfileError",
     "find_profile",
     "heartbeat_profile",
@@ -56,104 +60,7 @@ class Status(StrEnum):
     ASSUMED = "assumed"  # nobody measured it: change it for your network
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PingDeadline(_Record):
-    """The server pings and waits; `sweep` and `close_wait` come on top. Seconds."""
-
-    model: Literal["ping_deadline"]
-    interval: PositiveDuration
-    timeout: PositiveDuration
-    max_failures: Annotated[int, Field(ge=1)] = 1
-    retry_interval: PositiveDuration | None = None
-    sweep: Annotated[Duration, Field(description="the deadline is looked at this often")] = 0.0
-    close_wait: Annotated[
-        Duration, Field(description="from the decision to the handler's notice")
-    ] = 0.0
-
-    @property
-    def traffic_gap_s(self) -> float:
-        """Longest time without a packet on a healthy, otherwise idle connection, seconds."""
-        return self.interval
-
-    @property
-    def policy(self) -> LivenessPolicy:
-        """The heartbeat as a policy of ours, everything else off or default."""
-        return LivenessPolicy(
-            heartbeat_interval=self.interval,
-            heartbeat_timeout=self.timeout,
-            max_failures=self.max_failures,
-            retry_interval=self.retry_interval,
-            session_timeout=None,
-        )
-
-    def law(self) -> Law:
-        """T_D of a silent peer: U + (k−1)R + τ + Uniform(0, sweep) + close_wait."""
-        return (
-            ping_deadline(self.policy).plus(Law.uniform(0.0, self.sweep)).shifted(self.close_wait)
-        )
-
-
-class IdleLimit(_Record):
-    """One side beats, or answers pings, every `beat`; the server allows `limit` without. Seconds."""
-
-    model: Literal["idle_limit"]
-    beat: PositiveDuration
-    limit: PositiveDuration
-    sweep: Duration = 0.0
-
-    @property
-    def traffic_gap_s(self) -> float:
-        """Longest time without a packet on a healthy, otherwise idle connection, seconds."""
-        return self.beat
-
-    def law(self) -> Law:
-        """T_D of a silent peer: limit − U + Uniform(0, sweep)."""
-        return idle_limit(self.beat, self.limit, self.sweep)
-
-
-class NextTick(_Record):
-    """A ping every `interval`; a missing answer is noticed when the next is due. Seconds."""
-
-    model: Literal["next_tick"]
-    interval: PositiveDuration
-    max_failures: Annotated[int, Field(ge=1)] = 1
-
-    @property
-    def traffic_gap_s(self) -> float:
-        """Longest time without a packet on a healthy, otherwise idle connection, seconds."""
-        return self.interval
-
-    def law(self) -> Law:
-        """T_D of a silent peer: U + kT."""
-        return miss_at_next_tick(self.interval, self.max_failures)
-
-
-class Unknown(_Record):
-    """Too little is published to say when a silent peer is noticed."""
-
-    model: Literal["unknown"]
-    interval: PositiveDuration
-    missing: str
-
-    @property
-    def traffic_gap_s(self) -> float:
-        """Longest time without a packet on a healthy, otherwise idle connection, seconds."""
-        return self.interval
-
-    def law(self) -> None:
-        """Nothing follows from what is known."""
-        return None
-
-
-Detector = Annotated[
-    PingDeadline | IdleLimit | NextTick | Unknown, Field(discriminator="model")
-]  # fmt: skip
-
-
-class Claim(_Record):
+class Claim(Record):
     """Detection latency of a silent peer as published or worked out. Seconds."""
 
     lo: Duration
@@ -161,7 +68,7 @@ class Claim(_Record):
     mean: PositiveDuration
 
 
-class _Profile(_Record):
+class _Profile(Record):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
     title: str
     note: str = ""
@@ -210,7 +117,7 @@ class HeartbeatProfile(_Profile):
         return self.name, self.title, f"{numbers}: {found}", _joined(self.status), _cited(self)
 
 
-class Configurable(_Record):
+class Configurable(Record):
     """The values that an idle timer can be set to. Seconds."""
 
     low: PositiveDuration
@@ -287,7 +194,7 @@ class NetworkProfile(_Profile):
 Profile = HeartbeatProfile | IdleTimerProfile | NetworkProfile
 
 
-class Profiles(_Record):
+class Profiles(Record):
     """Every profile that ships, in the file's order."""
 
     heartbeats: tuple[HeartbeatProfile, ...]
