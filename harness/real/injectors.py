@@ -146,11 +146,13 @@ def _nat_timeout(client: Client, fault: PlannedFault) -> None:
     def check() -> None:
         if client.wire is None:
             return
-        expires_s = client.last_packet_s + idle_s
-        if client.last_packet_s <= armed_s or client.g.now_s() < expires_s:
-            client.at(max(expires_s, client.g.now_s() + idle_s / 20), check)
+        now_s = client.g.now_s()
+        if client.last_packet_s <= armed_s:  # no mapping yet; one made from now on outlasts idle_s
+            client.at(now_s + idle_s, check)
+        elif now_s < client.last_packet_s + idle_s:
+            client.at(client.last_packet_s + idle_s, check)
         else:
-            _expire(client, fault, expires_s)
+            _expire(client, fault, client.last_packet_s + idle_s)
 
     client.at(armed_s + idle_s, check)
 
