@@ -23,8 +23,8 @@ That is what catches a gateway with max_failures 2 under a law for 3. A law's ma
 judged likewise.
 
 t is the larger of the percentile's tolerance (a share of the law's value) and what the engine's times
-may be off by: ε for the real engine, one round trip for the simulated one. For a range it is the latter
-alone.
+may be off by (`observed.Slack`): ε for the real engine, one round trip for the simulated one. For a range
+it is the latter alone.
 
 A Kolmogorov–Smirnov test is not made: it can refute a law but never support it within a tolerance, and
 ranges refute sooner.
@@ -42,7 +42,7 @@ import pandas as pd
 from reports.agreement_bounds import range_row, share_row
 from reports.numbers import caption_seconds as in_seconds
 from reports.numbers import signed_seconds
-from reports.observed import CONFIDENCE, PERCENTILES, Law, Observed, Slack, laws, observe
+from reports.observed import CONFIDENCE, PERCENTILES, Law, Observed, Slack, observe
 from reports.order_statistics import Estimate, Sample, difference, smallest_sample
 from reports.tables import RunTables
 
@@ -85,18 +85,7 @@ def compare(
             raise ValueError(
                 f"tolerances: {name} must be a share of 0 or more, in {dict(tolerances)}"
             )
-    slack = slack or Slack.of(tables)
-    detections = tables.table("detections")
-    cases = [
-        (
-            law,
-            [
-                observe(detections, engine, law, slack.of_times(engine, law.milestone))
-                for engine in tables.measured_engines
-            ],
-        )
-        for law in laws(tables.table("laws"))
-    ]
+    cases = list(observe(tables, slack or Slack.of(tables)))
     # Wide enough that all comparisons together give a false alarm only so often.
     family = 1 - FALSE_ALARM / max(1, sum(_left_to_chance(law, seen) for law, seen in cases))
     rows = [
@@ -165,7 +154,7 @@ def _percentile_rows(
     for name, q in PERCENTILES.items():
         law_s = law.percentiles[name]
         if not math.isfinite(law_s):
-            continue  # a law that never happens; its range and its mass are judged
+            continue  # the law never gets there; its range and its mass are judged
         tolerance_s = max(tolerances[name] * abs(law_s), sum(side.known_slack_s for side in sides))
         row: dict[str, object] = {
             "figure": name, "left": left.engine, "right": right.engine if right else "theory",

@@ -76,12 +76,6 @@ def share_row(law: Law, seen: Observed, confidence: float) -> Row:
         "figure": "share", "left": seen.engine, "right": "theory", "right_s": law.mass, "n": n,
         "tolerance_s": SHARE_TOLERANCE if by_chance else 0.0,
     }  # fmt: skip
-    if math.isnan(law.mass):
-        return {
-            **row,
-            "verdict": "unknown",
-            "reason": "the law does not say what share is detected",
-        }
     if not n:
         if law.mass <= 0 and not len(seen.detected_s):
             return {

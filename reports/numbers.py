@@ -46,14 +46,16 @@ _CAUSES: Final = {
 
 
 def seconds(value: float | None) -> str:
-    """Seconds with the digits that matter: 924.6, 84.97, 0.012; a dash where there is none."""
+    """Seconds with the digits that matter: 924.6, 84.97, 0.012, 0.0005; a dash where there is none."""
     if _absent(value):
         return ABSENT
     assert value is not None
     if math.isinf(value):
         return "never" if value > 0 else f"{_MINUS}∞"
     size = abs(value)
-    digits = 1 if size >= 99.995 else 2 if size >= 0.9995 else 3
+    digits = (
+        1 if size >= 99.995 else 2 if size >= 0.9995 else 3 if size >= 0.00995 or not size else 4
+    )
     text = f"{size:,.{digits}f}"
     return f"{_MINUS}{text}" if value < 0 and float(text.replace(",", "")) else text
 

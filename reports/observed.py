@@ -59,7 +59,10 @@ class Slack(NamedTuple):
 
 @dataclass(frozen=True)
 class Law:
-    """One row of laws.csv. ``mass`` is the share that is detected at all; the percentiles are of those."""
+    """One row of laws.csv. ``mass`` is the share that is detected at all.
+
+    The range is of those, the percentiles are of all faults: NaN above ``mass``.
+    """
 
     fault: str
     milestone: str
@@ -73,15 +76,14 @@ class Law:
 class Observed:
     """One engine's durations for one law, seconds.
 
-    ``latencies`` is what the law's percentiles are held against: where the law says that all faults are
-    detected, a fault that was not counts as infinite; else the detected ones alone.
+    ``latencies`` is what the law's percentiles are held against: of every fault that could be watched through
+    the law's range, infinite where it was not detected (it recovered, or it was missed).
     """
 
     engine: str
     detected_s: pd.Series[float]  # every detection, left out or not
     outlasted_s: float  # the longest that a fault was watched without an outcome; NaN: none was
     latencies: Sample
-    n: int  # faults that could be watched through the law's range
     detected: int  # of n
     left_out: int
     not_applicable: int
@@ -92,6 +94,11 @@ class Observed:
         """The slack, 0 where it is not known."""
         return 0.0 if math.isnan(self.slack_s) else self.slack_s
 
+    @property
+    def n(self) -> int:
+        """How many faults could be watched through the law's range."""
+        return self.latencies.n
+
     def nothing_seen(self) -> str:
         """Why there is nothing to compare."""
         if self.left_out:
@@ -99,48 +106,58 @@ class Observed:
         if self.not_applicable:
             return f"{self.engine}: not applicable to any of {self.not_applicable} faults"
         if self.n:
-            return f"{self.engine}: none of {self.n} was detected"
+            return f"{self.engine}: none was detected"
         return f"{self.engine}: no such fault was run"
 
 
 def laws(table: pd.DataFrame) -> Iterator[Law]:
-    """Read laws.csv."""
-    for row in table.to_dict("records"):
+    """Read laws.csv, without the rows where theory knows no exact law."""
+    for row in table[table["mass"].notna()].to_dict("records"):
         yield Law(
             row["fault"], row["milestone"], row["lo_s"], row["hi_s"], row["mass"],
             {name: row[f"{name}_s"] for name in PERCENTILES},
         )  # fmt: skip
 
 
-def observe(detections: pd.DataFrame, engine: str, law: Law, slack_s: float) -> Observed:
-    """Cut one engine's detections to one law.
+def observe(tables: RunTables, slack: Slack) -> Iterator[tuple[Law, list[Observed]]]:
+    """Yield each law with what each engine that measures saw of it."""
+    detections = tables.table("detections")
+    groups = {
+        tuple(map(str, key)): rows
+        for key, rows in detections.groupby(["engine", "fault", "milestone"], sort=False)
+    }
+    nothing = detections.iloc[:0]
+    # A censored fault was watched until the run's end, so it tells when that was.
+    censored = detections[detections["outcome"] == "censored"]
+    ends_s = (censored["injected_at_s"] + censored["duration_s"]).groupby(censored["engine"]).max()
+    for law in laws(tables.table("laws")):
+        yield (
+            law,
+            [
+                _observe(
+                    groups.get((engine, law.fault, law.milestone), nothing),
+                    engine,
+                    law,
+                    slack.of_times(engine, law.milestone),
+                    float(ends_s.get(engine, math.inf)),
+                )
+                for engine in tables.measured_engines
+            ],
+        )
 
-    Args:
-        detections: detections.csv, all of it: its censored rows tell when the run ended.
-        engine: ``real`` or ``simulated``.
-        law: of one fault and milestone.
-        slack_s: how far off the engine's times may be; NaN: not known.
-    """
-    every = detections[detections["engine"] == engine]
-    ends = every.loc[every["outcome"] == "censored", ["injected_at_s", "duration_s"]].sum(axis=1)
-    end_s = float(ends.max()) if len(ends) else math.inf
-    rows = every[(every["fault"] == law.fault) & (every["milestone"] == law.milestone)]
+
+def _observe(rows: pd.DataFrame, engine: str, law: Law, slack_s: float, end_s: float) -> Observed:
     seen = rows[rows["outcome"] != "not_applicable"]
     reach_s = law.hi_s + (0.0 if math.isnan(slack_s) else slack_s)
     # A law that never happens has no range (NaN): everybody was watched for long enough.
-    used = (
-        seen if math.isnan(reach_s) else seen[seen["injected_at_s"] + reach_s <= end_s + ROUNDING_S]
-    )
+    in_time = seen["injected_at_s"] + reach_s <= end_s + ROUNDING_S
+    used = seen if math.isnan(reach_s) else seen[in_time]
     found = used["outcome"] == "detected"
-    latencies = (
-        used["duration_s"].where(found, np.inf) if law.mass >= 1 else used.loc[found, "duration_s"]
-    )
     return Observed(
         engine=engine,
         detected_s=seen.loc[seen["outcome"] == "detected", "duration_s"],
         outlasted_s=float(seen.loc[seen["outcome"] == "censored", "duration_s"].max()),
-        latencies=Sample.of(latencies),
-        n=len(used),
+        latencies=Sample.of(used["duration_s"].where(found, np.inf)),
         detected=int(found.sum()),
         left_out=len(seen) - len(used),
         not_applicable=len(rows) - len(seen),

@@ -39,7 +39,7 @@ _COLUMNS: Final[Mapping[str, tuple[str, str]]] = {
     "ghosts": ("engine fault_id fault outcome", "ghost_s"),
     "live": ("engine", "time_s live_clients store_sessions ghosts"),
     "timelines": ("engine fault fault_id lane kind cause note", "time_s"),
-    "tcp_info": ("fault", "n unacked_share retransmitted_share"),
+    "tcp_info": ("engine fault", "n unacked_share retransmitted_share"),
     "lag": ("role pid", "time_s max_lag_s"),
     "lateness": ("node", "time_s n p50_s p99_s max_s"),
     "resources": ("role pid", "time_s cpu_percent rss_bytes descriptors"),
@@ -129,6 +129,11 @@ class RunTables:
     def unsound_reasons(self) -> tuple[str, ...]:
         """Why the run is not sound, one sentence each."""
         return tuple(map(str, self._fact("unsound_reasons") or ()))
+
+    @cached_property
+    def negative_control(self) -> bool:
+        """Whether the gateway was given another policy than the scenario's, to see the report turn red."""
+        return bool(self._fact("negative_control"))
 
     def number(self, key: str) -> float | None:
         """Return a number of summary.json or run.json; None where it is absent, null or not a number."""

@@ -33,7 +33,14 @@ def conclude(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
     thresholds = tables.table("thresholds")
     missed = thresholds[thresholds["verdict"] == "fail"]
     open_ = thresholds[~thresholds["verdict"].isin(["pass", "fail"])]
-    reasons = [f"unsound: {reason}" for reason in tables.unsound_reasons]
+    reasons = (
+        [
+            "negative control: the gateway ran another policy than the scenario's, so this report must be red"
+        ]
+        if tables.negative_control
+        else []
+    )
+    reasons += [f"unsound: {reason}" for reason in tables.unsound_reasons]
     reasons += [f"missed: {row.expression} ({row.reason})" for row in missed.itertuples()]
     if agreement.verdict == "fail":
         reasons.append(f"disagreement: {agreement.reason}")

@@ -57,6 +57,7 @@ def latency_by_layer(detections: pd.DataFrame, laws: pd.DataFrame, *, caption: s
     seen = detections[
         (detections["milestone"] == "suspected") & (detections["outcome"] == "detected")
     ]
+    seen = seen[seen["engine"].isin(_ENGINES)]  # theory's rows are plotting positions
     if seen.empty:
         raise NothingToDraw("No latency by layer: no fault was detected in this run.")
     pairs = [

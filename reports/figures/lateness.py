@@ -24,7 +24,7 @@ from reports.style import (
 
 __all__ = ["lateness"]
 
-_ROLES = {"gateway": BLUE, "generator": VERMILION, "store": PURPLE}
+_ROLES = {"gateway": BLUE, "generator": VERMILION, "store-watch": PURPLE}
 _OTHERS = (GREEN, ORANGE, SKY)
 
 

@@ -70,10 +70,11 @@ def timeline(timelines: pd.DataFrame, fault: str, *, caption: str = "") -> Figur
     mine = timelines[(timelines["fault"] == fault) & timelines["kind"].isin(list(_LANE_OF))]
     if mine.empty:
         raise NothingToDraw(f"No timeline of {fault}: no traced client had this fault.")
-    engines = [engine for engine in ("real", "simulated") if (mine["engine"] == engine).any()]
-    lane = mine["kind"].map(_LANE_OF)
-    lanes = [name for name in _LANES if name not in _OPTIONAL or (lane == name).any()]
     left, right = _window(mine)
+    mine = mine[mine["time_s"].between(left, right)]
+    engines = [engine for engine in ("real", "simulated") if (mine["engine"] == engine).any()]
+    used = set(mine["kind"].map(_LANE_OF))
+    lanes = [lane for lane in _LANES if lane not in _OPTIONAL or lane in used]
     height = 7.2 if len(engines) > 1 else 4.8
     figure, panels = new_figure(len(engines), 1, sharex=True, height=height)
     for panel, engine in zip(panels, engines, strict=True):
@@ -84,24 +85,26 @@ def timeline(timelines: pd.DataFrame, fault: str, *, caption: str = "") -> Figur
 
 
 def _window(events: pd.DataFrame) -> tuple[float, float]:
-    story = events.loc[events["kind"].isin(_STORY) & (events["time_s"] >= 0), "time_s"]
-    end = float(story.max()) if len(story) else float(events["time_s"].max())
-    # Before the fault the longest gap between two beats, so that at least one is to be seen.
-    sent = np.sort(
-        events.loc[(events["kind"] == "heartbeat_sent") & (events["time_s"] < 0), "time_s"]
-    )
-    beat = float(-sent[-1]) if sent.size else 0.0
-    length = max(end, 1.25 * beat, 0.5)
+    """From the last heartbeat before the fault to the end of the story: what comes after it is another one."""
+    after = events[(events["time_s"] >= 0) & events["kind"].isin(_STORY)]
+    firsts = after.groupby(["engine", "kind"])["time_s"].min()
+    ends = [float(firsts.max())] if len(firsts) else []
+    if not (
+        after["kind"] == "suspected"
+    ).any():  # the story ends with the last heartbeat that was missed
+        ends += after.loc[after["kind"] == "heartbeat_missed", "time_s"].tolist()
+    sent = events.loc[(events["kind"] == "heartbeat_sent") & (events["time_s"] < 0)]
+    beat = float(-sent.groupby("engine")["time_s"].max().min()) if len(sent) else 0.0
+    length = max([0.5, 1.25 * beat, *ends])
     return -max(_BEFORE * length, 1.15 * beat), 1.3 * length
 
 
 def _panel(panel: Axes, events: pd.DataFrame, lanes: list[str], left: float, right: float) -> None:
     panel.axvspan(0, right, color="#F3F3F3", zorder=0)
     panel.axvline(0, color=INK, linewidth=1.2, zorder=1)
-    shown = events[events["time_s"].between(left, right)]
     for row, lane in enumerate(lanes):
         for kind, marker in _LANES[lane].items():
-            these = shown[shown["kind"] == kind].sort_values("time_s", kind="stable")
+            these = events[events["kind"] == kind].sort_values("time_s", kind="stable")
             if these.empty:
                 continue
             line = marker in "|x"

@@ -44,7 +44,8 @@ def seconds_cell(value: float) -> Cell:
 def percentile_cell(value: float, lo: float, hi: float, n: int, needed: int) -> Cell:
     """Return a percentile in seconds with its 95 % interval, or why it has none."""
     if math.isnan(value):
-        return Cell("not reached", math.inf) if n else Cell(ABSENT)
+        least = "" if math.isnan(lo) else f"at least {seconds(lo)}"
+        return Cell("not reached", math.inf, detail=least) if n else Cell(ABSENT)
     if math.isnan(lo) and math.isnan(hi):
         few = f"n too small (needs {needed})" if n < needed else "no bound"
         return Cell(seconds(value), value, detail=few)

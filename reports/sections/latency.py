@@ -8,6 +8,7 @@ from typing import Any
 
 from reports.gallery import Gallery
 from reports.numbers import count, milestone_name, share
+from reports.observed import PERCENTILES
 from reports.page import Cell, Section, Table, Text
 from reports.sections.cells import count_cell, engine_cell, percentile_cell, seconds_cell
 from reports.tables import ENGINES, MILESTONES, RunTables
@@ -36,7 +37,9 @@ def latency_section(tables: RunTables, gallery: Gallery) -> Section:
         rows = []
         for fault in tables.faults:
             laws_here = laws[(laws["fault"] == fault) & (laws["milestone"] == milestone)]
-            rows += [_theory_row(law) for law in laws_here.to_dict("records")]
+            rows += [
+                _theory_row(law) for law in laws_here[laws_here["mass"].notna()].to_dict("records")
+            ]
             here = qos[(qos["fault"] == fault) & (qos["milestone"] == milestone) & (qos["n"] > 0)]
             order = sorted(here.to_dict("records"), key=lambda row: ENGINES.index(row["engine"]))
             rows += [_measured_row(row) for row in order]
@@ -61,13 +64,18 @@ def _theory_row(law: Mapping[Hashable, Any]) -> list[Cell]:
     mass = law["mass"]
     missing = Cell("–") if math.isnan(mass) else Cell(share(1 - mass), 1 - mass)
     if 0 < mass < 1:
-        missing = Cell(share(1 - mass), 1 - mass, detail="percentiles are of the rest")
+        missing = Cell(share(1 - mass), 1 - mass, detail="mean and max are of the rest")
     return [
         Cell(law["fault"]),
         engine_cell("theory"),
         Cell("law"),
         missing,
-        *(seconds_cell(law[name]) for name in ("mean_s", "p50_s", "p95_s", "p99_s", "hi_s")),
+        seconds_cell(law["mean_s"]),
+        *(
+            seconds_cell(law[f"{p}_s"]) if q <= mass else Cell("not reached", math.inf)
+            for p, q in PERCENTILES.items()
+        ),
+        seconds_cell(law["hi_s"]),
     ]
 
 

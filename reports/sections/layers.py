@@ -44,12 +44,12 @@ def _tcp_info(tables: RunTables) -> Block:
     info = tables.table("tcp_info")
     if info.empty:
         return Text(
-            "What the kernel knew of the sockets (TCP_INFO at the suspicion) was not logged: only a real gateway "
-            "can.", "missing",
+            "What the kernel knew of the sockets (TCP_INFO at the suspicion) was not logged.", "missing",
         )  # fmt: skip
     rows = [
         [
             Cell(row["fault"]),
+            engine_cell(row["engine"]),
             count_cell(row["n"]),
             Cell(share(row["unacked_share"]), row["unacked_share"]),
             Cell(share(row["retransmitted_share"]), row["retransmitted_share"]),
@@ -57,7 +57,7 @@ def _tcp_info(tables: RunTables) -> Block:
         for row in info.to_dict("records")
     ]
     return Table(
-        ("fault", "suspicions", "unacknowledged data", "retransmitted"), rows,
+        ("fault", "engine", "suspicions", "unacknowledged data", "retransmitted"), rows,
         title="TCP_INFO at the suspicion",
         note="Real silence leaves data unacknowledged and retransmitted; a client that merely does not answer "
         "still acknowledges.", csv="tcp_info.csv",

@@ -131,10 +131,11 @@ def _row(
     caught = ", ".join(cause_name(cause) for cause in causes["cause"][::-1]) or "nothing"
     laws = tables.table("laws")
     law = laws[(laws["fault"] == fault) & (laws["milestone"] == "suspected")]
-    theory = Cell("no law")
+    theory = Cell("no exact law")
     if len(law):
         lo, hi, mass = (float(law[name].iloc[0]) for name in ("lo_s", "hi_s", "mass"))
-        theory = Cell("never" if mass <= 0 else f"{seconds(lo)} to {seconds(hi)}")
+        if mass == mass:  # else theory is not exact here
+            theory = Cell("never" if mass <= 0 else f"{seconds(lo)} to {seconds(hi)}")
     verdicts = agreement.loc[agreement["fault"] == fault, "verdict"].value_counts()
     agrees = next((v for v in ("fail", "pass", "unknown") if v in verdicts), "unknown")
     decided = f"{verdicts.sum() - verdicts.get('unknown', 0)} of {verdicts.sum()} decided"

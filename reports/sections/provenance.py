@@ -44,13 +44,14 @@ def provenance_section(tables: RunTables) -> Section:
     """Return what ran.json says, flat."""
     title = "What ran"
     blocks: list[Block] = []
-    if tables.provenance.get("negative_control"):
+    if tables.negative_control:
         blocks.append(
             Text(
                 "Negative control: the gateway ran another policy than the scenario’s, so this report must be red.",
                 "warning",
             )
         )
+    blocks += [Text(str(note)) for note in tables.summary.get("notes") or ()]
     rows = [[Cell(name), Cell(value)] for name, value in _flat(tables.provenance)]
     counts = tables.summary.get("counts")
     if isinstance(counts, dict):

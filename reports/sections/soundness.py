@@ -68,7 +68,7 @@ def _epsilon(tables: RunTables) -> Text:
     speedup = tables.number("speedup")
     made_of = ""
     if terms:
-        made_of = f" It is made of {', '.join(terms)} (real time)"
+        made_of = f" It is made of {', '.join(terms)} (real time; of two lags the larger counts)"
         made_of += f", times the speedup of {speedup:g}." if speedup is not None else "."
     return Text(
         f"ε = {caption_seconds(epsilon_s)} of scenario time: a closed-form range [lo, hi) is checked as "

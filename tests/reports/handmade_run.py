@@ -149,9 +149,11 @@ def draw_detections(
 
 
 def laws_of(faults: Mapping[str, Fault]) -> pd.DataFrame:
+    """Theory as it writes laws.csv: percentiles are of all faults, so there is none above the mass."""
     rows = [
         (name, milestone, f.cause, "", f.lo_s, f.hi_s, (f.lo_s + f.hi_s) / 2,
-         *(f.lo_s + q * (f.hi_s - f.lo_s) for q in (0.5, 0.95, 0.99)), f.mass)
+         *(f.lo_s + q / f.mass * (f.hi_s - f.lo_s) if q <= f.mass else np.nan for q in (0.5, 0.95, 0.99)),
+         f.mass)
         for name, f in faults.items()
         for milestone in ("suspected", "store_cleared")
     ]  # fmt: skip

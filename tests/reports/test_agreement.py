@@ -131,11 +131,11 @@ def test_aliasing_inside_the_range_is_red_by_its_percentiles(tmp_path: Path) -> 
 
 
 def test_runs_that_agree_hardly_ever_turn_red() -> None:
-    """The rule promises at most one in a hundred; 50 runs of fixed seeds with four faults each."""
+    """The rule promises at most one in a hundred; 30 runs of fixed seeds with four faults each."""
     faults = {f"fault_{n}": few(n) for n in (12, 40, 90, 160)}
     nothing = {name: pd.DataFrame() for name in SCHEMAS}
     red = 0
-    for seed in range(50):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         seen = pd.concat([draw_detections(e, faults, 0.2, rng) for e in ("simulated", "real")])
         tables = RunTables(
@@ -143,7 +143,7 @@ def test_runs_that_agree_hardly_ever_turn_red() -> None:
             frozenset(), {**nothing, "detections": seen, "laws": laws_of(faults)},
         )  # fmt: skip
         red += judge(compare(tables, TOLERANCES), sound=True).verdict == "fail"
-    assert red <= 2
+    assert red <= 1
 
 
 def test_epsilon_widens_the_range_of_the_real_engine_alone(tmp_path: Path) -> None:
@@ -165,12 +165,40 @@ def test_an_unknown_epsilon_leaves_the_range_undecided(tmp_path: Path) -> None:
 def test_a_law_that_leaves_it_to_chance_who_is_detected(
     tmp_path: Path, count: int, verdict: str
 ) -> None:
-    """The percentiles of such a law are of those who are detected."""
-    table = compared(tmp_path, handmade_run({"network_cut": few(count, mass=0.4)}))
+    """Percentiles are of all faults: a law that detects 70 % has a p50 and no p95."""
+    table = compared(tmp_path, handmade_run({"network_cut": few(count, mass=0.7)}))
     assert pick(table, "share")["verdict"] == verdict
-    assert pick(table, "p50")["right_s"] == 85
-    assert pick(table, "p50")["n"] == pick(table, "share")["left_s"] * count
+    assert pick(table, "p50")["right_s"] == pytest.approx(70 + 30 * 0.5 / 0.7)
+    assert pick(table, "p50")["n"] == count
+    assert pick(table, "p50")["verdict"] == verdict
+    assert set(table["figure"]) == {"p50", "range", "share"}
     assert not (table["verdict"] == "fail").any()
+
+
+def test_a_fault_without_an_exact_law_is_not_compared(tmp_path: Path) -> None:
+    run = handmade_run({"host_crash": few(30), "tangled": few(30)})
+    laws = run.tables["laws"]
+    numbers = laws.columns[laws.dtypes == "float64"]
+    laws.loc[laws["fault"] == "tangled", numbers] = math.nan
+    assert set(compared(tmp_path, run)["fault"]) == {"host_crash"}
+
+
+def test_what_the_watch_and_the_retries_cannot_tell_is_no_difference(tmp_path: Path) -> None:
+    run = handmade_run({"nat_timeout": few(19, 80, 80)})
+    d = run.tables["detections"]
+    late = (d["milestone"] == "store_cleared") & (d["engine"] == "real")
+    d.loc[late, "duration_s"] += 0.5
+    ranges = {}
+    for grain_s in (0.0, 0.5):
+        run.summary["store_grain_s"] = grain_s
+        table = compared(tmp_path, run)
+        rows = table[(table["milestone"] == "store_cleared") & (table["figure"] == "range")]
+        ranges[grain_s] = dict(zip(rows["left"], rows["verdict"], strict=True))
+    assert ranges == {
+        0.0: {"simulated": "pass", "real": "fail"}, 0.5: {"simulated": "pass", "real": "pass"},
+    }  # fmt: skip
+    assert Slack(0.2, 0.01, 0.5, 5.0).of_times("real", "locked_out") == 5.2
+    assert Slack(0.2, 0.01, 0.5, 5.0).of_times("simulated", "store_cleared") == 0.01
 
 
 def test_too_many_detected_is_red(tmp_path: Path) -> None:
@@ -190,7 +218,7 @@ def test_a_fault_that_the_policy_prevents(tmp_path: Path, detected: int, verdict
     d.loc[prevented, "duration_s"] = math.nan
     table = compared(tmp_path, run)
     assert set(table["figure"]) == {"range", "share"}
-    assert set(table["verdict"]) == {verdict}
+    assert set(table.loc[table["left"] == "real", "verdict"]) == {verdict}
 
 
 def test_one_engine_alone_is_compared_with_theory_only(tmp_path: Path) -> None:

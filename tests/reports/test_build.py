@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import html as markup
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reports import numbers
+from reports.agreement import compare, judge
+from reports.build import ReportResult, build_report
+from reports.tables import load_run
+from reports.verdict import conclude
+from tests.reports.handmade_run import DEMO, Fault, HandmadeRun, handmade_run
+
+TOLERANCES = {"p50": 0.03, "p95": 0.03, "p99": 0.03}
+ONE = {"host_crash": Fault(30, "heartbeat", 70.0, 100.0)}
+
+
+def build(path: Path) -> ReportResult:
+    return build_report(path, tolerances=TOLERANCES)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> ReportResult:
+    return build(handmade_run().write(tmp_path_factory.mktemp("run")))
+
+
+def plain(text: str) -> str:
+    """Both formats without their escapes."""
+    return markup.unescape(re.sub(r"\\([\\|*_<`])", r"\1", text))
+
+
+def html_rows(page: str) -> list[list[str]]:
+    rows = re.findall(r"<tr>(.*?)</tr>", page, flags=re.S)
+    found = []
+    for row in rows:
+        cells = re.findall(r"<td[^>]*>(.*?)</td>", row, flags=re.S)
+        texts = [re.sub(r"<small>(.*?)</small>", r" (\1)", cell) for cell in cells]
+        found.append([plain(text).strip() for text in texts])
+    return found
+
+
+def markdown_rows(page: str) -> list[list[str]]:
+    return [
+        [plain(cell).strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in page.splitlines()
+        if line.startswith("|")
+    ]
+
+
+def test_the_verdict_comes_first_and_is_written_down(whole: ReportResult) -> None:
+    assert whole.verdict.verdict == "pass"
+    assert whole.verdict.exit_code == 0
+    page = whole.html.read_text()
+    assert page.index("✓ pass") < page.index("How to read this") < page.index('id="overview"')
+    summary = json.loads((whole.html.parent / "summary.json").read_text())
+    assert summary["verdict"] == "pass"
+    assert summary["agreement"]["verdict"] == "pass"
+    assert summary["epsilon_s"] == 0.2, "what was there stays"
+
+
+def test_the_page_needs_no_network(whole: ReportResult) -> None:
+    page = whole.html.read_text()
+    for target in re.findall(r'(?:src|href)="([^"]*)"', page):
+        assert not re.match(r"(?:https?:)?//", target), target
+        if target.startswith("#"):
+            assert f'id="{target[1:]}"' in page
+        elif not target.startswith("data:"):
+            assert (whole.html.parent / target).is_file(), target
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_every_figure_is_in_the_page_and_beside_it(whole: ReportResult) -> None:
+    page = whole.html.read_text()
+    saved = sorted(path.stem for path in (whole.html.parent / "figures").glob("*.svg"))
+    assert saved == sorted(path.stem for path in (whole.html.parent / "figures").glob("*.png"))
+    assert len(saved) == 6 + len(DEMO)  # a timeline for each fault
+    assert page.count("data:image/svg+xml;base64,") == len(saved)
+    for name in saved:
+        assert f"figures/{name}.png" in whole.markdown.read_text()
+
+
+def test_html_and_markdown_say_the_same(whole: ReportResult) -> None:
+    shown = html_rows(whole.html.read_text())
+    listed = [row for row in markdown_rows(whole.markdown.read_text()) if row in shown]
+    tables = [
+        row
+        for row in markdown_rows(whole.markdown.read_text())
+        if not set("".join(row)) <= set("-: ")
+    ]
+    headings_and_facts = (
+        2
+        + whole.markdown.read_text().count("\n| --- ")
+        + whole.markdown.read_text().count("\n| ---:")
+    )
+    assert len(tables) - len(listed) <= headings_and_facts
+    assert len(listed) > 60
+
+
+def test_the_pages_numbers_are_those_of_the_csv(whole: ReportResult) -> None:
+    qos = pd.read_csv(whole.html.parent / "qos.csv")
+    for rows in (html_rows(whole.html.read_text()), markdown_rows(whole.markdown.read_text())):
+        for row in qos[qos["milestone"].isin(["suspected", "store_cleared"])].to_dict("records"):
+            expected = [row["fault"], row["engine"], numbers.count(row["n"])]
+            mine = [r for r in rows if len(r) == 9 and r[:3] == expected]
+            p50, lo, hi = (numbers.seconds(row[name]) for name in ("p50_s", "p50_lo_s", "p50_hi_s"))
+            if row["p50_s"] != row["p50_s"]:
+                p50 = "not reached" + (f" (at least {lo})" if lo != numbers.ABSENT else "")
+            elif row["p50_lo_s"] == row["p50_lo_s"]:
+                p50 += f" ({lo} to {hi})"
+            assert any(r[5] == p50 and r[8] == numbers.seconds(row["max_s"]) for r in mine), row
+
+
+def test_a_sample_too_small_says_so(whole: ReportResult) -> None:
+    page = whole.html.read_text()
+    assert "n too small (needs 368)" in page
+    assert "n too small (needs 72)" in page
+
+
+def test_agreement_csv_keeps_full_precision(whole: ReportResult) -> None:
+    table = pd.read_csv(whole.html.parent / "agreement.csv")
+    row = table[
+        (table["figure"] == "p50") & (table["left"] == "real") & (table["right"] == "theory")
+    ].iloc[0]
+    assert row["left_s"] - row["right_s"] == pytest.approx(row["difference_s"], abs=1e-12)
+
+
+def test_what_a_reviewer_asks_is_answered(whole: ReportResult) -> None:
+    page = plain(whole.html.read_text())
+    for answer in (
+        "False suspicions: 0 in 0.260 healthy client-days; at most 14.2 a client-day",
+        "Ghosts: at most",
+        "one-way delay 0.200\u00a0ms",
+        "a socket filter drops every inbound segment",
+        "websockets",
+        "versions: flatline",
+    ):
+        assert answer in page, answer
+
+
+def test_a_moved_report_can_be_built_again(tmp_path: Path) -> None:
+    first = build(handmade_run(ONE).write(tmp_path / "here"))
+    once = first.html.read_text()
+    moved = first.html.parent.rename(tmp_path / "there")
+    second = build(moved)
+    assert second.verdict == first.verdict
+    assert second.html.parent == moved
+    assert second.html.read_text() == once
+
+
+def _gateway_with_two_failures(run: HandmadeRun) -> None:
+    other = handmade_run(ONE, gateway_faults={"host_crash": Fault(30, "heartbeat", 40.0, 70.0)})
+    run.tables.update(other.tables)
+    run.summary["negative_control"] = {"max_failures": 2}
+
+
+def _missed(run: HandmadeRun) -> None:
+    run.tables["thresholds"]["verdict"] = ["fail", "pass"]
+
+
+def _unsound(run: HandmadeRun) -> None:
+    run.summary |= {"sound": False, "unsound_reasons": ["the generator's loop was 900 ms late"]}
+
+
+def _partial(run: HandmadeRun) -> None:
+    run.summary["status"] = "partial"
+
+
+def _undecided(run: HandmadeRun) -> None:
+    run.tables["thresholds"]["verdict"] = ["pass", "unknown"]
+
+
+@pytest.mark.parametrize(
+    ("bend", "verdict", "exit_code", "sentence"),
+    [
+        (
+            _gateway_with_two_failures,
+            "fail",
+            99,
+            "negative control: the gateway ran another policy",
+        ),
+        (_missed, "fail", 99, "missed: false_suspicions.count == 0"),
+        (_unsound, "unknown", 3, "the generator's loop was 900 ms late"),
+        (_partial, "partial", 0, "the run was interrupted"),
+        (_undecided, "unknown", 0, "undecided: detection_latency{fault=host_crash}.p99 < 101s"),
+    ],
+)
+def test_verdicts(
+    tmp_path: Path, bend: Callable[[HandmadeRun], None], verdict: str, exit_code: int, sentence: str
+) -> None:
+    run = handmade_run(ONE)
+    bend(run)
+    tables = load_run(run.write(tmp_path))
+    agreement = judge(compare(tables, TOLERANCES), sound=tables.sound)
+    found = conclude(tables, agreement)
+    assert (found.verdict, found.exit_code) == (verdict, exit_code)
+    assert any(sentence in reason for reason in found.reasons)
+
+
+def test_a_red_report_says_what_is_wrong(tmp_path: Path) -> None:
+    """Interrupted as well, by a command that knows its own exit code; and its texts are text."""
+    run = handmade_run(ONE)
+    _gateway_with_two_failures(run)
+    run.summary["description"] = "<script>alert(1)</script> *a* | b"
+    result = build_report(run.write(tmp_path), tolerances=TOLERANCES, exit_code=130)
+    assert result.verdict.exit_code == 130
+    assert json.loads((tmp_path / "summary.json").read_text())["exit_code"] == 130
+    page, listed = result.html.read_text(), result.markdown.read_text()
+    for text in (plain(page), plain(listed)):
+        assert "✗ fail" in text
+        assert "negative control" in text
+        assert "30 of 30 detections lie outside [70.00\u00a0s, 100.0\u00a0s]" in text
+    assert "<script>alert" not in page
+    assert "\\*a\\* \\| b" in listed
+
+
+def _no_detection(run: HandmadeRun) -> None:
+    d = run.tables["detections"]
+    d["outcome"], d["duration_s"], d["cause"] = "not_applicable", float("nan"), ""
+
+
+def _all_censored(run: HandmadeRun) -> None:
+    d = run.tables["detections"]
+    d["outcome"], d["duration_s"], d["cause"] = "censored", 20.0, ""
+
+
+@pytest.mark.parametrize("bend", [_no_detection, _all_censored])
+def test_a_run_without_a_detection(tmp_path: Path, bend: Callable[[HandmadeRun], None]) -> None:
+    from harness import qos
+
+    run = handmade_run(ONE)
+    bend(run)
+    d = run.tables["detections"]
+    run.tables |= {"qos": qos.qos(d), "survival": qos.survival(d), "causes": qos.causes(d)}
+    result = build(run.write(tmp_path))
+    assert result.agreement.verdict == "unknown"
+    assert "no fault was detected in this run" in result.html.read_text()
+
+
+@pytest.mark.parametrize("engines", [("theory", "simulated"), ("theory",), ("real",)])
+def test_an_engine_that_is_not_there(tmp_path: Path, engines: tuple[str, ...]) -> None:
+    run = handmade_run(ONE, engines=engines)
+    result = build(run.write(tmp_path))
+    missing = [engine for engine in ("theory", "simulated", "real") if engine not in engines]
+    page = result.html.read_text()
+    assert f"Not part of this run: {', '.join(missing)}." in page
+    if "real" not in engines:
+        assert "There was no real run" in page
+
+
+def test_an_empty_directory_still_reports(tmp_path: Path) -> None:
+    result = build(tmp_path)
+    assert result.verdict.verdict == "unknown"
+    page = result.html.read_text()
+    for sentence in (
+        "No fault was measured in this run.",
+        "No threshold was checked",
+        "There is no latency to show",
+        "Nothing could be compared",
+        "No client was traced",
+        "The run does not say what ran",
+    ):
+        assert sentence in page, sentence

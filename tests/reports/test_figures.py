@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports import figures
+from reports.figures.data import peaks, thinned
+from reports.style import save
+from reports.tables import RunTables, load_run
+from tests.reports.handmade_run import handmade_run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunTables:
+    return load_run(handmade_run().write(tmp_path_factory.mktemp("run")))
+
+
+@pytest.fixture(scope="module")
+def nothing(tmp_path_factory: pytest.TempPathFactory) -> RunTables:
+    return load_run(tmp_path_factory.mktemp("empty"))
+
+
+def agreement_of(tables: RunTables) -> pd.DataFrame:
+    from reports.agreement import compare
+
+    return compare(tables, {"p50": 0.03, "p95": 0.03, "p99": 0.03})
+
+
+DRAW: dict[str, Callable[[RunTables], Figure]] = {
+    "detection_curves": lambda t: figures.detection_curves(t.table("law_curves"), t.table("survival"), caption="c"),
+    "latency_by_layer": lambda t: figures.latency_by_layer(t.table("detections"), t.table("laws")),
+    "layers": lambda t: figures.layers(t.table("detections")),
+    "timeline": lambda t: figures.timeline(t.table("timelines"), "host_crash"),
+    "live_sessions": lambda t: figures.live_sessions(t.table("live"), t.records("fault_windows")),
+    "lateness": lambda t: figures.lateness(t.table("lag"), t.table("lateness"), speedup=5.0),
+    "agreement_chart": lambda t: figures.agreement_chart(agreement_of(t)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_each_figure_is_readable_at_slide_size(name: str, run: RunTables) -> None:
+    figure = DRAW[name](run)
+    figure.draw_without_rendering()
+    assert figure.get_size_inches()[0] == 12.8
+    texts = [
+        text for text in figure.findobj() if hasattr(text, "get_fontsize") and text.get_visible()
+    ]
+    assert min(text.get_fontsize() for text in texts if getattr(text, "get_text", str)()) >= 11
+    for axes in figure.get_axes():
+        if axes.get_visible():
+            assert axes.get_xlabel() or axes.get_shared_x_axes().joined(axes, figure.get_axes()[-1])
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_nothing_of_a_figure_is_cut_off(name: str, run: RunTables) -> None:
+    figure = DRAW[name](run)
+    figure.draw_without_rendering()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert -0.02 <= box.x0 < box.x1 <= width + 0.02
+    assert -0.02 <= box.y0 < box.y1 <= height + 0.02
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_a_figure_without_data_says_so_in_a_sentence(name: str, nothing: RunTables) -> None:
+    with pytest.raises(figures.NothingToDraw, match=r"^No .*\.$"):
+        DRAW[name](nothing)
+
+
+def test_a_figure_is_saved_as_svg_and_png_the_same_each_time(
+    run: RunTables, tmp_path: Path
+) -> None:
+    first, second = (save(DRAW["layers"](run), tmp_path / n, "layers") for n in ("a", "b"))
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert first[0].read_text().startswith("<?xml")
+    assert first[1].read_bytes().startswith(b"\x89PNG")
+
+
+def last_levels(axes: Axes) -> set[float]:
+    return {
+        round(float(np.asarray(line.get_ydata(), dtype=float).flat[-1]), 9)
+        for line in axes.get_lines()
+    }
+
+
+def test_curves_show_what_the_tables_say(run: RunTables) -> None:
+    figure = figures.detection_curves(
+        run.table("law_curves"), run.table("survival"), faults=["host_crash", "network_cut"]
+    )
+    titles = [axes.get_title(loc="left") for axes in figure.get_axes() if axes.get_visible()]
+    assert titles == ["host_crash", "network_cut"]
+    cut = figure.get_axes()[1]
+    qos = run.table("qos")
+    for engine in ("simulated", "real"):
+        row = qos[
+            (qos["engine"] == engine)
+            & (qos["fault"] == "network_cut")
+            & (qos["milestone"] == "suspected")
+        ]
+        share = round(float((row["detected"] / row["n"]).iloc[0]), 9)
+        assert share in last_levels(cut), engine
+    assert 0.4 in last_levels(cut), "theory's mass"
+
+
+def test_a_fault_that_is_never_detected_is_a_flat_line(run: RunTables) -> None:
+    flat = pd.DataFrame(
+        {"engine": "real", "fault": "nat", "milestone": "suspected", "duration_s": [0.0, 140.0],
+         "survival": 1.0, "lo": 1.0, "hi": 1.0, "at_risk": 19.0}
+    )  # fmt: skip
+    figure = figures.detection_curves(run.table("law_curves").iloc[:0], flat)
+    notes = [text.get_text() for text in figure.get_axes()[0].texts]
+    assert any("no detection" in note and "0% detected" in note for note in notes)
+
+
+def test_theorys_plotting_positions_are_no_detections(run: RunTables) -> None:
+    theory = run.table("detections").assign(engine="theory", cause="nobody")
+    with pytest.raises(figures.NothingToDraw):
+        figures.layers(theory)
+    with pytest.raises(figures.NothingToDraw):
+        figures.latency_by_layer(theory, run.table("laws"))
+
+
+def test_a_timeline_ends_with_its_story(run: RunTables) -> None:
+    """The suspicion at the end of the run, when everything is shut down, is another story."""
+    rows = run.table("timelines")
+    shutdown = rows[rows["kind"] == "suspected"].assign(time_s=5000.0)
+    figure = figures.timeline(pd.concat([rows, shutdown]), "host_crash")
+    assert figure.get_axes()[0].get_xlim()[1] < 200
+
+
+def test_thinning_keeps_both_ends() -> None:
+    table = pd.DataFrame({"x": range(10_000)})
+    kept = thinned(table, 100)["x"]
+    assert len(kept) == 100
+    assert (kept.iloc[0], kept.iloc[-1]) == (0, 9999)
+
+
+def test_peaks_lose_no_spike() -> None:
+    times = np.arange(10_000.0)
+    values = np.where(times == 4321, 9.0, 1.0)
+    _, highest = peaks(times, values, 50)
+    assert len(highest) <= 50
+    assert highest.max() == 9.0
+
+
+def test_no_global_figure_state() -> None:
+    """pyplot keeps every figure alive until it is closed."""
+    for path in (ROOT / "reports").rglob("*.py"):
+        names = {
+            alias.name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        assert not any(re.search("pyplot", name) for name in names), path
