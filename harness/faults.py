@@ -12,9 +12,22 @@ from typing import Any
 import numpy as np
 import orjson
 
-from scenarios.schema import Fault, Frozen, NatTimeout, NetworkCut, ProcessCrash, Refresh, Scenario
+from scenarios.distributions import Distribution
+from scenarios.schema import (
+    Fault,
+    Frozen,
+    GatewayStall,
+    NatTimeout,
+    NetworkCut,
+    NodeCrash,
+    NodeDrain,
+    ProcessCrash,
+    Refresh,
+    Scenario,
+    StoreRestart,
+)
 
-__all__ = ["Plan", "PlannedFault", "PlannedOutage", "make_plan"]
+__all__ = ["Plan", "PlannedFault", "PlannedIncident", "PlannedOutage", "make_plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +59,21 @@ class PlannedOutage:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedIncident:
+    """Something that happens to a gateway node or to the store.
+
+    ``params``: ``by`` (node_crash), ``keeps`` (store_restart).
+    """
+
+    incident_id: str
+    kind: str
+    node: int | None  # counted from 1; None: not a node's
+    at_s: float
+    lasts_s: float | None  # until its cause is gone (a stall's end, a node's return); None: never
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything random that both engines must share."""
 
@@ -56,6 +84,7 @@ class Plan:
     faults: tuple[PlannedFault, ...]
     outages: tuple[PlannedOutage, ...]
     watches: dict[int, tuple[int, ...]]  # watching client -> the clients whose user it watches
+    incidents: tuple[PlannedIncident, ...] = ()
 
     def connect_at_s(self, client: int) -> float:
         """When the ramp has this client connect."""
@@ -82,6 +111,7 @@ class Plan:
                 "faults": tuple(PlannedFault(**fault) for fault in raw["faults"]),
                 "outages": tuple(PlannedOutage(**outage) for outage in raw["outages"]),
                 "watches": {int(k): tuple(v) for k, v in raw["watches"].items()},
+                "incidents": tuple(PlannedIncident(**one) for one in raw.get("incidents", ())),
             }
         )
 
@@ -92,8 +122,8 @@ def make_plan(scenario: Scenario) -> Plan:
     Each client has at most one fault. Clients without one are the healthy ones that false suspicions
     are counted on and that watch the others.
     """
-    who, when, healing, watching, outage = (
-        np.random.default_rng(s) for s in np.random.SeedSequence(scenario.seed).spawn(5)
+    who, when, healing, watching, outage, incident = (
+        np.random.default_rng(s) for s in np.random.SeedSequence(scenario.seed).spawn(6)
     )
     shuffled = who.permutation(scenario.clients)
     faults: list[PlannedFault] = []
@@ -112,6 +142,7 @@ def make_plan(scenario: Scenario) -> Plan:
         faults=tuple(faults),
         outages=_outages(scenario, healthy.tolist(), outage),
         watches=_watches(faults, healthy.tolist(), scenario.sessions.watchers_per_user, watching),
+        incidents=_incidents(scenario, incident),
     )
 
 
@@ -176,3 +207,35 @@ def _outages(
             drawn.append(PlannedOutage(client, at_s, length_s))
             at_s += length_s + rng.exponential(law.every)
     return tuple(drawn)
+
+
+def _incidents(scenario: Scenario, rng: np.random.Generator) -> tuple[PlannedIncident, ...]:
+    """Draw the scenario's incidents, and the random stalls of each node; in order of time."""
+    drawn = []
+    for incident in scenario.incidents:
+        law: Distribution | None = None
+        node: int | None = None
+        params: dict[str, Any] = {}
+        match incident:
+            case GatewayStall():
+                law, node = incident.length, incident.node
+            case NodeCrash():
+                law, node, params = incident.restart_after, incident.node, {"by": incident.by}
+            case NodeDrain():
+                law, node = incident.restart_after, incident.node
+            case StoreRestart():
+                law, params = incident.down, {"keeps": incident.keeps}
+        at_s = scenario.ramp + float(incident.at.sample(rng, 1)[0])
+        lasts_s = None if law is None else float(law.sample(rng, 1)[0])
+        drawn.append(PlannedIncident(incident.label, incident.kind, node, at_s, lasts_s, params))
+    stalls = scenario.gateway.stalls
+    for node in range(1, scenario.gateway.nodes + 1) if stalls else ():
+        assert stalls is not None
+        at_s, n = float(rng.exponential(stalls.every)), 0
+        while at_s < scenario.horizon_s:
+            lasts_s = float(stalls.length.sample(rng, 1)[0])
+            stall_id = f"stall-{node}-{n:05d}"
+            drawn.append(PlannedIncident(stall_id, "gateway_stall", node, at_s, lasts_s, {}))
+            at_s += lasts_s + float(rng.exponential(stalls.every))
+            n += 1
+    return tuple(sorted(drawn, key=lambda one: (one.at_s, one.incident_id)))

@@ -6,7 +6,7 @@ run and results are reported back in scenario time.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -14,24 +14,35 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
 from reference_server.durations import PositiveDuration
 from reference_server.liveness import LivenessPolicy
+from reference_server.phi import PhiAkka, PhiCassandra
+from reference_server.probing import Probing
 from scenarios.distributions import Distribution, Law, Uniform
 
 __all__ = [
     "Agreement",
+    "Detector",
     "Fault",
+    "Gateway",
+    "Incident",
+    "Lease",
     "Nat",
     "Network",
     "Outages",
+    "Ping",
     "Reconnect",
     "Relogin",
     "Scenario",
     "Sessions",
+    "Stalls",
+    "Store",
 ]
 
 
@@ -82,6 +93,10 @@ class Network(_Part):
         Law, Field(description="law of the time from a ping to its answer; not divided by speedup")
     ] = Distribution(constant=0.001)
     outages: Outages | None = None
+    nat: Annotated[
+        Nat | None,
+        Field(description="a middlebox before every client, for the whole run; simulated only"),
+    ] = None
     rto_ladder: Annotated[
         tuple[PositiveDuration, ...],
         Field(min_length=1, description="TCP retransmissions after the first send, not scaled"),
@@ -126,6 +141,10 @@ class Reconnect(_Part):
     page_load: Annotated[
         Law, Field(description="law of the time from a refresh's close to its new connection")
     ] = Distribution(uniform=Uniform(low=0.2, high=2.0))
+    connect_timeout: Annotated[
+        PositiveDuration | None,
+        Field(description="a handshake that takes longer is given up; null: never; simulated only"),
+    ] = None
     idle_limit: Annotated[
         PositiveDuration | None,
         Field(
@@ -147,6 +166,153 @@ class Sessions(_Part):
     watchers_per_user: Annotated[
         int, Field(ge=0, description="clients told when a faulted user goes offline")
     ] = 1
+
+
+class Ping(_Part):
+    """Ping and deadline, as the policy says: the one detector that the reference gateway has."""
+
+    kind: Literal["ping"] = "ping"
+
+
+Detector = Annotated[Ping | PhiAkka | PhiCassandra | Probing, Field(discriminator="kind")]
+
+
+class Stalls(_Part):
+    """A node's event loop is kept busy now and then: a Poisson process of its own for each node."""
+
+    every: Annotated[PositiveDuration, Field(description="mean time between two stalls of a node")]
+    length: Annotated[Law, Field(description="law of a stall's length")]
+
+
+class Lease(_Part):
+    """How the nodes know that one of them is gone."""
+
+    ttl: Annotated[
+        PositiveDuration, Field(description="a lease not renewed for this long ends")
+    ] = 15.0
+    renew: Annotated[PositiveDuration, Field(description="from one renewal to the next")] = 5.0
+    check: Annotated[
+        PositiveDuration, Field(description="how often a node looks for leases that have ended")
+    ] = 5.0
+
+    @model_validator(mode="after")
+    def _renewed_in_time(self) -> Self:
+        if self.renew >= self.ttl:
+            raise ValueError(f"renew {self.renew:g}s is not below ttl {self.ttl:g}s")
+        return self
+
+
+class Gateway(_Part):
+    """The gateway's nodes as the model has them. A real gateway has its own speed: `flatline calibrate` measures it.
+
+    Service times are real machine time, not divided by speedup; the rest is simulated only.
+    """
+
+    nodes: Annotated[int, Field(ge=1, description="clients are spread over them at random")] = 1
+    heartbeat_service: Annotated[
+        Law,
+        Field(description="loop time of one heartbeat: half to send it, half to read its answer"),
+    ] = Distribution(constant=0.0)
+    handshake_service: Annotated[
+        Law, Field(description="loop time of one WebSocket handshake and its authentication")
+    ] = Distribution(constant=0.0)
+    stalls: Stalls | None = None
+    lease: Lease = Lease()
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether a node's loop is ever busy."""
+        instant = Distribution(constant=0.0)
+        return not (
+            self.heartbeat_service == self.handshake_service == instant and self.stalls is None
+        )
+
+    def seen_at(self, speedup: float) -> Gateway:
+        """The nodes as a run with a speedup sees them, in scenario time: relatively slower."""
+        if speedup == 1:
+            return self
+        return self.model_copy(
+            update={
+                "heartbeat_service": self.heartbeat_service.scaled(speedup),
+                "handshake_service": self.handshake_service.scaled(speedup),
+            }
+        )
+
+
+class Store(_Part):
+    """Redis as the model has it. Simulated only."""
+
+    expiry_lag: Annotated[
+        Law, Field(description="from the end of a TTL to the key's deletion; readers see neither")
+    ] = Distribution(constant=0.0)
+    announces_expiry: Annotated[
+        bool, Field(description="the deletion of an expired status tells the user's watchers")
+    ] = False
+
+
+class _Incident(_Part):
+    kind: str
+    name: Annotated[
+        str | None,
+        Field(pattern=r"^[a-z][a-z0-9_]*$", description="its name in the log; default: its kind"),
+    ] = None
+    at: Annotated[Law, Field(description="law of its time, counted from the end of the ramp")]
+
+    @property
+    def label(self) -> str:
+        """The name that the log uses for this incident."""
+        return self.name or self.kind
+
+
+class _NodeIncident(_Incident):
+    node: Annotated[int, Field(ge=1, description="which node, counted from 1")] = 1
+
+
+class GatewayStall(_NodeIncident):
+    """A node's event loop is busy with something else for a time: it reads and sends nothing."""
+
+    kind: Literal["gateway_stall"]
+    length: Law
+
+
+class NodeCrash(_NodeIncident):
+    """A gateway node dies: its process (the kernel sends FIN or RST) or its whole host (silence)."""
+
+    kind: Literal["node_crash"]
+    by: Annotated[
+        Literal["process", "host"], Field(description="a host's clients are told nothing")
+    ] = "process"
+    restart_after: Annotated[
+        Law | None, Field(description="law of the time until it is back, empty; null: never")
+    ] = None
+
+
+class NodeDrain(_NodeIncident):
+    """A graceful deploy: the node closes its connections in order (1001) and ends; then the next one starts."""
+
+    kind: Literal["node_drain"]
+    restart_after: Annotated[
+        Law | None, Field(description="law of the time until it is back; null: never")
+    ] = None
+
+
+class StoreFlush(_Incident):
+    """Every record is gone at once, and nothing is announced."""
+
+    kind: Literal["store_flush"]
+
+
+class StoreRestart(_Incident):
+    """The store does not answer for a time."""
+
+    kind: Literal["store_restart"]
+    down: Annotated[Law, Field(description="law of the time without an answer")]
+    keeps: Annotated[bool, Field(description="whether its records survive")] = True
+
+
+Incident = Annotated[
+    GatewayStall | NodeCrash | NodeDrain | StoreFlush | StoreRestart, Field(discriminator="kind")
+]
 
 
 class _Fault(_Part):
@@ -251,7 +417,16 @@ class Scenario(_Part):
     sessions: Sessions = Sessions()
     network: Network = Network()
     reconnect: Reconnect = Reconnect()
+    detector: Annotated[
+        Detector, Field(description="how the gateway decides; all but ping: simulated only")
+    ] = Ping()
+    gateway: Gateway = Gateway()
+    store: Store = Store()
     faults: tuple[Fault, ...] = ()
+    incidents: Annotated[
+        tuple[Incident, ...],
+        Field(description="what happens to gateway nodes and the store; simulated only"),
+    ] = ()
     thresholds: Annotated[
         tuple[str, ...],
         Field(description="what must hold at the end, as `false_suspicions.count == 0`"),
@@ -268,6 +443,34 @@ class Scenario(_Part):
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"{', '.join(twice)} stands twice; give each its own `name`")
         return faults
+
+    @field_validator("incidents", mode="after")
+    @classmethod
+    def _nodes_exist(
+        cls, incidents: tuple[Incident, ...], info: ValidationInfo
+    ) -> tuple[Incident, ...]:
+        gateway = info.data.get("gateway")
+        for incident in incidents:
+            if gateway and isinstance(incident, _NodeIncident) and incident.node > gateway.nodes:
+                raise ValueError(f"node {incident.node}; allowed: 1 to {gateway.nodes}")
+        labels = [incident.label for incident in incidents]
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"{', '.join(twice)} stands twice; give each its own `name`")
+        return incidents
+
+    @property
+    def simulated_only(self) -> tuple[str, ...]:
+        """The keys of this scenario that only the simulation can do."""
+        changed = {
+            "detector": self.detector != Ping(),
+            "gateway.nodes": self.gateway.nodes > 1,
+            "gateway.stalls": self.gateway.stalls is not None,
+            "store": self.store != Store(),
+            "incidents": bool(self.incidents),
+            "network.nat": self.network.nat is not None,
+            "reconnect.connect_timeout": self.reconnect.connect_timeout is not None,
+        }
+        return tuple(key for key, is_so in changed.items() if is_so)
 
     @property
     def horizon_s(self) -> float:
