@@ -1,0 +1,142 @@
+"""Runs to compare: what each directory holds, under a label that tells it from the others; and what differs.
+
+Reads directories, tests nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from reports.tables import RunTables, load_run
+
+__all__ = ["CannotCompare", "Difference", "Input", "differences", "read_inputs"]
+
+# These change what a run is called, drawn or judged by, not what it measures.
+_NOT_THE_EXPERIMENT = {"name", "description", "seed", "thresholds", "agreement"}
+
+
+class CannotCompare(ValueError):
+    """Runs that cannot be compared; the text says why and what would help."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One run. ``plan`` and ``scenario`` are as its files say; empty where there is no such file."""
+
+    label: str
+    tables: RunTables
+    scenario: dict[str, Any] = field(repr=False)
+    plan: dict[str, Any] = field(repr=False)
+
+    def same_plan(self, other: Input) -> bool:
+        """Whether both ran the very same faults, client by client. One may have been watched for longer."""
+        return bool(self.plan.get("faults")) and all(
+            self.plan.get(key) == other.plan.get(key) for key in ("clients", "ramp_s", "faults")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One key whose value is not the same in all runs. ``experiment``: results may differ because of it."""
+
+    key: str
+    values: tuple[str, ...]
+    experiment: bool
+
+    def __str__(self) -> str:
+        return f"{self.key}: {' → '.join(self.values)}"
+
+
+def read_inputs(runs: Sequence[Path]) -> list[Input]:
+    """Read the runs; the first is the baseline.
+
+    Raises:
+        CannotCompare: fewer than two, one twice, or one without any detections.
+        TablesError: a directory or one of its tables cannot be read.
+    """
+    if len(runs) < 2:
+        raise CannotCompare("a comparison needs two runs or more: the baseline, then the others")
+    resolved = [path.resolve() for path in runs]
+    if len(set(resolved)) < len(resolved):
+        raise CannotCompare("the same run stands there twice; a run cannot differ from itself")
+    names = [path.name for path in resolved]
+    inputs = []
+    for n, path in enumerate(resolved):
+        tables = load_run(path)
+        if tables.table("detections").empty and tables.table("false_suspicions").empty:
+            raise CannotCompare(f"{path}: nothing was measured; try `flatline report {path}` first")
+        label = names[n] if names.count(names[n]) == 1 else str(path)
+        inputs.append(
+            Input(label, tables, _yaml(path / "scenario.yaml"), _json(path / "plan.json"))
+        )
+    return inputs
+
+
+def differences(inputs: Sequence[Input]) -> list[Difference]:
+    """Find what is not the same: in the scenarios, the gateway's own policy, and the versions that ran."""
+    found = []
+    flat = [_flat(one.scenario) for one in inputs]
+    for key in dict.fromkeys(key for scenario in flat for key in scenario):
+        top = key.partition(".")[0].partition("[")[0]
+        found += _differing(key, [s.get(key, "–") for s in flat], top not in _NOT_THE_EXPERIMENT)
+    override = [one.tables.provenance.get("negative_control") for one in inputs]
+    # A gateway that was told another policy than its scenario: deliberate, and the thing to be compared.
+    found += _differing("gateway's own policy", [_short(o) for o in override], False)
+    versions = [one.tables.provenance.get("versions") or {} for one in inputs]
+    for package in sorted({name for v in versions for name in v}):
+        of = [str(v.get(package, "–")) for v in versions]
+        found += _differing(f"version of {package}", of, False)
+    return found
+
+
+def _differing(key: str, values: Sequence[str], experiment: bool) -> list[Difference]:
+    return [Difference(key, tuple(values), experiment)] if len(set(values)) > 1 else []
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Every leaf by its path: ``liveness.max_failures``, ``faults[host_crash].share``."""
+    if isinstance(value, dict):
+        inner = [(f"{prefix}.{key}" if prefix else str(key), v) for key, v in value.items()]
+    elif isinstance(value, list) and value:
+        inner = [(f"{prefix}[{_label(v, n)}]", v) for n, v in enumerate(value)]
+    else:
+        return {prefix: str(value)}
+    return {key: leaf for path, v in inner for key, leaf in _flat(v, path).items()}
+
+
+def _label(value: Any, n: int) -> str:
+    """A fault by its name, so that one more fault does not make all after it look different."""
+    if isinstance(value, dict):
+        return str(value.get("name") or value.get("kind") or n)
+    return str(n)
+
+
+def _short(override: Any) -> str:
+    return orjson.dumps(override).decode() if override else "the scenario's"
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    # Not through the schema: a run of an older version must still be comparable.
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CannotCompare(f"{path}: not YAML: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise CannotCompare(f"{path}: not JSON: {error}") from error
+    return content if isinstance(content, dict) else {}

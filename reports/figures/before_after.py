@@ -1,0 +1,186 @@
+"""Before and after: the detection curves of two runs or more, one panel a fault, and what became of the medians."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from reports.figures.data import NothingToDraw, thinned
+from reports.numbers import NBSP, caption_seconds, count, milestone_name, seconds, signed_seconds
+from reports.style import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    VERDICT_COLOURS,
+    VERMILION,
+    finish,
+    new_figure,
+    no_data,
+    styled,
+)
+
+__all__ = ["before_after"]
+
+_BASELINE = MUTED
+_CANDIDATES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
+_COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}
+_LONGEST_LABEL = 34
+_NOTE = 0.17  # of the panel's height from 0 to 1, for a line of text
+_WORDS = {"pass": "ok", "fail": "slower", "unknown": "undecided"}
+
+
+@styled
+def before_after(
+    survival: pd.DataFrame,
+    changes: pd.DataFrame,
+    *,
+    labels: Sequence[str],
+    faults: Sequence[str],
+    milestone: str = "suspected",
+    caption: str = "",
+) -> Figure:
+    """Draw the share detected over time: the baseline in grey, the others in colour, each with its 95 % band.
+
+    Args:
+        survival: survival.csv of every run, one engine, with a column ``run``.
+        changes: rows with ``candidate``, ``fault``, ``milestone``, ``p50_before_s``, ``p50_after_s``,
+            ``p50_difference_s``, ``p50_lo_s``, ``p50_hi_s``, ``verdict``: written beside the curves.
+        labels: the runs in order, the baseline first; six at most.
+        faults: a panel each, six at most to stay readable.
+        milestone: of the fault.
+        caption: the line under the figure.
+
+    Raises:
+        NothingToDraw: no run has a curve of these faults.
+        ValueError: more runs than there are colours.
+    """
+    if len(labels) > 1 + len(_CANDIDATES):
+        raise ValueError(f"{len(labels)} runs; allowed in one figure: {1 + len(_CANDIDATES)}")
+    curves = survival[(survival["milestone"] == milestone) & survival["fault"].isin(list(faults))]
+    if curves.empty:
+        raise NothingToDraw(
+            f"No before and after: no run has a curve until {milestone_name(milestone)}."
+        )
+    colours = dict(zip(labels, (_BASELINE, *_CANDIDATES), strict=False))
+    columns = _COLUMNS.get(len(faults), 3)
+    figure, axes = new_figure(-(-len(faults) // columns), columns, sharey=True)
+    for panel, fault in zip(axes, faults, strict=False):
+        mine = curves[curves["fault"] == fault]
+        moved = changes[(changes["fault"] == fault) & (changes["milestone"] == milestone)]
+        _panel(panel, fault, mine, moved, colours)
+    for panel in axes[len(faults) :]:
+        panel.set_visible(False)
+    for panel in axes[::columns]:
+        panel.set_ylabel("share detected")
+    title = f"Before and after: from the fault until {milestone_name(milestone)}"
+    handles = [
+        Line2D([], [], color=colour, linewidth=3, linestyle=_dash(n), label=_short(label, n))
+        for n, (label, colour) in enumerate(colours.items())
+    ]
+    return finish(figure, title, caption, handles)
+
+
+def _panel(
+    panel: Axes, fault: str, curves: pd.DataFrame, moved: pd.DataFrame, colours: dict[str, str]
+) -> None:
+    panel.set_title(f"{fault}{_sizes(curves, colours)}")
+    panel.set_ylim(-0.03, 1.06)
+    panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ends: list[float] = []
+    for n, (label, colour) in enumerate(colours.items()):
+        steps = curves[curves["run"] == label].sort_values("duration_s", kind="stable")
+        if steps.empty:
+            continue
+        ends += _rise(steps)
+        _curve(panel, thinned(steps), colour, n)
+    if curves.empty:
+        no_data(panel, "no such fault took effect")
+        return
+    left, right = _limits(ends)
+    panel.set_xlim(left, right)
+    panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    panel.set_xlabel("scenario seconds after the fault")
+    _notes(panel, moved, colours)
+
+
+def _curve(panel: Axes, steps: pd.DataFrame, colour: str, n: int) -> None:
+    far = 10 * steps["duration_s"].iloc[-1] + 1
+    times = np.append(steps["duration_s"].to_numpy(), far)
+    share, low, high = (
+        1 - np.append(column, column[-1])
+        for column in (steps[name].to_numpy() for name in ("survival", "hi", "lo"))
+    )
+    low, high = np.nan_to_num(low, nan=1.0), np.nan_to_num(high, nan=1.0)
+    panel.fill_between(times, low, high, step="post", color=colour, alpha=0.15, zorder=1 + n)
+    panel.step(
+        times, share, where="post", color=colour, zorder=4 + n, linestyle=_dash(n),
+        linewidth=3.2 if n == 0 else 2.0,
+    )  # fmt: skip
+
+
+def _notes(panel: Axes, moved: pd.DataFrame, colours: dict[str, str]) -> None:
+    """Write what became of the median above the curves, one line a run."""
+    rows = moved.to_dict("records")
+    panel.set_ylim(-0.03, 1.06 + _NOTE * len(rows))
+    panel.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    for n, row in enumerate(rows):
+        text = f"p50 {_change(row)}: {_WORDS.get(str(row['verdict']), row['verdict'])}"
+        only = VERDICT_COLOURS.get(str(row["verdict"]), INK)
+        panel.text(
+            0.015, 1.03 + _NOTE * (len(rows) - n - 0.5), text, transform=panel.get_yaxis_transform(),
+            va="center", fontsize=11, color=colours.get(str(row["candidate"]), INK) if len(rows) > 1 else only,
+            fontweight="bold" if row["verdict"] == "fail" else "normal",
+        )  # fmt: skip
+
+
+def _change(row: Mapping[Hashable, Any]) -> str:
+    if not np.isfinite(row["p50_difference_s"]):
+        return f"{seconds(row['p50_before_s'])} → {caption_seconds(row['p50_after_s'])}"
+    text = f"{signed_seconds(row['p50_difference_s'])}{NBSP}s"
+    if np.isfinite(row["p50_lo_s"]) and np.isfinite(row["p50_hi_s"]):
+        text += f" ({signed_seconds(row['p50_lo_s'])} to {signed_seconds(row['p50_hi_s'])})"
+    return text
+
+
+def _rise(steps: pd.DataFrame) -> list[float]:
+    """Where a curve leaves zero and where it gets to its last level; nothing for a flat one."""
+    times, shares = steps["duration_s"].to_numpy(), 1 - steps["survival"].to_numpy()
+    if shares[-1] <= 0:
+        return []
+    return [float(times[np.argmax(shares > 0)]), float(times[np.argmax(shares >= shares[-1])])]
+
+
+def _limits(ends: list[float]) -> tuple[float, float]:
+    if not ends:
+        return 0.0, 1.0
+    low, high = min(ends), max(ends)
+    width = max(high - low, 0.04 * high, 0.01)
+    middle = (low + high) / 2
+    left = middle - 0.62 * width
+    return (max(left, -0.04 * width) if low < width else left), middle + 0.62 * width
+
+
+def _sizes(curves: pd.DataFrame, labels: Iterable[str]) -> str:
+    """Return how many faults each run has, once where they are the same."""
+    most = curves.groupby("run")["at_risk"].max()
+    sizes = dict.fromkeys(count(most[label]) for label in labels if label in most.index)
+    return f"  (n = {' / '.join(sizes)})" if sizes else ""
+
+
+def _dash(n: int) -> tuple[float, Sequence[float]]:
+    return ((0, ()), (0, ()), (0, (5, 1.5)), (0, (2, 1.2)))[n if n < 2 else 2 + n % 2]
+
+
+def _short(label: str, n: int) -> str:
+    text = label if len(label) <= _LONGEST_LABEL else "…" + label[1 - _LONGEST_LABEL :]
+    return f"{text} (baseline)" if n == 0 else text
