@@ -16,8 +16,8 @@ What it leaves out, beyond what the SimPy engine leaves out:
   watchers, one common sweep (here each client's sweep has a phase of its own);
 * the store: TTLs, clean-up, lockouts, logins from elsewhere; only the number of Redis operations is kept;
 * faults that say goodbye (orderly close, refresh, crashed process): their latency is one way's delay;
-* the handshake of the first connection; pings of a connection that its client has left count as long as the
-  gateway has not noticed, even where the client has resumed its session already;
+* pings of a connection that its client has left count as long as the gateway has not noticed, even where the
+  client has resumed its session already;
 * the second of two retransmissions that two outages between one loss and its retransmission cause in the SimPy
   engine: there the luckier round trip of the two counts, here there is one.
 """

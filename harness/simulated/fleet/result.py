@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from harness.simulated.fleet.draws import FloatArray
+from harness.simulated.fleet.draws import FloatArray, Index
 from reference_server.events import Cause
 
 __all__ = ["CAUSES", "FleetResult", "Outcome"]
@@ -38,10 +38,11 @@ class FleetResult:
     ``duration_s`` from the fault's effect to the outcome (NaN where not applicable), ``outcome``
     (`Outcome`), ``cause`` (index into `CAUSES`; -1 where not detected).
 
-    One row a false suspicion, in no particular order: ``false_suspicion_s`` (from the run's origin), ``false_cause``.
+    One row a false suspicion, in no particular order: ``false_suspicion_s`` (from the run's origin),
+    ``false_client``, ``false_cause``.
 
-    ``healthy_client_s``: connected time without a fault, all clients. ``beats``: pings sent; ``frames``: pings
-    and the answers that came; ``wire_bytes``: of these frames with their headers, without TCP's
+    ``healthy_s``: connected time without a fault of each client, shape (clients,). ``beats``: pings sent;
+    ``frames``: pings and the answers that came; ``wire_bytes``: of these frames with their headers, without TCP's
     retransmissions; ``redis_operations``: two for each refresh of a session's records, counted as if answers came
     at once, and one for each clean-up.
     """
@@ -51,8 +52,9 @@ class FleetResult:
     outcome: npt.NDArray[np.int8]
     cause: npt.NDArray[np.int8]
     false_suspicion_s: FloatArray
+    false_client: Index
     false_cause: npt.NDArray[np.int8]
-    healthy_client_s: float
+    healthy_s: FloatArray
     beats: int
     frames: int
     wire_bytes: int
@@ -67,14 +69,18 @@ class FleetResult:
         """
         if not parts:
             raise ValueError("no parts of a fleet to merge; allowed: one or more")
+        firsts = np.cumsum([0, *(p.clients for p in parts[:-1])])
         return cls(
             clients=sum(p.clients for p in parts),
             duration_s=np.concatenate([p.duration_s for p in parts]),
             outcome=np.concatenate([p.outcome for p in parts]),
             cause=np.concatenate([p.cause for p in parts]),
             false_suspicion_s=np.concatenate([p.false_suspicion_s for p in parts]),
+            false_client=np.concatenate(
+                [p.false_client + first for p, first in zip(parts, firsts, strict=True)]
+            ),
             false_cause=np.concatenate([p.false_cause for p in parts]),
-            healthy_client_s=sum(p.healthy_client_s for p in parts),
+            healthy_s=np.concatenate([p.healthy_s for p in parts]),
             beats=sum(p.beats for p in parts),
             frames=sum(p.frames for p in parts),
             wire_bytes=sum(p.wire_bytes for p in parts),
@@ -85,6 +91,11 @@ class FleetResult:
     def detection_s(self) -> FloatArray:
         """Detection latencies of what was detected, shape (detected,)."""
         return np.asarray(self.duration_s[self.outcome == Outcome.DETECTED])
+
+    @property
+    def healthy_client_s(self) -> float:
+        """Connected time without a fault, all clients."""
+        return float(self.healthy_s.sum())
 
     @property
     def false_suspicions(self) -> int:

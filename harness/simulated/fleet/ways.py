@@ -20,11 +20,12 @@ class Way:
     ``begins_s``, ``ends_s``, shape (n,): the current or next spell; inf: none comes.
     ``matters_from_s``: pings that reach the client before this need not be looked at one by one.
     ``acknowledges``: the client's kernel takes the pings of a spell and keeps them (a frozen process).
-    ``resets``: a middlebox answers them with RST.
+    ``resets``: a middlebox answers them with RST. ``recurs``: spells come again and again.
     """
 
     acknowledges = False
     resets = False
+    recurs = False
 
     def __init__(self, clients: int) -> None:
         self.begins_s: FloatArray = np.full(clients, np.inf)
@@ -48,26 +49,29 @@ class Way:
             late = self.ends_s[who] <= at_s
         return np.asarray(self.begins_s[who] > at_s)
 
+    def lets_in(self, who: Index, at_s: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Whether a client without a connection gets through, as `is_open`."""
+        return self.is_open(who, at_s)
+
     def passed(self, who: Index, at_s: FloatArray) -> None:
         """Packets passed at these times."""
 
-    def reconnected(self, who: Index, at_s: FloatArray) -> None:
-        """These clients have a new connection."""
+    def reconnected(self, who: Index, ended_s: FloatArray, at_s: FloatArray) -> None:
+        """These clients have a new connection since ``at_s``, the one before was over at ``ended_s``."""
 
 
 class OutageWay(Way):
     """Outages of healthy clients: a Poisson process, the next one counted from the end of the last."""
 
-    def __init__(
-        self, clients: int, law: Outages | None, from_s: float, rng: np.random.Generator
-    ) -> None:
+    recurs = True
+
+    def __init__(self, clients: int, law: Outages, from_s: float, rng: np.random.Generator) -> None:
         super().__init__(clients)
-        if law is not None:
-            self._every_s = law.every
-            self._lengths = Draws(law.length, rng)
-            self._rng = rng
-            self.ends_s[:] = from_s
-            self.advance(np.arange(clients))
+        self._every_s = law.every
+        self._lengths = Draws(law.length, rng)
+        self._rng = rng
+        self.ends_s[:] = from_s
+        self.advance(np.arange(clients))
 
     def advance(self, who: Index) -> None:
         """Draw the next outage."""
@@ -88,8 +92,12 @@ class OneFault(Way):
         self.begins_s = at_s.copy()
         self.ends_s = at_s + self._length_s
 
-    def reconnected(self, who: Index, at_s: FloatArray) -> None:
-        """A fault that came while its client was away comes when it is back."""
+    def lets_in(self, who: Index, at_s: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """A client that is away has its fault when it is back."""
+        return np.ones(len(who), dtype=bool)
+
+    def reconnected(self, who: Index, ended_s: FloatArray, at_s: FloatArray) -> None:
+        """A fault that came while its client was away comes now."""
         self.begins_s[who] = np.maximum(self.begins_s[who], at_s)
         self.ends_s[who] = self.begins_s[who] + self._length_s[who]
 
@@ -123,8 +131,12 @@ class ForgetfulNat(Way):
         mapped = at_s > self._armed_s[who]
         self.begins_s[who[mapped]] = at_s[mapped] + self._idle_s
 
-    def reconnected(self, who: Index, at_s: FloatArray) -> None:
-        """A NAT that was there already has nothing to do with the new connection."""
-        before = who[self._armed_s[who] < at_s]
-        self._armed_s[before] = np.inf
-        self.begins_s[before] = np.inf
+    def lets_in(self, who: Index, at_s: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """A NAT forgets connections, it does not refuse them."""
+        return np.ones(len(who), dtype=bool)
+
+    def reconnected(self, who: Index, ended_s: FloatArray, at_s: FloatArray) -> None:
+        """A NAT that was there already has nothing to do with the new connection; a later one comes now."""
+        before = self._armed_s[who] < ended_s
+        self._armed_s[who] = np.where(before, np.inf, np.maximum(self._armed_s[who], at_s))
+        self.begins_s[who] = np.inf

@@ -1,0 +1,389 @@
+"""The state machine of a fleet's connections, in lockstep of events: every client does its own next event.
+
+From ways, round trips and a policy to verdicts, which `record.py` keeps. The rules are those of
+`reference_server.liveness.PingDetector` and of `harness/simulated/network.py`, written for arrays.
+
+    ping ──► arrives in time ──► answer ──► next ping after T        (most pings; whole stretches at once)
+      └────► stuck before a cut ──► deadline, failures, R ──► k-th: suspected
+                   └──► first retransmission after the cut ──► answers ──► quiet again
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.simulated.fleet.answers import Answers
+from harness.simulated.fleet.draws import FloatArray, Index, RoundTrips
+from harness.simulated.fleet.record import Record
+from harness.simulated.fleet.returns import connect
+from harness.simulated.fleet.ways import Way
+from harness.simulated.network import give_up_s
+from reference_server.events import Cause
+from reference_server.liveness import LivenessPolicy
+from scenarios.schema import Network, Reconnect
+
+__all__ = ["Machine"]
+
+# A client's clocks: when the next event of each kind comes, inf where none will.
+_DUE, _ANSWER, _DELIVER, _GIVE_UP, _IDLE, _END, _LEAVE, _RECOVER = range(8)
+_CLOCKS = 8
+
+Flags = npt.NDArray[np.bool_]
+
+
+class Machine:
+    """Clients of one gateway policy. Seconds from the run's origin; arrays of shape (clients,).
+
+    Args:
+        policy: with a heartbeat.
+        network: round trips come drawn; of it the ladder is used.
+        reconnect: when clients leave a silent connection and how they come back.
+        connects_s: when each client begins to connect.
+        horizon_s: the end.
+        way: each client's way.
+        round_trips: drawn for this policy's deadline.
+        record: told of verdicts.
+        one_fault: the way's spell is a fault: the run of a client ends with its outcome.
+        rng: phases and back-offs.
+    """
+
+    def __init__(
+        self, policy: LivenessPolicy, network: Network, reconnect: Reconnect, *,
+        connects_s: FloatArray, horizon_s: float, way: Way, round_trips: RoundTrips,
+        record: Record, one_fault: bool, rng: np.random.Generator,
+    ) -> None:  # fmt: skip
+        assert policy.heartbeat_interval is not None
+        n = len(connects_s)
+        self._interval_s = policy.heartbeat_interval
+        self._timeout_s, self._retry_s = policy.heartbeat_timeout, policy.retry_s
+        self._max_failures = policy.max_failures
+        self._idle_s, self._sweep_s = policy.session_timeout, policy.sweep_interval
+        self._window_s = policy.resume_window
+        ladder = sorted(network.rto_ladder)
+        self._ladder_s = np.array([*ladder, np.inf])
+        self._patience_s = policy.tcp_user_timeout or give_up_s(ladder)
+        self._reconnect, self._leave_s = reconnect, reconnect.idle_limit
+        self._horizon_s = horizon_s
+        self._way, self._trips, self._record = way, round_trips, record
+        self._one_fault = one_fault
+        self._rng = rng
+        # No limit of idle time may run out between two fast answers: then fast pings can be jumped over.
+        longest_s = self._interval_s + round_trips.fast_below_s
+        limits = [limit for limit in (self._idle_s, self._leave_s) if limit is not None]
+        self._may_jump = all(limit >= longest_s for limit in limits)
+        self._keeps_idle = bool(limits)
+
+        self._when_s = np.full((n, _CLOCKS), np.inf)
+        self._answers = Answers(n)
+        self._ping_s = np.full(n, -np.inf)
+        self._awaiting = np.zeros(n, dtype=bool)
+        self._failures = np.zeros(n, dtype=np.int64)
+        self._arrival_s = np.full(
+            n, -np.inf
+        )  # of the last message to the client: TCP keeps the order
+        self._stuck_since_s = np.full(n, np.inf)  # first send of the oldest unacknowledged ping
+        self._heard_s = np.full(n, np.nan)
+        self._packet_s = np.full(n, np.nan)
+        self._left_s = np.full(n, np.inf)  # the client gave the connection up
+        self._sweep_phase_s = rng.uniform(0.0, self._sweep_s, n)
+        self._done = np.zeros(n, dtype=bool)
+        self._connect(np.arange(n), connects_s, None, np.full(n, -np.inf))
+
+    def run(self) -> None:
+        """Go from event to event until every client's next one lies beyond the horizon."""
+        handlers = {
+            _DUE: self._on_due, _ANSWER: self._on_answer, _DELIVER: self._on_deliver,
+            _GIVE_UP: self._on_give_up, _IDLE: self._on_idle, _END: self._on_end,
+            _LEAVE: self._on_leave, _RECOVER: self._on_recover,
+        }  # fmt: skip
+        active = np.flatnonzero(~self._done)
+        while active.size:
+            when_s = self._when_s[active]
+            kinds = when_s.argmin(axis=1)
+            now_s = when_s[np.arange(len(active)), kinds]
+            over = now_s >= self._horizon_s
+            self._finish(active[over])
+            kinds[over] = -1
+            for kind, handler in handlers.items():
+                mine = np.flatnonzero(kinds == kind)
+                if mine.size:
+                    handler(active[mine], now_s[mine])
+            active = active[~self._done[active]]
+
+    # -- heartbeats --------------------------------------------------------------------------------
+
+    def _on_due(self, who: Index, now_s: FloatArray) -> None:
+        awaiting = self._awaiting[who]
+        self._miss(who[awaiting], now_s[awaiting])
+        quiet = ~awaiting & (self._failures[who] == 0) & np.isinf(self._stuck_since_s[who])
+        quiet &= np.isinf(self._when_s[who, _ANSWER]) & np.isinf(self._left_s[who])
+        slow = np.zeros(len(who), dtype=bool)
+        if self._may_jump and quiet.any():
+            now_s = now_s.copy()
+            now_s[quiet], slow[quiet] = self._jump(who[quiet], now_s[quiet])
+        ping = ~awaiting & (now_s < self._horizon_s)
+        self._when_s[who[~awaiting], _DUE] = now_s[~awaiting]  # beyond the horizon: finished next
+        trip_s = self._trips.take(len(who)).copy()
+        trip_s[slow] = self._trips.slow(int(slow.sum()))
+        self._ping(who[ping], now_s[ping], trip_s[ping])
+
+    def _miss(self, who: Index, now_s: FloatArray) -> None:
+        """Deadlines that pass without an answer."""
+        self._failures[who] += 1
+        enough = self._failures[who] >= self._max_failures
+        rest = who[~enough]
+        self._awaiting[rest] = False
+        self._when_s[rest, _DUE] = self._ping_s[rest] + self._retry_s
+        self._suspect(who[enough], now_s[enough], Cause.HEARTBEAT)
+
+    def _jump(self, who: Index, now_s: FloatArray) -> tuple[FloatArray, Flags]:
+        """Pass over pings that are answered in time; return when the next one to look at is sent.
+
+        Passed over are pings that reach the client before its way matters, however long their fast round
+        trip, and outages that begin and end between two pings. True: that next one is known to be late.
+        """
+        until_late = self._trips.pings_until_late(len(who))
+        pings = np.zeros(len(who))
+        to_end = np.ceil((self._horizon_s - now_s) / self._interval_s)
+        looking = np.arange(len(who))
+        while looking.size:
+            some = who[looking]
+            closing_s = self._way.matters_from_s[some] - self._trips.fast_below_s / 2
+            ahead = np.ceil((closing_s - now_s[looking]) / self._interval_s)
+            pings[looking] = np.maximum(pings[looking], ahead)
+            pings[looking] = np.minimum(pings[looking], to_end[looking])
+            sent_s = now_s[looking] + pings[looking] * self._interval_s
+            harmless = (sent_s >= self._way.ends_s[some]) & (sent_s < self._horizon_s)
+            harmless &= pings[looking] <= until_late[looking]
+            if not self._way.recurs:
+                break
+            self._way.advance(some[harmless])
+            looking = looking[harmless]
+        slow = until_late < pings
+        pings = np.minimum(pings, until_late)
+        passed = pings > 0
+        self._record.fast_beats(pings)
+        sent_s = now_s + pings * self._interval_s
+        if self._keeps_idle and passed.any():
+            last_s = sent_s[passed] - self._interval_s
+            trip_s = self._trips.fast(len(last_s))
+            self._hear(who[passed], last_s + trip_s)
+            self._packet_passed(who[passed], last_s + trip_s / 2)
+        return sent_s, slow
+
+    def _ping(self, who: Index, now_s: FloatArray, trip_s: FloatArray) -> None:
+        self._record.beats += len(who)
+        half_s = trip_s / 2
+        self._ping_s[who] = now_s
+        self._awaiting[who] = True
+        self._when_s[who, _DUE] = now_s + self._timeout_s
+        behind = np.isfinite(self._stuck_since_s[who])
+        self._answers.stick(who[behind], half_s[behind])
+        who, now_s, half_s = who[~behind], now_s[~behind], half_s[~behind]
+
+        at_client_s = np.maximum(now_s + half_s, self._arrival_s[who])
+        self._arrival_s[who] = at_client_s
+        is_open = self._way.is_open(who, at_client_s)
+        if self._way.acknowledges:
+            frozen = ~is_open
+            self._freeze(who[frozen], self._way.ends_s[who[frozen]], half_s[frozen])
+        elif self._way.resets:
+            shut = ~is_open
+            # The middlebox is at the client's end: its RST has the whole way back to go.
+            back_s = at_client_s[shut] + (at_client_s[shut] - now_s[shut])
+            self._when_s[who[shut], _END] = back_s
+        else:
+            shut = ~is_open
+            self._get_stuck(who[shut], now_s[shut], at_client_s[shut], half_s[shut])
+        self._arrive(who[is_open], now_s[is_open], at_client_s[is_open], half_s[is_open])
+
+    def _arrive(
+        self, who: Index, now_s: FloatArray, at_client_s: FloatArray, half_s: FloatArray
+    ) -> None:
+        """Pings that reach a client whose way is open."""
+        there = np.isinf(self._left_s[who])
+        who, now_s, at_client_s, half_s = (a[there] for a in (who, now_s, at_client_s, half_s))
+        if self._one_fault:
+            back = at_client_s >= self._way.ends_s[who]
+            self._when_s[who[back], _RECOVER] = at_client_s[back]
+        patient = self._when_s[who, _LEAVE] > at_client_s
+        self._packet_passed(who[patient], at_client_s[patient])
+        answer_s = at_client_s + half_s
+        clocks_s = self._when_s[who]
+        # Nothing else comes before the answer, the deadline included: it can be taken at once.
+        alone = answer_s < clocks_s.min(axis=1)
+        self._take_answer(who[alone], answer_s[alone])
+        late = who[~alone]
+        self._answers.expect(late, answer_s[~alone])
+        self._when_s[late, _ANSWER] = np.minimum(clocks_s[~alone, _ANSWER], answer_s[~alone])
+
+    def _take_answer(self, who: Index, now_s: FloatArray) -> None:
+        """A frame comes in: a sign of life. With R > T the next ping may be overdue: then it is due now."""
+        self._record.answers += len(who)
+        self._hear(who, now_s)
+        waited = self._awaiting[who] | (self._failures[who] > 0)
+        reset = who[waited]
+        self._awaiting[reset] = False
+        self._failures[reset] = 0
+        self._when_s[reset, _DUE] = np.maximum(
+            self._ping_s[reset] + self._interval_s, now_s[waited]
+        )
+
+    def _on_answer(self, who: Index, now_s: FloatArray) -> None:
+        self._answers.take_next(who)
+        self._when_s[who, _ANSWER] = self._answers.next_s(who)
+        self._take_answer(who, now_s)
+
+    # -- the way is shut ---------------------------------------------------------------------------
+
+    def _freeze(self, who: Index, thaws_s: FloatArray, half_s: FloatArray) -> None:
+        """The client's kernel keeps the ping; its process answers when it runs again, if ever."""
+        thaws = np.isfinite(thaws_s)
+        who, thaws_s = who[thaws], thaws_s[thaws]
+        self._when_s[who, _RECOVER] = thaws_s
+        self._answers.expect(who, thaws_s + half_s[thaws])
+        self._when_s[who, _ANSWER] = self._answers.next_s(who)
+
+    def _get_stuck(
+        self, who: Index, sent_s: FloatArray, at_client_s: FloatArray, half_s: FloatArray
+    ) -> None:
+        """The ping stays unacknowledged, and what comes after it waits behind it."""
+        self._stuck_since_s[who] = sent_s
+        self._answers.stick(who, half_s)
+        self._when_s[who, _GIVE_UP] = np.maximum(sent_s + self._patience_s, at_client_s)
+        self._send_again(who)
+
+    def _send_again(self, who: Index) -> None:
+        """The first retransmission at or after the healing brings all of it, half a round trip later."""
+        since_s = self._stuck_since_s[who]
+        step = np.searchsorted(self._ladder_s[:-1], self._way.ends_s[who] - since_s, side="left")
+        again_s = since_s + self._ladder_s[step]
+        again_s[np.isfinite(self._left_s[who])] = np.inf  # nobody is there to answer
+        self._when_s[who, _DELIVER] = again_s + self._trips.take(len(who)) / 2
+
+    def _on_deliver(self, who: Index, now_s: FloatArray) -> None:
+        is_open = self._way.is_open(who, now_s)
+        self._send_again(who[~is_open])
+        who, now_s = who[is_open], now_s[is_open]
+        self._answers.release(who, now_s)
+        self._stuck_since_s[who] = np.inf
+        self._when_s[who, _ANSWER] = self._answers.next_s(who)
+        self._when_s[who, _GIVE_UP] = np.inf
+        self._when_s[who, _DELIVER] = np.inf
+        self._packet_passed(who, now_s)
+        if self._one_fault:
+            self._recovered(who, now_s)
+
+    def _on_recover(self, who: Index, now_s: FloatArray) -> None:
+        self._recovered(who, now_s)
+
+    def _recovered(self, who: Index, now_s: FloatArray) -> None:
+        self._record.recovered(who, self._way.begins_s[who], now_s)
+        self._done[who] = True
+
+    # -- signs of life and idle limits ---------------------------------------------------------------
+
+    def _hear(self, who: Index, now_s: FloatArray) -> None:
+        self._heard_s[who] = now_s
+        if self._idle_s is not None:
+            phase_s = self._sweep_phase_s[who]
+            sweeps = np.ceil((now_s + self._idle_s - phase_s) / self._sweep_s)
+            self._when_s[who, _IDLE] = phase_s + sweeps * self._sweep_s
+
+    def _packet_passed(self, who: Index, at_s: FloatArray) -> None:
+        self._packet_s[who] = at_s
+        self._way.passed(who, at_s)
+        if self._leave_s is not None:
+            self._when_s[who, _LEAVE] = at_s + self._leave_s
+
+    # -- ends ----------------------------------------------------------------------------------------
+
+    def _on_give_up(self, who: Index, now_s: FloatArray) -> None:
+        self._suspect(who, now_s, Cause.TCP_TIMEOUT)
+
+    def _on_idle(self, who: Index, now_s: FloatArray) -> None:
+        self._suspect(who, now_s, Cause.SESSION_TIMEOUT)
+
+    def _on_end(self, who: Index, now_s: FloatArray) -> None:
+        """FIN of a client that left, or RST of a middlebox."""
+        self._heard_s[who] = now_s
+        self._suspect(who, now_s, Cause.TCP_RESET)
+
+    def _on_leave(self, who: Index, now_s: FloatArray) -> None:
+        """The client has heard nothing for too long and gives the connection up."""
+        self._record.stop_exposure(who, now_s)
+        self._left_s[who] = now_s
+        self._when_s[who, _LEAVE] = np.inf
+        self._when_s[who, _DELIVER] = np.inf
+        told = self._way.is_open(who, now_s)
+        self._when_s[who[told], _END] = now_s[told] + self._trips.take(int(told.sum())) / 2
+
+    def _suspect(self, who: Index, now_s: FloatArray, cause: Cause) -> None:
+        """The gateway's verdict: of a fault, of a healthy client, or of one that has left already."""
+        if self._one_fault:
+            struck = self._way.begins_s[who] <= now_s
+            self._record.detected(
+                who[struck], self._way.begins_s[who[struck]], now_s[struck], cause
+            )
+            self._record.stop_exposure(who[struck], self._way.begins_s[who[struck]])
+            self._done[who[struck]] = True
+            who, now_s = who[~struck], now_s[~struck]
+        here = np.isinf(self._left_s[who])
+        self._record.falsely_suspected(who[here], now_s[here], cause)
+        told_s = np.where(here, np.inf, self._left_s[who])
+        told_s[here] = self._hears_of_it(who[here], now_s[here], cause)
+        until_s = now_s
+        if cause is not Cause.SESSION_TIMEOUT:  # such a session is not resumed
+            until_s = np.maximum(now_s, self._heard_s[who] + self._window_s)
+        self._record.clean_ups += len(who)
+        self._connect(who, told_s, until_s, now_s)
+
+    def _hears_of_it(self, who: Index, now_s: FloatArray, cause: Cause) -> FloatArray:
+        """When each dropped client knows: the end of its connection arrives, or its own patience ends."""
+        arrives_s = np.maximum(now_s + self._trips.take(len(who)) / 2, self._arrival_s[who])
+        arrives = self._way.is_open(who, arrives_s) & (cause is not Cause.TCP_TIMEOUT)
+        patience_s = np.inf if self._leave_s is None else self._packet_s[who] + self._leave_s
+        return np.asarray(np.where(arrives, arrives_s, np.maximum(patience_s, arrives_s)))
+
+    def _connect(
+        self,
+        who: Index,
+        from_s: FloatArray,
+        resumable_until_s: FloatArray | None,
+        ended_s: FloatArray,
+    ) -> None:
+        accepted_s, connected_s = connect(
+            who, from_s, resumable_until_s, reconnect=self._reconnect, way=self._way,
+            round_trips=self._trips, horizon_s=self._horizon_s, rng=self._rng,
+        )  # fmt: skip
+        back = connected_s < self._horizon_s
+        self._done[who[~back]] = True
+        self._way.reconnected(who[back], ended_s[back], connected_s[back])
+        self._connected(who[back], accepted_s[back], connected_s[back])
+
+    def _connected(self, who: Index, accepted_s: FloatArray, connected_s: FloatArray) -> None:
+        self._record.start_exposure(who, connected_s)
+        self._answers.clear(who)
+        self._when_s[who] = np.inf
+        # In (0, T]: a burst of new connections must not become a burst of pings.
+        phase_s = self._interval_s * (1.0 - self._rng.random(len(who)))
+        self._when_s[who, _DUE] = accepted_s + phase_s
+        self._awaiting[who] = False
+        self._failures[who] = 0
+        self._stuck_since_s[who] = np.inf
+        self._left_s[who] = np.inf
+        self._arrival_s[who] = connected_s
+        self._hear(who, accepted_s)
+        self._packet_s[who] = connected_s
+        if self._leave_s is not None:
+            self._when_s[who, _LEAVE] = connected_s + self._leave_s
+
+    def _finish(self, who: Index) -> None:
+        self._done[who] = True
+        here = who[np.isinf(self._left_s[who])]
+        until_s = np.full(len(here), self._horizon_s)
+        if self._one_fault:  # an outage is no fault
+            until_s = np.minimum(until_s, self._way.begins_s[here])
+            self._record.censored(here, self._way.begins_s[here], self._horizon_s)
+        self._record.stop_exposure(here, until_s)

@@ -1,0 +1,181 @@
+"""Run a fleet, or one fleet a policy, in parts over the cores. The parts do not depend on how many cores there are.
+
+From policies, a network and a seed to results. Scenario seconds; `speedup` has no meaning here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from harness.simulated.fleet.draws import RoundTrips
+from harness.simulated.fleet.machine import Machine
+from harness.simulated.fleet.record import Record
+from harness.simulated.fleet.result import FleetResult
+from harness.simulated.fleet.ways import ForgetfulNat, OneFault, OutageWay, Way
+from reference_server.liveness import LivenessPolicy
+from scenarios.schema import Fault, Frozen, HostCrash, NatTimeout, Network, NetworkCut, Reconnect
+
+__all__ = ["FleetError", "fleet_sweep", "run_fleet"]
+
+_PART = 25_000  # clients whose state fits a core's cache
+
+_Part = tuple[LivenessPolicy, int, int, np.random.SeedSequence]
+
+
+class FleetError(ValueError):
+    """The fleet cannot run this: it says what, and what is allowed."""
+
+
+def run_fleet(
+    policy: LivenessPolicy,
+    network: Network,
+    *,
+    clients: int,
+    duration_s: float,
+    rng: np.random.Generator,
+    fault: Fault | None = None,
+    ramp_s: float | None = None,
+    reconnect: Reconnect | None = None,
+    n_jobs: int = 1,
+) -> FleetResult:
+    """Run one fleet under one policy.
+
+    Clients connect evenly over the ramp. From its end on either each of them has the network's outages and
+    is healthy, or each has the one fault and no outages, as in a scenario's plan.
+
+    Args:
+        policy: with a heartbeat; the idle limit counts, `max_sessions` does not.
+        network: round trips, outages, retransmissions.
+        clients: how many.
+        duration_s: time after the ramp.
+        rng: a generator with a seed sequence, which the parts' own are spawned from.
+        fault: a silent one; its `share` is not used, all clients have it. None: healthy clients.
+        ramp_s: None: the heartbeat interval, which makes every phase equally likely.
+        reconnect: how dropped clients come back; None: the scenario's defaults.
+        n_jobs: processes; -1 for all cores. Changes nothing but the time it takes.
+
+    Raises:
+        FleetError: no heartbeat, no clients, no time, or a fault that is not silent.
+    """
+    seed = rng.bit_generator.seed_seq
+    if not isinstance(seed, np.random.SeedSequence):
+        raise FleetError(
+            "rng has no SeedSequence; allowed: a generator of numpy.random.default_rng"
+        )
+    return fleet_sweep(
+        [policy], network, clients=clients, duration_s=duration_s, seed=seed, fault=fault,
+        ramp_s=ramp_s, reconnect=reconnect, n_jobs=n_jobs,
+    )[0]  # fmt: skip
+
+
+def fleet_sweep(
+    policies: Sequence[LivenessPolicy],
+    network: Network,
+    *,
+    clients: int,
+    duration_s: float,
+    seed: np.random.SeedSequence,
+    fault: Fault | None = None,
+    ramp_s: float | None = None,
+    reconnect: Reconnect | None = None,
+    n_jobs: int = -1,
+) -> list[FleetResult]:
+    """Run one fleet a policy on the same network; results in the order of the policies.
+
+    Arguments and errors are those of :func:`run_fleet`; ``clients`` is of each fleet. ``seed`` gives every
+    policy draws of its own: the same seed, policies and sizes give the same results, whatever ``n_jobs`` is.
+    """
+    for policy in policies:
+        _check(policy, clients, duration_s, ramp_s, fault)
+    if fault is not None and reconnect is not None and reconnect.idle_limit is not None:
+        raise FleetError(
+            f"idle_limit {reconnect.idle_limit:g}s: a client that leaves by itself competes with the detection "
+            "of its fault; allowed: null with a fault"
+        )
+    parts: list[list[_Part]] = [
+        [
+            (policy, first, min(_PART, clients - first), child)
+            for first, child in zip(starts, stream.spawn(len(starts)), strict=True)
+        ]
+        for policy, stream in zip(policies, seed.spawn(len(policies)), strict=True)
+        for starts in [range(0, clients, _PART)]
+    ]
+    work = [part for parts_of_one in parts for part in parts_of_one]
+    done = iter(
+        Parallel(n_jobs=n_jobs if len(work) > 1 else 1)(
+            delayed(_run_part)(
+                part, network, clients, duration_s, fault, ramp_s, reconnect or Reconnect()
+            )
+            for part in work
+        )
+    )
+    return [FleetResult.merged([next(done) for _ in of_one]) for of_one in parts]
+
+
+def _check(
+    policy: LivenessPolicy, clients: int, duration_s: float, ramp_s: float | None, fault: object
+) -> None:
+    if policy.heartbeat_interval is None:
+        raise FleetError("this policy has no heartbeat: heartbeat_interval is null")
+    if clients < 1 or duration_s <= 0 or (ramp_s is not None and ramp_s < 0):
+        raise FleetError(
+            f"clients {clients}, duration_s {duration_s:g}, ramp_s {ramp_s}; allowed: at least one "
+            "client, a duration above zero, a ramp of zero or more"
+        )
+    if fault is not None and not isinstance(fault, HostCrash | NetworkCut | Frozen | NatTimeout):
+        raise FleetError(
+            f"fault {getattr(fault, 'kind', fault)!r} is not silent; "
+            "allowed: host_crash, network_cut, frozen, nat_timeout"
+        )
+
+
+def _run_part(
+    part: _Part,
+    network: Network,
+    of_clients: int,
+    duration_s: float,
+    fault: Fault | None,
+    ramp_s: float | None,
+    reconnect: Reconnect,
+) -> FleetResult:
+    policy, first, clients, seed = part
+    assert policy.heartbeat_interval is not None
+    trips, spells, moves = (np.random.default_rng(s) for s in seed.spawn(3))
+    ramp = policy.heartbeat_interval if ramp_s is None else ramp_s
+    record = Record(clients, policy, faults=fault is not None)
+    Machine(
+        policy,
+        network,
+        reconnect,
+        connects_s=ramp * np.arange(first, first + clients) / of_clients,
+        horizon_s=ramp + duration_s,
+        way=_way(clients, network, fault, ramp, spells),
+        round_trips=RoundTrips(network.round_trip, policy.heartbeat_timeout, trips),
+        record=record,
+        one_fault=fault is not None,
+        rng=moves,
+    ).run()
+    return record.result()
+
+
+def _way(
+    clients: int, network: Network, fault: Fault | None, ramp_s: float, rng: np.random.Generator
+) -> Way:
+    if fault is None:
+        law = network.outages
+        return Way(clients) if law is None else OutageWay(clients, law, ramp_s, rng)
+    at_s = ramp_s + fault.at.sample(rng, clients)
+    match fault:
+        case NatTimeout():
+            return ForgetfulNat(at_s, fault.nat.idle_timeout, resets=fault.nat.expiry == "reset")
+        case Frozen():
+            lengths = fault.thaw_after
+        case NetworkCut():
+            lengths = fault.heal_after
+        case _:
+            lengths = None
+    lengths_s = None if lengths is None else lengths.sample(rng, clients)
+    return OneFault(at_s, lengths_s, acknowledges=isinstance(fault, Frozen))
