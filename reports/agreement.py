@@ -12,9 +12,11 @@ The rule, for a difference d = left − right with tolerance t:
 
 * **pass**: |d| ≤ t, and the sample is large enough to tell: the 95 % interval of d reaches no further
   than t from d. A sample too small to notice a difference of t proves nothing by not noticing one.
-* **fail**: |d| > t, and chance does not explain it: an interval of d that is wide enough for all
-  comparisons of the report together (Bonferroni) leaves 0 out. If the engines agree, a report with
-  any red comparison of this kind comes up at most once in a hundred.
+* **fail**: |d| > t, and chance does not explain it. Against a law: a sample of that very law would hardly
+  have a percentile so far off (exact, from the binomial law of order statistics). Between two engines:
+  the interval of d leaves 0 out. Both at a level that is shared by all comparisons of the report
+  (Bonferroni), so that if the engines agree, any red comparison of this kind at all comes up at most once
+  in a hundred reports.
 * **unknown**: neither.
 
 A range has no chance in it: one detection outside it by more than the tolerance, or one fault watched
@@ -168,8 +170,11 @@ def _percentile_rows(
             }  # fmt: skip
             continue
         usual, wide = (_quantiles(left.latencies, right, law_s, q, c) for c in (CONFIDENCE, family))
-        apart = difference(*usual)
-        verdict, reason = _decide(apart, difference(*wide), tolerance_s)
+        apart, widest = difference(*usual), difference(*wide)
+        by_chance = widest.lo <= 0 <= widest.hi
+        if right is None and law.curve is not None:
+            by_chance = law.curve.chance(left.latencies, q, left.known_slack_s) >= 1 - family
+        verdict, reason = _decide(apart, tolerance_s, by_chance)
         few = verdict == "unknown" and n < smallest_sample(q, CONFIDENCE)
         reason += f"; n = {n}" + (f", {name} needs {smallest_sample(q, CONFIDENCE)}" if few else "")
         if omitted:
@@ -189,14 +194,14 @@ def _quantiles(
     return left.quantile(q, confidence), right.latencies.quantile(q, confidence) if right else law
 
 
-def _decide(apart: Estimate, wide: Estimate, tolerance_s: float) -> tuple[str, str]:
-    """Apply the rule to a difference in seconds: its 95 % interval, and the one for the whole family."""
+def _decide(apart: Estimate, tolerance_s: float, by_chance: bool) -> tuple[str, str]:
+    """Apply the rule to a difference in seconds with its 95 % interval."""
     size, limit, reach = signed_seconds(apart.value), in_seconds(tolerance_s), _reach(apart)
     if abs(apart.value) <= tolerance_s:
         if apart.half_width <= tolerance_s:
             return "pass", f"{size} s is within {limit} ({reach})"
         return "unknown", f"{size} s is within {limit}, but too few faults to tell ({reach})"
-    if wide.lo > 0 or wide.hi < 0:
+    if not by_chance:
         return "fail", f"{size} s is more than {limit}, and chance does not explain it ({reach})"
     return (
         "unknown",

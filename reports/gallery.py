@@ -71,7 +71,7 @@ def _plan(
         "Detection latency by fault and layer",
         (lambda: figures.latency_by_layer(of("detections"), of("laws"), caption=caption)),
     )
-    traced = list(dict.fromkeys(of("timelines")["fault"]))
+    traced = [fault for fault in tables.faults if (of("timelines")["fault"] == fault).any()]
     for fault in traced[:_MOST_TIMELINES] or tables.faults[:1]:
         yield (
             "timelines", f"timeline_{fault}", f"Timeline of one client: {fault}",

@@ -15,11 +15,23 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
 
 from reports.order_statistics import Sample
 from reports.tables import RunTables
 
-__all__ = ["CONFIDENCE", "PERCENTILES", "ROUNDING_S", "Law", "Observed", "Slack", "laws", "observe"]
+__all__ = [
+    "CONFIDENCE",
+    "PERCENTILES",
+    "ROUNDING_S",
+    "Curve",
+    "Law",
+    "Observed",
+    "Slack",
+    "laws",
+    "observe",
+]
 
 PERCENTILES: Final[Mapping[str, float]] = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 ROUNDING_S: Final = 1e-6  # times were logged, scaled by the speedup and read back
@@ -58,6 +70,38 @@ class Slack(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Curve:
+    """A law's distribution function on knots, shapes (n,): linear between them, a jump where two share a time."""
+
+    times_s: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+
+    def at(self, time_s: float, *, before: bool = False) -> float:
+        """P(T ≤ time), or P(T < time)."""
+        n = int(np.searchsorted(self.times_s, time_s, side="left" if before else "right"))
+        if n == 0 or n == len(self.times_s):
+            return float(self.probabilities[-1]) if n else 0.0
+        (start_s, stop_s), (low, high) = (
+            self.times_s[n - 1 : n + 1],
+            self.probabilities[n - 1 : n + 1],
+        )
+        passed = (time_s - start_s) / (stop_s - start_s) if stop_s > start_s else 0.0
+        return float(low + passed * (high - low))
+
+    def chance(self, sample: Sample, q: float, slack_s: float) -> float:
+        """Return how likely a sample of this law has a q-quantile as far off as this one or farther (two-sided).
+
+        Exact for independent times: the r-th of n is at most t where r or more of n are, a binomial
+        probability. ``slack_s`` is taken off the distance first.
+        """
+        rank = sample.rank(q)
+        value_s = float(sample.ordered_s[rank - 1])
+        early = float(stats.binom.sf(rank - 1, sample.n, self.at(value_s + slack_s)))
+        late = float(stats.binom.cdf(rank - 1, sample.n, self.at(value_s - slack_s, before=True)))
+        return min(1.0, 2 * min(early, late))
+
+
+@dataclass(frozen=True)
 class Law:
     """One row of laws.csv. ``mass`` is the share that is detected at all.
 
@@ -70,6 +114,7 @@ class Law:
     hi_s: float
     mass: float
     percentiles: Mapping[str, float]
+    curve: Curve | None  # None: the run has laws.csv without law_curves.csv
 
 
 @dataclass(frozen=True)
@@ -110,12 +155,17 @@ class Observed:
         return f"{self.engine}: no such fault was run"
 
 
-def laws(table: pd.DataFrame) -> Iterator[Law]:
-    """Read laws.csv, without the rows where theory knows no exact law."""
+def laws(tables: RunTables) -> Iterator[Law]:
+    """Read laws.csv and law_curves.csv, without the rows where theory knows no exact law."""
+    table = tables.table("laws")
+    curves = {
+        tuple(map(str, key)): Curve(rows["duration_s"].to_numpy(), rows["probability"].to_numpy())
+        for key, rows in tables.table("law_curves").groupby(["fault", "milestone"], sort=False)
+    }
     for row in table[table["mass"].notna()].to_dict("records"):
         yield Law(
             row["fault"], row["milestone"], row["lo_s"], row["hi_s"], row["mass"],
-            {name: row[f"{name}_s"] for name in PERCENTILES},
+            {name: row[f"{name}_s"] for name in PERCENTILES}, curves.get((row["fault"], row["milestone"])),
         )  # fmt: skip
 
 
@@ -130,7 +180,7 @@ def observe(tables: RunTables, slack: Slack) -> Iterator[tuple[Law, list[Observe
     # A censored fault was watched until the run's end, so it tells when that was.
     censored = detections[detections["outcome"] == "censored"]
     ends_s = (censored["injected_at_s"] + censored["duration_s"]).groupby(censored["engine"]).max()
-    for law in laws(tables.table("laws")):
+    for law in laws(tables):
         yield (
             law,
             [

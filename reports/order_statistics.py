@@ -50,6 +50,11 @@ class Sample:
         """How many."""
         return int(self.ordered_s.size)
 
+    def rank(self, q: float) -> int:
+        """Which order statistic (from 1) is the q-quantile."""
+        # The slack keeps 0.95 × 20 = 19.000000000000004 at rank 19.
+        return max(1, math.ceil(self.n * q - 1e-9))
+
     def quantile(self, q: float, confidence: float) -> Estimate:
         """Return inf{t : F(t) ≥ q} of a sample with n ≥ 1 and its interval from order statistics.
 
@@ -57,10 +62,8 @@ class Sample:
         Statistics, 3.2).
         """
         low, high = interval_ranks(self.n, q, confidence)
-        # The slack keeps 0.95 × 20 = 19.000000000000004 at rank 19.
-        rank = max(1, math.ceil(self.n * q - 1e-9))
         return Estimate(
-            float(self.ordered_s[rank - 1]),
+            float(self.ordered_s[self.rank(q) - 1]),
             float(self.ordered_s[low - 1]) if low >= 1 else -math.inf,
             float(self.ordered_s[high - 1]) if high <= self.n else math.inf,
         )

@@ -122,7 +122,7 @@ def _panel(panel: Axes, events: pd.DataFrame, lanes: list[str], left: float, rig
     panel.set_xlim(left, right)
     panel.set_ylim(len(lanes) - 0.5, -0.5)
     panel.set_yticks(range(len(lanes)), lanes)
-    panel.xaxis.set_major_locator(MaxNLocator(9))
+    panel.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 3, 5, 10]))
     panel.tick_params(axis="y", length=0)
 
 

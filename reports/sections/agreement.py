@@ -41,12 +41,12 @@ def agreement_section(table: pd.DataFrame, verdict: AgreementVerdict, gallery: G
     blocks += [_matrix(table), *gallery.get("agreement", [])]
     blocks.append(
         Text(
-            "A percentile agrees if the difference is within the tolerance and its 95 % interval is no wider "
-            "than the tolerance to either side. It disagrees if it is outside and chance does not explain it: the "
-            "interval is then made wide enough that in a run in which everything agrees, any red percentile or "
-            "share at all comes up at most once in a hundred. “range” asks of every single detection whether it "
-            "lies in the law’s range, give or take ε (real) or a round trip (simulated); “share” asks whether as "
-            "many were detected as the law says."
+            "A percentile agrees if the difference is within the tolerance and its 95 % interval reaches no "
+            "further than the tolerance to either side. It disagrees if it is outside and chance does not explain "
+            "it, at a level that all comparisons share: in a run in which everything agrees, any red percentile "
+            "or share at all comes up at most once in a hundred. “range” asks of every single detection whether "
+            "it lies in the law’s range, give or take ε (real) or a round trip (simulated); “share” asks whether "
+            "as many were detected as the law says."
         )
     )
     blocks.append(_list(table, "Every comparison", folded=True))

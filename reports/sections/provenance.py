@@ -39,6 +39,8 @@ _FILES = {
     "resources.csv": "CPU, memory and descriptors",
 }
 
+_SHOWN_ELSEWHERE = ("fidelity", "notes")
+
 
 def provenance_section(tables: RunTables) -> Section:
     """Return what ran.json says, flat."""
@@ -51,8 +53,9 @@ def provenance_section(tables: RunTables) -> Section:
                 "warning",
             )
         )
+    said = {key: value for key, value in tables.provenance.items() if key not in _SHOWN_ELSEWHERE}
     blocks += [Text(str(note)) for note in tables.summary.get("notes") or ()]
-    rows = [[Cell(name), Cell(value)] for name, value in _flat(tables.provenance)]
+    rows = [[Cell(name), Cell(value)] for name, value in _flat(said)]
     counts = tables.summary.get("counts")
     if isinstance(counts, dict):
         rows += [

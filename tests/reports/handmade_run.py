@@ -89,7 +89,7 @@ def handmade_run(
     tables = {
         "detections": detections,
         "laws": laws_of(faults if with_theory else {}),
-        "law_curves": _law_curves(faults if with_theory else {}),
+        "law_curves": curves_of(faults if with_theory else {}),
         "qos": qos.qos(detections),
         "survival": qos.survival(detections),
         "causes": qos.causes(detections),
@@ -173,7 +173,7 @@ def laws_of(faults: Mapping[str, Fault]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _law_curves(faults: Mapping[str, Fault]) -> pd.DataFrame:
+def curves_of(faults: Mapping[str, Fault]) -> pd.DataFrame:
     rows = [
         (name, milestone, f.lo_s + share * (f.hi_s - f.lo_s), share * f.mass)
         for name, f in faults.items()

@@ -8,9 +8,17 @@ import pandas as pd
 import pytest
 
 from reports.agreement import COLUMNS, compare, judge
-from reports.observed import Slack
+from reports.observed import Curve, Slack
+from reports.order_statistics import Sample
 from reports.tables import SCHEMAS, RunTables, load_run
-from tests.reports.handmade_run import Fault, HandmadeRun, draw_detections, handmade_run, laws_of
+from tests.reports.handmade_run import (
+    Fault,
+    HandmadeRun,
+    curves_of,
+    draw_detections,
+    handmade_run,
+    laws_of,
+)
 
 TOLERANCES = {"p50": 0.03, "p95": 0.03, "p99": 0.03}
 K3 = Fault(448, "heartbeat", 70.0, 100.0)
@@ -59,7 +67,8 @@ def test_a_gateway_with_two_failures_under_a_law_for_three_is_red_however_few_fa
     assert pick(table, "range")["verdict"] == "fail"
     assert pick(table, "range", "simulated")["verdict"] == "pass"
     if count >= 20:
-        assert pick(table, "p50")["verdict"] == "fail"
+        for figure in TOLERANCES:
+            assert pick(table, figure)["verdict"] == "fail", figure
 
 
 def test_a_gateway_that_never_detects_is_red(tmp_path: Path) -> None:
@@ -125,9 +134,49 @@ def test_aliasing_inside_the_range_is_red_by_its_percentiles(tmp_path: Path) -> 
     run = handmade_run({"host_crash": K3}, gateway_faults={"host_crash": few(448, 71, 79)})
     table = compared(tmp_path, run)
     assert pick(table, "range")["verdict"] == "pass"
-    assert pick(table, "p50")["verdict"] == "fail"
-    assert pick(table, "p95")["verdict"] == "fail"
+    for figure in TOLERANCES:
+        assert pick(table, figure)["verdict"] == "fail", figure
     assert pick(table, "p50", "real", "simulated")["verdict"] == "fail"
+
+
+def test_without_curves_intervals_alone_decide(tmp_path: Path) -> None:
+    run = handmade_run({"host_crash": K3}, gateway_faults={"host_crash": few(448, 71, 79)})
+    run.left_out = {"law_curves"}
+    table = compared(tmp_path, run)
+    assert pick(table, "p50")["verdict"] == "fail"
+    assert pick(table, "p99")["verdict"] == "unknown", (
+        "448 are too few for so wide an interval of p99"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "q", "slack_s", "chance"),
+    [
+        ([75.0, 75.0, 75.0], 0.5, 0.0, 2 * (3 * (1 / 6) ** 2 - 2 * (1 / 6) ** 3)),
+        ([95.0, 95.0, 95.0], 0.5, 0.0, 2 * (3 * (1 / 6) ** 2 - 2 * (1 / 6) ** 3)),
+        ([74.0, 74.0, 74.0], 0.5, 1.0, 2 * (3 * (1 / 6) ** 2 - 2 * (1 / 6) ** 3)),
+        ([85.0, 85.0, 85.0], 0.5, 0.0, 1.0),
+        ([60.0] * 20, 0.99, 0.0, 0.0),
+        ([math.inf] * 4, 0.5, 0.0, 0.0),
+        ([80.0] * 20, 0.99, 0.0, 2 * (1 / 3) ** 20),
+    ],
+)
+def test_chance_of_a_percentile_under_its_law(
+    values: list[float], q: float, slack_s: float, chance: float
+) -> None:
+    """Uniform on [70, 100): P(median of 3 ≤ 75) = 3p² − 2p³, p = 1/6; all of 20 are below 80 with (1/3)²⁰."""
+    law = Curve(np.array([70.0, 100.0]), np.array([0.0, 1.0]))
+    assert law.chance(Sample.of(values), q, slack_s) == pytest.approx(chance, rel=1e-9)
+
+
+def test_a_jump_of_a_law_belongs_to_its_time() -> None:
+    law = Curve(np.array([80.0, 80.0]), np.array([0.0, 1.0]))
+    assert (law.at(79.9), law.at(80.0), law.at(80.0, before=True), law.at(80.1, before=True)) == (
+        0,
+        1,
+        0,
+        1,
+    )
 
 
 def test_runs_that_agree_hardly_ever_turn_red() -> None:
@@ -140,7 +189,7 @@ def test_runs_that_agree_hardly_ever_turn_red() -> None:
         seen = pd.concat([draw_detections(e, faults, 0.2, rng) for e in ("simulated", "real")])
         tables = RunTables(
             Path(), {"engines": ["theory", "simulated", "real"], "epsilon_s": 0.2, "round_trip_s": 0.002}, {},
-            frozenset(), {**nothing, "detections": seen, "laws": laws_of(faults)},
+            frozenset(), {**nothing, "detections": seen, "laws": laws_of(faults), "law_curves": curves_of(faults)},
         )  # fmt: skip
         red += judge(compare(tables, TOLERANCES), sound=True).verdict == "fail"
     assert red <= 1
