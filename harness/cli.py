@@ -114,7 +114,7 @@ def serve(
     from harness.serve import serve_forever
 
     with _errors():
-        serve_forever(_load(scenario, speedup=speedup), port, http_port, root, redis, console.print)
+        serve_forever(_load(scenario, speedup=speedup), port, http_port, root, redis, _say)
 
 
 @app.command()
@@ -145,6 +145,10 @@ def doctor() -> None:
             mark, check.name, check.found, check.needed_for, "" if check.ok else check.help
         )
     Console().print(table)
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _load(name: str, **overrides: float | None) -> Scenario:

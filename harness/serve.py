@@ -31,6 +31,8 @@ def serve_forever(
         ChildDied: the gateway ended (its port is taken, for instance).
     """
     run = new_run(root, f"serve-{scenario.name}")
+    # The clients must go at the speedup of the policy that is served.
+    run.scenario.write_text(dump_scenario(scenario))
     try:
         with (
             end_on_sigterm(),
@@ -38,17 +40,17 @@ def serve_forever(
             redis_server(redis_url, children, run.logs) as redis,
         ):
             policy = real_policy(scenario.liveness, scenario.speedup)
-            config = gateway_config(scenario, policy, redis, run, time.monotonic())
-            _, ports = start_gateway(
-                children, config.model_copy(update={"port": port, "http_port": http_port}), run
+            config = gateway_config(scenario, policy, redis, run, time.monotonic()).model_copy(
+                update={"port": port, "http_port": http_port}
             )
+            _, ports = start_gateway(children, config, run)
             ws, http = (
                 f"ws://127.0.0.1:{ports['port']}/ws",
                 f"http://127.0.0.1:{ports['http_port']}",
             )
-            say(f"gateway: {ws}  http: {http}  redis: {redis.url}  logs: {run.logs}")
+            say(f"gateway: {ws}\nhttp:    {http}\nredis:   {redis.url}\nlogs:    {run.logs}")
             say(
-                f"drive it: locust -f harness/real/locustfile.py --headless -u 200 -r 100 "
+                "drive it: locust -f harness/real/locustfile.py --headless -u 200 -r 100 "
                 f"--scenario {run.scenario} --ws-url {ws} --http-url {http}"
             )
             while True:
