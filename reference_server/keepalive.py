@@ -14,6 +14,7 @@ after. First pings are spread uniformly over the interval, so no tick meets all 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -94,7 +95,9 @@ class Heartbeats:
         self._on_missed = on_missed
         self._on_suspected = on_suspected
         self._wheel: TimerWheel[Beat] = TimerWheel(clock, self._on_due)
-        self._overdue: list[Beat] = []
+        self._overdue: list[Beat] = []  # of the tick at _overdue_since_s
+        self._overdue_since_s = 0.0
+        self._stopped = False
         # Only with R > T does an answer bring the next ping forward: from the retry to the regular one.
         self._answers_hasten = policy.retry_s > policy.heartbeat_interval
         self.lateness = Lateness()
@@ -119,9 +122,9 @@ class Heartbeats:
         beat.peer = None
 
     def stop(self) -> None:
-        """Stop all heartbeats."""
+        """Stop all heartbeats; nobody is judged any more."""
         self._wheel.stop()
-        self._overdue.clear()
+        self._stopped = True
 
     def _on_due(self, beat: Beat, now_s: float) -> None:
         peer, detector = beat.peer, beat.detector
@@ -130,22 +133,26 @@ class Heartbeats:
         due_s = detector.due_s
         if now_s >= due_s:
             if detector.awaiting_answer:
-                if not self._overdue:
-                    self._clock.after_reading(self._judge)
-                self._overdue.append(beat)
+                self._judge_later(beat, now_s)
                 return
             detector.on_time(now_s)
             self.lateness.add(now_s - due_s)
             peer.send_heartbeat(now_s)
         self._wheel.schedule(beat, detector.due_s)
 
-    def _judge(self) -> None:
+    def _judge_later(self, beat: Beat, tick_s: float) -> None:
+        # A batch a tick: one that a later tick still added to would be judged too early for that.
+        if tick_s != self._overdue_since_s or not self._overdue:
+            self._overdue_since_s, self._overdue = tick_s, []
+            self._clock.after_reading(partial(self._judge, self._overdue))
+        self._overdue.append(beat)
+
+    def _judge(self, overdue: list[Beat]) -> None:
         """Judge deadlines that had passed before the loop last read its sockets."""
         now_s = self._clock.now_s()
-        overdue, self._overdue = self._overdue, []
         for beat in overdue:
             peer, detector = beat.peer, beat.detector
-            if peer is None:
+            if peer is None or self._stopped:
                 continue
             action = detector.on_time(now_s) if detector.awaiting_answer else Action.NOTHING
             if action in (Action.MISSED, Action.MISSED_AND_PING, Action.SUSPECT):

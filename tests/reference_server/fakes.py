@@ -60,19 +60,18 @@ class FakeClock:
             self.time_s = max(self.time_s, self._timers[0][0])
 
     def _round(self) -> None:
-        # What is set during this round is for a later one: new timers do not run before the sockets.
+        # What is set during this round is for a later one: new timers do not run before the sockets,
+        # and who waits for the sockets comes on after the next round's timers, as with real loops.
         due = []
         while self._timers and self._timers[0][0] <= self.time_s:
             due.append(heapq.heappop(self._timers)[2])
-        waiting, self._after = self._after, []  # those of earlier rounds
+        waiting, self._after = self._after, []
         for handle in due:
             if handle.call is not None:
                 self.wakeups += 1
                 handle.call()
         if not self.sockets_first:
             waiting, self._after = waiting + self._after, []
-            while waiting:
-                waiting.pop()()
-        self.read_sockets()
         for call in waiting:
             call()
+        self.read_sockets()

@@ -268,6 +268,16 @@ def test_a_stalled_gateway_throws_nobody_out_whose_answers_came_meanwhile(start:
     async def scenario() -> None:
         policy = QUICK.model_copy(update={"max_failures": 1})
         async with start(policy) as it:
+            # Where a slow handler stalls a loop: among the sockets that it reads. Those which become
+            # readable meanwhile have to wait until its timers have run.
+            ours, theirs = socket.socketpair()
+            loop = asyncio.get_running_loop()
+
+            def stall() -> None:
+                theirs.recv(1)
+                time.sleep(0.4)  # longer than the deadline of every outstanding ping
+
+            loop.add_reader(theirs, stall)
             sessions = [await it.login(f"user-{n}") for n in range(60)]
             clients = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", answering, str(it.port), *sessions
@@ -276,12 +286,15 @@ def test_a_stalled_gateway_throws_nobody_out_whose_answers_came_meanwhile(start:
                 await until(lambda: len(it.gateway.live) == 60, "all connected")
                 for _ in range(4):
                     await asyncio.sleep(0.15)
-                    time.sleep(0.4)  # the stall: longer than the deadline of every outstanding ping
+                    ours.send(b"!")
                 await asyncio.sleep(0.6)
+                loop.remove_reader(theirs)
                 assert it.lag_s() >= 0.3
                 assert it.events(EventKind.HEARTBEAT_MISSED) == []
                 assert len(it.gateway.live) == 60
             finally:
+                ours.close()
+                theirs.close()
                 clients.kill()
                 await clients.wait()
 

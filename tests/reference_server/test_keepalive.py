@@ -149,6 +149,29 @@ def test_judging_before_the_sockets_are_read_would_miss_those_answers() -> None:
     assert sum(len(client.missed) for client in world.clients) > 40
 
 
+def test_stalls_anywhere_in_the_loop_s_round_throw_no_living_client_out() -> None:
+    """The dead keep verdicts pending all the time; one that is pending must not take in a later deadline."""
+    world = World(60, POLICY.model_copy(update={"max_failures": 1000}), round_trip_s=5.0)
+    rng = np.random.default_rng(3)
+    dead, living = world.clients[:30], world.clients[30:]
+    for client in dead:
+        client.dead_s = 0.0
+    stalls = 0
+
+    def read_then_stall_at_times() -> None:
+        nonlocal stalls
+        world._read_sockets()
+        if rng.random() < 0.1:
+            stalls += 1
+            world.clock.stall(float(rng.uniform(10, 40)))
+
+    world.clock.read_sockets = read_then_stall_at_times
+    world.run(20_000)
+    assert stalls > 50
+    assert sum(len(client.missed) for client in dead) > 1000
+    assert all(client.missed == [] for client in living)
+
+
 def test_a_stall_does_not_save_the_dead() -> None:
     world = World(20)
     world.run(95)
