@@ -1,7 +1,7 @@
 """The state machine of a fleet's connections, in lockstep of events: every client does its own next event.
 
-From ways, round trips and a policy to verdicts, which `record.py` keeps. The rules are those of
-`reference_server.liveness.PingDetector` and of `harness/simulated/network.py`, written for arrays.
+From ways, round trips and a policy to verdicts, which `record.py` keeps. The detector's rules are in
+`detectors.py`; those of the way are of `harness/simulated/network.py`, written for arrays.
 
     ping ──► arrives in time ──► answer ──► next ping after T        (most pings; whole stretches at once)
       └────► stuck before a cut ──► deadline, failures, R ──► k-th: suspected
@@ -11,13 +11,14 @@ From ways, round trips and a policy to verdicts, which `record.py` keeps. The ru
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.simulated.fleet.answers import Answers
+from harness.simulated.fleet.detectors import PingDetectors
 from harness.simulated.fleet.draws import FloatArray, Index, RoundTrips
 from harness.simulated.fleet.record import Record
 from harness.simulated.fleet.returns import connect
-from harness.simulated.fleet.ways import Way
+from harness.simulated.fleet.stretches import uneventful_pings
+from harness.simulated.fleet.ways import Flags, Way
 from harness.simulated.network import give_up_s
 from reference_server.events import Cause
 from reference_server.liveness import LivenessPolicy
@@ -28,8 +29,6 @@ __all__ = ["Machine"]
 # A client's clocks: when the next event of each kind comes, inf where none will.
 _DUE, _ANSWER, _DELIVER, _GIVE_UP, _IDLE, _END, _LEAVE, _RECOVER = range(8)
 _CLOCKS = 8
-
-Flags = npt.NDArray[np.bool_]
 
 
 class Machine:
@@ -56,8 +55,6 @@ class Machine:
         assert policy.heartbeat_interval is not None
         n = len(connects_s)
         self._interval_s = policy.heartbeat_interval
-        self._timeout_s, self._retry_s = policy.heartbeat_timeout, policy.retry_s
-        self._max_failures = policy.max_failures
         self._idle_s, self._sweep_s = policy.session_timeout, policy.sweep_interval
         self._window_s = policy.resume_window
         ladder = sorted(network.rto_ladder)
@@ -72,13 +69,11 @@ class Machine:
         longest_s = self._interval_s + round_trips.fast_below_s
         limits = [limit for limit in (self._idle_s, self._leave_s) if limit is not None]
         self._may_jump = all(limit >= longest_s for limit in limits)
-        self._keeps_idle = bool(limits)
+        self._keeps_idle = bool(limits) or way.counts_packets
 
         self._when_s = np.full((n, _CLOCKS), np.inf)
         self._answers = Answers(n)
-        self._ping_s = np.full(n, -np.inf)
-        self._awaiting = np.zeros(n, dtype=bool)
-        self._failures = np.zeros(n, dtype=np.int64)
+        self._detectors = PingDetectors(policy, n)
         self._arrival_s = np.full(
             n, -np.inf
         )  # of the last message to the client: TCP keeps the order
@@ -114,70 +109,46 @@ class Machine:
     # -- heartbeats --------------------------------------------------------------------------------
 
     def _on_due(self, who: Index, now_s: FloatArray) -> None:
-        awaiting = self._awaiting[who]
-        self._miss(who[awaiting], now_s[awaiting])
-        quiet = ~awaiting & (self._failures[who] == 0) & np.isinf(self._stuck_since_s[who])
+        overdue = self._detectors.awaiting[who]
+        late, late_s = who[overdue], now_s[overdue]
+        enough, retry_s = self._detectors.on_deadline(late)
+        self._when_s[late, _DUE] = retry_s
+        self._suspect(late[enough], late_s[enough], Cause.HEARTBEAT)
+        self._beat(who[~overdue], now_s[~overdue])
+
+    def _beat(self, who: Index, now_s: FloatArray) -> None:
+        """Pings are due, or whole stretches of them."""
+        quiet = self._detectors.trusts(who) & np.isinf(self._stuck_since_s[who])
         quiet &= np.isinf(self._when_s[who, _ANSWER]) & np.isinf(self._left_s[who])
         slow = np.zeros(len(who), dtype=bool)
         if self._may_jump and quiet.any():
             now_s = now_s.copy()
             now_s[quiet], slow[quiet] = self._jump(who[quiet], now_s[quiet])
-        ping = ~awaiting & (now_s < self._horizon_s)
-        self._when_s[who[~awaiting], _DUE] = now_s[~awaiting]  # beyond the horizon: finished next
+        self._when_s[who, _DUE] = now_s  # beyond the horizon: finished next
+        ping = now_s < self._horizon_s
         trip_s = self._trips.take(len(who)).copy()
         trip_s[slow] = self._trips.slow(int(slow.sum()))
         self._ping(who[ping], now_s[ping], trip_s[ping])
 
-    def _miss(self, who: Index, now_s: FloatArray) -> None:
-        """Deadlines that pass without an answer."""
-        self._failures[who] += 1
-        enough = self._failures[who] >= self._max_failures
-        rest = who[~enough]
-        self._awaiting[rest] = False
-        self._when_s[rest, _DUE] = self._ping_s[rest] + self._retry_s
-        self._suspect(who[enough], now_s[enough], Cause.HEARTBEAT)
-
     def _jump(self, who: Index, now_s: FloatArray) -> tuple[FloatArray, Flags]:
-        """Pass over pings that are answered in time; return when the next one to look at is sent.
-
-        Passed over are pings that reach the client before its way matters, however long their fast round
-        trip, and outages that begin and end between two pings. True: that next one is known to be late.
-        """
-        until_late = self._trips.pings_until_late(len(who))
-        pings = np.zeros(len(who))
-        to_end = np.ceil((self._horizon_s - now_s) / self._interval_s)
-        looking = np.arange(len(who))
-        while looking.size:
-            some = who[looking]
-            closing_s = self._way.matters_from_s[some] - self._trips.fast_below_s / 2
-            ahead = np.ceil((closing_s - now_s[looking]) / self._interval_s)
-            pings[looking] = np.maximum(pings[looking], ahead)
-            pings[looking] = np.minimum(pings[looking], to_end[looking])
-            sent_s = now_s[looking] + pings[looking] * self._interval_s
-            harmless = (sent_s >= self._way.ends_s[some]) & (sent_s < self._horizon_s)
-            harmless &= pings[looking] <= until_late[looking]
-            if not self._way.recurs:
-                break
-            self._way.advance(some[harmless])
-            looking = looking[harmless]
-        slow = until_late < pings
-        pings = np.minimum(pings, until_late)
-        passed = pings > 0
+        """Pass over pings that are answered in time; return when the next one is sent, and if it is late."""
+        pings, late = uneventful_pings(
+            who, now_s, self._interval_s, self._horizon_s, self._way, self._trips
+        )
         self._record.fast_beats(pings)
         sent_s = now_s + pings * self._interval_s
+        passed = pings > 0
         if self._keeps_idle and passed.any():
             last_s = sent_s[passed] - self._interval_s
             trip_s = self._trips.fast(len(last_s))
             self._hear(who[passed], last_s + trip_s)
             self._packet_passed(who[passed], last_s + trip_s / 2)
-        return sent_s, slow
+        return sent_s, late
 
     def _ping(self, who: Index, now_s: FloatArray, trip_s: FloatArray) -> None:
         self._record.beats += len(who)
         half_s = trip_s / 2
-        self._ping_s[who] = now_s
-        self._awaiting[who] = True
-        self._when_s[who, _DUE] = now_s + self._timeout_s
+        self._when_s[who, _DUE] = self._detectors.on_ping(who, now_s)
         behind = np.isfinite(self._stuck_since_s[who])
         self._answers.stick(who[behind], half_s[behind])
         who, now_s, half_s = who[~behind], now_s[~behind], half_s[~behind]
@@ -185,17 +156,18 @@ class Machine:
         at_client_s = np.maximum(now_s + half_s, self._arrival_s[who])
         self._arrival_s[who] = at_client_s
         is_open = self._way.is_open(who, at_client_s)
-        if self._way.acknowledges:
-            frozen = ~is_open
-            self._freeze(who[frozen], self._way.ends_s[who[frozen]], half_s[frozen])
-        elif self._way.resets:
-            shut = ~is_open
+        shut = ~is_open
+        forgotten = self._way.forgot(who, at_client_s)
+        if self._way.resets:
             # The middlebox is at the client's end: its RST has the whole way back to go.
-            back_s = at_client_s[shut] + (at_client_s[shut] - now_s[shut])
-            self._when_s[who[shut], _END] = back_s
-        else:
-            shut = ~is_open
-            self._get_stuck(who[shut], now_s[shut], at_client_s[shut], half_s[shut])
+            back_s = at_client_s + (at_client_s - now_s)
+            self._when_s[who[forgotten], _END] = back_s[forgotten]
+            shut &= ~forgotten
+        if self._way.acknowledges:
+            kept = shut & ~forgotten
+            self._freeze(who[kept], at_client_s[kept], half_s[kept])
+            shut &= forgotten
+        self._get_stuck(who[shut], now_s[shut], at_client_s[shut], half_s[shut])
         self._arrive(who[is_open], now_s[is_open], at_client_s[is_open], half_s[is_open])
 
     def _arrive(
@@ -219,16 +191,11 @@ class Machine:
         self._when_s[late, _ANSWER] = np.minimum(clocks_s[~alone, _ANSWER], answer_s[~alone])
 
     def _take_answer(self, who: Index, now_s: FloatArray) -> None:
-        """A frame comes in: a sign of life. With R > T the next ping may be overdue: then it is due now."""
+        """A frame comes in: a sign of life."""
         self._record.answers += len(who)
         self._hear(who, now_s)
-        waited = self._awaiting[who] | (self._failures[who] > 0)
-        reset = who[waited]
-        self._awaiting[reset] = False
-        self._failures[reset] = 0
-        self._when_s[reset, _DUE] = np.maximum(
-            self._ping_s[reset] + self._interval_s, now_s[waited]
-        )
+        heard, due_s = self._detectors.on_inbound(who, now_s)
+        self._when_s[heard, _DUE] = due_s
 
     def _on_answer(self, who: Index, now_s: FloatArray) -> None:
         self._answers.take_next(who)
@@ -237,8 +204,10 @@ class Machine:
 
     # -- the way is shut ---------------------------------------------------------------------------
 
-    def _freeze(self, who: Index, thaws_s: FloatArray, half_s: FloatArray) -> None:
+    def _freeze(self, who: Index, at_client_s: FloatArray, half_s: FloatArray) -> None:
         """The client's kernel keeps the ping; its process answers when it runs again, if ever."""
+        self._packet_passed(who, at_client_s)
+        thaws_s = self._way.ends_s[who]
         thaws = np.isfinite(thaws_s)
         who, thaws_s = who[thaws], thaws_s[thaws]
         self._when_s[who, _RECOVER] = thaws_s
@@ -252,19 +221,20 @@ class Machine:
         self._stuck_since_s[who] = sent_s
         self._answers.stick(who, half_s)
         self._when_s[who, _GIVE_UP] = np.maximum(sent_s + self._patience_s, at_client_s)
-        self._send_again(who)
+        self._send_again(who, at_client_s)
 
-    def _send_again(self, who: Index) -> None:
+    def _send_again(self, who: Index, lost_s: FloatArray) -> None:
         """The first retransmission at or after the healing brings all of it, half a round trip later."""
         since_s = self._stuck_since_s[who]
-        step = np.searchsorted(self._ladder_s[:-1], self._way.ends_s[who] - since_s, side="left")
+        shut_for_s = self._way.heals_s(who, lost_s) - since_s
+        step = np.searchsorted(self._ladder_s[:-1], shut_for_s, side="left")
         again_s = since_s + self._ladder_s[step]
         again_s[np.isfinite(self._left_s[who])] = np.inf  # nobody is there to answer
         self._when_s[who, _DELIVER] = again_s + self._trips.take(len(who)) / 2
 
     def _on_deliver(self, who: Index, now_s: FloatArray) -> None:
         is_open = self._way.is_open(who, now_s)
-        self._send_again(who[~is_open])
+        self._send_again(who[~is_open], now_s[~is_open])
         who, now_s = who[is_open], now_s[is_open]
         self._answers.release(who, now_s)
         self._stuck_since_s[who] = np.inf
@@ -330,7 +300,7 @@ class Machine:
             self._done[who[struck]] = True
             who, now_s = who[~struck], now_s[~struck]
         here = np.isinf(self._left_s[who])
-        self._record.falsely_suspected(who[here], now_s[here], cause)
+        self._record.gave_up_healthy(who[here], now_s[here], cause)
         told_s = np.where(here, np.inf, self._left_s[who])
         told_s[here] = self._hears_of_it(who[here], now_s[here], cause)
         until_s = now_s
@@ -369,8 +339,7 @@ class Machine:
         # In (0, T]: a burst of new connections must not become a burst of pings.
         phase_s = self._interval_s * (1.0 - self._rng.random(len(who)))
         self._when_s[who, _DUE] = accepted_s + phase_s
-        self._awaiting[who] = False
-        self._failures[who] = 0
+        self._detectors.reset(who)
         self._stuck_since_s[who] = np.inf
         self._left_s[who] = np.inf
         self._arrival_s[who] = connected_s

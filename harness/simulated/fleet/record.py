@@ -35,6 +35,7 @@ class Record:
         self._connected_s = np.zeros(clients)
         self._healthy_s = np.zeros(clients)
         self._refreshes = 0
+        self._resets = 0
         beats = math.ceil(
             min(policy.session_ttl, policy.status_ttl) / 2 / policy.heartbeat_interval
         )
@@ -59,9 +60,12 @@ class Record:
         self._healthy_s[who] += lengths_s
         self._refreshes += int(np.floor(lengths_s / self._refresh_every_s).sum())
 
-    def falsely_suspected(self, who: Index, at_s: FloatArray, cause: Cause) -> None:
-        """Healthy clients taken for dead."""
+    def gave_up_healthy(self, who: Index, at_s: FloatArray, cause: Cause) -> None:
+        """Connections of healthy clients that the gateway ended. A middlebox's RST is no suspicion."""
         self.stop_exposure(who, at_s)
+        if cause is Cause.TCP_RESET:
+            self._resets += len(who)
+            return
         self._false_s.append(at_s)
         self._false_client.append(who)
         self._false_cause.append(np.full(len(at_s), CAUSES.index(cause), dtype=np.int8))
@@ -94,6 +98,7 @@ class Record:
             false_client=np.concatenate([np.empty(0, dtype=np.intp), *self._false_client]),
             false_cause=np.concatenate([np.empty(0, dtype=np.int8), *self._false_cause]),
             healthy_s=self._healthy_s,
+            healthy_resets=self._resets,
             beats=self.beats,
             frames=self.beats + self.answers,
             wire_bytes=self.beats * _PING_BYTES + self.answers * _ANSWER_BYTES,

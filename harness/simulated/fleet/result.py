@@ -41,7 +41,8 @@ class FleetResult:
     One row a false suspicion, in no particular order: ``false_suspicion_s`` (from the run's origin),
     ``false_client``, ``false_cause``.
 
-    ``healthy_s``: connected time without a fault of each client, shape (clients,). ``beats``: pings sent;
+    ``healthy_s``: connected time without a fault of each client, shape (clients,). ``healthy_resets``:
+    connections of healthy clients that a middlebox ended with RST, which is no suspicion. ``beats``: pings sent;
     ``frames``: pings and the answers that came; ``wire_bytes``: of these frames with their headers, without TCP's
     retransmissions; ``redis_operations``: two for each refresh of a session's records, counted as if answers came
     at once, and one for each clean-up.
@@ -55,6 +56,7 @@ class FleetResult:
     false_client: Index
     false_cause: npt.NDArray[np.int8]
     healthy_s: FloatArray
+    healthy_resets: int
     beats: int
     frames: int
     wire_bytes: int
@@ -81,6 +83,7 @@ class FleetResult:
             ),
             false_cause=np.concatenate([p.false_cause for p in parts]),
             healthy_s=np.concatenate([p.healthy_s for p in parts]),
+            healthy_resets=sum(p.healthy_resets for p in parts),
             beats=sum(p.beats for p in parts),
             frames=sum(p.frames for p in parts),
             wire_bytes=sum(p.wire_bytes for p in parts),

@@ -14,7 +14,7 @@ from harness.simulated.fleet.draws import RoundTrips
 from harness.simulated.fleet.machine import Machine
 from harness.simulated.fleet.record import Record
 from harness.simulated.fleet.result import FleetResult
-from harness.simulated.fleet.ways import ForgetfulNat, OneFault, OutageWay, Way
+from harness.simulated.fleet.ways import BehindNat, ForgetfulNat, OneFault, OutageWay, Way
 from reference_server.liveness import LivenessPolicy
 from scenarios.schema import Fault, Frozen, HostCrash, NatTimeout, Network, NetworkCut, Reconnect
 
@@ -48,7 +48,7 @@ def run_fleet(
 
     Args:
         policy: with a heartbeat; the idle limit counts, `max_sessions` does not.
-        network: round trips, outages, retransmissions.
+        network: round trips, outages, retransmissions, a NAT before every client.
         clients: how many.
         duration_s: time after the ramp.
         rng: a generator with a seed sequence, which the parts' own are spawned from.
@@ -58,7 +58,7 @@ def run_fleet(
         n_jobs: processes; -1 for all cores. Changes nothing but the time it takes.
 
     Raises:
-        FleetError: no heartbeat, no clients, no time, or a fault that is not silent.
+        FleetError: no heartbeat, no clients, no time, a fault that is not silent or that another key contradicts.
     """
     seed = rng.bit_generator.seed_seq
     if not isinstance(seed, np.random.SeedSequence):
@@ -90,6 +90,8 @@ def fleet_sweep(
     """
     for policy in policies:
         _check(policy, clients, duration_s, ramp_s, fault)
+    if isinstance(fault, NatTimeout) and network.nat is not None:
+        raise FleetError("network.nat and a nat_timeout fault: two NATs; allowed: one of them")
     if fault is not None and reconnect is not None and reconnect.idle_limit is not None:
         raise FleetError(
             f"idle_limit {reconnect.idle_limit:g}s: a client that leaves by itself competes with the detection "
@@ -145,6 +147,11 @@ def _run_part(
     assert policy.heartbeat_interval is not None
     trips, spells, moves = (np.random.default_rng(s) for s in seed.spawn(3))
     ramp = policy.heartbeat_interval if ramp_s is None else ramp_s
+    round_trips = RoundTrips(network.round_trip, policy.heartbeat_timeout, trips)
+    way = _way(clients, network, fault, ramp, spells)
+    if network.nat is not None:
+        longest_gap_s = policy.heartbeat_interval + round_trips.fast_below_s / 2
+        way = BehindNat(way, network.nat, longest_gap_s)
     record = Record(clients, policy, faults=fault is not None)
     Machine(
         policy,
@@ -152,8 +159,8 @@ def _run_part(
         reconnect,
         connects_s=ramp * np.arange(first, first + clients) / of_clients,
         horizon_s=ramp + duration_s,
-        way=_way(clients, network, fault, ramp, spells),
-        round_trips=RoundTrips(network.round_trip, policy.heartbeat_timeout, trips),
+        way=way,
+        round_trips=round_trips,
         record=record,
         one_fault=fault is not None,
         rng=moves,

@@ -1,17 +1,20 @@
 """The way of each client: from when to when nothing passes, drawn ahead one spell at a time.
 
-A way is asked about rising times, client by client. Three kinds: outages that come and go, one fault, and a
-NAT that forgets. Draws windows; knows nothing of pings but the moment at which one passed.
+A way is asked about rising times, client by client. Three kinds: outages that come and go, one fault, and the
+fault that is a NAT; and a NAT before any of them. Draws windows; knows nothing of pings but when one passed.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.simulated.fleet.draws import Draws, FloatArray, Index
-from scenarios.schema import Outages
+from scenarios.schema import Nat, Outages
 
-__all__ = ["ForgetfulNat", "OneFault", "OutageWay", "Way"]
+__all__ = ["BehindNat", "Flags", "ForgetfulNat", "OneFault", "OutageWay", "Way"]
+
+Flags = npt.NDArray[np.bool_]
 
 
 class Way:
@@ -20,12 +23,14 @@ class Way:
     ``begins_s``, ``ends_s``, shape (n,): the current or next spell; inf: none comes.
     ``matters_from_s``: pings that reach the client before this need not be looked at one by one.
     ``acknowledges``: the client's kernel takes the pings of a spell and keeps them (a frozen process).
-    ``resets``: a middlebox answers them with RST. ``recurs``: spells come again and again.
+    ``resets``: a middlebox that has forgotten a connection answers its packets with RST.
+    ``recurs``: spells come again and again. ``counts_packets``: it wants to know of every stretch of packets.
     """
 
     acknowledges = False
     resets = False
     recurs = False
+    counts_packets = False
 
     def __init__(self, clients: int) -> None:
         self.begins_s: FloatArray = np.full(clients, np.inf)
@@ -41,7 +46,7 @@ class Way:
         self.begins_s[who] = np.inf
         self.ends_s[who] = np.inf
 
-    def is_open(self, who: Index, at_s: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def is_open(self, who: Index, at_s: FloatArray) -> Flags:
         """Whether a packet passes the client's end at these times, shape of ``who``; rising per client."""
         late = self.ends_s[who] <= at_s
         while late.any():
@@ -49,9 +54,17 @@ class Way:
             late = self.ends_s[who] <= at_s
         return np.asarray(self.begins_s[who] > at_s)
 
-    def lets_in(self, who: Index, at_s: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def lets_in(self, who: Index, at_s: FloatArray) -> Flags:
         """Whether a client without a connection gets through, as `is_open`."""
         return self.is_open(who, at_s)
+
+    def forgot(self, who: Index, at_s: FloatArray) -> Flags:
+        """Whether a middlebox has forgotten the connection by these times."""
+        return np.zeros(len(who), dtype=bool)
+
+    def heals_s(self, who: Index, at_s: FloatArray) -> FloatArray:
+        """When the way is open again that is shut at these times; inf: not for this connection."""
+        return np.asarray(self.ends_s[who])
 
     def passed(self, who: Index, at_s: FloatArray) -> None:
         """Packets passed at these times."""
@@ -92,7 +105,7 @@ class OneFault(Way):
         self.begins_s = at_s.copy()
         self.ends_s = at_s + self._length_s
 
-    def lets_in(self, who: Index, at_s: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def lets_in(self, who: Index, at_s: FloatArray) -> Flags:
         """A client that is away has its fault when it is back."""
         return np.ones(len(who), dtype=bool)
 
@@ -104,7 +117,7 @@ class OneFault(Way):
     def advance(self, who: Index) -> None:
         """Keep the only spell: what is asked about it later is when it was."""
 
-    def is_open(self, who: Index, at_s: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def is_open(self, who: Index, at_s: FloatArray) -> Flags:
         """See `Way`."""
         return np.asarray((at_s < self.begins_s[who]) | (at_s >= self.ends_s[who]))
 
@@ -121,6 +134,10 @@ class ForgetfulNat(Way):
         self._armed_s = armed_s.copy()
         self._idle_s = idle_s
 
+    def forgot(self, who: Index, at_s: FloatArray) -> Flags:
+        """See `Way`."""
+        return np.asarray(self.begins_s[who] <= at_s)
+
     @property
     def matters_from_s(self) -> FloatArray:
         """Every packet from here on makes the mapping last longer."""
@@ -131,7 +148,7 @@ class ForgetfulNat(Way):
         mapped = at_s > self._armed_s[who]
         self.begins_s[who[mapped]] = at_s[mapped] + self._idle_s
 
-    def lets_in(self, who: Index, at_s: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def lets_in(self, who: Index, at_s: FloatArray) -> Flags:
         """A NAT forgets connections, it does not refuse them."""
         return np.ones(len(who), dtype=bool)
 
@@ -140,3 +157,60 @@ class ForgetfulNat(Way):
         before = self._armed_s[who] < ended_s
         self._armed_s[who] = np.where(before, np.inf, np.maximum(self._armed_s[who], at_s))
         self.begins_s[who] = np.inf
+
+
+class BehindNat(Way):
+    """A NAT for the whole run, before any other way: a connection silent for its idle timeout is forgotten.
+
+    A mapping begins with its connection. ``longest_gap_s``: packets of a connection whose pings are answered in
+    time are never further apart; a NAT that waits longer need not be told of each.
+    """
+
+    counts_packets = True
+
+    def __init__(self, inner: Way, nat: Nat, longest_gap_s: float) -> None:
+        super().__init__(len(inner.begins_s))
+        self._inner = inner
+        self._idle_s = nat.idle_timeout
+        self._kept_by_beats = nat.idle_timeout >= longest_gap_s
+        self._mapped_until_s = np.full(len(inner.begins_s), np.inf)
+        self.begins_s, self.ends_s = inner.begins_s, inner.ends_s  # the same arrays
+        self.acknowledges = inner.acknowledges
+        self.recurs = inner.recurs
+        self.resets = nat.expiry == "reset"
+
+    @property
+    def matters_from_s(self) -> FloatArray:
+        """From the start, where beats do not keep the mapping."""
+        inner_s = self._inner.matters_from_s
+        return inner_s if self._kept_by_beats else np.full_like(inner_s, -np.inf)
+
+    def advance(self, who: Index) -> None:
+        """See `Way`."""
+        self._inner.advance(who)
+
+    def is_open(self, who: Index, at_s: FloatArray) -> Flags:
+        """See `Way`."""
+        return self._inner.is_open(who, at_s) & ~self.forgot(who, at_s)
+
+    def lets_in(self, who: Index, at_s: FloatArray) -> Flags:
+        """A new connection gets a mapping of its own."""
+        return self._inner.lets_in(who, at_s)
+
+    def forgot(self, who: Index, at_s: FloatArray) -> Flags:
+        """See `Way`."""
+        return np.asarray(self._mapped_until_s[who] <= at_s)
+
+    def heals_s(self, who: Index, at_s: FloatArray) -> FloatArray:
+        """What is forgotten stays so, whatever heals."""
+        return np.where(self.forgot(who, at_s), np.inf, self._inner.heals_s(who, at_s))
+
+    def passed(self, who: Index, at_s: FloatArray) -> None:
+        """Each packet renews the mapping."""
+        self._mapped_until_s[who] = at_s + self._idle_s
+        self._inner.passed(who, at_s)
+
+    def reconnected(self, who: Index, ended_s: FloatArray, at_s: FloatArray) -> None:
+        """A new mapping."""
+        self._inner.reconnected(who, ended_s, at_s)
+        self._mapped_until_s[who] = at_s + self._idle_s
