@@ -1,0 +1,162 @@
+"""The gateway as a process: how it says that it listens, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from websockets.asyncio.client import connect
+
+from harness.eventlog import read_log
+from harness.real.processes import Child, Children
+from harness.real.redis_server import RedisServer
+from reference_server.events import Cause, EventKind
+from reference_server.listen import raise_descriptor_limit
+from tests.reference_server.gateways import run
+from tests.support import wait_until
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def children() -> Iterator[Children]:
+    with Children() as started:
+        yield started
+
+
+def start(
+    children: Children, redis_server: RedisServer, prefix: str, folder: Path, **options: Any
+) -> tuple[Child, dict[str, int]]:
+    ready = folder / "ready.json"
+    config = {
+        "redis_url": redis_server.url, "key_prefix": prefix, "ready_file": str(ready),
+        "event_log": str(folder / "events.jsonl"), **options,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    argv = [sys.executable, "-m", "reference_server", "--config", str(folder / "config.json")]
+    gateway = children.start("gateway", argv, log=folder / "gateway.log", may_finish=True)
+    wait_until(lambda: ready.exists() or gateway.returncode is not None, "the ready file")
+    children.check()
+    ports: dict[str, int] = json.loads(ready.read_text())
+    return gateway, ports
+
+
+def log_in(ports: dict[str, int], user_id: str) -> str:
+    body = json.dumps({"user_id": user_id}).encode()
+    url = f"http://127.0.0.1:{ports['http_port']}/user/login"
+    with urllib.request.urlopen(url, body) as answer:
+        session_id: str = json.loads(answer.read())["session_id"]
+        return session_id
+
+
+def test_sigterm_closes_everybody_in_order_and_leaves_the_records_to_the_window(
+    children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
+) -> None:
+    policy = {"resume_window": "5s"}
+    gateway, ports = start(children, private_redis, key_prefix, tmp_path, policy=policy)
+    assert ports["pid"] == gateway.pid
+    polite, left = log_in(ports, "polite"), log_in(ports, "left")
+
+    async def scenario() -> float:
+        url = f"ws://127.0.0.1:{ports['port']}/ws"
+        async with connect(f"{url}/{left}", ping_interval=None) as gone:
+            await gone.recv()
+            await gone.close(1001)
+        async with (
+            connect(f"{url}/{polite}", ping_interval=None) as client,
+            connect(url, ping_interval=None) as anonymous,
+        ):
+            await client.recv()
+            began_s = time.monotonic()
+            gateway.send_signal(signal.SIGTERM)
+            for one in (client, anonymous):
+                await asyncio.wait_for(one.wait_closed(), 5)
+                assert one.close_code == 1001
+        return began_s
+
+    began_s = run(scenario())
+    assert gateway.wait(10) == 0
+    assert time.monotonic() - began_s < 2.0
+    with redis.Redis.from_url(private_redis.url) as store:
+        for session_id, user_id in ((polite, "polite"), (left, "left")):
+            for key in (f"session:{session_id}", f"status:{user_id}"):
+                assert 0 < store.pttl(f"{key_prefix}{key}") <= 5000, key
+    decided = {
+        e.session_id: e.cause
+        for e in read_log(tmp_path / "events.jsonl").events
+        if e.kind is EventKind.SUSPECTED
+    }
+    assert decided == {polite: Cause.DRAIN, left: Cause.CLOSE_FRAME}
+    assert gateway.log_tail() == ""
+
+
+def test_a_silent_client_does_not_hold_up_the_end(
+    children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
+) -> None:
+    gateway, ports = start(children, private_redis, key_prefix, tmp_path, drain_timeout_s=0.5)
+    session_id = log_in(ports, "ann")
+
+    async def scenario() -> None:
+        url = f"ws://127.0.0.1:{ports['port']}/ws/{session_id}"
+        client = await connect(url, ping_interval=None)
+        await client.recv()
+        client.transport.pause_reading()
+        began_s = time.monotonic()
+        gateway.send_signal(signal.SIGTERM)
+        code = await asyncio.to_thread(gateway.wait, 10)
+        assert code == 0
+        assert 0.5 <= time.monotonic() - began_s < 2.5
+        client.transport.abort()
+
+    run(scenario())
+
+
+def test_a_gateway_starts_without_redis_and_says_so(
+    children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
+) -> None:
+    options = {"redis_url": "redis://127.0.0.1:1/0"}
+    gateway, ports = start(children, private_redis, key_prefix, tmp_path, **options)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        log_in(ports, "ann")
+    with refused.value as answer:
+        assert answer.code == 503
+        assert json.loads(answer.read())["error"]["code"] == "store_unavailable"
+    gateway.send_signal(signal.SIGTERM)
+    assert gateway.wait(10) == 0
+    assert "Redis is away" in gateway.log_tail()
+
+
+@pytest.mark.parametrize(
+    "text", ["not json", '{"polcy": {}}', '{"policy": {"heartbeat_timeout": "40s"}}']
+)
+def test_a_bad_configuration_is_refused_with_the_reason(tmp_path: Path, text: str) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(text)
+    argv = [sys.executable, "-m", "reference_server", "--config", str(config)]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "config.json" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_descriptor_limit_is_raised_to_what_is_allowed() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    pid = os.fork()
+    if pid == 0:  # in a process of its own: the limit would stay
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(64, soft), hard))
+        raised = raise_descriptor_limit()
+        os._exit(0 if raised == hard == resource.getrlimit(resource.RLIMIT_NOFILE)[0] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
