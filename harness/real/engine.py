@@ -72,7 +72,7 @@ def run_real(
         ChildDied: a process ended in mid-run; what was logged stays.
     """
     setup = setup or RealSetup()
-    check_machine(plan)
+    check_machine(plan, scenario)
     origin_s = time.monotonic()
     with Children() as children, redis_server(setup.redis_url, children, run.logs) as redis:
         policy = real_policy(setup.gateway_policy or scenario.liveness, scenario.speedup)
@@ -95,12 +95,16 @@ def run_real(
             _wait(children, locust, plan.horizon_s / scenario.speedup, run, progress)
 
 
-def check_machine(plan: Plan) -> None:
-    """Return if the machine can inject every fault of a plan.
+def check_machine(plan: Plan, scenario: Scenario | None = None) -> None:
+    """Return if the machine can inject every fault of a plan, and the gateway is what the scenario wants.
 
     Raises:
         CannotRun: it cannot; nothing is faked.
     """
+    if scenario is not None and scenario.simulated_only:
+        raise CannotRun(
+            f"{', '.join(scenario.simulated_only)}: only the simulation can do this; use `flatline simulate`"
+        )
     silent = sorted({fault.kind for fault in plan.faults} & _SILENT_FAULTS)
     if silent or plan.outages:
         silence = silence_available()

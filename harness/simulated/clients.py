@@ -16,12 +16,15 @@ from simpy import Event
 from harness.faults import PlannedFault, PlannedOutage
 from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
-from harness.simulated.elsewhere import log_in_elsewhere
+from harness.simulated.elsewhere import log_in, log_in_elsewhere
 from harness.simulated.gateway import Gateway
+from harness.simulated.mapping import put_behind
 from harness.simulated.network import Network
+from harness.simulated.nodes import Nodes
+from harness.simulated.store import StoreDown
 from harness.simulated.witness import EventLog, StoreWatch
 from reference_server.events import Cause, EventKind
-from scenarios.schema import Reconnect
+from scenarios.schema import Nat, Reconnect
 
 __all__ = ["Client", "Surroundings"]
 
@@ -38,7 +41,8 @@ class Surroundings:
 
     clock: Clock
     network: Network
-    gateway: Gateway
+    nodes: Nodes
+    nat: Nat | None
     log: EventLog
     store_watch: StoreWatch
     reconnect: Reconnect
@@ -105,10 +109,7 @@ class Client:
     def _log_in(self) -> Process:
         if not (yield from self._reach_gateway()):
             return False
-        one_way_s = self.around.network.round_trip_s() / 2
-        yield self._wait(one_way_s)
-        session_id = self.around.gateway.login(self)
-        yield self._wait(one_way_s)
+        session_id, _refusal = yield from log_in(self, self.around)
         if session_id is None:
             return False
         self.session_id = session_id
@@ -119,8 +120,20 @@ class Client:
         if not (yield from self._reach_gateway()):
             return False
         round_trip_s = self.around.network.round_trip_s()
+        node = self.around.nodes.pick()
+        if node is None:
+            yield self._wait(round_trip_s)  # refused: nobody listens
+            return False
         yield self._wait((_HANDSHAKES + 0.5) * round_trip_s)
-        accepted = self.around.gateway.accept(self, self.session_id)
+        if node.loop.takes_time and not (yield from self._wait_for(node)):
+            return False
+        if not node.alive:
+            return False
+        try:
+            accepted = node.accept(self, self.session_id)
+        except StoreDown:
+            yield self._wait(round_trip_s / 2)
+            return False
         if accepted is not None:
             # Nothing sent from now on overtakes the answer to the authentication.
             accepted[0].arrival_s = self.around.clock.now_s + round_trip_s / 2
@@ -133,6 +146,17 @@ class Client:
         self._connected(*accepted)
         return True
 
+    def _wait_for(self, node: Gateway) -> Process:
+        """Wait for the node's loop to do the handshake; False where that takes longer than the client waits.
+
+        The loop does it all the same: it learns too late that nobody waits any more.
+        """
+        wait_s = node.loop.reserve(node.loop.handshake_s()) - self.around.clock.now_s
+        patience_s = self.around.reconnect.connect_timeout
+        in_time = patience_s is None or wait_s <= patience_s
+        yield self._wait(wait_s if patience_s is None else min(wait_s, patience_s))
+        return in_time
+
     def _connected(self, connection: Connection, resumed: bool) -> None:
         around = self.around
         self.connection = connection
@@ -143,10 +167,12 @@ class Client:
             users = [f"user-{client}" for client in self.watched]
             around.clock.after(
                 around.network.round_trip_s() / 2,
-                lambda: around.gateway.watch(connection, users),
+                lambda: connection.gateway.watch(connection, users),
             )
         if self.healing is not None and resumed:
             self._recovered(self.healing)
+        if around.nat is not None:
+            put_behind(around.clock, connection, around.nat)
         if around.reconnect.idle_limit is not None:
             self._check_idle(connection, around.reconnect.idle_limit)
         due, self._due = self._due, []

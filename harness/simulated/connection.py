@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from harness.simulated.clock import Alarm
-from reference_server.liveness import PingDetector
+from harness.simulated.detectors import AnyDetector
 
 if TYPE_CHECKING:
     from harness.simulated.clients import Client
@@ -30,8 +30,8 @@ class Connection:
 
     __slots__ = (
         "alarm", "answer_s", "arrival_s", "at_client_s", "client", "connection_id", "detector",
-        "gateway", "heard_s", "nat_drops", "nat_resets", "open", "packet_s", "records_kept",
-        "refresh_due_s", "session_id", "traced", "unacked", "unacked_since_s", "user_id", "watching",
+        "gateway", "heard_s", "nat_drops", "nat_resets", "open", "orphaned", "packet_s", "queued",
+        "records_kept", "refresh_due_s", "session_id", "traced", "unacked", "unacked_since_s", "user_id", "watching",
     )  # fmt: skip
 
     def __init__(
@@ -44,7 +44,9 @@ class Connection:
         self.user_id = client.user_id
         self.traced = client.traced
         self.open = True
-        self.detector: PingDetector | None = None
+        self.orphaned = False  # its node died with it, and nobody has said so yet
+        self.queued = False  # its heartbeat waits for the loop, not for its alarm
+        self.detector: AnyDetector | None = None
         self.alarm: Alarm[Connection] | None = None
         self.heard_s = now_s  # last sign of life at the gateway
         self.packet_s = now_s  # last packet at the client's end, either direction
@@ -76,6 +78,13 @@ class Connection:
             and self.unacked_since_s is None
             and not (self.traced or self.nat_drops or self.nat_resets)
         )
+
+    def forget(self, expiry: str) -> None:
+        """A middlebox forgot it, and from now on drops its packets or answers them with RST."""
+        if expiry == "reset":
+            self.nat_resets = True
+        else:
+            self.nat_drops = True
 
     def settle(self, now_s: float) -> None:
         """Let a foretold answer that is due by now have arrived."""

@@ -3,22 +3,31 @@
 From a scenario and its plan to events in scenario time. It drives the gateway's own detector over
 modelled clients, network and store; `speedup` has no meaning here. Measures nothing.
 
-What the model leaves out: service times and stalls of event loops, bandwidth, TLS, clock error, and losses
-within a handshake. See the modules for what each part does.
+What the model leaves out: bandwidth, TLS, clock error, losses within a handshake, and the loop time of anything
+but heartbeats, frames and handshakes. See the modules for what each part does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 
 import numpy as np
 
 from harness.faults import Plan
 from harness.simulated.clients import Client, Surroundings
 from harness.simulated.clock import Clock
+from harness.simulated.detectors import Detectors
+from harness.simulated.expiry import ExpiryNews
 from harness.simulated.gateway import Directory, Gateway
+from harness.simulated.incidents import happen
 from harness.simulated.injectors import inject
+from harness.simulated.leases import Leases
+from harness.simulated.loop import Loop
 from harness.simulated.network import Network, RoundTrips
+from harness.simulated.nodes import Nodes
 from harness.simulated.presence import Presence
 from harness.simulated.store import Store
 from harness.simulated.witness import EventLog, StoreWatch
@@ -27,7 +36,6 @@ from scenarios.schema import Scenario
 
 __all__ = ["simulate"]
 
-_NODE = "node-1"
 _SAMPLES = 250  # of the store in a run, at most one a second
 _STREAM = 0x73696D  # sets the model's draws apart from those that made the plan
 
@@ -37,8 +45,8 @@ def simulate(
 ) -> list[Event]:
     """Run a plan; the same plan and scenario give the same events.
 
-    1. Build the model: a gateway, the store, the way to it, the clients.
-    2. Put the plan on the clock: connections, faults, outages.
+    1. Build the model: the gateway's nodes, the store, the way to them, the clients.
+    2. Put the plan on the clock: connections, faults, outages, incidents.
     3. Run to the horizon.
 
     Args:
@@ -52,7 +60,7 @@ def simulate(
     clock = Clock(plan.horizon_s)
     log = EventLog(clock)
     log.write(EventKind.RUN_STARTED, detail={"clients": plan.clients})
-    store_watch, clients = _build(scenario, plan, clock, log)
+    store, store_watch, nodes, clients = _build(scenario, plan, clock, log)
 
     clock.at(plan.ramp_s, lambda: log.write(EventKind.STEADY, detail={"clients": plan.clients}))
     for client in clients:
@@ -61,6 +69,9 @@ def simulate(
         clock.at(fault.at_s, lambda fault=fault: clients[fault.client].suffer(fault))  # type: ignore[misc]
     for outage in plan.outages:
         clock.at(outage.at_s, lambda outage=outage: clients[outage.client].outage(outage))  # type: ignore[misc]
+
+    for incident in plan.incidents:
+        clock.at(incident.at_s, partial(happen, incident, clock, nodes, store, log))
 
     step_s = max(1.0, plan.horizon_s / _SAMPLES)
     store_watch.sample_every(step_s)
@@ -75,9 +86,9 @@ def simulate(
 
 def _build(
     scenario: Scenario, plan: Plan, clock: Clock, log: EventLog
-) -> tuple[StoreWatch, list[Client]]:
-    round_trips, phases, back_offs = (
-        np.random.default_rng(s) for s in np.random.SeedSequence([plan.seed, _STREAM]).spawn(3)
+) -> tuple[Store, StoreWatch, Nodes, list[Client]]:
+    round_trips, phases, back_offs, services, picks, looks, lags = (
+        np.random.default_rng(s) for s in np.random.SeedSequence([plan.seed, _STREAM]).spawn(7)
     )
     policy = scenario.liveness
     network = Network(
@@ -86,28 +97,45 @@ def _build(
         scenario.network.rto_ladder,
         policy.tcp_user_timeout,
     )
-    store = Store(policy.session_ttl, policy.status_ttl)
+    expiry_lags = RoundTrips(scenario.store.expiry_lag, lags)
+    store = Store(policy.session_ttl, policy.status_ttl, expiry_lags.next_s)
     store_watch = StoreWatch(clock, store, log)
-    gateway = Gateway(
-        _NODE,
-        policy,
-        refuse_second_login=scenario.sessions.second_login == "refuse",
-        clock=clock,
-        network=network,
-        store=store,
-        presence=Presence(network, log),
-        directory=Directory(),
-        log=log,
-        phases=phases,
-    )
+    presence = Presence(network, log)
+    if scenario.store.announces_expiry:
+        ExpiryNews(clock, store, presence, expiry_lags)
+    model, directory = scenario.gateway, Directory()
+    stalls = any(incident.kind == "gateway_stall" for incident in plan.incidents)
+    detectors = Detectors(scenario.detector, policy, phases)
+    numbers: dict[str, Iterator[int]] = defaultdict(lambda: count(1))
+
+    def make(name: str) -> Gateway:
+        return Gateway(
+            name,
+            policy,
+            refuse_second_login=scenario.sessions.second_login == "refuse",
+            clock=clock,
+            network=network,
+            store=store,
+            presence=presence,
+            directory=directory,
+            log=log,
+            phases=phases,
+            detectors=detectors,
+            loop=Loop(clock, model, services, stalls=stalls),
+            numbers=numbers[name],
+        )
+
+    leases = Leases(clock, model.lease, store, looks) if model.nodes > 1 else None
+    nodes = Nodes(model.nodes, make, leases, picks)
     around = Surroundings(
-        clock, network, gateway, log, store_watch, scenario.reconnect, back_offs, inject
-    )
+        clock, network, nodes, scenario.network.nat, log, store_watch, scenario.reconnect,
+        back_offs, inject,
+    )  # fmt: skip
     faults = {fault.client: fault for fault in plan.faults}
     clients = [Client(index, around, faults.get(index)) for index in range(plan.clients)]
     for watcher, watched in plan.watches.items():
         clients[watcher].watched = tuple(watched)
-    return store_watch, clients
+    return store, store_watch, nodes, clients
 
 
 def _report(clock: Clock, step_s: float, progress: Callable[[float], None]) -> None:

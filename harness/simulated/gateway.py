@@ -1,29 +1,32 @@
 """The gateway in the model: connections, heartbeats, the layers that decide, and cleaning up after them.
 
 The heartbeat is decided by the very detector that the real gateway drives (`reference_server.liveness`);
-there is no formula for a detection time in this package. The loop has no service time: whatever is due is
-done at once.
+there is no formula for a detection time in this package. What reaches the node or comes due waits for its loop
+(`loop.py`), where that takes time at all; what the node does in one turn takes effect at the turn's end.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.simulated.clock import Alarm, Clock
 from harness.simulated.connection import Connection
+from harness.simulated.detectors import Detectors
 from harness.simulated.layers import IdleSweep, MemoryPressure
+from harness.simulated.loop import Loop
 from harness.simulated.network import Network
 from harness.simulated.presence import Presence
-from harness.simulated.store import Store
+from harness.simulated.store import Store, StoreDown
 from harness.simulated.witness import EventLog
 from reference_server.events import Cause, EventKind
-from reference_server.liveness import Action, LivenessPolicy, PingDetector
+from reference_server.liveness import Action, LivenessPolicy
+from reference_server.probing import ProbingDetector
 
 if TYPE_CHECKING:
     from harness.simulated.clients import Client
@@ -39,7 +42,10 @@ _SOCKET_GONE = _SENT_BY_PEER | {Cause.TCP_TIMEOUT}
 # A session that these end is not resumed.
 _AT_ONCE = frozenset({Cause.SESSION_TIMEOUT, Cause.MEMORY_PRESSURE})
 # With these the client is believed alive and told why.
-_CLOSE_CODES = {Cause.TAKE_OVER: 4409, Cause.MEMORY_PRESSURE: 1013}
+_CLOSE_CODES = {Cause.TAKE_OVER: 4409, Cause.MEMORY_PRESSURE: 1013, Cause.DRAIN: 1001}
+# These tell a probing heartbeat that the way was closed; so does a client that had to come back.
+_LOST = frozenset({Cause.HEARTBEAT, Cause.TCP_RESET, Cause.TCP_TIMEOUT, Cause.TAKE_OVER})
+_LATENESS_EVERY_S = 1.0
 
 
 class Directory:
@@ -62,13 +68,16 @@ class Gateway:
         node: its name.
         policy: what it pings and drops by, scenario seconds.
         refuse_second_login: a login of a user who is online is refused, or ends the older session.
-        phases: draws of each first ping's phase, and of the sweep's.
+        phases: draws of the sweep's phase.
+        detectors: makes each connection's detector.
+        loop: its event loop.
+        numbers: of its connections; a node that comes back under the same name goes on counting.
     """
 
     def __init__(
         self, node: str, policy: LivenessPolicy, *, refuse_second_login: bool, clock: Clock,
         network: Network, store: Store, presence: Presence, directory: Directory, log: EventLog,
-        phases: np.random.Generator,
+        phases: np.random.Generator, detectors: Detectors, loop: Loop, numbers: Iterator[int],
     ) -> None:  # fmt: skip
         self.node = node
         self._policy = policy
@@ -79,27 +88,39 @@ class Gateway:
         self._presence = presence
         self._directory = directory
         self._log = log
-        self._phases = phases
-        self._numbers = count(1)
-        self._open = 0
+        self._detectors = detectors
+        self._foretells = detectors.foretellable and not loop.takes_time
+        self.loop = loop
+        self.alive = True
+        self._draining = False
+        self._numbers = numbers
+        self._connections: dict[Connection, None] = {}  # the open ones; a set that keeps its order
         self._refresh_after_s = min(policy.session_ttl, policy.status_ttl) / 2
         self._idle: IdleSweep | None = None
         if policy.session_timeout is not None:
             self._idle = IdleSweep(
                 clock, policy.session_timeout, policy.sweep_interval,
                 phase_s=float(phases.uniform(0, policy.sweep_interval)),
-                on_idle=partial(self.suspect, cause=Cause.SESSION_TIMEOUT),
+                on_idle=self._on_idle,
             )  # fmt: skip
         self._pressure: MemoryPressure | None = None
         if policy.max_sessions is not None:
             self._pressure = MemoryPressure(
                 clock, policy.max_sessions, partial(self.suspect, cause=Cause.MEMORY_PRESSURE)
             )
+        if loop.takes_time:
+            clock.after(_LATENESS_EVERY_S, self._report_lateness)
 
     # -- requests --------------------------------------------------------------------------------
 
     def login(self, client: Client) -> str | None:
-        """Log a client's user in; None: refused, the user is online already."""
+        """Log a client's user in; None: refused, the user is online already.
+
+        Raises:
+            StoreDown: the store does not answer.
+        """
+        if not self._store.available:
+            raise StoreDown
         now_s = self._clock.now_s
         online = self._store.status(client.user_id, now_s)
         if online is not None:
@@ -111,7 +132,13 @@ class Gateway:
         return session_id
 
     def accept(self, client: Client, session_id: str) -> tuple[Connection, bool] | None:
-        """Authenticate a new connection; returns it and whether it resumes; None: session unknown."""
+        """Authenticate a new connection; returns it and whether it resumes; None: session unknown.
+
+        Raises:
+            StoreDown: the store does not answer.
+        """
+        if not self._store.available:
+            raise StoreDown
         now_s = self._clock.now_s
         record = self._store.session(session_id, now_s)
         if record is None:
@@ -129,11 +156,11 @@ class Gateway:
         self._store.own(session_id, client.user_id, connection.connection_id, now_s)
         connection.refresh_due_s = now_s + self._refresh_after_s
         self._start_heartbeat(connection)
-        self._open += 1
+        self._connections[connection] = None
         if self._idle is not None:
             self._idle.add(connection)
         if self._pressure is not None:
-            self._pressure.add(connection, number, self._open)
+            self._pressure.add(connection, number, len(self._connections))
         if not online:
             self._presence.tell(EventKind.PEER_ONLINE, client.user_id, session_id)
         return connection, resumed
@@ -146,6 +173,13 @@ class Gateway:
     # -- heartbeats --------------------------------------------------------------------------------
 
     def on_frame(self, connection: Connection) -> None:
+        """Any inbound frame is in the socket; it is read in its turn."""
+        if self.loop.takes_time:
+            self.loop.submit(self.loop.frame_s(), partial(self._read, connection))
+        else:
+            self._read(connection)
+
+    def _read(self, connection: Connection) -> None:
         """Take any inbound frame."""
         if connection.open:
             now_s = self._clock.now_s
@@ -161,24 +195,71 @@ class Gateway:
             if now_s >= connection.refresh_due_s:
                 # Half of a TTL may be gone before it is refreshed, and only a frame has it refreshed.
                 connection.refresh_due_s = now_s + self._refresh_after_s
-                owner = connection.connection_id
-                self._store.refresh(connection.session_id, connection.user_id, owner, now_s)
+                self._store.when_available(partial(self._refresh, connection))
+
+    def _refresh(self, connection: Connection) -> None:
+        if self.alive:
+            session_id, user_id = connection.session_id, connection.user_id
+            self._store.refresh(session_id, user_id, connection.connection_id, self._clock.now_s)
 
     def due_earlier(self, connection: Connection) -> None:
         """The detector is due before the moment that the connection's alarm waits for."""
+        if connection.queued:
+            return  # it has rung already, and will be set again when its turn is over
         if connection.open and connection.detector is not None and connection.alarm is not None:
             connection.alarm.cancel()
-            connection.alarm = Alarm(self._clock, self._beat, connection)
+            connection.alarm = Alarm(self._clock, self._ring, connection)
             connection.alarm.set_at(connection.detector.due_s)
 
     def _start_heartbeat(self, connection: Connection) -> None:
-        interval_s = self._policy.heartbeat_interval
-        if interval_s is not None:
-            # In (0, T]: a burst of new connections must not become a burst of pings.
-            first_ping_s = self._clock.now_s + interval_s * (1 - float(self._phases.random()))
-            connection.detector = PingDetector(self._policy, first_ping_s)
-            connection.alarm = Alarm(self._clock, self._beat, connection)
-            connection.alarm.set_at(first_ping_s)
+        detector = self._detectors.new(connection.client.index, self._clock.now_s)
+        if detector is not None:
+            connection.detector = detector
+            connection.alarm = Alarm(self._clock, self._ring, connection)
+            connection.alarm.set_at(detector.due_s)
+
+    @property
+    def _ring(self) -> Callable[[Alarm[Connection]], None]:
+        return self._queue if self.loop.takes_time else self._beat
+
+    def _queue(self, alarm: Alarm[Connection]) -> None:
+        """Something is due: a deadline is looked at twice, a ping waits for its turn."""
+        connection = alarm.owner
+        detector = connection.detector
+        assert detector is not None
+        connection.queued = True
+        now_s = self._clock.now_s
+        if now_s < detector.due_s:  # an answer has moved it on
+            connection.queued = False
+            alarm.set_at(detector.due_s)
+        elif detector.awaiting_answer:
+            self.loop.after_reading(partial(self._take_turn, alarm))
+        else:
+            send = partial(self._take_turn, alarm, due_s=detector.due_s)
+            self.loop.submit(self.loop.frame_s(), send)
+
+    def _take_turn(self, alarm: Alarm[Connection], due_s: float | None = None) -> None:
+        """Judge a deadline, or send a ping that was due at ``due_s``."""
+        connection = alarm.owner
+        connection.queued = False
+        if not connection.open:
+            return
+        detector = connection.detector
+        assert detector is not None
+        if detector.awaiting_answer == (due_s is not None):
+            # Frames that were read meanwhile have changed what is due: it waits for a turn of its own.
+            alarm.set_at(detector.due_s)
+            return
+        if due_s is not None:
+            self.loop.lateness.add(self._clock.now_s - due_s)
+        self._beat(alarm)
+
+    def _report_lateness(self) -> None:
+        if self.alive:
+            late = self.loop.lateness.take()
+            if late is not None:
+                self._log.write(EventKind.HEARTBEAT_LATENESS, node=self.node, detail=late)
+            self._clock.after(_LATENESS_EVERY_S, self._report_lateness)
 
     def _beat(self, alarm: Alarm[Connection]) -> None:
         """Ask the detector what is due and do it."""
@@ -198,7 +279,9 @@ class Gateway:
         if action in _PINGS:
             if connection.traced:
                 self._log.of_connection(EventKind.HEARTBEAT_SENT, connection)
-            if self._network.ping(connection, now_s, due_s):
+            if action is Action.MISSED_AND_PING and self.loop.takes_time:
+                self.loop.reserve(self.loop.frame_s())
+            if self._network.ping(connection, now_s, due_s if self._foretells else -math.inf):
                 # The answer comes first, so the next thing to do is the next ping; the detector is
                 # told of the answer before it is asked again.
                 assert self._policy.heartbeat_interval is not None
@@ -208,12 +291,34 @@ class Gateway:
     # -- ends --------------------------------------------------------------------------------------
 
     def on_end(self, connection: Connection, cause: Cause) -> None:
-        """The socket tells: close frame, FIN, RST, or the kernel gave up."""
+        """The socket tells, in its turn: close frame, FIN, RST, or the kernel gave up."""
+        if self.loop.takes_time:
+            self.loop.submit(0.0, partial(self._ended, connection, cause))
+        else:
+            self._ended(connection, cause)
+
+    def _ended(self, connection: Connection, cause: Cause) -> None:
         if connection.open:
             connection.settle(self._clock.now_s)
             if cause in _SENT_BY_PEER:
                 connection.heard_s = self._clock.now_s
             self.suspect(connection, cause)
+
+    def _on_idle(self, connection: Connection) -> None:
+        """The sweep found nothing heard for the limit; where the loop was busy, its sockets are read first."""
+        if not self.loop.takes_time:
+            self.suspect(connection, Cause.SESSION_TIMEOUT)
+            return
+        heard_s = connection.heard_s
+
+        def look_again() -> None:
+            assert self._idle is not None
+            if connection.open and connection.heard_s == heard_s:
+                self.suspect(connection, Cause.SESSION_TIMEOUT)
+            elif connection.open:
+                self._idle.add(connection)
+
+        self.loop.after_reading(look_again)
 
     def suspect(self, connection: Connection, cause: Cause) -> None:
         """Decide that a connection is over, drop it, and clean up when it may not be resumed any more."""
@@ -222,23 +327,33 @@ class Gateway:
         detail = {"tcp_info": self._network.tcp_info(connection)}
         self._log.of_connection(EventKind.SUSPECTED, connection, cause, detail)
         self._log.of_connection(EventKind.SOCKET_CLOSED, connection, cause)
-        connection.open = False
-        self._open -= 1
-        if connection.alarm is not None:
-            connection.alarm.cancel()
-        self._presence.forget(connection)
+        if cause in _LOST and isinstance(connection.detector, ProbingDetector):
+            connection.detector.on_lost()
+        del self._connections[connection]
+        self._silence(connection)
         if cause not in _SOCKET_GONE:
             self._network.end_by_gateway(connection, _CLOSE_CODES.get(cause))
-        if connection.records_kept:
+        if connection.records_kept and self._draining:
+            self._release(connection)
+        elif connection.records_kept:
             resumable_until_s = connection.heard_s + self._policy.resume_window
             if resumable_until_s > now_s and cause not in _AT_ONCE:
                 self._clock.at(resumable_until_s, lambda: self._clean_up(connection))
             else:
                 self._clean_up(connection)
 
+    def _silence(self, connection: Connection) -> None:
+        connection.open = False
+        if connection.alarm is not None:
+            connection.alarm.cancel()
+        self._presence.forget(connection)
+
     def _clean_up(self, connection: Connection) -> None:
         """Delete the records and tell the watchers, unless the session was taken over or ended meanwhile."""
-        if not connection.records_kept:
+        if not self.alive or not connection.records_kept:
+            return
+        if not self._store.available:
+            self._store.when_available(partial(self._clean_up, connection))
             return
         connection.records_kept = False
         session_id, user_id = connection.session_id, connection.user_id
@@ -255,3 +370,61 @@ class Gateway:
                 connection.gateway.suspect(connection, Cause.TAKE_OVER)
         self._store.clean_up(session_id, user_id, None, self._clock.now_s)
         self._presence.tell(EventKind.PEER_NOTIFIED, user_id, session_id)
+
+    # -- the node itself ---------------------------------------------------------------------------
+
+    def crash(self, *, host: bool) -> None:
+        """The node dies: its memory is gone, its records stay.
+
+        A process's kernel closes its sockets, so its clients hear of it; a host's are silent.
+        """
+        self.alive = False
+        for connection in self._connections:
+            self._network.recall(connection)
+            self._silence(connection)
+            connection.orphaned = True
+            if not host:
+                self._network.end_by_gateway(connection, None)
+        self._connections.clear()
+
+    def drain(self) -> None:
+        """The node closes its connections in order and ends; the records expire with the resume window."""
+        self._draining = True
+        for connection in self._kept():
+            if connection.open:
+                self.suspect(connection, Cause.DRAIN)
+            else:
+                self._release(connection)
+        self.alive = False
+
+    def _release(self, connection: Connection) -> None:
+        if self._store.available:  # else they are left to their TTL
+            session_id, user_id = connection.session_id, connection.user_id
+            until_s = self._clock.now_s + self._policy.resume_window
+            self._store.release(session_id, user_id, connection.connection_id, until_s)
+
+    def reap(self, gone: Gateway) -> None:
+        """End every session that a gone node held, as a peer that took its lease away."""
+        for connection in gone._kept():
+            if connection.orphaned:
+                connection.orphaned = False
+                self._log_reaped(EventKind.SUSPECTED, connection)
+                self._log_reaped(EventKind.SOCKET_CLOSED, connection)
+            if not gone.alive:
+                connection.records_kept = False
+                del self._directory.connections[connection.session_id]
+            session_id, user_id = connection.session_id, connection.user_id
+            owner, now_s = connection.connection_id, self._clock.now_s
+            if self._store.clean_up(session_id, user_id, owner, now_s):
+                self._presence.tell(EventKind.PEER_NOTIFIED, user_id, session_id)
+
+    def _kept(self) -> list[Connection]:
+        """Its connections, open or not, whose records are still theirs."""
+        everyone = self._directory.connections.values()
+        return [one for one in everyone if one.gateway is self and one.records_kept]
+
+    def _log_reaped(self, kind: EventKind, connection: Connection) -> None:
+        self._log.write(
+            kind, session_id=connection.session_id, connection_id=connection.connection_id,
+            node=self.node, cause=Cause.NODE_LEASE,
+        )  # fmt: skip

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from harness.faults import PlannedFault
 from harness.simulated.clients import Client
 from harness.simulated.connection import Connection
+from harness.simulated.mapping import forget_when_idle
 from reference_server.events import Cause
 
 __all__ = ["inject"]
@@ -79,26 +80,13 @@ def _nat_timeout(client: Client, fault: PlannedFault, connection: Connection) ->
     fault takes effect then. A connection made later has a mapping of its own, which does not expire.
     """
     clock = client.around.clock
-    idle_s: float = fault.params["idle_timeout_s"]
-    armed_s = clock.now_s
 
-    def check() -> None:
-        if client.connection is not connection or not connection.open:
-            return
-        packet_s = connection.last_packet_s(clock.now_s)
-        # Without a mapping yet, the next packet is still to come: no expiry before idle_s from now.
-        expires_s = packet_s + idle_s if packet_s > armed_s else clock.now_s + idle_s
-        if clock.now_s < expires_s:
-            clock.at(expires_s, check)
-            return
+    def expired() -> None:
         client.took_effect(fault)
         client.disturb()
-        if fault.params["expiry"] == "reset":
-            connection.nat_resets = True
-        else:
-            connection.nat_drops = True
+        connection.forget(fault.params["expiry"])
 
-    clock.at(armed_s + idle_s, check)
+    forget_when_idle(clock, connection, fault.params["idle_timeout_s"], clock.now_s, expired)
 
 
 _INJECTORS: dict[str, Callable[[Client, PlannedFault, Connection], None]] = {

@@ -43,7 +43,7 @@ class IdleSweep:
             if connection.open:
                 connection.settle(self._clock.now_s)
                 if connection.heard_s == heard_s:
-                    self._on_idle(connection)
+                    self._on_idle(connection)  # which may take it in again
                 else:
                     self.add(connection)
         next_s = self._phase_s + (number + 1) * self._interval_s

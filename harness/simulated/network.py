@@ -96,7 +96,10 @@ class Network:
         return self._round_trips.next_s()
 
     def ping(self, connection: Connection, now_s: float, deadline_s: float) -> bool:
-        """Send a ping now; return whether its answer is foretold to arrive before the deadline."""
+        """Send a ping now; return whether its answer is foretold to arrive before the deadline.
+
+        A deadline of minus infinity forbids it.
+        """
         round_trip_s = self._round_trips.next_s()
         answer_s = now_s + round_trip_s
         if answer_s < deadline_s and answer_s < connection.refresh_due_s and connection.undisturbed:

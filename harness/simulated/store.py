@@ -1,7 +1,8 @@
 """The store: session and status records with a TTL and an owner token, as the gateway keeps them in Redis.
 
 From writes to what a reader finds at a moment. A record is gone when its TTL is over, to the instant: who
-polls Redis sees no more of it either, whenever Redis itself gets round to deleting it.
+polls Redis sees no more of it either, whenever Redis itself gets round to deleting it: only the count of
+records and the news of an expiry are that late.
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Record", "Store"]
+__all__ = ["Record", "Store", "StoreDown"]
+
+
+class StoreDown(Exception):
+    """The store does not answer."""
 
 
 @dataclass(slots=True)
@@ -23,9 +28,26 @@ class Record:
 
 
 class Store:
-    """Records by key. `on_change` is told the session id of every record that goes or changes hands."""
+    """Records by key.
 
-    def __init__(self, session_ttl_s: float, status_ttl_s: float) -> None:
+    `on_change` is told the session id of every record that goes or changes hands, `on_status` every status
+    record that is written, or that somebody deletes (None). While it is not ``available`` nobody may ask.
+
+    Args:
+        session_ttl_s: TTL of session records.
+        status_ttl_s: TTL of status records.
+        deletion_lag_s: draws how late after its TTL a record is deleted; None: at once.
+    """
+
+    def __init__(
+        self,
+        session_ttl_s: float,
+        status_ttl_s: float,
+        deletion_lag_s: Callable[[], float] | None = None,
+    ) -> None:
+        self._deletion_lag_s = deletion_lag_s
+        self._waiting: list[Callable[[], None]] = []
+        self.available = True
         self._session_ttl_s = session_ttl_s
         self._status_ttl_s = status_ttl_s
         self._sessions: dict[str, Record] = {}
@@ -33,6 +55,7 @@ class Store:
         self._expiries: list[tuple[float, str]] = []  # of session records, some of them out of date
         self.online: set[str] = set()
         self.on_change: Callable[[str], None] = lambda _session_id: None
+        self.on_status: Callable[[str, Record | None], None] = lambda _user_id, _record: None
 
     def session(self, session_id: str, now_s: float) -> Record | None:
         """The session's record, if it is there."""
@@ -50,7 +73,9 @@ class Store:
         """Write both records for the connection that answers for them from now on."""
         self._write_session(session_id, user_id, owner, now_s)
         before = self.status(user_id, now_s)
-        self._statuses[user_id] = Record(session_id, owner, now_s + self._status_ttl_s)
+        status = Record(session_id, owner, now_s + self._status_ttl_s)
+        self._statuses[user_id] = status
+        self.on_status(user_id, status)
         self.online.add(user_id)
         if before is not None and before.value != session_id:
             self.on_change(before.value)
@@ -70,11 +95,51 @@ class Store:
             del self._sessions[session_id]
         if status is not None and status.value == session_id:
             del self._statuses[user_id]
+            self.on_status(user_id, None)
             status = None
         if status is None:
             self.online.discard(user_id)
         self.on_change(session_id)
         return status is None
+
+    def release(self, session_id: str, user_id: str, owner: str, expires_s: float) -> None:
+        """Leave both records to expire then, as far as they are ``owner``'s: its node will not clear them."""
+        session, status = self._sessions.get(session_id), self._statuses.get(user_id)
+        if session is not None and session.owner == owner:
+            session.expires_s = min(session.expires_s, expires_s)
+            heapq.heappush(self._expiries, (session.expires_s + self._lag_s(), session_id))
+        if status is not None and status.owner == owner:
+            status.expires_s = min(status.expires_s, expires_s)
+        self.on_change(session_id)
+
+    def flush(self) -> None:
+        """Lose every record; announce nothing."""
+        gone = list(self._sessions)
+        self._sessions.clear()
+        self._statuses.clear()
+        self.online.clear()
+        for session_id in gone:
+            self.on_change(session_id)
+
+    def stop(self, *, keeps: bool) -> None:
+        """Answer nobody any more."""
+        self.available = False
+        if not keeps:
+            self.flush()
+
+    def start(self) -> None:
+        """Answer again; what was put off is done now, in order."""
+        self.available = True
+        waiting, self._waiting = self._waiting, []
+        for act in waiting:
+            act()
+
+    def when_available(self, act: Callable[[], None]) -> None:
+        """Do something now, or as soon as the store answers again."""
+        if self.available:
+            act()
+        else:
+            self._waiting.append(act)
 
     def gone_s(self, session_id: str, user_id: str, now_s: float) -> float:
         """When the session is cleared if nobody writes: session record gone, status gone or another's."""
@@ -97,7 +162,10 @@ class Store:
     def _write_session(self, session_id: str, user_id: str, owner: str, now_s: float) -> None:
         expires_s = now_s + self._session_ttl_s
         self._sessions[session_id] = Record(user_id, owner, expires_s)
-        heapq.heappush(self._expiries, (expires_s, session_id))
+        heapq.heappush(self._expiries, (expires_s + self._lag_s(), session_id))
+
+    def _lag_s(self) -> float:
+        return 0.0 if self._deletion_lag_s is None else self._deletion_lag_s()
 
 
 def _alive(records: dict[str, Record], key: str, now_s: float) -> Record | None:

@@ -90,6 +90,9 @@ class StoreWatch:
         user_id = self._users.get(session_id)
         if user_id is None:
             return
+        if not self._store.available:
+            self._store.when_available(lambda: self._look(session_id))
+            return
         now_s = self._clock.now_s
         gone_s = self._store.gone_s(session_id, user_id, now_s)
         if gone_s > now_s:

@@ -7,14 +7,22 @@ open, the page is back in time) has a law of mass 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.theory.courses import Course, course_of
 from harness.theory.law import Law, mixture
 from harness.theory.lockout import coincides, locked_out
 from harness.theory.stack import first_of
 from reference_server.events import Cause
-from scenarios.schema import Fault, Refresh, Relogin, Scenario
+from scenarios.schema import (
+    Fault,
+    OrderlyClose,
+    Ping,
+    ProcessCrash,
+    Refresh,
+    Relogin,
+    Scenario,
+)
 
 __all__ = ["Prediction", "predict"]
 
@@ -51,10 +59,25 @@ def predict(scenario: Scenario, speedup: float = 1.0) -> list[Prediction]:
     if speedup <= 0:
         raise ValueError(f"speedup {speedup:g}; allowed: above 0")
     return [
-        prediction
+        _withheld(prediction, fault, scenario)
         for fault in scenario.faults
         for prediction in _of_fault(fault, scenario, speedup)
     ]
+
+
+def _withheld(prediction: Prediction, fault: Fault, scenario: Scenario) -> Prediction:
+    """Give no law where the scenario has what theory here knows nothing of."""
+    unknown = [
+        *(["incidents"] if scenario.incidents else []),
+        *(["stalls"] if scenario.gateway.stalls else []),
+        *(["a NAT before every client"] if scenario.network.nat else []),
+    ]
+    announced = isinstance(fault, OrderlyClose | ProcessCrash | Refresh)
+    if not announced and scenario.detector != Ping():
+        unknown.append(f"detector {scenario.detector.kind}")
+    if not unknown:
+        return prediction
+    return replace(prediction, cause="", law=None, note=f"no law for {', '.join(unknown)}")
 
 
 def _of_fault(fault: Fault, scenario: Scenario, speedup: float) -> list[Prediction]:

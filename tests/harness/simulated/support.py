@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from harness.faults import Plan, PlannedFault, PlannedOutage, make_plan
+from harness.faults import Plan, PlannedFault, PlannedIncident, PlannedOutage, make_plan
 from harness.simulated import simulate
 from reference_server.events import Event, EventKind
 from scenarios.schema import Scenario
 
-__all__ = ["RAMP_S", "Log", "fault", "run", "run_planned", "scenario"]
+__all__ = ["RAMP_S", "Log", "fault", "incident", "run", "run_planned", "scenario"]
 
 RAMP_S = 10.0
 K = EventKind
@@ -68,11 +68,23 @@ def fault(kind: str, client: int = 0, at_s: float = 100.0, **changes: Any) -> Pl
     return PlannedFault(**given | {n: v for n, v in changes.items() if n in fields})
 
 
+def incident(
+    kind: str,
+    node: int | None = 1,
+    at_s: float = 100.0,
+    lasts_s: float | None = None,
+    **params: Any,
+) -> PlannedIncident:
+    """An incident of a node or of the store."""
+    return PlannedIncident(kind, kind, node, at_s, lasts_s, params)
+
+
 def run(
     what: Scenario,
     *faults: PlannedFault,
     outages: Sequence[PlannedOutage] = (),
     watches: dict[int, tuple[int, ...]] | None = None,
+    incidents: Sequence[PlannedIncident] = (),
 ) -> Log:
     """Simulate a plan written by hand."""
     plan = Plan(
@@ -83,6 +95,7 @@ def run(
         faults=faults,
         outages=tuple(outages),
         watches=watches or {},
+        incidents=tuple(incidents),
     )
     return Log(simulate(what, plan))
 
