@@ -161,7 +161,7 @@ def _numbers(table: pd.DataFrame, name: str, path: Path) -> FloatArray:
     if len(bad):
         line = int(str(bad.index[0])) + 2
         raise NetworkDataError(
-            f"{path}:{line}: {name} is {bad.iloc[0]!r}; allowed: {COLUMNS[name]}, above 0"
+            f"{path}:{line}: {name} is {bad.iloc[0]}; allowed: {COLUMNS[name]}, above 0"
         )
     return numbers.to_numpy(dtype=float)
 
