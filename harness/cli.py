@@ -1,30 +1,28 @@
-"""The `flatline` command: reads arguments, shows progress, prints verdicts. Decides nothing itself."""
+"""The `flatline` command: reads arguments, shows progress, prints verdicts. Decides nothing itself.
+
+The main job is here; commands about policies and about past runs are in `commands/`.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from harness import doctor as machine
-from harness.exits import Exit
-from harness.real.engine import CannotRun, RealSetup
-from harness.real.processes import ChildDied, end_on_sigterm
-from harness.real.redis_server import RedisUnavailable
+from harness.commands import past, policy
+from harness.commands.terminal import errors, progress, say, show_table
+from harness.real.engine import RealSetup
+from harness.real.processes import end_on_sigterm
 from harness.run import ENGINES, Outcome, conclude, run
-from harness.rundir import RunDirError, find_run
-from harness.thresholds import ThresholdError
+from harness.rundir import find_run
 from reference_server.liveness import LivenessPolicy
-from scenarios.load import ScenarioError, built_in, load_scenario, parse_scenario
+from scenarios.load import built_in, load_scenario, parse_scenario
 from scenarios.schema import Scenario
 
 __all__ = ["main"]
@@ -35,7 +33,6 @@ app = typer.Typer(
     "Exit codes: 0 good, 2 bad input, 3 unsound run, 4 this machine cannot, 99 thresholds missed or "
     "engines disagree, 130 interrupted (the report of what was measured is still written).",
 )  # fmt: skip
-console = Console(stderr=True)
 
 ScenarioName = Annotated[
     str, typer.Argument(help="built-in scenario or YAML file", show_default=False)
@@ -96,7 +93,7 @@ def report(
     root: Root = Path("runs"),
 ) -> None:
     """Measure and report a run directory again; recovers what an interrupted run has logged."""
-    with _errors(), _progress() as show:
+    with errors(), progress() as show:
         outcome = conclude(find_run(run_name, root), progress=show)
     _finish(outcome)
 
@@ -113,8 +110,8 @@ def serve(
     """Run the reference gateway alone, for instance for `locust -f harness/real/locustfile.py`."""
     from harness.serve import serve_forever
 
-    with _errors():
-        serve_forever(_load(scenario, speedup=speedup), port, http_port, root, redis, _say)
+    with errors():
+        serve_forever(_load(scenario, speedup=speedup), port, http_port, root, redis, say)
 
 
 @app.command()
@@ -126,33 +123,35 @@ def schema() -> None:
 @app.command()
 def scenarios() -> None:
     """List the built-in scenarios."""
-    table = Table("name", "clients", "faults", "what it shows", box=None)
-    for name in built_in():
-        loaded = load_scenario(name)
-        table.add_row(name, str(loaded.clients), ", ".join(f.label for f in loaded.faults) or "none",
-                      " ".join(loaded.description.split()))  # fmt: skip
-    Console().print(table)
+    loaded = [load_scenario(name) for name in built_in()]
+    show_table(
+        ("name", "clients", "faults", "what it shows"),
+        [
+            (
+                one.name,
+                str(one.clients),
+                ", ".join(fault.label for fault in one.faults) or "none",
+                " ".join(one.description.split()),
+            )
+            for one in loaded
+        ],
+    )
 
 
 @app.command()
 def doctor() -> None:
     """Say what this machine can do, and what to do about what it cannot."""
-    table = Table("", "check", "found", "needed for", "what helps", box=None, pad_edge=False)
-    checks = machine.diagnose()
-    for check in checks:
-        mark = "[green]ok[/]" if check.ok else "[red]no[/]"
-        table.add_row(
-            mark, check.name, check.found, check.needed_for, "" if check.ok else check.help
-        )
-    Console().print(table)
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    show_table(
+        ("", "check", "found", "needed for", "what helps"),
+        [
+            ("ok" if check.ok else "NO", check.name, check.found, check.needed_for, check.help)
+            for check in machine.diagnose()
+        ],
+    )
 
 
 def _load(name: str, **overrides: float | None) -> Scenario:
-    with _errors():
+    with errors():
         return load_scenario(
             name, **{key: value for key, value in overrides.items() if value is not None}
         )
@@ -165,12 +164,12 @@ def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy |
     changes = dict(setting.partition("=")[::2] for setting in settings)
     raw = scenario.model_dump(mode="json")
     raw["liveness"] |= {key: yaml.safe_load(value) for key, value in changes.items()}
-    with _errors():
+    with errors():
         return parse_scenario(yaml.safe_dump(raw), source="--gateway-set").liveness
 
 
 def _run(scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSetup | None) -> None:
-    with _errors(), end_on_sigterm(), _progress() as show:
+    with errors(), end_on_sigterm(), progress() as show:
         outcome = run(scenario, engines=engines, root=root, setup=setup, progress=show)
     _finish(outcome)
 
@@ -184,36 +183,8 @@ def _finish(outcome: Outcome) -> None:
     raise typer.Exit(outcome.exit_code)
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str, float], None]]:
-    columns = (
-        TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=not console.is_terminal) as bars:
-        tasks: dict[str, int] = {}
-
-        def show(phase: str, fraction: float) -> None:
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=1.0)
-                if not console.is_terminal:
-                    console.print(f"{phase} …")
-            bars.update(tasks[phase], completed=fraction)  # type: ignore[arg-type]  # rich's TaskID is an int
-
-        yield show
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Print the errors that are the user's to mend, without a traceback, and exit with their code."""
-    try:
-        yield
-    except (ScenarioError, RunDirError, ThresholdError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(Exit.BAD_INPUT) from error
-    except (CannotRun, RedisUnavailable, ChildDied) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(Exit.MACHINE_CANNOT) from error
+policy.register(app)
+past.register(app)
 
 
 def main() -> None:

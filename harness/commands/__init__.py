@@ -1,0 +1,1 @@
+"""Commands of the `flatline` command line, by what they are about. They print; they decide nothing."""

@@ -1,0 +1,179 @@
+"""`flatline tune | lint | emit | profiles`: which policy to choose, what is wrong with one, how to write it down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.commands.terminal import errors, progress, say, show_markdown, show_table
+from harness.emit import TARGETS, emit
+from harness.exits import Exit
+from harness.lint import Severity, lint, middleboxes_of, setting_of
+from harness.profiles import idle_timer_profile, load_profiles, network_profile
+from harness.real.processes import end_on_sigterm
+from harness.rundir import find_run
+from harness.tune import (
+    Recommendation,
+    conditions_of_profile,
+    explain,
+    network_from_csv,
+    network_from_run,
+    parse_wants,
+    recommend,
+    verify,
+)
+from reports.figures.heat_map import heat_map
+from reports.figures.pareto import pareto
+from reports.style import save
+from scenarios.load import load_scenario
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("tune")(tune_command)
+    app.command("lint")(lint_command)
+    app.command("emit")(emit_command)
+    app.command("profiles")(profiles_command)
+
+
+def tune_command(
+    network: Annotated[
+        str | None, typer.Option(help="a network profile; see `flatline profiles`")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="samples: round_trip_s, outage_s, observed_s, idle_s")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="a run directory that measured the network")
+    ] = None,
+    detect_p50: Annotated[str | None, typer.Option(help="as 40s")] = None,
+    detect_p95: Annotated[str | None, typer.Option(help="as 55s")] = None,
+    detect_p99: Annotated[str | None, typer.Option(help="as 60s")] = None,
+    detect_max: Annotated[str | None, typer.Option(help="as 90s")] = None,
+    false_suspicions: Annotated[str | None, typer.Option(help="as 1/client-month")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="of 1000 clients: 70/s (frames) or 9kB/s; may be repeated"),
+    ] = None,
+    store_operations: Annotated[
+        str | None, typer.Option("--store-ops", help="of 1000 clients")
+    ] = None,
+    radio_wakeups: Annotated[str | None, typer.Option(help="of one client, as 60/h")] = None,
+    prefer: Annotated[str, typer.Option(help="cost, latency or accuracy")] = "cost",
+    verified: Annotated[
+        bool, typer.Option("--verify", help="run the recommendation for real")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="write recommendation.md, tables and figures there")
+    ] = None,
+    root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
+) -> None:
+    """Recommend a policy for a network: interval, timeout, failures, retry, TTLs; with the reasons."""
+    with errors():
+        if sum(source is not None for source in (network, csv, run)) != 1:
+            say("error: say which network: one of --network, --csv, --run", "red")
+            raise typer.Exit(Exit.BAD_INPUT)
+        if network is not None:
+            conditions = conditions_of_profile(network)
+        elif csv is not None:
+            conditions = network_from_csv(csv)
+        else:
+            conditions = network_from_run(find_run(run or "", root))
+        wants = parse_wants(
+            detect_p50=detect_p50, detect_p95=detect_p95, detect_p99=detect_p99, detect_max=detect_max,
+            false_suspicions=false_suspicions, budget=tuple(budget or ()),
+            store_operations=store_operations, radio_wakeups=radio_wakeups, prefer=prefer,
+        )  # fmt: skip
+        found = recommend(conditions, wants)
+        show_markdown(explain(found))
+        if output is not None:
+            _write(found, output)
+        if verified:
+            with end_on_sigterm(), progress() as shown:
+                checked = verify(found, root=root, progress=shown)
+            header = [str(column) for column in checked.table.columns]
+            rows = checked.table.to_dict("records")
+            show_table(header, [[_cell(row[column]) for column in header] for row in rows])
+            say(f"report: {checked.outcome.report}")
+            if not checked.confirmed:
+                say("the measurement does not confirm the prediction", "red")
+                raise typer.Exit(checked.outcome.exit_code or Exit.MISSED)
+    if not found.feasible:
+        raise typer.Exit(Exit.MISSED)
+
+
+def _write(found: Recommendation, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recommendation.md").write_text(explain(found), encoding="utf-8")
+    for name in ("candidates", "pareto", "heat", "rejected", "probing", "sensitivity"):
+        getattr(found, name).to_csv(folder / f"{name}.csv", index=False)
+    caption = f"{found.conditions.name}: {len(found.candidates):,} policies by closed forms."
+    save(heat_map(found.heat, caption=caption), folder, "heat_map")
+    save(pareto(found.candidates, caption=caption), folder, "pareto")
+    say(f"written: {folder}")
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def lint_command(
+    subject: Annotated[
+        str, typer.Argument(help="scenario, heartbeat profile, or YAML with heartbeat_interval …")
+    ],
+    behind: Annotated[
+        list[str] | None, typer.Option(help="an idle timer on the way (profile); may be repeated")
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="a network profile with its middleboxes")
+    ] = None,
+) -> None:
+    """Check a policy, or a product's configuration, against itself and the boxes on the way."""
+    with errors():
+        boxes = [idle_timer_profile(name) for name in behind or ()]
+        if network is not None:
+            boxes += middleboxes_of(network_profile(network))
+        findings = lint(setting_of(subject), boxes)
+    if not findings:
+        say("nothing found", "green")
+        return
+    show_markdown(
+        "\n".join(
+            f"- **{f.severity.value}** {f.rule}{f' ({f.middlebox})' if f.middlebox else ''}: "
+            f"{f.message}\n  - why: {f.reason}\n  - fix: {f.fix}"
+            for f in findings
+        )
+    )
+    if any(finding.severity is Severity.ERROR for finding in findings):
+        raise typer.Exit(Exit.MISSED)
+
+
+def emit_command(
+    target: Annotated[str, typer.Argument(help=f"one of {', '.join(TARGETS)}")],
+    scenario: Annotated[str, typer.Option(help="its policy is written")] = "demo",
+    output: Annotated[Path | None, typer.Option(help="file; default: standard output")] = None,
+) -> None:
+    """Write a policy as configuration for a real stack, with what that stack cannot express."""
+    with errors():
+        emitted = emit(load_scenario(scenario).liveness, target)
+    if output is None:
+        typer.echo(emitted.text, nl=False)
+    else:
+        output.write_text(emitted.text, encoding="utf-8")
+    lo_s, hi_s = emitted.detection_range_s
+    say(f"{emitted.target}: a silent peer is noticed after {lo_s:g} to {hi_s:g} s")
+    for note in emitted.notes:
+        say(f"  * {note}")
+
+
+def profiles_command() -> None:
+    """List the built-in profiles: heartbeat defaults, idle timers, networks; with source and status."""
+    known = load_profiles()
+    show_table(
+        ("name", "what", "numbers", "status", "source"),
+        [p.row for p in (*known.heartbeats, *known.idle_timers, *known.networks)],
+    )
