@@ -1,0 +1,138 @@
+"""Latency against false suspicions, cost as size: the policies that no other beats, and the recommended one."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from reports.figures.data import NothingToDraw
+from reports.numbers import NBSP, caption_seconds, plain, rate
+from reports.style import BLUE, GREEN, INK, MUTED, VERMILION, finish, new_figure, styled
+
+__all__ = ["pareto"]
+
+_FLOOR = 1e-6  # per client-day: one in 2,700 years; fewer cannot be told from none
+_MOST_DOTS = 3000
+_LIMIT = "#555555"
+
+
+@styled
+def pareto(
+    candidates: pd.DataFrame,
+    *,
+    latency_limit_s: float | None = None,
+    mistake_limit: float | None = None,
+    caption: str = "",
+) -> Figure:
+    """Draw every policy as a dot, larger where it costs more frames; the Pareto set joined and labelled.
+
+    Args:
+        candidates: one row per policy: ``interval_s``, ``max_failures``, ``timeout_s``, ``detect_p99_s``,
+            ``false_per_client_day``, ``frames_per_s`` (of 1000 clients), ``feasible``, ``pareto``,
+            ``recommended``. The Pareto set is that of latency, false suspicions and cost together.
+        latency_limit_s: the wanted p99 of detection; None: no line.
+        mistake_limit: the wanted false suspicions a client-day; None: no line.
+        caption: the line under the figure.
+
+    Raises:
+        NothingToDraw: no policy.
+    """
+    if candidates.empty:
+        raise NothingToDraw("No Pareto front: no policy was looked at.")
+    figure, (axes,) = new_figure()
+    rows = candidates.assign(y=candidates["false_per_client_day"].clip(lower=_FLOOR))
+    other = rows[~rows["pareto"]]
+    if len(other) > _MOST_DOTS:
+        other = other.iloc[np.linspace(0, len(other) - 1, _MOST_DOTS).round().astype(int)]
+    _dots(axes, other[~other["feasible"]], "#C9C9C9", 0.35, rows)
+    _dots(axes, other[other["feasible"]], BLUE, 0.35, rows)
+    front = rows[rows["pareto"]].sort_values(["detect_p99_s", "y"])
+    lower = front[front["y"] <= front["y"].cummin()]  # in the plane; the rest of the set is cheaper
+    axes.step(lower["detect_p99_s"], lower["y"], where="post", color=GREEN, linewidth=1.6, zorder=3)
+    _dots(axes, front[~front["feasible"]], GREEN, 0.35, rows)
+    _dots(axes, front[front["feasible"]], GREEN, 0.95, rows)
+    _axes(axes, rows)
+    if latency_limit_s is not None:
+        axes.axvline(latency_limit_s, color=_LIMIT, linestyle=(0, (4, 2)), linewidth=1.4, zorder=1)
+        axes.text(latency_limit_s, 0.985, f" wanted: {plain(latency_limit_s)}{NBSP}s", fontsize=11,
+                  transform=axes.get_xaxis_transform(), va="top", color=_LIMIT)  # fmt: skip
+    if mistake_limit is not None:
+        axes.axhline(
+            max(mistake_limit, _FLOOR), color=_LIMIT, linestyle=(0, (4, 2)), linewidth=1.4, zorder=1
+        )
+        axes.text(0.995, max(mistake_limit, _FLOOR), f"wanted: {rate(mistake_limit)}", fontsize=11,
+                  transform=axes.get_yaxis_transform(), va="bottom", ha="right", color=_LIMIT)  # fmt: skip
+    for row in rows[rows["recommended"]].to_dict("records"):
+        _recommended(axes, row)
+    return finish(
+        figure, "No policy is faster, righter and cheaper than these", caption, _legend(rows)
+    )
+
+
+def _dots(axes: Axes, rows: pd.DataFrame, colour: str, alpha: float, of: pd.DataFrame) -> None:
+    dearest = float(of["frames_per_s"].max())
+    sizes = 14 + 170 * rows["frames_per_s"] / dearest
+    axes.scatter(
+        rows["detect_p99_s"], rows["y"], s=sizes, color=colour, alpha=alpha, linewidths=0, zorder=2,
+        clip_on=False,
+    )  # fmt: skip
+
+
+def _recommended(axes: Axes, row: Mapping[Hashable, Any]) -> None:
+    x, y = row["detect_p99_s"], row["y"]
+    axes.scatter([x], [y], s=330, facecolors="none", edgecolors=VERMILION, linewidths=3, zorder=5)
+    text = (
+        f"recommended: T = {plain(row['interval_s'])}{NBSP}s, k = {row['max_failures']:.0f}, "
+        f"τ = {plain(row['timeout_s'])}{NBSP}s\n"
+        f"p99 {caption_seconds(x)}, {_mistakes(row['false_per_client_day'])} false per client-day, "
+        f"{plain(row['frames_per_s'])} frames/s"
+    )
+    # Below and left of the front there is nothing: whatever lay there would beat it.
+    axes.annotate(
+        text, (x, y), xytext=(0.025, 0.12), textcoords="axes fraction", ha="left", va="center", fontsize=12,
+        color=INK, zorder=6, bbox={"facecolor": "white", "alpha": 0.88, "edgecolor": "none", "pad": 3},
+        arrowprops={"arrowstyle": "-", "color": VERMILION, "linewidth": 1.5, "shrinkB": 10},
+    )  # fmt: skip
+
+
+def _axes(axes: Axes, rows: pd.DataFrame) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(rows["detect_p99_s"].min() / 1.25, rows["detect_p99_s"].max() * 1.25)
+    axes.set_ylim(rows["y"].min() / 2.5, rows["y"].max() * 2.5)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("detection latency of a silent death, p99 (scenario seconds)")
+    axes.set_ylabel("false suspicions per client-day")
+    if (rows["y"] <= _FLOOR).any():
+        axes.yaxis.set_major_formatter(FuncFormatter(_tick))
+
+
+def _mistakes(value: float) -> str:
+    return rate(value) if value > _FLOOR else f"≤ {_FLOOR:.0e}".replace("e-0", "e−")
+
+
+def _tick(value: float, _: int) -> str:
+    if value <= _FLOOR * 1.001:
+        return _mistakes(0.0)
+    return f"{value:g}"
+
+
+def _legend(rows: pd.DataFrame) -> list[Line2D]:
+    def dot(colour: str, label: str, size: float = 9) -> Line2D:
+        return Line2D([], [], linestyle="", marker="o", markersize=size, color=colour, label=label)
+
+    handles = [dot(GREEN, "Pareto set")]
+    if (rows["feasible"] & ~rows["pareto"]).any():
+        handles.append(dot(BLUE, "beaten, but meets every want"))
+    if not rows["feasible"].all():
+        handles.append(dot("#C9C9C9", "pale: misses a want"))
+    return [*handles, dot(MUTED, "larger: more frames a second", 13)]

@@ -1,0 +1,123 @@
+"""A reconnect storm: who is connected, who comes and goes, and who is turned away, over the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from reports.figures.data import NothingToDraw
+from reports.numbers import count, plain
+from reports.style import (
+    BLUE,
+    ENGINE_COLOURS,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    finish,
+    new_figure,
+    styled,
+)
+
+__all__ = ["storm"]
+
+_COMING = (("connected", GREEN, "connect"), ("disconnected", BLUE, "lose their connection"))
+_TROUBLE = (
+    ("session_unknown", VERMILION, "told session unknown"),
+    ("login_refused", ORANGE, "login refused"),
+    ("logged_in", PURPLE, "log in"),
+)
+
+
+@styled
+def storm(
+    rows: pd.DataFrame,
+    fault_windows: Sequence[Mapping[str, Any]] = (),
+    *,
+    engine: str = "",
+    caption: str = "",
+) -> Figure:
+    """Draw three panels over time: clients that believe themselves connected, arrivals and losses, trouble.
+
+    A client that died in silence never says that it lost its connection: it stays in the first panel.
+
+    Args:
+        rows: storm.csv.
+        fault_windows: objects with ``fault``, ``start_s``, ``end_s``: shaded.
+        engine: which one's arrivals the lower panels show; default: the real one where it ran.
+        caption: the line under the figure.
+
+    Raises:
+        NothingToDraw: nobody ever connected.
+    """
+    if rows.empty or not rows["connected"].any():
+        raise NothingToDraw("No chart of reconnections: nobody connected in this run.")
+    engines = [e for e in ("simulated", "real") if (rows["engine"] == e).any()]
+    shown = engine or engines[-1]
+    figure, panels = new_figure(
+        3, 1, sharex=True, gridspec_kw={"height_ratios": [2.2, 2.2, 1.6]}, height=7.6
+    )
+    for name in engines:
+        mine = rows[rows["engine"] == name].sort_values("time_s", kind="stable")
+        held = (mine["connected"] - mine["disconnected"]).cumsum()
+        panels[0].step(mine["time_s"] + mine["width_s"], held, where="post", color=ENGINE_COLOURS[name],
+                       linestyle="-" if name == shown else (0, (4, 1.5)))  # fmt: skip
+        panels[0].annotate(name, (float(mine["time_s"].iloc[-1]), float(held.iloc[-1])), fontsize=12,
+                           xytext=(-4, -8 if name == "real" else 4), textcoords="offset points", ha="right",
+                           va="top" if name == "real" else "bottom", color=ENGINE_COLOURS[name])  # fmt: skip
+    mine = rows[rows["engine"] == shown].sort_values("time_s", kind="stable")
+    for panel, lines in ((panels[1], _COMING), (panels[2], _TROUBLE)):
+        for column, colour, _ in lines:
+            panel.step(
+                mine["time_s"],
+                mine[column] / mine["width_s"],
+                where="post",
+                color=colour,
+                linewidth=1.7,
+            )
+    _peak(panels[1], mine)
+    for panel, label in zip(
+        panels, ("clients connected", "clients a second", "a second"), strict=True
+    ):
+        panel.set_ylabel(label)
+        panel.set_ylim(0, max(panel.dataLim.y1, 1e-9) * 1.2)
+        panel.yaxis.set_major_locator(MaxNLocator(4))
+        for window in fault_windows:
+            start, end = window.get("start_s"), window.get("end_s")
+            if isinstance(start, int | float) and isinstance(end, int | float):
+                panel.axvspan(start, max(end, start + mine["width_s"].iloc[0]), color="#000000", alpha=0.07,
+                              linewidth=0, zorder=0)  # fmt: skip
+    panels[-1].set_xlabel("scenario seconds from the start of the run")
+    panels[-1].set_xlim(0, float((mine["time_s"] + mine["width_s"]).max()))
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], color=colour, linewidth=3, label=label)
+        for column, colour, label in (*_COMING, *_TROUBLE)
+        if mine[column].any()
+    ]
+    if fault_windows:
+        handles.append(Patch(color="#000000", alpha=0.1, label="faults begin"))
+    spans = f"Spans of {plain(float(mine['width_s'].iloc[0]))} s, {shown} engine below."
+    return finish(
+        figure, "Who comes, who goes, who is turned away", f"{caption} {spans}".strip(), handles
+    )
+
+
+def _peak(panel: Axes, mine: pd.DataFrame) -> None:
+    """Write the most connections a second once clients had begun to lose theirs: what login and store had to take."""
+    lost = mine.loc[mine["disconnected"] > 0, "time_s"]
+    back = mine[mine["time_s"] >= lost.min()] if len(lost) else mine.iloc[:0]
+    if not back["connected"].any():
+        return
+    rates = back["connected"] / back["width_s"]
+    rate, at = float(rates.max()), float(back["time_s"].to_numpy()[rates.argmax()])
+    panel.annotate(
+        f"{count(rate) if rate >= 10 else plain(rate)} a second come back", (at, rate), fontsize=11,
+        xytext=(10, -2), textcoords="offset points", va="center", color=GREEN,
+    )  # fmt: skip
