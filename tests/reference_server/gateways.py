@@ -142,13 +142,17 @@ class Running:
         self.clients.append(client)
         return client
 
-    async def join(self, user_id: str, session_id: str = "", *, trace: bool = False) -> Client:
-        """Log in unless there is a session, connect, authenticate, be ready."""
+    async def join(
+        self, user_id: str, session_id: str = "", *, trace: bool = False, live: bool = False
+    ) -> Client:
+        """Log in unless there is a session, connect, authenticate, be ready, and live if wanted."""
         session_id = session_id or await self.login(user_id)
         client = await self.dial("/ws", session_id, user_id)
         await client.send(type="auth", session_id=session_id, trace=trace)
         client.ready = await client.receive()
         assert client.ready["type"] == "ready", client.ready
+        if live:
+            client.live()
         return client
 
     def events(self, kind: EventKind | None = None, session_id: str | None = None) -> list[Event]:

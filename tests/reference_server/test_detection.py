@@ -97,9 +97,7 @@ def test_a_frozen_client_is_suspected_in_range_and_its_kernel_has_acknowledged_a
 ) -> None:
     async def scenario() -> None:
         async with start() as it:
-            clients = [await it.join(f"user-{n}") for n in range(8)]
-            for client in clients:
-                client.live()
+            clients = [await it.join(f"user-{n}", live=True) for n in range(8)]
             await asyncio.sleep(0.5)
             silent_s = {}
             for client in clients:
@@ -129,9 +127,7 @@ def test_a_crashed_host_is_suspected_in_range_and_data_is_on_its_way_for_ever(st
 
     async def scenario() -> None:
         async with start() as it:
-            clients = [await it.join(f"user-{n}") for n in range(8)]
-            for client in clients:
-                client.live()
+            clients = [await it.join(f"user-{n}", live=True) for n in range(8)]
             await asyncio.sleep(0.5)
             silent_s = {}
             for client in clients:
@@ -159,8 +155,7 @@ def test_the_kernel_s_own_patience_is_a_layer_with_a_name(start: Any) -> None:
 
     async def scenario() -> None:
         async with start(policy) as it:
-            client = await it.join("ann")
-            client.live()
+            client = await it.join("ann", live=True)
             transport = it.gateway.live[client.ready["connection_id"]].transport
             accepted = transport.get_extra_info("socket")
             timeout_ms = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
@@ -183,8 +178,7 @@ def test_a_host_that_came_back_without_the_connection_answers_with_rst(start: An
 
     async def scenario() -> None:
         async with start() as it:
-            client = await it.join("ann")
-            client.live()
+            client = await it.join("ann", live=True)
             await until(lambda: client.heartbeats, "a heartbeat")
             await client.die()
             fd = client.socket.transport.get_extra_info("socket").fileno()

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from harness.real.redis_server import RedisServer
 from reference_server.events import Cause, EventKind
-from tests.reference_server.gateways import PONG, QUICK, QUIET, run, running, until
+from tests.reference_server.gateways import PONG, QUICK, QUIET, Client, run, running, until
 
 pytestmark = pytest.mark.real
 
@@ -207,9 +207,8 @@ def test_logout_ends_session_and_connection_at_once(start: Any) -> None:
 def test_heartbeats_are_answered_and_traced(start: Any) -> None:
     async def scenario() -> None:
         async with start(QUICK) as it:
-            traced, other = await it.join("ann", trace=True), await it.join("bob")
-            for client in (traced, other):
-                client.live()
+            traced = await it.join("ann", trace=True, live=True)
+            other = await it.join("bob", live=True)
             await until(lambda: min(traced.heartbeats, other.heartbeats) >= 4, "heartbeats")
             assert it.events(EventKind.HEARTBEAT_MISSED) == []
             sent = it.events(EventKind.HEARTBEAT_SENT)
@@ -223,8 +222,7 @@ def test_heartbeats_are_answered_and_traced(start: Any) -> None:
 def test_protocol_pings_are_answered_by_the_client_s_library(start: Any) -> None:
     async def scenario() -> None:
         async with start(QUICK, heartbeat_kind="ping") as it:
-            client = await it.join("ann")
-            client.live()
+            client = await it.join("ann", live=True)
             await asyncio.sleep(it.config.policy.detection_range_s[1] + 0.3)
             assert client.heartbeats == 0
             assert client.closed is None
@@ -237,10 +235,8 @@ def test_any_frame_is_a_sign_of_life_however_it_is_cut(start: Any) -> None:
     """Whole answers pass the parser by; those in pieces, fragments, other frames must count as well."""
 
     async def scenario() -> None:
-        async with start(QUICK) as it:
-            raw = {
-                name: await it.join(name) for name in ("whole", "bytes", "pair", "fragment", "ping")
-            }
+        async with start(QUICK.model_copy(update={"heartbeat_timeout": 0.35})) as it:
+            raw: dict[str, Client] = {}
             mask = b"\x11\x22\x33\x44"
             text = bytes(a ^ mask[n % 4] for n, a in enumerate(PONG.encode()))
             whole = b"\x81\x8f" + mask + text
@@ -248,7 +244,7 @@ def test_any_frame_is_a_sign_of_life_however_it_is_cut(start: Any) -> None:
             async def speak(name: str) -> None:
                 write = raw[name].socket.transport.write
                 while True:
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(0.05)
                     match name:
                         case "whole":
                             write(whole)
@@ -268,7 +264,10 @@ def test_any_frame_is_a_sign_of_life_however_it_is_cut(start: Any) -> None:
                         case "ping":
                             write(b"\x89\x80" + mask)
 
-            talk = [asyncio.create_task(speak(name)) for name in raw]
+            talk = []
+            for name in ("whole", "bytes", "pair", "fragment", "ping"):
+                raw[name] = await it.join(name)
+                talk.append(asyncio.create_task(speak(name)))
             await asyncio.sleep(2.0)
             assert it.events(EventKind.HEARTBEAT_MISSED) == []
             assert it.events(EventKind.SUSPECTED) == []
@@ -370,8 +369,8 @@ def test_a_client_that_reads_nothing_gets_no_more_than_its_buffer_and_delays_nob
 ) -> None:
     async def scenario() -> None:
         async with start(QUICK, max_buffer_bytes=10_000) as it:
-            deaf, healthy = await it.join("deaf"), await it.join("ann", trace=True)
-            healthy.live()
+            healthy = await it.join("ann", live=True)
+            deaf = await it.join("deaf")
             deaf.socket.transport.pause_reading()
             held = it.gateway.live[deaf.ready["connection_id"]].transport
             # Each bad message asks for an answer of 80 bytes; 100 kB/s of them fill every kernel buffer.

@@ -174,9 +174,7 @@ def test_a_gateway_lives_through_an_outage_and_a_flush_of_its_store(
 
     async def scenario() -> None:
         async with running(own_redis.url, "f:", tmp_path, policy) as it:
-            stays, goes = await it.join("stays"), await it.join("goes")
-            for client in (stays, goes):
-                client.live()
+            stays, goes = await it.join("stays", live=True), await it.join("goes", live=True)
             process(own_redis).send_signal(signal.SIGSTOP)
             status, answer = await it.http("POST", "/user/login", {"user_id": "late"})
             assert (status, answer["error"]["code"]) == (503, "store_unavailable")
