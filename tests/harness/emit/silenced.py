@@ -213,6 +213,9 @@ async def _all_silenced(
                 if task.done():
                     task.result()
             noticed = {int(n): at for at, what, n in _said(child) if what == "disconnected"}
+        # The server says its lag ten times a second: what made the last notice late is told after it.
+        while not any(what == "lag" and at > max(noticed.values()) for at, what, _ in _said(child)):
+            await asyncio.sleep(0.02)
     gone.set()
     await asyncio.gather(*tasks)
     watching.cancel()
