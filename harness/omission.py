@@ -39,7 +39,7 @@ def longest_durations(history: History, detections: pd.DataFrame) -> pd.Series[f
     Never below the true latency, but for the grain of the timer that samples the loop (10 ms, real). Of
     several generator processes the one with the largest lag counts: a fault does not say whose it was.
     """
-    late = injections(history).set_index("fault_id")["late_s"]
+    late = _late(history)
     hidden_s = np.fmax(
         late.reindex(detections["fault_id"]).to_numpy(dtype=float),
         _lag_at(history, detections["injected_at_s"].to_numpy(dtype=float)),
@@ -55,7 +55,7 @@ def omission(
 
     Scenario seconds; empty where the percentile was not reached or nothing was injected.
     """
-    late = injections(history).set_index("fault_id")["late_s"]
+    late = _late(history)
     rows: list[tuple[object, ...]] = []
     ours = detections[detections["milestone"] == milestone]
     for fault, group in ours.groupby("fault", sort=False):
@@ -69,6 +69,12 @@ def omission(
              stamped[0], longest[0], stamped[1], longest[1])
         )  # fmt: skip
     return frame("omission", rows)
+
+
+def _late(history: History) -> pd.Series[float]:
+    """How late each injected fault was, by its id. A simulation has no generator that could be late."""
+    late = injections(history).set_index("fault_id")["late_s"]
+    return late if history.engine == "real" else late * 0.0
 
 
 def _lag_at(history: History, times_s: Numbers) -> Numbers:

@@ -39,8 +39,9 @@ def session_quality(
       there at the end, of all that died. ``records_left_after_verdict``: those of them that the gateway had
       suspected by then: the clean-up's part of it.
     * ``live_sessions_without_record``: at the last sample of the store, by how many its sessions were
-      fewer than the live clients; ``records_of_nobody``: by how many they were more than live clients and
-      ghosts. Counts, so one may hide the other; a page on its way back has a record and no connection.
+      fewer than the live clients; ``records_of_nobody``: by how many they were more than live clients,
+      ghosts and users who had logged in from elsewhere together. Counts, so one may hide the other; a page
+      on its way back has a record and no connection.
 
     Args:
         history: of one engine.
@@ -140,10 +141,11 @@ def _balance(history: History, live: pd.DataFrame) -> Iterator[Row]:
     clients, ghosts, sessions = (
         int(last[name]) for name in ("live_clients", "ghosts", "store_sessions")
     )
-    lacking, too_many = max(0, clients - sessions), max(0, sessions - clients - ghosts)
+    elsewhere = sum(1 for e in history.of(EventKind.LOGGED_IN) if e.detail.get("relogin"))
+    lacking = max(0, clients - sessions)
+    too_many = max(0, sessions - clients - ghosts - elsewhere)
     at = f"at {last['time_s']:.0f} s: {sessions} records, {clients} live clients, {ghosts} ghosts"
-    elsewhere = sum(1 for event in history.of(EventKind.LOGGED_IN) if event.detail.get("relogin"))
     if elsewhere:
-        at += f"; {elsewhere} users had logged in from elsewhere without connecting"
+        at += f", {elsewhere} logins from elsewhere that have yet to connect"
     yield _row(history, "", "live_sessions_without_record", lacking, max(clients, lacking), at)
     yield _row(history, "", "records_of_nobody", too_many, max(sessions, too_many), at)

@@ -175,3 +175,13 @@ def test_a_fault_that_never_took_effect_is_planned_and_not_injected() -> None:
     row = table_of(history)
     assert (row["planned"], row["injected"]) == (1, 0)
     assert np.isnan(row["p50_s"])
+
+
+def test_a_simulation_is_never_late() -> None:
+    """Its NAT mappings expire after they are due: that is the network's time, not a generator's."""
+    late = injected(fault(), 140.0, scheduled_s=100.0)
+    events = [*connected(1.0), late, event(300.0, CLIENT, K.RUN_ENDED, "", "")]
+    model = [dataclasses.replace(e, source=Source.SIMULATION) for e in events]
+    history = History(model, plan(fault()), engine="simulated", speedup=1.0, horizon_s=300.0)
+    row = table_of(history)
+    assert (row["injected"], row["late_max_s"]) == (1, 0.0)

@@ -160,6 +160,13 @@ def test_the_last_sample_is_held_against_the_clients(
     assert "2 live clients" in table["records_of_nobody", ""]["note"]
 
 
+def test_a_login_from_elsewhere_has_a_record_and_no_connection_yet() -> None:
+    elsewhere = event(280.0, CLIENT, K.LOGGED_IN, "s9", "", relogin=True, fault_id="f")
+    table = quality(log(connected(1.0, 0), elsewhere, sample(290.0, 2), frame_of_run()), plan())
+    assert table["records_of_nobody", ""]["count"] == 0
+    assert "1 logins from elsewhere" in str(table["records_of_nobody", ""]["note"])
+
+
 def test_cost_is_what_the_gateway_counted_in_scenario_time() -> None:
     """100 clients, T = 30 s, speedup 5: 16.7 heartbeats a real second are 3.33 a scenario second."""
     counts = [
