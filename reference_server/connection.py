@@ -103,7 +103,7 @@ def cause_of_loss(error: BaseException | None) -> Cause:
 class GatewayConnection(ServerConnection):
     """A connection of the gateway; `websockets.serve` makes them, see ``create_connection``."""
 
-    __slots__ = ("_abort_timer", "_parts", "_unparsed", "beat", "bucket", "cause", "connected_s",
+    __slots__ = ("_abort_timer", "_parts", "_unparsed", "beat", "cause", "connected_s",
                  "last_seen_s", "owner", "phase", "record", "refresh_due_s", "trace")  # fmt: skip
 
     def __init__(
@@ -116,7 +116,6 @@ class GatewayConnection(ServerConnection):
         self.cause: Cause | None = None  # of its end
         self.record: Record | None = None  # from the moment that it authenticates
         self.beat: Beat | None = None
-        self.bucket = 0  # in the wheel of authentication deadlines
         self.trace = False
         self.connected_s = 0.0  # when it became READY
         self.last_seen_s = 0.0  # the last frame, whatever it was

@@ -12,18 +12,16 @@ heartbeat suspicion the window is usually over already.
 from __future__ import annotations
 
 import logging
-import secrets
 from asyncio import Event, Task, create_task, get_running_loop, sleep, wait_for
 from functools import partial
 from time import monotonic
 from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import orjson
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.http11 import Request, Response
 
+from reference_server.admission import CLOSE_TAKEN_OVER, CLOSE_TRY_AGAIN, Admission
 from reference_server.config import GatewayConfig
 from reference_server.connection import GatewayConnection, Phase
 from reference_server.events import Cause, EventKind
@@ -32,19 +30,17 @@ from reference_server.keepalive import Heartbeats, Peer
 from reference_server.listen import BACKLOG, listen
 from reference_server.presence import Presence
 from reference_server.scripts import SCRIPTS
-from reference_server.sessions import Connected, ConnectRefused, Record, Sessions
-from reference_server.store import StoreUnavailable, StoreWriter, open_redis
+from reference_server.sessions import Record, Sessions
+from reference_server.store import StoreWriter, open_redis
 from reference_server.sweeper import ResumeWindows, Sweeper
 from reference_server.tcp_info import read_tcp_info
 from reference_server.telemetry import Telemetry
-from reference_server.wheel import LoopClock, TimerWheel
+from reference_server.wheel import LoopClock
 
-__all__ = ["CLOSE_SESSION_UNKNOWN", "CLOSE_TAKEN_OVER", "Gateway"]
+__all__ = ["Gateway"]
 
-CLOSE_SESSION_UNKNOWN = 4401
-CLOSE_TAKEN_OVER = 4409
+_CLOSE_NORMAL = 1000
 _CLOSE_GOING_AWAY = 1001
-_CLOSE_TRY_AGAIN = 1013
 _MOST_WATCHED = 1000  # users that one client may watch
 _MOST_ID_LENGTH = 128
 _AT_ONCE = frozenset(
@@ -86,15 +82,13 @@ class Gateway:
         )
         self.sweeper = Sweeper(
             policy, self.clock, self.sessions, self.live,
-            on_idle=partial(_drop, cause=Cause.SESSION_TIMEOUT),
-            on_pressure=partial(
-                _shut, cause=Cause.MEMORY_PRESSURE, code=_CLOSE_TRY_AGAIN, reason="too many sessions"
+            on_idle=lambda idle: idle.drop(Cause.SESSION_TIMEOUT),
+            on_pressure=lambda oldest: oldest.shut(
+                Cause.MEMORY_PRESSURE, CLOSE_TRY_AGAIN, "too many sessions"
             ),
         )  # fmt: skip
         self.windows = ResumeWindows(self.clock, self.sessions)
-        self._unauthenticated: TimerWheel[GatewayConnection] = TimerWheel(
-            self.clock, self._on_auth_deadline
-        )
+        self._admission = Admission(self.clock, self.sessions, self, config.auth_timeout_s)
         # What a connection asks of its owner on every frame is kept where it is found at once.
         self.heartbeat_frame = HEARTBEAT if config.heartbeat_kind == "json" else PING
         self.max_buffer_bytes = config.max_buffer_bytes
@@ -119,10 +113,9 @@ class Gateway:
             self._handle,
             sock=sock,
             backlog=BACKLOG,
-            create_connection=cast(
-                Any, partial(GatewayConnection, owner=self)
-            ),  # a factory will do
-            process_request=self._route,
+            # A factory does as well as the class that the annotation asks for.
+            create_connection=cast(Any, partial(GatewayConnection, owner=self)),
+            process_request=self._admission.route,
             compression=None,  # 64 KiB a connection, to save nothing on messages of 20 bytes
             open_timeout=config.auth_timeout_s,
             close_timeout=config.close_timeout_s,
@@ -149,12 +142,14 @@ class Gateway:
         self._draining = True
         assert self._server is not None
         self._server.close(close_connections=False)
+        self._admission.stop()
         if self.heartbeats is not None:
             self.heartbeats.stop()
         deadline_s = monotonic() + self.config.drain_timeout_s
         everyone = self._server.all_connections
         for n, connection in enumerate(list(everyone)):
-            _shut(connection, cause=Cause.DRAIN, code=_CLOSE_GOING_AWAY, reason="shutting down")
+            assert isinstance(connection, GatewayConnection)
+            connection.shut(Cause.DRAIN, _CLOSE_GOING_AWAY, "shutting down")
             if n % _DRAIN_CHUNK == 0:
                 await sleep(0)
         while everyone and monotonic() < deadline_s:
@@ -172,71 +167,21 @@ class Gateway:
 
     # -- a connection begins -----------------------------------------------------------------------
 
-    def _route(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Let the two paths of the API in."""
-        path = urlsplit(request.path).path
-        if path == "/ws" or (path.startswith("/ws/") and "/" not in path[4:] and path[4:]):
-            return None
-        return connection.respond(404, "not found: connect to /ws or /ws/{session_id}\n")
-
     async def _handle(self, connection: ServerConnection) -> None:
         """Stay as long as the connection does; all the rest happens in callbacks."""
         assert isinstance(connection, GatewayConnection)
-        target = urlsplit(connection.opened())
-        self._unauthenticated.schedule(connection, monotonic() + self.config.auth_timeout_s)
-        if target.path != "/ws":
-            trace = parse_qs(target.query).get("trace") == ["1"]
-            self._authenticate(connection, target.path[4:], trace=trace)
-        del target
+        self._admission.on_handshake(connection, connection.opened())
         await connection.connection_lost_waiter
 
-    def _on_auth_deadline(self, connection: GatewayConnection, _now_s: float) -> None:
-        if connection.phase is Phase.ANONYMOUS:
-            connection.send_error("auth_timeout", "no authentication in time")
-            _shut(connection, cause=Cause.PROTOCOL_ERROR, code=CLOSE_SESSION_UNKNOWN, reason="")
-
-    def _authenticate(self, connection: GatewayConnection, session_id: str, *, trace: bool) -> None:
-        connection.phase = Phase.AUTHENTICATING
-        connection.trace = trace
-        record = connection.record = Record(session_id, secrets.token_hex(8))
-        self.sessions.connect(record, partial(self._on_records, connection, record))
-
-    def _on_records(
-        self,
-        connection: GatewayConnection,
-        asked: Record,
-        answer: Connected | ConnectRefused | StoreUnavailable,
-    ) -> None:
-        """Take the store's answer to an authentication."""
-        match answer:
-            case Connected(user_id, resumed, displaced):
-                record = connection.record = Record(asked.session_id, asked.owner, user_id)
-                for owner in displaced:
-                    self._take_over(owner)
-                if connection.phase is Phase.ENDED:  # while the store was asked
-                    self._keep_for_resume(connection, record)
-                else:
-                    self._begin(connection, record, resumed)
-            case ConnectRefused(code):
-                connection.record = None
-                unknown = code == "session_unknown"
-                connection.send_error(code, "log in again" if unknown else "the user is online")
-                close = CLOSE_SESSION_UNKNOWN if unknown else CLOSE_TAKEN_OVER
-                _shut(connection, cause=Cause.PROTOCOL_ERROR, code=close, reason=code)
-            case StoreUnavailable():
-                connection.send_error("store_unavailable", "try again later")
-                _shut(connection, cause=Cause.PROTOCOL_ERROR, code=_CLOSE_TRY_AGAIN, reason="")
-                # The records may be this connection's all the same: nobody else would clear them.
-                self._keep_for_resume(connection, asked)
-
-    def _take_over(self, owner: str) -> None:
+    def take_over(self, owner: str) -> None:
         """End the connection that had the records until now, or what is left of it."""
         self.windows.resumed(owner)
         older = self.live.get(owner)
         if older is not None:
-            _shut(older, cause=Cause.TAKE_OVER, code=CLOSE_TAKEN_OVER, reason="taken over")
+            older.shut(Cause.TAKE_OVER, CLOSE_TAKEN_OVER, "taken over")
 
-    def _begin(self, connection: GatewayConnection, record: Record, resumed: bool) -> None:
+    def begin(self, connection: GatewayConnection, record: Record, resumed: bool) -> None:
+        """Put a connection into service that has its session's records."""
         now_s = monotonic()
         connection.phase = Phase.READY
         connection.connected_s = connection.last_seen_s = now_s
@@ -272,7 +217,7 @@ class Gateway:
             ):
                 if connection.phase is Phase.ANONYMOUS:
                     trace = message.get("trace") is True
-                    self._authenticate(connection, session_id, trace=trace)
+                    self._admission.authenticate(connection, session_id, trace=trace)
                 else:
                     connection.send_error("already_authenticated", "one session a connection")
             case _ if connection.phase is not Phase.READY:
@@ -317,14 +262,14 @@ class Gateway:
         detail = {"tcp_info": info.as_detail()} if info is not None else {}
         self._log(EventKind.SUSPECTED, connection, **detail)
         if connection.cause not in _RECORDS_ARE_ANOTHERS:
-            self._keep_for_resume(connection, record)
+            self.keep_for_resume(connection, record)
 
     def on_socket_gone(self, connection: GatewayConnection) -> None:
         """Note the end of a socket that had a session."""
         if connection.record is not None and connection.connected_s:
             self._log(EventKind.SOCKET_CLOSED, connection)
 
-    def _keep_for_resume(self, connection: GatewayConnection, record: Record) -> None:
+    def keep_for_resume(self, connection: GatewayConnection, record: Record) -> None:
         """Keep the records of an ended connection for as long as its session may be resumed."""
         if self._draining and record.user_id:
             self.sessions.release(record)
@@ -336,7 +281,7 @@ class Gateway:
 
     def _refresh(self, connection: GatewayConnection) -> None:
         assert connection.record is not None
-        self.sessions.refresh(connection.record, partial(self._take_over, connection.record.owner))
+        self.sessions.refresh(connection.record, partial(self.take_over, connection.record.owner))
 
     async def logout(self, session_id: str) -> None:
         """End a session at once, its connection with it; an unknown one is no error.
@@ -350,7 +295,7 @@ class Gateway:
         self.windows.resumed(record.owner)
         connection = self.live.get(record.owner)
         if connection is not None:
-            _shut(connection, cause=Cause.LOGOUT, code=1000, reason="logged out")
+            connection.shut(Cause.LOGOUT, _CLOSE_NORMAL, "logged out")
 
     def _log(self, kind: EventKind, connection: GatewayConnection, **detail: Any) -> None:
         assert connection.record is not None
@@ -361,15 +306,6 @@ class Gateway:
             cause=connection.cause,
             detail=detail,
         )
-
-
-def _drop(connection: GatewayConnection, cause: Cause) -> None:
-    connection.drop(cause)
-
-
-def _shut(connection: ServerConnection, cause: Cause, code: int, reason: str) -> None:
-    assert isinstance(connection, GatewayConnection)
-    connection.shut(cause, code, reason)
 
 
 def _are_ids(values: list[Any]) -> bool:

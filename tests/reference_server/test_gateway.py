@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import socket
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -451,5 +453,33 @@ def test_a_user_id_may_hold_any_text(start: Any) -> None:
                 client = await it.join(user_id)
                 assert client.ready["user_id"] == user_id
                 assert it.records(client.session_id, user_id)[2]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "silence"])
+def test_an_ended_connection_is_taken_apart_without_the_garbage_collector(
+    start: Any, how: str
+) -> None:
+    """Full collections are rare in a gateway (they stall its loop), so cycles would be leaks."""
+
+    async def scenario() -> None:
+        async with start(QUICK) as it:
+            client = await it.join("ann", live=True)
+            held = weakref.ref(it.gateway.live[client.ready["connection_id"]])
+            gc.collect()
+            gc.disable()
+            try:
+                match how:
+                    case "close":
+                        await client.socket.close()
+                    case "abort":
+                        client.socket.transport.abort()
+                    case "silence":
+                        await client.die()
+                await it.verdict(client.session_id)
+                await until(lambda: held() is None, "let go")
+            finally:
+                gc.enable()
 
     run(scenario())

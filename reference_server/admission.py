@@ -1,0 +1,130 @@
+"""How a connection comes to speak for a session: the path or the first message, then the store's answer.
+
+From handshakes and authentications to calls of the gateway (`Host`), which takes over once a connection has
+its session's records. Who does not authenticate in time is closed.
+"""
+
+from __future__ import annotations
+
+import secrets
+import weakref
+from functools import partial
+from time import monotonic
+from typing import Protocol
+from urllib.parse import parse_qs, urlsplit
+
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
+
+from reference_server.connection import GatewayConnection, Phase
+from reference_server.events import Cause
+from reference_server.sessions import Connected, ConnectRefused, Record, Sessions
+from reference_server.store import StoreUnavailable
+from reference_server.wheel import Clock, TimerWheel
+
+__all__ = ["CLOSE_SESSION_UNKNOWN", "CLOSE_TAKEN_OVER", "CLOSE_TRY_AGAIN", "Admission", "Host"]
+
+CLOSE_SESSION_UNKNOWN = 4401
+CLOSE_TAKEN_OVER = 4409
+CLOSE_TRY_AGAIN = 1013
+
+
+class Host(Protocol):
+    """The gateway, as far as admission is concerned."""
+
+    def begin(self, connection: GatewayConnection, record: Record, resumed: bool) -> None:
+        """Put a connection into service that has its session's records."""
+
+    def take_over(self, owner: str) -> None:
+        """End the connection that had the records until now, or what is left of it."""
+
+    def keep_for_resume(self, connection: GatewayConnection, record: Record) -> None:
+        """Keep the records of a connection that has ended for as long as its session may be resumed."""
+
+
+class _Deadline:
+    """When a connection has to be authenticated. Does not keep one alive that has ended."""
+
+    __slots__ = ("bucket", "connection")
+
+    def __init__(self, connection: GatewayConnection) -> None:
+        self.connection = weakref.ref(connection)
+        self.bucket = 0
+
+
+class Admission:
+    """Lets connections in.
+
+    Args:
+        clock: the loop's.
+        sessions: gives connections their records.
+        host: called with what becomes of a connection.
+        timeout_s: from the handshake to the authentication.
+    """
+
+    def __init__(self, clock: Clock, sessions: Sessions, host: Host, timeout_s: float) -> None:
+        self._sessions = sessions
+        self._host = host
+        self._timeout_s = timeout_s
+        self._deadlines: TimerWheel[_Deadline] = TimerWheel(clock, _on_deadline)
+
+    def route(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Let the two paths of the API in; others get 404."""
+        path = urlsplit(request.path).path
+        if path == "/ws" or (path.startswith("/ws/") and path[4:] and "/" not in path[4:]):
+            return None
+        return connection.respond(404, "not found: connect to /ws or /ws/{session_id}\n")
+
+    def on_handshake(self, connection: GatewayConnection, target: str) -> None:
+        """Take a connection whose handshake is over; ``target`` is the path and query it asked for."""
+        url = urlsplit(target)
+        if url.path != "/ws":
+            trace = parse_qs(url.query).get("trace") == ["1"]
+            self.authenticate(connection, url.path[4:], trace=trace)
+        else:
+            self._deadlines.schedule(_Deadline(connection), monotonic() + self._timeout_s)
+
+    def authenticate(self, connection: GatewayConnection, session_id: str, *, trace: bool) -> None:
+        """Ask the store for the session's records, in the connection's name."""
+        connection.phase = Phase.AUTHENTICATING
+        connection.trace = trace
+        record = connection.record = Record(session_id, secrets.token_hex(8))
+        self._sessions.connect(record, partial(self._on_answer, connection, record))
+
+    def stop(self) -> None:
+        """Forget all deadlines."""
+        self._deadlines.stop()
+
+    def _on_answer(
+        self,
+        connection: GatewayConnection,
+        asked: Record,
+        answer: Connected | ConnectRefused | StoreUnavailable,
+    ) -> None:
+        match answer:
+            case Connected(user_id, resumed, displaced):
+                record = connection.record = Record(asked.session_id, asked.owner, user_id)
+                for owner in displaced:
+                    self._host.take_over(owner)
+                if connection.phase is Phase.ENDED:  # while the store was asked
+                    self._host.keep_for_resume(connection, record)
+                else:
+                    self._host.begin(connection, record, resumed)
+            case ConnectRefused("session_unknown" as code):
+                connection.send_error(code, "log in again")
+                connection.shut(Cause.PROTOCOL_ERROR, CLOSE_SESSION_UNKNOWN, code)
+            case ConnectRefused(code):
+                connection.send_error(code, "the user is online already")
+                connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TAKEN_OVER, code)
+            case StoreUnavailable():
+                connection.send_error("store_unavailable", "try again later")
+                connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TRY_AGAIN, "store unavailable")
+                # The records may be this connection's all the same: nobody else would clear them.
+                self._host.keep_for_resume(connection, asked)
+
+
+def _on_deadline(deadline: _Deadline, _now_s: float) -> None:
+    connection = deadline.connection()
+    if connection is not None and connection.phase is Phase.ANONYMOUS:
+        connection.send_error("auth_timeout", "no authentication in time")
+        connection.shut(Cause.PROTOCOL_ERROR, CLOSE_SESSION_UNKNOWN, "auth timeout")
