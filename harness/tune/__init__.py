@@ -10,6 +10,7 @@ from harness.tune.accuracy import (
     mean_excess_s,
     noticed_share,
 )
+from harness.tune.compare import compare_with_prediction
 from harness.tune.conditions import Conditions, Rules, conditions_of_profile
 from harness.tune.explain import explain
 from harness.tune.figures import policy_row, with_figures
@@ -25,23 +26,9 @@ from harness.tune.run_data import network_from_run
 from harness.tune.search import Search, search
 from harness.tune.sensitivity import sensitivity
 from harness.tune.space import Space
-from harness.tune.verify import (
-    Verification,
-    compare_with_prediction,
-    verification_scenario,
-    verify,
-)
-from harness.tune.wants import (
-    Budget,
-    Limit,
-    Wants,
-    WantsError,
-    format_number,
-    format_rate,
-    parse_budget,
-    parse_rate,
-    parse_wants,
-)
+from harness.tune.verify import Verification, verification_scenario, verify
+from harness.tune.wants import Limit, Wants, WantsError, parse_wants
+from harness.tune.written import Budget, format_number, format_rate, parse_budget, parse_rate
 
 __all__ = [
     "PLOT_COLUMNS",

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.tune.reasons import reasons
 from harness.tune.recommend import Recommendation
-from harness.tune.wants import PER_CLIENTS, format_number, format_rate
+from harness.tune.written import PER_CLIENTS, format_number, format_rate
 from reference_server.durations import format_duration
 
 __all__ = ["explain"]

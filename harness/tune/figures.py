@@ -16,7 +16,8 @@ from harness.tune.accuracy import (
 )
 from harness.tune.conditions import Conditions, Rules
 from harness.tune.records import session_ttl_s, status_ttl_s, store_operations_per_s
-from harness.tune.wants import DETECTION, PER_CLIENTS
+from harness.tune.wants import DETECTION
+from harness.tune.written import PER_CLIENTS
 from reference_server.liveness import LivenessPolicy
 
 __all__ = ["policy_row", "with_figures"]

@@ -75,7 +75,7 @@ def _reasons(r: Recommendation) -> Iterator[str]:
     )
     pages = float(r.rules.page_load.cdf(p.resume_window))
     yield (
-        f"Resume window {_written(p.resume_window)}: {pages:.4g} of the page loads are back by then; it is within "
+        f"Resume window {_written(p.resume_window)}: {pages:.1%} of the page loads are back by then; it is within "
         "T + (k−1)R + τ, so it never delays the clean-up of a dead client."
     )
 

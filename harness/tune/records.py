@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.theory.law import FloatArray
-from harness.tune.wants import PER_CLIENTS
+from harness.tune.written import PER_CLIENTS
 from scenarios.distributions import Distribution
 
 __all__ = [

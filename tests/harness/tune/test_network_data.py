@@ -129,16 +129,16 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 RUN = """
 name: watched
 seed: 3
-clients: 400
+clients: 240
 ramp: 30s
-duration: 20m
+duration: 10m
 liveness: {heartbeat_interval: 20s, heartbeat_timeout: 15s, max_failures: 3, resume_window: 4s}
 network:
   round_trip: {lognormal: {median: 80ms, sigma: 0.4}}
   outages: {every: 10m, length: {exponential: {mean: 6s}}}
 faults:
-  - {kind: host_crash, share: 2%, at: {uniform: {low: 17m, high: 19m}}}
-  - {kind: frozen, share: 2%, at: {uniform: {low: 17m, high: 19m}}}
+  - {kind: host_crash, share: 2%, at: {uniform: {low: 8m, high: 9m}}}
+  - {kind: frozen, share: 2%, at: {uniform: {low: 8m, high: 9m}}}
   - {kind: nat_timeout, share: 2%, at: {uniform: {low: 1m, high: 2m}}, nat: {idle_timeout: 14s}}
 """
 
@@ -155,7 +155,7 @@ def test_a_run_tells_its_network(watched: Path) -> None:
     trip, outages = found.network.round_trip, found.network.outages
     by_name = {fit.what: fit for fit in found.fits}
     n = by_name["round trip"].n
-    assert n > 80  # three traced clients, a beat every 20 s
+    assert n > 50  # three traced clients, a beat every 20 s
     assert np.log(float(trip.quantile(0.5)) / 0.08) == pytest.approx(0, abs=4 * 0.4 / n**0.5)
     assert outages is not None
     m = by_name["outage"].n
