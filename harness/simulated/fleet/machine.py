@@ -161,7 +161,8 @@ class Machine:
         if self._way.resets:
             # The middlebox is at the client's end: its RST has the whole way back to go.
             back_s = at_client_s + (at_client_s - now_s)
-            self._when_s[who[forgotten], _END] = back_s[forgotten]
+            hit = who[forgotten]  # perhaps not for the first time: the first RST counts
+            self._when_s[hit, _END] = np.minimum(self._when_s[hit, _END], back_s[forgotten])
             shut &= ~forgotten
         if self._way.acknowledges:
             kept = shut & ~forgotten

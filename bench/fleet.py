@@ -1,0 +1,171 @@
+"""How fast is the fast fleet: against a plain SimPy model, against the SimPy engine, and on a million clients.
+
+    python bench/fleet.py [--clients 4000] [--hours 1] [--million 1000000] [--jobs 2]
+
+The first three rows simulate the same scenario, one after the other in this process: T = 30 s, k = 3, τ = 10 s, an
+outage every 6 h of mean 30 s, TCP's ladder. Ratios are of CPU time, which other work on the machine disturbs least;
+the million's time is by the wall clock, on `--jobs` processes. Figures of different runs or machines do not compare.
+
+* plain: what one writes first in SimPy: a generator process a client that sleeps until the next ping and then
+  until the answer or the deadline, and one for its outages. No event log, no store, no reconnects;
+* simpy: this project's SimPy engine, with its log, store and sessions (its plan is drawn before);
+* fleet: this project's vectorised engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import time
+from collections.abc import Generator, Iterator
+
+import numpy as np
+import simpy
+
+from harness.faults import make_plan
+from harness.simulated import simulate
+from harness.simulated.fleet import run_fleet
+from reference_server.liveness import LivenessPolicy
+from scenarios.distributions import Distribution, Exponential, Lognormal
+from scenarios.schema import Network, Outages, Reconnect, Scenario, Sessions
+
+POLICY = LivenessPolicy(heartbeat_interval=30.0, heartbeat_timeout=10.0, max_failures=3)
+NETWORK = Network(
+    round_trip=Distribution(lognormal=Lognormal(median=0.05, sigma=0.5)),
+    outages=Outages(every=6 * 3600.0, length=Distribution(exponential=Exponential(mean=30.0))),
+)
+RAMP_S = 30.0
+LEAST_RATIO, MOST_MILLION_S = 100.0, 60.0
+
+
+class PlainClient:
+    """A client and the gateway's half of its connection, as generator processes."""
+
+    def __init__(
+        self, env: simpy.Environment, trips: Iterator[float], rng: np.random.Generator
+    ) -> None:
+        self.env, self.trips, self.rng = env, trips, rng
+        self.cut_until_s = 0.0
+        self.beats = 0
+        self.suspected = False
+
+    def outages(self) -> Generator[simpy.Event, None, None]:
+        law = NETWORK.outages
+        assert law is not None
+        mean_s = law.length.mean_s
+        yield self.env.timeout(RAMP_S)
+        while True:
+            yield self.env.timeout(self.rng.exponential(law.every))
+            length_s = self.rng.exponential(mean_s)
+            self.cut_until_s = self.env.now + length_s
+            yield self.env.timeout(length_s)
+
+    def beat(self, first_s: float) -> Generator[simpy.Event, None, None]:
+        interval_s, timeout_s = 30.0, POLICY.heartbeat_timeout
+        failures = 0
+        stuck_since_s: float | None = None
+        yield self.env.timeout(first_s)
+        while True:
+            self.beats += 1
+            sent_s = self.env.now
+            if stuck_since_s is None and self.cut_until_s > sent_s:
+                stuck_since_s = sent_s
+            answer_s = next(self.trips)
+            if stuck_since_s is not None:
+                answer_s += self.delivered_s(stuck_since_s) - sent_s
+            if answer_s < timeout_s:
+                yield self.env.timeout(answer_s)
+                failures, stuck_since_s = 0, None
+            else:
+                yield self.env.timeout(timeout_s)
+                failures += 1
+                if failures == POLICY.max_failures:
+                    self.suspected = True
+                    return
+                if answer_s < interval_s:
+                    yield self.env.timeout(answer_s - timeout_s)
+                    failures, stuck_since_s = 0, None
+            yield self.env.timeout(sent_s + interval_s - self.env.now)
+
+    def delivered_s(self, since_s: float) -> float:
+        """The first retransmission at or after the healing."""
+        ladder = NETWORK.rto_ladder
+        step = bisect.bisect_left(ladder, self.cut_until_s - since_s)
+        return since_s + ladder[step] if step < len(ladder) else float("inf")
+
+
+def _round_trips(rng: np.random.Generator) -> Iterator[float]:
+    while True:
+        yield from NETWORK.round_trip.sample(rng, 4096).tolist()
+
+
+def plain(clients: int, duration_s: float, seed: int) -> tuple[int, int]:
+    env = simpy.Environment()
+    rng = np.random.default_rng(seed)
+    trips = _round_trips(rng)
+    everybody = [PlainClient(env, trips, rng) for _ in range(clients)]
+    for n, client in enumerate(everybody):
+        env.process(client.outages())
+        env.process(client.beat(RAMP_S * n / clients + rng.uniform(0, 30.0)))
+    env.run(until=RAMP_S + duration_s)
+    return sum(c.beats for c in everybody), sum(c.suspected for c in everybody)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--clients", type=int, default=4000)
+    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--million", type=int, default=1_000_000)
+    parser.add_argument("--jobs", type=int, default=2)
+    given = parser.parse_args()
+    clients, duration_s = given.clients, given.hours * 3600.0
+
+    began = time.process_time()
+    beats, suspected = plain(clients, duration_s, 1)
+    plain_s = time.process_time() - began
+    print(f"{clients:,} clients, {given.hours:g} h, {beats:,} beats; CPU seconds of one process")
+    print(f"  plain  {plain_s:9.3f} s   {suspected} false suspicions")
+
+    scenario = Scenario(
+        name="bench", seed=1, clients=clients, ramp=RAMP_S, duration=duration_s, liveness=POLICY,
+        network=NETWORK, sessions=Sessions(watchers_per_user=0),
+    )  # fmt: skip
+    plan = make_plan(scenario)
+    began = time.process_time()
+    events = simulate(scenario, plan)
+    simpy_s = time.process_time() - began
+    suspected = sum(event.kind == "suspected" for event in events)
+    print(
+        f"  simpy  {simpy_s:9.3f} s   {suspected} false suspicions, {len(events):,} events logged"
+    )
+    del events
+
+    rng = np.random.default_rng(1)
+    run_fleet(POLICY, NETWORK, clients=10, duration_s=60.0, rng=rng)  # imports are not its work
+    began = time.process_time()
+    result = run_fleet(
+        POLICY, NETWORK, clients=clients, duration_s=duration_s, rng=rng, ramp_s=RAMP_S
+    )
+    fleet_s = time.process_time() - began
+    print(
+        f"  fleet  {fleet_s:9.3f} s   {result.false_suspicions} false suspicions, {result.beats:,} beats"
+    )
+    ratio = plain_s / fleet_s
+    print(f"fleet against plain: {ratio:.0f}x (wanted: {LEAST_RATIO:.0f}x); "
+          f"simpy engine against plain: {plain_s / simpy_s:.2f}x (wanted: 1x)")  # fmt: skip
+
+    began = time.perf_counter()
+    result = run_fleet(
+        POLICY, NETWORK, clients=given.million, duration_s=86400.0, rng=rng, n_jobs=given.jobs,
+        reconnect=Reconnect(idle_limit=120.0),
+    )  # fmt: skip
+    wall_s = time.perf_counter() - began
+    print(f"{given.million:,} clients, 24 h, {result.beats:,} beats, {result.false_suspicions:,} false suspicions, "
+          f"{result.healthy_client_s / 86400:,.0f} healthy client-days: {wall_s:.1f} s by the wall clock on "
+          f"{given.jobs} processes (wanted: {MOST_MILLION_S:.0f} s for a million)")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
