@@ -40,6 +40,8 @@ _INPUT = (
 )  # fmt: skip
 _MACHINE = (CannotRun, RedisUnavailable, ChildDied)
 
+_PIPE_WIDTH = 240
+
 _asides = Console(stderr=True)
 
 
@@ -67,7 +69,8 @@ def show_markdown(text: str) -> None:
 
 def _results() -> Console:
     """Made anew each time: a console remembers the width and the file that it was made with."""
-    return Console()
+    out = Console()
+    return out if out.is_terminal else Console(width=_PIPE_WIDTH)  # nothing is cut off in a pipe
 
 
 @contextmanager
