@@ -63,6 +63,12 @@ def tune_command(
         str | None, typer.Option("--store-ops", help="of 1000 clients")
     ] = None,
     radio_wakeups: Annotated[str | None, typer.Option(help="of one client, as 60/h")] = None,
+    min_failures: Annotated[
+        int | None, typer.Option(help="misses that make a suspicion, at least")
+    ] = None,
+    headroom: Annotated[
+        float | None, typer.Option(help="predicted false suspicions times this keep the bound")
+    ] = None,
     prefer: Annotated[str, typer.Option(help="cost, latency or accuracy")] = "cost",
     verified: Annotated[
         bool, typer.Option("--verify", help="run the recommendation for real")
@@ -87,6 +93,7 @@ def tune_command(
             detect_p50=detect_p50, detect_p95=detect_p95, detect_p99=detect_p99, detect_max=detect_max,
             false_suspicions=false_suspicions, budget=tuple(budget or ()),
             store_operations=store_operations, radio_wakeups=radio_wakeups, prefer=prefer,
+            min_failures=min_failures, headroom=headroom,
         )  # fmt: skip
         found = recommend(conditions, wants)
         show_markdown(explain(found))

@@ -126,6 +126,8 @@ def silent_death(
         parts.append((share, Law.knots(u + shift_s, probability)))
     if len(parts) <= _EXACT_PARTS:
         return mixture(parts)
+    if not any(law.mass for _, law in parts):
+        return Law.never()  # what is so unlikely that a float cannot tell
     t = np.linspace(
         min(law.lo_s for _, law in parts if law.mass),
         max(law.hi_s for _, law in parts if law.mass),
