@@ -85,9 +85,12 @@ def differences(inputs: Sequence[Input]) -> list[Difference]:
     for key in dict.fromkeys(key for scenario in flat for key in scenario):
         top = key.partition(".")[0].partition("[")[0]
         found += _differing(key, [s.get(key, "–") for s in flat], top not in _NOT_THE_EXPERIMENT)
-    override = [one.tables.provenance.get("negative_control") for one in inputs]
     # A gateway that was told another policy than its scenario: deliberate, and the thing to be compared.
-    found += _differing("gateway's own policy", [_short(o) for o in override], False)
+    policies = [_flat(_policy(one)) for one in inputs]
+    for key in dict.fromkeys(key for policy in policies for key in policy):
+        values = [policy.get(key, "–") for policy in policies]
+        if values != [s.get(f"liveness.{key}", "–") for s in flat]:
+            found += _differing(f"the gateway's own {key}", values, False)
     versions = [one.tables.provenance.get("versions") or {} for one in inputs]
     for package in sorted({name for v in versions for name in v}):
         of = [str(v.get(package, "–")) for v in versions]
@@ -117,8 +120,8 @@ def _label(value: Any, n: int) -> str:
     return str(n)
 
 
-def _short(override: Any) -> str:
-    return orjson.dumps(override).decode() if override else "the scenario's"
+def _policy(one: Input) -> Any:
+    return one.tables.provenance.get("negative_control") or one.scenario.get("liveness") or {}
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -46,9 +46,12 @@ def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     faults = list(
         dict.fromkeys(comparison.curves.loc[comparison.curves["engine"] == engine, "fault"])
     )
+    seeds = dict.fromkeys(f"{one.tables.number('seed'):g}" for one in comparison.inputs
+                          if one.tables.number("seed") is not None)  # fmt: skip
     caption = (
-        f"{comparison.headline}. {engine} engine, {comparison.tests} tests in all, corrected (Holm); "
-        f"intervals 95 % by bootstrap, seed {comparison.seed}. All times are scenario time."
+        f"{comparison.headline}. The {engine} engine, runs of seed {' / '.join(seeds) or 'unknown'}; "
+        f"{comparison.tests} tests in all, corrected (Holm); intervals 95 % by bootstrap (seed "
+        f"{comparison.seed}). All times are scenario time."
     )
     for n, start in enumerate(range(0, len(faults), _PANELS), 1):
         try:

@@ -42,9 +42,9 @@ def rows(
 
 def write(
     path: Path, *parts: pd.DataFrame, scenario: dict[str, Any] | None = None, plan: str = "",
-    suspicions: tuple[int, float] = (0, 1.0), **summary: Any,
+    suspicions: tuple[int, float] = (0, 1.0), gateway: dict[str, Any] | None = None, **summary: Any,
 ) -> Path:  # fmt: skip
-    """``plan``: two runs with the same word ran the same plan. ``suspicions``: count, client-days."""
+    """``plan``: the same word, the same plan. ``suspicions``: count, client-days. ``gateway``: its own policy."""
     path.mkdir(parents=True)
     detections = pd.concat(parts, ignore_index=True) if parts else frame("detections", [])
     engines = list(detections["engine"].unique())
@@ -60,6 +60,7 @@ def write(
     (path / "scenario.yaml").write_text(yaml.safe_dump(scenario or SCENARIO))
     known = {"name": "hand", "engines": engines, "sound": True, "unsound_reasons": [], **summary}
     (path / "summary.json").write_bytes(orjson.dumps(known))
+    (path / "run.json").write_bytes(orjson.dumps({"negative_control": gateway}))
     if plan:
         faults = [{"word": plan}]
         content = {"clients": 400, "ramp_s": 30.0, "faults": faults, "horizon_s": 280.0}

@@ -100,6 +100,14 @@ def test_runs_of_different_scenarios_are_refused_with_what_differs(tmp_path: Pat
     assert "differs in the scenario: liveness.max_failures: 3 → 4" in plain(found)
 
 
+def test_a_gateway_with_a_policy_of_its_own_is_compared_and_named(tmp_path: Path) -> None:
+    own = {**SCENARIO["liveness"], "max_failures": 4}
+    after = write(tmp_path / "b", rows(uniform(400, 100, 130, 2)), gateway=own)
+    found = compare([write(tmp_path / "a", BASE), after])
+    assert [str(d) for d in found.differences] == ["the gateway's own max_failures: 3 → 4"]
+    assert found.verdict == "fail"
+
+
 def test_another_seed_name_or_threshold_is_the_same_experiment(tmp_path: Path) -> None:
     other = {**SCENARIO, "name": "again", "seed": 9, "thresholds": []}
     runs = [write(tmp_path / "a", BASE), write(tmp_path / "b", BASE, scenario=other)]
