@@ -10,7 +10,7 @@ import typer
 from harness.commands.terminal import errors, progress, say, show_markdown, show_table
 from harness.emit import TARGETS, emit
 from harness.exits import Exit
-from harness.lint import Severity, lint, middleboxes_of, setting_of
+from harness.lint import Extras, LintInputError, Severity, lint, middleboxes_of, setting_of
 from harness.profiles import idle_timer_profile, load_profiles, network_profile
 from harness.real.processes import end_on_sigterm
 from harness.rundir import find_run
@@ -24,6 +24,7 @@ from harness.tune import (
     recommend,
     verify,
 )
+from reference_server.durations import parse_duration
 from reports.figures.heat_map import heat_map
 from reports.figures.pareto import pareto
 from reports.style import save
@@ -124,6 +125,15 @@ def _write(found: Recommendation, folder: Path) -> None:
     say(f"written: {folder}")
 
 
+def _seconds(written: str | None) -> float | None:
+    if written is None:
+        return None
+    try:
+        return float(parse_duration(written))
+    except ValueError as error:
+        raise LintInputError(str(error)) from error
+
+
 def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -138,13 +148,31 @@ def lint_command(
     network: Annotated[
         str | None, typer.Option(help="a network profile with its middleboxes")
     ] = None,
+    promise: Annotated[str | None, typer.Option(help="what was promised, as 60s")] = None,
+    page_timed: Annotated[bool, typer.Option(help="a timer in a web page sends the beats")] = False,
+    send_only: Annotated[
+        bool, typer.Option(help="nobody checks that the beats are answered")
+    ] = False,
+    node_lease: Annotated[bool, typer.Option(help="a lease tells when a node has died")] = False,
+    close_wait: Annotated[
+        str | None, typer.Option(help="wait for a closing handshake, as 10s")
+    ] = None,
+    sessions: Annotated[int | None, typer.Option(help="sessions expected at once")] = None,
 ) -> None:
     """Check a policy, or a product's configuration, against itself and the boxes on the way."""
     with errors():
         boxes = [idle_timer_profile(name) for name in behind or ()]
         if network is not None:
             boxes += middleboxes_of(network_profile(network))
-        findings = lint(setting_of(subject), boxes)
+        extras = Extras(
+            timed_by_page=page_timed or None,
+            answers_checked=False if send_only else None,
+            node_lease=node_lease or None,
+            promise_s=_seconds(promise),
+            close_wait_s=_seconds(close_wait),
+            expected_sessions=sessions,
+        )
+        findings = lint(setting_of(subject), boxes, extras)
     if not findings:
         say("nothing found", "green")
         return
