@@ -4,8 +4,9 @@
 
 The plain model is what one writes first: a generator process a client that waits for its phase, sends a ping, and
 waits for the answer or the deadline (SimPy's `any_of`), three misses to a suspicion; one client in a hundred dies
-silently. It keeps no store, no log, no network, no layers. Both run the same clients, policy, hours and deaths
-in turn, in one process; printed is the ratio of the best rounds.
+silently. It keeps no store, no log, no network, no layers. For a loop of finite speed it has a
+`simpy.Resource` that each ping and each answer asks for. Engine and plain model run the same clients, policy,
+hours and deaths in turn, in one process; printed are ratios of the best rounds.
 """
 
 from __future__ import annotations
@@ -44,16 +45,28 @@ def plain(what: Scenario) -> int:
     rng = np.random.default_rng(what.seed)
     dies_s = {fault.client: fault.at_s for fault in make_plan(what).faults}
     suspected: list[float] = []
+    frame_s = what.gateway.heartbeat_service.mean_s / 2
+    loop = simpy.Resource(env) if frame_s else None
+
+    def turn() -> Generator[simpy.Event, Any, None]:
+        assert loop is not None
+        with loop.request() as request:
+            yield request
+            yield env.timeout(frame_s)
 
     def client(index: int) -> Generator[simpy.Event, Any, None]:
         dead_s = dies_s.get(index, np.inf)
         yield env.timeout(RAMP_S * index / what.clients + float(rng.uniform(0.0, T_S)))
         failures = 0
         while failures < K:
+            if loop is not None:
+                yield from turn()
             sent_s = env.now
             answer = env.timeout(ROUND_TRIP_S) if sent_s < dead_s else env.event()
             deadline = env.timeout(TAU_S)
             yield answer | deadline
+            if loop is not None and answer.processed:
+                yield from turn()
             failures = 0 if answer.processed else failures + 1
             if failures < K:
                 yield env.timeout(T_S - (env.now - sent_s))
@@ -88,24 +101,23 @@ def main() -> int:
     looped = scenario(asked.clients, asked.hours, gateway={"heartbeat_service": 60e-6})
     runs: dict[str, tuple[Callable[[Scenario], int], Scenario, list[float]]] = {
         "plain SimPy": (plain, what, []), "engine": (ours, what, []),
-        "engine, finite loop": (ours, looped, []),
+        "plain SimPy, finite loop": (plain, looped, []), "engine, finite loop": (ours, looped, []),
     }  # fmt: skip
     counts = set()
     for _ in range(asked.rounds):
         for run, which, times in runs.values():
             counts.add(best_s(run, which, times))
     beats = asked.clients * asked.hours * 3600.0 / T_S
-    base_s = min(runs["plain SimPy"][2])
     for name, (_, _, times) in runs.items():
-        took_s = min(times)
-        print(f"{name:<20} {took_s:7.2f} s  {took_s / beats * 1e6:6.1f} µs a beat  "
-              f"{base_s / took_s:5.2f} × plain")  # fmt: skip
+        print(f"{name:<25} {min(times):7.2f} s  {min(times) / beats * 1e6:6.1f} µs a beat")
     if len(counts) != 1:
         print(f"they do not find the same number of dead clients: {sorted(counts)}")
         return 1
-    ratio = base_s / min(runs["engine"][2])
-    print(f"engine against plain model: {ratio:.2f} × (at least 1 wanted)")
-    return int(ratio < 1)
+    ratios = []
+    for kind in ("", ", finite loop"):
+        ratios.append(min(runs["plain SimPy" + kind][2]) / min(runs["engine" + kind][2]))
+        print(f"engine against plain model{kind}: {ratios[-1]:.2f} × (at least 1 wanted)")
+    return int(min(ratios) < 1)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
-"""The gateway in the model: connections, heartbeats, the layers that decide, and cleaning up after them.
+"""The gateway in the model: connections, the layers that decide, and cleaning up after them.
 
-The heartbeat is decided by the very detector that the real gateway drives (`reference_server.liveness`);
-there is no formula for a detection time in this package. What reaches the node or comes due waits for its loop
-(`loop.py`), where that takes time at all; what the node does in one turn takes effect at the turn's end.
+Heartbeats are in `beats.py`; there is no formula for a detection time in this package. What reaches the node or
+comes due waits for its loop (`loop.py`), where that takes time at all; what the node does in one turn takes
+effect at the turn's end.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.simulated.clock import Alarm, Clock
+from harness.simulated.beats import Beats
+from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
 from harness.simulated.detectors import Detectors
 from harness.simulated.layers import IdleSweep, MemoryPressure
@@ -25,15 +25,13 @@ from harness.simulated.presence import Presence
 from harness.simulated.store import Store, StoreDown
 from harness.simulated.witness import EventLog
 from reference_server.events import Cause, EventKind
-from reference_server.liveness import Action, LivenessPolicy
+from reference_server.liveness import LivenessPolicy
 from reference_server.probing import ProbingDetector
 
 if TYPE_CHECKING:
     from harness.simulated.clients import Client
 
 __all__ = ["Directory", "Gateway"]
-
-_PINGS = (Action.PING, Action.MISSED_AND_PING)
 
 # What the peer's own end sent is a sign of life of that moment.
 _SENT_BY_PEER = frozenset({Cause.CLOSE_FRAME, Cause.TCP_FIN, Cause.TCP_RESET})
@@ -45,7 +43,6 @@ _AT_ONCE = frozenset({Cause.SESSION_TIMEOUT, Cause.MEMORY_PRESSURE})
 _CLOSE_CODES = {Cause.TAKE_OVER: 4409, Cause.MEMORY_PRESSURE: 1013, Cause.DRAIN: 1001}
 # These tell a probing heartbeat that the way was closed; so does a client that had to come back.
 _LOST = frozenset({Cause.HEARTBEAT, Cause.TCP_RESET, Cause.TCP_TIMEOUT, Cause.TAKE_OVER})
-_LATENESS_EVERY_S = 1.0
 
 
 class Directory:
@@ -88,9 +85,9 @@ class Gateway:
         self._presence = presence
         self._directory = directory
         self._log = log
-        self._detectors = detectors
-        self._foretells = detectors.foretellable and not loop.takes_time
         self.loop = loop
+        silent = partial(self.suspect, cause=Cause.HEARTBEAT)
+        self._beats = Beats(node, policy, clock, network, log, detectors, loop, silent)
         self.alive = True
         self._draining = False
         self._numbers = numbers
@@ -108,8 +105,6 @@ class Gateway:
             self._pressure = MemoryPressure(
                 clock, policy.max_sessions, partial(self.suspect, cause=Cause.MEMORY_PRESSURE)
             )
-        if loop.takes_time:
-            clock.after(_LATENESS_EVERY_S, self._report_lateness)
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -155,7 +150,7 @@ class Gateway:
         online = self._store.status(client.user_id, now_s) is not None
         self._store.own(session_id, client.user_id, connection.connection_id, now_s)
         connection.refresh_due_s = now_s + self._refresh_after_s
-        self._start_heartbeat(connection)
+        self._beats.start(connection)
         self._connections[connection] = None
         if self._idle is not None:
             self._idle.add(connection)
@@ -170,7 +165,7 @@ class Gateway:
         self.on_frame(connection)
         self._presence.watch(connection, user_ids)
 
-    # -- heartbeats --------------------------------------------------------------------------------
+    # -- frames ------------------------------------------------------------------------------------
 
     def on_frame(self, connection: Connection) -> None:
         """Any inbound frame is in the socket; it is read in its turn."""
@@ -204,89 +199,7 @@ class Gateway:
 
     def due_earlier(self, connection: Connection) -> None:
         """The detector is due before the moment that the connection's alarm waits for."""
-        if connection.queued:
-            return  # it has rung already, and will be set again when its turn is over
-        if connection.open and connection.detector is not None and connection.alarm is not None:
-            connection.alarm.cancel()
-            connection.alarm = Alarm(self._clock, self._ring, connection)
-            connection.alarm.set_at(connection.detector.due_s)
-
-    def _start_heartbeat(self, connection: Connection) -> None:
-        detector = self._detectors.new(connection.client.index, self._clock.now_s)
-        if detector is not None:
-            connection.detector = detector
-            connection.alarm = Alarm(self._clock, self._ring, connection)
-            connection.alarm.set_at(detector.due_s)
-
-    @property
-    def _ring(self) -> Callable[[Alarm[Connection]], None]:
-        return self._queue if self.loop.takes_time else self._beat
-
-    def _queue(self, alarm: Alarm[Connection]) -> None:
-        """Something is due: a deadline is looked at twice, a ping waits for its turn."""
-        connection = alarm.owner
-        detector = connection.detector
-        assert detector is not None
-        connection.queued = True
-        now_s = self._clock.now_s
-        if now_s < detector.due_s:  # an answer has moved it on
-            connection.queued = False
-            alarm.set_at(detector.due_s)
-        elif detector.awaiting_answer:
-            self.loop.after_reading(partial(self._take_turn, alarm))
-        else:
-            send = partial(self._take_turn, alarm, due_s=detector.due_s)
-            self.loop.submit(self.loop.frame_s(), send)
-
-    def _take_turn(self, alarm: Alarm[Connection], due_s: float | None = None) -> None:
-        """Judge a deadline, or send a ping that was due at ``due_s``."""
-        connection = alarm.owner
-        connection.queued = False
-        if not connection.open:
-            return
-        detector = connection.detector
-        assert detector is not None
-        if detector.awaiting_answer == (due_s is not None):
-            # Frames that were read meanwhile have changed what is due: it waits for a turn of its own.
-            alarm.set_at(detector.due_s)
-            return
-        if due_s is not None:
-            self.loop.lateness.add(self._clock.now_s - due_s)
-        self._beat(alarm)
-
-    def _report_lateness(self) -> None:
-        if self.alive:
-            late = self.loop.lateness.take()
-            if late is not None:
-                self._log.write(EventKind.HEARTBEAT_LATENESS, node=self.node, detail=late)
-            self._clock.after(_LATENESS_EVERY_S, self._report_lateness)
-
-    def _beat(self, alarm: Alarm[Connection]) -> None:
-        """Ask the detector what is due and do it."""
-        connection = alarm.owner
-        detector = connection.detector
-        assert detector is not None
-        now_s = self._clock.env.now
-        connection.settle(now_s)
-        action = detector.on_time(now_s)
-        due_s = detector.due_s
-        if action is not Action.PING and action is not Action.NOTHING:
-            detail = {"failures": detector.failures, "max_failures": self._policy.max_failures}
-            self._log.of_connection(EventKind.HEARTBEAT_MISSED, connection, detail=detail)
-            if action is Action.SUSPECT:
-                self.suspect(connection, Cause.HEARTBEAT)
-                return
-        if action in _PINGS:
-            if connection.traced:
-                self._log.of_connection(EventKind.HEARTBEAT_SENT, connection)
-            if action is Action.MISSED_AND_PING and self.loop.takes_time:
-                self.loop.reserve(self.loop.frame_s())
-            if self._network.ping(connection, now_s, due_s if self._foretells else -math.inf):
-                # The answer comes first, so the next thing to do is the next ping; the detector is
-                # told of the answer before it is asked again.
-                assert self._policy.heartbeat_interval is not None
-                due_s = now_s + self._policy.heartbeat_interval
-        alarm.set_at(due_s)
+        self._beats.due_earlier(connection)
 
     # -- ends --------------------------------------------------------------------------------------
 
@@ -379,6 +292,7 @@ class Gateway:
         A process's kernel closes its sockets, so its clients hear of it; a host's are silent.
         """
         self.alive = False
+        self._beats.stop()
         for connection in self._connections:
             self._network.recall(connection)
             self._silence(connection)
@@ -396,6 +310,7 @@ class Gateway:
             else:
                 self._release(connection)
         self.alive = False
+        self._beats.stop()
 
     def _release(self, connection: Connection) -> None:
         if self._store.available:  # else they are left to their TTL

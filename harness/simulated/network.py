@@ -96,10 +96,7 @@ class Network:
         return self._round_trips.next_s()
 
     def ping(self, connection: Connection, now_s: float, deadline_s: float) -> bool:
-        """Send a ping now; return whether its answer is foretold to arrive before the deadline.
-
-        A deadline of minus infinity forbids it.
-        """
+        """Send a ping now; return whether its answer is foretold to arrive before the deadline."""
         round_trip_s = self._round_trips.next_s()
         answer_s = now_s + round_trip_s
         if answer_s < deadline_s and answer_s < connection.refresh_due_s and connection.undisturbed:
@@ -109,6 +106,24 @@ class Network:
         one_way_s = round_trip_s / 2
         self._send(connection, one_way_s, partial(self._ping_arrives, connection, one_way_s))
         return False
+
+    def ping_and_read(self, connection: Connection, now_s: float) -> None:
+        """Send a ping now, to a gateway that reads each answer when it comes: foretold or not, it arrives."""
+        if not connection.undisturbed:
+            one_way_s = self._round_trips.next_s() / 2
+            self._send(connection, one_way_s, partial(self._ping_arrives, connection, one_way_s))
+            return
+        round_trip_s = self._round_trips.next_s()
+        answer_s = now_s + round_trip_s
+        connection.at_client_s = now_s + round_trip_s / 2
+        connection.answer_s = answer_s
+        self._clock.at(answer_s, partial(self._answer_arrives, connection, answer_s))
+
+    def _answer_arrives(self, connection: Connection, answer_s: float) -> None:
+        if connection.answer_s == answer_s:  # else it was recalled
+            connection.answer_s = NEVER_S
+            connection.packet_s = connection.at_client_s
+            connection.gateway.on_frame(connection)
 
     def send(self, connection: Connection, deliver: Callable[[], None]) -> None:
         """Send a message to the client: `deliver` is called when and if it arrives."""
