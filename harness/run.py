@@ -62,7 +62,7 @@ def run(
     check_thresholds(scenario)
     plan = make_plan(scenario)
     if "real" in engines:
-        check_machine(plan)
+        check_machine(plan, scenario)
 
     directory = new_run(root, scenario.name)
     directory.scenario.write_text(dump_scenario(scenario))
@@ -70,9 +70,13 @@ def run(
     begin(directory, scenario, plan, engines, setup)
 
     if "simulated" in engines:
-        # Beside a real run it simulates that run: a network that the speedup has made relatively slower.
-        network = scenario.network.seen_at(scenario.speedup if "real" in engines else 1.0)
-        model = scenario.model_copy(update={"network": network})
+        # Beside a real run it simulates that run: network and nodes that the speedup has made relatively slower.
+        speedup = scenario.speedup if "real" in engines else 1.0
+        seen = {
+            "network": scenario.network.seen_at(speedup),
+            "gateway": scenario.gateway.seen_at(speedup),
+        }
+        model = scenario.model_copy(update=seen)
         events = simulate(model, plan, progress=lambda done: progress("simulate", done))
         write_log(directory.logs / "simulation.jsonl", events)
 
