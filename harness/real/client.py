@@ -261,7 +261,22 @@ class Client:
                 waited = self.g.now_s() - began
                 detail |= {"client": self.index, "waited_s": waited}
                 self.g.log(EventKind.LOGGED_IN, session_id=session_id, detail=detail)
+                self._live_elsewhere(session_id)
                 return
+
+    def _live_elsewhere(self, session_id: str) -> None:
+        """The user's other device: connected, answering; it takes over from the dead one where that is the rule."""
+        try:
+            wire = Wire.connect(self.g.uri, _HANDSHAKE_TIMEOUT_S)
+            wire.send_json({"type": "auth", "session_id": session_id})
+            while (left := self.g.horizon_s - self.g.now_s()) > 0:
+                for frame in wire.receive(left):
+                    if frame.data == HEARTBEAT:
+                        wire.send_text(PONG)
+        except (ConnectionEnded, InvalidHandshake, OSError) as error:
+            self._on_request("WSC", "connect elsewhere", 0.0, error)
+            return
+        self.g.graveyard.append(wire)  # its end is not part of the run
 
     def _run_due_steps(self, now_s: float) -> bool:
         due = bool(self._steps) and self._steps[0][0] <= now_s

@@ -113,7 +113,9 @@ class LivenessClient(User):
         generator: Generator = self.environment.flatline
         index = next(self._indices)
         if index < generator.plan.clients:
-            Client(index, generator, self._request).run()
+            # Kept until the user is stopped: a client that is let go closes its socket, which is an event.
+            self._client = Client(index, generator, self._request)
+            self._client.run()
         _never.wait()  # parked, not stopped: Locust ends a run whose users have all stopped
 
     def _request(self, kind: str, name: str, milliseconds: float, error: Exception | None) -> None:

@@ -29,20 +29,22 @@ class IdleSweep:
         self._interval_s = interval_s
         self._phase_s = phase_s
         self._on_idle = on_idle
-        self._due: dict[int, list[tuple[Connection, float]]] = defaultdict(list)  # by sweep
+        self._due: dict[int, list[Connection]] = defaultdict(list)  # by sweep
         clock.at(phase_s, lambda: self._sweep(0))
 
     def add(self, connection: Connection) -> None:
         """Look at a connection in the first sweep by which it can have been idle for the limit."""
+        self._due[self._first_sweep(connection)].append(connection)
+
+    def _first_sweep(self, connection: Connection) -> int:
         idle_s = connection.heard_s + self._limit_s
-        sweep = math.ceil((idle_s - self._phase_s) / self._interval_s)
-        self._due[sweep].append((connection, connection.heard_s))
+        return math.ceil((idle_s - self._phase_s) / self._interval_s)
 
     def _sweep(self, number: int) -> None:
-        for connection, heard_s in self._due.pop(number, ()):
+        for connection in self._due.pop(number, ()):
             if connection.open:
                 connection.settle(self._clock.now_s)
-                if connection.heard_s == heard_s:
+                if self._first_sweep(connection) <= number:
                     self._on_idle(connection)  # which may take it in again
                 else:
                     self.add(connection)

@@ -43,6 +43,16 @@ def retransmission_s(ladder: Sequence[float], sent_s: float, healed_s: float) ->
     return sent_s + ladder[n] if n < len(ladder) else None
 
 
+def kernel_patience_s(user_timeout_s: float | None, ladder: Sequence[float]) -> float:
+    """How long data stays unacknowledged until the kernel ends the connection, from the first send.
+
+    ``TCP_USER_TIMEOUT`` counts from the first retransmission after the tail-loss probe, as the kernel does.
+    """
+    if user_timeout_s is None:
+        return give_up_s(ladder)
+    return user_timeout_s + ladder[min(1, len(ladder) - 1)]
+
+
 def give_up_s(ladder: Sequence[float]) -> float:
     """How long data stays unacknowledged until TCP ends the connection: one more back-off after the ladder.
 
@@ -76,7 +86,8 @@ class Network:
         clock: simulated time.
         round_trips: each message takes half a draw; a ping and its answer share one.
         ladder: TCP's retransmissions, seconds after the first send.
-        tcp_user_timeout_s: how long data may stay unacknowledged; None: :func:`give_up_s`.
+        tcp_user_timeout_s: how long data may stay unacknowledged; see
+            :func:`kernel_patience_s`.
     """
 
     def __init__(
@@ -89,7 +100,7 @@ class Network:
         self._clock = clock
         self._round_trips = round_trips
         self._ladder = sorted(ladder)
-        self._patience_s = tcp_user_timeout_s or give_up_s(self._ladder)
+        self._patience_s = kernel_patience_s(tcp_user_timeout_s, self._ladder)
 
     def round_trip_s(self) -> float:
         """Draw a round trip for what is not carried here: requests, handshakes."""

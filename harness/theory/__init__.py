@@ -42,7 +42,12 @@ from harness.theory.stall import (
     stall_false_suspicion,
 )
 from harness.theory.tables import curves_frame, laws_frame
-from harness.theory.tcp import next_retransmission_s, tcp_give_up_s, textbook_ladder_s
+from harness.theory.tcp import (
+    next_retransmission_s,
+    tcp_give_up_s,
+    textbook_ladder_s,
+    user_timeout_fires_s,
+)
 
 __all__ = [
     "AkkaPhi",
@@ -98,4 +103,5 @@ __all__ = [
     "tcp_give_up_s",
     "textbook_ladder_s",
     "ttl_only",
+    "user_timeout_fires_s",
 ]

@@ -14,7 +14,7 @@ from harness.theory.detectors import nat_prevented, nat_reset
 from harness.theory.law import Law, mixture
 from harness.theory.silence import Healing, race, silent_death, store_floor
 from harness.theory.stack import Stack
-from harness.theory.tcp import tcp_give_up_s
+from harness.theory.tcp import tcp_give_up_s, user_timeout_fires_s
 from reference_server.events import Cause
 from scenarios.distributions import Distribution
 from scenarios.schema import (
@@ -121,7 +121,8 @@ def _nat(fault: NatTimeout, scenario: Scenario, speedup: float) -> Course:
     trip = Law.of(scenario.network.round_trip).scaled(speedup)
     if fault.nat.expiry == "reset":
         # The last packet left the client half a round trip after the last ping; the RST takes the other half.
-        suspected = nat_reset(policy, idle_s).plus(trip.scaled(0.5))
+        # Two pings, two independent round trips.
+        suspected = nat_reset(policy, idle_s).plus(trip).plus(trip.scaled(-0.5))
         return Course(suspected, suspected.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
     stack = _race(scenario, trip, _give_up_s(scenario, speedup))
     if stack is None:
@@ -177,14 +178,12 @@ def _race(scenario: Scenario, trip: Law, give_up_s: float | None) -> Stack | Non
 def _give_up_s(scenario: Scenario, speedup: float) -> float:
     """When TCP ends the connection, from the first unacknowledged ping.
 
-    TCP_USER_TIMEOUT counts from the first retransmission that is not the tail-loss probe (measured: 5.0 s
-    fired at 5.55, 30.8 s at 31.2). The kernel's own patience is scenario time: a run with a speedup
-    bounds it on each socket.
+    The kernel's own patience is scenario time: a run with a speedup bounds it on each socket.
     """
     if scenario.liveness.tcp_user_timeout is None:
         return tcp_give_up_s()
-    ladder = scenario.network.rto_ladder
-    return scenario.liveness.tcp_user_timeout + ladder[min(1, len(ladder) - 1)] * speedup
+    ladder_s = scenario.network.seen_at(speedup).rto_ladder
+    return user_timeout_fires_s(scenario.liveness.tcp_user_timeout, ladder_s)
 
 
 def _healing(fault: Fault, scenario: Scenario, speedup: float) -> Healing | None:

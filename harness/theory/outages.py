@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from harness.theory.law import Law
 from harness.theory.silence import Healing, race, silent_death
+from harness.theory.tcp import user_timeout_fires_s
 from reference_server.liveness import LivenessPolicy
 from scenarios.distributions import Distribution
 from scenarios.schema import Network
@@ -43,7 +44,10 @@ def false_suspicion_per_outage(
         ValueError: the policy has no heartbeat.
     """
     trip = Law.of(round_trip)
-    stack = race(policy, trip, policy.tcp_user_timeout)
+    gives_up_s = policy.tcp_user_timeout
+    if gives_up_s is not None and ladder_s is not None:
+        gives_up_s = user_timeout_fires_s(gives_up_s, ladder_s)
+    stack = race(policy, trip, gives_up_s)
     assert policy.heartbeat_interval is not None  # `race` has looked
     healing = Healing(length, ladder_s)
     return silent_death(policy.heartbeat_interval, trip, stack.law, healing).mass

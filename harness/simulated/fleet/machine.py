@@ -19,7 +19,7 @@ from harness.simulated.fleet.record import Record
 from harness.simulated.fleet.returns import connect
 from harness.simulated.fleet.stretches import uneventful_pings
 from harness.simulated.fleet.ways import Flags, Way
-from harness.simulated.network import give_up_s
+from harness.simulated.network import kernel_patience_s
 from reference_server.events import Cause
 from reference_server.liveness import LivenessPolicy
 from scenarios.schema import Network, Reconnect
@@ -59,7 +59,7 @@ class Machine:
         self._window_s = policy.resume_window
         ladder = sorted(network.rto_ladder)
         self._ladder_s = np.array([*ladder, np.inf])
-        self._patience_s = policy.tcp_user_timeout or give_up_s(ladder)
+        self._patience_s = kernel_patience_s(policy.tcp_user_timeout, ladder)
         self._reconnect, self._leave_s = reconnect, reconnect.idle_limit
         self._horizon_s = horizon_s
         self._way, self._trips, self._record = way, round_trips, record
