@@ -12,14 +12,13 @@ from typing import Annotated
 
 import typer
 import yaml
-from rich.console import Console
 
 from harness import doctor as machine
-from harness.commands import past, policy
-from harness.commands.terminal import errors, progress, say, show_table
+from harness.commands import model, past, policy
+from harness.commands.terminal import errors, finish, progress, say, show_table
 from harness.real.engine import RealSetup
 from harness.real.processes import end_on_sigterm
-from harness.run import ENGINES, Outcome, conclude, run
+from harness.run import ENGINES, conclude, run
 from harness.rundir import find_run
 from reference_server.liveness import LivenessPolicy
 from scenarios.load import built_in, load_scenario, parse_scenario
@@ -78,14 +77,6 @@ def run_command(
 
 
 @app.command()
-def simulate(
-    scenario: ScenarioName, root: Root = Path("runs"), clients: Clients = None, seed: Seed = None
-) -> None:
-    """Run a scenario in theory and simulation only: no sockets, no privileges, any size."""
-    _run(_load(scenario, clients=clients, seed=seed), ("theory", "simulated"), root, None)
-
-
-@app.command()
 def report(
     run_name: Annotated[
         str, typer.Argument(metavar="RUN", help="run directory, its name, or latest")
@@ -95,7 +86,7 @@ def report(
     """Measure and report a run directory again; recovers what an interrupted run has logged."""
     with errors(), progress() as show:
         outcome = conclude(find_run(run_name, root), progress=show)
-    _finish(outcome)
+    finish(outcome)
 
 
 @app.command()
@@ -171,18 +162,10 @@ def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy |
 def _run(scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSetup | None) -> None:
     with errors(), end_on_sigterm(), progress() as show:
         outcome = run(scenario, engines=engines, root=root, setup=setup, progress=show)
-    _finish(outcome)
+    finish(outcome)
 
 
-def _finish(outcome: Outcome) -> None:
-    out = Console()
-    out.print(outcome.headline, highlight=False)
-    for line in outcome.lines:
-        out.print(f"  {line}", highlight=False, markup=False)
-    out.print(f"report: {outcome.report}", soft_wrap=True, highlight=False)
-    raise typer.Exit(outcome.exit_code)
-
-
+model.register(app)
 policy.register(app)
 past.register(app)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.terminal import errors, progress, say, show_markdown, show_table
+from harness.commands.terminal import errors, progress, say, show_frame, show_markdown, show_table
 from harness.emit import TARGETS, emit
 from harness.exits import Exit
 from harness.lint import Extras, LintInputError, Severity, lint, middleboxes_of, setting_of
@@ -103,9 +103,7 @@ def tune_command(
         if verified:
             with end_on_sigterm(), progress() as shown:
                 checked = verify(found, root=root, progress=shown)
-            header = [str(column) for column in checked.table.columns]
-            rows = checked.table.to_dict("records")
-            show_table(header, [[_cell(row[column]) for column in header] for row in rows])
+            show_frame(checked.table)
             say(f"report: {checked.outcome.report}")
             if not checked.confirmed:
                 say("the measurement does not confirm the prediction", "red")
@@ -132,10 +130,6 @@ def _seconds(written: str | None) -> float | None:
         return float(parse_duration(written))
     except ValueError as error:
         raise LintInputError(str(error)) from error
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def lint_command(

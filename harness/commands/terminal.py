@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
@@ -18,9 +20,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from harness.calibrate import CannotCalibrate
 from harness.comparison.inputs import CannotCompare
 from harness.emit import CannotEmit
 from harness.exits import Exit
+from harness.judge import Outcome
 from harness.lint import LintInputError
 from harness.profiles import UnknownProfileError
 from harness.real.engine import CannotRun
@@ -32,10 +36,10 @@ from harness.tune import NetworkDataError, NotTunable, WantsError
 from reports.tables import TablesError
 from scenarios.load import ScenarioError
 
-__all__ = ["errors", "progress", "say", "show_markdown", "show_table"]
+__all__ = ["errors", "finish", "progress", "say", "show_frame", "show_markdown", "show_table"]
 
 _INPUT = (
-    ScenarioError, RunDirError, ThresholdError, TablesError, LintInputError, CannotEmit, CannotCompare,
+    ScenarioError, RunDirError, ThresholdError, TablesError, LintInputError, CannotEmit, CannotCompare, CannotCalibrate,
     NetworkDataError, NotTunable, UnknownProfileError, WantsError,
 )  # fmt: skip
 _MACHINE = (CannotRun, RedisUnavailable, ChildDied)
@@ -58,6 +62,15 @@ def show_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     _results().print(table, markup=False)
 
 
+def show_frame(table: pd.DataFrame) -> None:
+    """Print a DataFrame on standard output, numbers to six digits."""
+    rows = table.itertuples(index=False, name=None)
+    show_table(
+        map(str, table.columns),
+        [[f"{v:.6g}" if isinstance(v, float) else str(v) for v in row] for row in rows],
+    )
+
+
 def show_markdown(text: str) -> None:
     """Print Markdown on standard output: rendered on a terminal, as it is into a file or a pipe."""
     out = _results()
@@ -71,6 +84,16 @@ def _results() -> Console:
     """Made anew each time: a console remembers the width and the file that it was made with."""
     out = Console()
     return out if out.is_terminal else Console(width=_PIPE_WIDTH)  # nothing is cut off in a pipe
+
+
+def finish(outcome: Outcome) -> NoReturn:
+    """Print how a run came out and where its report is, and exit with its code."""
+    out = _results()
+    out.print(outcome.headline, highlight=False, markup=False)
+    for line in outcome.lines:
+        out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    out.print(f"report: {outcome.report}", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(outcome.exit_code)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -79,6 +80,20 @@ def test_simulate_and_report_again(tmp_path: Path) -> None:
     assert run.table("qos").read_text() == numbers
     listed = cli.invoke(app, ["runs", "--runs", root])
     assert run.path.name in listed.output.replace("\n", "")
+
+
+def test_replications_give_intervals_over_runs(tmp_path: Path) -> None:
+    name, root = write(tmp_path, CRASHES), tmp_path / "runs"
+    arguments = ["simulate", name, "--runs", str(root), "--replications", "3", "--warm-up", "20s"]
+    result = cli.invoke(app, arguments)
+    assert result.exit_code == Exit.GOOD, result.output
+    table = pd.read_csv(find_run("latest", root).table("replications"))
+    assert "host_crash.suspected.mean_s" in result.output
+    assert len(pd.read_csv(find_run("latest", root).table("replication_runs"))) == 3
+    assert len(table)
+    too_long = cli.invoke(app, [*arguments[:-1], "900s"])
+    assert too_long.exit_code == Exit.BAD_INPUT
+    assert "below the duration" in too_long.output
 
 
 def test_a_missed_threshold_exits_with_99(tmp_path: Path) -> None:

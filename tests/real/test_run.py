@@ -136,6 +136,23 @@ def test_each_fault_is_caught_by_its_layer(tmp_path: Path) -> None:
     assert set(refreshed["outcome"]) == {"recovered"}
 
 
+def test_a_new_login_takes_over_from_a_dead_client(tmp_path: Path) -> None:
+    """Nobody is locked out, and the take-over catches the dead client before any heartbeat does."""
+    text = "faults: [{kind: host_crash, share: 50%, at: {uniform: {low: 8s, high: 14s}}}]\n"
+    text += "reconnect: {relogin: {after: 3s, retry: 1s}}\nsessions: {second_login: take_over}\n"
+    outcome = run(scenario(text), root=tmp_path)
+    directory = latest(tmp_path)
+    assert outcome.exit_code in (Exit.GOOD, Exit.UNSOUND), outcome
+    for engine in ("real", "simulated"):
+        seen = rows(directory, engine=engine)
+        assert set(seen["cause"]) == {"take_over"}
+        # The try comes 3 s after the fault; a login and a handshake are a few turns of loops that lag.
+        late = 10 * summary(directory)["epsilon_s"]
+        assert seen["duration_s"].between(2.9, 3 + late).all(), seen["duration_s"].describe()
+        locked = rows(directory, "locked_out", engine=engine)
+        assert (locked["duration_s"] == 0).all()
+
+
 def test_a_gateway_with_another_policy_turns_the_agreement_red(tmp_path: Path) -> None:
     """Negative control: k = 2 under a scenario that says 3."""
     text = "faults: [{kind: host_crash, share: 50%, at: {uniform: {low: 8s, high: 14s}}}]\n"
