@@ -5,12 +5,12 @@ A process that is killed leaves a torn last line; readers pass over torn lines a
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from harness.garbage import collector_paused
 from reference_server.events import CLOCK_KEYS, Event, EventKind, Source, decode, encode
 
 __all__ = ["EventWriter", "ReadLog", "merge_logs", "read_log", "write_log"]
@@ -57,9 +57,7 @@ def read_log(*paths: Path) -> ReadLog:
     """
     events: list[Event] = []
     torn = 0
-    collecting = gc.isenabled()
-    gc.disable()  # nothing here is garbage, and a million new objects have it look again and again
-    try:
+    with collector_paused():  # a million new objects would have it look again and again
         for path in paths:
             with path.open("rb") as file:
                 for line in file:
@@ -67,9 +65,6 @@ def read_log(*paths: Path) -> ReadLog:
                         events.append(decode(line))
                     except ValueError:
                         torn += 1
-    finally:
-        if collecting:
-            gc.enable()
     events.sort(key=lambda event: event.time_s)
     return ReadLog(events, torn)
 

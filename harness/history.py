@@ -73,6 +73,9 @@ class History:
         cut_s = min(ended) if ended else min(max(last_s, default=0.0), horizon_s / self.speedup)
         self.end_s = cut_s * self.speedup
         self.witnesses = frozenset(event.source for found in kinds.values() for event in found)
+        # Several tables ask for the same groups, and grouping is much of what measuring takes.
+        self._by_session: dict[tuple[EventKind, Source | None], dict[str, list[Event]]] = {}
+        self._by_fault: dict[EventKind, dict[str, list[Event]]] = {}
         self._kinds = {
             kind: [event for event in found if event.time_s <= cut_s]
             for kind, found in kinds.items()
@@ -99,15 +102,22 @@ class History:
 
     def by_session(self, kind: EventKind, witness: Source | None = None) -> dict[str, list[Event]]:
         """Events of one kind, grouped by session."""
-        return _grouped((event.session_id, event) for event in self.of(kind, witness))
+        if (kind, witness) not in self._by_session:
+            groups: dict[str, list[Event]] = defaultdict(list)
+            for event in self.of(kind, witness):
+                groups[event.session_id].append(event)
+            self._by_session[kind, witness] = dict(groups)
+        return self._by_session[kind, witness]
 
     def by_fault(self, kind: EventKind) -> dict[str, list[Event]]:
         """Events of one kind that name a fault, grouped by it."""
-        return _grouped(
-            (event.detail["fault_id"], event)
-            for event in self.of(kind)
-            if "fault_id" in event.detail
-        )
+        if kind not in self._by_fault:
+            groups: dict[str, list[Event]] = defaultdict(list)
+            for event in self.of(kind):
+                if "fault_id" in event.detail:
+                    groups[event.detail["fault_id"]].append(event)
+            self._by_fault[kind] = dict(groups)
+        return self._by_fault[kind]
 
     @cached_property
     def strikes(self) -> tuple[Strike, ...]:
@@ -153,10 +163,3 @@ class History:
             connection_id=connection,
             recovered_s=min(back) * self.speedup if back else None,
         )
-
-
-def _grouped(pairs: Iterable[tuple[str, Event]]) -> dict[str, list[Event]]:
-    groups: dict[str, list[Event]] = defaultdict(list)
-    for key, event in pairs:
-        groups[key].append(event)
-    return dict(groups)

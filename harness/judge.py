@@ -17,9 +17,11 @@ from harness.estimates import Tables
 from harness.eventlog import ReadLog, merge_logs, read_log
 from harness.exits import Exit
 from harness.faults import Plan
+from harness.incidence_by_cause import incidence_by_cause
 from harness.measure import Measured, measure
 from harness.qos import causes, qos, survival
 from harness.rundir import RunDir, RunDirError
+from harness.running_cost import expected_cost
 from harness.soundness import Soundness, assess, silent_faults
 from harness.theory import curves_frame, laws_frame, predict
 from harness.theory.plotted import plotted_detections
@@ -38,7 +40,7 @@ _WHEEL_S = 0.004
 _LOOPBACK_ROUND_TRIP_S = 0.002
 _MEASURED = (
     "not_applicable", "injections", "false_suspicions", "mistakes", "accuracy", "ghosts", "live",
-    "timelines", "tcp_info", "lag", "lateness", "resources",
+    "timelines", "tcp_info", "lag", "lateness", "resources", "omission", "flicker", "session_quality", "storm",
 )  # fmt: skip
 
 
@@ -94,6 +96,8 @@ def conclude(
         "qos": qos(seen),
         "survival": survival(seen),
         "causes": causes(seen),
+        "incidence": incidence_by_cause(seen),
+        "cost": _cost(scenario, measured),
         **{
             name: pd.concat([getattr(m, name) for m in measured], ignore_index=True)
             for name in _MEASURED
@@ -126,6 +130,16 @@ def conclude(
     return Outcome(
         report.verdict.headline, report.verdict.reasons, report.html, Exit(report.verdict.exit_code)
     )
+
+
+def _cost(scenario: Scenario, measured: Sequence[Measured]) -> pd.DataFrame:
+    """What each engine measured; before it theory, for as many clients as the last engine held on average."""
+    seen = pd.concat([m.cost for m in measured], ignore_index=True)
+    held = seen["clients"].dropna()
+    if held.empty:
+        return seen
+    expected = expected_cost(scenario.liveness, float(held.iloc[-1]))
+    return pd.concat([expected, seen], ignore_index=True)
 
 
 def _merge(run: RunDir) -> ReadLog:

@@ -1,7 +1,8 @@
-"""Events → tables: detections, false suspicions, ghosts, live sessions, timelines, lag, resources.
+"""Events → tables: detections, false suspicions, ghosts, live sessions, what became of sessions, cost, lag.
 
 Pure: from an event log and the fault plan to DataFrames in scenario time; statistics over them are
-`qos.py`. Milestones and outcomes are defined in `detect.py`, false suspicions in `healthy.py`.
+`qos.py`. Each table is defined where it is made: milestones and outcomes in `detect.py`, false suspicions in
+`healthy.py`, and so on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ import pandas as pd
 from harness import healthy, series
 from harness.detect import find_outcomes
 from harness.faults import Plan
+from harness.garbage import collector_paused
 from harness.history import History
+from harness.omission import omission
+from harness.running_cost import running_cost
+from harness.sessions_quality import flicker, session_quality
+from harness.storm import storm
 from reference_server.events import Event, Source
 
 __all__ = ["Measured", "detections", "measure"]
@@ -42,6 +48,11 @@ class Measured:
     lag: pd.DataFrame
     lateness: pd.DataFrame
     resources: pd.DataFrame
+    omission: pd.DataFrame
+    flicker: pd.DataFrame
+    session_quality: pd.DataFrame
+    cost: pd.DataFrame
+    storm: pd.DataFrame
 
 
 def measure(
@@ -60,11 +71,18 @@ def measure(
         ValueError: another engine.
     """
     history = History(events, plan, engine=engine, speedup=speedup, horizon_s=horizon_s)
+    with collector_paused():
+        return _tables(history)
+
+
+def _tables(history: History) -> Measured:
     outcomes = find_outcomes(history)
     health = healthy.find_health(history)
     mistakes = healthy.mistakes(history, health)
+    live = series.live(history, health, outcomes.detections)
+    flickers = flicker(history)
     return Measured(
-        engine=engine,
+        engine=history.engine,
         speedup=history.speedup,
         end_s=history.end_s,
         complete=history.complete,
@@ -74,14 +92,19 @@ def measure(
         injections=series.injections(history),
         false_suspicions=healthy.false_suspicions(history, health),
         mistakes=mistakes,
-        accuracy=healthy.accuracy(engine, mistakes, health.client_days),
+        accuracy=healthy.accuracy(history.engine, mistakes, health.client_days),
         ghosts=series.ghosts(history, outcomes.detections),
-        live=series.live(history, health, outcomes.detections),
+        live=live,
         timelines=series.timelines(history),
         tcp_info=series.tcp_info(history),
         lag=series.lag(history),
         lateness=series.lateness(history),
         resources=series.resources(history),
+        omission=omission(history, outcomes.detections),
+        flicker=flickers,
+        session_quality=session_quality(history, outcomes.detections, live, flickers),
+        cost=running_cost(history, live),
+        storm=storm(history),
     )
 
 

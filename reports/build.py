@@ -87,6 +87,8 @@ def build_report(
             sections.layers_section(tables, gallery),
             sections.suspicions_section(tables),
             sections.ghosts_section(tables, gallery),
+            sections.sessions_section(tables, gallery),
+            sections.cost_section(tables),
             sections.timelines_section(tables, gallery),
             sections.soundness_section(tables, gallery),
             sections.fidelity_section(tables),

@@ -71,6 +71,13 @@ def _plan(
         "Detection latency by fault and layer",
         (lambda: figures.latency_by_layer(of("detections"), of("laws"), caption=caption)),
     )
+    if figures.contested(of("incidence")):
+        yield (
+            "layers",
+            "competing_layers",
+            "Which layer was first, and by when",
+            (lambda: figures.competing(of("incidence"), caption=caption)),
+        )
     traced = [fault for fault in tables.faults if (of("timelines")["fault"] == fault).any()]
     for fault in traced[:_MOST_TIMELINES] or tables.faults[:1]:
         yield (
@@ -87,6 +94,13 @@ def _plan(
             )
         ),
     )
+    if figures.en_masse(of("storm")):
+        yield (
+            "storm",
+            "storm",
+            "Who comes, who goes, who is turned away",
+            (lambda: figures.storm(of("storm"), tables.records("fault_windows"), caption=caption)),
+        )
     yield "lateness", "lateness", "Lag of the loops and lateness of the heartbeats", (
         lambda: figures.lateness(
             of("lag"), of("lateness"), speedup=tables.number("speedup") or 1.0,

@@ -18,6 +18,7 @@ __all__ = [
     "interval",
     "milestone_name",
     "milliseconds",
+    "percent",
     "plain",
     "rate",
     "seconds",
@@ -122,6 +123,11 @@ def rate(value: float | None) -> str:
 def plain(value: float | None) -> str:
     """Return a number whose unit is not known, with four significant digits."""
     return ABSENT if _absent(value) else f"{value:.4g}"
+
+
+def percent(value: float | None) -> str:
+    """Return a number that is a percentage already, with three significant digits: 2.69 %, 104 %."""
+    return ABSENT if _absent(value) else f"{rate(value)}{NBSP}%"
 
 
 def size_bytes(value: float | None) -> str:

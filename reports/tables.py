@@ -43,6 +43,15 @@ _COLUMNS: Final[Mapping[str, tuple[str, str]]] = {
     "lag": ("role pid", "time_s max_lag_s"),
     "lateness": ("node", "time_s n p50_s p99_s max_s"),
     "resources": ("role pid", "time_s cpu_percent rss_bytes descriptors"),
+    "incidence": ("engine fault cause", "duration_s incidence lo hi"),
+    "omission": ("engine fault", "planned injected late_p50_s late_max_s "
+                 "p50_s p50_longest_s p99_s p99_longest_s"),
+    "session_quality": ("engine fault figure note", "count of share lo hi"),
+    "cost": ("engine basis", "clients heartbeats_per_s frames_per_s bytes_per_s redis_operations_per_s "
+             "gateway_cpu_percent gateway_rss_bytes"),
+    "storm": ("engine",
+              "time_s width_s disconnected connected resumed session_unknown logged_in login_refused"),
+    "flicker": ("engine session_id user_id watcher", "offline_s gap_s"),
     "thresholds": ("expression verdict reason", "value"),
 }  # fmt: skip
 SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = {

@@ -5,21 +5,27 @@ To add one: write `figures/<name>.py` with such a function, and name it in `repo
 """
 
 from reports.figures.agreement_chart import agreement_chart
+from reports.figures.competing import competing, contested
 from reports.figures.data import NothingToDraw
 from reports.figures.detection_curves import detection_curves
 from reports.figures.latency_by_layer import latency_by_layer
 from reports.figures.lateness import lateness
 from reports.figures.layers import layers
 from reports.figures.live_sessions import live_sessions
+from reports.figures.storm import en_masse, storm
 from reports.figures.timeline import timeline
 
 __all__ = [
     "NothingToDraw",
     "agreement_chart",
+    "competing",
+    "contested",
     "detection_curves",
+    "en_masse",
     "latency_by_layer",
     "lateness",
     "layers",
     "live_sessions",
+    "storm",
     "timeline",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,11 @@ from reports.style import (
     styled,
 )
 
-__all__ = ["storm"]
+__all__ = ["en_masse", "storm"]
+
+_MASS = 0.2  # of the most that were ever connected, within so many seconds
+_WITHIN_S = 10.0
+_FEWEST = 10
 
 _COMING = (("connected", GREEN, "connect"), ("disconnected", BLUE, "lose their connection"))
 _TROUBLE = (
@@ -34,6 +39,21 @@ _TROUBLE = (
     ("login_refused", ORANGE, "login refused"),
     ("logged_in", PURPLE, "log in"),
 )
+
+
+def en_masse(rows: pd.DataFrame) -> bool:
+    """Whether a fifth of the clients, ten at least, lost their connections or came back within ten seconds.
+
+    Seconds are scenario seconds. Who comes back is resumed or told "session unknown": a first login is the ramp.
+    """
+    for _, mine in rows.sort_values("time_s", kind="stable").groupby("engine"):
+        spans = max(1, math.ceil(_WITHIN_S / float(mine["width_s"].iloc[0])))
+        most = float((mine["connected"] - mine["disconnected"]).cumsum().max())
+        for moved in (mine["disconnected"], mine["resumed"] + mine["session_unknown"]):
+            together = float(moved.rolling(spans, min_periods=1).sum().max())
+            if together >= max(_FEWEST, _MASS * most):
+                return True
+    return False
 
 
 @styled
@@ -80,7 +100,8 @@ def storm(
                 mine[column] / mine["width_s"],
                 where="post",
                 color=colour,
-                linewidth=1.7,
+                # Who loses a connection and has another within the same span shows as both.
+                linewidth=4.0 if column == "connected" else 1.7,
             )
     _peak(panels[1], mine)
     for panel, label in zip(

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import math
 
-from reports.numbers import ABSENT, count, seconds
+from reports.numbers import ABSENT, count, seconds, share
 from reports.page import Cell, Tone
 
-__all__ = ["count_cell", "engine_cell", "mark", "percentile_cell", "seconds_cell", "verdict_cell"]
+__all__ = [
+    "count_cell",
+    "engine_cell",
+    "mark",
+    "percentile_cell",
+    "seconds_cell",
+    "share_cell",
+    "verdict_cell",
+]
 
 _MARKS = {"pass": "✓", "fail": "✗", "unknown": "?"}
 _TONES: dict[str, Tone] = {
@@ -39,6 +47,14 @@ def count_cell(value: float) -> Cell:
 def seconds_cell(value: float) -> Cell:
     """Return seconds without their unit."""
     return Cell(ABSENT) if math.isnan(value) else Cell(seconds(value), value)
+
+
+def share_cell(value: float, lo: float, hi: float) -> Cell:
+    """Return a share with its interval; where it is not known, a dash."""
+    if math.isnan(value):
+        return Cell(ABSENT)
+    interval = "" if math.isnan(lo) or math.isnan(hi) else f"{share(lo)} to {share(hi)}"
+    return Cell(share(value), value, detail=interval)
 
 
 def percentile_cell(value: float, lo: float, hi: float, n: int, needed: int) -> Cell:

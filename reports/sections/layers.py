@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable
+
+import pandas as pd
+
 from reports.gallery import Gallery
 from reports.numbers import cause_name, share
 from reports.page import Block, Cell, Section, Table, Text
-from reports.sections.cells import count_cell, engine_cell, seconds_cell
+from reports.sections.cells import count_cell, engine_cell, seconds_cell, share_cell
 from reports.tables import ENGINES, RunTables
 
 __all__ = ["layers_section"]
+
+_UNKNOWN = (math.nan, math.nan, math.nan)
 
 
 def layers_section(tables: RunTables, gallery: Gallery) -> Section:
@@ -20,6 +27,7 @@ def layers_section(tables: RunTables, gallery: Gallery) -> Section:
         causes = causes.sort_values(
             ["fault", "engine"], key=lambda names: names.map(order), kind="stable"
         )
+        reached = _reached(tables.table("incidence"))
         totals = causes.groupby(["engine", "fault"])["count"].transform("sum")
         rows = [
             [
@@ -28,16 +36,32 @@ def layers_section(tables: RunTables, gallery: Gallery) -> Section:
                 Cell(cause_name(row["cause"])),
                 count_cell(row["count"]),
                 Cell(share(row["count"] / total), row["count"] / total),
+                share_cell(*reached.get((row["engine"], row["fault"], row["cause"]), _UNKNOWN)),
                 seconds_cell(row["median_s"]),
             ]
             for row, total in zip(causes.to_dict("records"), totals, strict=True)
         ]
-        columns = ("fault", "engine", "layer", "caught", "of the detected", "median (s)")
-        blocks.append(Table(columns, rows, title="Layers", csv="causes.csv"))
+        columns = (
+            "fault", "engine", "layer", "caught", "of the detected", "of all in the end", "median (s)",
+        )  # fmt: skip
+        note = (
+            "“Of all in the end” is the Aalen–Johansen estimate with its 95 % interval: layers compete with each "
+            "other and with recovery, and the run’s end censors (incidence.csv has the curves)."
+        )
+        blocks.append(Table(columns, rows, title="Layers", note=note, csv="causes.csv"))
     elif not blocks:
         blocks.append(Text("No layer caught anything: no fault was detected.", "missing"))
     blocks.append(_tcp_info(tables))
     return Section("layers", "Which layer caught what", blocks)
+
+
+def _reached(incidence: pd.DataFrame) -> dict[Hashable, tuple[float, float, float]]:
+    """The last point of each layer's curve: share, lower and upper bound, by engine, fault and cause."""
+    last = incidence.groupby(["engine", "fault", "cause"], sort=False).tail(1)
+    return {
+        (row["engine"], row["fault"], row["cause"]): (row["incidence"], row["lo"], row["hi"])
+        for row in last.to_dict("records")
+    }
 
 
 def _tcp_info(tables: RunTables) -> Block:

@@ -11,6 +11,7 @@ import pandas as pd
 from reports.numbers import ABSENT, caption_seconds, cause_name, count, plain, rate, seconds, share
 from reports.page import Block, Cell, Section, Table, Text, Tone
 from reports.sections.cells import percentile_cell, seconds_cell, verdict_cell
+from reports.sections.cost import cost_sentences
 from reports.tables import RunTables
 from reports.verdict import RunVerdict
 
@@ -177,3 +178,4 @@ def _answers(tables: RunTables, engine: str) -> Iterator[str]:
                 f"Locked out: after {worst['fault']} half of the users who come back wait for up to "
                 f"{caption_seconds(worst['p50_s'])}."
             )
+    yield from cost_sentences(tables, engine)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from reports.gallery import Gallery
-from reports.numbers import caption_seconds, milliseconds, words
+from reports.numbers import caption_seconds, count, milliseconds, words
 from reports.page import Block, Cell, Section, Table, Text
-from reports.sections.cells import count_cell
+from reports.sections.cells import count_cell, seconds_cell
 from reports.tables import RunTables
 
 __all__ = ["fidelity_section", "soundness_section"]
@@ -34,7 +34,7 @@ def soundness_section(tables: RunTables, gallery: Gallery) -> Section:
     blocks += [
         Text(f"{reason[:1].upper()}{reason[1:]}.", "warning") for reason in tables.unsound_reasons
     ]
-    blocks += [_epsilon(tables), *gallery.get("lateness", [])]
+    blocks += [_epsilon(tables), *gallery.get("lateness", []), *_omission(tables)]
     usage = tables.table("resources")
     if len(usage):
         rows = []
@@ -52,6 +52,46 @@ def soundness_section(tables: RunTables, gallery: Gallery) -> Section:
             Table(columns, rows, title="What the processes used", csv="resources.csv", folded=True)
         )
     return Section("soundness", title, blocks)
+
+
+def _omission(tables: RunTables) -> list[Block]:
+    """The position on coordinated omission, and what the generator could have hidden in this run."""
+    found = tables.table("omission")
+    found = found[found["engine"] == "real"]
+    position = (
+        "Coordinated omission: every fault’s time was fixed before the run, so none waited for another’s "
+        "detection; each counts from when it took effect; every planned fault has its row. "
+    )
+    if found.empty:
+        unknown = "What a stalled load generator may have hidden is not known (no omission.csv)."
+        return [Text(position + unknown, "missing")]
+    grown = {p: (found[f"{p}_longest_s"] - found[f"{p}_s"]).max() for p in ("p50", "p99")}
+    said = [
+        f"no {p} is more than {caption_seconds(more)} longer"
+        for p, more in grown.items()
+        if more == more
+    ]
+    injected, planned = int(found["injected"].sum()), int(found["planned"].sum())
+    late = f", at most {caption_seconds(found['late_max_s'].max())} late" if injected else ""
+    effect = f" Counted so, {', '.join(said)}." if said else ""
+    names = ("late_p50_s", "late_max_s", "p50_s", "p50_longest_s", "p99_s", "p99_longest_s")
+    rows = [
+        [Cell(row["fault"]), count_cell(row["planned"]), count_cell(row["injected"]),
+         *(seconds_cell(row[name]) for name in names)]
+        for row in found.to_dict("records")
+    ]  # fmt: skip
+    return [
+        Text(
+            f"{position}{count(injected)} of {count(planned)} took effect{late}. What a stalled load generator "
+            "could have hidden is bounded: “longest” counts from the last moment at which its loop is known to "
+            f"have run on time.{effect}"
+        ),
+        Table(
+            ("fault", "planned", "took effect", "late, median (s)", "late, most (s)", "p50 (s)",
+             "p50, longest (s)", "p99 (s)", "p99, longest (s)"),
+            rows, title="Coordinated omission", csv="omission.csv", folded=True,
+        ),
+    ]  # fmt: skip
 
 
 def _epsilon(tables: RunTables) -> Text:

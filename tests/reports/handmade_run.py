@@ -16,6 +16,7 @@ import pandas as pd
 
 from harness import qos
 from harness.frames import frame
+from harness.incidence_by_cause import incidence_by_cause
 
 RAMP_S, HORIZON_S = 60.0, 310.0
 CHAIN = ("suspected", "socket_closed", "store_cleared", "peers_notified")
@@ -109,6 +110,12 @@ def handmade_run(
         "lag": frame("lag", _lag(rng) if "real" in engines else []),
         "lateness": frame("lateness", _lateness(rng) if "real" in engines else []),
         "resources": frame("resources", _resources(rng) if "real" in engines else []),
+        "incidence": incidence_by_cause(detections),
+        "session_quality": frame("session_quality", [row for e in measured for row in _quality(e)]),
+        "flicker": frame("flicker", [(e, "s1", "u1", "3", 120.0, 4.0) for e in measured]),
+        "cost": frame("cost", _cost(engines)),
+        "storm": frame("storm", [row for e in measured for row in _storm(e, rng)]),
+        "omission": omission_of(detections),
         "thresholds": frame(
             "thresholds",
             [
@@ -205,6 +212,55 @@ def _live(detections: pd.DataFrame, clients: int, rng: np.random.Generator) -> p
             ghosts = int(((start <= t) & (stop > t)).sum())
             rows.append((engine, t, up - dead, up - dead + ghosts, ghosts))
     return frame("live", rows)
+
+
+def _quality(engine: str) -> list[tuple[object, ...]]:
+    nan = np.nan
+    return [
+        (engine, "", "resumed", 19, 20, 0.95, 0.751, 0.999, ""),
+        (engine, "refresh", "resumed", 19, 19, 1.0, 0.824, 1.0, ""),
+        (engine, "", "stale_session_errors", 1, 700, 1 / 700, 0.00004, 0.0079, ""),
+        (engine, "", "presence_flicker", 1, 571, 1 / 571, 0.00004, 0.0097, "of 1 sessions"),
+        (engine, "", "records_of_dead_sessions", 0, 0, nan, 0.0, 1.0, ""),
+    ]
+
+
+def _cost(engines: tuple[str, ...]) -> list[tuple[object, ...]]:
+    nan = np.nan
+    rows: dict[str, tuple[object, ...]] = {
+        "theory": (612.0, 20.4, 40.8, 2998.8, 0.18, nan, nan, "2N/T frames a second"),
+        "simulated": (
+            611.5,
+            20.3,
+            40.6,
+            2984.1,
+            nan,
+            nan,
+            nan,
+            "23 heartbeats of the traced sessions",
+        ),
+        "real": (612.0, 20.1, 40.2, 2954.7, nan, 7.25, 73531392.0, "counted by the gateway"),
+    }
+    return [(engine, *rows[engine]) for engine in engines]
+
+
+def _storm(engine: str, rng: np.random.Generator) -> list[tuple[object, ...]]:
+    """A ramp, then a trickle of refreshes: no storm."""
+    ramp = [(engine, 2.0 * n, 2.0, 0, 20, 0, 0, 20, 0) for n in range(30)]
+    gone = rng.integers(0, 2, 120)
+    return ramp + [(engine, 60.0 + 2 * n, 2.0, g, g, g, 0, 0, 0) for n, g in enumerate(gone)]
+
+
+def omission_of(detections: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for (engine, fault), group in detections[detections["milestone"] == "suspected"].groupby(
+        ["engine", "fault"], sort=False
+    ):
+        p50, p99 = group["duration_s"].quantile([0.5, 0.99])
+        more = 0.02 if engine == "real" else 0.0
+        n = len(group)
+        rows.append((engine, fault, n, n, more / 5, more, p50, p50 + more, p99, p99 + more))
+    return frame("omission", rows)
 
 
 def _timelines(faults: Mapping[str, Fault], engines: list[str], epsilon_s: float) -> pd.DataFrame:

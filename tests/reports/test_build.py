@@ -12,7 +12,7 @@ import pytest
 from reports import numbers
 from reports.agreement import compare, judge
 from reports.build import ReportResult, build_report
-from reports.tables import load_run
+from reports.tables import SCHEMAS, load_run
 from reports.verdict import conclude
 from tests.reports.handmade_run import DEMO, Fault, HandmadeRun, handmade_run
 
@@ -79,7 +79,9 @@ def test_every_figure_is_in_the_page_and_beside_it(whole: ReportResult) -> None:
     page = whole.html.read_text()
     saved = sorted(path.stem for path in (whole.html.parent / "figures").glob("*.svg"))
     assert saved == sorted(path.stem for path in (whole.html.parent / "figures").glob("*.png"))
-    assert len(saved) == 6 + len(DEMO)  # a timeline for each fault
+    assert len(saved) == 7 + len(DEMO)  # a timeline for each fault
+    assert "competing_layers" in saved, "some of network_cut recover"
+    assert "storm" not in saved, "nobody came or went en masse"
     assert page.count("data:image/svg+xml;base64,") == len(saved)
     for name in saved:
         assert f"figures/{name}.png" in whole.markdown.read_text()
@@ -116,6 +118,84 @@ def test_the_pages_numbers_are_those_of_the_csv(whole: ReportResult) -> None:
             assert any(r[5] == p50 and r[8] == numbers.seconds(row["max_s"]) for r in mine), row
 
 
+def rows_of(result: ReportResult) -> tuple[list[list[str]], list[list[str]]]:
+    return html_rows(result.html.read_text()), markdown_rows(result.markdown.read_text())
+
+
+def test_what_became_of_sessions_is_that_of_the_csv(whole: ReportResult) -> None:
+    table = pd.read_csv(whole.html.parent / "session_quality.csv", keep_default_na=False)
+    groups = table.groupby(["figure", "fault"], sort=False)
+    for rows in rows_of(whole):
+        shown = [row[2:4] for row in rows if len(row) == 5]
+        for _, group in groups:
+            cells = []
+            for row in group.to_dict("records"):
+                of, cell = int(row["of"]), f"{numbers.ABSENT} (nothing to count)"
+                if of:
+                    share, lo, hi = (numbers.share(float(row[n])) for n in ("share", "lo", "hi"))
+                    cell = f"{share} ({row['count']} of {of}; {lo} to {hi})"
+                cells.append(cell)
+            assert cells in shown, cells
+
+
+def test_the_cost_is_that_of_the_csv(whole: ReportResult) -> None:
+    table = pd.read_csv(whole.html.parent / "cost.csv").set_index("engine")
+    formats: dict[str, Callable[[float], str]] = {
+        "clients": numbers.count, "heartbeats_per_s": numbers.rate, "frames_per_s": numbers.rate,
+        "bytes_per_s": numbers.rate, "redis_operations_per_s": numbers.rate,
+        "gateway_cpu_percent": numbers.percent, "gateway_rss_bytes": numbers.size_bytes,
+    }  # fmt: skip
+    assert list(table.index) == ["theory", "simulated", "real"]
+    for rows in rows_of(whole):
+        shown = [row[1:] for row in rows if len(row) == 4]
+        for name, text in formats.items():
+            assert [text(value) for value in table[name]] in shown, name
+    for page in (whole.html.read_text(), whole.markdown.read_text()):
+        assert (
+            "Cost (counted by the gateway): 612 connections take 40.2 frames and 2,955 bytes a second "
+            "(theory: 40.8 and 2,999, and 0.180 Redis operations); a gateway process took 7.25\u00a0% of a core "
+            "and at most 70\u00a0MiB."
+        ) in plain(page)
+
+
+def test_layers_and_omission_are_those_of_the_csv(whole: ReportResult) -> None:
+    last = (
+        pd.read_csv(whole.html.parent / "incidence.csv")
+        .groupby(["fault", "engine", "cause"])
+        .tail(1)
+    )
+    lag = pd.read_csv(whole.html.parent / "omission.csv")
+    for rows in rows_of(whole):
+        for row in last[last["cause"] != "recovered"].to_dict("records"):
+            cell = numbers.share(row["incidence"])
+            if row["lo"] == row["lo"]:
+                cell += f" ({numbers.share(row['lo'])} to {numbers.share(row['hi'])})"
+            head = [row["fault"], row["engine"], numbers.cause_name(row["cause"])]
+            assert any(r[:3] == head and r[5] == cell for r in rows if len(r) == 7), row
+    for row in lag[lag["engine"] == "real"].to_dict("records"):
+        names = ("late_p50_s", "late_max_s", "p50_s", "p50_longest_s", "p99_s", "p99_longest_s")
+        cells = [row["fault"], str(row["planned"]), str(row["injected"])]
+        cells += [numbers.seconds(row[name]) for name in names]
+        assert cells in html_rows(whole.html.read_text()), row
+    page = plain(whole.html.read_text())
+    assert (
+        "Counted so, no p50 is more than 0.020\u00a0s longer, no p99 is more than 0.020\u00a0s longer."
+        in page
+    )
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_report_without_one_of_its_tables(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "reports.build.draw", lambda *_: {}
+    )  # figures are tested without tables as well
+    run = handmade_run(ONE)
+    run.left_out = {name}
+    assert "What it costs" in build(run.write(tmp_path)).html.read_text()
+
+
 def test_a_sample_too_small_says_so(whole: ReportResult) -> None:
     page = whole.html.read_text()
     assert "n too small (needs 368)" in page
@@ -138,6 +218,9 @@ def test_what_a_reviewer_asks_is_answered(whole: ReportResult) -> None:
         "one-way delay 0.200\u00a0ms",
         "a socket filter drops every inbound segment",
         "websockets",
+        "No storm: never within ten seconds",
+        "Coordinated omission: every fault’s time was fixed before the run",
+        "Sessions in the store also count new ones of dead users",
         "versions: flatline",
     ):
         assert answer in page, answer
@@ -232,11 +315,15 @@ def _all_censored(run: HandmadeRun) -> None:
 @pytest.mark.parametrize("bend", [_no_detection, _all_censored])
 def test_a_run_without_a_detection(tmp_path: Path, bend: Callable[[HandmadeRun], None]) -> None:
     from harness import qos
+    from harness.incidence_by_cause import incidence_by_cause
 
     run = handmade_run(ONE)
     bend(run)
     d = run.tables["detections"]
-    run.tables |= {"qos": qos.qos(d), "survival": qos.survival(d), "causes": qos.causes(d)}
+    run.tables |= {
+        "qos": qos.qos(d), "survival": qos.survival(d), "causes": qos.causes(d),
+        "incidence": incidence_by_cause(d),
+    }  # fmt: skip
     result = build(run.write(tmp_path))
     assert result.agreement.verdict == "unknown"
     assert "no fault was detected in this run" in result.html.read_text()
@@ -264,5 +351,7 @@ def test_an_empty_directory_still_reports(tmp_path: Path) -> None:
         "Nothing could be compared",
         "No client was traced",
         "The run does not say what ran",
+        "What became of sessions is not known",
+        "What it costs is not known",
     ):
         assert sentence in page, sentence

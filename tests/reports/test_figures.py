@@ -43,6 +43,7 @@ DRAW: dict[str, Callable[[RunTables], Figure]] = {
     "timeline": lambda t: figures.timeline(t.table("timelines"), "host_crash"),
     "live_sessions": lambda t: figures.live_sessions(t.table("live"), t.records("fault_windows")),
     "lateness": lambda t: figures.lateness(t.table("lag"), t.table("lateness"), speedup=5.0),
+    "competing": lambda t: figures.competing(t.table("incidence")),
     "agreement_chart": lambda t: figures.agreement_chart(agreement_of(t)),
 }  # fmt: skip
 
@@ -76,14 +77,45 @@ def test_a_figure_without_data_says_so_in_a_sentence(name: str, nothing: RunTabl
         DRAW[name](nothing)
 
 
+@pytest.mark.parametrize("name", ["layers", "detection_curves"])
 def test_a_figure_is_saved_as_svg_and_png_the_same_each_time(
-    run: RunTables, tmp_path: Path
+    name: str, run: RunTables, tmp_path: Path
 ) -> None:
-    first, second = (save(DRAW["layers"](run), tmp_path / n, "layers") for n in ("a", "b"))
-    for one, other in zip(first, second, strict=True):
-        assert one.read_bytes() == other.read_bytes()
-    assert first[0].read_text().startswith("<?xml")
-    assert first[1].read_bytes().startswith(b"\x89PNG")
+    """Of several panels, too: there the layout's solver is off by another last bit each time."""
+    saved = [save(DRAW[name](run), tmp_path / str(n), name) for n in range(5)]
+    assert len({svg.read_bytes() for svg, _ in saved}) == 1
+    assert len({png.read_bytes() for _, png in saved}) == 1
+    assert saved[0][0].read_text().startswith("<?xml")
+    assert saved[0][1].read_bytes().startswith(b"\x89PNG")
+
+
+def storm_rows(back: int, each_s: int) -> pd.DataFrame:
+    """A thousand clients; after the ramp so many lose their connection, spread over so many seconds."""
+    rows = [("real", float(n), 1.0, 0, 20, 0, 0, 20, 0) for n in range(50)]
+    rows += [("real", 50.0 + n, 1.0, back // each_s, 0, 0, 0, 0, 0) for n in range(each_s)]
+    columns = ["engine", "time_s", "width_s", "disconnected", "connected", "resumed", "session_unknown",
+               "logged_in", "login_refused"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("back", "each_s", "stormy"),
+    [(0, 1, False), (190, 1, False), (200, 1, True), (200, 10, True), (400, 100, False)],
+)
+def test_a_storm_is_a_fifth_within_ten_seconds(back: int, each_s: int, stormy: bool) -> None:
+    rows = storm_rows(back, each_s)
+    assert figures.en_masse(rows) is stormy
+    returns = rows.assign(resumed=rows["disconnected"], disconnected=0)
+    assert figures.en_masse(returns) is stormy, "coming back counts as well"
+    assert figures.en_masse(rows.iloc[:50]) is False, "a ramp is no storm"
+
+
+def test_competing_layers_end_at_what_the_table_says(run: RunTables) -> None:
+    table = run.table("incidence")
+    assert figures.contested(table) == ["network_cut"]
+    levels = last_levels(figures.competing(table).get_axes()[0])
+    last = table[table["fault"] == "network_cut"].groupby(["engine", "cause"]).tail(1)
+    assert {round(value, 9) for value in last["incidence"]} <= levels
 
 
 def last_levels(axes: Axes) -> set[float]:

@@ -1,0 +1,79 @@
+"""What keeping watch costs: the network's share, the store's, the gateway's; theory beside what was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+from reports.numbers import ABSENT, count, percent, rate, size_bytes
+from reports.page import Cell, Section, Table, Text
+from reports.tables import RunTables
+
+__all__ = ["cost_section", "cost_sentences"]
+
+_FIGURES: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "clients": ("connections, mean", count),
+    "heartbeats_per_s": ("heartbeats a second", rate),
+    "frames_per_s": ("frames a second", rate),
+    "bytes_per_s": ("bytes a second", rate),
+    "redis_operations_per_s": ("Redis operations a second", rate),
+    "gateway_cpu_percent": ("a gateway process’s CPU, mean", percent),
+    "gateway_rss_bytes": ("a gateway process’s memory, most", size_bytes),
+}
+
+
+def cost_section(tables: RunTables) -> Section:
+    """Return a column for each engine, theory beside what was measured."""
+    found = tables.table("cost")
+    if found.empty:
+        why = "What it costs is not known (no cost.csv)."
+        return Section("cost", "What it costs", [Text(why, "missing")])
+    engines = {str(row["engine"]): row for row in found.to_dict("records")}
+    rows = [
+        [Cell(what), *(_cell(text, float(row[name])) for row in engines.values())]
+        for name, (what, text) in _FIGURES.items()
+    ]
+    basis = "; ".join(f"{engine}: {row['basis']}" for engine, row in engines.items())
+    note = (
+        f"Rates are after the ramp, per second of the scenario. {basis[:1].upper()}{basis[1:]}. Theory’s are for as "
+        "many connections as were measured, ghosts among them. A frame is a heartbeat or its answer; bytes are "
+        "theirs with WebSocket, TCP and IPv4 headers, without TLS. Redis operations are those that refresh TTLs; "
+        "no witness counts them. CPU is of one core"
+    )
+    speedup = tables.number("speedup") or 1.0
+    if "real" in tables.engines and speedup != 1:
+        note += (
+            f", in real time: each real second carries the traffic of {speedup:g} of the scenario’s"
+        )
+    return Section(
+        "cost", "What it costs", [Table(("what", *engines), rows, note=f"{note}.", csv="cost.csv")]
+    )
+
+
+def cost_sentences(tables: RunTables, engine: str) -> Iterator[str]:
+    """Say in one sentence what an engine measured, and what theory expects of it; nothing where neither is known."""
+    found = tables.table("cost")
+    known = found[found["frames_per_s"].notna()].to_dict("records")
+    rows = {str(row["engine"]): row for row in known}
+    if engine not in rows:
+        return
+    row, expected = rows[engine], rows.get("theory")
+    sentence = (
+        f"Cost ({row['basis']}): {count(row['clients'])} connections take {rate(row['frames_per_s'])} frames and "
+        f"{rate(row['bytes_per_s'])} bytes a second"
+    )
+    if expected:
+        sentence += (
+            f" (theory: {rate(expected['frames_per_s'])} and {rate(expected['bytes_per_s'])}, and "
+            f"{rate(expected['redis_operations_per_s'])} Redis operations)"
+        )
+    if not math.isnan(row["gateway_cpu_percent"]):
+        sentence += (
+            f"; a gateway process took {percent(row['gateway_cpu_percent'])} of a core and at most "
+            f"{size_bytes(row['gateway_rss_bytes'])}"
+        )
+    yield f"{sentence}."
+
+
+def _cell(text: Callable[[float], str], value: float) -> Cell:
+    return Cell(ABSENT) if math.isnan(value) else Cell(text(value), value)
