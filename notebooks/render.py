@@ -1,0 +1,109 @@
+"""Execute the notebooks and keep what a reader needs: from *.ipynb to the same files with light outputs.
+
+    python notebooks/render.py [NAME ...]
+
+Left out are times, execution metadata and whatever else changes from one execution to the next; pictures are cut
+to a palette. A cell that fails or warns ends it. It does not change any cell's source.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from PIL import Image
+from traitlets.config import Config
+
+__all__ = ["HERE", "NOTEBOOKS", "TIMEOUT_S", "execute", "lighten", "warnings_of"]
+
+HERE = Path(__file__).parent
+NOTEBOOKS = tuple(sorted(path.name for path in HERE.glob("[0-9]*.ipynb")))
+TIMEOUT_S = 60
+_COLOURS = 255
+_SHOWN = {"text/plain", "text/html", "text/markdown", "image/png"}
+
+
+def execute(name: str, *, then: str = "") -> NotebookNode:
+    """Execute a notebook in its folder; return it with its outputs.
+
+    Args:
+        name: of the file.
+        then: source of one more cell at the end, which the file does not have.
+
+    Raises:
+        CellExecutionError: a cell failed.
+        CellTimeoutError: a cell took longer than `TIMEOUT_S`.
+    """
+    notebook = nbformat.read(HERE / name, as_version=4)  # type: ignore[no-untyped-call]
+    if then:
+        notebook.cells.append(nbformat.v4.new_code_cell(then))  # type: ignore[no-untyped-call]
+    with tempfile.TemporaryDirectory() as sockets:
+        # Not by TCP: its ports are open to everyone on the machine.
+        by_socket = {"transport": "ipc", "ip": f"{sockets}/kernel"}
+        client = NotebookClient(
+            notebook,
+            config=Config(ConnectionFileMixin=by_socket),
+            timeout=TIMEOUT_S,
+            coalesce_streams=True,
+            record_timing=False,
+            resources={"metadata": {"path": str(HERE)}},
+        )
+        return client.execute()
+
+
+def warnings_of(notebook: NotebookNode) -> list[str]:
+    """Everything that cells wrote to stderr: a notebook that is committed writes nothing there."""
+    return [
+        output["text"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if output["output_type"] == "stream" and output["name"] == "stderr"
+    ]
+
+
+def lighten(notebook: NotebookNode) -> NotebookNode:
+    """Cut outputs and metadata, in place, to what is shown and does not change by itself."""
+    kernel = notebook.metadata["kernelspec"]
+    notebook["metadata"] = {
+        "kernelspec": {key: kernel[key] for key in ("display_name", "language", "name")},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        cell["metadata"] = {}
+        for output in cell.get("outputs", ()):
+            if "data" in output:
+                output["metadata"] = {}
+                data = {kind: output.data[kind] for kind in output.data if kind in _SHOWN}
+                if "image/png" in data:
+                    data = {"image/png": _fewer_colours(data["image/png"])}
+                output["data"] = data
+    return notebook
+
+
+def _fewer_colours(png: str) -> str:
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    small = io.BytesIO()
+    picture.quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        small, "PNG", optimize=True
+    )
+    return base64.b64encode(small.getvalue()).decode()
+
+
+def main() -> None:
+    """Entry point of `python notebooks/render.py`."""
+    for name in [Path(told).name for told in sys.argv[1:]] or NOTEBOOKS:
+        notebook = execute(name)
+        if said := warnings_of(notebook):
+            raise SystemExit(f"{name} warns: {said[0]}")
+        nbformat.write(lighten(notebook), HERE / name)  # type: ignore[no-untyped-call]
+        print(f"{name}: {(HERE / name).stat().st_size / 1024:.0f} KiB")
+
+
+if __name__ == "__main__":
+    main()
