@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness.eventlog import read_log, write_log
 from harness.faults import Plan, PlannedFault
+from harness.incidence_by_cause import incidence_by_cause
 from harness.measure import measure
 from harness.qos import causes, qos, survival
 from reference_server.events import Event, EventKind, Source
@@ -113,6 +114,7 @@ def main(wanted: int = 1_000_000) -> None:
         tables = time.perf_counter()
         figures = qos(measured.detections)
         curves, layers = survival(measured.detections), causes(measured.detections)
+        incidence_by_cause(measured.detections)
         done = time.perf_counter()
     detected = int(figures["detected"].sum())
     print(f"{lines:,} events, {len(plan.faults):,} faults, {detected:,} milestones detected, "
