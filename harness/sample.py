@@ -1,7 +1,7 @@
 """Make `reports/sample/` of a run directory: what a reader of the repository wants to see, and no more.
 
-From a run directory to a small copy: report.html, report.md, the main figures, the summary and the tables that
-notebooks read. Left out are the logs and whatever is large; links to those become plain text. It measures
+From a run directory to a small copy: report.html, report.md, the main figures, the summary and the small tables.
+Left out are the logs and whatever else is large; links to those become plain text. It measures
 nothing and draws nothing: every number is the run's.
 
     python -m harness.sample RUN [--into reports/sample]
@@ -30,11 +30,10 @@ MAIN_FIGURES = ("detection_curves_1", "agreement", "live_sessions", "timeline_ho
 MOST_HTML_BYTES = 1_500_000
 """A repository should not grow by more with each new sample."""
 
-_FILES = (
-    "report.html", "report.md", "summary.json", "run.json", "scenario.yaml", "laws.csv", "qos.csv",
-    "agreement.csv", "causes.csv", "false_suspicions.csv", "accuracy.csv", "thresholds.csv",
-    "timelines.csv", "tcp_info.csv", "resources.csv", "live.csv",
+_NEEDED = (
+    "report.html", "report.md", "summary.json", "run.json", "scenario.yaml", "qos.csv", "agreement.csv",
 )  # fmt: skip
+_MOST_TABLE_BYTES = 65_536  # other tables are copied up to this size
 _KERNEL = re.compile(r"(Linux \d+\.\d+\.\d+)[-\w.+]*")  # its builder's suffix tells of the machine
 _TEXT = {".html", ".md", ".json", ".yaml", ".csv", ".svg"}
 _PICTURE = re.compile(r'src="data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)"')
@@ -63,7 +62,7 @@ def make_sample(run: RunDir, into: Path) -> Path:
         RunDirError: no summary, or a file that belongs to a sample is missing.
     """
     _check(run)
-    missing = [name for name in _FILES if not (run.path / name).is_file()]
+    missing = [name for name in _NEEDED if not (run.path / name).is_file()]
     if missing:
         raise RunDirError(f"{run.path}: no {', '.join(missing)}; `flatline report` makes them")
     draft = into.with_name(f"{into.name}.draft")
@@ -80,7 +79,10 @@ def make_sample(run: RunDir, into: Path) -> Path:
 
 def _copy(run: RunDir, into: Path) -> None:
     (into / "figures").mkdir(parents=True)
-    for name in _FILES:
+    small = [
+        table.name for table in run.path.glob("*.csv") if table.stat().st_size <= _MOST_TABLE_BYTES
+    ]
+    for name in {*_NEEDED, *small}:
         shutil.copyfile(run.path / name, into / name)
     for name in MAIN_FIGURES:
         for suffix in (".svg", ".png"):
