@@ -70,9 +70,8 @@ def measure(
     Raises:
         ValueError: another engine.
     """
-    history = History(events, plan, engine=engine, speedup=speedup, horizon_s=horizon_s)
     with collector_paused():
-        return _tables(history)
+        return _tables(History(events, plan, engine=engine, speedup=speedup, horizon_s=horizon_s))
 
 
 def _tables(history: History) -> Measured:
