@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --prefer-binary -c constraints.txt
 
-.PHONY: demo test check bench sample clean help
+.PHONY: help demo test check bench sample notebooks clean
 
 help:
 	@echo "make demo    set up, run the demo scenario three ways, write a report"
 	@echo "make test    set up, run the whole test suite"
 	@echo "make check   ruff, mypy --strict, import layers"
 	@echo "make bench   costs as ratios against a baseline in the same run"
+	@echo "make sample  a real demo run, copied to reports/sample"
+	@echo "make notebooks  execute the notebooks again, keep light outputs"
 	@echo "make clean   remove the virtual environment and caches (runs/ stays)"
 
 $(VENV)/.venv:
@@ -45,6 +47,13 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@for bench in bench/*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+sample: $(VENV)/.run
+	@$(BIN)/flatline demo
+	@$(BIN)/python -m harness.sample latest
+
+notebooks: $(VENV)/.dev
+	@$(BIN)/python notebooks/render.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

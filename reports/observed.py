@@ -23,6 +23,7 @@ from reports.tables import RunTables
 
 __all__ = [
     "CONFIDENCE",
+    "LOOPS",
     "PERCENTILES",
     "ROUNDING_S",
     "Curve",
@@ -38,12 +39,24 @@ ROUNDING_S: Final = 1e-6  # times were logged, scaled by the speedup and read ba
 CONFIDENCE: Final = 0.95
 
 
+LOOPS: Final[Mapping[str, int]] = {
+    "suspected": 1,  # the gateway's
+    "socket_closed": 1,
+    "store_cleared": 2,  # the gateway's again, when the resume window is over
+    "peers_notified": 3,  # that, the gateway's subscription, the watching client's
+    "locked_out": 2,  # the gateway's again, for the login
+}
+"""Event loops that a real milestone passes, one after the other."""
+
+
 class Slack(NamedTuple):
     """How far off an engine's times may be, scenario seconds; NaN: not known.
 
     ``store_grain_s`` is the time between two looks of the store watch: by so much more may the real
     engine's ``store_cleared`` be late. ``retry_s`` is the wait between two tries to log in again: a clean-up
     that is late by next to nothing misses a try, and ``locked_out`` ends with the one after it.
+
+    ε holds one passage through a loop. A later milestone takes more of them, and each may lag: `LOOPS`.
     """
 
     real_s: float
@@ -61,7 +74,7 @@ class Slack(NamedTuple):
 
     def of_times(self, engine: str, milestone: str) -> float:
         """Slack of one engine's times of one milestone."""
-        slack_s = self.real_s if engine == "real" else self.simulated_s
+        slack_s = self.real_s * LOOPS[milestone] if engine == "real" else self.simulated_s
         if milestone == "locked_out":
             slack_s += self.retry_s
         if milestone == "store_cleared" and engine == "real":

@@ -246,8 +246,20 @@ def test_what_the_watch_and_the_retries_cannot_tell_is_no_difference(tmp_path: P
     assert ranges == {
         0.0: {"simulated": "pass", "real": "fail"}, 0.5: {"simulated": "pass", "real": "pass"},
     }  # fmt: skip
-    assert Slack(0.2, 0.01, 0.5, 5.0).of_times("real", "locked_out") == 5.2
-    assert Slack(0.2, 0.01, 0.5, 5.0).of_times("simulated", "store_cleared") == 0.01
+
+
+@pytest.mark.parametrize(
+    ("engine", "milestone", "slack_s"),
+    [
+        ("real", "suspected", 0.2),  # one loop
+        ("real", "store_cleared", 0.4 + 0.5),  # the gateway's twice, and the watch's grain
+        ("real", "peers_notified", 0.6),  # the gateway's twice, the watching client's
+        ("real", "locked_out", 0.4 + 5.0),  # the gateway's twice, and a missed try
+        ("simulated", "store_cleared", 0.01),  # a model has no loops that lag
+    ],
+)
+def test_each_loop_on_the_way_may_lag(engine: str, milestone: str, slack_s: float) -> None:
+    assert Slack(0.2, 0.01, 0.5, 5.0).of_times(engine, milestone) == pytest.approx(slack_s)
 
 
 def test_too_many_detected_is_red(tmp_path: Path) -> None:
