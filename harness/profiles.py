@@ -7,6 +7,7 @@ Measures nothing and judges nothing (`lint` does).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -68,15 +69,15 @@ class Claim(Record):
     mean: PositiveDuration
 
 
-class _Profile(Record):
+class _Profile(Record, ABC):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
     title: str
     note: str = ""
 
     @property
+    @abstractmethod
     def row(self) -> tuple[str, str, str, str, str]:
         """For a table: name, what it is, its numbers, status, source with the note."""
-        raise NotImplementedError
 
 
 class HeartbeatProfile(_Profile):
