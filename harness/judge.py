@@ -35,8 +35,10 @@ from scenarios.schema import Scenario
 
 __all__ = ["Outcome", "conclude"]
 
-# Gateway: a wheel of 4 ms buckets that a policy of k failures passes k + 1 times.
+# What a timely gateway may be late at each of the k + 1 steps of a policy of k failures: its wheel's bucket
+# (2 ms), the loop's timer in whole milliseconds, and the look at the sockets before a verdict (1 ms each).
 _WHEEL_S = 0.004
+# Not measured: what a message over loopback and two idle loops takes at most. Lag beyond it is measured.
 _LOOPBACK_ROUND_TRIP_S = 0.002
 _MEASURED = (
     "not_applicable", "injections", "false_suspicions", "mistakes", "accuracy", "ghosts", "live",

@@ -71,7 +71,8 @@ def reading(tables: RunTables) -> list[tuple[str, str]]:
          "clients, sockets, faults, gateway and Redis. They are to be believed as far as they agree."),
         ("✓ ✗ ?", "within the tolerance, and with enough faults to tell; outside it, and not by chance; "
          "undecided, mostly too few faults."),
-        ("ε", "the most by which a time of the real run can be off: delays and loop lag, as measured in this run."),
+        ("ε", "the most by which a time of the real run can be off: loop lag as measured in this run, "
+         "and fixed allowances for the way and for the timers' grain."),
         ("Ghost", "a session that the store shows although its client is dead."),
         ("Seconds", f"{scenario_time}."),
     ]  # fmt: skip
