@@ -23,7 +23,12 @@ from scenarios.load import parse_scenario
 from scenarios.schema import Scenario
 from tests.support import is_gone, require_silence, wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.root, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.root,
+    pytest.mark.alone,
+    pytest.mark.timeout(180),
+]
 
 # T = 0.6 s of real time; T_D in [14, 20) s of scenario time.
 POLICY = "liveness: {heartbeat_interval: 6s, heartbeat_timeout: 2s, max_failures: 3, resume_window: 4s}\n"

@@ -113,6 +113,7 @@ def test_an_interval_above_the_idle_timer_is_seen(tmp_path: Path, office: Recomm
 
 @pytest.mark.real
 @pytest.mark.root
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_the_real_engine_confirms_a_small_one(tmp_path: Path) -> None:
     require_silence()
