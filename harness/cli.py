@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from harness import doctor as machine
-from harness.commands import model, past, policy
+from harness.commands import faults, model, past, policy
 from harness.commands.terminal import errors, finish, progress, say, show_table
 from harness.real.engine import RealSetup
 from harness.real.processes import end_on_sigterm
@@ -165,6 +165,7 @@ def _run(scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSe
     finish(outcome)
 
 
+faults.register(app)
 model.register(app)
 policy.register(app)
 past.register(app)

@@ -21,6 +21,7 @@ from scenarios.schema import (
     NetworkCut,
     NodeCrash,
     NodeDrain,
+    Noop,
     ProcessCrash,
     Refresh,
     Scenario,
@@ -155,6 +156,8 @@ def _planned(
     if relogin is not None and rng.random() >= relogin.share:
         relogin = None
     match fault:
+        case Noop():
+            relogin = None  # the user is still there
         case ProcessCrash():
             params = {"by": fault.by}
         case Refresh():

@@ -6,7 +6,7 @@ run and results are reported back in scenario time.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -43,6 +43,7 @@ __all__ = [
     "Sessions",
     "Stalls",
     "Store",
+    "fault_model",
 ]
 
 
@@ -330,6 +331,12 @@ class _Fault(_Part):
         return self.name or self.kind
 
 
+class Noop(_Fault):
+    """Nothing happens: the baseline."""
+
+    kind: Literal["noop"]
+
+
 class OrderlyClose(_Fault):
     """The tab is closed: a close frame, then FIN."""
 
@@ -383,9 +390,21 @@ class Frozen(_Fault):
 
 
 Fault = Annotated[
-    OrderlyClose | Refresh | ProcessCrash | HostCrash | NetworkCut | NatTimeout | Frozen,
+    Noop | OrderlyClose | Refresh | ProcessCrash | HostCrash | NetworkCut | NatTimeout | Frozen,
     Field(discriminator="kind"),
 ]
+
+
+def fault_model(kind: str) -> type[BaseModel]:
+    """The model of one kind of fault or incident: its keys, their defaults and descriptions.
+
+    Raises:
+        KeyError: no such kind.
+    """
+    unions = (get_args(get_args(union)[0]) for union in (Fault, Incident))
+    models = {get_args(m.model_fields["kind"].annotation)[0]: m for u in unions for m in u}
+    model: type[BaseModel] = models[kind]
+    return model
 
 
 class Agreement(_Part):

@@ -78,7 +78,8 @@ class Client:
                 self._live()
             except ClientGone:
                 return
-            except PageReloaded:
+            except PageReloaded as reload:
+                gevent.sleep(min(reload.after_s, max(0.0, g.horizon_s - g.now_s())))
                 continue
             except ConnectionEnded as end:
                 self._log(EventKind.DISCONNECTED, cause=end.cause, detail={"code": end.code})

@@ -15,9 +15,9 @@ from typing import Any
 
 import orjson
 
+from harness.catalogue import CLIENT_FAULTS, client_fault
 from harness.faults import Plan
 from harness.real.blackhole import silence_available
-from harness.real.injectors import FIDELITY
 from harness.real.processes import Child, ChildDied, Children
 from harness.real.redis_server import RedisServer, redis_server
 from harness.real.resources import ResourceSampler
@@ -34,7 +34,7 @@ TCP_GIVE_UP_S = tcp_give_up_s()  # what the kernel would wait for, at the least
 _TICK_S = 0.1
 _START_DEADLINE_S = 30.0
 _END_GRACE_S = 60.0  # Locust's own wind-up after the horizon
-_SILENT_FAULTS = {"host_crash", "network_cut", "nat_timeout"}
+_SILENT_FAULTS = {kind for kind, fault in CLIENT_FAULTS.items() if fault.silent}
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
 
@@ -172,10 +172,16 @@ def start_gateway(
 
 def fidelity(plan: Plan) -> list[dict[str, str]]:
     """Which mechanism injects each fault of a plan, and what it cannot show."""
-    kinds = {fault.fault: fault.kind for fault in plan.faults}
+    planned = {fault.fault: fault for fault in plan.faults}
     return [
-        {"fault": fault, "mechanism": FIDELITY[kind][0], "cannot_show": FIDELITY[kind][1]}
-        for fault, kind in kinds.items()
+        {
+            "fault": label,
+            "mechanism": (done := client_fault(fault.kind, fault.params)).mechanism_for(
+                fault.params
+            ),
+            "cannot_show": done.cannot_show,
+        }
+        for label, fault in planned.items()
     ]
 
 

@@ -284,11 +284,15 @@ class Client:
         self._log(EventKind.OUTAGE_ENDED, detail={"client": self.index})
         self.mend()
 
-    def took_effect(self, fault: PlannedFault) -> None:
-        """Log that a fault took effect now; start the user's attempts to log in again."""
+    def took_effect(self, fault: PlannedFault, *, scheduled_s: float | None = None) -> None:
+        """Log that a fault took effect now; start the user's attempts to log in again.
+
+        ``scheduled_s``: when it was to, where that is not the plan's moment.
+        """
         detail = {
             "fault_id": fault.fault_id, "fault": fault.fault, "kind": fault.kind, "client": self.index,
-            "user_id": self.user_id, "scheduled_s": fault.at_s, "mechanism": "model",
+            "user_id": self.user_id, "mechanism": "model",
+            "scheduled_s": fault.at_s if scheduled_s is None else scheduled_s,
         }  # fmt: skip
         self._log(EventKind.FAULT_INJECTED, detail=detail)
         self.around.store_watch.watch(self.session_id, self.user_id)

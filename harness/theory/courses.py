@@ -23,6 +23,7 @@ from scenarios.schema import (
     HostCrash,
     NatTimeout,
     NetworkCut,
+    Noop,
     OrderlyClose,
     ProcessCrash,
     Refresh,
@@ -61,6 +62,8 @@ def course_of(fault: Fault, scenario: Scenario, speedup: float) -> Course:
             return _refreshed(scenario, one_way)
         case _ if scenario.liveness.heartbeat_interval is None:
             return _idle_only(fault, scenario)
+        case Noop():
+            return _nothing(scenario)
         case NatTimeout():
             return _nat(fault, scenario, speedup)
         case _:
@@ -82,6 +85,13 @@ def _refreshed(scenario: Scenario, one_way: Law) -> Course:
         " (without the time to connect)" if too_late else ""
     )
     return Course(one_way, cleared, {Cause.CLOSE_FRAME: 1.0}, note, heals=True)
+
+
+def _nothing(scenario: Scenario) -> Course:
+    """A client that answers in time is never suspected."""
+    if _race(scenario, Law.of(scenario.network.round_trip), None) is None:
+        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
+    return Course(Law.never(), Law.never(), note="nothing happens: the baseline")
 
 
 def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, speedup: float) -> Course:
@@ -133,7 +143,7 @@ def _nat(fault: NatTimeout, scenario: Scenario, speedup: float) -> Course:
     return Course(suspected, cleared, stack.wins, _layers_note(stack))
 
 
-def _idle_only(fault: HostCrash | NetworkCut | Frozen | NatTimeout, scenario: Scenario) -> Course:
+def _idle_only(fault: Fault, scenario: Scenario) -> Course:
     """No heartbeat: only the idle limit, counted from the one frame that a silent client ever sent."""
     policy = scenario.liveness
     if isinstance(fault, NatTimeout):

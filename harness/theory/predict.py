@@ -16,6 +16,7 @@ from harness.theory.stack import first_of
 from reference_server.events import Cause
 from scenarios.schema import (
     Fault,
+    Noop,
     OrderlyClose,
     Ping,
     ProcessCrash,
@@ -82,7 +83,7 @@ def _withheld(prediction: Prediction, fault: Fault, scenario: Scenario) -> Predi
 
 def _of_fault(fault: Fault, scenario: Scenario, speedup: float) -> list[Prediction]:
     course = course_of(fault, scenario, speedup)
-    relogin = None if isinstance(fault, Refresh) else scenario.reconnect.relogin
+    relogin = None if isinstance(fault, Refresh | Noop) else scenario.reconnect.relogin
     taking_over = relogin if scenario.sessions.second_login == "take_over" else None
     cause = max(course.wins, key=lambda name: course.wins[name], default="")
     suspected, caused_by, remark = _or_taken_over(course, course.suspected, cause, taking_over)

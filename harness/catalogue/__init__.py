@@ -1,0 +1,24 @@
+"""The fault catalogue: one small file a fault, with its drawing, its meaning and how both engines do it."""
+
+from harness.catalogue.fault import (
+    AnyFault,
+    ClientFault,
+    ClientGone,
+    PageReloaded,
+    RealClient,
+    ServerFault,
+)
+from harness.catalogue.registry import CLIENT_FAULTS, SERVER_FAULTS, catalogue, client_fault
+
+__all__ = [
+    "CLIENT_FAULTS",
+    "SERVER_FAULTS",
+    "AnyFault",
+    "ClientFault",
+    "ClientGone",
+    "PageReloaded",
+    "RealClient",
+    "ServerFault",
+    "catalogue",
+    "client_fault",
+]

@@ -1,0 +1,55 @@
+"""The catalogue: every kind of fault by its name.
+
+From a kind to the one object that describes and does it. A kind of the schema that is not here is a mistake
+that a test finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.catalogue.fault import AnyFault, ClientFault, ServerFault
+from harness.catalogue.frozen import Frozen
+from harness.catalogue.gateway_stall import GatewayStall
+from harness.catalogue.host_crash import HostCrash
+from harness.catalogue.nat_timeout import NatTimeout
+from harness.catalogue.network_cut import NetworkCut
+from harness.catalogue.node_crash import NodeCrash
+from harness.catalogue.node_drain import NodeDrain
+from harness.catalogue.noop import Noop
+from harness.catalogue.orderly_close import OrderlyClose
+from harness.catalogue.process_crash import ProcessCrash
+from harness.catalogue.refresh import Refresh
+from harness.catalogue.store_flush import StoreFlush
+from harness.catalogue.store_restart import StoreRestart
+
+__all__ = ["CLIENT_FAULTS", "SERVER_FAULTS", "catalogue", "client_fault"]
+
+CLIENT_FAULTS: Mapping[str, ClientFault] = {
+    fault.kind: fault
+    for fault in (
+        Noop(), OrderlyClose(), Refresh(), ProcessCrash(), HostCrash(), NetworkCut(), NatTimeout(), Frozen(),
+    )
+}  # fmt: skip
+"""Faults of one client, by kind, from the harmless to the strange."""
+
+SERVER_FAULTS: Mapping[str, ServerFault] = {
+    fault.kind: fault
+    for fault in (GatewayStall(), NodeCrash(), NodeDrain(), StoreRestart(), StoreFlush())
+}
+"""Incidents of nodes, of the store, of everybody at once, by kind."""
+
+
+def catalogue() -> dict[str, AnyFault]:
+    """All of it, clients' faults first."""
+    return {**CLIENT_FAULTS, **SERVER_FAULTS}
+
+
+def client_fault(kind: str, params: Mapping[str, Any]) -> ClientFault:
+    """The fault that does a planned one.
+
+    Raises:
+        KeyError: no such kind: a plan of another version.
+    """
+    return CLIENT_FAULTS[kind]
