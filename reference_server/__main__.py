@@ -43,8 +43,8 @@ async def _serve(config: GatewayConfig) -> None:
         ports = {"port": port, "http_port": http_sock.getsockname()[1], "pid": os.getpid()}
         _write_whole(config.ready_file, ports)
     await ending.wait()
-    await http.end()
     await gateway.drain()
+    await http.end()  # last: until then health says why
 
 
 def _write_whole(path: Path, value: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import weakref
+from collections import Counter
 from functools import partial
 from time import monotonic
 from typing import Protocol
@@ -22,9 +23,11 @@ from reference_server.sessions import Connected, ConnectRefused, Record, Session
 from reference_server.store import StoreUnavailable
 from reference_server.wheel import Clock, TimerWheel
 
-__all__ = ["CLOSE_SESSION_UNKNOWN", "CLOSE_TAKEN_OVER", "CLOSE_TRY_AGAIN", "Admission", "Host"]
+__all__ = ["CLOSE_SESSION_UNKNOWN", "CLOSE_TAKEN_OVER", "CLOSE_TRY_AGAIN", "CLOSE_WRONG_USER", "Admission",
+           "Host"]  # fmt: skip
 
 CLOSE_SESSION_UNKNOWN = 4401
+CLOSE_WRONG_USER = 4403
 CLOSE_TAKEN_OVER = 4409
 CLOSE_TRY_AGAIN = 1013
 
@@ -60,9 +63,18 @@ class Admission:
         sessions: gives connections their records.
         host: called with what becomes of a connection.
         timeout_s: from the handshake to the authentication.
+        refused: counts those who got no session, by code.
     """
 
-    def __init__(self, clock: Clock, sessions: Sessions, host: Host, timeout_s: float) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        sessions: Sessions,
+        host: Host,
+        timeout_s: float,
+        refused: Counter[str],
+    ) -> None:
+        self._refused = refused
         self._sessions = sessions
         self._host = host
         self._timeout_s = timeout_s
@@ -79,16 +91,23 @@ class Admission:
         """Take a connection whose handshake is over; ``target`` is the path and query it asked for."""
         url = urlsplit(target)
         if url.path != "/ws":
-            trace = parse_qs(url.query).get("trace") == ["1"]
-            self.authenticate(connection, url.path[4:], trace=trace)
+            query = parse_qs(url.query)
+            user_id = query.get("user_id", [""])[0]
+            trace = query.get("trace") == ["1"]
+            self.authenticate(connection, url.path[4:], user_id=user_id, trace=trace)
         else:
             self._deadlines.schedule(_Deadline(connection), monotonic() + self._timeout_s)
 
-    def authenticate(self, connection: GatewayConnection, session_id: str, *, trace: bool) -> None:
-        """Ask the store for the session's records, in the connection's name."""
+    def authenticate(
+        self, connection: GatewayConnection, session_id: str, *, user_id: str = "", trace: bool
+    ) -> None:
+        """Ask the store for the session's records, in the connection's name.
+
+        A client that names a user has to name the session's.
+        """
         connection.phase = Phase.AUTHENTICATING
         connection.trace = trace
-        record = connection.record = Record(session_id, secrets.token_hex(8))
+        record = connection.record = Record(session_id, secrets.token_hex(8), user_id)
         self._sessions.connect(record, partial(self._on_answer, connection, record))
 
     def stop(self) -> None:
@@ -101,6 +120,10 @@ class Admission:
         asked: Record,
         answer: Connected | ConnectRefused | StoreUnavailable,
     ) -> None:
+        if isinstance(answer, ConnectRefused):
+            self._refused[answer.code] += 1
+        elif isinstance(answer, StoreUnavailable):
+            self._refused["store_unavailable"] += 1
         match answer:
             case Connected(user_id, resumed, displaced):
                 record = connection.record = Record(asked.session_id, asked.owner, user_id)
@@ -113,6 +136,9 @@ class Admission:
             case ConnectRefused("session_unknown" as code):
                 connection.send_error(code, "log in again")
                 connection.shut(Cause.PROTOCOL_ERROR, CLOSE_SESSION_UNKNOWN, code)
+            case ConnectRefused("wrong_user" as code):
+                connection.send_error(code, "the session is another user's")
+                connection.shut(Cause.PROTOCOL_ERROR, CLOSE_WRONG_USER, code)
             case ConnectRefused(code):
                 connection.send_error(code, "the user is online already")
                 connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TAKEN_OVER, code)

@@ -40,12 +40,29 @@ class GatewayConfig(BaseModel):
         ),
     ] = "json"
     second_login: Literal["refuse", "take_over"] = "take_over"
+    require_code: Annotated[
+        bool, Field(description="a login needs a verification code, see POST /user/code")
+    ] = False
+    code_secret: Annotated[
+        str, Field(description="keys the hash of codes in Redis; the same on every node")
+    ] = ""
     event_log: Annotated[Path | None, Field(description="JSON lines; null: no event log")] = None
     origin_s: Annotated[float, Field(description="CLOCK_MONOTONIC at the run's origin")] = 0.0
     ready_file: Annotated[
         Path | None, Field(description="written with the ports as JSON when the gateway listens")
     ] = None
     seed: int = 0
+    max_connections: Annotated[
+        int | None,
+        Field(ge=1, description="sockets at a time; null: what the descriptors suffice for"),
+    ] = None
+    max_handshakes: Annotated[
+        int, Field(ge=1, description="of these, sockets that are still shaking hands")
+    ] = 4096
+    refuse_above_lag_s: Annotated[
+        float | None,
+        Field(gt=0, description="nobody new while the loop has been later than this; null: never"),
+    ] = 1.0
     auth_timeout_s: Annotated[
         float, Field(gt=0, description="handshake, and then authentication, each within this")
     ] = 10.0
@@ -53,8 +70,13 @@ class GatewayConfig(BaseModel):
         float,
         Field(gt=0, description="after a close frame the socket is aborted when this is over"),
     ] = 2.0
+    drain_notice_s: Annotated[
+        float,
+        Field(ge=0, description="from SIGTERM, and red health, to the first close frame"),
+    ] = 0.0
     drain_timeout_s: Annotated[
-        float, Field(gt=0, description="from SIGTERM to the abort of connections still open")
+        float,
+        Field(gt=0, description="from the first close frame to the abort of what is still open"),
     ] = 2.0
     max_message_bytes: Annotated[int, Field(ge=128, description="larger ones: close code 1009")] = (
         16_384

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from asyncio import TimerHandle, Transport
+from asyncio import BaseTransport, TimerHandle, Transport
 from enum import Enum, auto
 from time import monotonic
 from typing import Any, Protocol, cast
@@ -23,6 +23,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 
+from reference_server.door import Door
 from reference_server.events import Cause
 from reference_server.frames import PONG_TEXT, error_frame
 from reference_server.keepalive import Beat
@@ -56,6 +57,7 @@ class Owner(Protocol):
     heartbeat_frame: bytes
     max_buffer_bytes: int
     close_timeout_s: float
+    door: Door
 
     def on_life(self, connection: GatewayConnection, now_s: float) -> None:
         """Take a frame of a READY connection, whatever it says."""
@@ -124,6 +126,11 @@ class GatewayConnection(ServerConnection):
         self._unparsed = 0  # bytes received that are not part of a parsed frame yet
         self._abort_timer: TimerHandle | None = None
 
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Take the socket; the handshake is still to come."""
+        self.owner.door.enter()
+        super().connection_made(transport)
+
     def opened(self) -> str:
         """Begin, the handshake being over, and return the path asked for.
 
@@ -133,6 +140,7 @@ class GatewayConnection(ServerConnection):
         path = self.request.path
         if self.phase is Phase.OPENING:
             self.phase = Phase.ANONYMOUS
+            self.owner.door.handshake_over()
         self.last_seen_s = monotonic()
         self.request = self.response = None
         self.request_rcvd = cast(Any, None)
@@ -242,6 +250,8 @@ class GatewayConnection(ServerConnection):
         if self.phase is Phase.ENDED:
             return
         was, self.phase, self.cause = self.phase, Phase.ENDED, cause
+        if was is Phase.OPENING:
+            self.owner.door.handshake_over()
         self.owner.on_ended(self, was)
 
     def drop(self, cause: Cause) -> None:
@@ -274,6 +284,7 @@ class GatewayConnection(ServerConnection):
             self.last_seen_s = monotonic()  # the peer's kernel said so itself
         self.end(cause)
         super().connection_lost(exc)
+        self.owner.door.leave()
         self.owner.on_socket_gone(self)
 
     def _abort_later(self) -> None:

@@ -20,10 +20,14 @@ from typing import Any, cast
 import numpy as np
 import orjson
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.server import ServerProtocol
 
 from reference_server.admission import CLOSE_TAKEN_OVER, CLOSE_TRY_AGAIN, Admission
+from reference_server.codes import CODE_SCRIPTS, Codes
 from reference_server.config import GatewayConfig
 from reference_server.connection import GatewayConnection, Phase
+from reference_server.counters import Counters
+from reference_server.door import Door, TurnedAway, most_sockets
 from reference_server.events import Cause, EventKind
 from reference_server.frames import HEARTBEAT, PING, text_frame
 from reference_server.keepalive import Heartbeats, Peer
@@ -64,7 +68,9 @@ class Gateway:
         self.live: dict[str, GatewayConnection] = {}  # READY ones, by connection id
         self.clock = LoopClock(get_running_loop())
         self.redis = open_redis(config.redis_url)
-        self.store = StoreWriter(self.redis, SCRIPTS)
+        self.counters = Counters()
+        self.store = StoreWriter(self.redis, (*SCRIPTS, *CODE_SCRIPTS))
+        self.codes = Codes(self.store, config.key_prefix, policy.code_ttl, config.code_secret)
         self.sessions = Sessions(
             self.store, config.key_prefix, config.node, policy,
             refuse=config.second_login == "refuse",
@@ -88,7 +94,17 @@ class Gateway:
             ),
         )  # fmt: skip
         self.windows = ResumeWindows(self.clock, self.sessions)
-        self._admission = Admission(self.clock, self.sessions, self, config.auth_timeout_s)
+        self.door = Door(
+            config.max_connections or most_sockets(),
+            config.max_handshakes,
+            config.refuse_above_lag_s,
+            self.telemetry.recent_lag_s,
+            self.counters.refused,
+        )
+        self.port = 0  # once it listens
+        self._admission = Admission(
+            self.clock, self.sessions, self, config.auth_timeout_s, self.counters.refused
+        )
         # What a connection asks of its owner on every frame is kept where it is found at once.
         self.heartbeat_frame = HEARTBEAT if config.heartbeat_kind == "json" else PING
         self.max_buffer_bytes = config.max_buffer_bytes
@@ -97,7 +113,7 @@ class Gateway:
         self._refresh_after_s = self.sessions.refresh_after_s
         self._tasks: list[Task[None]] = []
         self._server: Server | None = None
-        self._draining = False
+        self.draining = False
 
     # -- start and end -----------------------------------------------------------------------------
 
@@ -114,7 +130,7 @@ class Gateway:
             sock=sock,
             backlog=BACKLOG,
             # A factory does as well as the class that the annotation asks for.
-            create_connection=cast(Any, partial(GatewayConnection, owner=self)),
+            create_connection=cast(Any, self._make_connection),
             process_request=self._admission.route,
             compression=None,  # 64 KiB a connection, to save nothing on messages of 20 bytes
             open_timeout=config.auth_timeout_s,
@@ -134,12 +150,18 @@ class Gateway:
             await wait_for(subscribed.wait(), _SUBSCRIBE_S)
         except TimeoutError:
             _log.warning("Redis does not answer yet: starting without it")
-        port: int = sock.getsockname()[1]
-        return port
+        self.port = sock.getsockname()[1]
+        return self.port
 
     async def drain(self) -> None:
-        """Close every connection in order, within ``drain_timeout_s``; leave the records to expire."""
-        self._draining = True
+        """Close every connection in order, within ``drain_timeout_s``; leave the records to expire.
+
+        Health is red first, for ``drain_notice_s``, so that a load balancer sends nobody any more; then
+        nobody is let in; then those inside are told to go elsewhere (1001).
+        """
+        self.draining = True
+        await sleep(self.config.drain_notice_s)
+        self.door.shut = True
         assert self._server is not None
         self._server.close(close_connections=False)
         self._admission.stop()
@@ -165,12 +187,35 @@ class Gateway:
         await self.redis.aclose()
         self.telemetry.close()
 
+    def health(self) -> dict[str, Any]:
+        """Return how the gateway is: ``status`` is `ok`, `degraded` or `draining`; what ails it beside it."""
+        up = self.store.available
+        status = "draining" if self.draining else "ok" if up else "degraded"
+        return {
+            "status": status,
+            "node": self.config.node,
+            "store": "up" if up else "down",
+            "refusing": self.door.closed_because(),
+        }
+
     # -- a connection begins -----------------------------------------------------------------------
+
+    def _make_connection(
+        self, protocol: ServerProtocol, server: Server, **options: Any
+    ) -> GatewayConnection | TurnedAway:
+        code = self.door.closed_because()
+        if code is not None:
+            return TurnedAway(self.door, code)
+        return GatewayConnection(protocol, server, owner=self, **options)
 
     async def _handle(self, connection: ServerConnection) -> None:
         """Stay as long as the connection does; all the rest happens in callbacks."""
         assert isinstance(connection, GatewayConnection)
-        self._admission.on_handshake(connection, connection.opened())
+        path = connection.opened()
+        if self.door.shut:  # its handshake was over just before
+            connection.shut(Cause.DRAIN, _CLOSE_GOING_AWAY, "shutting down")
+        else:
+            self._admission.on_handshake(connection, path)
         await connection.connection_lost_waiter
 
     def take_over(self, owner: str) -> None:
@@ -187,6 +232,8 @@ class Gateway:
         connection.connected_s = connection.last_seen_s = now_s
         connection.refresh_due_s = now_s + self._refresh_after_s
         self.live[record.owner] = connection
+        self.counters.connects += 1
+        self.counters.resumes += resumed
         self._log(EventKind.CONNECTED, connection, user_id=record.user_id, resumed=resumed)
         ready = {
             "type": "ready",
@@ -212,12 +259,14 @@ class Gateway:
     def on_message(self, connection: GatewayConnection, message: dict[str, Any]) -> None:
         """Take a JSON message: authentication, or whom to watch."""
         match message:
-            case {"type": "auth", "session_id": str(session_id)} if (
-                0 < len(session_id) <= _MOST_ID_LENGTH
+            case {"type": "auth", "session_id": str(session_id)} if _are_ids(
+                [session_id, message.get("user_id", session_id)]
             ):
                 if connection.phase is Phase.ANONYMOUS:
-                    trace = message.get("trace") is True
-                    self._admission.authenticate(connection, session_id, trace=trace)
+                    self._admission.authenticate(
+                        connection, session_id,
+                        user_id=message.get("user_id", ""), trace=message.get("trace") is True,
+                    )  # fmt: skip
                 else:
                     connection.send_error("already_authenticated", "one session a connection")
             case _ if connection.phase is not Phase.READY:
@@ -242,6 +291,7 @@ class Gateway:
 
     def _on_missed(self, peer: Peer, failures: int) -> None:
         assert isinstance(peer, GatewayConnection)
+        self.counters.missed += 1
         limit = self.config.policy.max_failures
         self._log(EventKind.HEARTBEAT_MISSED, peer, failures=failures, max_failures=limit)
 
@@ -260,6 +310,7 @@ class Gateway:
         self.presence.forget(connection)
         info = read_tcp_info(connection.transport.get_extra_info("socket"))
         detail = {"tcp_info": info.as_detail()} if info is not None else {}
+        self.counters.decided[connection.cause or ""] += 1
         self._log(EventKind.SUSPECTED, connection, **detail)
         if connection.cause not in _RECORDS_ARE_ANOTHERS:
             self.keep_for_resume(connection, record)
@@ -267,11 +318,12 @@ class Gateway:
     def on_socket_gone(self, connection: GatewayConnection) -> None:
         """Note the end of a socket that had a session."""
         if connection.record is not None and connection.connected_s:
+            self.counters.closed[connection.cause or ""] += 1
             self._log(EventKind.SOCKET_CLOSED, connection)
 
     def keep_for_resume(self, connection: GatewayConnection, record: Record) -> None:
         """Keep the records of an ended connection for as long as its session may be resumed."""
-        if self._draining and record.user_id:
+        if self.draining and record.user_id:
             self.sessions.release(record)
         elif connection.cause in _AT_ONCE:
             self.sessions.clear(record)
@@ -283,13 +335,18 @@ class Gateway:
         assert connection.record is not None
         self.sessions.refresh(connection.record, partial(self.take_over, connection.record.owner))
 
-    async def logout(self, session_id: str) -> None:
+    async def logout(self, session_id: str, user_id: str = "") -> None:
         """End a session at once, its connection with it; an unknown one is no error.
+
+        Args:
+            session_id: lets whoever has it do this.
+            user_id: whose it has to be; empty: whoever's it is.
 
         Raises:
             StoreUnavailable: Redis does not answer.
+            WrongUser: the session is another user's.
         """
-        record = await self.sessions.logout(session_id)
+        record = await self.sessions.logout(session_id, user_id)
         if record is None:
             return
         self.windows.resumed(record.owner)

@@ -1,64 +1,119 @@
-"""The gateway's HTTP API, on its own port in the gateway's event loop: login, logout, sessions, health.
+"""The gateway's HTTP API, on its own port in the gateway's event loop; the browser client is served here too.
 
 From HTTP requests to calls of `Gateway`. `websockets` answers GET handshakes only, hence Starlette on
-uvicorn beside it. Errors are JSON: ``{"error": {"code", "message"}}``.
+uvicorn beside it. Errors are JSON, see `json_http.py`.
+
+| | |
+|---|---|
+| ``POST /user/code`` | ``user_id`` → ``code``, ``expires_in_s``: a verification code, in the answer for want of mail |
+| ``POST /user/login`` | ``user_id``, ``code`` (needed with ``require_code``) → ``session_id``, ``user_id`` |
+| ``POST /user/logout`` | ``session_id``, ``user_id`` (if given, the session's) → ``{}`` |
+| ``GET /api/sessions`` | ``page``, ``per_page`` → this node's live sessions, oldest connection first; ``total`` |
+| ``GET /api/config`` | what a client has to know: the WebSocket's port, whether a code is needed |
+| ``GET /healthz`` | 200, or 503: store down, draining |
+| ``GET /metrics`` | Prometheus |
+| ``GET /`` | the browser client |
+
+``/api/sessions`` shows session ids, which let whoever has one in: keep this port from the public.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import orjson
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from reference_server.codes import CodeVerdict
+from reference_server.door import RETRY_AFTER_S, SENTENCES
 from reference_server.gateway import Gateway
+from reference_server.json_http import (
+    Refused,
+    json_answer,
+    json_error,
+    of_http_exception,
+    optional_text,
+    query_number,
+    read_object,
+    required_text,
+)
 from reference_server.listen import BACKLOG
+from reference_server.metrics import Metrics
+from reference_server.sessions import WrongUser
 from reference_server.store import StoreUnavailable
 
 __all__ = ["HttpServer", "create_app"]
 
-_MOST_BODY_BYTES = 16_384
-_MOST_ID_LENGTH = 128
 _MOST_PER_PAGE = 1000
+_FIRST_REQUEST_S = 5.0
+_STATIC = Path(__file__).parent / "static"
+_PAGE_HEADERS = {
+    # The WebSocket has a port of its own, which 'self' does not cover.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(gateway: Gateway) -> Starlette:
     """Return the API of a gateway."""
+    config = gateway.config
+    metrics = Metrics(gateway)
+
+    async def code(request: Request) -> Response:
+        _refuse_while_closed(gateway)
+        user_id = required_text(await read_object(request), "user_id")
+        issued = await gateway.codes.issue(user_id)
+        return json_answer({"code": issued, "expires_in_s": config.policy.code_ttl})
 
     async def login(request: Request) -> Response:
-        body = await _body(request)
-        user_id = _text(body, "user_id")
-        if not isinstance(body.get("device_type", "web"), str):
-            raise _bad_request('"device_type" is a string')
+        _refuse_while_closed(gateway)
+        body = await read_object(request)
+        user_id = required_text(body, "user_id")
+        optional_text(body, "device_type")
+        await _check_code(gateway, user_id, optional_text(body, "code"))
         session_id = await gateway.sessions.login(user_id)
         if session_id is None:
-            return _error(409, "already_online", f"{user_id} is online; log out there first")
-        return _json({"session_id": session_id, "user_id": user_id})
+            raise Refused(409, "already_online", f"{user_id} is online; log out there first")
+        return json_answer({"session_id": session_id, "user_id": user_id})
 
     async def logout(request: Request) -> Response:
-        await gateway.logout(_text(await _body(request), "session_id"))
-        return _json({})
+        body = await read_object(request)
+        session_id, user_id = required_text(body, "session_id"), optional_text(body, "user_id")
+        try:
+            await gateway.logout(session_id, user_id)
+        except WrongUser:
+            raise Refused(403, "wrong_user", "the session is another user's") from None
+        return json_answer({})
 
     async def sessions(request: Request) -> Response:
-        page = _count(request, "page", 1, 1_000_000)
-        per_page = _count(request, "per_page", 100, _MOST_PER_PAGE)
+        page = query_number(request, "page", 1, 1_000_000)
+        per_page = query_number(request, "per_page", 100, _MOST_PER_PAGE)
         now_s = monotonic()
+        # In the order in which they connected: dicts keep it. What ends moves later pages up.
         rows = [
             {
                 "session_id": connection.record.session_id,
                 "user_id": connection.record.user_id,
                 "connection_id": connection.record.owner,
+                "node": config.node,
                 "connected_for_s": round(now_s - connection.connected_s, 3),
                 "idle_s": round(now_s - connection.last_seen_s, 3),
             }
@@ -66,20 +121,45 @@ def create_app(gateway: Gateway) -> Starlette:
             if connection.record is not None
         ]
         total = len(gateway.live)
-        return _json({"sessions": rows, "page": page, "per_page": per_page, "total": total})
+        return json_answer({"sessions": rows, "page": page, "per_page": per_page, "total": total})
 
     async def health(_request: Request) -> Response:
-        up = gateway.store.available
-        state = {"status": "ok" if up else "degraded", "store": "up" if up else "down"}
-        return _json(state, 200 if up else 503)
+        state = gateway.health()
+        return json_answer(state, 200 if state["status"] == "ok" else 503)
+
+    async def scrape(request: Request) -> Response:
+        text, content_type = metrics.scrape(request.headers.get("accept", ""))
+        return Response(text, headers={"Content-Type": content_type})
+
+    async def client_config(_request: Request) -> Response:
+        return json_answer(
+            {
+                "websocket_port": gateway.port,
+                "node": config.node,
+                "require_code": config.require_code,
+                "resume_window_s": config.policy.resume_window,
+            }
+        )
+
+    async def page(_request: Request) -> Response:
+        return FileResponse(_STATIC / "index.html", headers=_PAGE_HEADERS)
 
     routes = [
-        Route("/user/login", login, methods=["POST"]),
+        Route("/", page),
+        Route("/user/code", code, methods=["POST"]),
+        Route("/user/login", _counted(login, gateway), methods=["POST"]),
         Route("/user/logout", logout, methods=["POST"]),
         Route("/api/sessions", sessions),
+        Route("/api/config", client_config),
         Route("/healthz", health),
+        Route("/metrics", scrape),
+        Mount("/static", _Static(directory=_STATIC)),
     ]
-    handlers: Any = {StoreUnavailable: _on_unavailable, HTTPException: _on_http_exception}
+    handlers: Any = {
+        Refused: lambda _request, error: json_error(error),
+        StoreUnavailable: _on_unavailable,
+        HTTPException: lambda _request, error: json_error(of_http_exception(error)),
+    }
     return Starlette(routes=routes, exception_handlers=handlers)
 
 
@@ -90,6 +170,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(gateway),
+                http=_PatientOnlySoLong,
                 lifespan="off",
                 ws="none",
                 access_log=False,
@@ -121,54 +202,63 @@ class HttpServer(uvicorn.Server):
             await self._task
 
 
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status, media_type="application/json")
+class _PatientOnlySoLong(H11Protocol):
+    """Closes a connection on which nothing comes: uvicorn times out the second request, not the first."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            _FIRST_REQUEST_S, self.timeout_keep_alive_handler
+        )
 
 
-def _error(status: int, code: str, message: str) -> Response:
-    return _json({"error": {"code": code, "message": message}}, status)
+class _Static(StaticFiles):
+    """The files of the page, with the headers of the page."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(_PAGE_HEADERS)
+        return response
 
 
-def _bad_request(message: str) -> HTTPException:
-    return HTTPException(400, message)
+def _refuse_while_closed(gateway: Gateway) -> None:
+    code = "draining" if gateway.draining else gateway.door.closed_because()
+    if code is not None:
+        gateway.counters.refused[code] += 1
+        raise Refused(503, code, SENTENCES[code], RETRY_AFTER_S)
+
+
+async def _check_code(gateway: Gateway, user_id: str, code: str) -> None:
+    if not code:
+        if gateway.config.require_code:
+            raise Refused(401, "code_required", "ask for a code first: POST /user/code")
+        return
+    match await gateway.codes.use(user_id, code):
+        case CodeVerdict.WRONG:
+            raise Refused(401, "code_wrong", "this is not the code")
+        case CodeVerdict.NONE:
+            raise Refused(401, "code_expired", "there is no code, or it was used; ask for another")
+
+
+def _counted(login: Endpoint, gateway: Gateway) -> Endpoint:
+    """Count what becomes of logins."""
+    outcomes = gateway.counters.logins
+
+    async def counting(request: Request) -> Response:
+        try:
+            answer = await login(request)
+        except Refused as error:
+            outcomes[error.code] += 1
+            raise
+        except StoreUnavailable:
+            outcomes["store_unavailable"] += 1
+            raise
+        outcomes["ok"] += 1
+        return answer
+
+    return counting
 
 
 def _on_unavailable(_request: Request, error: Exception) -> Response:
-    return _error(503, "store_unavailable", f"the session store does not answer: {error}")
-
-
-_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
-
-
-def _on_http_exception(_request: Request, error: HTTPException) -> Response:
-    return _error(error.status_code, _CODES.get(error.status_code, "error"), error.detail)
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    """Read a JSON object of a bounded size."""
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > _MOST_BODY_BYTES:
-            raise HTTPException(413, f"at most {_MOST_BODY_BYTES} bytes")
-    try:
-        body = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise _bad_request(f"the body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise _bad_request("the body is not a JSON object")
-    return body
-
-
-def _text(body: dict[str, Any], key: str) -> str:
-    value = body.get(key)
-    if not isinstance(value, str) or not 0 < len(value) <= _MOST_ID_LENGTH:
-        raise _bad_request(f'"{key}" is a string of 1 to {_MOST_ID_LENGTH} characters')
-    return value
-
-
-def _count(request: Request, key: str, default: int, most: int) -> int:
-    text = request.query_params.get(key, str(default))
-    if not (text.isascii() and text.isdigit()) or not 0 < int(text[:10]) <= most:
-        raise _bad_request(f'"{key}" is a number from 1 to {most}')
-    return int(text)
+    message = f"the session store does not answer: {error}"
+    return json_error(Refused(503, "store_unavailable", message, 1))

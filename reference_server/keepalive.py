@@ -45,11 +45,28 @@ class Beat:
 
 
 class Lateness:
-    """How late pings were sent after they were due, between two reports. Seconds."""
+    """How late pings were sent after they were due: between two reports, and in all. Seconds.
+
+    A beat costs one append; everything else is done in `take`, which somebody calls once a second.
+    """
+
+    BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
     def __init__(self) -> None:
         self._late_s: list[float] = []
         self.add = self._late_s.append
+        self._counts = np.zeros(len(self.BOUNDS_S) + 1, dtype=np.int64)
+        self.sum_s = 0.0  # as of the last report
+
+    @property
+    def total(self) -> int:
+        """How many pings were sent since the beginning."""
+        return int(self._counts.sum()) + len(self._late_s)
+
+    def cumulative(self) -> list[tuple[float, int]]:
+        """Return, for each bound and for infinity, how many were no later, as of the last report."""
+        counts = np.cumsum(self._counts).tolist()
+        return list(zip((*self.BOUNDS_S, float("inf")), counts, strict=True))
 
     def take(self) -> dict[str, float] | None:
         """Return n, p50_s, p99_s and max_s since the last call; None when nothing was sent."""
@@ -57,6 +74,9 @@ class Lateness:
             return None
         late_s = np.array(self._late_s)
         self._late_s.clear()
+        places = np.searchsorted(self.BOUNDS_S, late_s)
+        self._counts += np.bincount(places, minlength=len(self._counts))
+        self.sum_s += float(late_s.sum())
         p50, p99 = np.quantile(late_s, (0.5, 0.99))
         return {
             "n": late_s.size,
@@ -101,6 +121,12 @@ class Heartbeats:
         # Only with R > T does an answer bring the next ping forward: from the retry to the regular one.
         self._answers_hasten = policy.retry_s > policy.heartbeat_interval
         self.lateness = Lateness()
+        self._retries = 0  # pings sent at the deadline of the one before
+
+    @property
+    def sent(self) -> int:
+        """How many pings were sent since the beginning."""
+        return self.lateness.total + self._retries
 
     def start(self, peer: Peer) -> Beat:
         """Begin the heartbeat of a connection, at a uniformly random phase."""
@@ -162,6 +188,7 @@ class Heartbeats:
                 self._on_suspected(peer)
                 continue
             if action is Action.MISSED_AND_PING:
+                self._retries += 1
                 peer.send_heartbeat(now_s)
             if beat.peer is not None:
                 self._wheel.schedule(beat, detector.due_s)

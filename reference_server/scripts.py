@@ -4,6 +4,7 @@ Keys, below the gateway's prefix:
 
     session:{session_id}   "{user_id}|{owner}"       string, TTL session_ttl; owner "" until connected
     status:{user_id}       "{session_id}|{owner}"    string, TTL status_ttl
+    code:{user_id}         see codes.py
     online                 zset: user_id by the time last seen (Redis's own clock, seconds)
     presence               pub/sub: {"type": "online"|"offline", "user_id", "session_id", "node"}
 
@@ -43,12 +44,14 @@ return 1
 CONNECT = Script(
     _PRELUDE
     + """
--- KEYS session; ARGV prefix, session_id, owner, session_ttl_ms, status_ttl_ms, refuse, node.
--- Returns {'ok', user, owner before, owner that the status named}, {'unknown'} or {'refused'}.
+-- KEYS session; ARGV prefix, session_id, owner, session_ttl_ms, status_ttl_ms, refuse, node,
+-- user ('': whoever it is). Returns {'ok', user, owner before, owner that the status named}, {'unknown'},
+-- {'refused'} or {'wrong_user'}.
 local prefix, session, owner = ARGV[1], ARGV[2], ARGV[3]
 local record = redis.call('GET', KEYS[1])
 if not record then return {'unknown'} end
 local user, before = split(record)
+if ARGV[8] ~= '' and ARGV[8] ~= user then return {'wrong_user'} end
 local status_key = prefix .. 'status:' .. user
 local status = redis.call('GET', status_key)
 local displaced = ''
@@ -131,10 +134,12 @@ return shortened
 LOGOUT = Script(
     _PRELUDE
     + """
--- KEYS session; ARGV prefix, session_id, node. Returns {user, owner}, or {} for an unknown session.
+-- KEYS session; ARGV prefix, session_id, node, user ('': whoever it is).
+-- Returns {user, owner}; {} for an unknown session; {user} for another user's, which is left alone.
 local record = redis.call('GET', KEYS[1])
 if not record then return {} end
 local user, owner = split(record)
+if ARGV[4] ~= '' and ARGV[4] ~= user then return {user} end
 redis.call('DEL', KEYS[1])
 local status_key = ARGV[1] .. 'status:' .. user
 local status = redis.call('GET', status_key)

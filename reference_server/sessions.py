@@ -14,7 +14,13 @@ from reference_server.liveness import LivenessPolicy
 from reference_server.scripts import CLEAR, CONNECT, LOGIN, LOGOUT, PRUNE, REFRESH, RELEASE
 from reference_server.store import Answer, Call, StoreUnavailable, StoreWriter
 
-__all__ = ["ConnectRefused", "Connected", "Record", "Sessions"]
+__all__ = ["ConnectRefused", "Connected", "Record", "Sessions", "WrongUser"]
+
+_REFUSALS = {
+    b"unknown": "session_unknown",
+    b"refused": "already_online",
+    b"wrong_user": "wrong_user",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +43,13 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class ConnectRefused:
-    """The session cannot be connected; ``code`` is `session_unknown` or `already_online`."""
+    """The session cannot be connected; ``code`` is `session_unknown`, `already_online` or `wrong_user`."""
 
     code: str
+
+
+class WrongUser(Exception):
+    """The session is another user's than the one named."""
 
 
 class Sessions:
@@ -79,23 +89,32 @@ class Sessions:
         granted = await self._writer.ask(Call(LOGIN, keys, args))
         return session_id if granted else None
 
-    async def logout(self, session_id: str) -> Record | None:
+    async def logout(self, session_id: str, user_id: str = "") -> Record | None:
         """End a session at once; return what it was, or None: unknown.
+
+        Args:
+            session_id: lets whoever has it do this.
+            user_id: whose it has to be; empty: whoever's it is.
 
         Raises:
             StoreUnavailable: Redis does not answer.
+            WrongUser: the session is another user's; nothing was done.
         """
-        args = (self._prefix, session_id, self._node)
-        found = await self._writer.ask(Call(LOGOUT, (self._session(session_id),), args))
+        args = (self._prefix, session_id, self._node, user_id)
+        found: list[bytes] = await self._writer.ask(
+            Call(LOGOUT, (self._session(session_id),), args)
+        )
         if not found:
             return None
-        user_id, owner = found
-        return Record(session_id, owner.decode(), user_id.decode())
+        if len(found) == 1:
+            raise WrongUser
+        of_user, owner = found
+        return Record(session_id, owner.decode(), of_user.decode())
 
     def connect(
         self, record: Record, done: Callable[[Connected | ConnectRefused | StoreUnavailable], None]
     ) -> None:
-        """Give a session's records to a connection.
+        """Give a session's records to a connection; a record that names a user is for that user's alone.
 
         With `StoreUnavailable` the records may be the connection's all the same.
         """
@@ -108,12 +127,12 @@ class Sessions:
                 others = frozenset({before, displaced} - {"", record.owner})
                 done(Connected(user_id, bool(before), others))
             else:
-                unknown = answer[0] == b"unknown"
-                done(ConnectRefused("session_unknown" if unknown else "already_online"))
+                done(ConnectRefused(_REFUSALS[answer[0]]))
 
         args = (
             *(self._prefix, record.session_id, record.owner),
             *(self._session_ttl_ms, self._status_ttl_ms, self._refuse, self._node),
+            record.user_id,
         )
         self._writer.submit(Call(CONNECT, (self._session(record.session_id),), args, read))
 

@@ -103,6 +103,11 @@ class StoreWriter:
         self._idle.set()
         self.available = True  # as of the last answer, or its absence
 
+    @property
+    def waiting(self) -> int:
+        """How many calls have not been sent yet."""
+        return len(self._waiting)
+
     def submit(self, call: Call) -> None:
         """Queue a call; ``done`` is called with the answer in a later turn of the loop."""
         if call.duty is None and not self.available:

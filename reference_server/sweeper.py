@@ -115,6 +115,9 @@ class ResumeWindows:
         self._wheel: TimerWheel[_Window] = TimerWheel(clock, self._on_due)
         self._open: dict[str, _Window] = {}
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def open(self, record: Record, until_s: float) -> None:
         """Keep the records until then; a time that has passed clears them now."""
         if until_s <= self._clock.now_s():

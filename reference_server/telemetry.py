@@ -1,7 +1,8 @@
 """The gateway's half of the event log: events to a file, and samples of how late the loop runs.
 
 From what the gateway notices to JSON lines, in batches five times a second: a gateway that is killed loses
-0.2 s of its log at most. Without a path nothing is written and next to nothing done.
+0.2 s of its log at most. Without a path nothing is written; the samples are taken all the same, for
+whoever wants to know whether the loop keeps up.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Telemetry:
         origin_s: ``CLOCK_MONOTONIC`` at the run's origin; times are counted from it.
         node: named in every event.
         clock: the loop's.
-        lateness: takes the figures of how late heartbeats were sent, for one event a second.
+        lateness: takes the figures of how late heartbeats were sent, once a second.
     """
 
     def __init__(
@@ -55,14 +56,16 @@ class Telemetry:
             self._file = path.open("ab", buffering=0)
         self._lines: list[bytes] = []
         self._timers: dict[str, Handle] = {}
+        self._max_lag_s = self._max_lag_before_s = (
+            0.0  # since the last report, and in the one before
+        )
+        self._sample_due_s = float("inf")
 
     def start(self) -> None:
         """Begin to flush and to sample."""
-        if self._file is None:
-            return
-        self._max_lag_s = 0.0
         self._sample_lag(due_s=self._clock.now_s())
-        self._every("flush", _FLUSH_EVERY_S, self.flush)
+        if self._file is not None:
+            self._every("flush", _FLUSH_EVERY_S, self.flush)
         self._every("lag", _REPORT_LAG_EVERY_S, self._report_lag)
         self._every("lateness", _REPORT_LATENESS_EVERY_S, self._report_lateness)
 
@@ -93,6 +96,11 @@ class Telemetry:
             )
         )
 
+    def recent_lag_s(self) -> float:
+        """Return how late the loop has been at most in about the last second, this moment included."""
+        overdue_s = self._clock.now_s() - self._sample_due_s
+        return max(self._max_lag_s, self._max_lag_before_s, overdue_s, 0.0)
+
     def flush(self) -> None:
         """Hand what was noted to the operating system."""
         if self._file is None or not self._lines:
@@ -107,10 +115,10 @@ class Telemetry:
 
     def close(self) -> None:
         """Write the last samples and close."""
-        if self._file is None:
-            return
         for timer in self._timers.values():
             timer.cancel()
+        if self._file is None:
+            return
         if self._timers:
             self._report_lag()
             self._report_lateness()
@@ -128,14 +136,14 @@ class Telemetry:
     def _sample_lag(self, due_s: float) -> None:
         now_s = self._clock.now_s()
         self._max_lag_s = max(self._max_lag_s, now_s - due_s)
-        due_s = now_s + _SAMPLE_EVERY_S
+        self._sample_due_s = due_s = now_s + _SAMPLE_EVERY_S
         self._timers["sample"] = self._clock.call_later(
             _SAMPLE_EVERY_S, lambda: self._sample_lag(due_s)
         )
 
     def _report_lag(self) -> None:
         detail = {"max_lag_s": round(self._max_lag_s, 6), "role": ROLE, "pid": os.getpid()}
-        self._max_lag_s = 0.0
+        self._max_lag_before_s, self._max_lag_s = self._max_lag_s, 0.0
         self.log(EventKind.LOOP_LAG, detail=detail)
 
     def _report_lateness(self) -> None:

@@ -227,6 +227,24 @@ def test_lateness_is_measured_from_when_a_ping_was_due() -> None:
     assert world.heartbeats.lateness.take() is None
 
 
+def test_lateness_is_added_up_for_a_histogram_and_beats_are_counted() -> None:
+    world = World(1)
+    world.run(31)
+    lateness = world.heartbeats.lateness
+    assert world.heartbeats.sent == len(world.clients[0].sent_s) > 0
+    assert lateness.cumulative()[-1] == (float("inf"), 0), "as of the last report"
+    lateness.take()
+    world.clock.time_s = world.clients[0].sent_s[-1] + 29.9
+    world.clock.stall(2.1)
+    world.run(1)
+    lateness.take()
+    counts = dict(lateness.cumulative())
+    assert counts[float("inf")] == world.heartbeats.sent
+    assert counts[0.005] == counts[1.0] == world.heartbeats.sent - 1
+    assert counts[2.5] == world.heartbeats.sent
+    assert lateness.sum_s == pytest.approx(2.0, abs=world.heartbeats.sent * SLACK_S)
+
+
 def test_a_policy_without_heartbeat_has_no_heartbeats() -> None:
     with pytest.raises(ValueError, match="no heartbeat"):
         World(0, POLICY.model_copy(update={"heartbeat_interval": None}))

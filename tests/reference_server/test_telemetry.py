@@ -80,10 +80,33 @@ def test_a_full_disk_ends_the_log_and_not_the_gateway(
     full.close()
 
 
-def test_without_a_path_nothing_is_written_and_no_timer_runs(clock: FakeClock) -> None:
-    silent = Telemetry(None, 0.0, "node", clock, lambda: None)
+def test_without_a_path_samples_are_taken_all_the_same(clock: FakeClock) -> None:
+    taken: list[float] = []
+
+    def take() -> None:
+        taken.append(clock.time_s)
+
+    silent = Telemetry(None, 0.0, "node", clock, take)
     silent.start()
     silent.log(EventKind.CONNECTED)
-    clock.run_until(clock.time_s + 10)
-    assert clock.wakeups == 0
+    clock.run_until(clock.time_s + 3.1)
+    assert len(taken) == 3
     silent.close()
+    clock.run_until(clock.time_s + 3)
+    assert len(taken) == 3
+
+
+def test_recent_lag_is_that_of_the_last_second_and_of_the_stall_that_goes_on(
+    clock: FakeClock,
+) -> None:
+    telemetry = Telemetry(None, 0.0, "node", clock, lambda: None)
+    telemetry.start()
+    clock.run_until(clock.time_s + 2.0)
+    assert telemetry.recent_lag_s() < 0.02
+    clock.stall(0.3)  # no timer has run since
+    assert 0.28 <= telemetry.recent_lag_s() <= 0.3
+    clock.run_until(clock.time_s + 0.45)
+    assert 0.28 <= telemetry.recent_lag_s() <= 0.3
+    clock.run_until(clock.time_s + 1.0)
+    assert telemetry.recent_lag_s() < 0.02
+    telemetry.close()

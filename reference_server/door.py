@@ -1,0 +1,132 @@
+"""Who is let in at all: new sockets are turned away before those inside suffer from them.
+
+From what the gateway holds and how late its loop runs to a yes or a reason. A socket that is turned away
+costs a few dozen microseconds: no handshake is parsed and no task started for it. It is told
+``503 Service Unavailable`` with ``Retry-After``; the API tells logins the same.
+"""
+
+from __future__ import annotations
+
+import resource
+from asyncio import BaseTransport, Protocol, TimerHandle, Transport, get_running_loop
+from collections import Counter
+from collections.abc import Callable
+from typing import cast
+
+import orjson
+
+__all__ = ["RETRY_AFTER_S", "SENTENCES", "Door", "TurnedAway", "most_sockets"]
+
+RETRY_AFTER_S = 2
+SENTENCES = {
+    "draining": "this node shuts down; another one will take you",
+    "overloaded": "this node is busy with those it has; try again later",
+    "too_many_connections": "this node has as many connections as it may; try again later",
+    "too_many_handshakes": "too many others are just coming in; try again later",
+}
+_LINGER_S = 1.0  # for the request to arrive: closed before that, the answer would be lost in a RST
+_MOST_LINGERING = 256
+_RESERVED_DESCRIPTORS = 256 + _MOST_LINGERING  # Redis, the HTTP API, files; those turned away
+
+
+def most_sockets() -> int | None:
+    """Return how many sockets of clients this process's descriptors suffice for; None: any number."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if limit == resource.RLIM_INFINITY else max(1, limit - _RESERVED_DESCRIPTORS)
+
+
+class Door:
+    """Counts sockets, and says whether another one may come in.
+
+    Args:
+        most: sockets at a time, authenticated or not; None: any number.
+        most_opening: of these, before the end of their handshake.
+        most_lag_s: of the loop, in seconds; None: any.
+        lag_s: says how late the loop has been of late.
+        refused: counts those turned away, by code.
+    """
+
+    def __init__(
+        self,
+        most: int | None,
+        most_opening: int,
+        most_lag_s: float | None,
+        lag_s: Callable[[], float],
+        refused: Counter[str],
+    ) -> None:
+        self._most = float("inf") if most is None else most
+        self._most_opening = most_opening
+        self._most_lag_s = float("inf") if most_lag_s is None else most_lag_s
+        self._lag_s = lag_s
+        self.refused = refused
+        self.sockets = 0
+        self.opening = 0
+        self.lingering = 0
+        self.shut = False  # for good: the gateway drains
+
+    def closed_because(self) -> str | None:
+        """Return the code of why nobody is let in now; None: come in."""
+        if self.shut:
+            return "draining"
+        if self.sockets >= self._most:
+            return "too_many_connections"
+        if self.opening >= self._most_opening:
+            return "too_many_handshakes"
+        if self._lag_s() > self._most_lag_s:
+            return "overloaded"
+        return None
+
+    def enter(self) -> None:
+        """Count a socket that has come in; its handshake is still to come."""
+        self.sockets += 1
+        self.opening += 1
+
+    def handshake_over(self) -> None:
+        """Count the end of a handshake, good or bad."""
+        self.opening -= 1
+
+    def leave(self) -> None:
+        """Count a socket that is gone."""
+        self.sockets -= 1
+
+
+class TurnedAway(Protocol):
+    """A socket that is told so, and closed."""
+
+    def __init__(self, door: Door, code: str) -> None:
+        self._door = door
+        self._code = code
+        self._transport: Transport | None = None
+        self._timer: TimerHandle | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Wait for its request, if there are not too many who do."""
+        self._transport = cast(Transport, transport)
+        self._door.refused[self._code] += 1
+        self._door.lingering += 1
+        if self._door.lingering > _MOST_LINGERING:
+            self._transport.abort()
+        else:
+            self._timer = get_running_loop().call_later(_LINGER_S, self._transport.abort)
+
+    def data_received(self, _data: bytes) -> None:
+        """Answer whatever comes, once."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(_answer(self._code))
+            self._transport.close()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Let go."""
+        self._door.lingering -= 1
+        if self._timer is not None:
+            self._timer.cancel()
+        self._transport = self._timer = None
+
+
+def _answer(code: str) -> bytes:
+    body = orjson.dumps({"error": {"code": code, "message": SENTENCES[code]}})
+    head = (
+        f"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_AFTER_S}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
