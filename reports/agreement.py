@@ -196,16 +196,18 @@ def _quantiles(
 
 def _decide(apart: Estimate, tolerance_s: float, by_chance: bool) -> tuple[str, str]:
     """Apply the rule to a difference in seconds with its 95 % interval."""
-    size, limit, reach = signed_seconds(apart.value), in_seconds(tolerance_s), _reach(apart)
+    limit, reach = in_seconds(tolerance_s), _reach(apart)
+    finite = math.isfinite(apart.value)
+    size = f"{signed_seconds(apart.value)} s" if finite else "what only one side ever reaches"
     if abs(apart.value) <= tolerance_s:
         if apart.half_width <= tolerance_s:
-            return "pass", f"{size} s is within {limit} ({reach})"
-        return "unknown", f"{size} s is within {limit}, but too few faults to tell ({reach})"
+            return "pass", f"{size} is within {limit} ({reach})"
+        return "unknown", f"{size} is within {limit}, but too few faults to tell ({reach})"
     if not by_chance:
-        return "fail", f"{size} s is more than {limit}, and chance does not explain it ({reach})"
+        return "fail", f"{size} is more than {limit}, and chance does not explain it ({reach})"
     return (
         "unknown",
-        f"{size} s is more than {limit}, but among so many comparisons chance may do that ({reach})",
+        f"{size} is more than {limit}, but among so many comparisons chance may do that ({reach})",
     )
 
 

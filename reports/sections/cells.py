@@ -63,6 +63,6 @@ def percentile_cell(value: float, lo: float, hi: float, n: int, needed: int) -> 
         least = "" if math.isnan(lo) else f"at least {seconds(lo)}"
         return Cell("not reached", math.inf, detail=least) if n else Cell(ABSENT)
     if math.isnan(lo) and math.isnan(hi):
-        few = f"n too small (needs {needed})" if n < needed else "no bound"
+        few = f"needs n ≥ {needed}" if n < needed else "no bound"
         return Cell(seconds(value), value, detail=few)
     return Cell(seconds(value), value, detail=f"{seconds(lo)} to {seconds(hi)}")

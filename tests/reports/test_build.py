@@ -198,8 +198,8 @@ def test_a_report_without_one_of_its_tables(
 
 def test_a_sample_too_small_says_so(whole: ReportResult) -> None:
     page = whole.html.read_text()
-    assert "n too small (needs 368)" in page
-    assert "n too small (needs 72)" in page
+    assert "needs n ≥ 368" in page
+    assert "needs n ≥ 72" in page
 
 
 def test_agreement_csv_keeps_full_precision(whole: ReportResult) -> None:
