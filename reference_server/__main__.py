@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
@@ -22,6 +21,7 @@ from pydantic import ValidationError
 from reference_server.config import GatewayConfig
 from reference_server.gateway import Gateway
 from reference_server.http import HttpServer
+from reference_server.lines import configure_logging
 from reference_server.listen import listen, raise_descriptor_limit
 
 __all__ = ["main"]
@@ -71,13 +71,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="reference_server", description="Run one gateway.")
     parser.add_argument("--config", required=True, help="JSON file; -: standard input")
     source = parser.parse_args().config
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text()
         config = GatewayConfig.model_validate_json(text)
     except (OSError, ValidationError) as error:
         print(f"{source}: {error}", file=sys.stderr)
         sys.exit(_BAD_CONFIG)
+    configure_logging(config.log_format, config.log_level)
     raise_descriptor_limit()
     _tame_collector()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -64,6 +64,7 @@ class Admission:
         host: called with what becomes of a connection.
         timeout_s: from the handshake to the authentication.
         refused: counts those who got no session, by code.
+        user_id_handshake: let in whoever says ``/ws?userId=…``; see `RecordRules`.
     """
 
     def __init__(
@@ -73,11 +74,14 @@ class Admission:
         host: Host,
         timeout_s: float,
         refused: Counter[str],
+        *,
+        user_id_handshake: bool = False,
     ) -> None:
         self._refused = refused
         self._sessions = sessions
         self._host = host
         self._timeout_s = timeout_s
+        self._user_id_handshake = user_id_handshake
         self._deadlines: TimerWheel[_Deadline] = TimerWheel(clock, _on_deadline)
 
     def route(self, connection: ServerConnection, request: Request) -> Response | None:
@@ -95,6 +99,9 @@ class Admission:
             user_id = query.get("user_id", [""])[0]
             trace = query.get("trace") == ["1"]
             self.authenticate(connection, url.path[4:], user_id=user_id, trace=trace)
+        elif self._user_id_handshake and (named := parse_qs(url.query).get("userId")):
+            connection.phase = Phase.AUTHENTICATING
+            self._sessions.login_unasked(named[0], partial(self._let_in, connection))
         else:
             self._deadlines.schedule(_Deadline(connection), monotonic() + self._timeout_s)
 
@@ -109,6 +116,18 @@ class Admission:
         connection.trace = trace
         record = connection.record = Record(session_id, secrets.token_hex(8), user_id)
         self._sessions.connect(record, partial(self._on_answer, connection, record))
+
+    def _let_in(self, connection: GatewayConnection, session_id: str | None) -> None:
+        """Go on with the session of a user who was merely named."""
+        if connection.phase is Phase.ENDED:
+            return
+        if session_id is None:
+            connection.send_error(
+                "already_online", "the user is online already, or the store is away"
+            )
+            connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TAKEN_OVER, "already_online")
+        else:
+            self.authenticate(connection, session_id, trace=False)
 
     def stop(self) -> None:
         """Forget all deadlines."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from reference_server.layers import GatewayDetector, Ping
 from reference_server.liveness import LivenessPolicy
+from reference_server.records import RecordRules
 
 __all__ = ["GatewayConfig"]
 
@@ -33,12 +36,8 @@ class GatewayConfig(BaseModel):
         "flatline:"
     )
     policy: LivenessPolicy = LivenessPolicy()
-    heartbeat_kind: Annotated[
-        Literal["json", "ping"],
-        Field(
-            description="json: the application answers; ping: protocol ping, a frozen page still answers"
-        ),
-    ] = "json"
+    detector: GatewayDetector = Ping()
+    records: RecordRules = RecordRules()
     second_login: Literal["refuse", "take_over"] = "take_over"
     require_code: Annotated[
         bool, Field(description="a login needs a verification code, see POST /user/code")
@@ -84,3 +83,39 @@ class GatewayConfig(BaseModel):
     max_buffer_bytes: Annotated[
         int, Field(ge=0, description="a socket with more than this unsent gets nothing new")
     ] = 65_536
+    log_format: Annotated[
+        Literal["text", "json"], Field(description="of the lines on standard error")
+    ] = "text"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        Field(description="debug: each heartbeat too; null: warnings, no lines of single sessions"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _strangers_stay_on_loopback(self) -> Self:
+        if self.records.user_id_handshake and not _is_loopback(self.host):
+            raise ValueError(
+                f"records.user_id_handshake lets in whoever names a user, without a login; host is "
+                f"{self.host!r}, allowed with it: a loopback address, as 127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rules_fit(self) -> Self:
+        if self.records.status_written == "at_login" and self.second_login != "refuse":
+            raise ValueError(
+                "records.status_written at_login with second_login take_over: a login would hide the "
+                "connection that it takes over from; allowed with it: refuse"
+            )
+        if self.records.flush_at_start and not self.key_prefix:
+            raise ValueError(
+                "records.flush_at_start with an empty key_prefix deletes other keys too"
+            )
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -28,6 +28,7 @@ from reference_server.events import Cause
 from reference_server.frames import PONG_TEXT, error_frame
 from reference_server.keepalive import Beat
 from reference_server.sessions import Record
+from reference_server.socket_beats import SocketBeat
 
 __all__ = ["GatewayConnection", "Owner", "Phase", "cause_of_loss"]
 
@@ -58,6 +59,7 @@ class Owner(Protocol):
     max_buffer_bytes: int
     close_timeout_s: float
     door: Door
+    close_detection: str  # of LivenessPolicy
 
     def on_life(self, connection: GatewayConnection, now_s: float) -> None:
         """Take a frame of a READY connection, whatever it says."""
@@ -73,6 +75,9 @@ class Owner(Protocol):
 
     def on_socket_gone(self, connection: GatewayConnection) -> None:
         """Take note that the socket is gone."""
+
+    def on_socket_lost(self, connection: GatewayConnection) -> None:
+        """Take note that the socket is gone and close detection does not act on it; see ``lost``."""
 
 
 class _NoMessages:
@@ -105,8 +110,8 @@ def cause_of_loss(error: BaseException | None) -> Cause:
 class GatewayConnection(ServerConnection):
     """A connection of the gateway; `websockets.serve` makes them, see ``create_connection``."""
 
-    __slots__ = ("_abort_timer", "_parts", "_unparsed", "beat", "cause", "connected_s",
-                 "last_seen_s", "owner", "phase", "record", "refresh_due_s", "trace")  # fmt: skip
+    __slots__ = ("_abort_timer", "_parts", "_unparsed", "beat", "cause", "connected_s", "last_seen_s", "lost",
+                 "notes_beats", "owner", "phase", "record", "refresh_due_s", "socket_beat", "trace")  # fmt: skip
 
     def __init__(
         self, protocol: ServerProtocol, server: Server, *, owner: Owner, **options: Any
@@ -118,7 +123,10 @@ class GatewayConnection(ServerConnection):
         self.cause: Cause | None = None  # of its end
         self.record: Record | None = None  # from the moment that it authenticates
         self.beat: Beat | None = None
+        self.socket_beat: SocketBeat | None = None
+        self.lost: Cause | None = None  # how the peer's end was seen, where that is not acted on
         self.trace = False
+        self.notes_beats = False  # each heartbeat is noted: traced, or log lines are wanted
         self.connected_s = 0.0  # when it became READY
         self.last_seen_s = 0.0  # the last frame, whatever it was
         self.refresh_due_s = float("inf")
@@ -174,7 +182,7 @@ class GatewayConnection(ServerConnection):
             self.process_event(event)
         if protocol.writes:  # a pong or a close frame: rare, so the library's loop is not entered
             self.send_data()
-        if protocol.state is not State.OPEN and self.phase is not Phase.ENDED:
+        if protocol.state is not State.OPEN and self.phase is not Phase.ENDED and self.lost is None:
             self._abort_later()
             self.end(Cause.PROTOCOL_ERROR)
 
@@ -194,7 +202,7 @@ class GatewayConnection(ServerConnection):
                 self._on_text(bytes(frame.data))
         elif opcode is _CLOSE:
             self._abort_later()  # the client may leave its end of TCP open for ever
-            self.end(Cause.CLOSE_FRAME)
+            self._on_peer_end(Cause.CLOSE_FRAME)
         elif opcode is _TEXT or (opcode is _CONT and self._parts is not None):
             self._parts = parts = self._parts or bytearray()
             parts += frame.data  # max_size bounds the sum
@@ -240,10 +248,15 @@ class GatewayConnection(ServerConnection):
 
     def send_heartbeat(self, now_s: float) -> None:
         """Write a heartbeat; one that cannot be written is one that nobody answers."""
-        if self.send_frame(self.owner.heartbeat_frame) and self.trace:
+        if self.send_frame(self.owner.heartbeat_frame) and self.notes_beats:
             self.owner.on_traced_heartbeat(self)
 
     # -- its end ---------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the socket looks open from here; a half-open one does."""
+        return self.protocol.state is State.OPEN and not self.transport.is_closing()
 
     def end(self, cause: Cause) -> None:
         """Note the end once, by the layer that saw it first; the socket is left as it is."""
@@ -253,6 +266,8 @@ class GatewayConnection(ServerConnection):
         if was is Phase.OPENING:
             self.owner.door.handshake_over()
         self.owner.on_ended(self, was)
+        if self.connection_lost_waiter.done():  # the socket went before anybody acted on it
+            self.owner.on_socket_gone(self)
 
     def drop(self, cause: Cause) -> None:
         """End a connection that is believed dead."""
@@ -270,8 +285,7 @@ class GatewayConnection(ServerConnection):
 
     def eof_received(self) -> None:
         """Take a FIN: after it the client can hear, but it has nothing more to say."""
-        self.last_seen_s = monotonic() if self.phase is not Phase.ENDED else self.last_seen_s
-        self.end(Cause.TCP_FIN)
+        self._on_peer_end(Cause.TCP_FIN)
         super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -279,13 +293,29 @@ class GatewayConnection(ServerConnection):
         if self._abort_timer is not None:
             self._abort_timer.cancel()
             self._abort_timer = None
-        cause = cause_of_loss(exc)
-        if self.phase is not Phase.ENDED and cause is not Cause.TCP_TIMEOUT:
-            self.last_seen_s = monotonic()  # the peer's kernel said so itself
-        self.end(cause)
+        self._on_peer_end(cause_of_loss(exc))
         super().connection_lost(exc)
         self.owner.door.leave()
-        self.owner.on_socket_gone(self)
+        if self.phase is Phase.ENDED:
+            self.owner.on_socket_gone(self)
+        else:
+            self.owner.on_socket_lost(self)
+
+    def _on_peer_end(self, cause: Cause) -> None:
+        """Take what the peer or the kernel says, as far as close detection acts on it."""
+        if self.phase is Phase.ENDED:
+            return
+        acts_on = self.owner.close_detection
+        if (
+            acts_on == "all"
+            or self.phase is not Phase.READY
+            or (acts_on == "frames" and cause is Cause.CLOSE_FRAME)
+        ):
+            if cause is not Cause.TCP_TIMEOUT:
+                self.last_seen_s = monotonic()  # the peer's kernel said so itself
+            self.end(cause)
+        elif self.lost is None:
+            self.lost = cause
 
     def _abort_later(self) -> None:
         if self._abort_timer is None:

@@ -88,6 +88,7 @@ class Cause(StrEnum):
     HEARTBEAT = "heartbeat"  # max_failures unanswered pings
     SEND_ERROR = "send_error"  # a write failed
     SESSION_TIMEOUT = "session_timeout"  # idle for longer than the limit
+    STATE_CHECK = "state_check"  # its keepalive found the socket closed
     SWEEP = "sweep"  # health sweep found it dead
     TTL = "ttl"  # the store's own expiry
     MEMORY_PRESSURE = "memory_pressure"  # max_sessions, oldest idle first

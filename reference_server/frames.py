@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 from websockets.frames import Frame, Opcode
 
-__all__ = ["HEARTBEAT", "PING", "PONG_TEXT", "error_frame", "text_frame"]
+__all__ = ["HEARTBEAT", "PING", "PONG", "PONG_TEXT", "error_frame", "text_frame"]
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -20,4 +20,5 @@ def error_frame(code: str, message: str) -> bytes:
 
 HEARTBEAT = text_frame(b'{"type":"heartbeat"}')
 PONG_TEXT = b'{"type":"pong"}'  # the exact answer to it; others that mean the same are parsed
+PONG = text_frame(PONG_TEXT)  # the gateway's own, to a client that beats
 PING = Frame(Opcode.PING, b"").serialize(mask=False)

@@ -29,12 +29,17 @@ from reference_server.connection import GatewayConnection, Phase
 from reference_server.counters import Counters
 from reference_server.door import Door, TurnedAway, most_sockets
 from reference_server.events import Cause, EventKind
-from reference_server.frames import HEARTBEAT, PING, text_frame
+from reference_server.flush import flush_records
+from reference_server.frames import HEARTBEAT, PING, PONG, text_frame
 from reference_server.keepalive import Heartbeats, Peer
+from reference_server.layers import ClientBeats, Ping, SendErrors, StateCheck
+from reference_server.lines import SessionLines
 from reference_server.listen import BACKLOG, listen
+from reference_server.online_set import ONLINE_SET_SCRIPTS, PlainOnlineSet
 from reference_server.presence import Presence
 from reference_server.scripts import SCRIPTS
 from reference_server.sessions import Record, Sessions
+from reference_server.socket_beats import SocketBeats, SocketPeer
 from reference_server.store import StoreWriter, open_redis
 from reference_server.sweeper import ResumeWindows, Sweeper
 from reference_server.tcp_info import read_tcp_info
@@ -69,20 +74,35 @@ class Gateway:
         self.clock = LoopClock(get_running_loop())
         self.redis = open_redis(config.redis_url)
         self.counters = Counters()
-        self.store = StoreWriter(self.redis, (*SCRIPTS, *CODE_SCRIPTS))
+        self.lines = SessionLines()
+        self.store = StoreWriter(self.redis, (*SCRIPTS, *CODE_SCRIPTS, *ONLINE_SET_SCRIPTS))
         self.codes = Codes(self.store, config.key_prefix, policy.code_ttl, config.code_secret)
         self.sessions = Sessions(
             self.store, config.key_prefix, config.node, policy,
-            refuse=config.second_login == "refuse",
+            refuse=config.second_login == "refuse", rules=config.records, on_cleared=self._on_cleared,
         )  # fmt: skip
+        self._online: PlainOnlineSet | None = None
+        if config.records.online_set == "plain":
+            self._online = PlainOnlineSet(self.store, config.key_prefix)
         self.presence = Presence(self.redis, config.key_prefix)
         self.heartbeats: Heartbeats | None = None
-        if policy.heartbeat_interval is not None:
+        self.socket_beats: SocketBeats | None = None
+        self.lost: dict[str, GatewayConnection] = {}  # live ones whose socket has gone unheard
+        detector = config.detector
+        if policy.heartbeat_interval is None or isinstance(detector, ClientBeats):
+            pass  # the gateway sends nothing by itself
+        elif isinstance(detector, Ping):
             self.heartbeats = Heartbeats(
                 policy, self.clock, phase_rng,
                 on_missed=self._on_missed, on_suspected=self._on_silent,
             )  # fmt: skip
-        lateness = self.heartbeats.lateness.take if self.heartbeats else lambda: None
+        else:
+            self.socket_beats = SocketBeats(
+                detector, policy, self.clock, phase_rng,
+                on_failed=self._on_failed, on_suspected=self._on_dead_socket, on_kept=self._on_kept,
+            )  # fmt: skip
+        beats = self.heartbeats or self.socket_beats
+        lateness = beats.lateness.take if beats else lambda: None
         self.telemetry = Telemetry(
             config.event_log, config.origin_s, config.node, self.clock, lateness
         )
@@ -92,6 +112,7 @@ class Gateway:
             on_pressure=lambda oldest: oldest.shut(
                 Cause.MEMORY_PRESSURE, CLOSE_TRY_AGAIN, "too many sessions"
             ),
+            on_sweep=self._on_sweep, prunes=config.records.expire,
         )  # fmt: skip
         self.windows = ResumeWindows(self.clock, self.sessions)
         self.door = Door(
@@ -103,10 +124,16 @@ class Gateway:
         )
         self.port = 0  # once it listens
         self._admission = Admission(
-            self.clock, self.sessions, self, config.auth_timeout_s, self.counters.refused
-        )
+            self.clock, self.sessions, self, config.auth_timeout_s, self.counters.refused,
+            user_id_handshake=config.records.user_id_handshake,
+        )  # fmt: skip
         # What a connection asks of its owner on every frame is kept where it is found at once.
-        self.heartbeat_frame = HEARTBEAT if config.heartbeat_kind == "json" else PING
+        protocol_ping = isinstance(detector, StateCheck) or (
+            isinstance(detector, Ping) and detector.frame == "ping"
+        )
+        self.heartbeat_frame = PING if protocol_ping else HEARTBEAT
+        self.close_detection: str = policy.close_detection
+        self._keepalive_refreshes = config.records.refreshed == "by_the_keepalive"
         self.max_buffer_bytes = config.max_buffer_bytes
         self.close_timeout_s = config.close_timeout_s
         self._sweep_phase_s = float(sweep_rng.uniform(0.0, policy.sweep_interval))
@@ -123,8 +150,12 @@ class Gateway:
         Raises:
             OSError: the address is in use.
         """
-        config = self.config
-        sock = listen(config.host, config.port, config.policy.tcp_user_timeout)
+        config, policy = self.config, self.config.policy
+        if config.records.user_id_handshake:
+            _log.warning("records.user_id_handshake: whoever names a user is let in as that user")
+        if config.records.flush_at_start:
+            _log.warning("flushed %d keys", await flush_records(self.redis, config.key_prefix))
+        sock = listen(config.host, config.port, policy.tcp_user_timeout, policy.tcp_keepalive)
         self._server = await serve(
             self._handle,
             sock=sock,
@@ -167,6 +198,10 @@ class Gateway:
         self._admission.stop()
         if self.heartbeats is not None:
             self.heartbeats.stop()
+        if self.socket_beats is not None:
+            self.socket_beats.stop()
+        for ghost in list(self.lost.values()):
+            ghost.end(Cause.DRAIN)
         deadline_s = monotonic() + self.config.drain_timeout_s
         everyone = self._server.all_connections
         for n, connection in enumerate(list(everyone)):
@@ -221,6 +256,7 @@ class Gateway:
     def take_over(self, owner: str) -> None:
         """End the connection that had the records until now, or what is left of it."""
         self.windows.resumed(owner)
+        self.lines.resumed(owner)
         older = self.live.get(owner)
         if older is not None:
             older.shut(Cause.TAKE_OVER, CLOSE_TAKEN_OVER, "taken over")
@@ -242,8 +278,13 @@ class Gateway:
             "resumed": resumed,
         }
         connection.send_frame(text_frame(orjson.dumps(ready)))
+        connection.notes_beats = connection.trace or self.lines.sends_wanted
         if self.heartbeats is not None:
             connection.beat = self.heartbeats.start(connection)
+        elif self.socket_beats is not None:
+            connection.socket_beat = self.socket_beats.start(connection)
+        if self._online is not None:
+            self._online.add(record.user_id)
         self.sweeper.on_connected()
 
     # -- what a connection tells -----------------------------------------------------------------
@@ -273,6 +314,8 @@ class Gateway:
                 connection.send_error(
                     "not_authenticated", 'send {"type":"auth","session_id":…} first'
                 )
+            case {"type": "heartbeat"}:
+                connection.send_frame(PONG)
             case {"type": "watch", "user_ids": list(user_ids)} if _are_ids(user_ids):
                 count = self.presence.watch(connection, user_ids, _MOST_WATCHED)
                 if count is None:
@@ -285,7 +328,10 @@ class Gateway:
 
     def on_traced_heartbeat(self, connection: GatewayConnection) -> None:
         """Log one heartbeat."""
-        self._log(EventKind.HEARTBEAT_SENT, connection)
+        if connection.trace:
+            self._log(EventKind.HEARTBEAT_SENT, connection)
+        if connection.record is not None:
+            self.lines.sent(connection.record.session_id)
 
     # -- a connection ends -------------------------------------------------------------------------
 
@@ -294,24 +340,64 @@ class Gateway:
         self.counters.missed += 1
         limit = self.config.policy.max_failures
         self._log(EventKind.HEARTBEAT_MISSED, peer, failures=failures, max_failures=limit)
+        if self.lines.wanted and peer.record is not None:
+            reason = f"no answer within {self.config.policy.heartbeat_timeout:g} s"
+            self.lines.failed(peer.record.session_id, failures, limit, reason)
 
     def _on_silent(self, peer: Peer) -> None:
         assert isinstance(peer, GatewayConnection)
         peer.drop(Cause.HEARTBEAT)
 
+    def _on_failed(self, peer: SocketPeer, failures: int) -> None:
+        assert isinstance(peer, GatewayConnection) and peer.record is not None
+        limit = self.config.policy.max_failures
+        self._log(EventKind.HEARTBEAT_MISSED, peer, failures=failures, max_failures=limit)
+        reason = f"the socket is closed: {peer.lost or 'closing'}"
+        self.lines.failed(peer.record.session_id, failures, limit, reason)
+
+    def _on_dead_socket(self, peer: SocketPeer) -> None:
+        assert isinstance(peer, GatewayConnection)
+        counts = isinstance(self.config.detector, SendErrors)
+        peer.drop(Cause.SEND_ERROR if counts else Cause.STATE_CHECK)
+
+    def _on_kept(self, peer: SocketPeer) -> None:
+        """Prolong the records of a socket that looks open, as keepalives do: half-open ones too."""
+        assert isinstance(peer, GatewayConnection)
+        if self._keepalive_refreshes:
+            self._refresh(peer)
+
+    def _on_sweep(self) -> None:
+        """Look at the state of all sockets: those that are closed are known."""
+        detector = self.config.detector
+        if isinstance(detector, StateCheck) and detector.cleans_up:
+            for ghost in list(self.lost.values()):
+                ghost.drop(Cause.SWEEP)
+
+    def on_socket_lost(self, connection: GatewayConnection) -> None:
+        """Note a socket that is gone and whose end nobody acts on."""
+        assert connection.record is not None
+        self.lost[connection.record.owner] = connection
+
     def on_ended(self, connection: GatewayConnection, was: Phase) -> None:
         """Take a connection out of service; its socket may stand a little longer."""
         if connection.beat is not None and self.heartbeats is not None:
             self.heartbeats.end(connection.beat)
+        if connection.socket_beat is not None:
+            connection.socket_beat.peer = None
         if was is not Phase.READY or connection.record is None:
             return  # no session has ended: none was begun, or the store's answer is still to come
         record = connection.record
         del self.live[record.owner]
+        self.lost.pop(record.owner, None)
         self.presence.forget(connection)
-        info = read_tcp_info(connection.transport.get_extra_info("socket"))
+        if self._online is not None:
+            self._online.remove(record.user_id)
+        sock = connection.transport.get_extra_info("socket")  # None: it is gone already
+        info = read_tcp_info(sock) if sock is not None else None
         detail = {"tcp_info": info.as_detail()} if info is not None else {}
         self.counters.decided[connection.cause or ""] += 1
         self._log(EventKind.SUSPECTED, connection, **detail)
+        self.lines.disconnected(record.session_id, connection.cause or "")
         if connection.cause not in _RECORDS_ARE_ANOTHERS:
             self.keep_for_resume(connection, record)
 
@@ -320,6 +406,15 @@ class Gateway:
         if connection.record is not None and connection.connected_s:
             self.counters.closed[connection.cause or ""] += 1
             self._log(EventKind.SOCKET_CLOSED, connection)
+            if connection.cause not in _RECORDS_ARE_ANOTHERS:
+                self.lines.socket_gone(connection.record.session_id, connection.record.owner)
+
+    def _on_cleared(self, record: Record, gone: bool) -> None:
+        """Note that the records of an ended connection are gone, or another connection's."""
+        if gone:
+            self.lines.removed(record.session_id, record.owner)
+        else:
+            self.lines.resumed(record.owner)
 
     def keep_for_resume(self, connection: GatewayConnection, record: Record) -> None:
         """Keep the records of an ended connection for as long as its session may be resumed."""

@@ -10,13 +10,39 @@ Detection latency of a silent death at a uniformly random phase U ~ Uniform(0, T
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from reference_server.durations import Duration, PositiveDuration
 
-__all__ = ["Action", "LivenessPolicy", "PingDetector", "Verdict"]
+__all__ = ["Action", "LivenessPolicy", "PingDetector", "TcpKeepalive", "Verdict"]
+
+
+class TcpKeepalive(BaseModel):
+    """The kernel's own probes of an idle connection. Seconds; Linux takes whole ones.
+
+    They are not sent while data is in flight, and a frozen client's kernel answers them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    idle: Annotated[
+        PositiveDuration, Field(description="without a segment for this long, it probes")
+    ] = 7200.0
+    interval: Annotated[PositiveDuration, Field(description="from one probe to the next")] = 75.0
+    count: Annotated[int, Field(ge=1, description="unanswered probes that end the connection")] = 9
+
+    @property
+    def patience_s(self) -> float:
+        """From the last segment received to the end of the connection."""
+        return self.idle + self.count * self.interval
+
+    def faster(self, speedup: float) -> TcpKeepalive:
+        """Return it with its times divided by ``speedup``."""
+        return TcpKeepalive(
+            idle=self.idle / speedup, interval=self.interval / speedup, count=self.count
+        )
 
 
 class LivenessPolicy(BaseModel):
@@ -68,6 +94,16 @@ class LivenessPolicy(BaseModel):
         PositiveDuration | None,
         Field(description="TCP_USER_TIMEOUT of each socket; null: the kernel's own patience"),
     ] = None
+    tcp_keepalive: Annotated[
+        TcpKeepalive | None, Field(description="SO_KEEPALIVE of each socket; null: none")
+    ] = None
+    close_detection: Annotated[
+        Literal["all", "frames", "none"],
+        Field(
+            description="which ends of a connection are acted on when they are seen: all; close frames "
+            "alone, as where a callback does not come after FIN, RST or the kernel's give-up; or none"
+        ),
+    ] = "all"
 
     # Checked field by field, not on the whole model: a scenario with a misspelt key elsewhere in this
     # block still gets told about these.
@@ -108,6 +144,10 @@ class LivenessPolicy(BaseModel):
             for name in type(self).model_fields
             if isinstance(getattr(self, name), float)
         }
+        if self.tcp_keepalive is not None:
+            return self.model_copy(
+                update=times | {"tcp_keepalive": self.tcp_keepalive.faster(speedup)}
+            )
         return self.model_copy(update=times)
 
 

@@ -3,7 +3,7 @@
 Keys, below the gateway's prefix:
 
     session:{session_id}   "{user_id}|{owner}"       string, TTL session_ttl; owner "" until connected
-    status:{user_id}       "{session_id}|{owner}"    string, TTL status_ttl
+    status:{user_id}       "{session_id}|{owner}"    string, TTL status_ttl; a TTL of 0 ms is none
     code:{user_id}         see codes.py
     online                 zset: user_id by the time last seen (Redis's own clock, seconds)
     presence               pub/sub: {"type": "online"|"offline", "user_id", "session_id", "node"}
@@ -21,7 +21,15 @@ from reference_server.store import Script
 
 __all__ = ["CLEAR", "CONNECT", "LOGIN", "LOGOUT", "PRUNE", "REFRESH", "RELEASE", "SCRIPTS"]
 
-_PRELUDE = """
+_PUT = """
+local function put(key, value, ttl_ms)
+  if ttl_ms == '0' then redis.call('SET', key, value) else redis.call('SET', key, value, 'PX', ttl_ms) end
+end
+"""
+
+_PRELUDE = (
+    _PUT
+    + """
 local function split(record)
   return string.match(record, '^(.*)|([^|]*)$')
 end
@@ -33,13 +41,19 @@ local function seen(prefix, user)
   redis.call('ZADD', prefix .. 'online', redis.call('TIME')[1], user)
 end
 """
+)
 
-LOGIN = Script("""
--- KEYS session, status; ARGV record, session_ttl_ms, refuse. Returns 1, or 0: refused.
+LOGIN = Script(
+    _PUT
+    + """
+-- KEYS session, status; ARGV record, session_ttl_ms, refuse, status ('': not yet), status_ttl_ms.
+-- Returns 1, or 0: refused.
 if ARGV[3] == '1' and redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+put(KEYS[1], ARGV[1], ARGV[2])
+if ARGV[4] ~= '' then put(KEYS[2], ARGV[4], ARGV[5]) end
 return 1
-""")
+"""
+)
 
 CONNECT = Script(
     _PRELUDE
@@ -55,9 +69,11 @@ if ARGV[8] ~= '' and ARGV[8] ~= user then return {'wrong_user'} end
 local status_key = prefix .. 'status:' .. user
 local status = redis.call('GET', status_key)
 local displaced = ''
+local online = false
 if status then
   local other
   other, displaced = split(status)
+  online = displaced ~= ''
   if other ~= session then
     if ARGV[6] == '1' then return {'refused'} end
     -- A newer session of the user: the older one must not come back and take over in its turn.
@@ -67,10 +83,10 @@ if status then
     end
   end
 end
-redis.call('SET', KEYS[1], user .. '|' .. owner, 'PX', ARGV[4])
-redis.call('SET', status_key, session .. '|' .. owner, 'PX', ARGV[5])
+put(KEYS[1], user .. '|' .. owner, ARGV[4])
+put(status_key, session .. '|' .. owner, ARGV[5])
 seen(prefix, user)
-if not status then tell(prefix, 'online', user, session, ARGV[7]) end
+if not online then tell(prefix, 'online', user, session, ARGV[7]) end
 return {'ok', user, before, displaced}
 """
 )
@@ -83,8 +99,8 @@ REFRESH = Script(
 local mine, my_status = ARGV[2] .. '|' .. ARGV[4], ARGV[3] .. '|' .. ARGV[4]
 local record, status = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
 if (record and record ~= mine) or (status and status ~= my_status) then return 0 end
-redis.call('SET', KEYS[1], mine, 'PX', ARGV[5])
-redis.call('SET', KEYS[2], my_status, 'PX', ARGV[6])
+put(KEYS[1], mine, ARGV[5])
+put(KEYS[2], my_status, ARGV[6])
 seen(ARGV[1], ARGV[2])
 return 1
 """

@@ -11,16 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reference_server.liveness import LivenessPolicy
+from reference_server.records import RecordRules
 from reference_server.scripts import CLEAR, CONNECT, LOGIN, LOGOUT, PRUNE, REFRESH, RELEASE
 from reference_server.store import Answer, Call, StoreUnavailable, StoreWriter
 
-__all__ = ["ConnectRefused", "Connected", "Record", "Sessions", "WrongUser"]
+__all__ = ["ConnectRefused", "Connected", "Record", "Sessions", "WrongUser", "refresh_after_s"]
 
 _REFUSALS = {
     b"unknown": "session_unknown",
     b"refused": "already_online",
     b"wrong_user": "wrong_user",
 }
+_OUR_RULES = RecordRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +63,27 @@ class Sessions:
         node: this gateway's name, in broadcasts.
         policy: its TTLs and resume window, in real seconds.
         refuse: a user who is online is not let in a second time.
+        rules: when records are written and prolonged.
+        on_cleared: called with records that `clear` has settled, and whether they are gone: a newer
+            connection may have them.
     """
 
     def __init__(
-        self, writer: StoreWriter, prefix: str, node: str, policy: LivenessPolicy, *, refuse: bool
-    ) -> None:
+        self, writer: StoreWriter, prefix: str, node: str, policy: LivenessPolicy, *, refuse: bool,
+        rules: RecordRules = _OUR_RULES,
+        on_cleared: Callable[[Record, bool], None] = lambda _record, _gone: None,
+    ) -> None:  # fmt: skip
         self._writer = writer
         self._prefix = prefix
         self._node = node
         self._refuse = int(refuse)
-        self._session_ttl_ms = _milliseconds(policy.session_ttl)
-        self._status_ttl_ms = _milliseconds(policy.status_ttl)
+        self._session_ttl_ms = _milliseconds(policy.session_ttl) if rules.expire else 0
+        self._status_ttl_ms = _milliseconds(policy.status_ttl) if rules.expire else 0
         self._status_ttl_s = policy.status_ttl
         self._resume_window_s = policy.resume_window
-        # Half of a TTL may be gone before it is refreshed: a refresh at every beat buys nothing.
-        self.refresh_after_s = min(policy.session_ttl, policy.status_ttl) / 2
+        self._status_at_login = rules.status_written == "at_login"
+        self._on_cleared = on_cleared
+        self.refresh_after_s = refresh_after_s(policy, rules)
 
     async def login(self, user_id: str) -> str | None:
         """Make a session; return its id, or None: the user is online and a second login is refused.
@@ -83,11 +91,25 @@ class Sessions:
         Raises:
             StoreUnavailable: Redis does not answer.
         """
+        session_id, call = self._login(user_id)
+        granted = await self._writer.ask(call)
+        return session_id if granted else None
+
+    def login_unasked(self, user_id: str, done: Callable[[str | None], None]) -> None:
+        """Make a session for whoever names a user; ``done`` gets its id, or None: refused, or no answer."""
+
+        def read(answer: Answer) -> None:
+            done(session_id if answer == 1 else None)
+
+        session_id, call = self._login(user_id)
+        self._writer.submit(Call(call.script, call.keys, call.args, read))
+
+    def _login(self, user_id: str) -> tuple[str, Call]:
         session_id = secrets.token_urlsafe(16)
         keys = (self._session(session_id), self._status(user_id))
-        args = (f"{user_id}|", self._session_ttl_ms, self._refuse)
-        granted = await self._writer.ask(Call(LOGIN, keys, args))
-        return session_id if granted else None
+        status = f"{session_id}|" if self._status_at_login else ""
+        args = (f"{user_id}|", self._session_ttl_ms, self._refuse, status, self._status_ttl_ms)
+        return session_id, Call(LOGIN, keys, args)
 
     async def logout(self, session_id: str, user_id: str = "") -> Record | None:
         """End a session at once; return what it was, or None: unknown.
@@ -159,7 +181,11 @@ class Sessions:
         """Delete the records as far as they are the connection's, and tell that the user is offline."""
         args = (self._prefix, record.session_id, record.owner, record.user_id, self._node)
         keys = (self._session(record.session_id),)
-        self._writer.submit(Call(CLEAR, keys, args, duty=record.owner))
+
+        def read(answer: Answer) -> None:
+            self._on_cleared(record, answer == 1)
+
+        self._writer.submit(Call(CLEAR, keys, args, read, duty=record.owner))
 
     def release(self, record: Record) -> None:
         """Leave the records to expire with the resume window: this node will not be there to clear them."""
@@ -178,6 +204,20 @@ class Sessions:
 
     def _status(self, user_id: str) -> str:
         return f"{self._prefix}status:{user_id}"
+
+
+def refresh_after_s(policy: LivenessPolicy, rules: RecordRules) -> float:
+    """How long after a refresh a frame brings the next one; infinite where frames bring none.
+
+    Half of a TTL may be gone before it is refreshed: a refresh at every beat buys nothing.
+    """
+    match rules.refreshed:
+        case "when_half_gone" if rules.expire:
+            return min(policy.session_ttl, policy.status_ttl) / 2
+        case "at_each_frame":
+            return 0.0
+        case _:
+            return float("inf")
 
 
 def _milliseconds(seconds: float) -> int:

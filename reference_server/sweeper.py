@@ -32,6 +32,8 @@ class Sweeper:
         live: the READY connections, changed by others.
         on_idle: called with one that has been idle for too long.
         on_pressure: called with one that has to go because there are too many.
+        on_sweep: called at each sweep.
+        prunes: whether users who were not seen for a status TTL are taken off the online set.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class Sweeper:
         *,
         on_idle: Callable[[GatewayConnection], None],
         on_pressure: Callable[[GatewayConnection], None],
+        on_sweep: Callable[[], None] = lambda: None,
+        prunes: bool = True,
     ) -> None:
         self._policy = policy
         self._clock = clock
@@ -50,6 +54,8 @@ class Sweeper:
         self._live = live
         self._on_idle = on_idle
         self._on_pressure = on_pressure
+        self._on_sweep = on_sweep
+        self._prunes = prunes
         self._relief_is_set = False
 
     async def run(self, first_s: float) -> None:
@@ -58,7 +64,9 @@ class Sweeper:
         while True:
             await asyncio.sleep(max(0.0, due_s - self._clock.now_s()))
             due_s += self._policy.sweep_interval
-            self._sessions.prune()
+            self._on_sweep()
+            if self._prunes:
+                self._sessions.prune()
             if self._policy.session_timeout is not None:
                 await self._sweep(self._policy.session_timeout)
 

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from harness.real.redis_server import RedisServer
 from reference_server.events import Cause, EventKind
+from reference_server.layers import Ping
 from tests.reference_server.gateways import PONG, QUICK, QUIET, Client, run, running, until
 
 pytestmark = pytest.mark.real
@@ -223,7 +224,7 @@ def test_heartbeats_are_answered_and_traced(start: Any) -> None:
 
 def test_protocol_pings_are_answered_by_the_client_s_library(start: Any) -> None:
     async def scenario() -> None:
-        async with start(QUICK, heartbeat_kind="ping") as it:
+        async with start(QUICK, detector=Ping(frame="ping")) as it:
             client = await it.join("ann", live=True)
             await asyncio.sleep(it.config.policy.detection_range_s[1] + 0.3)
             assert client.heartbeats == 0

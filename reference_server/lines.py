@@ -1,0 +1,109 @@
+"""Log lines about heartbeats and the ends of sessions, in fixed words and with fields: for grep and for programs.
+
+From what the gateway notices to Python's logging. Six lines: sent (DEBUG), failed n/max with the reason, limit
+reached, disconnected, removed, released. A line that nobody wants costs nothing: the gateway asks once, at its
+start, which are wanted.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import orjson
+
+__all__ = ["JsonFormatter", "SessionLines", "configure_logging"]
+
+_log = logging.getLogger("reference_server.session")
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and every field that the line has."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as JSON."""
+        fields: dict[str, Any] = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        fields |= {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(fields, default=str).decode()
+
+
+def configure_logging(style: str, level: str | None) -> None:
+    """Send all log lines to standard error.
+
+    Args:
+        style: ``text`` for people, ``json`` for programs.
+        level: of everything, as ``debug``; None: warnings of the gateway, no lines about single sessions.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if style == "json" else logging.Formatter(_TEXT))
+    logging.basicConfig(handlers=[handler], level=(level or "warning").upper(), force=True)
+    _log.setLevel(logging.CRITICAL + 1 if level is None else logging.NOTSET)
+
+
+class SessionLines:
+    """Writes the lines of one gateway."""
+
+    def __init__(self) -> None:
+        self.wanted = _log.isEnabledFor(logging.ERROR)
+        self.sends_wanted = _log.isEnabledFor(logging.DEBUG)
+        self._half_released: set[str] = set()  # connections of which socket or records are gone
+
+    def sent(self, session_id: str) -> None:
+        """A heartbeat was written."""
+        if self.sends_wanted:
+            _say(logging.DEBUG, "Heartbeat sent to %s", "heartbeat_sent", session_id)
+
+    def failed(self, session_id: str, failures: int, most: int, reason: str) -> None:
+        """A heartbeat failed; at ``most`` the limit is reached."""
+        if not self.wanted:
+            return
+        _say(
+            logging.WARNING, f"Heartbeat failed for %s ({failures}/{most}): {reason}",
+            "heartbeat_failed", session_id, failures=failures, max_failures=most, reason=reason,
+        )  # fmt: skip
+        if failures >= most:
+            text = "Max heartbeat failures reached for %s, disconnecting"
+            _say(logging.ERROR, text, "heartbeat_limit_reached", session_id, max_failures=most)
+
+    def disconnected(self, session_id: str, cause: str) -> None:
+        """A connection is over, by this layer."""
+        if self.wanted:
+            _say(
+                logging.INFO, "WebSocket disconnected: %s", "disconnected", session_id, cause=cause
+            )
+
+    def removed(self, session_id: str, connection_id: str) -> None:
+        """The session's records are gone from the store."""
+        if self.wanted:
+            _say(logging.INFO, "Removed session %s", "removed", session_id)
+            self._release(session_id, connection_id)
+
+    def socket_gone(self, session_id: str, connection_id: str) -> None:
+        """The connection's socket is gone."""
+        if self.wanted:
+            self._release(session_id, connection_id)
+
+    def resumed(self, connection_id: str) -> None:
+        """The session goes on with another connection: its records are not removed."""
+        self._half_released.discard(connection_id)
+
+    def _release(self, session_id: str, connection_id: str) -> None:
+        """Released is what has neither a socket nor records any more."""
+        if connection_id not in self._half_released:
+            self._half_released.add(connection_id)
+            return
+        self._half_released.discard(connection_id)
+        _say(logging.INFO, "Session %s resources released", "released", session_id)
+
+
+def _say(level: int, text: str, event: str, session_id: str, **fields: Any) -> None:
+    _log.log(level, text, session_id, extra={"event": event, "session_id": session_id, **fields})

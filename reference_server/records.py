@@ -1,0 +1,55 @@
+"""How a system keeps its records: when they are written, prolonged, and whether they expire at all. Data only.
+
+The defaults are this gateway's own. The others are what documented systems do, kept to be measured.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["RecordRules"]
+
+
+class RecordRules(BaseModel):
+    """Rules about session and status records."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    expire: Annotated[
+        bool,
+        Field(
+            description="false: no TTL at all; session_ttl and status_ttl say nothing then, and a "
+            "record that nobody deletes stays for ever"
+        ),
+    ] = True
+    status_written: Annotated[
+        Literal["at_connect", "at_login"],
+        Field(description="at_login: a login whose connection never comes counts as online"),
+    ] = "at_connect"
+    refreshed: Annotated[
+        Literal["when_half_gone", "at_each_frame", "by_the_keepalive", "never"],
+        Field(
+            description="what prolongs the TTLs: a frame when half is gone, every frame, a ping of "
+            "`state_check` while the socket looks open, or nothing"
+        ),
+    ] = "when_half_gone"
+    online_set: Annotated[
+        Literal["scored", "plain"],
+        Field(
+            description="plain: also a SET without expiry per member, written apart from the records"
+        ),
+    ] = "scored"
+    flush_at_start: Annotated[
+        bool, Field(description="a gateway that starts deletes every record, others' too")
+    ] = False
+    user_id_handshake: Annotated[
+        bool,
+        Field(description="let in whoever says /ws?userId=…, without a login; loopback only"),
+    ] = False
+
+    @property
+    def refresh_follows_frames(self) -> bool:
+        """Whether a client's frames prolong its records."""
+        return self.refreshed in ("when_half_gone", "at_each_frame")
