@@ -86,10 +86,18 @@ class Plan:
     outages: tuple[PlannedOutage, ...]
     watches: dict[int, tuple[int, ...]]  # watching client -> the clients whose user it watches
     incidents: tuple[PlannedIncident, ...] = ()
+    homes: tuple[int, ...] = ()  # of each client: the node, from 1, that it connects to first
 
     def connect_at_s(self, client: int) -> float:
         """When the ramp has this client connect."""
         return self.ramp_s * client / self.clients
+
+    def home(self, client: int) -> int | None:
+        """The node, counted from 1, that a client connects to first; None: whichever the balancer picks.
+
+        A connection after the first one goes to any node that is there: a load balancer knows nothing of homes.
+        """
+        return self.homes[client] if self.homes else None
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON."""
@@ -113,6 +121,7 @@ class Plan:
                 "outages": tuple(PlannedOutage(**outage) for outage in raw["outages"]),
                 "watches": {int(k): tuple(v) for k, v in raw["watches"].items()},
                 "incidents": tuple(PlannedIncident(**one) for one in raw.get("incidents", ())),
+                "homes": tuple(raw.get("homes", ())),
             }
         )
 
@@ -123,8 +132,8 @@ def make_plan(scenario: Scenario) -> Plan:
     Each client has at most one fault. Clients without one are the healthy ones that false suspicions
     are counted on and that watch the others.
     """
-    who, when, healing, watching, outage, incident = (
-        np.random.default_rng(s) for s in np.random.SeedSequence(scenario.seed).spawn(6)
+    who, when, healing, watching, outage, incident, spread = (
+        np.random.default_rng(s) for s in np.random.SeedSequence(scenario.seed).spawn(7)
     )
     shuffled = who.permutation(scenario.clients)
     faults: list[PlannedFault] = []
@@ -144,6 +153,7 @@ def make_plan(scenario: Scenario) -> Plan:
         outages=_outages(scenario, healthy.tolist(), outage),
         watches=_watches(faults, healthy.tolist(), scenario.sessions.watchers_per_user, watching),
         incidents=_incidents(scenario, incident),
+        homes=_homes(scenario, spread),
     )
 
 
@@ -210,6 +220,12 @@ def _outages(
             drawn.append(PlannedOutage(client, at_s, length_s))
             at_s += length_s + rng.exponential(law.every)
     return tuple(drawn)
+
+
+def _homes(scenario: Scenario, rng: np.random.Generator) -> tuple[int, ...]:
+    """Spread the clients over the nodes at random, as a load balancer would."""
+    nodes = scenario.gateway.nodes
+    return tuple(rng.integers(1, nodes + 1, scenario.clients).tolist()) if nodes > 1 else ()
 
 
 def _incidents(scenario: Scenario, rng: np.random.Generator) -> tuple[PlannedIncident, ...]:

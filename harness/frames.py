@@ -54,14 +54,16 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = {
         "engine": "str", "fault": "str", "n": "int64", "unacked_share": "float64",
         "retransmitted_share": "float64",
     },
-    "lag": {"role": "str", "pid": "int64", "time_s": "float64", "max_lag_s": "float64"},
+    "lag": {
+        "role": "str", "pid": "int64", "time_s": "float64", "max_lag_s": "float64", "node": "str",
+    },
     "lateness": {
         "node": "str", "time_s": "float64", "n": "int64", "p50_s": "float64", "p99_s": "float64",
         "max_s": "float64",
     },
     "resources": {
         "role": "str", "pid": "int64", "time_s": "float64", "cpu_percent": "float64",
-        "rss_bytes": "int64", "descriptors": "int64",
+        "rss_bytes": "int64", "descriptors": "int64", "node": "str",
     },
     "qos": {
         "engine": "str", "fault": "str", "milestone": "str", "n": "int64", "detected": "int64",

@@ -201,7 +201,7 @@ def _samples(history: History, table: str, kind: EventKind, keys: Iterable[str])
     names = tuple(keys)
     rows = [
         (str(event.detail.get("role") or event.source), int(event.detail.get("pid", 0)),
-         history.time_s(event), *(event.detail.get(key, 0) for key in names))
+         history.time_s(event), *(event.detail.get(key, 0) for key in names), event.node)
         for event in history.of(kind)
     ]  # fmt: skip
     return frame(table, sorted(rows, key=lambda row: (row[2], row)))

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.real.engine import gateway_config, real_policy, start_gateway
+from harness.real.engine import real_policy
+from harness.real.nodes import Nodes, gateway_config
 from harness.real.processes import Children, end_on_sigterm
 from harness.real.redis_server import redis_server
 from harness.rundir import new_run
@@ -43,11 +44,9 @@ def serve_forever(
             config = gateway_config(scenario, policy, redis, run, time.monotonic()).model_copy(
                 update={"port": port, "http_port": http_port}
             )
-            _, ports = start_gateway(children, config, run)
-            ws, http = (
-                f"ws://127.0.0.1:{ports['port']}/ws",
-                f"http://127.0.0.1:{ports['http_port']}",
-            )
+            nodes = Nodes(children, run, [config])
+            nodes.wait()
+            ws, http = nodes.ws_urls, nodes.http_urls
             say(f"gateway: {ws}\nhttp:    {http}\nredis:   {redis.url}\nlogs:    {run.logs}")
             say(
                 "drive it: locust -f harness/real/locustfile.py --headless -u 200 -r 100 "

@@ -204,9 +204,9 @@ class Lease(_Part):
 
 
 class Gateway(_Part):
-    """The gateway's nodes as the model has them. A real gateway has its own speed: `flatline calibrate` measures it.
+    """The gateway's nodes. A real gateway has its own speed: `flatline calibrate` measures it for the model.
 
-    Service times are real machine time, not divided by speedup; the rest is simulated only.
+    Service times are real machine time, not divided by speedup, and simulated only.
     """
 
     nodes: Annotated[int, Field(ge=1, description="clients are spread over them at random")] = 1
@@ -482,7 +482,6 @@ class Scenario(_Part):
         """The keys of this scenario that only the simulation can do."""
         changed = {
             "detector": self.detector != Ping(),
-            "gateway.nodes": self.gateway.nodes > 1,
             "gateway.stalls": self.gateway.stalls is not None,
             "store": self.store != Store(),
             "incidents": bool(self.incidents),

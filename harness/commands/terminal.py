@@ -27,7 +27,7 @@ from harness.exits import Exit
 from harness.judge import Outcome
 from harness.lint import LintInputError
 from harness.profiles import UnknownProfileError
-from harness.real.engine import CannotRun
+from harness.real.cannot import CannotRun
 from harness.real.processes import ChildDied
 from harness.real.redis_server import RedisUnavailable
 from harness.rundir import RunDirError

@@ -45,6 +45,7 @@ class Client:
         self.session_id = ""
         self.connection_id = ""
         self.wire: Wire | None = None
+        self._home: int | None = generator.plan.home(index)  # None once it has been connected
         self.last_packet_s = 0.0
         self.deaf = False  # its process reads nothing: frozen, or nothing can arrive
         self.on_heartbeat: Callable[[], None] | None = (
@@ -154,20 +155,22 @@ class Client:
     # -- connecting ----------------------------------------------------------------------------
 
     def _login(self) -> None:
-        self.session_id = self.g.login(self.user_id)
+        self.session_id = self.g.login(self.user_id, self._home)
         self._log(EventKind.LOGGED_IN, detail={"client": self.index, "user_id": self.user_id})
 
     def _connect(self) -> None:
         began = self.g.now_s()
-        self.wire = Wire.connect(self.g.uri, _HANDSHAKE_TIMEOUT_S)
+        self.wire, node = self._reach_a_node(self._home)
         traced = self.fault is not None and self.fault.traced
         self.wire.send_json({"type": "auth", "session_id": self.session_id, "trace": traced})
         ready = self._expect("ready", began)
         self.connection_id = ready["connection_id"]
         self.last_packet_s = self.g.now_s()
         self.deaf = False
+        self._home = None
         self._log(
             EventKind.CONNECTED,
+            node=node,
             detail={"client": self.index, "user_id": self.user_id, "resumed": ready["resumed"]},
         )
         self._on_request("WSC", "connect", (self.g.now_s() - began) * 1000, None)
@@ -177,6 +180,21 @@ class Client:
             )
         if self._healing is not None and ready["resumed"]:
             self._recovered(self._healing)
+
+    def _reach_a_node(self, home: int | None) -> tuple[Wire, str]:
+        """Shake hands with the first node that is there; return the connection and the node's name.
+
+        Raises:
+            ConnectionRefusedError: none of them listens.
+        """
+        refused: ConnectionRefusedError | None = None
+        for n in self.g.nodes_to_try(home):
+            try:
+                return Wire.connect(self.g.uris[n], _HANDSHAKE_TIMEOUT_S), f"node-{n + 1}"
+            except ConnectionRefusedError as error:
+                refused = error
+        assert refused is not None
+        raise refused
 
     def _expect(self, kind: str, began_s: float) -> dict[str, Any]:
         assert self.wire is not None
@@ -268,7 +286,7 @@ class Client:
     def _live_elsewhere(self, session_id: str) -> None:
         """The user's other device: connected, answering; it takes over from the dead one where that is the rule."""
         try:
-            wire = Wire.connect(self.g.uri, _HANDSHAKE_TIMEOUT_S)
+            wire, _ = self._reach_a_node(None)
             wire.send_json({"type": "auth", "session_id": session_id})
             while (left := self.g.horizon_s - self.g.now_s()) > 0:
                 for frame in wire.receive(left):
@@ -298,10 +316,16 @@ class Client:
             self._log(EventKind.OUTAGE_ENDED, detail={"client": self.index})
 
     def _log(
-        self, kind: EventKind, *, cause: str = "", detail: dict[str, Any] | None = None
+        self,
+        kind: EventKind,
+        *,
+        cause: str = "",
+        node: str = "",
+        detail: dict[str, Any] | None = None,
     ) -> None:
         self.g.log(
             kind,
+            node=node,
             session_id=self.session_id,
             connection_id=self.connection_id,
             cause=cause,

@@ -44,10 +44,10 @@ class LoginUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the gateway under test is."""
+    """Where the gateway under test is: one URL a node, node-1 first."""
 
-    ws_url: str
-    http_url: str
+    ws_urls: tuple[str, ...]
+    http_urls: tuple[str, ...]
 
 
 class Generator:
@@ -66,7 +66,7 @@ class Generator:
         self.plan = plan
         self.origin_s = origin_s
         self.start_s = 0.0  # set by `start`: when the plan's time zero was
-        self.uri: WebSocketURI = parse_uri(target.ws_url)
+        self.uris: tuple[WebSocketURI, ...] = tuple(map(parse_uri, target.ws_urls))
         self.faults: dict[int, PlannedFault] = {fault.client: fault for fault in plan.faults}
         self.outages: dict[int, list[PlannedOutage]] = {}
         for outage in plan.outages:
@@ -75,8 +75,9 @@ class Generator:
         self.graveyard: list[Any] = []
         self.rng: Rng = default_rng(SeedSequence([scenario.seed, 0x67656E, worker]))
         self._writer = EventWriter(log)
-        self._http = HTTPClient.from_url(
-            target.http_url, concurrency=64, connection_timeout=10.0, network_timeout=10.0
+        self._http = tuple(
+            HTTPClient.from_url(url, concurrency=64, connection_timeout=10.0, network_timeout=10.0)
+            for url in target.http_urls
         )
         self._background: list[Any] = []
 
@@ -114,7 +115,7 @@ class Generator:
 
     def log(
         self, kind: EventKind, *, session_id: str = "", connection_id: str = "", cause: str = "",
-        detail: dict[str, Any] | None = None, time_s: float | None = None,
+        detail: dict[str, Any] | None = None, time_s: float | None = None, node: str = "",
     ) -> None:  # fmt: skip
         """Write one client event, now or at a time already taken. After the end nothing is logged."""
         if not self._background and kind not in (EventKind.RUN_STARTED, EventKind.RUN_ENDED):
@@ -126,25 +127,49 @@ class Generator:
                 kind,
                 session_id,
                 connection_id,
-                "",
+                node,
                 cause,
                 detail or {},
             )
         )
 
-    def login(self, user_id: str) -> str:
-        """Log a user in over HTTP; returns the session id.
+    def nodes_to_try(self, home: int | None) -> list[int]:
+        """Return the places of the nodes' URLs in the order to try them: home (from 1) first, then at random.
+
+        What a load balancer does that knows at once which node is there: whoever is refused by one asks
+        the next in the same attempt.
+        """
+        count = len(self.uris)
+        if count == 1:
+            return [0]
+        order: list[int] = self.rng.permutation(count).tolist()
+        if home is not None and home <= count:
+            order.remove(home - 1)
+            order.insert(0, home - 1)
+        return order
+
+    def login(self, user_id: str, home: int | None = None) -> str:
+        """Log a user in over HTTP, at any node; returns the session id.
 
         Raises:
             LoginRefused: the gateway said no, for instance `already_online`.
             LoginUnavailable: no answer, or a 5xx.
         """
         body = orjson.dumps({"user_id": user_id, "device_type": "web"})
-        try:
-            response = self._http.post("/user/login", body, {"Content-Type": "application/json"})
-            status, answer = response.status_code, orjson.loads(response.read() or b"{}")
-        except (OSError, ValueError, ConnectionError) as error:
-            raise LoginUnavailable(str(error)) from error
+        refused: OSError | None = None
+        for n in self.nodes_to_try(home):
+            try:
+                response = self._http[n % len(self._http)].post(
+                    "/user/login", body, {"Content-Type": "application/json"}
+                )
+                status, answer = response.status_code, orjson.loads(response.read() or b"{}")
+                break
+            except ConnectionRefusedError as error:
+                refused = error
+            except (OSError, ValueError, ConnectionError) as error:
+                raise LoginUnavailable(str(error)) from error
+        else:
+            raise LoginUnavailable(str(refused)) from refused
         if status == 200:
             return str(answer["session_id"])
         code = str(answer.get("error", {}).get("code", status))

@@ -37,9 +37,9 @@ def _options(parser: LocustArgumentParser) -> None:
     group.add_argument("--run-dir", default="", env_var="FLATLINE_RUN_DIR",
                        help="write the event log there; default: a new directory under runs/")  # fmt: skip
     group.add_argument("--ws-url", default="ws://127.0.0.1:8765/ws", env_var="FLATLINE_WS_URL",
-                       help="the gateway's WebSocket endpoint")  # fmt: skip
+                       help="the gateway's WebSocket endpoint; several nodes: separated by commas")  # fmt: skip
     group.add_argument("--http-url", default="http://127.0.0.1:8766", env_var="FLATLINE_HTTP_URL",
-                       help="the gateway's HTTP API")  # fmt: skip
+                       help="the gateway's HTTP API; several nodes: commas, in the same order")  # fmt: skip
     parser.add_argument("--origin-s", type=float, default=None, include_in_web_ui=False,
                        help="CLOCK_MONOTONIC at the run's origin; default: now")  # fmt: skip
     parser.add_argument("--with-parent", action="store_true", include_in_web_ui=False,
@@ -76,7 +76,8 @@ def _generator(options: Namespace) -> Generator:
         print(f"flatline: event log in {run.logs}; measure it with: flatline report {run.path}")
     origin_s = time.monotonic() if options.origin_s is None else options.origin_s
     log = run.logs / f"client-{os.getpid()}.jsonl"
-    return Generator(scenario, plan, Target(options.ws_url, options.http_url), log, origin_s)
+    target = Target(tuple(options.ws_url.split(",")), tuple(options.http_url.split(",")))
+    return Generator(scenario, plan, target, log, origin_s)
 
 
 @events.test_start.add_listener

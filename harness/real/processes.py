@@ -58,6 +58,9 @@ class Child:
     popen: subprocess.Popen[bytes]
     may_finish: bool  # exit code 0 is a good end, not a death
     stop_deadline_s: float  # from SIGTERM to SIGKILL
+    argv: Sequence[str]
+    env: Mapping[str, str] | None
+    may_die: bool = False  # somebody has been told to end it
 
     @property
     def pid(self) -> int:
@@ -139,25 +142,39 @@ class Children:
             FileNotFoundError: no such program.
             RuntimeError: not called from the main thread.
         """
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("start children from the main thread: they end with the thread")
+        _only_the_main_thread()
         program = shutil.which(argv[0])
         if program is None:
             raise FileNotFoundError(f"{name}: no program {argv[0]!r}")
-        wrapper = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), program]
         # An interrupt between the fork and the list would leave a child that nobody knows.
-        with _deferred_interrupts(), log.open("ab") as output:
-            popen = subprocess.Popen(
-                [*wrapper, *argv[1:]],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=env,
-                start_new_session=True,
-            )
-            child = Child(name, log, popen, may_finish, stop_deadline_s)
+        with _deferred_interrupts():
+            popen = _popen([program, *argv[1:]], log, env)
+            child = Child(name, log, popen, may_finish, stop_deadline_s, [program, *argv[1:]], env)
             self._running.append(child)
         return child
+
+    def expect_end(self, child: Child) -> None:
+        """From now on its end is no death: somebody has been told to end it."""
+        child.may_die = True
+
+    def start_again(self, child: Child) -> Child:
+        """Start a child anew, with the same command line, in the place of one that has ended.
+
+        One that runs still is killed first. In its place: whoever was started after it still ends before it.
+
+        Raises:
+            RuntimeError: not called from the main thread.
+        """
+        _only_the_main_thread()
+        with _deferred_interrupts():
+            place = self._running.index(child)
+            _reap(child)
+            popen = _popen(child.argv, child.log, child.env)
+            again = Child(
+                child.name, child.log, popen, child.may_finish, child.stop_deadline_s, child.argv, child.env
+            )  # fmt: skip
+            self._running[place] = again
+        return again
 
     def check(self) -> None:
         """Return if every child runs, or has finished where it may.
@@ -167,7 +184,7 @@ class Children:
         """
         for child in self._running:
             code = child.returncode
-            if code is not None and not (child.may_finish and code == 0):
+            if code is not None and not (child.may_finish and code == 0) and not child.may_die:
                 raise ChildDied(child.name, code, child.log, child.log_tail())
 
     def __iter__(self) -> Iterator[Child]:
@@ -202,11 +219,37 @@ class Children:
                 deadline_s = time.monotonic() + child.stop_deadline_s
                 while child.returncode is None and time.monotonic() < deadline_s and not hurry:
                     time.sleep(_POLL_S)
-            # The group holds what the child has forked; not reaped yet, its id is still its own.
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.popen.wait()
+            _reap(child)
             self._running.remove(child)
+
+
+def _only_the_main_thread() -> None:
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("start children from the main thread: they end with the thread")
+
+
+def _popen(
+    argv: Sequence[str], log: Path, env: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
+    """Start a program on the leash of this process."""
+    wrapper = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid())]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*wrapper, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
+        )
+
+
+def _reap(child: Child) -> None:
+    """Kill what is left of a child and what it has forked, and take its exit code."""
+    # The group holds what the child has forked; not reaped yet, its id is still its own.
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.popen.wait()
 
 
 @contextmanager

@@ -28,7 +28,8 @@ class ResourceSampler:
     is one core. A process that has ended is passed over.
 
     Args:
-        pids: role to pid. Read anew at each sample, so a process started later may be added.
+        pids: role (``gateway/node-1``: role and node) to pid. Read anew at each sample, so a process
+            started later may be added.
         path: event log to append to.
         origin_s: CLOCK_MONOTONIC at the run's origin.
         interval_s: real seconds from sample to sample.
@@ -60,15 +61,16 @@ class ResourceSampler:
         with EventWriter(self._path) as out:
             due_s = time.monotonic()
             while True:
-                for role, pid in list(self._pids.items()):
-                    for event in self._sample(role, pid):
+                for name, pid in list(self._pids.items()):
+                    for event in self._sample(name, pid):
                         out.write(event)
                 out.flush()
                 due_s = max(due_s + self._interval_s, time.monotonic())
                 if self._stop.wait(due_s - time.monotonic()):
                     return
 
-    def _sample(self, role: str, pid: int) -> list[Event]:
+    def _sample(self, name: str, pid: int) -> list[Event]:
+        role, _, node = name.partition("/")
         events = []
         try:
             root = self._process(pid)
@@ -92,7 +94,9 @@ class ResourceSampler:
                 self._known[process.pid] = process
                 continue
             time_s = time.monotonic() - self._origin_s
-            events.append(Event(time_s, Source.HARNESS, EventKind.RESOURCES, detail=detail))
+            events.append(
+                Event(time_s, Source.HARNESS, EventKind.RESOURCES, node=node, detail=detail)
+            )
         return events
 
     def _process(self, pid: int) -> psutil.Process:

@@ -59,6 +59,7 @@ class Client:
         self.around = around
         self.fault = fault
         self.traced = fault is not None and fault.traced
+        self.home: int | None = None  # the node of its first connection, where the plan says one
         self.watched: tuple[int, ...] = ()
         self.session_id = ""
         self.connection: Connection | None = None
@@ -120,7 +121,7 @@ class Client:
         if not (yield from self._reach_gateway()):
             return False
         round_trip_s = self.around.network.round_trip_s()
-        node = self.around.nodes.pick()
+        node = self.around.nodes.pick(self.home)
         if node is None:
             yield self._wait(round_trip_s)  # refused: nobody listens
             return False
@@ -160,6 +161,7 @@ class Client:
     def _connected(self, connection: Connection, resumed: bool) -> None:
         around = self.around
         self.connection = connection
+        self.home = None
         connection.packet_s = around.clock.now_s
         detail = {"client": self.index, "user_id": self.user_id, "resumed": resumed}
         around.log.of_connection(EventKind.CONNECTED, connection, detail=detail)

@@ -22,7 +22,7 @@ def log_in(client: Client, around: Surroundings) -> Generator[Event, None, tuple
     wait = around.clock.env.timeout
     one_way_s = around.network.round_trip_s() / 2
     yield wait(one_way_s)
-    node = around.nodes.pick()
+    node = around.nodes.pick(client.home)
     if node is None:
         yield wait(one_way_s)
         return None, "no_gateway"

@@ -133,6 +133,8 @@ def _build(
     )  # fmt: skip
     faults = {fault.client: fault for fault in plan.faults}
     clients = [Client(index, around, faults.get(index)) for index in range(plan.clients)]
+    for client in clients:
+        client.home = plan.home(client.index)
     for watcher, watched in plan.watches.items():
         clients[watcher].watched = tuple(watched)
     return store, store_watch, nodes, clients

@@ -40,8 +40,10 @@ class Nodes:
     def __getitem__(self, number: int) -> Gateway:
         return self._nodes[number - 1]
 
-    def pick(self) -> Gateway | None:
-        """The node for a new connection: any that is there; None: there is none."""
+    def pick(self, home: int | None = None) -> Gateway | None:
+        """The node for a new connection: its home, else any that is there; None: there is none."""
+        if home is not None and self[home].alive:
+            return self[home]
         if len(self._nodes) == 1:
             return self._nodes[0] if self._nodes[0].alive else None
         there = [node for node in self._nodes if node.alive]

@@ -353,10 +353,10 @@ def test_samples_keep_their_process_and_scenario_time() -> None:
     )  # fmt: skip
     measured = run(events, HEALTHY, speedup=5.0)
     assert measured.lag.to_numpy().tolist() == [
-        ["gateway", 2, 2.5, 0.001],
-        ["generator", 7, 10.0, 0.02],
+        ["gateway", 2, 2.5, 0.001, "node-1"],
+        ["generator", 7, 10.0, 0.02, ""],
     ]
-    assert measured.resources.to_numpy().tolist() == [["gateway", 2, 15.0, 12.5, 100, 9]]
+    assert measured.resources.to_numpy().tolist() == [["gateway", 2, 15.0, 12.5, 100, 9, ""]]
     assert measured.lateness.to_numpy().tolist() == [["node-1", 20.0, 5, 0.001, 0.002, 0.003]]
 
 

@@ -36,11 +36,11 @@ def late(*late_s: float) -> pd.DataFrame:
 def lags(*samples: tuple[str, float, float]) -> pd.DataFrame:
     """Rows of (role, time_s, lag_ms), with quiet ones around them every 2.5 s."""
     quiet = [
-        (r, p, t, 0.001)
+        (r, p, t, 0.001, "")
         for r, p in (("gateway", 1), ("generator", 2))
         for t in np.arange(0, 400, 2.5)
     ]
-    loud = [(r, {"gateway": 1, "generator": 2}.get(r, 3), t, ms / 1000) for r, t, ms in samples]
+    loud = [(r, {"gateway": 1, "generator": 2}.get(r, 3), t, ms / 1000, "") for r, t, ms in samples]
     return frame("lag", quiet + loud)
 
 

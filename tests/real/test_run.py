@@ -246,7 +246,7 @@ def test_a_stopped_gateway_still_has_the_store_watch_see_its_rows(tmp_path: Path
     """The store's own TTL clears the records; the gateway's word is not needed for it."""
     short_ttl = POLICY.replace("resume_window: 4s", "session_ttl: 20s, status_ttl: 20s")
     running = Running(tmp_path, CRASH, short_ttl)
-    gateway = running.pids()["gateway"]
+    gateway = running.pids()["gateway/node-1"]
     running.wait_for("fault_injected")
     os.kill(gateway, signal.SIGSTOP)
     code, output = running.end()

@@ -107,9 +107,11 @@ def handmade_run(
         "tcp_info": frame(
             "tcp_info", [("real", "host_crash", 448, 1.0, 1.0), ("real", "frozen", 32, 0.0, 0.0)]
         ),
-        "lag": frame("lag", _lag(rng) if "real" in engines else []),
+        "lag": frame("lag", [(*row, "") for row in _lag(rng)] if "real" in engines else []),
         "lateness": frame("lateness", _lateness(rng) if "real" in engines else []),
-        "resources": frame("resources", _resources(rng) if "real" in engines else []),
+        "resources": frame(
+            "resources", [(*row, "") for row in _resources(rng)] if "real" in engines else []
+        ),
         "incidence": incidence_by_cause(detections),
         "session_quality": frame("session_quality", [row for e in measured for row in _quality(e)]),
         "flicker": frame("flicker", [(e, "s1", "u1", "3", 120.0, 4.0) for e in measured]),

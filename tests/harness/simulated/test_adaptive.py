@@ -123,7 +123,7 @@ def test_a_nat_that_resets_tells_the_probing_heartbeat_as_well() -> None:
     ("change", "key"),
     [
         ({"detector": {"kind": "phi_akka"}}, "detector"),
-        ({"gateway": {"nodes": 2}}, "gateway.nodes"),
+        ({"store": {"expiry_lag": 1.0}}, "store"),
         ({"network": {"nat": {"idle_timeout": 60.0}}}, "network.nat"),
         ({"incidents": [{"kind": "store_flush", "at": 5.0}]}, "incidents"),
     ],
@@ -138,4 +138,4 @@ def test_what_only_the_simulation_does_the_real_engine_refuses_and_theory_has_no
     with pytest.raises(CannotRun, match=key):
         check_machine(make_plan(what), what)
     laws = [one.law for one in predict(what) if one.milestone == "suspected"]
-    assert laws and all((law is None) == (key != "gateway.nodes") for law in laws)
+    assert laws and all((law is None) == (key != "store") for law in laws)
