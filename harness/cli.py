@@ -17,6 +17,7 @@ from harness import doctor as machine
 from harness.commands import faults, model, past, policy
 from harness.commands.terminal import errors, finish, progress, say, show_table
 from harness.real.engine import RealSetup
+from harness.real.network import NetworkKind
 from harness.real.processes import end_on_sigterm
 from harness.run import ENGINES, conclude, run
 from harness.rundir import find_run
@@ -53,6 +54,15 @@ GatewaySet = Annotated[
     ),
 ]
 
+NetworkOf = Annotated[
+    NetworkKind,
+    typer.Option(
+        "--network",
+        help="netns-nat: clients, NAT and gateway in network namespaces of their own, and nat_timeout by "
+        "conntrack's real timeouts (root, Linux, nftables, iproute2)",
+    ),
+]
+
 
 @app.command()
 def demo(root: Root = Path("runs"), redis: Redis = None) -> None:
@@ -69,11 +79,12 @@ def run_command(
     seed: Seed = None,
     speedup: Speedup = None,
     gateway_set: GatewaySet = None,
+    network: NetworkOf = "loopback",
 ) -> None:
     """Run a scenario: theory, simulation and real clients; ends with a report."""
     loaded = _load(scenario, clients=clients, seed=seed, speedup=speedup)
     policy = _gateway_policy(loaded, gateway_set or [])
-    _run(loaded, ENGINES, root, RealSetup(redis_url=redis, gateway_policy=policy))
+    _run(loaded, ENGINES, root, RealSetup(redis_url=redis, gateway_policy=policy, network=network))
 
 
 @app.command()

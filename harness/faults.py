@@ -36,7 +36,7 @@ class PlannedFault:
     """One fault of one client.
 
     ``params`` holds what its kind needs: ``by`` (process_crash), ``page_load_s`` (refresh),
-    ``idle_timeout_s`` and ``expiry`` (nat_timeout).
+    ``idle_timeout_s``, ``expiry`` and ``by`` (nat_timeout).
     """
 
     fault_id: str
@@ -174,7 +174,11 @@ def _planned(
             params = {"page_load_s": float(scenario.reconnect.page_load.sample(rng, 1)[0])}
             relogin = None  # the user is still there: the page comes back with its session
         case NatTimeout():
-            params = {"idle_timeout_s": fault.nat.idle_timeout, "expiry": fault.nat.expiry}
+            params = {
+                "idle_timeout_s": fault.nat.idle_timeout,
+                "expiry": fault.nat.expiry,
+                "by": fault.by,
+            }
         case NetworkCut():
             heals = fault.heal_after
         case Frozen():

@@ -62,7 +62,7 @@ def run(
     check_thresholds(scenario)
     plan = make_plan(scenario)
     if "real" in engines:
-        check_machine(plan, scenario)
+        check_machine(plan, scenario, setup)
 
     directory = new_run(root, scenario.name)
     directory.scenario.write_text(dump_scenario(scenario))

@@ -378,6 +378,12 @@ class NatTimeout(_Fault):
 
     kind: Literal["nat_timeout"]
     nat: Nat
+    by: Annotated[
+        Literal["any", "socket_filter", "netns"],
+        Field(
+            description="how a real run does it; any: netns with --network netns-nat, else socket_filter"
+        ),
+    ] = "any"
 
 
 class Frozen(_Fault):

@@ -15,7 +15,14 @@ MAY_IMPORT = {
     "harness": {"harness", "scenarios", "reference_server", "reports"},
 }
 # What these load runs under gevent, after Locust's monkey patch; nothing else may.
-GENERATOR = {"locustfile.py", "client.py", "injectors.py", "generator.py", "wire.py"}
+GENERATOR = {
+    "behind_nat.py",
+    "locustfile.py",
+    "client.py",
+    "injectors.py",
+    "generator.py",
+    "wire.py",
+}
 
 
 def imported(path: Path) -> set[str]:

@@ -8,7 +8,8 @@
 
 Meaning: a home router, a phone network, a load balancer between two heartbeats. From `at` on there is a NAT;
 the first packet from then on makes the mapping, and each later one, of either direction, keeps it for N. A
-heartbeat below N prevents the fault.
+heartbeat below N prevents the fault. With a real NAT (`--network netns-nat`, `harness/real/behind_nat.py`) the
+client keeps its mapping alive until `at`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
     from harness.simulated.clients import Client
     from harness.simulated.connection import Connection
 
-__all__ = ["NatTimeout"]
+__all__ = ["REAL_NAT", "NatTimeout"]
+
+REAL_NAT = (
+    "namespace NAT: nftables masquerade, conntrack's idle timeout",
+    "another maker's NAT: how it counts, what it answers; delayed ACKs, which would refresh the mapping "
+    "40 ms later, are off on the gateway's routes",
+)
+"""With ``--network netns-nat``: the mechanism, and what it cannot show."""
 
 
 class NatTimeout(ClientFault):
@@ -44,7 +52,10 @@ class NatTimeout(ClientFault):
     silent = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
-        """Watch the connection's packets from now on."""
+        """Watch the connection's packets from now on, or have a real NAT do so."""
+        if client.behind is not None:
+            client.behind.let_expire(client, fault)
+            return
         idle_s = fault.params["idle_timeout_s"] / client.g.scenario.speedup
         armed_s = client.g.now_s()
         armed_for = client.wire

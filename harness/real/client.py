@@ -16,6 +16,7 @@ from websockets.exceptions import InvalidHandshake
 from websockets.frames import Opcode
 
 from harness.faults import PlannedFault
+from harness.real.behind_nat import BehindNat
 from harness.real.blackhole import attach, detach
 from harness.real.generator import Generator, LoginRefused, LoginUnavailable
 from harness.real.injectors import ClientGone, PageReloaded, inject
@@ -47,10 +48,12 @@ class Client:
         self.wire: Wire | None = None
         self._home: int | None = generator.plan.home(index)  # None once it has been connected
         self.last_packet_s = 0.0
+        self.behind: BehindNat | None = generator.nats.get(index)  # a real NAT of the run's network
         self.deaf = False  # its process reads nothing: frozen, or nothing can arrive
         self.on_heartbeat: Callable[[], None] | None = (
             None  # instead of answering: a NAT that resets
         )
+        self.after_answer: Callable[[], None] | None = None  # of each heartbeat
         self._on_request = on_request
         self._steps: list[tuple[float, int, Callable[[], None]]] = []
         self._ties = count()
@@ -150,6 +153,8 @@ class Client:
             self._log(EventKind.HEARTBEAT_ANSWERED)
         if self._healing is not None:
             self._recovered(self._healing)
+        if self.after_answer is not None:
+            self.after_answer()
         self._on_request("WSR", "heartbeat", (self.g.now_s() - began) * 1000, None)
 
     # -- connecting ----------------------------------------------------------------------------
@@ -168,6 +173,8 @@ class Client:
         self.last_packet_s = self.g.now_s()
         self.deaf = False
         self._home = None
+        if self.behind is not None:
+            self.behind.connected(self)
         self._log(
             EventKind.CONNECTED,
             node=node,
@@ -188,9 +195,10 @@ class Client:
             ConnectionRefusedError: none of them listens.
         """
         refused: ConnectionRefusedError | None = None
+        source = self.behind.source if self.behind else None
         for n in self.g.nodes_to_try(home):
             try:
-                return Wire.connect(self.g.uris[n], _HANDSHAKE_TIMEOUT_S), f"node-{n + 1}"
+                return Wire.connect(self.g.uris[n], _HANDSHAKE_TIMEOUT_S, source), f"node-{n + 1}"
             except ConnectionRefusedError as error:
                 refused = error
         assert refused is not None
@@ -228,15 +236,18 @@ class Client:
         """Do something at a real time of the run."""
         heapq.heappush(self._steps, (time_s, next(self._ties), step))
 
-    def took_effect(self, fault: PlannedFault, scheduled_s: float, mechanism: str) -> None:
-        """Log that a fault took effect now; start the user's attempts to log in again."""
+    def took_effect(
+        self, fault: PlannedFault, scheduled_s: float, mechanism: str, at_s: float | None = None
+    ) -> None:
+        """Log that a fault took effect, now or at `at_s`; start the user's attempts to log in again."""
         detail = {
             "fault_id": fault.fault_id, "fault": fault.fault, "kind": fault.kind, "client": self.index,
             "user_id": self.user_id, "scheduled_s": scheduled_s, "mechanism": mechanism,
         }  # fmt: skip
-        self._log(EventKind.FAULT_INJECTED, detail=detail)
+        at_s = self.g.now_s() if at_s is None else at_s
+        self._log(EventKind.FAULT_INJECTED, detail=detail, time_s=at_s)
         if fault.relogin_after_s is not None:
-            self.g.graveyard.append(gevent.spawn(self._relogin, fault, fault.relogin_after_s))
+            self.g.graveyard.append(gevent.spawn(self._relogin, fault, at_s, fault.relogin_after_s))
 
     def healed(self, fault: PlannedFault) -> None:
         """Log that a fault's cause is gone; whether the session survived shows later."""
@@ -253,10 +264,9 @@ class Client:
         )
         self._healing = None
 
-    def _relogin(self, fault: PlannedFault, after_s: float) -> None:
+    def _relogin(self, fault: PlannedFault, began: float, after_s: float) -> None:
         relogin = self.g.scenario.reconnect.relogin
         assert relogin is not None
-        began = self.g.now_s()
         first = began + after_s / self.g.scenario.speedup
         for attempt in count():  # on a fixed grid: the time that an answer takes must not add up
             due = first + attempt * relogin.retry / self.g.scenario.speedup
@@ -322,6 +332,7 @@ class Client:
         cause: str = "",
         node: str = "",
         detail: dict[str, Any] | None = None,
+        time_s: float | None = None,
     ) -> None:
         self.g.log(
             kind,
@@ -330,4 +341,5 @@ class Client:
             connection_id=self.connection_id,
             cause=cause,
             detail=detail,
+            time_s=time_s,
         )

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.catalogue import CLIENT_FAULTS, client_fault
+from harness.catalogue.nat_timeout import REAL_NAT
 from harness.faults import Plan
 from harness.real.blackhole import silence_available
 from harness.real.cannot import CannotRun
+from harness.real.nat import is_behind_nat
+from harness.real.network import NetworkKind, check_network, network_of
 from harness.real.nodes import Nodes, gateway_config
 from harness.real.processes import Child, Children
 from harness.real.redis_server import RedisServer, redis_server
@@ -40,11 +43,12 @@ class RealSetup:
     """How to run for real.
 
     ``gateway_policy`` replaces the scenario's policy in the gateway alone, in scenario time: a negative
-    control, which must turn the agreement red.
+    control, which must turn the agreement red. ``network``: see `network.py`.
     """
 
     redis_url: str | None = None
     gateway_policy: LivenessPolicy | None = None
+    network: NetworkKind = "loopback"
 
 
 def run_real(
@@ -71,19 +75,28 @@ def run_real(
         ChildDied: a process ended in mid-run; what was logged stays.
     """
     setup = setup or RealSetup()
-    check_machine(plan, scenario)
+    check_machine(plan, scenario, setup)
     origin_s = time.monotonic()
-    with Children() as children, redis_server(setup.redis_url, children, run.logs) as redis:
+    with (
+        Children() as children,
+        network_of(setup.network, plan, scenario.speedup, run.logs) as network,
+        redis_server(setup.redis_url, children, run.logs) as redis,
+    ):
         policy = real_policy(setup.gateway_policy or scenario.liveness, scenario.speedup)
         numbers = range(1, scenario.gateway.nodes + 1)
         nodes = Nodes(
             children,
             run,
-            [gateway_config(scenario, policy, redis, run, origin_s, n) for n in numbers],
+            [
+                gateway_config(scenario, policy, redis, run, origin_s, n, network.bind)
+                for n in numbers
+            ],
+            network.gateway,
         )
         nodes.wait()
         watch = _store_watch(children, redis, run, origin_s)
-        locust = _locust(children, plan, run, nodes, origin_s)
+        with network.at_clients():
+            locust = _locust(children, plan, run, nodes, origin_s)
         pids = {f"gateway/{node.name}": node.child.pid for node in nodes}
         pids |= {"store-watch": watch.pid, "generator": locust.pid}
         if redis.child is not None:
@@ -101,7 +114,9 @@ def run_real(
             )
 
 
-def check_machine(plan: Plan, scenario: Scenario | None = None) -> None:
+def check_machine(
+    plan: Plan, scenario: Scenario | None = None, setup: RealSetup | None = None
+) -> None:
     """Return if the machine can inject every fault of a plan, and the gateway is what the scenario wants.
 
     Raises:
@@ -111,7 +126,10 @@ def check_machine(plan: Plan, scenario: Scenario | None = None) -> None:
         raise CannotRun(
             f"{', '.join(scenario.simulated_only)}: only the simulation can do this; use `flatline simulate`"
         )
-    silent = sorted({fault.kind for fault in plan.faults} & _SILENT_FAULTS)
+    setup = setup or RealSetup()
+    check_network(setup.network, plan, scenario.speedup if scenario else 1.0, setup.redis_url)
+    filtered = [f for f in plan.faults if not (setup.network == "netns-nat" and is_behind_nat(f))]
+    silent = sorted({fault.kind for fault in filtered} & _SILENT_FAULTS)
     if silent or plan.outages:
         silence = silence_available()
         if not silence.ok:
@@ -133,18 +151,22 @@ def real_policy(policy: LivenessPolicy, speedup: float) -> LivenessPolicy:
     return fast
 
 
-def fidelity(plan: Plan) -> list[dict[str, str]]:
+def fidelity(plan: Plan, setup: RealSetup | None = None) -> list[dict[str, str]]:
     """Which mechanism injects each fault of a plan, and what it cannot show."""
+    real_nat = setup is not None and setup.network == "netns-nat"
     planned = {fault.fault: fault for fault in plan.faults}
-    return [
-        {
-            "fault": label,
-            "mechanism": (done := client_fault(fault.kind, fault.params)).mechanism_for(
-                fault.params
-            ),
-            "cannot_show": done.cannot_show,
-        }
+    found = {
+        label: REAL_NAT
+        if real_nat and is_behind_nat(fault)
+        else (
+            (done := client_fault(fault.kind, fault.params)).mechanism_for(fault.params),
+            done.cannot_show,
+        )
         for label, fault in planned.items()
+    }
+    return [
+        {"fault": label, "mechanism": mechanism, "cannot_show": cannot_show}
+        for label, (mechanism, cannot_show) in found.items()
     ]
 
 

@@ -20,6 +20,8 @@ from websockets.uri import WebSocketURI, parse_uri
 
 from harness.eventlog import EventWriter
 from harness.faults import Plan, PlannedFault, PlannedOutage
+from harness.real.behind_nat import nats_of
+from harness.real.network import NETWORK_RECORD
 from reference_server.events import Event, EventKind, Source
 from scenarios.schema import Scenario
 
@@ -74,6 +76,7 @@ class Generator:
         # A blackholed socket must outlive its client: closing it would send a FIN and end the silence.
         self.graveyard: list[Any] = []
         self.rng: Rng = default_rng(SeedSequence([scenario.seed, 0x67656E, worker]))
+        self.nats = nats_of(log.with_name(NETWORK_RECORD), self.faults)
         self._writer = EventWriter(log)
         self._http = tuple(
             HTTPClient.from_url(url, concurrency=64, connection_timeout=10.0, network_timeout=10.0)

@@ -41,6 +41,7 @@ def gateway_config(
     run: RunDir,
     origin_s: float,
     number: int = 1,
+    host: str = "127.0.0.1",
 ) -> GatewayConfig:
     """What a node is told; `policy` is in real seconds already.
 
@@ -51,12 +52,14 @@ def gateway_config(
         run: where it logs.
         origin_s: CLOCK_MONOTONIC at the run's origin.
         number: the node's, from 1.
+        host: the address that it listens on.
     """
     name = f"node-{number}"
     # Each node draws its own phases; a lone one draws those of the scenario's seed.
     seed = scenario.seed if number == 1 else _derived(scenario.seed, number)
     return GatewayConfig(
         node=name,
+        host=host,
         redis_url=redis.url,
         key_prefix=redis.key_prefix,
         policy=policy,
