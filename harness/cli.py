@@ -108,12 +108,15 @@ def serve(
     speedup: Speedup = None,
     root: Root = Path("runs"),
     redis: Redis = None,
+    ledger: Annotated[
+        str | None, typer.Option(help="URL or SQLite file; default: one in the run's folder")
+    ] = None,
 ) -> None:
     """Run the reference gateway alone, for instance for `locust -f harness/real/locustfile.py`."""
     from harness.serve import serve_forever
 
     with errors():
-        serve_forever(_load(scenario, speedup=speedup), port, http_port, root, redis, say)
+        serve_forever(_load(scenario, speedup=speedup), port, http_port, root, redis, ledger, say)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from harness.real.nodes import Nodes, gateway_config
 from harness.real.processes import Children, end_on_sigterm
 from harness.real.redis_server import redis_server
 from harness.rundir import new_run
+from reference_server.ledger_table import ledger_url, shown_url
 from scenarios.load import dump_scenario
 from scenarios.schema import Scenario
 
@@ -23,9 +24,12 @@ def serve_forever(
     http_port: int,
     root: Path,
     redis_url: str | None,
+    ledger: str | None,
     say: Callable[[str], None],
 ) -> None:
     """Serve a scenario's policy on 127.0.0.1 until interrupted; every child ends with it.
+
+    ``ledger`` is a URL or the path of an SQLite file; None: one in the run directory.
 
     Raises:
         RedisUnavailable: no Redis.
@@ -42,12 +46,19 @@ def serve_forever(
         ):
             policy = real_policy(scenario.liveness, scenario.speedup)
             config = gateway_config(scenario, policy, redis, run, time.monotonic()).model_copy(
-                update={"port": port, "http_port": http_port}
+                update={
+                    "port": port,
+                    "http_port": http_port,
+                    "ledger_url": ledger_url(ledger or run.path / "ledger.db"),
+                }
             )
             nodes = Nodes(children, run, [config])
             nodes.wait()
             ws, http = nodes.ws_urls, nodes.http_urls
-            say(f"gateway: {ws}\nhttp:    {http}\nredis:   {redis.url}\nlogs:    {run.logs}")
+            say(
+                f"gateway: {ws}\nhttp:    {http}\nredis:   {redis.url}\n"
+                f"ledger:  {shown_url(config.ledger_url or '')}\nlogs:    {run.logs}"
+            )
             say(
                 "drive it: locust -f harness/real/locustfile.py --headless -u 200 -r 100 "
                 f"--scenario {run.scenario} --ws-url {ws} --http-url {http}"

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from reference_server.config import GatewayConfig
 from reference_server.gateway import Gateway
 from reference_server.http import HttpServer
+from reference_server.ledger_rows import LedgerUnfit
 from reference_server.lines import configure_logging
 from reference_server.listen import listen, raise_descriptor_limit
 
@@ -81,7 +82,11 @@ def main() -> None:
     raise_descriptor_limit()
     _tame_collector()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config))
+        try:
+            runner.run(_serve(config))
+        except LedgerUnfit as error:
+            print(f"{source}: {error}", file=sys.stderr)
+            sys.exit(_BAD_CONFIG)
 
 
 def _loop_factory() -> Any:

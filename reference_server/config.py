@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
 
 from reference_server.layers import GatewayDetector, Ping
 from reference_server.liveness import LivenessPolicy
@@ -45,6 +45,26 @@ class GatewayConfig(BaseModel):
     code_secret: Annotated[
         str, Field(description="keys the hash of codes in Redis; the same on every node")
     ] = ""
+    ledger_url: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(sqlite:///.|postgresql\+psycopg://)",
+            description="sqlite:////PATH or postgresql+psycopg://…; null: no durable ledger",
+        ),
+    ] = None
+    ledger_flush_interval_s: Annotated[
+        float, Field(gt=0, description="last_active_time is written behind by this at the most")
+    ] = 1.0
+    max_sessions_per_ip: Annotated[
+        int | None,
+        Field(ge=1, description="open sessions of one address; null: any; needs a ledger"),
+    ] = None
+    denied_ips: Annotated[
+        tuple[IPvAnyNetwork, ...], Field(description="addresses or networks that may not log in")
+    ] = ()
+    trusted_proxies: Annotated[
+        tuple[IPvAnyNetwork, ...], Field(description="whose X-Forwarded-For is believed")
+    ] = ()
     event_log: Annotated[Path | None, Field(description="JSON lines; null: no event log")] = None
     origin_s: Annotated[float, Field(description="CLOCK_MONOTONIC at the run's origin")] = 0.0
     ready_file: Annotated[
@@ -111,6 +131,12 @@ class GatewayConfig(BaseModel):
             raise ValueError(
                 "records.flush_at_start with an empty key_prefix deletes other keys too"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _counts_in_the_ledger(self) -> Self:
+        if self.max_sessions_per_ip is not None and self.ledger_url is None:
+            raise ValueError("max_sessions_per_ip is counted in the ledger: set ledger_url")
         return self
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from asyncio import Event, Task, create_task, get_running_loop, sleep, wait_for
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from typing import Any, cast
 
 import numpy as np
@@ -33,9 +33,12 @@ from reference_server.flush import flush_records
 from reference_server.frames import HEARTBEAT, PING, PONG, text_frame
 from reference_server.keepalive import Heartbeats, Peer
 from reference_server.layers import ClientBeats, Ping, SendErrors, StateCheck
+from reference_server.ledger import Ledger, LedgerSettings
+from reference_server.ledger_rows import AddressFull, LedgerUnavailable, Login
 from reference_server.lines import SessionLines
 from reference_server.listen import BACKLOG, listen
 from reference_server.online_set import ONLINE_SET_SCRIPTS, PlainOnlineSet
+from reference_server.origin import Origin
 from reference_server.presence import Presence
 from reference_server.scripts import SCRIPTS
 from reference_server.sessions import Record, Sessions
@@ -58,6 +61,8 @@ _AT_ONCE = frozenset(
 _RECORDS_ARE_ANOTHERS = frozenset({Cause.TAKE_OVER, Cause.LOGOUT})
 _DRAIN_CHUNK = 100
 _STORE_DRAIN_S = 1.5
+_LEDGER_DRAIN_S = 1.5
+_FOR_EVER_S = 1e9  # a session's life where records do not expire
 _SUBSCRIBE_S = 2.0
 
 _log = logging.getLogger(__name__)
@@ -115,6 +120,9 @@ class Gateway:
             on_sweep=self._on_sweep, prunes=config.records.expire,
         )  # fmt: skip
         self.windows = ResumeWindows(self.clock, self.sessions)
+        self.ledger: Ledger | None = None
+        if config.ledger_url is not None:
+            self.ledger = Ledger(_ledger_settings(config), self.live.values)
         self.door = Door(
             config.max_connections or most_sockets(),
             config.max_handshakes,
@@ -149,12 +157,15 @@ class Gateway:
 
         Raises:
             OSError: the address is in use.
+            LedgerUnfit: the ledger's table is of another make.
         """
         config, policy = self.config, self.config.policy
         if config.records.user_id_handshake:
             _log.warning("records.user_id_handshake: whoever names a user is let in as that user")
         if config.records.flush_at_start:
             _log.warning("flushed %d keys", await flush_records(self.redis, config.key_prefix))
+        if self.ledger is not None:
+            await self.ledger.start()
         sock = listen(config.host, config.port, policy.tcp_user_timeout, policy.tcp_keepalive)
         self._server = await serve(
             self._handle,
@@ -217,6 +228,8 @@ class Gateway:
             self.sessions.release(record)
         if not await self.store.drain(_STORE_DRAIN_S):
             _log.warning("Redis does not answer: records are left to their TTL")
+        if self.ledger is not None and not await self.ledger.close(_LEDGER_DRAIN_S):
+            _log.warning("the ledger: %d rows stay open until the next start", self.ledger.duties)
         for task in self._tasks:
             task.cancel()
         await self.redis.aclose()
@@ -224,12 +237,15 @@ class Gateway:
 
     def health(self) -> dict[str, Any]:
         """Return how the gateway is: ``status`` is `ok`, `degraded` or `draining`; what ails it beside it."""
-        up = self.store.available
+        parts = {"store": self.store.available}
+        if self.ledger is not None:
+            parts["ledger"] = self.ledger.available
+        up = all(parts.values())
         status = "draining" if self.draining else "ok" if up else "degraded"
         return {
             "status": status,
             "node": self.config.node,
-            "store": "up" if up else "down",
+            **{part: "up" if works else "down" for part, works in parts.items()},
             "refusing": self.door.closed_because(),
         }
 
@@ -271,6 +287,8 @@ class Gateway:
         self.counters.connects += 1
         self.counters.resumes += resumed
         self._log(EventKind.CONNECTED, connection, user_id=record.user_id, resumed=resumed)
+        if self.ledger is not None:
+            self.ledger.connected(record)
         ready = {
             "type": "ready",
             "user_id": record.user_id,
@@ -398,6 +416,8 @@ class Gateway:
         self.counters.decided[connection.cause or ""] += 1
         self._log(EventKind.SUSPECTED, connection, **detail)
         self.lines.disconnected(record.session_id, connection.cause or "")
+        if self.ledger is not None and connection.cause is not None:
+            self.ledger.ended(record, connection.cause, connection.last_seen_s)
         if connection.cause not in _RECORDS_ARE_ANOTHERS:
             self.keep_for_resume(connection, record)
 
@@ -418,6 +438,10 @@ class Gateway:
 
     def keep_for_resume(self, connection: GatewayConnection, record: Record) -> None:
         """Keep the records of an ended connection for as long as its session may be resumed."""
+        if self.ledger is not None and not connection.connected_s and record.user_id:
+            # It never was in service, but the store has it as the session's.
+            cause = connection.cause or Cause.PROTOCOL_ERROR
+            self.ledger.ended(record, cause, connection.last_seen_s, unannounced=True)
         if self.draining and record.user_id:
             self.sessions.release(record)
         elif connection.cause in _AT_ONCE:
@@ -430,6 +454,31 @@ class Gateway:
         assert connection.record is not None
         self.sessions.refresh(connection.record, partial(self.take_over, connection.record.owner))
 
+    async def login(self, user_id: str, origin: Origin) -> str | None:
+        """Make a session; return its id, or None: the user is online and a second login is refused.
+
+        With a ledger it is committed there first.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+            LedgerUnavailable: the ledger cannot be written.
+            AddressFull: the origin has too many open sessions.
+        """
+        if self.ledger is not None:
+            self.ledger.check()
+        session_id = await self.sessions.login(user_id)
+        if session_id is None or self.ledger is None:
+            return session_id
+        row = Login(
+            session_id, user_id, origin.device_type, origin.ip_address, origin.user_agent, time()
+        )
+        try:
+            await self.ledger.login(row)
+        except (LedgerUnavailable, AddressFull):
+            self.sessions.forget(session_id)
+            raise
+        return session_id
+
     async def logout(self, session_id: str, user_id: str = "") -> None:
         """End a session at once, its connection with it; an unknown one is no error.
 
@@ -440,14 +489,16 @@ class Gateway:
         Raises:
             StoreUnavailable: Redis does not answer.
             WrongUser: the session is another user's.
+            LedgerUnavailable: it has ended, but that is not committed yet.
         """
         record = await self.sessions.logout(session_id, user_id)
-        if record is None:
-            return
-        self.windows.resumed(record.owner)
-        connection = self.live.get(record.owner)
-        if connection is not None:
-            connection.shut(Cause.LOGOUT, _CLOSE_NORMAL, "logged out")
+        if record is not None:
+            self.windows.resumed(record.owner)
+            connection = self.live.get(record.owner)
+            if connection is not None:
+                connection.shut(Cause.LOGOUT, _CLOSE_NORMAL, "logged out")
+        if self.ledger is not None:
+            await self.ledger.logout(session_id, user_id)
 
     def _log(self, kind: EventKind, connection: GatewayConnection, **detail: Any) -> None:
         assert connection.record is not None
@@ -458,6 +509,16 @@ class Gateway:
             cause=connection.cause,
             detail=detail,
         )
+
+
+def _ledger_settings(config: GatewayConfig) -> LedgerSettings:
+    assert config.ledger_url is not None
+    policy = config.policy
+    return LedgerSettings(
+        config.ledger_url, config.node, config.ledger_flush_interval_s,
+        policy.session_ttl if config.records.expire else _FOR_EVER_S, policy.resume_window,
+        config.max_sessions_per_ip,
+    )  # fmt: skip
 
 
 def _are_ids(values: list[Any]) -> bool:

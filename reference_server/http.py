@@ -38,6 +38,7 @@ from starlette.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reference_server.codes import CodeVerdict
+from reference_server.config import GatewayConfig
 from reference_server.door import RETRY_AFTER_S, SENTENCES
 from reference_server.gateway import Gateway
 from reference_server.json_http import (
@@ -50,8 +51,10 @@ from reference_server.json_http import (
     read_object,
     required_text,
 )
+from reference_server.ledger_rows import AddressFull, LedgerUnavailable
 from reference_server.listen import BACKLOG
 from reference_server.metrics import Metrics
+from reference_server.origin import Origin, address_of, is_in
 from reference_server.sessions import WrongUser
 from reference_server.store import StoreUnavailable
 
@@ -87,9 +90,14 @@ def create_app(gateway: Gateway) -> Starlette:
         _refuse_while_closed(gateway)
         body = await read_object(request)
         user_id = required_text(body, "user_id")
-        optional_text(body, "device_type")
+        origin = _origin(request, optional_text(body, "device_type") or "web", config)
+        if is_in(origin.ip_address, config.denied_ips):
+            raise Refused(403, "ip_denied", f"{origin.ip_address} may not log in here")
         await _check_code(gateway, user_id, optional_text(body, "code"))
-        session_id = await gateway.sessions.login(user_id)
+        try:
+            session_id = await gateway.login(user_id, origin)
+        except AddressFull as error:
+            raise Refused(429, "too_many_sessions_from_ip", str(error)) from error
         if session_id is None:
             raise Refused(409, "already_online", f"{user_id} is online; log out there first")
         return json_answer({"session_id": session_id, "user_id": user_id})
@@ -158,6 +166,7 @@ def create_app(gateway: Gateway) -> Starlette:
     handlers: Any = {
         Refused: lambda _request, error: json_error(error),
         StoreUnavailable: _on_unavailable,
+        LedgerUnavailable: _on_no_ledger,
         HTTPException: lambda _request, error: json_error(of_http_exception(error)),
     }
     return Starlette(routes=routes, exception_handlers=handlers)
@@ -178,6 +187,7 @@ class HttpServer(uvicorn.Server):
                 backlog=BACKLOG,
                 timeout_graceful_shutdown=1,
                 server_header=False,
+                proxy_headers=False,  # `trusted_proxies` says whom to believe, not uvicorn's default
             )
         )
         self._task: asyncio.Task[None] | None = None
@@ -253,6 +263,9 @@ def _counted(login: Endpoint, gateway: Gateway) -> Endpoint:
         except StoreUnavailable:
             outcomes["store_unavailable"] += 1
             raise
+        except LedgerUnavailable:
+            outcomes["ledger_unavailable"] += 1
+            raise
         outcomes["ok"] += 1
         return answer
 
@@ -262,3 +275,15 @@ def _counted(login: Endpoint, gateway: Gateway) -> Endpoint:
 def _on_unavailable(_request: Request, error: Exception) -> Response:
     message = f"the session store does not answer: {error}"
     return json_error(Refused(503, "store_unavailable", message, 1))
+
+
+def _on_no_ledger(_request: Request, error: Exception) -> Response:
+    message = f"the session ledger cannot be written: {error}"
+    return json_error(Refused(503, "ledger_unavailable", message, 1))
+
+
+def _origin(request: Request, device_type: str, config: GatewayConfig) -> Origin:
+    peer = request.client.host if request.client is not None else ""
+    forwarded = request.headers.getlist("x-forwarded-for")
+    address = address_of(peer, forwarded, config.trusted_proxies)
+    return Origin.of(device_type, address, request.headers.get("user-agent", ""))

@@ -96,8 +96,9 @@ def required_text(body: dict[str, Any], key: str) -> str:
         Refused: it is missing, empty, too long, or no text.
     """
     value = body.get(key)
-    if not isinstance(value, str) or not 0 < len(value) <= _MOST_ID_LENGTH:
-        raise bad_request(f'"{key}" is a string of 1 to {_MOST_ID_LENGTH} characters')
+    if not isinstance(value, str) or not 0 < len(value) <= _MOST_ID_LENGTH or "\0" in value:
+        limit = f"1 to {_MOST_ID_LENGTH} characters, none of them NUL"
+        raise bad_request(f'"{key}" is a string of {limit}')
     return value
 
 

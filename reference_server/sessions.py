@@ -133,6 +133,12 @@ class Sessions:
         of_user, owner = found
         return Record(session_id, owner.decode(), of_user.decode())
 
+    def forget(self, session_id: str) -> None:
+        """Delete a session that was made and never told to anybody."""
+        args = (self._prefix, session_id, self._node)
+        key = self._session(session_id)
+        self._writer.submit(Call(LOGOUT, (key,), args, duty=f"forget {session_id}"))
+
     def connect(
         self, record: Record, done: Callable[[Connected | ConnectRefused | StoreUnavailable], None]
     ) -> None:

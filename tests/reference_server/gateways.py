@@ -112,11 +112,13 @@ class Running:
     store: redis.Redis
     clients: list[Client] = field(default_factory=list)
 
-    async def http(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    async def http(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
         """Send a request; return the status and the JSON answer."""
         data = body if isinstance(body, bytes | None) else orjson.dumps(body)
         url = f"http://127.0.0.1:{self.http_port}{path}"
-        request = urllib.request.Request(url, data=data, method=method)
+        request = urllib.request.Request(url, data=data, method=method, headers=headers or {})
 
         def ask() -> tuple[int, Any]:
             try:
