@@ -6,7 +6,6 @@ its session's records. Who does not authenticate in time is closed.
 
 from __future__ import annotations
 
-import secrets
 import weakref
 from collections import Counter
 from functools import partial
@@ -19,7 +18,7 @@ from websockets.http11 import Request, Response
 
 from reference_server.connection import GatewayConnection, Phase
 from reference_server.events import Cause
-from reference_server.sessions import Connected, ConnectRefused, Record, Sessions
+from reference_server.sessions import Connected, ConnectRefused, OlderThan, Record, Sessions
 from reference_server.store import StoreUnavailable
 from reference_server.wheel import Clock, TimerWheel
 
@@ -114,8 +113,7 @@ class Admission:
         """
         connection.phase = Phase.AUTHENTICATING
         connection.trace = trace
-        record = connection.record = Record(session_id, secrets.token_hex(8), user_id)
-        self._sessions.connect(record, partial(self._on_answer, connection, record))
+        self._ask(connection, session_id, user_id)
 
     def _let_in(self, connection: GatewayConnection, session_id: str | None) -> None:
         """Go on with the session of a user who was merely named."""
@@ -133,25 +131,35 @@ class Admission:
         """Forget all deadlines."""
         self._deadlines.stop()
 
+    def _ask(self, connection: GatewayConnection, session_id: str, user_id: str) -> None:
+        record = connection.record = Record(session_id, self._sessions.owners.next(), user_id)
+        self._sessions.connect(record, partial(self._on_answer, connection, record))
+
     def _on_answer(
         self,
         connection: GatewayConnection,
         asked: Record,
-        answer: Connected | ConnectRefused | StoreUnavailable,
+        answer: Connected | ConnectRefused | OlderThan | StoreUnavailable,
     ) -> None:
         if isinstance(answer, ConnectRefused):
             self._refused[answer.code] += 1
         elif isinstance(answer, StoreUnavailable):
             self._refused["store_unavailable"] += 1
         match answer:
-            case Connected(user_id, resumed, displaced):
-                record = connection.record = Record(asked.session_id, asked.owner, user_id)
+            case Connected(user_id, resumed, displaced, device):
+                record = Record(asked.session_id, asked.owner, user_id, device)
+                connection.record = record
                 for owner in displaced:
                     self._host.take_over(owner)
                 if connection.phase is Phase.ENDED:  # while the store was asked
                     self._host.keep_for_resume(connection, record)
                 else:
                     self._host.begin(connection, record, resumed)
+            case OlderThan(owner):
+                # Its node's clock is ahead of ours, or the two asked at the same time: who still waits is newer.
+                self._sessions.owners.learn(owner)
+                if connection.phase is not Phase.ENDED:
+                    self._ask(connection, asked.session_id, asked.user_id)
             case ConnectRefused("session_unknown" as code):
                 connection.send_error(code, "log in again")
                 connection.shut(Cause.PROTOCOL_ERROR, CLOSE_SESSION_UNKNOWN, code)
@@ -165,7 +173,7 @@ class Admission:
                 connection.send_error("store_unavailable", "try again later")
                 connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TRY_AGAIN, "store unavailable")
                 # The records may be this connection's all the same: nobody else would clear them.
-                self._host.keep_for_resume(connection, asked)
+                self._host.keep_for_resume(connection, Record(asked.session_id, asked.owner))
 
 
 def _on_deadline(deadline: _Deadline, _now_s: float) -> None:

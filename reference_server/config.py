@@ -24,7 +24,10 @@ class GatewayConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     node: Annotated[
-        str, Field(min_length=1, description="this process's name in logs and leases")
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="this process's name in logs and leases"
+        ),
     ] = "node-1"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="WebSocket port; 0: any free one")] = 0
@@ -65,6 +68,18 @@ class GatewayConfig(BaseModel):
     trusted_proxies: Annotated[
         tuple[IPvAnyNetwork, ...], Field(description="whose X-Forwarded-For is believed")
     ] = ()
+    one_connection_per: Annotated[
+        Literal["user", "device"],
+        Field(description="a newer one takes over; device: what the login names, else its type"),
+    ] = "user"
+    lease_ttl_s: Annotated[
+        float | None,
+        Field(gt=0, description="a lease not renewed for this long ends: dead; null: no leases"),
+    ] = 15.0
+    lease_renew_s: Annotated[float, Field(gt=0, description="from one renewal to the next")] = 5.0
+    lease_check_s: Annotated[
+        float, Field(gt=0, description="how often a node looks for leases that have ended")
+    ] = 5.0
     event_log: Annotated[Path | None, Field(description="JSON lines; null: no event log")] = None
     origin_s: Annotated[float, Field(description="CLOCK_MONOTONIC at the run's origin")] = 0.0
     ready_file: Annotated[
@@ -137,6 +152,15 @@ class GatewayConfig(BaseModel):
     def _counts_in_the_ledger(self) -> Self:
         if self.max_sessions_per_ip is not None and self.ledger_url is None:
             raise ValueError("max_sessions_per_ip is counted in the ledger: set ledger_url")
+        return self
+
+    @model_validator(mode="after")
+    def _lease_is_renewed_in_time(self) -> Self:
+        if self.lease_ttl_s is not None and self.lease_ttl_s < 2 * self.lease_renew_s:
+            raise ValueError(
+                f"lease_ttl_s {self.lease_ttl_s:g} is below twice lease_renew_s {self.lease_renew_s:g}: "
+                "one late renewal would end the lease of a node that lives"
+            )
         return self
 
 

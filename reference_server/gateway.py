@@ -12,8 +12,8 @@ heartbeat suspicion the window is usually over already.
 from __future__ import annotations
 
 import logging
-from asyncio import Event, Task, create_task, get_running_loop, sleep, wait_for
-from functools import partial
+from asyncio import Event, Task, create_task, get_running_loop, sleep, timeout
+from collections.abc import Callable, Iterator
 from time import monotonic, time
 from typing import Any, cast
 
@@ -23,6 +23,8 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.server import ServerProtocol
 
 from reference_server.admission import CLOSE_TAKEN_OVER, CLOSE_TRY_AGAIN, Admission
+from reference_server.channels import listen_to
+from reference_server.cluster import Cluster
 from reference_server.codes import CODE_SCRIPTS, Codes
 from reference_server.config import GatewayConfig
 from reference_server.connection import GatewayConnection, Phase
@@ -37,8 +39,10 @@ from reference_server.ledger import Ledger, LedgerSettings
 from reference_server.ledger_rows import AddressFull, LedgerUnavailable, Login
 from reference_server.lines import SessionLines
 from reference_server.listen import BACKLOG, listen
+from reference_server.node_scripts import NODE_SCRIPTS
 from reference_server.online_set import ONLINE_SET_SCRIPTS, PlainOnlineSet
 from reference_server.origin import Origin
+from reference_server.owners import Owners
 from reference_server.presence import Presence
 from reference_server.scripts import SCRIPTS
 from reference_server.sessions import Record, Sessions
@@ -73,23 +77,34 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig) -> None:
         policy = config.policy
-        phase_rng, sweep_rng = np.random.default_rng(config.seed).spawn(2)
+        phase_rng, sweep_rng, lease_rng = np.random.default_rng(config.seed).spawn(3)
         self.config = config
         self.live: dict[str, GatewayConnection] = {}  # READY ones, by connection id
         self.clock = LoopClock(get_running_loop())
         self.redis = open_redis(config.redis_url)
         self.counters = Counters()
         self.lines = SessionLines()
-        self.store = StoreWriter(self.redis, (*SCRIPTS, *CODE_SCRIPTS, *ONLINE_SET_SCRIPTS))
+        self.store = StoreWriter(
+            self.redis, (*SCRIPTS, *NODE_SCRIPTS, *CODE_SCRIPTS, *ONLINE_SET_SCRIPTS)
+        )
         self.codes = Codes(self.store, config.key_prefix, policy.code_ttl, config.code_secret)
+        self.owners = Owners(config.node)
         self.sessions = Sessions(
-            self.store, config.key_prefix, config.node, policy,
-            refuse=config.second_login == "refuse", rules=config.records, on_cleared=self._on_cleared,
+            self.store, config.key_prefix, self.owners, policy,
+            refuse=config.second_login == "refuse",
+            per_device=config.one_connection_per == "device",
+            rules=config.records, on_cleared=self._on_cleared,
         )  # fmt: skip
         self._online: PlainOnlineSet | None = None
         if config.records.online_set == "plain":
             self._online = PlainOnlineSet(self.store, config.key_prefix)
-        self.presence = Presence(self.redis, config.key_prefix)
+        self.presence = Presence(self.store, config.key_prefix)
+        self.cluster = Cluster(
+            self.store, config.key_prefix, self.sessions, config, self,
+            first_check_s=float(lease_rng.uniform(0.0, config.lease_check_s)),
+        )  # fmt: skip
+        self.store.on_back = self.cluster.on_store_back
+        self.store_lost: list[Callable[[], None]] = []  # called when Redis has lost records
         self.heartbeats: Heartbeats | None = None
         self.socket_beats: SocketBeats | None = None
         self.lost: dict[str, GatewayConnection] = {}  # live ones whose socket has gone unheard
@@ -183,13 +198,21 @@ class Gateway:
         )
         self.telemetry.start()
         subscribed = Event()
+
+        def on_subscribed() -> None:
+            subscribed.set()
+            self.cluster.on_subscribed()
+
         self._tasks = [
             create_task(self.store.run()),
-            create_task(self.presence.run(subscribed.set)),
+            create_task(listen_to(self.redis, self._channels(), on_subscribed)),
             create_task(self.sweeper.run(self._sweep_phase_s)),
+            create_task(self.cluster.run()),
         ]
         try:
-            await wait_for(subscribed.wait(), _SUBSCRIBE_S)
+            async with timeout(_SUBSCRIBE_S):
+                await subscribed.wait()
+                await self.cluster.settled.wait()
         except TimeoutError:
             _log.warning("Redis does not answer yet: starting without it")
         self.port = sock.getsockname()[1]
@@ -228,6 +251,7 @@ class Gateway:
             self.sessions.release(record)
         if not await self.store.drain(_STORE_DRAIN_S):
             _log.warning("Redis does not answer: records are left to their TTL")
+        await self.cluster.retire(self.config.policy.resume_window)
         if self.ledger is not None and not await self.ledger.close(_LEDGER_DRAIN_S):
             _log.warning("the ledger: %d rows stay open until the next start", self.ledger.duties)
         for task in self._tasks:
@@ -452,12 +476,56 @@ class Gateway:
 
     def _refresh(self, connection: GatewayConnection) -> None:
         assert connection.record is not None
-        self.sessions.refresh(connection.record, partial(self.take_over, connection.record.owner))
+        self.sessions.refresh(connection.record, self.take_over)
 
-    async def login(self, user_id: str, origin: Origin) -> str | None:
+    # -- one node among others ---------------------------------------------------------------------
+
+    def held(self) -> Iterator[Record]:
+        """Return the records that this node answers for."""
+        for connection in self.live.values():
+            assert connection.record is not None
+            yield connection.record
+        yield from self.windows.waiting()
+
+    def on_reaped(self, record: Record, dead: str, drained: bool) -> None:
+        """Log a session of a dead node that this one has ended; one that drained has logged it itself."""
+        if not drained:
+            self.telemetry.log(
+                EventKind.SUSPECTED,
+                session_id=record.session_id,
+                connection_id=record.owner,
+                cause=Cause.NODE_LEASE,
+                detail={"user_id": record.user_id, "incarnation": dead},
+            )
+
+    def on_store_lost(self) -> None:
+        """Pass it on: logins that never connected, say, are brought back by whoever knows them."""
+        for call in self.store_lost:
+            call()
+
+    def reconcile(self) -> None:
+        """Tell watchers what has changed while announcements may have been lost."""
+        self.presence.reconcile()
+
+    def _channels(self) -> dict[str, Callable[[bytes], None]]:
+        mine = f"{self.config.key_prefix}to:{self.owners.incarnation}"
+        return {self.presence.channel: self.presence.deliver, mine: self._on_told}
+
+    def _on_told(self, message: bytes) -> None:
+        """Take what another node tells this one."""
+        told = orjson.loads(message)
+        match told:
+            case {"type": "taken_over", "owner": owner}:
+                self.take_over(owner)
+            case {"type": "logged_out", "owner": owner}:
+                self._log_out(owner)
+            case _:
+                _log.warning("from another node, not understood: %.200r", message)
+
+    async def login(self, user_id: str, origin: Origin, device_id: str = "") -> str | None:
         """Make a session; return its id, or None: the user is online and a second login is refused.
 
-        With a ledger it is committed there first.
+        With a ledger it is committed there first. ``device_id`` tells devices of one type apart.
 
         Raises:
             StoreUnavailable: Redis does not answer.
@@ -466,7 +534,7 @@ class Gateway:
         """
         if self.ledger is not None:
             self.ledger.check()
-        session_id = await self.sessions.login(user_id)
+        session_id = await self.sessions.login(user_id, device_id or origin.device_type)
         if session_id is None or self.ledger is None:
             return session_id
         row = Login(
@@ -493,12 +561,15 @@ class Gateway:
         """
         record = await self.sessions.logout(session_id, user_id)
         if record is not None:
-            self.windows.resumed(record.owner)
-            connection = self.live.get(record.owner)
-            if connection is not None:
-                connection.shut(Cause.LOGOUT, _CLOSE_NORMAL, "logged out")
+            self._log_out(record.owner)
         if self.ledger is not None:
             await self.ledger.logout(session_id, user_id)
+
+    def _log_out(self, owner: str) -> None:
+        self.windows.resumed(owner)
+        connection = self.live.get(owner)
+        if connection is not None:
+            connection.shut(Cause.LOGOUT, _CLOSE_NORMAL, "logged out")
 
     def _log(self, kind: EventKind, connection: GatewayConnection, **detail: Any) -> None:
         assert connection.record is not None

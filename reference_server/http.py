@@ -95,7 +95,7 @@ def create_app(gateway: Gateway) -> Starlette:
             raise Refused(403, "ip_denied", f"{origin.ip_address} may not log in here")
         await _check_code(gateway, user_id, optional_text(body, "code"))
         try:
-            session_id = await gateway.login(user_id, origin)
+            session_id = await gateway.login(user_id, origin, optional_text(body, "device_id"))
         except AddressFull as error:
             raise Refused(429, "too_many_sessions_from_ip", str(error)) from error
         if session_id is None:

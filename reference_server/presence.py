@@ -1,28 +1,27 @@
-"""Who is told when a user goes offline or comes online: from the Redis channel to the clients that watch.
+"""Who is told when a user goes offline or comes online: from announcements to the clients that watch.
 
 The set of online users and the announcements are written by the scripts, in one step with the records
-(`scripts.py`); this is the receiving end, one subscription a gateway. Pub/sub keeps nothing: what is
-announced while the subscription is down is not seen by the clients of this gateway.
+(`scripts.py`); this is the receiving end. What is announced while the gateway's subscription is down is lost, so
+for each watched user it is known what the watchers believe, and `reconcile` compares that with the set.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
+from itertools import islice
 from typing import Protocol
 
 import orjson
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from reference_server.frames import text_frame
+from reference_server.node_scripts import ONLINE
+from reference_server.store import Answer, Call, StoreUnavailable, StoreWriter
 
 __all__ = ["Presence", "Watcher"]
 
-_LISTEN_S = 5.0  # without a word for this long, the connection itself is tried
-_AGAIN_S = 0.2
-_BREATHE_EVERY = 32  # announcements come in thousands when a network fails
+_CHUNK = 500
 
 _log = logging.getLogger(__name__)
 
@@ -35,58 +34,55 @@ class Watcher(Protocol):
         ...
 
 
+class _Watched:
+    """A user whom somebody watches."""
+
+    __slots__ = ("online", "told", "watchers")
+
+    def __init__(self) -> None:
+        self.watchers: set[Watcher] = set()
+        self.online: bool | None = None  # what they believe; None: nothing yet
+        self.told = ("", "")  # the last announcement: kind and session
+
+
 class Presence:
     """Which client watches whom."""
 
-    def __init__(self, redis: Redis, prefix: str) -> None:
-        self._redis = redis
-        self._channel = f"{prefix}presence"
-        self._watchers: dict[str, set[Watcher]] = {}
+    def __init__(self, writer: StoreWriter, prefix: str) -> None:
+        self._writer = writer
+        self._prefix = prefix
+        self.channel = f"{prefix}presence"
+        self._users: dict[str, _Watched] = {}
         self._watched: dict[Watcher, set[str]] = {}
         self.undelivered = 0  # announcements dropped because a client's buffer was full
 
     def watch(self, watcher: Watcher, user_ids: Iterable[str], most: int) -> int | None:
         """Watch these users too; return how many it watches now, None: they would be above ``most``."""
-        watched = self._watched.get(watcher, set()) | set(user_ids)
+        before = self._watched.get(watcher, set())
+        watched = before | set(user_ids)
         if len(watched) > most:
             return None
         self._watched[watcher] = watched
-        for user_id in watched:
-            self._watchers.setdefault(user_id, set()).add(watcher)
+        new = []
+        for user_id in watched - before:
+            if user_id not in self._users:
+                self._users[user_id] = _Watched()
+                new.append(user_id)
+            self._users[user_id].watchers.add(watcher)
+        self._ask(new, first=True)
         return len(watched)
 
     def forget(self, watcher: Watcher) -> None:
         """Take a client that has ended out of the index."""
         for user_id in self._watched.pop(watcher, ()):
-            watchers = self._watchers[user_id]
-            watchers.discard(watcher)
-            if not watchers:
-                del self._watchers[user_id]
+            user = self._users[user_id]
+            user.watchers.discard(watcher)
+            if not user.watchers:
+                del self._users[user_id]
 
-    async def run(self, on_subscribed: Callable[[], None]) -> None:
-        """Listen until cancelled; an outage of Redis interrupts it, no more."""
-        while True:
-            try:
-                await self._listen(on_subscribed)
-            except (RedisError, OSError, TimeoutError) as error:
-                _log.info("presence: %s; subscribing again", error)
-                await asyncio.sleep(_AGAIN_S)
-
-    async def _listen(self, on_subscribed: Callable[[], None]) -> None:
-        async with self._redis.pubsub() as pubsub:
-            await pubsub.subscribe(self._channel)
-            taken = 0
-            while True:
-                message = await pubsub.get_message(timeout=_LISTEN_S)
-                if message is None:
-                    await pubsub.ping()  # raises when the connection has died in silence
-                elif message["type"] == "subscribe":
-                    on_subscribed()
-                elif message["type"] == "message":
-                    self.deliver(message["data"])
-                    taken += 1
-                    if taken % _BREATHE_EVERY == 0:
-                        await asyncio.sleep(0)
+    def reconcile(self) -> None:
+        """Ask who is online, and tell those who believe otherwise."""
+        self._ask(list(self._users), first=False)
 
     def deliver(self, announcement: bytes) -> None:
         """Pass one announcement on to those who watch its user."""
@@ -96,12 +92,39 @@ class Presence:
         except (orjson.JSONDecodeError, KeyError, TypeError):
             _log.warning("presence: not an announcement: %.200r", announcement)
             return
-        watchers = self._watchers.get(user_id)
-        if not watchers:
+        user = self._users.get(user_id)
+        # A record that came back says "again": nobody may have noticed that it was gone.
+        if user is None or (told.get("again") and user.online):
             return
+        if user.told != (kind, session_id):
+            self._tell(user, kind, user_id, session_id)
+
+    def _tell(self, user: _Watched, kind: str, user_id: str, session_id: str) -> None:
+        user.online = kind == "online"
+        user.told = (kind, session_id)
         frame = text_frame(
             orjson.dumps({"type": kind, "user_id": user_id, "session_id": session_id})
         )
-        for watcher in watchers:
+        for watcher in user.watchers:
             if not watcher.send_frame(frame):
                 self.undelivered += 1
+
+    def _ask(self, user_ids: list[str], *, first: bool) -> None:
+        waiting = iter(user_ids)
+        while chunk := list(islice(waiting, _CHUNK)):
+            args = (self._prefix, *chunk)
+            done = partial(self._on_answer, chunk, first)
+            self._writer.submit(Call(ONLINE, (f"{self._prefix}online",), args, done))
+
+    def _on_answer(self, user_ids: list[str], first: bool, answer: Answer) -> None:
+        if isinstance(answer, StoreUnavailable):
+            return  # what is believed stays unknown, or is compared after the outage
+        for user_id, session in zip(user_ids, answer, strict=True):
+            user = self._users.get(user_id)
+            if user is None:
+                continue
+            if user.online is None:
+                user.online = session is not None
+            elif not first and user.online is not (session is not None):
+                kind, session_id = ("offline", user.told[1]) if session is None else ("online", "")
+                self._tell(user, kind, user_id, session.decode() if session else session_id)

@@ -2,16 +2,21 @@
 
 Keys, below the gateway's prefix:
 
-    session:{session_id}   "{user_id}|{owner}"       string, TTL session_ttl; owner "" until connected
-    status:{user_id}       "{session_id}|{owner}"    string, TTL status_ttl; a TTL of 0 ms is none
-    code:{user_id}         see codes.py
-    online                 zset: user_id by the time last seen (Redis's own clock, seconds)
-    presence               pub/sub: {"type": "online"|"offline", "user_id", "session_id", "node"}
+    session:{session_id}     "{slot}|{owner}"          string, TTL session_ttl; owner "" until connected
+    status:{slot}            "{session_id}|{owner}"    string, TTL status_ttl; a TTL of 0 ms is none
+    code:{user_id}           see codes.py
+    online                   zset: user_id by the time last seen (Redis's own clock, seconds)
+    devices:{user_id}        set of the devices online, TTL status_ttl; only with one connection a device
+    node:{incarnation}:sessions    hash: session_id to what its session record says; who holds what
+    presence                 pub/sub: {"type": "online"|"offline", "user_id", "session_id", "node"}
+    to:{incarnation}         pub/sub: what one node is told, see `gateway.py`
 
-The owner is the connection that wrote a record last. A connection changes or deletes only what names it,
-so whatever arrives late from an older one does nothing. Every script may be executed twice.
+A slot is what has one connection at most: a user ("ann"), or one of her devices ("ann/phone"). The owner
+is the connection that wrote a record last, and says which node holds it (`owners.py`). A connection changes
+or deletes only what names it or an older one, so whatever arrives late from an older one does nothing. Every
+script may be executed twice. Leases and nodes are in `node_scripts.py`.
 
-The status key is found in the session record, so it is not among KEYS: one Redis, not a Redis Cluster.
+Other keys are found in the session record, so they are not among KEYS: one Redis, not a Redis Cluster.
 Nothing newer than Redis 6.2 is used.
 """
 
@@ -19,7 +24,18 @@ from __future__ import annotations
 
 from reference_server.store import Script
 
-__all__ = ["CLEAR", "CONNECT", "LOGIN", "LOGOUT", "PRUNE", "REFRESH", "RELEASE", "SCRIPTS"]
+__all__ = [
+    "CLEAR",
+    "CONNECT",
+    "LOGIN",
+    "LOGOUT",
+    "PRELUDE",
+    "PRUNE",
+    "REFRESH",
+    "RELEASE",
+    "RESTORE",
+    "SCRIPTS",
+]
 
 _PUT = """
 local function put(key, value, ttl_ms)
@@ -27,18 +43,90 @@ local function put(key, value, ttl_ms)
 end
 """
 
-_PRELUDE = (
+PRELUDE = (
     _PUT
     + """
 local function split(record)
   return string.match(record, '^(.*)|([^|]*)$')
 end
-local function tell(prefix, kind, user, session, node)
-  redis.call('PUBLISH', prefix .. 'presence', cjson.encode(
-    {type = kind, user_id = user, session_id = session, node = node}))
+local function number(owner)
+  return tonumber(string.match(owner, ':(%x+)$') or '0', 16) or 0
 end
-local function seen(prefix, user)
+local function newer(a, b)
+  local n, m = number(a), number(b)
+  if n ~= m then return n > m end
+  return a > b
+end
+local function incarnation(owner)
+  return string.match(owner, '^(.*):') or ''
+end
+local function held_by(prefix, owner)
+  return prefix .. 'node:' .. incarnation(owner) .. ':sessions'
+end
+local function let_go(prefix, session, record)
+  -- The node's list names a session once, so only this very record's entry goes.
+  local _, owner = split(record)
+  local list = held_by(prefix, owner)
+  if redis.call('HGET', list, session) ~= record then return false end
+  redis.call('HDEL', list, session)
+  return true
+end
+local function run_id()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''
+end
+local function lost_nothing(prefix, owner)
+  -- The node has its lease, and has asserted all its records since this Redis started.
+  local lease = redis.call('GET', prefix .. 'lease:' .. incarnation(owner))
+  return lease and lease == 'held:' .. run_id()
+end
+local function person(per_device, slot)
+  if per_device ~= '1' then return slot, nil end
+  return string.match(slot, '^(.*)/([^/]*)$')
+end
+local function tell(prefix, kind, user, session, node, again)
+  redis.call('PUBLISH', prefix .. 'presence', cjson.encode(
+    {type = kind, user_id = user, session_id = session, node = node, again = again}))
+end
+local function on_another_device(prefix, user, device)
+  if not device then return false end
+  local devices = prefix .. 'devices:' .. user
+  for _, other in ipairs(redis.call('SMEMBERS', devices)) do
+    if other ~= device then
+      if redis.call('EXISTS', prefix .. 'status:' .. user .. '/' .. other) == 1 then return true end
+      redis.call('SREM', devices, other)
+    end
+  end
+  return false
+end
+local function go_online(prefix, per_device, slot, session, node, ttl_ms, new, again)
+  local user, device = person(per_device, slot)
+  if new and not on_another_device(prefix, user, device) then
+    tell(prefix, 'online', user, session, node, again)
+  end
+  if device then
+    redis.call('SADD', prefix .. 'devices:' .. user, device)
+    if ttl_ms ~= '0' then redis.call('PEXPIRE', prefix .. 'devices:' .. user, ttl_ms) end
+  end
   redis.call('ZADD', prefix .. 'online', redis.call('TIME')[1], user)
+end
+local function go_offline(prefix, per_device, slot, session, node)
+  local user, device = person(per_device, slot)
+  if device then redis.call('SREM', prefix .. 'devices:' .. user, device) end
+  if on_another_device(prefix, user, device) then return end
+  redis.call('ZREM', prefix .. 'online', user)
+  tell(prefix, 'offline', user, session, node)
+end
+local function end_other_session(prefix, other, record)
+  -- A newer session has the slot: the older one must not come back and take over in its turn.
+  local key = prefix .. 'session:' .. other
+  if redis.call('GET', key) == record then redis.call('DEL', key) end
+  let_go(prefix, other, record)
+end
+local function kick(prefix, by, owner, how)
+  -- Its node ends the connection; the one that asks does so itself.
+  if owner ~= '' and incarnation(owner) ~= incarnation(by) then
+    redis.call('PUBLISH', prefix .. 'to:' .. incarnation(owner), cjson.encode({type = how, owner = owner}))
+  end
 end
 """
 )
@@ -55,18 +143,29 @@ return 1
 """
 )
 
-CONNECT = Script(
-    _PRELUDE
+RESTORE = Script(
+    _PUT
     + """
--- KEYS session; ARGV prefix, session_id, owner, session_ttl_ms, status_ttl_ms, refuse, node,
--- user ('': whoever it is). Returns {'ok', user, owner before, owner that the status named}, {'unknown'},
--- {'refused'} or {'wrong_user'}.
-local prefix, session, owner = ARGV[1], ARGV[2], ARGV[3]
+-- KEYS session; ARGV record, session_ttl_ms. A login that Redis has lost. Returns 1, or 0: it is there.
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+put(KEYS[1], ARGV[1], ARGV[2])
+return 1
+"""
+)
+
+CONNECT = Script(
+    PRELUDE
+    + """
+-- KEYS session; ARGV prefix, per_device, session_id, owner, session_ttl_ms, status_ttl_ms, refuse, node,
+-- user ('': whoever it is). Returns {'ok', slot, owner before, owner that the status named}, {'unknown'},
+-- {'refused'}, {'wrong_user'} or {'older', owner}: a newer connection has the records.
+local prefix, session, owner = ARGV[1], ARGV[3], ARGV[4]
 local record = redis.call('GET', KEYS[1])
 if not record then return {'unknown'} end
-local user, before = split(record)
-if ARGV[8] ~= '' and ARGV[8] ~= user then return {'wrong_user'} end
-local status_key = prefix .. 'status:' .. user
+local slot, before = split(record)
+if ARGV[9] ~= '' and ARGV[9] ~= person(ARGV[2], slot) then return {'wrong_user'} end
+if newer(before, owner) then return {'older', before} end
+local status_key = prefix .. 'status:' .. slot
 local status = redis.call('GET', status_key)
 local displaced = ''
 local online = false
@@ -74,67 +173,92 @@ if status then
   local other
   other, displaced = split(status)
   online = displaced ~= ''
+  if newer(displaced, owner) then return {'older', displaced} end
   if other ~= session then
-    if ARGV[6] == '1' then return {'refused'} end
-    -- A newer session of the user: the older one must not come back and take over in its turn.
-    local other_key = prefix .. 'session:' .. other
-    if redis.call('GET', other_key) == user .. '|' .. displaced then
-      redis.call('DEL', other_key)
-    end
+    if ARGV[7] == '1' then return {'refused'} end
+    end_other_session(prefix, other, slot .. '|' .. displaced)
   end
 end
-put(KEYS[1], user .. '|' .. owner, ARGV[4])
-put(status_key, session .. '|' .. owner, ARGV[5])
-seen(prefix, user)
-if not online then tell(prefix, 'online', user, session, ARGV[7]) end
-return {'ok', user, before, displaced}
+if before ~= '' then let_go(prefix, session, record) end
+local mine = slot .. '|' .. owner
+put(KEYS[1], mine, ARGV[5])
+put(status_key, session .. '|' .. owner, ARGV[6])
+redis.call('HSET', held_by(prefix, owner), session, mine)
+go_online(prefix, ARGV[2], slot, session, ARGV[8], ARGV[6], not online)
+kick(prefix, owner, before, 'taken_over')
+if displaced ~= before then kick(prefix, owner, displaced, 'taken_over') end
+return {'ok', slot, before, displaced}
 """
 )
 
 REFRESH = Script(
-    _PRELUDE
+    PRELUDE
     + """
--- KEYS session, status; ARGV prefix, user, session_id, owner, session_ttl_ms, status_ttl_ms.
--- Writes, and so brings back what vanished. Returns 1, or 0: a newer connection has the records.
-local mine, my_status = ARGV[2] .. '|' .. ARGV[4], ARGV[3] .. '|' .. ARGV[4]
+-- KEYS session, status; ARGV prefix, per_device, slot, session_id, owner, session_ttl_ms, status_ttl_ms, node.
+-- Writes, and so brings back what vanished. Returns the older owners whose records it took, or 0: a newer
+-- connection has the records, or somebody has ended the session.
+local prefix, slot, session, owner = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
+local mine, my_status = slot .. '|' .. owner, session .. '|' .. owner
 local record, status = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
-if (record and record ~= mine) or (status and status ~= my_status) then return 0 end
-put(KEYS[1], mine, ARGV[5])
-put(KEYS[2], my_status, ARGV[6])
-seen(ARGV[1], ARGV[2])
-return 1
+local took = {}
+if record ~= mine or status ~= my_status then
+  local _, before, other, displaced = '', '', session, ''
+  if record then _, before = split(record) end
+  if status then other, displaced = split(status) end
+  if newer(before, owner) or newer(displaced, owner) then return 0 end
+  -- Not there, not known to be held, and nothing was lost: it was ended, and nobody could tell us.
+  if not record and redis.call('HGET', held_by(prefix, owner), session) ~= mine
+    and lost_nothing(prefix, owner) then return 0 end
+  if before ~= '' and before ~= owner then
+    let_go(prefix, session, record)
+    kick(prefix, owner, before, 'taken_over')
+    took[#took + 1] = before
+  end
+  if other ~= session then end_other_session(prefix, other, slot .. '|' .. displaced) end
+  if displaced ~= '' and displaced ~= owner and displaced ~= before then
+    kick(prefix, owner, displaced, 'taken_over')
+    took[#took + 1] = displaced
+  end
+  redis.call('HSET', held_by(prefix, owner), session, mine)
+end
+put(KEYS[1], mine, ARGV[6])
+put(KEYS[2], my_status, ARGV[7])
+go_online(prefix, ARGV[2], slot, session, ARGV[8], ARGV[7], not status, true)
+return took
 """
 )
 
 CLEAR = Script(
-    _PRELUDE
+    PRELUDE
     + """
--- KEYS session; ARGV prefix, session_id, owner, user ('': as the record says), node.
--- Returns 1 when the user is offline now, 0 when a newer connection has the records or there were none.
-local prefix, session, owner, user = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+-- KEYS session; ARGV prefix, per_device, session_id, owner, slot ('': as the record says), node.
+-- Returns 1 when the connection was the slot's last word, 0 when a newer one has the records or there were none.
+local prefix, session, owner, slot = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
 local record = redis.call('GET', KEYS[1])
 if record then
   local of, by = split(record)
   if by ~= owner then return 0 end
-  user = of
+  slot = of
   redis.call('DEL', KEYS[1])
 end
-if user == '' then return 0 end
-local status_key = prefix .. 'status:' .. user
+if slot == '' then return 0 end
+local held = let_go(prefix, session, slot .. '|' .. owner)
+local status_key = prefix .. 'status:' .. slot
 local status = redis.call('GET', status_key)
 if status and status ~= session .. '|' .. owner then return 0 end
+-- No status of anybody: it expired, or the store was flushed; those who watch still have to be told. But if
+-- nothing was lost, whoever ended the session has told them.
+if not record and not status and not held and lost_nothing(prefix, owner) then return 0 end
 redis.call('DEL', status_key)
--- No status of anybody: it expired, or the store was flushed; those who watch still have to be told.
-redis.call('ZREM', prefix .. 'online', user)
-tell(prefix, 'offline', user, session, ARGV[5])
+go_offline(prefix, ARGV[2], slot, session, ARGV[6])
 return 1
 """
 )
 
 RELEASE = Script(
-    _PRELUDE
+    PRELUDE
     + """
--- KEYS session, status; ARGV user, session_id, owner, window_ms. What is left of the records' life when
+-- KEYS session, status; ARGV slot, session_id, owner, window_ms. What is left of the records' life when
 -- nobody is there any more to delete them. Returns how many keys it shortened.
 local shortened = 0
 if redis.call('GET', KEYS[1]) == ARGV[1] .. '|' .. ARGV[3] then
@@ -148,23 +272,25 @@ return shortened
 )
 
 LOGOUT = Script(
-    _PRELUDE
+    PRELUDE
     + """
--- KEYS session; ARGV prefix, session_id, node, user ('': whoever it is).
--- Returns {user, owner}; {} for an unknown session; {user} for another user's, which is left alone.
+-- KEYS session; ARGV prefix, per_device, session_id, node, user ('': whoever it is), asking incarnation, how.
+-- Returns {slot, owner}; {} for an unknown session; {slot} for another user's, which is left alone.
+local prefix, session = ARGV[1], ARGV[3]
 local record = redis.call('GET', KEYS[1])
 if not record then return {} end
-local user, owner = split(record)
-if ARGV[4] ~= '' and ARGV[4] ~= user then return {user} end
+local slot, owner = split(record)
+if ARGV[5] ~= '' and ARGV[5] ~= person(ARGV[2], slot) then return {slot} end
 redis.call('DEL', KEYS[1])
-local status_key = ARGV[1] .. 'status:' .. user
+if owner ~= '' then let_go(prefix, session, record) end
+local status_key = prefix .. 'status:' .. slot
 local status = redis.call('GET', status_key)
-if status and split(status) == ARGV[2] then
+if status and split(status) == session then
   redis.call('DEL', status_key)
-  redis.call('ZREM', ARGV[1] .. 'online', user)
-  tell(ARGV[1], 'offline', user, ARGV[2], ARGV[3])
+  go_offline(prefix, ARGV[2], slot, session, ARGV[4])
 end
-return {user, owner}
+kick(prefix, ARGV[6] .. ':0', owner, ARGV[7])
+return {slot, owner}
 """
 )
 
@@ -173,4 +299,4 @@ PRUNE = Script("""
 return redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', redis.call('TIME')[1] - ARGV[1])
 """)
 
-SCRIPTS = (LOGIN, CONNECT, REFRESH, CLEAR, RELEASE, LOGOUT, PRUNE)
+SCRIPTS = (LOGIN, RESTORE, CONNECT, REFRESH, CLEAR, RELEASE, LOGOUT, PRUNE)

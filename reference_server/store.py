@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,9 @@ _ANSWER_DEADLINE_S = 1.0
 _FIRST_RETRY_S = 0.05
 _LAST_RETRY_S = 1.0
 # Answers of a Redis that cannot serve now, as against answers to a wrong question.
-_NOT_NOW = (BusyLoadingError, ReadOnlyError, OutOfMemoryError)
+_NOT_NOW = (BusyLoadingError, ReadOnlyError, OutOfMemoryError, NoScriptError)
+# The same from within a script: "ERR Error running script (…): -MISCONF Redis is configured to …"
+_NOT_NOW_IN_SCRIPT = re.compile(r"\b(MISCONF|READONLY|OOM|NOREPLICAS|MASTERDOWN|LOADING|BUSY)\b")
 
 _log = logging.getLogger(__name__)
 
@@ -98,10 +101,12 @@ class StoreWriter:
         self._scripts = scripts
         self._waiting: deque[Call] = deque()
         self._duties: dict[str, Call] = {}  # the one that counts under each key
+        self._flying: frozenset[str] = frozenset()  # duties that are being carried out
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self.available = True  # as of the last answer, or its absence
+        self.on_back: Callable[[], None] = lambda: None  # called when Redis answers again
 
     @property
     def waiting(self) -> int:
@@ -116,6 +121,9 @@ class StoreWriter:
                 asyncio.get_running_loop().call_soon(call.done, error)
             return
         if call.duty is not None:
+            before = self._duties.get(call.duty)
+            if before is not None and call.duty not in self._flying and _same(before, call):
+                return  # it waits already, and keeps its place before what was submitted since
             self._duties[call.duty] = call
         self._waiting.append(call)
         self._idle.clear()
@@ -151,6 +159,7 @@ class StoreWriter:
                 self._keep(batch)
                 await self._until_back(error)
                 continue
+            self._flying = frozenset()
             for call, answer in zip(batch, answers, strict=True):
                 self._settle(call, answer)
             if not self._waiting:
@@ -171,17 +180,23 @@ class StoreWriter:
             call = self._waiting.popleft()
             if call.duty is None or self._duties.get(call.duty) is call:
                 batch.append(call)
+        self._flying = frozenset(call.duty for call in batch if call.duty is not None)
         return batch
 
     async def _execute(self, batch: list[Call]) -> list[Answer]:
         answers = await self._send(batch)
-        if any(isinstance(answer, NoScriptError) for answer in answers):
-            # A restarted Redis has no scripts: none was carried out, so the order is kept.
+        missed = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if missed:
+            # A restarted Redis has no scripts. What was carried out before they went is not sent again:
+            # the second answer of a connect would not be the first one.
             for script in self._scripts:
                 await self._redis.script_load(script.source)
-            answers = await self._send(batch)
+            for n, answer in zip(missed, await self._send([batch[n] for n in missed]), strict=True):
+                answers[n] = answer
         for answer in answers:
             if isinstance(answer, _NOT_NOW):
+                raise answer
+            if isinstance(answer, ResponseError) and _NOT_NOW_IN_SCRIPT.search(str(answer)):
                 raise answer
         return answers
 
@@ -205,6 +220,7 @@ class StoreWriter:
     def _keep(self, batch: list[Call]) -> None:
         """Put duties back in their order; let requests fail, those still waiting too."""
         self.available = False
+        self._flying = frozenset()
         everything = [*batch, *self._waiting]
         self._waiting.clear()
         self._waiting.extend(call for call in everything if call.duty is not None)
@@ -225,3 +241,8 @@ class StoreWriter:
             break
         _log.warning("Redis is back; %d duties wait", len(self._duties))
         self.available = True
+        self.on_back()
+
+
+def _same(one: Call, other: Call) -> bool:
+    return one.script is other.script and one.keys == other.keys and one.args == other.args

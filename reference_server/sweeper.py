@@ -140,6 +140,12 @@ class ResumeWindows:
         if window is not None:
             window.record = None
 
+    def waiting(self) -> Iterator[Record]:
+        """Return the records that wait to be resumed and whose user is known."""
+        for window in self._open.values():
+            if window.record is not None and window.record.user_id:
+                yield window.record
+
     def close(self) -> Iterator[Record]:
         """End all windows early; the records that were kept are the caller's to see to."""
         self._wheel.stop()
