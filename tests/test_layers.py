@@ -21,6 +21,7 @@ GENERATOR = {
     "client.py",
     "injectors.py",
     "generator.py",
+    "webui.py",
     "wire.py",
 }
 
