@@ -17,6 +17,10 @@ MILESTONES: Final = ("suspected", "socket_closed", "store_cleared", "peers_notif
 _PERCENTILES = {
     f"{name}{bound}_s": "float64" for name in ("p50", "p95", "p99") for bound in ("", "_lo", "_hi")
 }
+_FIGURES = {
+    "n": "int64", "detected": "int64", "censored": "int64", "recovered": "int64", "not_applicable": "int64",
+    "mean_s": "float64", **_PERCENTILES, "max_s": "float64",
+}  # fmt: skip
 
 SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = {
     "detections": {
@@ -65,10 +69,9 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = {
         "role": "str", "pid": "int64", "time_s": "float64", "cpu_percent": "float64",
         "rss_bytes": "int64", "descriptors": "int64", "node": "str",
     },
-    "qos": {
-        "engine": "str", "fault": "str", "milestone": "str", "n": "int64", "detected": "int64",
-        "censored": "int64", "recovered": "int64", "not_applicable": "int64", "mean_s": "float64",
-        **_PERCENTILES, "max_s": "float64",
+    "qos": {"engine": "str", "fault": "str", "milestone": "str", **_FIGURES},
+    "breakdown": {
+        "engine": "str", "fault": "str", "milestone": "str", "by": "str", "part": "str", **_FIGURES,
     },
     "survival": {
         "engine": "str", "fault": "str", "milestone": "str", "duration_s": "float64",

@@ -19,7 +19,7 @@ from harness.exits import Exit
 from harness.faults import Plan
 from harness.incidence_by_cause import incidence_by_cause
 from harness.measure import Measured, measure
-from harness.qos import causes, qos, survival
+from harness.qos import breakdown, causes, qos, survival
 from harness.rundir import RunDir, RunDirError
 from harness.running_cost import expected_cost
 from harness.soundness import Soundness, assess, silent_faults
@@ -96,6 +96,7 @@ def conclude(
         "detections": detections,
         # Of what was measured: theory's rows are plotting positions, their number is no sample size.
         "qos": qos(seen),
+        "breakdown": breakdown(seen),
         "survival": survival(seen),
         "causes": causes(seen),
         "incidence": incidence_by_cause(seen),

@@ -1,6 +1,6 @@
 """Detections → quality of service: percentiles with intervals, survival curves, which layer caught what.
 
-From detections.csv to qos.csv, survival.csv and causes.csv. The estimators are in `survival.py`.
+From detections.csv to qos.csv, breakdown.csv, survival.csv and causes.csv. The estimators are in `survival.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pandas as pd
 from harness.frames import frame
 from harness.survival import Incidence, Quantile, incidence
 
-__all__ = ["PERCENTILES", "bounds", "causes", "curve_of", "qos", "survival"]
+__all__ = ["PERCENTILES", "bounds", "breakdown", "causes", "curve_of", "qos", "survival"]
 
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 _GROUP = ["engine", "fault", "milestone"]
@@ -46,29 +46,52 @@ def qos(detections: pd.DataFrame) -> pd.DataFrame:
     over the detected ones, and empty where the run's end censored any: it would flatter. ``max_s`` is the
     longest detection seen, to be read with ``censored``.
     """
+    return frame("qos", [(*key, *_figures(rows)) for key, rows in _groups(detections, _GROUP)])
+
+
+def breakdown(detections: pd.DataFrame) -> pd.DataFrame:
+    """The figures of :func:`qos` for each node that held a client, and for each layer that decided.
+
+    Only where there is more than one. ``by`` is ``node`` or ``cause``. A node's rows hold all its faults,
+    the undetected ones too. A cause's rows hold what that layer caught and nothing else, so its percentiles
+    are conditional on that: how likely it was to be this layer is in incidence.csv.
+    """
+    found = detections[detections["outcome"] == "detected"]
     rows = []
-    for key, group, curve in _groups(detections):
-        count = group["outcome"].value_counts()
-        figures: list[float] = []
-        for q in PERCENTILES.values():
-            if curve is None:
-                figures += [float("nan")] * 3
-            else:
-                quantile = curve.quantile(q)
-                figures += [quantile.value_s, *bounds(quantile)]
-        seen = group.loc[group["outcome"] == "detected", "duration_s"]
-        rows.append(
-            (*key, curve.n if curve else 0,
-             *(int(count.get(name, 0)) for name in ("detected", "censored", "recovered", "not_applicable")),
-             seen.mean() if not count.get("censored", 0) else float("nan"), *figures, seen.max())
-        )  # fmt: skip
-    return frame("qos", rows)
+    for by, seen in (("node", detections[detections["node"] != ""]), ("cause", found)):
+        parts = seen.groupby(_GROUP)[by].transform("nunique")
+        for (*key, part), group in _groups(seen[parts > 1], [*_GROUP, by]):
+            rows.append((*key, by, part, *_figures(group)))
+    return frame("breakdown", rows)
+
+
+def _figures(group: pd.DataFrame) -> tuple[float, ...]:
+    """n, counts by outcome, mean, percentiles with their bounds, maximum."""
+    curve = curve_of(group)
+    count = group["outcome"].value_counts()
+    figures: list[float] = []
+    for q in PERCENTILES.values():
+        if curve is None:
+            figures += [float("nan")] * 3
+        else:
+            quantile = curve.quantile(q)
+            figures += [quantile.value_s, *bounds(quantile)]
+    seen = group.loc[group["outcome"] == "detected", "duration_s"]
+    outcomes = ("detected", "censored", "recovered", "not_applicable")
+    return (
+        curve.n if curve else 0,
+        *(int(count.get(name, 0)) for name in outcomes),
+        seen.mean() if not count.get("censored", 0) else float("nan"),
+        *figures,
+        seen.max(),
+    )
 
 
 def survival(detections: pd.DataFrame) -> pd.DataFrame:
     """The curves: share of faults not yet detected, from time 0, at each detection, to the last time watched."""
     rows: list[tuple[object, ...]] = []
-    for key, _, curve in _groups(detections):
+    for key, group in _groups(detections, _GROUP):
+        curve = curve_of(group)
         if curve is None:
             continue
         rows.append((*key, 0.0, 1.0, 1.0, 1.0, curve.n))
@@ -100,8 +123,8 @@ def causes(detections: pd.DataFrame) -> pd.DataFrame:
 
 
 def _groups(
-    detections: pd.DataFrame,
-) -> Iterator[tuple[tuple[str, ...], pd.DataFrame, Incidence | None]]:
-    for key, group in detections.groupby(_GROUP, sort=False):
+    detections: pd.DataFrame, by: list[str]
+) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    for key, group in detections.groupby(by, sort=False):
         assert isinstance(key, tuple)
-        yield tuple(map(str, key)), group, curve_of(group)
+        yield tuple(map(str, key)), group

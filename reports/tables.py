@@ -31,6 +31,8 @@ _COLUMNS: Final[Mapping[str, tuple[str, str]]] = {
     "law_curves": ("fault milestone", "duration_s probability"),
     "qos": ("engine fault milestone",
             f"n detected censored recovered not_applicable mean_s {_PERCENTILES} max_s"),
+    "breakdown": ("engine fault milestone by part",
+                  f"n detected censored recovered not_applicable mean_s {_PERCENTILES} max_s"),
     "survival": ("engine fault milestone", "duration_s survival lo hi at_risk"),
     "causes": ("engine fault cause", "count median_s"),
     "false_suspicions": ("engine", "healthy_clients client_days count rate_per_client_day rate_lo rate_hi"),

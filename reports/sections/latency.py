@@ -6,8 +6,10 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import pandas as pd
+
 from reports.gallery import Gallery
-from reports.numbers import count, milestone_name, share
+from reports.numbers import cause_name, count, milestone_name, share
 from reports.observed import PERCENTILES
 from reports.page import Cell, Section, Table, Text
 from reports.sections.cells import count_cell, engine_cell, percentile_cell, seconds_cell
@@ -27,6 +29,11 @@ _COLUMNS = (
     "p99 (s)",
     "max (s)",
 )
+
+_PARTS = {
+    "node": "Until suspected, by the node that held the client",
+    "cause": "Until suspected, by the layer that decided (of what that layer caught alone)",
+}
 
 
 def latency_section(tables: RunTables, gallery: Gallery) -> Section:
@@ -55,9 +62,26 @@ def latency_section(tables: RunTables, gallery: Gallery) -> Section:
             Text("There is no latency to show: the run has neither laws nor measured faults.", "missing"),
             *gallery.get("curves", []),
         ])  # fmt: skip
+    found += [
+        table
+        for by, title in _PARTS.items()
+        if (table := _parts_table(tables.table("breakdown"), by, title)) is not None
+    ]
     absent = [engine for engine in ENGINES if engine not in tables.engines]
     notes = [Text(f"Not part of this run: {', '.join(absent)}.", "missing")] if absent else []
     return Section("latency", "Detection latency", [*notes, *gallery.get("curves", []), *found])
+
+
+def _parts_table(breakdown: pd.DataFrame, by: str, title: str) -> Table | None:
+    here = breakdown[(breakdown["by"] == by) & (breakdown["milestone"] == "suspected")]
+    if here.empty:
+        return None
+    rows = []
+    for row in here.sort_values(["fault", "engine", "part"], kind="stable").to_dict("records"):
+        fault, *rest = _measured_row(row)
+        rows.append([fault, Cell(cause_name(row["part"]) if by == "cause" else row["part"]), *rest])
+    columns = ("fault", "layer" if by == "cause" else by, *_COLUMNS[1:])
+    return Table(columns, rows, title=title, csv="breakdown.csv", folded=True)
 
 
 def _theory_row(law: Mapping[Hashable, Any]) -> list[Cell]:

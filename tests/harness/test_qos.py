@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.frames import SCHEMAS, frame
-from harness.qos import causes, qos, survival
+from harness.qos import breakdown, causes, qos, survival
 from harness.survival import incidence, interval_ranks
 
 REFERENCE = [(12, "d"), (18, "d"), (25, "d"), (25, "c"), (31, "d"), (40, "c")]
@@ -170,6 +170,22 @@ def test_the_curve_starts_at_one_steps_at_detections_and_reaches_the_last_time_w
     assert table["duration_s"].tolist() == [0, 12, 18, 25, 31, 40]
     assert table["survival"].tolist() == pytest.approx([1, 5 / 6, 2 / 3, 0.5, 0.25, 0.25])
     assert table["at_risk"].tolist() == [6, 6, 5, 4, 2, 1]
+
+
+def test_each_node_and_each_layer_has_its_own_figures_where_there_are_several() -> None:
+    table = detections(REFERENCE, causes=["heartbeat", "tcp_fin"] * 3)
+    assert breakdown(table.assign(cause="heartbeat")).empty
+    table["node"] = ["node-1", "node-2"] * 3
+    assert list(breakdown(table).columns) == list(SCHEMAS["breakdown"])
+    found = {(row["by"], row["part"]): row for row in breakdown(table).to_dict("records")}
+    first, second, fin = found["node", "node-1"], found["node", "node-2"], found["cause", "tcp_fin"]
+    # A node's undetected faults are its own: 12, 25, 31 and 18, 25+, 40+.
+    assert (first["n"], first["detected"], first["p50_s"]) == (3, 3, 25)
+    assert (second["n"], second["detected"], second["censored"]) == (3, 1, 2)
+    assert np.isnan(second["p50_s"])
+    # What was not detected was caught by nobody.
+    assert (fin["n"], fin["detected"], fin["p50_s"]) == (1, 1, 18)
+    assert first["p99_s"] == qos(table[table["node"] == "node-1"])["p99_s"].item()
 
 
 def test_which_layer_caught_what() -> None:

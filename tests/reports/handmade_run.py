@@ -92,6 +92,7 @@ def handmade_run(
         "laws": laws_of(faults if with_theory else {}),
         "law_curves": curves_of(faults if with_theory else {}),
         "qos": qos.qos(detections),
+        "breakdown": qos.breakdown(detections),
         "survival": qos.survival(detections),
         "causes": qos.causes(detections),
         "false_suspicions": frame(
