@@ -29,7 +29,14 @@ def count(view: LiveView, what: str, fault: str = "") -> object:
 
 def test_a_dead_client_is_a_ghost_until_the_store_forgets_it() -> None:
     view = LiveView()
-    for event, live, ghosts in [(CONNECTED, 1, None), (SAMPLE, 1, 0), (CRASH, 0, 1), (SUSPECTED, 0, 1), (CLEARED, 0, 0)]:  # fmt: skip
+    course = [
+        (CONNECTED, 1, None),
+        (SAMPLE, 1, 0),
+        (CRASH, 0, 1),
+        (SUSPECTED, 0, 1),
+        (CLEARED, 0, 0),
+    ]
+    for event, live, ghosts in course:
         view.take(event)
         point = view.mark(event.time_s)
         assert (point.live, point.ghosts) == (live, ghosts), event
