@@ -25,7 +25,7 @@ class Source(StrEnum):
     CLIENT = "client"
     GATEWAY = "gateway"
     STORE = "store"
-    HARNESS = "harness"  # what the processes of a run use
+    HARNESS = "harness"  # what was done to a run's processes, and what they use
     SIMULATION = "simulation"
 
 
@@ -58,6 +58,11 @@ class EventKind(StrEnum):
     )
     FAULT_HEALED = "fault_healed"  # client: the cause is gone; detail: fault_id
     FAULT_RECOVERED = "fault_recovered"  # client: alive on the same session again; detail: fault_id
+    # what happens to gateway nodes and the store; node: whose, where it is a node's
+    # harness; detail: incident_id, kind, scheduled_s, mechanism
+    INCIDENT_STARTED = "incident_started"
+    # harness: its cause is gone (a stall is over, a node listens again, the store answers); detail: incident_id, kind
+    INCIDENT_ENDED = "incident_ended"
     # the network of a healthy client; a suspicion during one is false
     OUTAGE_STARTED = "outage_started"  # client; detail: client
     OUTAGE_ENDED = "outage_ended"  # client; detail: client
@@ -67,6 +72,12 @@ class EventKind(StrEnum):
     # store watch: session and status are gone; detail: user_id, session_gone_s, status_gone_s (first
     # seen), previous_poll_s (the last question that found it: the moment lies between that and time_s)
     STORE_CLEARED = "store_cleared"
+    # store watch: no record names a connection that the incident ended; detail: incident_id, sessions (that
+    # were hit), previous_poll_s (the last question that still found one)
+    GHOSTS_GONE = "ghosts_gone"
+    # store watch: every session that was hit has the record of its client's connection, or none if its client
+    # has left it; detail as above
+    STORE_AGREES = "store_agrees"
     PEER_NOTIFIED = (
         "peer_notified"  # client: a watcher was told "offline"; detail: user_id, watcher
     )

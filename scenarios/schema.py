@@ -450,7 +450,7 @@ class Scenario(_Part):
     faults: tuple[Fault, ...] = ()
     incidents: Annotated[
         tuple[Incident, ...],
-        Field(description="what happens to gateway nodes and the store; simulated only"),
+        Field(description="what happens to gateway nodes and the store"),
     ] = ()
     thresholds: Annotated[
         tuple[str, ...],
@@ -488,9 +488,7 @@ class Scenario(_Part):
         """The keys of this scenario that only the simulation can do."""
         changed = {
             "detector": self.detector != Ping(),
-            "gateway.stalls": self.gateway.stalls is not None,
             "store": self.store != Store(),
-            "incidents": bool(self.incidents),
             "network.nat": self.network.nat is not None,
             "reconnect.connect_timeout": self.reconnect.connect_timeout is not None,
         }

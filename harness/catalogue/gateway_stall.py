@@ -22,5 +22,10 @@ class GatewayStall(ServerFault):
     kind = "gateway_stall"
     summary = "a node's event loop is busy for a time"
     on_the_wire = "ACKs; no ping, no answer to anything"
+    is_real = True
+    mechanism = "SIGSTOP, then SIGCONT"
+    cannot_show = (
+        "a loop that is busy and still runs other threads: here the whole process stands still"
+    )
     theory = "closed form of the share thrown out: harness/theory/stall.py"
     example = "{kind: gateway_stall, at: 60s, length: 5s, node: 1}"

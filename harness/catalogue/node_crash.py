@@ -21,4 +21,7 @@ class NodeCrash(ServerFault):
     kind = "node_crash"
     summary = "a gateway node dies: its process, or its host"
     on_the_wire = "process: FIN or RST to every client; host: nothing"
+    is_real = True
+    mechanism = "SIGKILL of the node's process"
+    cannot_show = "by: host (silence) is refused: a killed process's kernel sends FIN"
     example = "{kind: node_crash, at: 60s, node: 2, by: process, restart_after: 20s}"

@@ -20,4 +20,7 @@ class NodeDrain(ServerFault):
     kind = "node_drain"
     summary = "a graceful deploy of one node"
     on_the_wire = "close frame 1001 to every client, FIN"
+    is_real = True
+    mechanism = "SIGTERM, then the next process on the same ports"
+    cannot_show = "a load balancer that is told beforehand"
     example = "{kind: node_drain, at: 60s, node: 1, restart_after: 10s}"

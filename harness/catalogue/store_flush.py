@@ -22,4 +22,7 @@ class StoreFlush(ServerFault):
     side = "store"
     summary = "every record is gone at once"
     on_the_wire = "clients: nothing; gateway: nothing"
+    is_real = True
+    mechanism = "FLUSHALL; on a server given by --redis, deletion of the run's own keys"
+    cannot_show = "nothing: this is what a flush is"
     example = "{kind: store_flush, at: 60s}"

@@ -21,4 +21,7 @@ class StoreRestart(ServerFault):
     side = "store"
     summary = "the store does not answer for a time"
     on_the_wire = "clients: nothing; gateway: refused or reset connections to the store"
+    is_real = True
+    mechanism = "SIGKILL of Redis, then a start on the same port (keeps: append-only file)"
+    cannot_show = "a fail-over to a replica that lags"
     example = "{kind: store_restart, at: 60s, down: 5s, keeps: false}"

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.catalogue import CLIENT_FAULTS, client_fault
+from harness.catalogue import CLIENT_FAULTS, SERVER_FAULTS, client_fault
 from harness.catalogue.nat_timeout import REAL_NAT
 from harness.faults import Plan
 from harness.real.blackhole import silence_available
 from harness.real.cannot import CannotRun
+from harness.real.incidents import Incidents, check_incidents
 from harness.real.nat import is_behind_nat
 from harness.real.network import NetworkKind, check_network, network_of
 from harness.real.nodes import Nodes, gateway_config
@@ -64,7 +65,7 @@ def run_real(
     1. Check that the machine can.
     2. Start Redis, the gateway nodes, the store watch.
     3. Start Locust: its clients follow the plan by themselves.
-    4. Wait for the horizon.
+    4. Do the plan's incidents to nodes and store on time, and wait for the horizon.
     5. End everything, the last started first.
 
     Ctrl-C (KeyboardInterrupt) passes through after every child has ended and its log is written.
@@ -76,11 +77,12 @@ def run_real(
     """
     setup = setup or RealSetup()
     check_machine(plan, scenario, setup)
+    kept = any(incident.params.get("keeps") for incident in plan.incidents)
     origin_s = time.monotonic()
     with (
         Children() as children,
         network_of(setup.network, plan, scenario.speedup, run.logs) as network,
-        redis_server(setup.redis_url, children, run.logs) as redis,
+        redis_server(setup.redis_url, children, run.logs, append_only=kept) as redis,
     ):
         policy = real_policy(setup.gateway_policy or scenario.liveness, scenario.speedup)
         numbers = range(1, scenario.gateway.nodes + 1)
@@ -102,6 +104,15 @@ def run_real(
         if redis.child is not None:
             pids["redis"] = redis.child.pid
         run.write_json(run.logs / "pids.json", pids)
+        incidents = Incidents(
+            plan,
+            scenario.speedup,
+            nodes,
+            redis,
+            pids,
+            run.logs / f"incidents-{os.getpid()}.jsonl",
+            origin_s,
+        )
         with ResourceSampler(pids, run.logs / f"harness-{os.getpid()}.jsonl", origin_s):
             wait_for_the_end(
                 children,
@@ -109,7 +120,7 @@ def run_real(
                 origin_s=origin_s,
                 length_s=plan.horizon_s / scenario.speedup,
                 logs=run.logs,
-                on_time=lambda _now_s, _began_s: float("inf"),
+                on_time=incidents,
                 progress=progress,
             )
 
@@ -127,6 +138,7 @@ def check_machine(
             f"{', '.join(scenario.simulated_only)}: only the simulation can do this; use `flatline simulate`"
         )
     setup = setup or RealSetup()
+    check_incidents(plan, setup.redis_url)
     check_network(setup.network, plan, scenario.speedup if scenario else 1.0, setup.redis_url)
     filtered = [f for f in plan.faults if not (setup.network == "netns-nat" and is_behind_nat(f))]
     silent = sorted({fault.kind for fault in filtered} & _SILENT_FAULTS)
@@ -152,7 +164,7 @@ def real_policy(policy: LivenessPolicy, speedup: float) -> LivenessPolicy:
 
 
 def fidelity(plan: Plan, setup: RealSetup | None = None) -> list[dict[str, str]]:
-    """Which mechanism injects each fault of a plan, and what it cannot show."""
+    """Which mechanism injects each fault and incident of a plan, and what it cannot show."""
     real_nat = setup is not None and setup.network == "netns-nat"
     planned = {fault.fault: fault for fault in plan.faults}
     found = {
@@ -163,6 +175,11 @@ def fidelity(plan: Plan, setup: RealSetup | None = None) -> list[dict[str, str]]
             done.cannot_show,
         )
         for label, fault in planned.items()
+    }
+    found |= {
+        kind: (done.mechanism, done.cannot_show)
+        for kind, done in SERVER_FAULTS.items()
+        if any(incident.kind == kind for incident in plan.incidents)
     }
     return [
         {"fault": label, "mechanism": mechanism, "cannot_show": cannot_show}

@@ -15,6 +15,7 @@ import re
 import resource
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -51,15 +52,57 @@ class RedisUnavailable(RuntimeError):
     """No Redis to run with; the message says what was tried and what would help."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RedisServer:
-    """A Redis that answers."""
+    """A Redis that answers, until it is made to fail."""
 
     url: str
     version: str
     origin: Origin
     key_prefix: str  # of every key of the run
     child: Child | None  # the process, to stop or freeze it; None: the user's
+    children: Children
+    data: Path | None = None  # where a private server's files are
+
+    def flush(self) -> bool:
+        """Delete everything: at once where the server is ours (True), else batch by batch what is the run's.
+
+        Raises:
+            redis.RedisError: it does not answer.
+        """
+        with _client(self.url) as client:
+            if self.child is not None:
+                client.flushall()
+                return True
+            _remove_keys(client, self.key_prefix)
+            return False
+
+    def stop(self) -> None:
+        """Kill the private server; what it has not written to disk is lost."""
+        assert self.child is not None, "the user's server is not ours to kill"
+        self.children.expect_end(self.child)
+        self.child.send_signal(signal.SIGKILL)
+
+    def start(self, *, keeps: bool) -> None:
+        """Start a killed private server again, on its port; `answers` says when it is there.
+
+        Args:
+            keeps: with what it wrote to disk; False: without anything.
+        """
+        assert self.child is not None and self.data is not None
+        if not keeps:
+            for file in self.data.iterdir():
+                file.unlink()
+        self.child = self.children.start_again(self.child)
+
+    def answers(self) -> bool:
+        """Whether the private server's last start answers commands by now."""
+        assert self.child is not None
+        try:
+            with _client(self.url) as client:
+                return bool(client.info("server")["process_id"] == self.child.pid)
+        except redis.RedisError:  # refused, or still loading its data
+            return False
 
 
 def find_redis(path: str | None = None) -> tuple[Path, Origin] | None:
@@ -111,9 +154,12 @@ def redis_server(
             argv = _command(binary, port, data, append_only)
             child = children.start("redis", argv, log=directory / "redis.log")
             try:
-                started = _await_start(child, port, origin)
-                if started is not None:
-                    yield started
+                version = _await_start(child, port)
+                if version is not None:
+                    url = f"redis://127.0.0.1:{port}/0"
+                    yield RedisServer(
+                        url, version, origin, "flatline:", child, children, Path(data)
+                    )
                     return
             finally:
                 children.stop_others(keep=before)
@@ -125,12 +171,7 @@ def _given(url: str, children: Children) -> Iterator[RedisServer]:
     prefix = f"flatline:{secrets.token_hex(4)}:"
     shown = re.sub(r"://[^@/]*@", "://…@", url)  # no password in logs and reports
     try:
-        client = redis.Redis.from_url(
-            url,
-            socket_timeout=_ANSWER_DEADLINE_S,
-            socket_connect_timeout=_ANSWER_DEADLINE_S,
-            retry=Retry(NoBackoff(), 0),
-        )
+        client = _client(url)
         version = _version(client)
     except (redis.RedisError, ValueError, OSError) as error:
         raise RedisUnavailable(
@@ -140,13 +181,22 @@ def _given(url: str, children: Children) -> Iterator[RedisServer]:
     before = list(children)
     with client:
         try:
-            yield RedisServer(url, version, "given", prefix, None)
+            yield RedisServer(url, version, "given", prefix, None, children)
         finally:
             children.stop_others(keep=before)  # a gateway would write its keys again
             try:
                 _remove_keys(client, prefix)
             except redis.RedisError as error:
                 _log.warning("%s: keys %s* were not removed: %s", shown, prefix, error)
+
+
+def _client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=_ANSWER_DEADLINE_S,
+        socket_connect_timeout=_ANSWER_DEADLINE_S,
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
 def _remove_keys(client: redis.Redis, prefix: str) -> None:
@@ -178,8 +228,8 @@ def _free_port() -> int:
         return port
 
 
-def _await_start(child: Child, port: int, origin: Origin) -> RedisServer | None:
-    """Wait until the child itself answers on the port; None: another process has the port.
+def _await_start(child: Child, port: int) -> str | None:
+    """Wait until the child itself answers on the port; return its version, None: another process has the port.
 
     Raises:
         RedisUnavailable: it ended, or does not answer in time.
@@ -199,7 +249,7 @@ def _await_start(child: Child, port: int, origin: Origin) -> RedisServer | None:
                 continue
             if info["process_id"] != child.pid:
                 return None
-            return RedisServer(url, _version(client), origin, "flatline:", child)
+            return _version(client)
     raise RedisUnavailable(f"{child.name} does not answer on {url}:\n{child.log_tail()}")
 
 

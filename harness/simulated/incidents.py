@@ -27,13 +27,12 @@ def happen(
         return
     name = "" if node is None else node.node
     detail = {
-        "fault_id": incident.incident_id, "fault": incident.incident_id, "kind": incident.kind,
+        "incident_id": incident.incident_id, "kind": incident.kind,
         "scheduled_s": incident.at_s, "mechanism": "model",
     }  # fmt: skip
-    log.write(EventKind.FAULT_INJECTED, node=name, detail=detail)
-    over = partial(
-        log.write, EventKind.FAULT_HEALED, node=name, detail={"fault_id": incident.incident_id}
-    )
+    log.write(EventKind.INCIDENT_STARTED, node=name, detail=detail)
+    ended = {"incident_id": incident.incident_id, "kind": incident.kind}
+    over = partial(log.write, EventKind.INCIDENT_ENDED, node=name, detail=ended)
     match incident.kind:
         case "gateway_stall":
             assert node is not None and incident.lasts_s is not None

@@ -125,7 +125,6 @@ def test_a_nat_that_resets_tells_the_probing_heartbeat_as_well() -> None:
         ({"detector": {"kind": "phi_akka"}}, "detector"),
         ({"store": {"expiry_lag": 1.0}}, "store"),
         ({"network": {"nat": {"idle_timeout": 60.0}}}, "network.nat"),
-        ({"incidents": [{"kind": "store_flush", "at": 5.0}]}, "incidents"),
     ],
 )
 def test_what_only_the_simulation_does_the_real_engine_refuses_and_theory_has_no_law_for(

@@ -111,8 +111,8 @@ def test_answers_that_lie_in_the_sockets_after_a_stall_are_read_before_deadlines
 ):
     log = run(one_strike(), incidents=[STALL])
     assert not log.of(K.SUSPECTED) and not log.of(K.HEARTBEAT_MISSED)
-    assert log.one(K.FAULT_INJECTED).node == "node-1"
-    assert log.one(K.FAULT_HEALED).time_s == pytest.approx(125.0)
+    assert log.one(K.INCIDENT_STARTED).node == "node-1"
+    assert log.one(K.INCIDENT_ENDED).time_s == pytest.approx(125.0)
     late = {math.ceil(e.time_s): e.detail["max_s"] for e in log.of(K.HEARTBEAT_LATENESS)}
     assert max(late.values()) == pytest.approx(25.0, abs=0.5)
     assert max(late[second] for second in late if second < 100) == 0.0
@@ -179,7 +179,8 @@ def test_random_stalls_are_planned_once_and_measured_like_anything_else() -> Non
     # Two Poisson processes of rate 1/61 over 610 s: 20 expected.
     assert 5 <= len(plan.incidents) <= 40
     events = simulate(what, plan)
-    assert len(Log(events).of(K.FAULT_INJECTED)) == len(plan.incidents) + 10
+    assert len(Log(events).of(K.INCIDENT_STARTED)) == len(plan.incidents)
+    assert len(Log(events).of(K.FAULT_INJECTED)) == 10
     measured = measure(events, plan, engine="simulated", speedup=1.0, horizon_s=what.horizon_s)
     suspected = measured.detections.query("milestone == 'suspected'")
     assert (suspected["outcome"] == "detected").all() and len(suspected) == 10

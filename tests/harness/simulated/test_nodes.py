@@ -90,7 +90,7 @@ def test_where_no_node_is_left_clients_back_off_until_one_is_back() -> None:
     log = run(
         scenario(clients=40), incidents=[incident("node_crash", 1, lasts_s=60.0, by="process")]
     )
-    assert log.one(K.FAULT_HEALED).time_s == pytest.approx(160.0)
+    assert log.one(K.INCIDENT_ENDED).time_s == pytest.approx(160.0)
     back = [e for e in log.of(K.CONNECTED) if e.time_s > 100.0]
     assert len(back) == 40 and {e.node for e in back} == {"node-1"}
     # The cap of the back-off is 30 s: everyone tries again within it.

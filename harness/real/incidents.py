@@ -1,0 +1,198 @@
+"""Do the plan's incidents to the real nodes and the real store, at their times, and log what took effect.
+
+From a plan to signals, restarts and flushes, as `incident_started` and `incident_ended` events of the harness.
+It is called in between other things and never waits: what takes its time (a process that starts) is looked
+after at the next call.
+
+An incident that finds its node gone already does nothing and is not logged, as in the simulation.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, MutableMapping
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from harness.catalogue import SERVER_FAULTS
+from harness.eventlog import EventWriter
+from harness.faults import Plan, PlannedIncident
+from harness.real.cannot import CannotRun
+from harness.real.nodes import Nodes
+from harness.real.redis_server import RedisServer
+from reference_server.events import Event, EventKind, Source
+
+__all__ = ["Incidents", "check_incidents"]
+
+_LOOK_S = 0.01  # how often a process that starts is asked whether it is there
+_PREFIX_DELETE = "delete of the run's own keys, one batch after the other"
+
+
+def check_incidents(plan: Plan, redis_url: str | None) -> None:
+    """Return if the engine can do every incident of a plan.
+
+    Raises:
+        CannotRun: it cannot; nothing is faked.
+    """
+    for incident in plan.incidents:
+        if incident.kind == "node_crash" and incident.params["by"] == "host":
+            raise CannotRun(
+                f"{incident.incident_id}: a host that dies in silence cannot be made of a process: its kernel "
+                "sends FIN for it (by: process), or acknowledges for it (gateway_stall); "
+                "`flatline simulate` has it"
+            )
+        if incident.kind == "store_restart" and redis_url is not None:
+            raise CannotRun(
+                f"{incident.incident_id}: the server given by --redis is not ours to restart; leave --redis out "
+                "to have a private one"
+            )
+
+
+class Incidents:
+    """A plan's incidents. Call it as `waiting.Ticker`.
+
+    Args:
+        plan: when what happens; scenario seconds.
+        speedup: divides them.
+        nodes: what it happens to.
+        redis: likewise.
+        pids: the run's processes by role; kept up to date when one is started again.
+        path: event log to write.
+        origin_s: CLOCK_MONOTONIC at the run's origin.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        speedup: float,
+        nodes: Nodes,
+        redis: RedisServer,
+        pids: MutableMapping[str, int],
+        path: Path,
+        origin_s: float,
+    ) -> None:
+        self._speedup = speedup
+        self._nodes = nodes
+        self._redis = redis
+        self._pids = pids
+        self._origin_s = origin_s
+        self._path = path
+        self._out: EventWriter | None = None
+        self._began_s = 0.0
+        self._ties = count()
+        self._steps: list[tuple[float, int, Callable[[], None]]] = []
+        self._stalled: dict[int, int] = {}  # node -> stalls that are not over
+        for incident in plan.incidents:
+            self._at(incident.at_s / speedup, partial(self._begin, incident))
+
+    def __call__(self, now_s: float, began_s: float) -> float:
+        """Do what is due; return when the next thing is, inf: nothing more to come."""
+        self._began_s = began_s
+        while self._steps and began_s + self._steps[0][0] <= now_s:
+            heapq.heappop(self._steps)[2]()
+            now_s = time.monotonic()
+        return began_s + self._steps[0][0] if self._steps else float("inf")
+
+    # -- what happens ------------------------------------------------------------------------------
+
+    def _begin(self, incident: PlannedIncident) -> None:
+        number = incident.node
+        if number is not None and not self._nodes[number].runs:
+            return
+        over_s = (
+            None if incident.lasts_s is None else self._now_s() + incident.lasts_s / self._speedup
+        )
+        mechanism = SERVER_FAULTS[incident.kind].mechanism
+        match incident.kind:
+            case "gateway_stall":
+                assert number is not None and over_s is not None
+                self._stalled[number] = self._stalled.get(number, 0) + 1
+                self._nodes.stall(number)
+                self._at(over_s, partial(self._resume, incident, number))
+            case "node_crash" | "node_drain":
+                assert number is not None
+                if incident.kind == "node_crash":
+                    self._nodes.kill(number)
+                else:
+                    self._nodes.drain(number)
+                if over_s is not None:
+                    # Started so early that it listens in time, as far as it has ended by then.
+                    early_s = max(self._now_s(), over_s - self._nodes[number].start_took_s)
+                    self._at(early_s, partial(self._restart, incident, number))
+            case "store_flush":
+                if not self._redis.flush():
+                    mechanism = _PREFIX_DELETE
+            case "store_restart":
+                assert over_s is not None
+                self._redis.stop()
+                self._at(over_s, partial(self._start_store, incident))
+            case _:
+                raise ValueError(f"unknown incident {incident.kind!r} in the plan")
+        detail = {
+            "incident_id": incident.incident_id, "kind": incident.kind, "mechanism": mechanism,
+            "scheduled_s": self._began_s - self._origin_s + incident.at_s / self._speedup,
+        }  # fmt: skip
+        self._log(EventKind.INCIDENT_STARTED, incident, detail)
+
+    def _resume(self, incident: PlannedIncident, number: int) -> None:
+        self._stalled[number] -= 1
+        if not self._stalled[number]:
+            self._nodes.resume(number)
+        self._ended(incident)
+
+    def _restart(self, incident: PlannedIncident, number: int) -> None:
+        node = self._nodes[number]
+        if node.runs:  # it drains still
+            self._soon(partial(self._restart, incident, number))
+            return
+        self._nodes.start_again(number)
+        self._pids[f"gateway/{node.name}"] = node.child.pid
+        self._soon(partial(self._look, incident, number))
+
+    def _look(self, incident: PlannedIncident, number: int) -> None:
+        if self._nodes[number].listens():
+            self._ended(incident)
+        else:
+            self._soon(partial(self._look, incident, number))
+
+    def _start_store(self, incident: PlannedIncident) -> None:
+        self._redis.start(keeps=bool(incident.params["keeps"]))
+        assert self._redis.child is not None
+        self._pids["redis"] = self._redis.child.pid
+        self._soon(partial(self._look_at_store, incident))
+
+    def _look_at_store(self, incident: PlannedIncident) -> None:
+        if self._redis.answers():
+            self._ended(incident)
+        else:
+            self._soon(partial(self._look_at_store, incident))
+
+    # -- when and what is said ---------------------------------------------------------------------
+
+    def _now_s(self) -> float:
+        """Real seconds since the plan's time zero."""
+        return time.monotonic() - self._began_s
+
+    def _at(self, real_s: float, do: Callable[[], None]) -> None:
+        heapq.heappush(self._steps, (real_s, next(self._ties), do))
+
+    def _soon(self, do: Callable[[], None]) -> None:
+        self._at(self._now_s() + _LOOK_S, do)
+
+    def _ended(self, incident: PlannedIncident) -> None:
+        self._log(
+            EventKind.INCIDENT_ENDED, incident, {"incident_id": incident.incident_id, "kind": incident.kind}
+        )  # fmt: skip
+
+    def _log(self, kind: EventKind, incident: PlannedIncident, detail: dict[str, Any]) -> None:
+        node = "" if incident.node is None else self._nodes[incident.node].name
+        event = Event(
+            time.monotonic() - self._origin_s, Source.HARNESS, kind, node=node, detail=detail
+        )
+        if self._out is None:
+            self._out = EventWriter(self._path)
+        self._out.write(event)
+        self._out.flush()
