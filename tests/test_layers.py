@@ -16,14 +16,9 @@ MAY_IMPORT = {
 }
 # What these load runs under gevent, after Locust's monkey patch; nothing else may.
 GENERATOR = {
-    "behind_nat.py",
-    "locustfile.py",
-    "client.py",
-    "injectors.py",
-    "generator.py",
-    "webui.py",
-    "wire.py",
-}
+    "behind_nat.py", "client.py", "generator.py", "injectors.py", "locustfile.py", "relogin.py",
+    "swarm.py", "target.py", "webui.py", "wire.py",
+}  # fmt: skip
 
 
 def imported(path: Path) -> set[str]:

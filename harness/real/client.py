@@ -1,178 +1,306 @@
 """The life of one client: log in, connect, answer heartbeats, suffer what the plan says, come back.
 
-One greenlet a client; what a fault does to it is in `injectors.py`.
+It has no greenlet. While it is connected, the swarm calls it when its socket can be read or a step is due;
+what has to wait runs in a greenlet that the swarm lends it. What a fault does to it is in `injectors.py`.
+
+    start ──► come (greenlet): log in, connect ──► settled: on_readable, steps
+                ▲                                     │
+                └────────── back-off ◄────────────────┘ the connection ended
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
-from itertools import count
-from typing import Any
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import gevent
 import orjson
 from websockets.exceptions import InvalidHandshake
-from websockets.frames import Opcode
 
 from harness.faults import PlannedFault
 from harness.real.behind_nat import BehindNat
 from harness.real.blackhole import attach, detach
-from harness.real.generator import Generator, LoginRefused, LoginUnavailable
+from harness.real.frames import PING, PONG, TEXT, Frame, masked
 from harness.real.injectors import ClientGone, PageReloaded, inject
+from harness.real.relogin import Relogin
+from harness.real.target import LoginRefused, LoginUnavailable
 from harness.real.wire import ConnectionEnded, Wire
 from reference_server.events import Cause, EventKind
+from reference_server.frames import HEARTBEAT
+
+if TYPE_CHECKING:
+    from harness.real.generator import Generator
 
 __all__ = ["Client"]
 
-HEARTBEAT = b'{"type":"heartbeat"}'
-PONG = b'{"type":"pong"}'
 _HANDSHAKE_TIMEOUT_S = 10.0
-_OWN_ROUND_TRIP_S = 0.002  # what loopback and two event loops take themselves; only more is added
+_HEARTBEAT_TEXT = HEARTBEAT[2:]
 
 
 class SessionUnknown(Exception):
     """The gateway does not know the session any more."""
 
 
-class Client:
-    """One user with one device. `run` returns when its part in the plan is over."""
+class ConnectRefused(Exception):
+    """The gateway does not take the connection now, for another reason: its code."""
 
-    def __init__(self, index: int, generator: Generator, on_request: Callable[..., None]) -> None:
+
+class Client:
+    """One user with one device, from `start` until its fault has ended it, the horizon, or `leave`."""
+
+    __slots__ = (
+        "_deaf", "_failures", "_gone", "_healing", "_home", "_idle_watched", "_postponed", "after_answer",
+        "behind", "connection_id", "fault", "g", "index", "last_packet_s", "on_heartbeat", "session_id",
+        "wire",
+    )  # fmt: skip
+
+    def __init__(self, index: int, generator: Generator) -> None:
         self.index = index
-        self.user_id = f"user-{index}"
         self.g = generator
         self.fault: PlannedFault | None = generator.faults.get(index)
         self.session_id = ""
         self.connection_id = ""
-        self.wire: Wire | None = None
+        self.wire: Wire | None = None  # None: not connected
         self._home: int | None = generator.plan.home(index)  # None once it has been connected
         self.last_packet_s = 0.0
         self.behind: BehindNat | None = generator.nats.get(index)  # a real NAT of the run's network
-        self.deaf = False  # its process reads nothing: frozen, or nothing can arrive
-        self.on_heartbeat: Callable[[], None] | None = (
-            None  # instead of answering: a NAT that resets
-        )
+        # Called instead of answering a heartbeat: a NAT that resets.
+        self.on_heartbeat: Callable[[], None] | None = None
         self.after_answer: Callable[[], None] | None = None  # of each heartbeat
-        self._on_request = on_request
-        self._steps: list[tuple[float, int, Callable[[], None]]] = []
-        self._ties = count()
+        self._deaf = False
+        self._failures = 0
+        self._gone = False
         self._healing: PlannedFault | None = None
+        self._idle_watched = False
+        # What became due without a connection: done as soon as there is one.
+        self._postponed: list[Callable[[], None]] | None = None
+
+    @property
+    def user_id(self) -> str:
+        """Whose device it is."""
+        return f"user-{self.index}"
+
+    @property
+    def deaf(self) -> bool:
+        """Its process reads nothing: frozen, or nothing can arrive."""
+        return self._deaf
+
+    @deaf.setter
+    def deaf(self, deaf: bool) -> None:
+        self._deaf = deaf
+        if self.wire is None or self.wire.sock.fileno() < 0:
+            return
+        if deaf:
+            self.g.swarm.ignore(self.wire.sock.fileno())
+            return
+        self.g.swarm.watch(self.wire.sock.fileno(), self)
+        if not self._idle_watched:
+            self._watch_idleness(self.wire)
 
     # -- the life ------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Live until the horizon, or until a fault has ended this client."""
+    def start(self, connect_at_s: float) -> None:
+        """Begin: connect at a real time of the run, and let the plan happen."""
         g = self.g
-        gevent.sleep(max(0.0, g.at_s(g.plan.connect_at_s(self.index)) - g.now_s()))
         if self.fault is not None:
-            fault = self.fault
-            self.at(g.at_s(fault.at_s), lambda: inject(self, fault))
+            self.at(g.at_s(self.fault.at_s), partial(inject, self, self.fault))
         for outage in g.outages.get(self.index, ()):
             start_s = g.at_s(outage.at_s)
             self.at(start_s, self._outage_starts)
             self.at(start_s + outage.length_s / g.scenario.speedup, self._outage_ends)
-        failures = 0
-        while g.now_s() < g.horizon_s:
-            try:
-                if not self.session_id:
-                    self._login()
-                self._connect()
-                failures = 0
-                self._live()
-            except ClientGone:
-                return
-            except PageReloaded as reload:
-                gevent.sleep(min(reload.after_s, max(0.0, g.horizon_s - g.now_s())))
-                continue
-            except ConnectionEnded as end:
+        g.swarm.at(connect_at_s, self._come_soon)
+
+    def leave(self) -> None:
+        """End for good and in order, as a tab that is closed."""
+        if not self._gone and self.wire is not None and not self._deaf:
+            with suppress(ConnectionEnded):
+                self.wire.close(1000)
+        self._gone = True
+
+    def _come_soon(self) -> None:
+        self.g.swarm.lend(self._come)
+
+    def _come(self) -> None:
+        """Log in where that is needed, and connect; blocks the greenlet."""
+        if self._gone or self.g.now_s() >= self.g.horizon_s:
+            return
+        try:
+            if not self.session_id:
+                self._login()
+            frames = self._connect()
+        except SessionUnknown:
+            self._log(EventKind.SESSION_UNKNOWN)
+            self.session_id = ""
+            self._healing = None
+        except ConnectionEnded as end:
+            self._log(EventKind.DISCONNECTED, cause=end.cause, detail={"code": end.code})
+        except (LoginRefused, LoginUnavailable, ConnectRefused, InvalidHandshake, OSError) as error:
+            self.g.on_request("WSC", "connect", 0.0, error)
+        else:
+            self._failures = 0
+            self._guarded(partial(self._settle, frames))
+            return
+        self._back_off()
+
+    def _settle(self, frames: list[Frame]) -> None:
+        """Be connected: whatever comes from now on comes through the swarm."""
+        assert self.wire is not None
+        if self._gone:  # told to leave while it came
+            self.wire.close(1000)
+            return
+        self._deaf = False
+        self.g.swarm.watch(self.wire.sock.fileno(), self)
+        self._watch_idleness(self.wire)
+        postponed, self._postponed = self._postponed, None
+        for frame in frames:
+            self._on_frame(frame)
+        for step in postponed or ():
+            self._guarded(step)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Take a step of a connected client, and what comes of it."""
+        try:
+            step()
+        except (ClientGone, PageReloaded, ConnectionEnded) as end:
+            self._over(end)
+
+    def _over(self, end: ClientGone | PageReloaded | ConnectionEnded) -> None:
+        match end:
+            case ClientGone():
+                self._gone = True
+            case PageReloaded():
+                self.g.swarm.at(self.g.now_s() + end.after_s, self._come_soon)
+            case ConnectionEnded():
                 self._log(EventKind.DISCONNECTED, cause=end.cause, detail={"code": end.code})
                 self.drop_wire()
-            except SessionUnknown:
-                self._log(EventKind.SESSION_UNKNOWN)
-                self.session_id = ""
-                self._healing = None
-            except (LoginRefused, LoginUnavailable, InvalidHandshake, OSError) as error:
-                self._on_request("WSC", "connect", 0.0, error)
-            failures += 1
-            self._back_off(failures)
+                self._back_off()
 
-    def _live(self) -> None:
-        idle_limit = self.g.scenario.reconnect.idle_limit
-        while True:
-            now = self.g.now_s()
-            if now >= self.g.horizon_s:
-                raise ClientGone
-            if self._run_due_steps(now):
-                continue
-            until = min(self.g.horizon_s, self._steps[0][0] if self._steps else float("inf"))
-            if self.deaf or self.wire is None:
-                gevent.sleep(max(0.0, until - now))
-                continue
-            if idle_limit is not None:
-                gives_up = self.last_packet_s + idle_limit / self.g.scenario.speedup
-                if now >= gives_up:
-                    self.wire.sock.close()
-                    raise ConnectionEnded(Cause.SESSION_TIMEOUT)
-                until = min(until, gives_up)
-            for frame in self.wire.receive(until - now):
-                self._on_frame(frame.opcode, bytes(frame.data))
+    def _back_off(self) -> None:
+        """Come again later, with full jitter: uniform between zero and the doubled, capped base."""
+        self._failures += 1
+        reconnect = self.g.scenario.reconnect
+        ceiling_s = min(
+            reconnect.backoff_max, reconnect.backoff_base * 2.0 ** min(self._failures - 1, 60)
+        )
+        wait_s = float(self.g.rng.uniform(0, ceiling_s)) / self.g.scenario.speedup
+        self.g.swarm.at(self.g.now_s() + wait_s, self._come_soon)
 
-    def _on_frame(self, opcode: Opcode, data: bytes) -> None:
+    def drop_wire(self) -> None:
+        """Forget the connection; a socket that still stands is closed."""
+        if self.wire is not None:
+            if self.wire.sock.fileno() >= 0:
+                self.g.swarm.ignore(self.wire.sock.fileno())
+            self.wire.sock.close()
+            self.wire = None
+
+    # -- while it is connected -------------------------------------------------------------------
+
+    def on_readable(self) -> None:
+        """Read what has come in: nearly always one heartbeat, whole and alone."""
+        wire = self.wire
+        if wire is None or self._deaf:
+            return
+        try:
+            data = wire.read()
+            if data == HEARTBEAT and wire.between_frames:
+                self._on_heartbeat()
+                return
+            for frame in wire.frames(data):
+                self._on_frame(frame)
+        except (ClientGone, PageReloaded, ConnectionEnded) as end:
+            self._over(end)
+
+    def _on_frame(self, frame: Frame) -> None:
+        assert self.wire is not None
         self.last_packet_s = self.g.now_s()
-        if opcode is Opcode.PING or data == HEARTBEAT:
-            self._answer(data if opcode is Opcode.TEXT else None)
-        elif opcode is Opcode.TEXT:
-            message = orjson.loads(data)
-            if message.get("type") in ("offline", "online"):
-                kind = (
-                    EventKind.PEER_NOTIFIED
-                    if message["type"] == "offline"
-                    else EventKind.PEER_ONLINE
-                )
-                detail = {"user_id": message["user_id"], "watcher": self.index}
-                # The event is about the watched user's session, not about the watcher's own.
-                self.g.log(kind, session_id=message["session_id"], detail=detail)
+        if frame.opcode == TEXT:
+            if frame.data == _HEARTBEAT_TEXT:
+                self._on_heartbeat()
+            else:
+                self._on_message(orjson.loads(frame.data))
+        elif frame.opcode == PING:
+            if self.on_heartbeat is not None:
+                self.on_heartbeat()
+                return
+            self.wire.send(masked(PONG, frame.data))
+            self._answered(self.last_packet_s)
 
-    def _answer(self, data: bytes | None) -> None:
+    def _on_message(self, message: dict[str, Any]) -> None:
+        kind = {"offline": EventKind.PEER_NOTIFIED, "online": EventKind.PEER_ONLINE}.get(
+            message.get("type", "")
+        )
+        if kind is not None:
+            detail = {"user_id": message["user_id"], "watcher": self.index}
+            # The event is about the watched user's session, not about the watcher's own.
+            self.g.log(kind, session_id=message["session_id"], detail=detail)
+
+    def _on_heartbeat(self) -> None:
+        self.last_packet_s = now_s = self.g.now_s()
         if self.on_heartbeat is not None:
             self.on_heartbeat()
             return
+        late_s = self.g.answer_delay_s()
+        if late_s > 0:
+            self.g.swarm.at(now_s + late_s, partial(self._answer_late, self.wire, now_s))
+        else:
+            self._answer(now_s)
+
+    def _answer_late(self, wire: Wire | None, heard_s: float) -> None:
+        if wire is not None and self.wire is wire and not self._deaf and not self._gone:
+            self._guarded(partial(self._answer, heard_s))
+
+    def _answer(self, heard_s: float) -> None:
         assert self.wire is not None
-        began = self.last_packet_s
-        if data is not None:  # a protocol ping has been answered by the protocol
-            late_s = (
-                float(self.g.scenario.network.round_trip.sample(self.g.rng, 1)[0])
-                - _OWN_ROUND_TRIP_S
-            )
-            if late_s > 0:
-                gevent.sleep(late_s)
-            self.wire.send_text(PONG)
-            self.last_packet_s = self.g.now_s()
+        self.wire.send(self.g.pong.take())
+        self._answered(heard_s)
+
+    def _answered(self, heard_s: float) -> None:
+        self.last_packet_s = now_s = self.g.now_s()
         if self.fault is not None and self.fault.traced:
             self._log(EventKind.HEARTBEAT_ANSWERED)
         if self._healing is not None:
             self._recovered(self._healing)
         if self.after_answer is not None:
             self.after_answer()
-        self._on_request("WSR", "heartbeat", (self.g.now_s() - began) * 1000, None)
+        self.g.on_request("WSR", "heartbeat", (now_s - heard_s) * 1000, None)
+
+    def _watch_idleness(self, wire: Wire) -> None:
+        """Give a connection up on which nothing was heard for the idle limit."""
+        limit = self.g.scenario.reconnect.idle_limit
+        if limit is None or self.wire is not wire or self._gone:
+            return
+        self._idle_watched = not self._deaf  # a frozen process looks at its clock when it thaws
+        if self._deaf:
+            return
+        gives_up_s = self.last_packet_s + limit / self.g.scenario.speedup
+        if self.g.now_s() < gives_up_s:
+            self.g.swarm.at(gives_up_s, partial(self._watch_idleness, wire))
+        else:
+            self._over(ConnectionEnded(Cause.SESSION_TIMEOUT))
 
     # -- connecting ----------------------------------------------------------------------------
 
     def _login(self) -> None:
-        self.session_id = self.g.login(self.user_id, self._home)
+        self.session_id = self.g.gateways.login(self.user_id, self._home)
         self._log(EventKind.LOGGED_IN, detail={"client": self.index, "user_id": self.user_id})
 
-    def _connect(self) -> None:
-        began = self.g.now_s()
-        self.wire, node = self._reach_a_node(self._home)
-        traced = self.fault is not None and self.fault.traced
-        self.wire.send_json({"type": "auth", "session_id": self.session_id, "trace": traced})
-        ready = self._expect("ready", began)
+    def _connect(self) -> list[Frame]:
+        """Connect and authenticate; return what has come after the gateway's consent."""
+        g = self.g
+        began_s = g.now_s()
+        source = self.behind.source if self.behind else None
+        wire, node = g.gateways.connect(self.index, self._home, source)
+        try:
+            traced = self.fault is not None and self.fault.traced
+            wire.send_json({"type": "auth", "session_id": self.session_id, "trace": traced})
+            ready, frames = self._await_ready(wire, began_s)
+        except BaseException:
+            wire.sock.close()
+            raise
+        self.wire, self._home = wire, None
         self.connection_id = ready["connection_id"]
-        self.last_packet_s = self.g.now_s()
-        self.deaf = False
-        self._home = None
+        self.last_packet_s = now_s = g.now_s()
         if self.behind is not None:
             self.behind.connected(self)
         self._log(
@@ -180,61 +308,43 @@ class Client:
             node=node,
             detail={"client": self.index, "user_id": self.user_id, "resumed": ready["resumed"]},
         )
-        self._on_request("WSC", "connect", (self.g.now_s() - began) * 1000, None)
-        if watched := self.g.plan.watches.get(self.index):
-            self.wire.send_json(
-                {"type": "watch", "user_ids": [f"user-{client}" for client in watched]}
-            )
+        g.on_request("WSC", "connect", (now_s - began_s) * 1000, None)
+        if watched := g.plan.watches.get(self.index):
+            wire.send_json({"type": "watch", "user_ids": [f"user-{client}" for client in watched]})
         if self._healing is not None and ready["resumed"]:
             self._recovered(self._healing)
+        return frames
 
-    def _reach_a_node(self, home: int | None) -> tuple[Wire, str]:
-        """Shake hands with the first node that is there; return the connection and the node's name.
-
-        Raises:
-            ConnectionRefusedError: none of them listens.
-        """
-        refused: ConnectionRefusedError | None = None
-        source = self.behind.source if self.behind else None
-        for n in self.g.nodes_to_try(home):
+    def _await_ready(self, wire: Wire, began_s: float) -> tuple[dict[str, Any], list[Frame]]:
+        while (left_s := began_s + _HANDSHAKE_TIMEOUT_S - self.g.now_s()) > 0:
             try:
-                return Wire.connect(self.g.uris[n], _HANDSHAKE_TIMEOUT_S, source), f"node-{n + 1}"
-            except ConnectionRefusedError as error:
-                refused = error
-        assert refused is not None
-        raise refused
-
-    def _expect(self, kind: str, began_s: float) -> dict[str, Any]:
-        assert self.wire is not None
-        while (left := began_s + _HANDSHAKE_TIMEOUT_S - self.g.now_s()) > 0:
-            for frame in self.wire.receive(left):
-                message: dict[str, Any] = orjson.loads(frame.data)
-                if message.get("type") == kind:
-                    return message
+                frames = wire.wait(left_s)
+            except TimeoutError:
+                break
+            for n, frame in enumerate(frames):
+                message: dict[str, Any] = orjson.loads(frame.data) if frame.opcode == TEXT else {}
+                if message.get("type") == "ready":
+                    return message, frames[n + 1 :]
                 if message.get("type") == "error":
-                    self.drop_wire()
-                    raise SessionUnknown(message.get("code"))
-        self.wire.sock.close()
-        raise ConnectionEnded(Cause.PROTOCOL_ERROR, reason=f"no {kind!r} in time")
-
-    def _back_off(self, failures: int) -> None:
-        """Wait with full jitter: uniform between zero and the doubled, capped base."""
-        reconnect = self.g.scenario.reconnect
-        ceiling_s = min(reconnect.backoff_max, reconnect.backoff_base * 2 ** (failures - 1))
-        wait_s = float(self.g.rng.uniform(0, ceiling_s)) / self.g.scenario.speedup
-        gevent.sleep(min(wait_s, max(0.0, self.g.horizon_s - self.g.now_s())))
-
-    def drop_wire(self) -> None:
-        """Forget the connection; a socket that still stands is closed."""
-        if self.wire is not None:
-            self.wire.sock.close()
-            self.wire = None
+                    code = message.get("code", "")
+                    raise (
+                        SessionUnknown(code) if code == "session_unknown" else ConnectRefused(code)
+                    )
+        raise ConnectionEnded(Cause.PROTOCOL_ERROR, reason="no 'ready' in time")
 
     # -- what injectors use --------------------------------------------------------------------
 
     def at(self, time_s: float, step: Callable[[], None]) -> None:
-        """Do something at a real time of the run."""
-        heapq.heappush(self._steps, (time_s, next(self._ties), step))
+        """Do something at a real time of the run; without a connection then, as soon as there is one."""
+        self.g.swarm.at(time_s, partial(self._due, step))
+
+    def _due(self, step: Callable[[], None]) -> None:
+        if self._gone:
+            return
+        if self.wire is None:
+            self._postponed = [*(self._postponed or ()), step]
+        else:
+            self._guarded(step)
 
     def took_effect(
         self, fault: PlannedFault, scheduled_s: float, mechanism: str, at_s: float | None = None
@@ -247,7 +357,7 @@ class Client:
         at_s = self.g.now_s() if at_s is None else at_s
         self._log(EventKind.FAULT_INJECTED, detail=detail, time_s=at_s)
         if fault.relogin_after_s is not None:
-            self.g.graveyard.append(gevent.spawn(self._relogin, fault, at_s, fault.relogin_after_s))
+            self.g.graveyard.append(Relogin(self.index, self.user_id, fault, at_s, self.g))
 
     def healed(self, fault: PlannedFault) -> None:
         """Log that a fault's cause is gone; whether the session survived shows later."""
@@ -264,63 +374,14 @@ class Client:
         )
         self._healing = None
 
-    def _relogin(self, fault: PlannedFault, began: float, after_s: float) -> None:
-        relogin = self.g.scenario.reconnect.relogin
-        assert relogin is not None
-        first = began + after_s / self.g.scenario.speedup
-        for attempt in count():  # on a fixed grid: the time that an answer takes must not add up
-            due = first + attempt * relogin.retry / self.g.scenario.speedup
-            gevent.sleep(max(0.0, due - self.g.now_s()))
-            if self.g.now_s() >= self.g.horizon_s:
-                return
-            detail: dict[str, Any] = {
-                "fault_id": fault.fault_id,
-                "user_id": self.user_id,
-                "relogin": True,
-            }
-            try:
-                session_id = self.g.login(self.user_id)
-            except LoginRefused as refused:
-                self.g.log(EventKind.LOGIN_REFUSED, detail=detail | {"code": refused.code})
-            except LoginUnavailable as later:
-                self.g.log(
-                    EventKind.LOGIN_REFUSED, detail=detail | {"code": f"unavailable: {later}"}
-                )
-            else:
-                waited = self.g.now_s() - began
-                detail |= {"client": self.index, "waited_s": waited}
-                self.g.log(EventKind.LOGGED_IN, session_id=session_id, detail=detail)
-                self._live_elsewhere(session_id)
-                return
-
-    def _live_elsewhere(self, session_id: str) -> None:
-        """The user's other device: connected, answering; it takes over from the dead one where that is the rule."""
-        try:
-            wire, _ = self._reach_a_node(None)
-            wire.send_json({"type": "auth", "session_id": session_id})
-            while (left := self.g.horizon_s - self.g.now_s()) > 0:
-                for frame in wire.receive(left):
-                    if frame.data == HEARTBEAT:
-                        wire.send_text(PONG)
-        except (ConnectionEnded, InvalidHandshake, OSError) as error:
-            self._on_request("WSC", "connect elsewhere", 0.0, error)
-            return
-        self.g.graveyard.append(wire)  # its end is not part of the run
-
-    def _run_due_steps(self, now_s: float) -> bool:
-        due = bool(self._steps) and self._steps[0][0] <= now_s
-        while self._steps and self._steps[0][0] <= now_s:
-            heapq.heappop(self._steps)[2]()
-        return due
-
     def _outage_starts(self) -> None:
-        if self.wire is not None and not self.deaf:
+        if self.wire is not None and not self._deaf:
             attach(self.wire.sock)
             self.deaf = True
             self._log(EventKind.OUTAGE_STARTED, detail={"client": self.index})
 
     def _outage_ends(self) -> None:
-        if self.wire is not None and self.deaf:
+        if self.wire is not None and self._deaf:
             detach(self.wire.sock)
             self.deaf = False
             self._log(EventKind.OUTAGE_ENDED, detail={"client": self.index})

@@ -7,49 +7,35 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gevent
-import orjson
-from geventhttpclient import HTTPClient
 from numpy.random import Generator as Rng
 from numpy.random import SeedSequence, default_rng
-from websockets.uri import WebSocketURI, parse_uri
 
 from harness.eventlog import EventWriter
 from harness.faults import Plan, PlannedFault, PlannedOutage
 from harness.real.behind_nat import nats_of
+from harness.real.frames import TEXT, ReadyMade
 from harness.real.network import NETWORK_RECORD
+from harness.real.swarm import Swarm
+from harness.real.target import Gateways, Target
 from reference_server.events import Event, EventKind, Source
+from reference_server.frames import PONG_TEXT
 from scenarios.schema import Scenario
 
-__all__ = ["Generator", "LoginRefused", "LoginUnavailable", "Target"]
+__all__ = ["Generator", "OnRequest"]
+
+OnRequest = Callable[[str, str, float, Exception | None], None]
+"""Told about each connect and heartbeat: type, name, milliseconds, what went wrong."""
 
 _FLUSH_S = 0.2  # what a SIGKILL may cost of the log
 _LAG_TIMER_S = 0.01
 _LAG_REPORT_S = 0.5
-
-
-class LoginRefused(Exception):
-    """The gateway answered a login with an error: its code."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-class LoginUnavailable(Exception):
-    """No answer to a login, or one that says "later" (5xx)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where the gateway under test is: one URL a node, node-1 first."""
-
-    ws_urls: tuple[str, ...]
-    http_urls: tuple[str, ...]
+_OWN_ROUND_TRIP_S = 0.002  # what loopback and two event loops take themselves; only more is added
+_DELAYS_AT_ONCE = 1024
 
 
 class Generator:
@@ -63,12 +49,15 @@ class Generator:
         log: Path,
         origin_s: float,
         worker: int = 0,
+        on_request: OnRequest = lambda *_: None,
     ) -> None:
         self.scenario = scenario
         self.plan = plan
         self.origin_s = origin_s
         self.start_s = 0.0  # set by `start`: when the plan's time zero was
-        self.uris: tuple[WebSocketURI, ...] = tuple(map(parse_uri, target.ws_urls))
+        self.on_request = on_request
+        self.swarm = Swarm(self.now_s)
+        self.pong = ReadyMade(TEXT, PONG_TEXT)
         self.faults: dict[int, PlannedFault] = {fault.client: fault for fault in plan.faults}
         self.outages: dict[int, list[PlannedOutage]] = {}
         for outage in plan.outages:
@@ -78,11 +67,10 @@ class Generator:
         self.rng: Rng = default_rng(SeedSequence([scenario.seed, 0x67656E, worker]))
         self.nats = nats_of(log.with_name(NETWORK_RECORD), self.faults)
         self._writer = EventWriter(log)
-        self._http = tuple(
-            HTTPClient.from_url(url, concurrency=64, connection_timeout=10.0, network_timeout=10.0)
-            for url in target.http_urls
-        )
+        self.gateways = Gateways(target, self.rng)
         self._background: list[Any] = []
+        self._round_trip = scenario.network.round_trip
+        self._delays: list[float] = []
 
     def now_s(self) -> float:
         """Real seconds since the run's origin."""
@@ -101,6 +89,7 @@ class Generator:
         """Begin: the plan's time zero is now."""
         self.start_s = self.now_s()
         self.log(EventKind.RUN_STARTED, detail={"clients": self.plan.clients})
+        self.swarm.start()
         self._background = [gevent.spawn(self._sample_lag), gevent.spawn(self._mark_steady)]
 
     def stop(self) -> None:
@@ -108,6 +97,7 @@ class Generator:
         if self._background:
             gevent.killall(self._background)
             self._background = []
+            self.swarm.stop()
             self.log(EventKind.RUN_ENDED)
             self._writer.close()
 
@@ -136,47 +126,12 @@ class Generator:
             )
         )
 
-    def nodes_to_try(self, home: int | None) -> list[int]:
-        """Return the places of the nodes' URLs in the order to try them: home (from 1) first, then at random.
-
-        What a load balancer does that knows at once which node is there: whoever is refused by one asks
-        the next in the same attempt.
-        """
-        count = len(self.uris)
-        if count == 1:
-            return [0]
-        order: list[int] = self.rng.permutation(count).tolist()
-        if home is not None and home <= count:
-            order.remove(home - 1)
-            order.insert(0, home - 1)
-        return order
-
-    def login(self, user_id: str, home: int | None = None) -> str:
-        """Log a user in over HTTP, at any node; returns the session id.
-
-        Raises:
-            LoginRefused: the gateway said no, for instance `already_online`.
-            LoginUnavailable: no answer, or a 5xx.
-        """
-        body = orjson.dumps({"user_id": user_id, "device_type": "web"})
-        refused: OSError | None = None
-        for n in self.nodes_to_try(home):
-            try:
-                response = self._http[n % len(self._http)].post(
-                    "/user/login", body, {"Content-Type": "application/json"}
-                )
-                status, answer = response.status_code, orjson.loads(response.read() or b"{}")
-                break
-            except ConnectionRefusedError as error:
-                refused = error
-            except (OSError, ValueError, ConnectionError) as error:
-                raise LoginUnavailable(str(error)) from error
-        else:
-            raise LoginUnavailable(str(refused)) from refused
-        if status == 200:
-            return str(answer["session_id"])
-        code = str(answer.get("error", {}).get("code", status))
-        raise LoginUnavailable(code) if status >= 500 else LoginRefused(code)
+    def answer_delay_s(self) -> float:
+        """How long a heartbeat's answer is to be held back so that the round trip is the network's. Draws anew."""
+        if not self._delays:
+            drawn = self._round_trip.sample(self.rng, _DELAYS_AT_ONCE) - _OWN_ROUND_TRIP_S
+            self._delays = drawn.tolist()
+        return self._delays.pop()
 
     def _mark_steady(self) -> None:
         gevent.sleep(self.at_s(self.plan.ramp_s) - self.now_s())

@@ -1,11 +1,12 @@
-"""One WebSocket connection of a generator client: the sans-I/O protocol of `websockets` on a gevent socket.
+"""One WebSocket connection of a generator client: a handshake in a greenlet, then a socket that never blocks.
 
-From bytes to frames and back; no thread and no queue, one greenlet may use it. Knows nothing of
-sessions, heartbeats or faults.
+From bytes to frames and back (`frames.py`); the handshake is the sans-I/O one of `websockets`. Knows nothing
+of sessions, heartbeats or faults.
 """
 
 from __future__ import annotations
 
+import _socket  # the bare descriptor: gevent's socket object brings watchers, a hub and a kilobyte
 import errno
 import socket
 import struct
@@ -15,15 +16,17 @@ import gevent.socket
 import orjson
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake
-from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import WebSocketURI
 
+from harness.real.frames import CLOSE, TEXT, BadFrame, Frame, FrameReader, masked
 from reference_server.events import Cause
 
 __all__ = ["ConnectionEnded", "Wire"]
 
-_CHUNK = 4096  # heartbeats are tens of bytes; a larger buffer is allocated anew for each recv
+_CHUNK = 448  # a heartbeat has 21 bytes; small objects come from Python's own pools
+_HANDSHAKE_CHUNK = 4096
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
 _CAUSES = {
     errno.ECONNRESET: Cause.TCP_RESET,
     errno.EPIPE: Cause.TCP_RESET,
@@ -43,62 +46,109 @@ class ConnectionEnded(Exception):
 class Wire:
     """An open WebSocket. `connect` makes one; every method may raise :class:`ConnectionEnded`."""
 
-    __slots__ = ("_protocol", "sock")
+    __slots__ = ("_reader", "sock")
 
-    def __init__(self, sock: Any, protocol: ClientProtocol) -> None:
+    def __init__(self, sock: Any) -> None:
         self.sock = sock
-        self._protocol = protocol
+        self._reader: FrameReader | None = None  # None: between two frames
 
     @classmethod
     def connect(cls, uri: WebSocketURI, timeout_s: float, source: str | None = None) -> Wire:
-        """Open a TCP connection and shake hands.
+        """Open a TCP connection and shake hands; blocks the greenlet.
+
+        Args:
+            uri: where to.
+            timeout_s: for each step.
+            source: address to come from; None: the kernel's choice. A port is chosen at the connect only, so
+                each pair of addresses has the whole ephemeral range.
 
         Raises:
             OSError: no TCP connection (refused, timed out).
             ConnectionEnded: the server ended it during the handshake.
             InvalidHandshake: it answered something else than 101.
         """
-        sock = gevent.socket.create_connection(
-            (uri.host, uri.port), timeout_s, (source, 0) if source else None
-        )
+        family = socket.AF_INET6 if ":" in uri.host else socket.AF_INET
+        sock = gevent.socket.socket(family, socket.SOCK_STREAM)
         try:
+            sock.settimeout(timeout_s)
+            if source is not None:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((source, 0))
+            sock.connect((uri.host, uri.port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             protocol = ClientProtocol(uri, extensions=None)
-            wire = cls(sock, protocol)
             protocol.send_request(protocol.connect())
-            wire._flush()
-            while not (events := wire._read()):
-                pass
-            if not isinstance(events[0], Response) or protocol.handshake_exc is not None:
-                raise protocol.handshake_exc or InvalidHandshake("no response")
+            sock.sendall(b"".join(protocol.data_to_send()))
+            rest = _answer(sock, protocol)
+            wire = cls(_socket.socket(family, socket.SOCK_STREAM, 0, sock.detach()))
         except BaseException:
             sock.close()
             raise
+        wire.sock.setblocking(False)
+        if rest:
+            wire._reader = FrameReader(rest)
         return wire
 
-    def receive(self, timeout_s: float) -> list[Frame]:
-        """Wait for frames, at most `timeout_s`; an empty list when none came.
+    def wait(self, timeout_s: float) -> list[Frame]:
+        """Block the greenlet until something has come in; return the frames that are whole by now.
 
-        Control frames are answered by the protocol; a close frame ends the connection.
+        Raises:
+            TimeoutError: nothing came.
         """
-        self.sock.settimeout(max(timeout_s, 0.0))
+        if self._reader is not None and (frames := self.frames(b"")):
+            return frames
+        gevent.socket.wait_read(self.sock.fileno(), max(timeout_s, 0.0), TimeoutError())
+        return self.frames(self.read())
+
+    def read(self) -> bytes:
+        """Return what has come in, as it is; empty when nothing has."""
         try:
-            events = self._read()
-        except TimeoutError:
-            return []
-        self._flush()
-        for frame in events:
-            if isinstance(frame, Frame) and frame.opcode is Opcode.CLOSE:
+            data: bytes = self.sock.recv(_CHUNK)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise self._ended(error) from error
+        if not data:
+            self.sock.close()
+            raise ConnectionEnded(Cause.TCP_FIN)
+        return data
+
+    @property
+    def between_frames(self) -> bool:
+        """Whether nothing of a frame is waiting for its rest."""
+        return self._reader is None
+
+    def frames(self, data: bytes) -> list[Frame]:
+        """Return the frames that are whole by now. A close frame is answered and ends the connection."""
+        reader = self._reader or FrameReader()
+        try:
+            frames = reader.feed(data)
+        except BadFrame as error:
+            self.sock.close()
+            raise ConnectionEnded(Cause.PROTOCOL_ERROR, 1002, str(error)) from error
+        self._reader = None if reader.idle else reader
+        for frame in frames:
+            if frame.opcode == CLOSE:
+                self.send(masked(CLOSE, frame.data[:2]))
                 self.sock.close()
+                code = int.from_bytes(frame.data[:2]) if len(frame.data) >= 2 else 1005
                 raise ConnectionEnded(
-                    Cause.CLOSE_FRAME, self._protocol.close_code, self._protocol.close_reason or ""
+                    Cause.CLOSE_FRAME, code, frame.data[2:].decode(errors="replace")
                 )
-        return [frame for frame in events if isinstance(frame, Frame)]
+        return frames
+
+    def send(self, frame: bytes) -> None:
+        """Send a whole masked frame."""
+        try:
+            sent = self.sock.send(frame)
+        except OSError as error:
+            raise self._ended(error) from error
+        if sent < len(frame):
+            raise self._ended(BlockingIOError(errno.EAGAIN, "the send buffer is full"))
 
     def send_text(self, data: bytes) -> None:
         """Send one text frame."""
-        self._protocol.send_text(data)
-        self._flush()
+        self.send(masked(TEXT, data))
 
     def send_json(self, message: dict[str, Any]) -> None:
         """Send one JSON message."""
@@ -106,9 +156,8 @@ class Wire:
 
     def close(self, code: int) -> None:
         """Close in order: close frame, then FIN. Does not wait for the answer: a page that goes away doesn't."""
-        self._protocol.send_close(code)
         try:
-            self._flush()
+            self.send(masked(CLOSE, code.to_bytes(2)))
         finally:
             self.sock.close()
 
@@ -117,28 +166,33 @@ class Wire:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
-    def _flush(self) -> None:
-        data = b"".join(self._protocol.data_to_send())
-        if data:
-            try:
-                self.sock.settimeout(None)
-                self.sock.sendall(data)
-            except OSError as error:
-                raise self._ended(error) from error
-
-    def _read(self) -> list[Any]:
-        try:
-            data = self.sock.recv(_CHUNK)
-        except (TimeoutError, BlockingIOError):
-            raise TimeoutError from None
-        except OSError as error:
-            raise self._ended(error) from error
-        if not data:
-            self.sock.close()
-            raise ConnectionEnded(Cause.TCP_FIN)
-        self._protocol.receive_data(data)
-        return self._protocol.events_received()
-
     def _ended(self, error: OSError) -> ConnectionEnded:
         self.sock.close()
         return ConnectionEnded(_CAUSES.get(error.errno or 0, Cause.SEND_ERROR), reason=str(error))
+
+
+def _answer(sock: Any, protocol: ClientProtocol) -> bytes:
+    """Read the server's answer to the handshake; return what has come after it."""
+    data = b""
+    while True:
+        try:
+            chunk: bytes = sock.recv(_HANDSHAKE_CHUNK)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            cause = _CAUSES.get(error.errno or 0, Cause.SEND_ERROR)
+            raise ConnectionEnded(cause, reason=str(error)) from error
+        if not chunk:
+            raise ConnectionEnded(Cause.TCP_FIN)
+        data += chunk
+        head, end, rest = data.partition(b"\r\n\r\n")
+        if end:
+            break
+    accepted = head.startswith(b"HTTP/1.1 101 ")
+    protocol.receive_data(head + end if accepted else data)
+    events = protocol.events_received()
+    if protocol.handshake_exc is not None:
+        raise protocol.handshake_exc
+    if not events or not isinstance(events[0], Response):
+        raise InvalidHandshake(f"not an answer to a handshake: {head[:60]!r}")
+    return rest
