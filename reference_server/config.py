@@ -92,7 +92,7 @@ class GatewayConfig(BaseModel):
     ] = None
     max_handshakes: Annotated[
         int, Field(ge=1, description="of these, sockets that are still shaking hands")
-    ] = 4096
+    ] = 1024
     refuse_above_lag_s: Annotated[
         float | None,
         Field(gt=0, description="nobody new while the loop has been later than this; null: never"),
@@ -115,6 +115,10 @@ class GatewayConfig(BaseModel):
     max_message_bytes: Annotated[int, Field(ge=128, description="larger ones: close code 1009")] = (
         16_384
     )
+    max_messages_per_s: Annotated[
+        int | None,
+        Field(ge=1, description="frames of one client; more: close code 1008; null: any number"),
+    ] = 200
     max_buffer_bytes: Annotated[
         int, Field(ge=0, description="a socket with more than this unsent gets nothing new")
     ] = 65_536

@@ -39,6 +39,9 @@ _LIBRARY_LOG = logging.getLogger("websockets.server")
 _ANSWER_HEAD = bytes((0x80 | _TEXT, 0x80 | len(PONG_TEXT)))
 _ANSWER_SIZE = 2 + 4 + len(PONG_TEXT)
 _ANSWER_BITS = int.from_bytes(PONG_TEXT)
+_SLICE = 4096  # bytes parsed between two looks at the rate: 700 empty frames, a few milliseconds
+_RATE_WINDOW_S = 1.0
+_CLOSE_NOT_UTF8, _CLOSE_POLICY = 1007, 1008
 _KERNEL_GAVE_UP = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
@@ -57,6 +60,7 @@ class Owner(Protocol):
 
     heartbeat_frame: bytes
     max_buffer_bytes: int
+    max_messages_per_s: float
     close_timeout_s: float
     door: Door
     close_detection: str  # of LivenessPolicy
@@ -96,6 +100,14 @@ def _wire_size(frame: Frame) -> int:
     return 6 + size + (0 if size < 126 else 2 if size < 65_536 else 8)
 
 
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def cause_of_loss(error: BaseException | None) -> Cause:
     """Say which layer ended a TCP connection, from what the transport reports."""
     if error is None:
@@ -110,8 +122,9 @@ def cause_of_loss(error: BaseException | None) -> Cause:
 class GatewayConnection(ServerConnection):
     """A connection of the gateway; `websockets.serve` makes them, see ``create_connection``."""
 
-    __slots__ = ("_abort_timer", "_parts", "_unparsed", "beat", "cause", "connected_s", "last_seen_s", "lost",
-                 "notes_beats", "owner", "phase", "record", "refresh_due_s", "socket_beat", "trace")  # fmt: skip
+    __slots__ = ("_abort_timer", "_parts", "_taken", "_taken_since_s", "_unparsed", "beat", "cause",
+                 "connected_s", "last_seen_s", "lost", "notes_beats", "owner", "phase", "record",
+                 "refresh_due_s", "socket_beat", "trace")  # fmt: skip
 
     def __init__(
         self, protocol: ServerProtocol, server: Server, *, owner: Owner, **options: Any
@@ -133,10 +146,12 @@ class GatewayConnection(ServerConnection):
         self._parts: bytearray | None = None  # of a fragmented message
         self._unparsed = 0  # bytes received that are not part of a parsed frame yet
         self._abort_timer: TimerHandle | None = None
+        self._taken = 0  # frames that went through the parser, answers to heartbeats mostly do not
+        self._taken_since_s = 0.0
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Take the socket; the handshake is still to come."""
-        self.owner.door.enter()
+        self.owner.door.enter(self)
         super().connection_made(transport)
 
     def opened(self) -> str:
@@ -148,7 +163,7 @@ class GatewayConnection(ServerConnection):
         path = self.request.path
         if self.phase is Phase.OPENING:
             self.phase = Phase.ANONYMOUS
-            self.owner.door.handshake_over()
+            self.owner.door.handshake_over(self)
         self.last_seen_s = monotonic()
         self.request = self.response = None
         self.request_rcvd = cast(Any, None)
@@ -175,16 +190,43 @@ class GatewayConnection(ServerConnection):
             # which stands between two frames, need not see it: a fifth of a heartbeat's cost.
             self._on_frame()
             return
+        for start in range(0, len(data), _SLICE):
+            if not self._parse(data[start : start + _SLICE]):
+                return
+
+    def _parse(self, data: bytes) -> bool:
+        """Take some bytes; False: they were too many frames, and no more are wanted."""
+        protocol = self.protocol
         self._unparsed += len(data)
         protocol.receive_data(data)
-        for event in protocol.events_received():
+        events = protocol.events_received()
+        for event in events:
             self._unparsed -= _wire_size(cast(Frame, event))
             self.process_event(event)
         if protocol.writes:  # a pong or a close frame: rare, so the library's loop is not entered
-            self.send_data()
+            if protocol.state is State.OPEN and self._is_full():
+                protocol.writes.clear()  # pongs for one who reads nothing
+            else:
+                self.send_data()
         if protocol.state is not State.OPEN and self.phase is not Phase.ENDED and self.lost is None:
             self._abort_later()
             self.end(Cause.PROTOCOL_ERROR)
+        return not events or self._is_bearable(len(events))
+
+    def _is_bearable(self, frames: int) -> bool:
+        """Count frames, and close on one who sends too many of them in a second."""
+        now_s = monotonic()
+        if now_s - self._taken_since_s >= _RATE_WINDOW_S:
+            self._taken, self._taken_since_s = 0, now_s
+        self._taken += frames
+        if self._taken <= self.owner.max_messages_per_s:
+            return True
+        if self.phase is Phase.ENDED:
+            self.transport.abort()  # told already
+        else:
+            self.shut(Cause.PROTOCOL_ERROR, _CLOSE_POLICY, "too many messages")
+            self.transport.pause_reading()  # the rest of the flood stays with its sender
+        return False
 
     def process_event(self, event: Event) -> None:
         """Take a parsed frame, or the handshake's request."""
@@ -221,7 +263,10 @@ class GatewayConnection(ServerConnection):
         try:
             message = orjson.loads(text)
         except orjson.JSONDecodeError:
-            self.send_error("malformed", "the message is not JSON")
+            if _is_utf8(text):
+                self.send_error("malformed", "the message is not JSON")
+            else:
+                self.shut(Cause.PROTOCOL_ERROR, _CLOSE_NOT_UTF8, "not UTF-8")
             return
         if not isinstance(message, dict) or not isinstance(message.get("type"), str):
             self.send_error("malformed", 'a message is a JSON object with a "type"')
@@ -241,6 +286,9 @@ class GatewayConnection(ServerConnection):
             return False
         transport.write(frame)
         return True
+
+    def _is_full(self) -> bool:
+        return self.transport.get_write_buffer_size() > self.owner.max_buffer_bytes
 
     def send_error(self, code: str, message: str) -> None:
         """Tell the client what is wrong."""
@@ -264,7 +312,7 @@ class GatewayConnection(ServerConnection):
             return
         was, self.phase, self.cause = self.phase, Phase.ENDED, cause
         if was is Phase.OPENING:
-            self.owner.door.handshake_over()
+            self.owner.door.handshake_over(self)
         self.owner.on_ended(self, was)
         if self.connection_lost_waiter.done():  # the socket went before anybody acted on it
             self.owner.on_socket_gone(self)

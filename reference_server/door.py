@@ -8,9 +8,10 @@ costs a few dozen microseconds: no handshake is parsed and no task started for i
 from __future__ import annotations
 
 import resource
+import typing
 from asyncio import BaseTransport, Protocol, TimerHandle, Transport, get_running_loop
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import cast
 
 import orjson
@@ -24,7 +25,7 @@ SENTENCES = {
     "too_many_connections": "this node has as many connections as it may; try again later",
     "too_many_handshakes": "too many others are just coming in; try again later",
 }
-_LINGER_S = 1.0  # for the request to arrive: closed before that, the answer would be lost in a RST
+_LINGER_S = 1.0  # for the request to arrive: closed before that, the answer may be lost in a RST
 _MOST_LINGERING = 256
 _RESERVED_DESCRIPTORS = 256 + _MOST_LINGERING  # Redis, the HTTP API, files; those turned away
 
@@ -33,6 +34,12 @@ def most_sockets() -> int | None:
     """Return how many sockets of clients this process's descriptors suffice for; None: any number."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if limit == resource.RLIM_INFINITY else max(1, limit - _RESERVED_DESCRIPTORS)
+
+
+class Opening(Hashable, typing.Protocol):
+    """A socket whose handshake is not over."""
+
+    transport: Transport
 
 
 class Door:
@@ -60,7 +67,7 @@ class Door:
         self._lag_s = lag_s
         self.refused = refused
         self.sockets = 0
-        self.opening = 0
+        self.opening: set[Opening] = set()
         self.lingering = 0
         self.shut = False  # for good: the gateway drains
 
@@ -70,20 +77,20 @@ class Door:
             return "draining"
         if self.sockets >= self._most:
             return "too_many_connections"
-        if self.opening >= self._most_opening:
+        if len(self.opening) >= self._most_opening:
             return "too_many_handshakes"
         if self._lag_s() > self._most_lag_s:
             return "overloaded"
         return None
 
-    def enter(self) -> None:
+    def enter(self, socket: Opening) -> None:
         """Count a socket that has come in; its handshake is still to come."""
         self.sockets += 1
-        self.opening += 1
+        self.opening.add(socket)
 
-    def handshake_over(self) -> None:
-        """Count the end of a handshake, good or bad."""
-        self.opening -= 1
+    def handshake_over(self, socket: Opening) -> None:
+        """Take note of the end of a handshake, good or bad."""
+        self.opening.discard(socket)
 
     def leave(self) -> None:
         """Count a socket that is gone."""
@@ -100,14 +107,14 @@ class TurnedAway(Protocol):
         self._timer: TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """Wait for its request, if there are not too many who do."""
+        """Wait for its request, so that the answer is not lost; not if there are too many who wait."""
         self._transport = cast(Transport, transport)
         self._door.refused[self._code] += 1
         self._door.lingering += 1
         if self._door.lingering > _MOST_LINGERING:
-            self._transport.abort()
+            self.data_received(b"")
         else:
-            self._timer = get_running_loop().call_later(_LINGER_S, self._transport.abort)
+            self._timer = get_running_loop().call_later(_LINGER_S, self.data_received, b"")
 
     def data_received(self, _data: bytes) -> None:
         """Answer whatever comes, once."""

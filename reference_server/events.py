@@ -67,7 +67,9 @@ class EventKind(StrEnum):
     OUTAGE_STARTED = "outage_started"  # client; detail: client
     OUTAGE_ENDED = "outage_ended"  # client; detail: client
     # milestones
-    SUSPECTED = "suspected"  # gateway: the decision; cause, detail: tcp_info
+    SUSPECTED = (
+        "suspected"  # gateway: the decision; cause, detail: tcp_info, code (of a close frame)
+    )
     SOCKET_CLOSED = "socket_closed"  # gateway: its socket is gone; cause
     # store watch: session and status are gone; detail: user_id, session_gone_s, status_gone_s (first
     # seen), previous_poll_s (the last question that found it: the moment lies between that and time_s)

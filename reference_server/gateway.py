@@ -158,6 +158,7 @@ class Gateway:
         self.close_detection: str = policy.close_detection
         self._keepalive_refreshes = config.records.refreshed == "by_the_keepalive"
         self.max_buffer_bytes = config.max_buffer_bytes
+        self.max_messages_per_s = config.max_messages_per_s or float("inf")
         self.close_timeout_s = config.close_timeout_s
         self._sweep_phase_s = float(sweep_rng.uniform(0.0, policy.sweep_interval))
         self._refresh_after_s = self.sessions.refresh_after_s
@@ -222,7 +223,8 @@ class Gateway:
         """Close every connection in order, within ``drain_timeout_s``; leave the records to expire.
 
         Health is red first, for ``drain_notice_s``, so that a load balancer sends nobody any more; then
-        nobody is let in; then those inside are told to go elsewhere (1001).
+        nobody is let in; then those inside are told to go elsewhere (1001). What is still open
+        ``drain_timeout_s`` later is aborted; Redis then has 1.5 s for what it has to be told.
         """
         self.draining = True
         await sleep(self.config.drain_notice_s)
@@ -245,8 +247,8 @@ class Gateway:
                 await sleep(0)
         while everyone and monotonic() < deadline_s:
             await sleep(0.01)
-        for connection in list(everyone):
-            connection.transport.abort()
+        for left in (*everyone, *self.door.opening):
+            left.transport.abort()
         for record in self.windows.close():
             self.sessions.release(record)
         if not await self.store.drain(_STORE_DRAIN_S):
@@ -436,7 +438,9 @@ class Gateway:
             self._online.remove(record.user_id)
         sock = connection.transport.get_extra_info("socket")  # None: it is gone already
         info = read_tcp_info(sock) if sock is not None else None
-        detail = {"tcp_info": info.as_detail()} if info is not None else {}
+        detail: dict[str, Any] = {"tcp_info": info.as_detail()} if info is not None else {}
+        if connection.protocol.close_rcvd is not None:
+            detail["code"] = connection.protocol.close_rcvd.code
         self.counters.decided[connection.cause or ""] += 1
         self._log(EventKind.SUSPECTED, connection, **detail)
         self.lines.disconnected(record.session_id, connection.cause or "")

@@ -52,7 +52,9 @@ class _GatewayCollector(Collector):
         yield _gauge(
             "sockets", "Open sockets of clients, authenticated or not.", gateway.door.sockets
         )
-        yield _gauge("handshakes", "Sockets whose handshake is not over.", gateway.door.opening)
+        yield _gauge(
+            "handshakes", "Sockets whose handshake is not over.", len(gateway.door.opening)
+        )
         yield _gauge("connections", "Connections that have a session.", len(gateway.live))
         yield _gauge(
             "resume_windows", "Sessions without a connection that may still resume.",

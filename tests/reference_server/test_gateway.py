@@ -371,7 +371,7 @@ def test_a_client_that_reads_nothing_gets_no_more_than_its_buffer_and_delays_nob
     start: Any,
 ) -> None:
     async def scenario() -> None:
-        async with start(QUICK, max_buffer_bytes=10_000) as it:
+        async with start(QUICK, max_buffer_bytes=10_000, max_messages_per_s=None) as it:
             healthy = await it.join("ann", live=True)
             deaf = await it.join("deaf")
             deaf.socket.transport.pause_reading()

@@ -14,19 +14,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
 from websockets.asyncio.client import connect
 
 from harness.eventlog import read_log
-from harness.real.processes import Child, Children
+from harness.real.processes import Children
 from harness.real.redis_server import RedisServer
 from reference_server.events import Cause, EventKind
 from reference_server.listen import raise_descriptor_limit
+from tests.reference_server.apart import log_in, start
 from tests.reference_server.gateways import run
-from tests.support import wait_until
 
 pytestmark = pytest.mark.real
 
@@ -35,31 +34,6 @@ pytestmark = pytest.mark.real
 def children() -> Iterator[Children]:
     with Children() as started:
         yield started
-
-
-def start(
-    children: Children, redis_server: RedisServer, prefix: str, folder: Path, **options: Any
-) -> tuple[Child, dict[str, int]]:
-    ready = folder / "ready.json"
-    config = {
-        "redis_url": redis_server.url, "key_prefix": prefix, "ready_file": str(ready),
-        "event_log": str(folder / "events.jsonl"), **options,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    argv = [sys.executable, "-m", "reference_server", "--config", str(folder / "config.json")]
-    gateway = children.start("gateway", argv, log=folder / "gateway.log", may_finish=True)
-    wait_until(lambda: ready.exists() or gateway.returncode is not None, "the ready file")
-    children.check()
-    ports: dict[str, int] = json.loads(ready.read_text())
-    return gateway, ports
-
-
-def log_in(ports: dict[str, int], user_id: str) -> str:
-    body = json.dumps({"user_id": user_id}).encode()
-    url = f"http://127.0.0.1:{ports['http_port']}/user/login"
-    with urllib.request.urlopen(url, body) as answer:
-        session_id: str = json.loads(answer.read())["session_id"]
-        return session_id
 
 
 def test_sigterm_closes_everybody_in_order_and_leaves_the_records_to_the_window(
