@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 import yaml
 
 from harness import doctor as machine
-from harness.commands import faults, model, past, policy
+from harness.commands import faults, model, past, policy, presets
 from harness.commands.terminal import errors, finish, progress, say, show_table
 from harness.real.engine import RealSetup
 from harness.real.network import NetworkKind
@@ -22,6 +23,7 @@ from harness.real.processes import end_on_sigterm
 from harness.run import ENGINES, conclude, run
 from harness.rundir import find_run
 from reference_server.liveness import LivenessPolicy
+from reference_server.presets import environments
 from scenarios.load import built_in, load_scenario, parse_scenario
 from scenarios.schema import Scenario
 
@@ -102,9 +104,30 @@ def report(
 
 @app.command()
 def serve(
-    scenario: Annotated[str, typer.Argument(help="its policy is served")] = "demo",
+    scenario: Annotated[
+        str | None, typer.Argument(help="its policy is served; default: demo's", show_default=False)
+    ] = None,
     port: Annotated[int, typer.Option(help="WebSocket port")] = 8765,
     http_port: Annotated[int, typer.Option(help="HTTP port")] = 8766,
+    preset: Annotated[
+        str | None, typer.Option(help="serve a documented system; see `flatline presets`")
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option(help=f"of system B: {', '.join(environments())}")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file: a scenario, or system B's configuration")
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(
+            help="debug: a line for each heartbeat; info: for each session",
+            click_type=click.Choice(["debug", "info", "warning", "error"]),
+        ),
+    ] = None,
+    log_format: Annotated[
+        str, typer.Option(help="of those lines", click_type=click.Choice(["text", "json"]))
+    ] = "text",
     speedup: Speedup = None,
     root: Root = Path("runs"),
     redis: Redis = None,
@@ -113,10 +136,12 @@ def serve(
     ] = None,
 ) -> None:
     """Run the reference gateway alone, for instance for `locust -f harness/real/locustfile.py`."""
-    from harness.serve import serve_forever
+    from harness.serve import serve_forever, what_to_serve
 
     with errors():
-        serve_forever(_load(scenario, speedup=speedup), port, http_port, root, redis, ledger, say)
+        served = what_to_serve(scenario or config, preset, environment, speedup)
+        logging = {"log_level": log_level, "log_format": log_format}
+        serve_forever(served, port, http_port, root, redis, ledger, say, **logging)
 
 
 @app.command()
@@ -183,6 +208,7 @@ faults.register(app)
 model.register(app)
 policy.register(app)
 past.register(app)
+presets.register(app)
 
 
 def main() -> None:

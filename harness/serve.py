@@ -5,17 +5,52 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from harness.real.engine import real_policy
 from harness.real.nodes import Nodes, gateway_config
 from harness.real.processes import Children, end_on_sigterm
 from harness.real.redis_server import redis_server
 from harness.rundir import new_run
+from reference_server.config import GatewayConfig
 from reference_server.ledger_table import ledger_url, shown_url
-from scenarios.load import dump_scenario
+from reference_server.presets import environment, find_preset
+from scenarios.load import dump_scenario, load_scenario, parse_scenario
 from scenarios.schema import Scenario
 
-__all__ = ["serve_forever"]
+__all__ = ["serve_forever", "what_to_serve"]
+
+
+def what_to_serve(
+    source: str | Path | None,
+    preset: str | None,
+    environment_name: str | None,
+    speedup: float | None,
+) -> Scenario:
+    """Return the scenario whose policy is served: a file, a preset, an environment, or some of them together.
+
+    What a file says stands above an environment of system B, and that above the preset.
+
+    Raises:
+        ScenarioError: the file, or what comes out, is no scenario.
+        UnknownPresetError: no such preset or environment.
+    """
+    chosen: dict[str, Any] = {} if speedup is None else {"speedup": speedup}
+    if preset is not None:
+        find_preset(preset)
+        chosen["preset"] = preset
+    if environment_name is None:
+        if source is not None or preset is None:
+            return load_scenario(str(source or "demo"), **chosen)
+        return parse_scenario(f"name: {preset}\nduration: 5m", source="--preset", **chosen)
+    liveness = environment(environment_name)
+    if source is not None:
+        told = load_scenario(str(source)).liveness.model_dump(mode="json", exclude_unset=True)
+        return load_scenario(str(source), **chosen, liveness=liveness | told)
+    chosen = {"preset": "b-as-meant", **chosen, "liveness": liveness}
+    return parse_scenario(
+        f"name: {environment_name}\nduration: 5m", source="--environment", **chosen
+    )
 
 
 def serve_forever(
@@ -26,12 +61,22 @@ def serve_forever(
     redis_url: str | None,
     ledger: str | None,
     say: Callable[[str], None],
+    **options: str | None,
 ) -> None:
     """Serve a scenario's policy on 127.0.0.1 until interrupted; every child ends with it.
 
-    ``ledger`` is a URL or the path of an SQLite file; None: one in the run directory.
+    Args:
+        scenario: whose policy it is.
+        port: of the WebSocket.
+        http_port: of the API.
+        root: folder of run directories.
+        redis_url: None: a private Redis.
+        ledger: a URL or the path of an SQLite file; None: one in the run directory.
+        say: told where everything is.
+        options: further keys of the gateway's configuration.
 
     Raises:
+        ValidationError: an option is wrong.
         RedisUnavailable: no Redis.
         ChildDied: the gateway ended (its port is taken, for instance).
     """
@@ -45,13 +90,14 @@ def serve_forever(
             redis_server(redis_url, children, run.logs) as redis,
         ):
             policy = real_policy(scenario.liveness, scenario.speedup)
-            config = gateway_config(scenario, policy, redis, run, time.monotonic()).model_copy(
-                update={
-                    "port": port,
-                    "http_port": http_port,
-                    "ledger_url": ledger_url(ledger or run.path / "ledger.db"),
-                }
-            )
+            config = gateway_config(scenario, policy, redis, run, time.monotonic())
+            keys = config.model_dump() | {
+                "port": port,
+                "http_port": http_port,
+                "ledger_url": ledger_url(ledger or run.path / "ledger.db"),
+                **options,
+            }
+            config = GatewayConfig.model_validate(keys)
             nodes = Nodes(children, run, [config])
             nodes.wait()
             ws, http = nodes.ws_urls, nodes.http_urls

@@ -1,6 +1,7 @@
-"""``python -m reference_server --config FILE``: one gateway process, until SIGTERM or Ctrl-C.
+"""``python -m reference_server --config FILE --preset NAME``: one gateway process, until SIGTERM or Ctrl-C.
 
-From a JSON file (``-``: standard input) to a gateway that listens; then the ready file says on which ports.
+From a JSON file (``-``: standard input), laid over a preset where one is named, to a gateway that listens;
+then the ready file says on which ports.
 The whole configuration is `reference_server.config.GatewayConfig`; nothing is read from the environment.
 """
 
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
 
 from reference_server.config import GatewayConfig
 from reference_server.gateway import Gateway
@@ -24,6 +24,7 @@ from reference_server.http import HttpServer
 from reference_server.ledger_rows import LedgerUnfit
 from reference_server.lines import configure_logging
 from reference_server.listen import listen, raise_descriptor_limit
+from reference_server.presets import find_preset, laid_over, load_presets
 
 __all__ = ["main"]
 
@@ -70,12 +71,15 @@ def _tame_collector() -> None:
 def main() -> None:
     """Run a gateway."""
     parser = argparse.ArgumentParser(prog="reference_server", description="Run one gateway.")
-    parser.add_argument("--config", required=True, help="JSON file; -: standard input")
-    source = parser.parse_args().config
+    parser.add_argument("--config", help="JSON file; -: standard input")
+    parser.add_argument("--preset", help=f"begin with one of {', '.join(load_presets())}")
+    options = parser.parse_args()
+    source = options.config or f"--preset {options.preset}"
+    if options.config is None and options.preset is None:
+        parser.error("say what to run: --config, --preset, or both")
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text()
-        config = GatewayConfig.model_validate_json(text)
-    except (OSError, ValidationError) as error:
+        config = _read(options.config, options.preset)
+    except (OSError, ValueError) as error:  # of JSON and of the configuration, too
         print(f"{source}: {error}", file=sys.stderr)
         sys.exit(_BAD_CONFIG)
     configure_logging(config.log_format, config.log_level)
@@ -87,6 +91,16 @@ def main() -> None:
         except LedgerUnfit as error:
             print(f"{source}: {error}", file=sys.stderr)
             sys.exit(_BAD_CONFIG)
+
+
+def _read(source: str | None, preset: str | None) -> GatewayConfig:
+    text = (
+        "{}" if source is None else sys.stdin.read() if source == "-" else Path(source).read_text()
+    )
+    if preset is None:
+        return GatewayConfig.model_validate_json(text)
+    keys = laid_over(find_preset(preset).gateway_keys, orjson.loads(text))
+    return GatewayConfig.model_validate_json(orjson.dumps(keys))
 
 
 def _loop_factory() -> Any:

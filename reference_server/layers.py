@@ -86,6 +86,7 @@ class SendErrorDetector:
     """
 
     __slots__ = ("_interval_s", "_max", "due_s", "failures", "verdict")
+    awaiting_answer = False
 
     def __init__(self, policy: LivenessPolicy, first_s: float) -> None:
         self._interval_s = _interval_s(policy)
@@ -109,11 +110,15 @@ class SendErrorDetector:
         self.due_s = float("inf")
         return Action.SUSPECT
 
+    def on_inbound(self, now_s: float) -> None:
+        """Take a frame: it means nothing to this detector."""
+
 
 class StateCheckDetector:
     """Looks at the socket every heartbeat interval. A half-open socket looks open until the kernel gives up."""
 
     __slots__ = ("_cleans_up", "_interval_s", "due_s", "failures", "verdict")
+    awaiting_answer = False
 
     def __init__(self, policy: LivenessPolicy, first_s: float, *, cleans_up: bool) -> None:
         self._interval_s = _interval_s(policy)
@@ -134,6 +139,9 @@ class StateCheckDetector:
             return Action.NOTHING
         self.verdict = Verdict.SUSPECTED
         return Action.SUSPECT
+
+    def on_inbound(self, now_s: float) -> None:
+        """Take a frame: it means nothing to this detector."""
 
 
 SocketDetector = SendErrorDetector | StateCheckDetector

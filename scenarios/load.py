@@ -14,6 +14,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from reference_server.presets import (
+    UnknownPresetError,
+    find_preset,
+    is_b_config,
+    read_b_config,
+)
 from scenarios.schema import Scenario
 
 __all__ = [
@@ -95,12 +101,35 @@ def parse_scenario(
         raise ScenarioError(source, [Problem(1, "", "a scenario is a mapping of keys to values")])
     if twice := [_twice(node, key) for node, key in _repeated(tree)]:
         raise ScenarioError(source, twice)
+    if is_b_config(raw):
+        raw = _of_b_config(raw, source)
     raw = {**({"name": default_name} if default_name else {}), **raw, **overrides}
+    _check_preset(raw.get("preset"), source, tree)
     try:
         return Scenario.model_validate(raw)
     except ValidationError as error:
-        problems = [_problem(detail, tree) for detail in error.errors()]
+        problems = [_problem(detail, tree, raw) for detail in error.errors()]
         raise ScenarioError(source, sorted(problems, key=lambda p: p.line or 0)) from error
+
+
+def _of_b_config(raw: dict[str, Any], source: str) -> dict[str, Any]:
+    """Make a scenario of system B's configuration: its heartbeat as meant, unless a preset is named."""
+    try:
+        liveness = read_b_config(raw)
+    except ValueError as error:
+        raise ScenarioError(source, [Problem(None, "", str(error))]) from error
+    given = {key: raw[key] for key in ("name", "preset") if key in raw}
+    made: dict[str, Any] = {"preset": "b-as-meant", "duration": "5m", "liveness": liveness}
+    return made | given
+
+
+def _check_preset(name: Any, source: str, tree: yaml.Node | None) -> None:
+    if isinstance(name, str):
+        try:
+            find_preset(name)
+        except UnknownPresetError as error:
+            line, path = _locate(tree, ("preset",))
+            raise ScenarioError(source, [Problem(line, path, str(error))]) from error
 
 
 def dump_scenario(scenario: Scenario) -> str:
@@ -126,8 +155,10 @@ def _twice(node: yaml.Node, key: str) -> Problem:
     return Problem(node.start_mark.line + 1, key, "stands twice in the same mapping")
 
 
-def _problem(detail: Any, tree: yaml.Node | None) -> Problem:
+def _problem(detail: Any, tree: yaml.Node | None, raw: dict[str, Any]) -> Problem:
     line, path = _locate(tree, detail["loc"])
+    if raw.get("preset") and not _stands_in(raw, detail["loc"]):
+        path += f" (of preset {raw['preset']})"
     message = detail["msg"].removeprefix("Value error, ")
     got = detail.get("input")
     match detail["type"]:
@@ -152,6 +183,15 @@ def _problem(detail: Any, tree: yaml.Node | None) -> Problem:
         case _ if isinstance(got, str | int | float):
             message = f"got {got!r}; {message[0].lower()}{message[1:]}"
     return Problem(line, path, message)
+
+
+def _stands_in(raw: Any, loc: tuple[Any, ...]) -> bool:
+    """Whether a file says something at a location itself."""
+    for part in loc:
+        if not isinstance(raw, dict | list) or (isinstance(raw, dict) and part not in raw):
+            return False
+        raw = raw[part]
+    return True
 
 
 def _locate(node: yaml.Node | None, loc: tuple[Any, ...]) -> tuple[int | None, str]:

@@ -21,9 +21,12 @@ from pydantic import (
 )
 
 from reference_server.durations import PositiveDuration
+from reference_server.layers import ClientBeats, Ping, SendErrors, StateCheck
 from reference_server.liveness import LivenessPolicy
 from reference_server.phi import PhiAkka, PhiCassandra
+from reference_server.presets import find_preset, laid_over
 from reference_server.probing import Probing
+from reference_server.records import RecordRules
 from scenarios.distributions import Distribution, Law, Uniform
 
 __all__ = [
@@ -169,13 +172,11 @@ class Sessions(_Part):
     ] = 1
 
 
-class Ping(_Part):
-    """Ping and deadline, as the policy says: the one detector that the reference gateway has."""
-
-    kind: Literal["ping"] = "ping"
-
-
-Detector = Annotated[Ping | PhiAkka | PhiCassandra | Probing, Field(discriminator="kind")]
+Detector = Annotated[
+    Ping | SendErrors | ClientBeats | StateCheck | PhiAkka | PhiCassandra | Probing,
+    Field(discriminator="kind"),
+]
+_SIMULATED_DETECTORS = (PhiAkka, PhiCassandra, Probing)
 
 
 class Stalls(_Part):
@@ -438,12 +439,23 @@ class Scenario(_Part):
         float,
         Field(ge=1, le=1000, description="a real run divides every time but round trips by this"),
     ] = 1.0
+    preset: Annotated[
+        str | None,
+        Field(
+            description="a documented system (`flatline presets`): liveness, detector, records and "
+            "sessions.second_login begin with its values, keys written here replace them"
+        ),
+    ] = None
     liveness: LivenessPolicy = LivenessPolicy()
+    records: RecordRules = RecordRules()
     sessions: Sessions = Sessions()
     network: Network = Network()
     reconnect: Reconnect = Reconnect()
     detector: Annotated[
-        Detector, Field(description="how the gateway decides; all but ping: simulated only")
+        Detector,
+        Field(
+            description="how the gateway decides; phi_akka, phi_cassandra, probing: simulated only"
+        ),
     ] = Ping()
     gateway: Gateway = Gateway()
     store: Store = Store()
@@ -457,6 +469,13 @@ class Scenario(_Part):
         Field(description="what must hold at the end, as `false_suspicions.count == 0`"),
     ] = ()
     agreement: Agreement = Agreement()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _begins_with_its_preset(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("preset"), str):
+            return laid_over(find_preset(data["preset"]).scenario_keys, data)
+        return data
 
     @field_validator("faults", mode="after")
     @classmethod
@@ -487,7 +506,7 @@ class Scenario(_Part):
     def simulated_only(self) -> tuple[str, ...]:
         """The keys of this scenario that only the simulation can do."""
         changed = {
-            "detector": self.detector != Ping(),
+            "detector": isinstance(self.detector, _SIMULATED_DETECTORS),
             "store": self.store != Store(),
             "network.nat": self.network.nat is not None,
             "reconnect.connect_timeout": self.reconnect.connect_timeout is not None,

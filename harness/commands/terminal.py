@@ -33,6 +33,7 @@ from harness.real.redis_server import RedisUnavailable
 from harness.rundir import RunDirError
 from harness.thresholds import ThresholdError
 from harness.tune import NetworkDataError, NotTunable, WantsError
+from reference_server.presets import UnknownPresetError
 from reports.tables import TablesError
 from scenarios.load import ScenarioError
 
@@ -40,7 +41,7 @@ __all__ = ["errors", "finish", "progress", "say", "show_frame", "show_markdown",
 
 _INPUT = (
     ScenarioError, RunDirError, ThresholdError, TablesError, LintInputError, CannotEmit, CannotCompare, CannotCalibrate,
-    NetworkDataError, NotTunable, UnknownProfileError, WantsError,
+    NetworkDataError, NotTunable, UnknownPresetError, UnknownProfileError, WantsError,
 )  # fmt: skip
 _MACHINE = (CannotRun, RedisUnavailable, ChildDied)
 

@@ -24,6 +24,7 @@ from harness.real.processes import Child, Children
 from harness.real.redis_server import RedisServer
 from harness.rundir import RunDir
 from reference_server.config import GatewayConfig
+from reference_server.layers import ClientBeats, GatewayDetector, Ping, SendErrors, StateCheck
 from reference_server.liveness import LivenessPolicy
 from scenarios.schema import Scenario
 
@@ -63,12 +64,21 @@ def gateway_config(
         redis_url=redis.url,
         key_prefix=redis.key_prefix,
         policy=policy,
+        detector=_detector(scenario),
+        records=scenario.records,
         second_login=scenario.sessions.second_login,
         event_log=run.logs / f"gateway-{name}.jsonl",
         origin_s=origin_s,
         ready_file=run.logs / f"ready-{name}.json",
         seed=seed,
     )
+
+
+def _detector(scenario: Scenario) -> GatewayDetector:
+    """The scenario's detector, which has been seen to be one that a gateway has."""
+    if isinstance(scenario.detector, Ping | SendErrors | ClientBeats | StateCheck):
+        return scenario.detector
+    raise CannotRun(f"detector {scenario.detector.kind}: only the simulation has it")
 
 
 def _derived(seed: int, number: int) -> int:

@@ -17,6 +17,7 @@ from harness.simulated.loop import Loop
 from harness.simulated.network import Network
 from harness.simulated.witness import EventLog
 from reference_server.events import EventKind
+from reference_server.layers import SendErrorDetector, SocketDetector, StateCheckDetector
 from reference_server.liveness import Action, LivenessPolicy
 
 __all__ = ["Beats"]
@@ -26,11 +27,16 @@ _LATENESS_EVERY_S = 1.0
 
 
 class Beats:
-    """All heartbeats of a node; `on_silent` is called with a connection whose detector has decided."""
+    """All heartbeats of a node.
+
+    `on_silent` is called with a connection whose detector has decided, `on_kept` with one whose socket was looked
+    at and is open.
+    """
 
     def __init__(
         self, node: str, policy: LivenessPolicy, clock: Clock, network: Network, log: EventLog,
         detectors: Detectors, loop: Loop, on_silent: Callable[[Connection], None],
+        on_kept: Callable[[Connection], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._node = node
         self._policy = policy
@@ -41,6 +47,7 @@ class Beats:
         self._foretells = detectors.foretellable and not loop.takes_time
         self._loop = loop
         self._on_silent = on_silent
+        self._on_kept = on_kept
         self._runs = True
         if loop.takes_time:
             clock.after(_LATENESS_EVERY_S, self._report_lateness)
@@ -116,6 +123,9 @@ class Beats:
         assert detector is not None
         now_s = self._clock.env.now
         connection.settle(now_s)
+        if isinstance(detector, SendErrorDetector | StateCheckDetector):
+            self._look_at_socket(alarm, detector, now_s)
+            return
         action = detector.on_time(now_s)
         due_s = detector.due_s
         if action is not Action.PING and action is not Action.NOTHING:
@@ -137,3 +147,26 @@ class Beats:
                 assert self._policy.heartbeat_interval is not None
                 due_s = now_s + self._policy.heartbeat_interval
         alarm.set_at(due_s)
+
+    def _look_at_socket(
+        self, alarm: Alarm[Connection], detector: SocketDetector, now_s: float
+    ) -> None:
+        """Write the next heartbeat, or decide by what has become of the socket."""
+        connection = alarm.owner
+        while now_s >= detector.due_s:
+            action = detector.on_time(now_s, connection.lost is None)
+            if action is Action.PING:
+                if connection.traced:
+                    self._log.of_connection(EventKind.HEARTBEAT_SENT, connection)
+                self._on_kept(connection)
+                if self._foretells:
+                    self._network.ping(connection, now_s, detector.due_s)
+                else:
+                    self._network.ping_and_read(connection, now_s)
+            elif detector.failures:
+                detail = {"failures": detector.failures, "max_failures": self._policy.max_failures}
+                self._log.of_connection(EventKind.HEARTBEAT_MISSED, connection, detail=detail)
+            if action is Action.SUSPECT:
+                self._on_silent(connection)
+                return
+        alarm.set_at(detector.due_s)

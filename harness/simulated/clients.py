@@ -14,6 +14,7 @@ import numpy as np
 from simpy import Event
 
 from harness.faults import PlannedFault, PlannedOutage
+from harness.simulated.client_beats import ClientBeating
 from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
 from harness.simulated.elsewhere import log_in, log_in_elsewhere
@@ -48,6 +49,7 @@ class Surroundings:
     reconnect: Reconnect
     back_offs: np.random.Generator
     inject: Callable[[Client, PlannedFault], None]
+    beating: ClientBeating | None = None  # clients that beat by themselves
 
 
 class Client:
@@ -173,6 +175,8 @@ class Client:
             )
         if self.healing is not None and resumed:
             self._recovered(self.healing)
+        if around.beating is not None:
+            around.beating.start(connection)
         if around.nat is not None:
             put_behind(around.clock, connection, around.nat)
         if around.reconnect.idle_limit is not None:
@@ -194,6 +198,11 @@ class Client:
         if self.traced:
             self._log(EventKind.HEARTBEAT_ANSWERED)
         if self.healing is not None:
+            self._recovered(self.healing)
+
+    def on_pong(self, connection: Connection) -> None:
+        """The answer to a beat of its own is here."""
+        if connection is self.connection and self.alive and not self.frozen and self.healing:
             self._recovered(self.healing)
 
     def on_end(self, connection: Connection, code: int | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.simulated.clock import Alarm
 from harness.simulated.detectors import AnyDetector
+from reference_server.events import Cause
 
 if TYPE_CHECKING:
     from harness.simulated.clients import Client
@@ -30,7 +31,7 @@ class Connection:
 
     __slots__ = (
         "alarm", "answer_s", "arrival_s", "at_client_s", "client", "connection_id", "detector",
-        "gateway", "heard_s", "nat_drops", "nat_resets", "open", "orphaned", "packet_s", "queued",
+        "gateway", "heard_s", "lost", "nat_drops", "nat_resets", "open", "orphaned", "packet_s", "queued",
         "records_kept", "refresh_due_s", "session_id", "traced", "unacked", "unacked_since_s", "user_id", "watching",
     )  # fmt: skip
 
@@ -44,6 +45,9 @@ class Connection:
         self.user_id = client.user_id
         self.traced = client.traced
         self.open = True
+        self.lost: Cause | None = (
+            None  # its socket is gone, and close detection does not act on that
+        )
         self.orphaned = False  # its node died with it, and nobody has said so yet
         self.queued = False  # its heartbeat waits for the loop, not for its alarm
         self.detector: AnyDetector | None = None

@@ -8,6 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from reference_server.layers import (
+    ClientBeats,
+    Ping,
+    SendErrors,
+    SocketDetector,
+    StateCheck,
+    socket_detector,
+)
 from reference_server.liveness import LivenessPolicy, PingDetector
 from reference_server.phi import (
     AkkaArrivals,
@@ -17,11 +25,11 @@ from reference_server.phi import (
     PhiDetector,
 )
 from reference_server.probing import ProbedInterval, Probing, ProbingDetector
-from scenarios.schema import Detector, Ping
+from scenarios.schema import Detector
 
 __all__ = ["AnyDetector", "Detectors"]
 
-AnyDetector = PingDetector | PhiDetector
+AnyDetector = PingDetector | PhiDetector | SocketDetector
 
 
 class Detectors:
@@ -40,13 +48,13 @@ class Detectors:
         self._policy = policy
         self._phases = phases
         self._learnt: dict[int, ProbedInterval] = {}
-        # Only ping and deadline is regular enough to foretell exchanges.
-        self.foretellable = isinstance(choice, Ping)
+        # What beats at fixed times is regular enough to foretell exchanges.
+        self.foretellable = isinstance(choice, Ping | SendErrors | StateCheck)
 
     def new(self, client: int, now_s: float) -> AnyDetector | None:
-        """The detector of a connection that begins now; None: the policy has no heartbeat."""
+        """The detector of a connection that begins now; None: the gateway sends no heartbeat."""
         interval_s = self._policy.heartbeat_interval
-        if interval_s is None:
+        if interval_s is None or isinstance(self._choice, ClientBeats):
             return None
         if isinstance(self._choice, Probing):
             learnt = self._learnt.setdefault(client, ProbedInterval(self._choice))
@@ -54,6 +62,8 @@ class Detectors:
         # In (0, T]: a burst of new connections must not become a burst of pings.
         first_ping_s = now_s + interval_s * (1 - float(self._phases.random()))
         match self._choice:
+            case SendErrors() | StateCheck():
+                return socket_detector(self._choice, self._policy, first_ping_s)
             case PhiAkka():
                 akka = AkkaArrivals(self._choice, interval_s)
                 return PhiDetector(self._policy, akka, now_s, first_ping_s)

@@ -9,6 +9,7 @@ but heartbeats, frames and handshakes. See the modules for what each part does.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,6 +18,7 @@ from itertools import count
 import numpy as np
 
 from harness.faults import Plan
+from harness.simulated.client_beats import ClientBeating
 from harness.simulated.clients import Client, Surroundings
 from harness.simulated.clock import Clock
 from harness.simulated.detectors import Detectors
@@ -32,6 +34,7 @@ from harness.simulated.presence import Presence
 from harness.simulated.store import Store
 from harness.simulated.witness import EventLog, StoreWatch
 from reference_server.events import Event, EventKind
+from reference_server.layers import ClientBeats
 from scenarios.schema import Scenario
 
 __all__ = ["simulate"]
@@ -87,10 +90,10 @@ def simulate(
 def _build(
     scenario: Scenario, plan: Plan, clock: Clock, log: EventLog
 ) -> tuple[Store, StoreWatch, Nodes, list[Client]]:
-    round_trips, phases, back_offs, services, picks, looks, lags = (
-        np.random.default_rng(s) for s in np.random.SeedSequence([plan.seed, _STREAM]).spawn(7)
+    round_trips, phases, back_offs, services, picks, looks, lags, beats = (
+        np.random.default_rng(s) for s in np.random.SeedSequence([plan.seed, _STREAM]).spawn(8)
     )
-    policy = scenario.liveness
+    policy, rules = scenario.liveness, scenario.records
     network = Network(
         clock,
         RoundTrips(scenario.network.round_trip, round_trips),
@@ -98,7 +101,10 @@ def _build(
         policy.tcp_user_timeout,
     )
     expiry_lags = RoundTrips(scenario.store.expiry_lag, lags)
-    store = Store(policy.session_ttl, policy.status_ttl, expiry_lags.next_s)
+    session_ttl_s, status_ttl_s = (
+        (policy.session_ttl, policy.status_ttl) if rules.expire else (math.inf, math.inf)
+    )
+    store = Store(session_ttl_s, status_ttl_s, expiry_lags.next_s)
     store_watch = StoreWatch(clock, store, log)
     presence = Presence(network, log)
     if scenario.store.announces_expiry:
@@ -112,6 +118,8 @@ def _build(
         return Gateway(
             name,
             policy,
+            kind=scenario.detector,
+            rules=rules,
             refuse_second_login=scenario.sessions.second_login == "refuse",
             clock=clock,
             network=network,
@@ -127,9 +135,12 @@ def _build(
 
     leases = Leases(clock, model.lease, store, looks) if model.nodes > 1 else None
     nodes = Nodes(model.nodes, make, leases, picks)
+    beating = None
+    if isinstance(scenario.detector, ClientBeats) and policy.heartbeat_interval is not None:
+        beating = ClientBeating(clock, network, policy.heartbeat_interval, beats)
     around = Surroundings(
         clock, network, nodes, scenario.network.nat, log, store_watch, scenario.reconnect,
-        back_offs, inject,
+        back_offs, inject, beating,
     )  # fmt: skip
     faults = {fault.client: fault for fault in plan.faults}
     clients = [Client(index, around, faults.get(index)) for index in range(plan.clients)]

@@ -22,11 +22,16 @@ from harness.simulated.layers import IdleSweep, MemoryPressure
 from harness.simulated.loop import Loop
 from harness.simulated.network import Network
 from harness.simulated.presence import Presence
+from harness.simulated.probes import KernelProbes
 from harness.simulated.store import Store, StoreDown
 from harness.simulated.witness import EventLog
 from reference_server.events import Cause, EventKind
+from reference_server.layers import SendErrors, StateCheck
 from reference_server.liveness import LivenessPolicy
 from reference_server.probing import ProbingDetector
+from reference_server.records import RecordRules
+from reference_server.sessions import refresh_after_s
+from scenarios.schema import Detector
 
 if TYPE_CHECKING:
     from harness.simulated.clients import Client
@@ -43,6 +48,10 @@ _AT_ONCE = frozenset({Cause.SESSION_TIMEOUT, Cause.MEMORY_PRESSURE})
 _CLOSE_CODES = {Cause.TAKE_OVER: 4409, Cause.MEMORY_PRESSURE: 1013, Cause.DRAIN: 1001}
 # These tell a probing heartbeat that the way was closed; so does a client that had to come back.
 _LOST = frozenset({Cause.HEARTBEAT, Cause.TCP_RESET, Cause.TCP_TIMEOUT, Cause.TAKE_OVER})
+
+
+# Which layer a detector speaks for.
+_DECIDES: dict[type, Cause] = {SendErrors: Cause.SEND_ERROR, StateCheck: Cause.STATE_CHECK}
 
 
 class Directory:
@@ -64,6 +73,8 @@ class Gateway:
     Args:
         node: its name.
         policy: what it pings and drops by, scenario seconds.
+        kind: how it decides; `detectors` are of this kind.
+        rules: when records are written and prolonged.
         refuse_second_login: a login of a user who is online is refused, or ends the older session.
         phases: draws of the sweep's phase.
         detectors: makes each connection's detector.
@@ -72,7 +83,8 @@ class Gateway:
     """
 
     def __init__(
-        self, node: str, policy: LivenessPolicy, *, refuse_second_login: bool, clock: Clock,
+        self, node: str, policy: LivenessPolicy, *, kind: Detector, rules: RecordRules,
+        refuse_second_login: bool, clock: Clock,
         network: Network, store: Store, presence: Presence, directory: Directory, log: EventLog,
         phases: np.random.Generator, detectors: Detectors, loop: Loop, numbers: Iterator[int],
     ) -> None:  # fmt: skip
@@ -86,20 +98,29 @@ class Gateway:
         self._directory = directory
         self._log = log
         self.loop = loop
-        silent = partial(self.suspect, cause=Cause.HEARTBEAT)
-        self._beats = Beats(node, policy, clock, network, log, detectors, loop, silent)
+        self._rules = rules
+        self._looks_at_states = isinstance(kind, StateCheck) and kind.cleans_up
+        self._lost: dict[Connection, None] = {}  # open ones whose socket is gone
+        cause = _DECIDES.get(type(kind), Cause.HEARTBEAT)
+        silent = partial(self.suspect, cause=cause)
+        self._beats = Beats(
+            node, policy, clock, network, log, detectors, loop, silent, self._on_kept
+        )
+        self._probes = KernelProbes(clock, policy.tcp_keepalive) if policy.tcp_keepalive else None
         self.alive = True
         self._draining = False
         self._numbers = numbers
         self._connections: dict[Connection, None] = {}  # the open ones; a set that keeps its order
-        self._refresh_after_s = min(policy.session_ttl, policy.status_ttl) / 2
+        self._refresh_after_s = refresh_after_s(policy, rules)
         self._idle: IdleSweep | None = None
+        if policy.session_timeout is not None or self._looks_at_states:
+            phase_s = float(phases.uniform(0, policy.sweep_interval))
+            if self._looks_at_states:
+                clock.at(phase_s, partial(self._sweep_states, phase_s))
         if policy.session_timeout is not None:
             self._idle = IdleSweep(
-                clock, policy.session_timeout, policy.sweep_interval,
-                phase_s=float(phases.uniform(0, policy.sweep_interval)),
-                on_idle=self._on_idle,
-            )  # fmt: skip
+                clock, policy.session_timeout, policy.sweep_interval, phase_s, on_idle=self._on_idle
+            )
         self._pressure: MemoryPressure | None = None
         if policy.max_sessions is not None:
             self._pressure = MemoryPressure(
@@ -124,6 +145,8 @@ class Gateway:
             self._end_session(online.value, client.user_id)
         session_id = self._directory.new_session_id(client.index)
         self._store.write_login(session_id, client.user_id, now_s)
+        if self._rules.status_written == "at_login":
+            self._store.write_status(session_id, client.user_id, now_s)
         return session_id
 
     def accept(self, client: Client, session_id: str) -> tuple[Connection, bool] | None:
@@ -147,13 +170,16 @@ class Gateway:
             older.records_kept = False
             if older.open:
                 older.gateway.suspect(older, Cause.TAKE_OVER)
-        online = self._store.status(client.user_id, now_s) is not None
+        status = self._store.status(client.user_id, now_s)
+        online = status is not None and bool(status.owner)
         self._store.own(session_id, client.user_id, connection.connection_id, now_s)
         connection.refresh_due_s = now_s + self._refresh_after_s
         self._beats.start(connection)
         self._connections[connection] = None
         if self._idle is not None:
             self._idle.add(connection)
+        if self._probes is not None:
+            self._probes.start(connection)
         if self._pressure is not None:
             self._pressure.add(connection, number, len(self._connections))
         if not online:
@@ -192,6 +218,17 @@ class Gateway:
                 connection.refresh_due_s = now_s + self._refresh_after_s
                 self._store.when_available(partial(self._refresh, connection))
 
+    def on_client_beat(self, connection: Connection) -> None:
+        """A client's own beat is here: it is answered when it has been read."""
+        self.on_frame(connection)
+        if connection.open and connection.lost is None:
+            self._network.send(connection, partial(connection.client.on_pong, connection))
+
+    def _on_kept(self, connection: Connection) -> None:
+        """The keepalive found the socket open: half-open ones look so, too."""
+        if self._rules.refreshed == "by_the_keepalive":
+            self._store.when_available(partial(self._refresh, connection))
+
     def _refresh(self, connection: Connection) -> None:
         if self.alive:
             session_id, user_id = connection.session_id, connection.user_id
@@ -211,11 +248,30 @@ class Gateway:
             self._ended(connection, cause)
 
     def _ended(self, connection: Connection, cause: Cause) -> None:
-        if connection.open:
+        if connection.open and not self._acts_on(cause):
+            connection.settle(self._clock.now_s)
+            connection.unacked.clear()
+            connection.unacked_since_s = None
+            connection.lost = connection.lost or cause
+            self._lost[connection] = None
+        elif connection.open:
             connection.settle(self._clock.now_s)
             if cause in _SENT_BY_PEER:
                 connection.heard_s = self._clock.now_s
             self.suspect(connection, cause)
+
+    def _acts_on(self, cause: Cause) -> bool:
+        """Whether close detection acts on an end that was seen."""
+        acts_on = self._policy.close_detection
+        return acts_on == "all" or (acts_on == "frames" and cause is Cause.CLOSE_FRAME)
+
+    def _sweep_states(self, due_s: float) -> None:
+        """Look at all sockets: those that are gone are known."""
+        if self.alive:
+            for connection in list(self._lost):
+                self.suspect(connection, Cause.SWEEP)
+            due_s += self._policy.sweep_interval
+            self._clock.at(due_s, partial(self._sweep_states, due_s))
 
     def _on_idle(self, connection: Connection) -> None:
         """The sweep found nothing heard for the limit; where the loop was busy, its sockets are read first."""
@@ -243,8 +299,9 @@ class Gateway:
         if cause in _LOST and isinstance(connection.detector, ProbingDetector):
             connection.detector.on_lost()
         del self._connections[connection]
+        self._lost.pop(connection, None)
         self._silence(connection)
-        if cause not in _SOCKET_GONE:
+        if cause not in _SOCKET_GONE and connection.lost is None:
             self._network.end_by_gateway(connection, _CLOSE_CODES.get(cause))
         if connection.records_kept and self._draining:
             self._release(connection)
@@ -300,6 +357,7 @@ class Gateway:
             if not host:
                 self._network.end_by_gateway(connection, None)
         self._connections.clear()
+        self._lost.clear()
 
     def drain(self) -> None:
         """The node closes its connections in order and ends; the records expire with the resume window."""

@@ -146,6 +146,21 @@ class Network:
         gateway = connection.gateway
         self._clock.after(one_way_s, lambda: gateway.on_frame(connection))
 
+    def beat(self, connection: Connection) -> None:
+        """Send a beat of the client's own now; the gateway answers it when it has read it."""
+        connection.packet_s = self._clock.now_s
+        gateway = connection.gateway
+        self._clock.after(
+            self._round_trips.next_s() / 2, lambda: gateway.on_client_beat(connection)
+        )
+
+    def meets_reset(self, connection: Connection) -> None:
+        """Send something that a middlebox at the client's end answers with RST, to both."""
+        gateway = connection.gateway
+        self._clock.after(
+            self._round_trips.next_s() / 2, lambda: gateway.on_end(connection, Cause.TCP_RESET)
+        )
+
     def end_by_client(self, connection: Connection, cause: Cause) -> None:
         """The client's end of the connection is over: the gateway hears it, unless that meets a cut."""
         if connection.passes:

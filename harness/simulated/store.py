@@ -34,8 +34,8 @@ class Store:
     record that is written, or that somebody deletes (None). While it is not ``available`` nobody may ask.
 
     Args:
-        session_ttl_s: TTL of session records.
-        status_ttl_s: TTL of status records.
+        session_ttl_s: TTL of session records; infinite: none.
+        status_ttl_s: TTL of status records; infinite: none.
         deletion_lag_s: draws how late after its TTL a record is deleted; None: at once.
     """
 
@@ -68,6 +68,12 @@ class Store:
     def write_login(self, session_id: str, user_id: str, now_s: float) -> None:
         """Write the session record of a login; nobody owns it yet."""
         self._write_session(session_id, user_id, "", now_s)
+
+    def write_status(self, session_id: str, user_id: str, now_s: float) -> None:
+        """Write the status record of a login, where a login alone makes a user online."""
+        status = Record(session_id, "", now_s + self._status_ttl_s)
+        self._statuses[user_id] = status
+        self.on_status(user_id, status)
 
     def own(self, session_id: str, user_id: str, owner: str, now_s: float) -> None:
         """Write both records for the connection that answers for them from now on."""
