@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 import yaml
 
@@ -22,6 +21,7 @@ from harness.real.network import NetworkKind
 from harness.real.processes import end_on_sigterm
 from harness.run import ENGINES, conclude, run
 from harness.rundir import find_run
+from reference_server.lines import LogFormat, LogLevel
 from reference_server.liveness import LivenessPolicy
 from reference_server.presets import environments
 from scenarios.load import built_in, load_scenario, parse_scenario
@@ -119,15 +119,12 @@ def serve(
         Path | None, typer.Option(help="YAML file: a scenario, or system B's configuration")
     ] = None,
     log_level: Annotated[
-        str | None,
-        typer.Option(
-            help="debug: a line for each heartbeat; info: for each session",
-            click_type=click.Choice(["debug", "info", "warning", "error"]),
-        ),
+        LogLevel | None,
+        typer.Option(help="debug: a line for each heartbeat; info: for each session"),
     ] = None,
     log_format: Annotated[
-        str, typer.Option(help="of those lines", click_type=click.Choice(["text", "json"]))
-    ] = "text",
+        LogFormat, typer.Option(help="of those lines, in the gateway's log")
+    ] = LogFormat.TEXT,
     speedup: Speedup = None,
     root: Root = Path("runs"),
     redis: Redis = None,

@@ -49,8 +49,12 @@ def what_to_serve(
         return load_scenario(str(source), **chosen, liveness=liveness | told)
     chosen = {"preset": "b-as-meant", **chosen, "liveness": liveness}
     return parse_scenario(
-        f"name: {environment_name}\nduration: 5m", source="--environment", **chosen
+        f"name: {_as_name(environment_name)}\nduration: 5m", source="--environment", **chosen
     )
+
+
+def _as_name(text: str) -> str:
+    return text.replace(" ", "-")
 
 
 def serve_forever(

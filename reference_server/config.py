@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
 
 from reference_server.layers import GatewayDetector, Ping
+from reference_server.lines import LogFormat, LogLevel
 from reference_server.liveness import LivenessPolicy
 from reference_server.records import RecordRules
 
@@ -122,11 +123,11 @@ class GatewayConfig(BaseModel):
     max_buffer_bytes: Annotated[
         int, Field(ge=0, description="a socket with more than this unsent gets nothing new")
     ] = 65_536
-    log_format: Annotated[
-        Literal["text", "json"], Field(description="of the lines on standard error")
-    ] = "text"
+    log_format: Annotated[LogFormat, Field(description="of the lines on standard error")] = (
+        LogFormat.TEXT
+    )
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None,
+        LogLevel | None,
         Field(description="debug: each heartbeat too; null: warnings, no lines of single sessions"),
     ] = None
 

@@ -8,15 +8,32 @@ start, which are wanted.
 from __future__ import annotations
 
 import logging
+from enum import StrEnum
 from typing import Any
 
 import orjson
 
-__all__ = ["JsonFormatter", "SessionLines", "configure_logging"]
+__all__ = ["JsonFormatter", "LogFormat", "LogLevel", "SessionLines", "configure_logging"]
 
 _log = logging.getLogger("reference_server.session")
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class LogLevel(StrEnum):
+    """Which lines are wanted."""
+
+    DEBUG = "debug"  # each heartbeat
+    INFO = "info"  # each session
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How a line is written."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,15 +53,15 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(fields, default=str).decode()
 
 
-def configure_logging(style: str, level: str | None) -> None:
+def configure_logging(style: LogFormat, level: LogLevel | None) -> None:
     """Send all log lines to standard error.
 
     Args:
-        style: ``text`` for people, ``json`` for programs.
+        style: for people or for programs.
         level: of everything, as ``debug``; None: warnings of the gateway, no lines about single sessions.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if style == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonFormatter() if style is LogFormat.JSON else logging.Formatter(_TEXT))
     logging.basicConfig(handlers=[handler], level=(level or "warning").upper(), force=True)
     _log.setLevel(logging.CRITICAL + 1 if level is None else logging.NOTSET)
 
