@@ -22,12 +22,13 @@ from reference_server.sessions import Connected, ConnectRefused, OlderThan, Reco
 from reference_server.store import StoreUnavailable
 from reference_server.wheel import Clock, TimerWheel
 
-__all__ = ["CLOSE_SESSION_UNKNOWN", "CLOSE_TAKEN_OVER", "CLOSE_TRY_AGAIN", "CLOSE_WRONG_USER", "Admission",
-           "Host"]  # fmt: skip
+__all__ = ["CLOSE_KICKED", "CLOSE_SESSION_UNKNOWN", "CLOSE_TAKEN_OVER", "CLOSE_TRY_AGAIN",
+           "CLOSE_WRONG_USER", "Admission", "Host"]  # fmt: skip
 
 CLOSE_SESSION_UNKNOWN = 4401
 CLOSE_WRONG_USER = 4403
 CLOSE_TAKEN_OVER = 4409
+CLOSE_KICKED = 4410
 CLOSE_TRY_AGAIN = 1013
 
 

@@ -89,6 +89,7 @@ class Cluster:
         self._ttl_ms = max(1, round(1000 * self._ttl_s))
         self.incarnation = sessions.owners.incarnation
         self._nonce = ""
+        self._retired = False
         self._store_is: tuple[bytes, bytes] | None = (
             None  # epoch and start of the Redis that we know
         )
@@ -121,15 +122,17 @@ class Cluster:
             group.create_task(self._keep_lease())
             group.create_task(self._keep_watch())
 
-    async def retire(self, window_s: float) -> None:
+    async def retire(self, window_s: float, deadline_s: float) -> None:
         """Leave in order: peers end what is not resumed when the window is over, and log nothing."""
         if not self._enabled:
             return
+        self._retired = True
         keys = (f"{self._prefix}nodes", self._lease(self.incarnation))
         args = (self.incarnation, int(1000 * window_s))
         try:
-            await self._writer.ask(Call(RETIRE, keys, args))
-        except StoreUnavailable:
+            async with asyncio.timeout(deadline_s):
+                await self._writer.ask(Call(RETIRE, keys, args))
+        except (StoreUnavailable, TimeoutError):
             _log.warning("Redis does not answer: the lease is left to end by itself")
 
     async def _keep_lease(self) -> None:
@@ -144,6 +147,8 @@ class Cluster:
                 await asyncio.wait_for(self._wake.wait(), self._renew_s)
 
     async def _renew(self) -> None:
+        if self._retired:
+            return  # a renewal would make the lease outlive the node
         asked_s, nonce = monotonic(), secrets.token_hex(4)
         keys = (f"{self._prefix}nodes", self._lease(self.incarnation), f"{self._prefix}epoch")
         call = Call(RENEW, keys, (self.incarnation, self._ttl_ms, self._nonce, nonce))

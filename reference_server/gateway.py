@@ -22,7 +22,7 @@ import orjson
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.server import ServerProtocol
 
-from reference_server.admission import CLOSE_TAKEN_OVER, CLOSE_TRY_AGAIN, Admission
+from reference_server.admission import CLOSE_KICKED, CLOSE_TAKEN_OVER, CLOSE_TRY_AGAIN, Admission
 from reference_server.channels import listen_to
 from reference_server.cluster import Cluster
 from reference_server.codes import CODE_SCRIPTS, Codes
@@ -44,6 +44,7 @@ from reference_server.online_set import ONLINE_SET_SCRIPTS, PlainOnlineSet
 from reference_server.origin import Origin
 from reference_server.owners import Owners
 from reference_server.presence import Presence
+from reference_server.routing import Router
 from reference_server.scripts import SCRIPTS
 from reference_server.sessions import Record, Sessions
 from reference_server.socket_beats import SocketBeats, SocketPeer
@@ -65,6 +66,7 @@ _AT_ONCE = frozenset(
 _RECORDS_ARE_ANOTHERS = frozenset({Cause.TAKE_OVER, Cause.LOGOUT})
 _DRAIN_CHUNK = 100
 _STORE_DRAIN_S = 1.5
+_RETIRE_S = 0.5
 _LEDGER_DRAIN_S = 1.5
 _FOR_EVER_S = 1e9  # a session's life where records do not expire
 _SUBSCRIBE_S = 2.0
@@ -103,6 +105,7 @@ class Gateway:
             self.store, config.key_prefix, self.sessions, config, self,
             first_check_s=float(lease_rng.uniform(0.0, config.lease_check_s)),
         )  # fmt: skip
+        self.router = Router(self.store, config.key_prefix, self.sessions, self)
         self.store.on_back = self.cluster.on_store_back
         self.store_lost: list[Callable[[], None]] = []  # called when Redis has lost records
         self.heartbeats: Heartbeats | None = None
@@ -204,9 +207,13 @@ class Gateway:
             subscribed.set()
             self.cluster.on_subscribed()
 
+        channels = {
+            self.presence.channel: self.presence.deliver,
+            self.router.channel: self.router.deliver,
+        }
         self._tasks = [
             create_task(self.store.run()),
-            create_task(listen_to(self.redis, self._channels(), on_subscribed)),
+            create_task(listen_to(self.redis, channels, on_subscribed)),
             create_task(self.sweeper.run(self._sweep_phase_s)),
             create_task(self.cluster.run()),
         ]
@@ -224,8 +231,11 @@ class Gateway:
 
         Health is red first, for ``drain_notice_s``, so that a load balancer sends nobody any more; then
         nobody is let in; then those inside are told to go elsewhere (1001). What is still open
-        ``drain_timeout_s`` later is aborted; Redis then has 1.5 s for what it has to be told.
+        ``drain_timeout_s`` later is aborted; Redis then has 1.5 s for what it has to be told. A second
+        call does nothing.
         """
+        if self.draining:
+            return
         self.draining = True
         await sleep(self.config.drain_notice_s)
         self.door.shut = True
@@ -253,7 +263,7 @@ class Gateway:
             self.sessions.release(record)
         if not await self.store.drain(_STORE_DRAIN_S):
             _log.warning("Redis does not answer: records are left to their TTL")
-        await self.cluster.retire(self.config.policy.resume_window)
+        await self.cluster.retire(self.config.policy.resume_window, _RETIRE_S)
         if self.ledger is not None and not await self.ledger.close(_LEDGER_DRAIN_S):
             _log.warning("the ledger: %d rows stay open until the next start", self.ledger.duties)
         for task in self._tasks:
@@ -367,6 +377,10 @@ class Gateway:
                 else:
                     answer = {"type": "watching", "count": count}
                     connection.send_frame(text_frame(orjson.dumps(answer)))
+            case {"type": "send", "user_id": str(user_id), "payload": payload} if _are_ids(
+                [user_id]
+            ):
+                self.router.pass_on(connection, user_id, payload)
             case _:
                 connection.send_error("unknown_message", f"not understood: {message['type']:.40}")
 
@@ -511,21 +525,6 @@ class Gateway:
         """Tell watchers what has changed while announcements may have been lost."""
         self.presence.reconcile()
 
-    def _channels(self) -> dict[str, Callable[[bytes], None]]:
-        mine = f"{self.config.key_prefix}to:{self.owners.incarnation}"
-        return {self.presence.channel: self.presence.deliver, mine: self._on_told}
-
-    def _on_told(self, message: bytes) -> None:
-        """Take what another node tells this one."""
-        told = orjson.loads(message)
-        match told:
-            case {"type": "taken_over", "owner": owner}:
-                self.take_over(owner)
-            case {"type": "logged_out", "owner": owner}:
-                self._log_out(owner)
-            case _:
-                _log.warning("from another node, not understood: %.200r", message)
-
     async def login(self, user_id: str, origin: Origin, device_id: str = "") -> str | None:
         """Make a session; return its id, or None: the user is online and a second login is refused.
 
@@ -563,17 +562,33 @@ class Gateway:
             WrongUser: the session is another user's.
             LedgerUnavailable: it has ended, but that is not committed yet.
         """
-        record = await self.sessions.logout(session_id, user_id)
+        await self._end(session_id, user_id, "logged_out")
+
+    async def kick(self, *, user_id: str = "", session_id: str = "") -> int:
+        """End a session, or those that a user is online with, on whichever node; return how many.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        sessions = [session_id] if session_id else await self.router.sessions_of(user_id)
+        return sum([await self._end(session, user_id, "kicked") for session in sessions])
+
+    async def _end(self, session_id: str, user_id: str, how: str) -> bool:
+        record = await self.sessions.logout(session_id, user_id, how)
         if record is not None:
-            self._log_out(record.owner)
+            self.end_session(record.owner, how)
         if self.ledger is not None:
             await self.ledger.logout(session_id, user_id)
+        return record is not None
 
-    def _log_out(self, owner: str) -> None:
+    def end_session(self, owner: str, how: str) -> None:
+        """End a connection whose session was ended here or on another node."""
         self.windows.resumed(owner)
         connection = self.live.get(owner)
         if connection is not None:
-            connection.shut(Cause.LOGOUT, _CLOSE_NORMAL, "logged out")
+            kicked = how == "kicked"
+            code, reason = (CLOSE_KICKED, "kicked") if kicked else (_CLOSE_NORMAL, "logged out")
+            connection.shut(Cause.LOGOUT, code, reason)
 
     def _log(self, kind: EventKind, connection: GatewayConnection, **detail: Any) -> None:
         assert connection.record is not None

@@ -15,7 +15,8 @@ from __future__ import annotations
 from reference_server.scripts import PRELUDE
 from reference_server.store import Script
 
-__all__ = ["DEAD", "HELD", "HOLD", "NODE_SCRIPTS", "ONLINE", "REAP", "RENEW", "RETIRE"]
+__all__ = ["DEAD", "HELD", "HOLD", "NODE_SCRIPTS", "ONLINE", "REAP", "RENEW", "RETIRE", "SEND",
+           "SESSIONS_OF"]  # fmt: skip
 
 RENEW = Script(
     PRELUDE
@@ -110,4 +111,41 @@ end
 return answer
 """)
 
-NODE_SCRIPTS = (RENEW, HOLD, RETIRE, DEAD, REAP, HELD, ONLINE)
+_STATUSES = """
+local function statuses(prefix, per_device, user)
+  if per_device ~= '1' then return {redis.call('GET', prefix .. 'status:' .. user) or nil} end
+  local found = {}
+  for _, device in ipairs(redis.call('SMEMBERS', prefix .. 'devices:' .. user)) do
+    found[#found + 1] = redis.call('GET', prefix .. 'status:' .. user .. '/' .. device) or nil
+  end
+  return found
+end
+"""
+
+SEND = Script(
+    PRELUDE
+    + _STATUSES
+    + """
+-- ARGV prefix, per_device, user, text. Returns to how many of the user's connections the text is on its way.
+local reached = 0
+for _, status in ipairs(statuses(ARGV[1], ARGV[2], ARGV[3])) do
+  local _, owner = split(status)
+  reached = reached + redis.call('PUBLISH', ARGV[1] .. 'to:' .. incarnation(owner), cjson.encode(
+    {type = 'message', owner = owner, text = ARGV[4]}))
+end
+return reached
+"""
+)
+
+SESSIONS_OF = Script(
+    PRELUDE
+    + _STATUSES
+    + """
+-- ARGV prefix, per_device, user. Returns the sessions that the user is online with.
+local sessions = {}
+for n, status in ipairs(statuses(ARGV[1], ARGV[2], ARGV[3])) do sessions[n] = split(status) end
+return sessions
+"""
+)
+
+NODE_SCRIPTS = (RENEW, HOLD, RETIRE, DEAD, REAP, HELD, ONLINE, SEND, SESSIONS_OF)

@@ -180,7 +180,7 @@ class Sessions:
 
     def forget(self, session_id: str) -> None:
         """Delete a session that was made and never told to anybody."""
-        args = (self._prefix, session_id, self._node)
+        args = (*self._head, session_id, self._node, "", self.owners.incarnation, "logged_out")
         key = self._session(session_id)
         self._writer.submit(Call(LOGOUT, (key,), args, duty=f"forget {session_id}"))
 
