@@ -108,6 +108,9 @@ function onMessage(message) {
       showPeers();
       log(`${message.user_id} is ${message.type}`);
       break;
+    case "watching":
+      log(`watching ${message.count} of the users`);
+      break;
     case "error":
       log(`${message.code}: ${message.message}`);
       break;
