@@ -9,6 +9,7 @@ different runs or machines do not compare.
 
 * bare: `websockets.broadcast` to slices of the connections, answers through `async for`; no store;
 * gateway: this project's, records kept alive in Redis, deadlines watched, every answer noted;
+* ledger: the same with the durable ledger: ``last_active_time`` of whoever beat, in a batch each second;
 * tasks: a task a connection that sleeps, sends, and awaits two EXPIRE, as such gateways are often written.
 """
 
@@ -37,7 +38,7 @@ from harness.real.redis_server import redis_server
 from reference_server.frames import HEARTBEAT
 from reference_server.listen import BACKLOG, raise_descriptor_limit
 
-KINDS = ("bare", "gateway", "tasks")
+KINDS = ("bare", "gateway", "ledger", "tasks")
 MOST_CPU_RATIO, MOST_BYTES = 1.5, 16_384
 _TEXT = '{"type":"heartbeat"}'
 _ANSWER = b"\x81\x8f\0\0\0\0" + b'{"type":"pong"}'  # masked by zeros: the same work for the server
@@ -155,7 +156,7 @@ def measure(kind: str, options: argparse.Namespace, redis_url: str, folder: Path
         ports = json.loads(ready.read_text())
         process = psutil.Process(server.pid)
         paths = ["/"] * options.clients
-        if kind == "gateway":
+        if kind in ("gateway", "ledger"):
             paths = [f"/ws/{_log_in(ports['http_port'], n)}" for n in range(options.clients)]
         (folder / "paths.json").write_text(json.dumps(paths))
         before = process.memory_info().rss
@@ -185,7 +186,7 @@ def _start_server(
     folder: Path,
     ready: Path,
 ) -> Child:
-    if kind != "gateway":
+    if kind not in ("gateway", "ledger"):
         argv = [__file__, "--role", kind, "--folder", str(folder), "--redis", redis_url]
         argv += ["--interval-s", str(options.interval_s)]
     else:
@@ -200,6 +201,8 @@ def _start_server(
             "redis_url": redis_url, "policy": policy, "ready_file": str(ready),
             "event_log": str(folder / "events.jsonl"),
         }  # fmt: skip
+        if kind == "ledger":
+            text["ledger_url"] = f"sqlite:///{folder.absolute()}/ledger.db"
         config.write_text(json.dumps(text))
         argv = ["-m", "reference_server", "--config", str(config)]
     return children.start(kind, [sys.executable, *argv], log=folder / "server.log")
