@@ -38,6 +38,9 @@ class Host(Protocol):
     def begin(self, connection: GatewayConnection, record: Record, resumed: bool) -> None:
         """Put a connection into service that has its session's records."""
 
+    def on_stranger(self, connection: GatewayConnection, session_id: str, user_id: str) -> None:
+        """Take note of a session that was made for whoever named a user."""
+
     def take_over(self, owner: str) -> None:
         """End the connection that had the records until now, or what is left of it."""
 
@@ -101,7 +104,7 @@ class Admission:
             self.authenticate(connection, url.path[4:], user_id=user_id, trace=trace)
         elif self._user_id_handshake and (named := parse_qs(url.query).get("userId")):
             connection.phase = Phase.AUTHENTICATING
-            self._sessions.login_unasked(named[0], partial(self._let_in, connection))
+            self._sessions.login_unasked(named[0], partial(self._let_in, connection, named[0]))
         else:
             self._deadlines.schedule(_Deadline(connection), monotonic() + self._timeout_s)
 
@@ -116,7 +119,7 @@ class Admission:
         connection.trace = trace
         self._ask(connection, session_id, user_id)
 
-    def _let_in(self, connection: GatewayConnection, session_id: str | None) -> None:
+    def _let_in(self, connection: GatewayConnection, user_id: str, session_id: str | None) -> None:
         """Go on with the session of a user who was merely named."""
         if connection.phase is Phase.ENDED:
             return
@@ -126,6 +129,7 @@ class Admission:
             )
             connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TAKEN_OVER, "already_online")
         else:
+            self._host.on_stranger(connection, session_id, user_id)
             self.authenticate(connection, session_id, trace=False)
 
     def stop(self) -> None:

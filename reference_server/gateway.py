@@ -44,6 +44,7 @@ from reference_server.online_set import ONLINE_SET_SCRIPTS, PlainOnlineSet
 from reference_server.origin import Origin
 from reference_server.owners import Owners
 from reference_server.presence import Presence
+from reference_server.rebuild import rebuild
 from reference_server.routing import Router
 from reference_server.scripts import SCRIPTS
 from reference_server.sessions import Record, Sessions
@@ -141,6 +142,8 @@ class Gateway:
         self.ledger: Ledger | None = None
         if config.ledger_url is not None:
             self.ledger = Ledger(_ledger_settings(config), self.live.values)
+            self.store_lost.append(self._rebuild_soon)
+        self._rebuilding: Task[int] | None = None
         self.door = Door(
             config.max_connections or most_sockets(),
             config.max_handshakes,
@@ -266,8 +269,9 @@ class Gateway:
         await self.cluster.retire(self.config.policy.resume_window, _RETIRE_S)
         if self.ledger is not None and not await self.ledger.close(_LEDGER_DRAIN_S):
             _log.warning("the ledger: %d rows stay open until the next start", self.ledger.duties)
-        for task in self._tasks:
-            task.cancel()
+        for task in (*self._tasks, self._rebuilding):
+            if task is not None:
+                task.cancel()
         await self.redis.aclose()
         self.telemetry.close()
 
@@ -312,6 +316,12 @@ class Gateway:
         older = self.live.get(owner)
         if older is not None:
             older.shut(Cause.TAKE_OVER, CLOSE_TAKEN_OVER, "taken over")
+
+    def on_stranger(self, connection: GatewayConnection, session_id: str, user_id: str) -> None:
+        """Note a login that nobody asked for; it is committed soon, not first."""
+        if self.ledger is not None:
+            peer = (connection.remote_address or ("",))[0]
+            self.ledger.note_login(Login(session_id, user_id, "web", peer, "", "", time()))
 
     def begin(self, connection: GatewayConnection, record: Record, resumed: bool) -> None:
         """Put a connection into service that has its session's records."""
@@ -507,6 +517,8 @@ class Gateway:
 
     def on_reaped(self, record: Record, dead: str, drained: bool) -> None:
         """Log a session of a dead node that this one has ended; one that drained has logged it itself."""
+        if self.ledger is not None:
+            self.ledger.ended(record, Cause.NODE_LEASE, None)
         if not drained:
             self.telemetry.log(
                 EventKind.SUSPECTED,
@@ -520,6 +532,14 @@ class Gateway:
         """Pass it on: logins that never connected, say, are brought back by whoever knows them."""
         for call in self.store_lost:
             call()
+
+    def _rebuild_soon(self) -> None:
+        """Bring logins back that the ledger knows; a loss during it begins it anew."""
+        assert self.ledger is not None
+        if self._rebuilding is not None:
+            self._rebuilding.cancel()
+        life_s = _session_life_s(self.config)
+        self._rebuilding = create_task(rebuild(self.ledger, self.sessions, life_s))
 
     def reconcile(self) -> None:
         """Tell watchers what has changed while announcements may have been lost."""
@@ -541,8 +561,9 @@ class Gateway:
         if session_id is None or self.ledger is None:
             return session_id
         row = Login(
-            session_id, user_id, origin.device_type, origin.ip_address, origin.user_agent, time()
-        )
+            session_id, user_id, origin.device_type, origin.ip_address, origin.user_agent,
+            device_id, time(),
+        )  # fmt: skip
         try:
             await self.ledger.login(row)
         except (LedgerUnavailable, AddressFull):
@@ -606,9 +627,12 @@ def _ledger_settings(config: GatewayConfig) -> LedgerSettings:
     policy = config.policy
     return LedgerSettings(
         config.ledger_url, config.node, config.ledger_flush_interval_s,
-        policy.session_ttl if config.records.expire else _FOR_EVER_S, policy.resume_window,
-        config.max_sessions_per_ip,
+        _session_life_s(config), policy.resume_window, config.max_sessions_per_ip,
     )  # fmt: skip
+
+
+def _session_life_s(config: GatewayConfig) -> float:
+    return config.policy.session_ttl if config.records.expire else _FOR_EVER_S
 
 
 def _are_ids(values: list[Any]) -> bool:

@@ -4,7 +4,7 @@ From what the gateway notices to batches that a thread commits (`ledger_writer.p
 whatever comes up meanwhile goes into the next, so a hundred logins cost one commit and not a hundred.
 
 * A login and a logout are committed before they are answered. When the ledger cannot be written they fail
-  at once with `LedgerUnavailable`; the first to find out waits `_ANSWER_DEADLINE_S` at the most.
+  at once with `LedgerUnavailable`; the first to find out waits `ANSWER_DEADLINE_S` at the most.
 * What becomes of connections is a duty: written within `_GATHER_S`, kept until it can be, one mark a session.
 * ``last_active_time`` is written behind: a gateway that is killed loses the signs of life of the last
   ``flush_interval_s`` and of a batch under way, no more.
@@ -31,8 +31,8 @@ from reference_server.ledger_rows import (
     LedgerUnavailable,
     Login,
     Mark,
-    OpenSession,
     Seen,
+    Unconnected,
     merge,
 )
 from reference_server.sessions import Record
@@ -40,11 +40,11 @@ from reference_server.sessions import Record
 if TYPE_CHECKING:
     from reference_server.ledger_writer import LedgerWriter
 
-__all__ = ["Ledger", "LedgerSettings", "Peer"]
+__all__ = ["ANSWER_DEADLINE_S", "Ledger", "LedgerSettings", "Peer"]
 
 T = TypeVar("T")
 _GATHER_S = 0.02
-_ANSWER_DEADLINE_S = 2.0
+ANSWER_DEADLINE_S = 2.0
 _START_DEADLINE_S = 5.0
 _FIRST_RETRY_S = 0.05
 _LAST_RETRY_S = 1.0
@@ -168,6 +168,15 @@ class Ledger:
             )
             raise
 
+    def note_login(self, login: Login) -> None:
+        """Note a login that nobody waits for; one that the ledger cannot take is not in it."""
+        if not self.available:
+            return
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        written.add_done_callback(asyncio.Future.exception)  # nobody else will ask for it
+        self._logins[login.session_id] = (login, written)
+        self._stir(_GATHER_S)
+
     async def logout(self, session_id: str, user_id: str = "") -> None:
         """Commit a logout; an unknown session is no error.
 
@@ -182,17 +191,19 @@ class Ledger:
         self._stir(0.0)
         await self._answer(written)
 
-    async def open_sessions(self) -> list[OpenSession]:
-        """Return the sessions that are not over, once what waits is written.
+    async def unconnected(self) -> list[Unconnected]:
+        """Return the logins that are not over and have not connected yet, once what waits is written.
 
         Raises:
             LedgerUnavailable: no database.
         """
         self.check()
         self._wake.set()
-        async with asyncio.timeout(_ANSWER_DEADLINE_S):
-            await self._idle.wait()
-        return await self._in_thread(self._the_writer().open_sessions)
+        try:
+            await asyncio.wait_for(self._idle.wait(), ANSWER_DEADLINE_S)
+        except TimeoutError:
+            raise LedgerUnavailable("the ledger does not answer") from None
+        return await self._in_thread(self._the_writer().unconnected)
 
     async def over(self, session_ids: list[str]) -> set[str]:
         """Return which of these sessions are over for good.
@@ -211,18 +222,18 @@ class Ledger:
         self._note(Mark(record.session_id, record.user_id, (record.owner,), True, "", now_s, now_s))
 
     def ended(
-        self, record: Record, cause: str, last_seen_s: float, *, unannounced: bool = False
+        self, record: Record, cause: str, last_seen_s: float | None, *, unannounced: bool = False
     ) -> None:
         """Note that a connection has ended; a row that has another connection by now is left alone.
 
         Args:
             record: with its user.
             cause: the layer that ended it.
-            last_seen_s: its last sign of life, monotonic clock.
+            last_seen_s: its last sign of life, monotonic clock; None: unknown here.
             unannounced: it had the session, but ended before `connected` could say so.
         """
         now_s = time()
-        seen_s = now_s - (monotonic() - last_seen_s)
+        seen_s = 0.0 if last_seen_s is None else now_s - (monotonic() - last_seen_s)
         owners = (record.owner,)
         self._note(
             Mark(record.session_id, record.user_id, owners, unannounced, cause, now_s, seen_s)
@@ -245,7 +256,7 @@ class Ledger:
 
     async def _answer(self, written: asyncio.Future[None]) -> None:
         try:
-            await asyncio.wait_for(written, _ANSWER_DEADLINE_S)
+            await asyncio.wait_for(written, ANSWER_DEADLINE_S)
         except TimeoutError:
             self.available = False
             raise LedgerUnavailable("the ledger does not answer") from None

@@ -17,8 +17,8 @@ __all__ = [
     "LedgerUnfit",
     "Login",
     "Mark",
-    "OpenSession",
     "Seen",
+    "Unconnected",
     "merge",
 ]
 
@@ -50,6 +50,7 @@ class Login:
     device_type: str
     ip_address: str  # "": unknown
     user_agent: str
+    device_id: str  # which of the user's devices of this type; "": the only one
     at_s: float
 
 
@@ -72,14 +73,12 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenSession:
-    """A session that is not over, as the ledger has it."""
+class Unconnected:
+    """A login that is not over and has not had a connection yet."""
 
     session_id: str
     user_id: str
-    owner: str  # "" until connected
-    node: str
-    online: bool
+    device: str
     seen_s: float
 
 
@@ -116,9 +115,14 @@ def merge(waiting: Mark | None, new: Mark) -> Mark:
     if not new.owners:  # over for good, since the connection's end if that was before
         return replace(new, at_s=waiting.at_s) if waiting.ended_by else new
     if new.claims:
-        return new
+        older = waiting.claims and _age(new.owners[0]) < _age(waiting.owners[0])
+        return waiting if older else new
     if waiting.claims:
         if new.owners[0] != waiting.owners[0]:
             return waiting  # the late end of an older connection
         return replace(waiting, ended_by=new.ended_by, at_s=new.at_s, seen_s=new.seen_s)
     return replace(new, owners=tuple(dict.fromkeys(waiting.owners + new.owners)))
+
+
+def _age(owner: str) -> str:
+    return owner[-14:]  # see `owners.py`

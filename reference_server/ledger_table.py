@@ -53,6 +53,7 @@ __all__ = [
     "PARTITIONS",
     "LedgerTables",
     "UtcDateTime",
+    "age_of",
     "batch_of",
     "instant",
     "ledger_tables",
@@ -130,12 +131,31 @@ def _unix_postgresql(element: Any, compiler: Any, **options: Any) -> str:
     return f"CAST(extract(epoch FROM {inner}) AS double precision)"
 
 
+class age_of(FunctionElement[str]):
+    """Owner token (SQL) → what is larger for the newer of two connections, see `owners.py`."""
+
+    type = String()
+    inherit_cache = True
+    name = "age_of"
+
+
+@compiles(age_of, "sqlite")
+def _age_sqlite(element: Any, compiler: Any, **options: Any) -> str:
+    return f"substr({compiler.process(element.clauses, **options)}, -14)"
+
+
+@compiles(age_of, "postgresql")
+def _age_postgresql(element: Any, compiler: Any, **options: Any) -> str:
+    return f'right({compiler.process(element.clauses, **options)}, 14) COLLATE "C"'
+
+
 class LedgerTables:
     """The tables of one database.
 
     Attributes:
         sessions: one row a session, ``status`` 1 while a connection has it. ``logout_time`` and
-            ``ended_by`` are of its end, ``connection_id`` and ``node`` of the connection that has or had it.
+            ``ended_by`` are of its end, ``connection_id`` (the owner token) and ``node`` of the connection that
+            has or had it, ``device_id`` tells a user's devices of one type apart.
         nodes: one row a gateway: when it started, what its sessions live by, when it last tried the ledger.
     """
 
@@ -159,8 +179,9 @@ class LedgerTables:
             Column("updated_at", UtcDateTime, nullable=False),
             Column("logout_time", UtcDateTime),
             Column("ended_by", String(32)),
-            Column("connection_id", String(32), nullable=False),
-            Column("node", String(128), nullable=False),
+            Column("device_id", String(128), nullable=False),
+            Column("connection_id", String(128), nullable=False),
+            Column("node", String(64), nullable=False),
             Index("idx_user_id", "user_id"),
             Index("idx_session_id", "session_id", "user_id", unique=True),
             Index("idx_status", "status", "node"),
@@ -172,7 +193,7 @@ class LedgerTables:
         self.nodes = Table(
             "ledger_nodes",
             self.metadata,
-            Column("node", String(128), primary_key=True),
+            Column("node", String(64), primary_key=True),
             Column("started_at", UtcDateTime, nullable=False),
             Column("seen_at", UtcDateTime, nullable=False),
             Column("session_ttl_s", Float, nullable=False),

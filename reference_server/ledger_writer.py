@@ -42,9 +42,10 @@ from reference_server.ledger_rows import (
     LedgerUnfit,
     Login,
     Mark,
-    OpenSession,
+    Unconnected,
 )
 from reference_server.ledger_table import (
+    age_of,
     batch_of,
     instant,
     ledger_tables,
@@ -64,7 +65,7 @@ _MARK = (
 )  # fmt: skip
 _LOGIN = (
     ("session_id", str), ("user_id", str), ("device_type", str), ("ip_address", str),
-    ("user_agent", str), ("at_s", float),
+    ("user_agent", str), ("device_id", str), ("at_s", float),
 )  # fmt: skip
 _SEEN = (("session_id", str), ("user_id", str), ("seen_s", float))
 
@@ -152,13 +153,23 @@ class LedgerWriter:
         """
         return self._carry_out(self._expire)
 
-    def open_sessions(self) -> list[OpenSession]:
-        """Return the sessions that are not over, and those that ended so lately that they may be resumed.
+    def unconnected(self) -> list[Unconnected]:
+        """Return the logins that are not over and have not had a connection yet.
 
         Raises:
             LedgerUnavailable: no database.
         """
-        return self._carry_out(self._open_sessions)
+        c = self._tables.sessions.c
+        query = select(
+            c.session_id, c.user_id, case((c.device_id != "", c.device_id), else_=c.device_type),
+            unix_seconds(c.last_active_time),
+        ).where(
+            c.logout_time.is_(None), c.connection_id == "",
+            c.last_active_time > instant(literal(time() - self._session_ttl_s)),
+        )  # fmt: skip
+        return self._carry_out(
+            lambda connection: [Unconnected(*r) for r in connection.execute(query)]
+        )
 
     def over(self, session_ids: Sequence[str]) -> set[str]:
         """Return which of these sessions are over for good.
@@ -253,21 +264,6 @@ class LedgerWriter:
         )
         return found.rowcount
 
-    def _open_sessions(self, connection: Connection) -> list[OpenSession]:
-        c = self._tables.sessions.c
-        now_s = time()
-        oldest = instant(literal(now_s - self._session_ttl_s))
-        alive = and_(c.logout_time.is_(None), c.last_active_time > oldest)
-        lingering = and_(
-            c.logout_time > instant(literal(now_s - self._resume_window_s)),
-            c.ended_by.not_in((*FINAL, EXPIRED)),
-        )
-        query = select(
-            c.session_id, c.user_id, c.connection_id, c.node, c.status == 1,
-            unix_seconds(c.last_active_time),
-        ).where(or_(alive, lingering))  # fmt: skip
-        return [OpenSession(*row) for row in connection.execute(query)]
-
     def _write(self, connection: Connection, batch: Batch) -> dict[str, Exception]:
         crowded = self._crowded(connection, batch.logins) if batch.logins else {}
         taken = [_login_row(login) for login in batch.logins if login.session_id not in crowded]
@@ -318,7 +314,14 @@ class LedgerWriter:
         s, dialect = self._tables.sessions, self._engine.dialect.name
         new = batch_of(dialect, _LOGIN).c
         at, now = instant(new.at_s), instant(bindparam("now_s", type_=Float))
-        texts = [new.session_id, new.user_id, new.device_type, new.ip_address, new.user_agent]
+        texts = [
+            new.session_id,
+            new.user_id,
+            new.device_type,
+            new.ip_address,
+            new.user_agent,
+            new.device_id,
+        ]
         values = {column.name: column for column in texts} | {
             "login_time": at, "last_active_time": at, "created_at": now, "updated_at": now,
             "status": literal(0), "connection_id": literal(""), "node": literal(self._node),
@@ -336,7 +339,7 @@ class LedgerWriter:
         not_final = or_(s.c.ended_by.is_(None), s.c.ended_by.not_in(FINAL))
         self._claim = (
             update(s)
-            .where(same, not_final)
+            .where(same, not_final, age_of(mark.owner) >= age_of(s.c.connection_id))
             .values(
                 status=case((is_over, 0), else_=1), connection_id=mark.owner, node=self._node,
                 logout_time=case((is_over, moment), else_=null()),
@@ -378,7 +381,7 @@ def _now() -> Any:
 def _login_row(login: Login) -> tuple[Any, ...]:
     return (
         login.session_id, login.user_id, login.device_type, login.ip_address, login.user_agent,
-        login.at_s,
+        login.device_id, login.at_s,
     )  # fmt: skip
 
 

@@ -147,10 +147,11 @@ class Sessions:
         args = (f"{slot}|", self._session_ttl_ms, self._refuse, status, self._status_ttl_ms)
         return session_id, Call(LOGIN, keys, args)
 
-    def restore(self, session_id: str, user_id: str, device: str = "web") -> None:
-        """Bring back a login that Redis has lost; one that is there stays as it is."""
+    def restore(self, session_id: str, user_id: str, device: str, left_s: float) -> None:
+        """Bring back a login that Redis has lost, for what is left of its life; one that is there stays."""
         key = self._session(session_id)
-        args = (f"{self.slot(user_id, device)}|", self._session_ttl_ms)
+        ttl_ms = _milliseconds(left_s) if self._session_ttl_ms else 0
+        args = (f"{self.slot(user_id, device)}|", ttl_ms)
         self._writer.submit(Call(RESTORE, (key,), args, duty=f"restore {session_id}"))
 
     async def logout(

@@ -83,7 +83,7 @@ def close_to(one: datetime, other: datetime) -> bool:
 
 
 def login(session: str, user: str = "ann", seconds: float = 0.0, ip: str = "10.0.0.1") -> Login:
-    return Login(session, user, "mobile", ip, "Test/1.0", T0 + seconds)
+    return Login(session, user, "mobile", ip, "Test/1.0", "", T0 + seconds)
 
 
 def begun(session: str, owner: str, seconds: float, user: str = "ann") -> Mark:
@@ -140,6 +140,10 @@ STORIES: dict[str, tuple[list[Mark], tuple[int, str | None, str, float | None, f
     ),
     "the end of an older connection comes late": (
         [begun("s", "a", 10), begun("s", "b", 70), ended("s", "a", 90, "take_over")],
+        (1, None, "b", None, 70),
+    ),
+    "the beginning of an older connection comes late": (
+        [begun("s", "b", 70), begun("s", "a", 80)],
         (1, None, "b", None, 70),
     ),
     "both end, the older one last": (
@@ -228,17 +232,19 @@ def test_what_nobody_has_heard_of_for_a_session_s_life_is_over(url: str) -> None
     assert table["young"].logout_time is None
 
 
-def test_open_sessions_are_those_that_may_be_connected(url: str) -> None:
-    ledger = writer(url, session_ttl_s=3600.0, resume_window_s=30.0)
+def test_logins_that_never_connected_can_be_told(url: str) -> None:
+    """They are all that a Redis that lost everything does not get back from its connections."""
+    ledger = writer(url, session_ttl_s=3600.0)
+    second_phone = replace(login("phone"), device_id="p2")
     story(
-        ledger, login("in"), login("on"), begun("on", "a", 990), login("out"), over("out", 995),
-        login("lingers"), begun("lingers", "b", 980), ended("lingers", "b", 995, "tcp_fin"),
+        ledger, login("in"), second_phone, login("on"), begun("on", "a", 990), login("out"), over("out", 995),
         login("gone"), begun("gone", "c", 900), ended("gone", "c", 905, "tcp_fin"),
+        login("expired", seconds=-3000),
     )  # fmt: skip
-    found = {s.session_id: s for s in ledger.open_sessions()}
-    assert found.keys() == {"in", "on", "lingers"}
-    assert found["on"].online and found["on"].owner == "a" and not found["in"].online
-    assert abs(found["on"].seen_s - (T0 + 990)) < 0.002
+    found = {s.session_id: s for s in ledger.unconnected()}
+    assert found.keys() == {"in", "phone"}
+    assert (found["in"].device, found["phone"].device) == ("mobile", "p2")
+    assert abs(found["in"].seen_s - T0) < 0.002
     assert ledger.over(["in", "out", "gone", "unheard of"]) == {"out"}
 
 
