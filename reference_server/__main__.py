@@ -1,5 +1,7 @@
 """``python -m reference_server --config FILE --preset NAME``: one gateway process, until SIGTERM or Ctrl-C.
 
+``--processes N`` runs N of them on one WebSocket port (`supervisor.py`).
+
 From a JSON file (``-``: standard input), laid over a preset where one is named, to a gateway that listens;
 then the ready file says on which ports.
 The whole configuration is `reference_server.config.GatewayConfig`; nothing is read from the environment.
@@ -25,6 +27,8 @@ from reference_server.ledger_rows import LedgerUnfit
 from reference_server.lines import configure_logging
 from reference_server.listen import listen, raise_descriptor_limit
 from reference_server.presets import find_preset, laid_over, load_presets
+from reference_server.ready import write_ready
+from reference_server.supervisor import die_with_parent, supervise
 
 __all__ = ["main"]
 
@@ -43,17 +47,10 @@ async def _serve(config: GatewayConfig) -> None:
     await http.begin(http_sock)
     if config.ready_file is not None:
         ports = {"port": port, "http_port": http_sock.getsockname()[1], "pid": os.getpid()}
-        _write_whole(config.ready_file, ports)
+        write_ready(config.ready_file, ports)
     await ending.wait()
     await gateway.drain()
     await http.end()  # last: until then health says why
-
-
-def _write_whole(path: Path, value: dict[str, Any]) -> None:
-    """Write a file in one step: whoever sees it can read all of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(orjson.dumps(value))
-    draft.replace(path)
 
 
 def _tame_collector() -> None:
@@ -73,16 +70,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="reference_server", description="Run one gateway.")
     parser.add_argument("--config", help="JSON file; -: standard input")
     parser.add_argument("--preset", help=f"begin with one of {', '.join(load_presets())}")
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N",
+        help="nodes on one WebSocket port, node-1 to node-N, an HTTP port each",
+    )  # fmt: skip
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.parent is not None:
+        die_with_parent(options.parent)
     source = options.config or f"--preset {options.preset}"
     if options.config is None and options.preset is None:
         parser.error("say what to run: --config, --preset, or both")
+    if options.processes < 1:
+        parser.error(f"--processes {options.processes}: at least 1")
     try:
         config = _read(options.config, options.preset)
     except (OSError, ValueError) as error:  # of JSON and of the configuration, too
         print(f"{source}: {error}", file=sys.stderr)
         sys.exit(_BAD_CONFIG)
     configure_logging(config.log_format, config.log_level)
+    if options.processes > 1:
+        sys.exit(asyncio.run(supervise(config, options.processes)))
     raise_descriptor_limit()
     _tame_collector()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -32,6 +32,9 @@ class GatewayConfig(BaseModel):
     ] = "node-1"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="WebSocket port; 0: any free one")] = 0
+    reuse_port: Annotated[
+        bool, Field(description="several processes listen on one WebSocket port, if all say so")
+    ] = False
     http_port: Annotated[
         int, Field(ge=0, le=65535, description="HTTP API port; 0: any free one")
     ] = 0

@@ -188,7 +188,10 @@ class Gateway:
             _log.warning("flushed %d keys", await flush_records(self.redis, config.key_prefix))
         if self.ledger is not None:
             await self.ledger.start()
-        sock = listen(config.host, config.port, policy.tcp_user_timeout, policy.tcp_keepalive)
+        sock = listen(
+            config.host, config.port, policy.tcp_user_timeout, policy.tcp_keepalive,
+            reuse_port=config.reuse_port,
+        )  # fmt: skip
         self._server = await serve(
             self._handle,
             sock=sock,

@@ -18,6 +18,8 @@ def listen(
     port: int,
     tcp_user_timeout_s: float | None = None,
     tcp_keepalive: TcpKeepalive | None = None,
+    *,
+    reuse_port: bool = False,
 ) -> socket.socket:
     """Return a listening TCP socket; port 0: any free one.
 
@@ -30,12 +32,14 @@ def listen(
         tcp_user_timeout_s: how long the kernel waits for an acknowledgement; None: its own patience
             (Linux: about 15 minutes).
         tcp_keepalive: the kernel's probes of an idle connection, rounded up to whole seconds; None: none.
+        reuse_port: other processes that say so too listen on the same port; the kernel deals
+            connections out.
 
     Raises:
         OSError: the address is in use, or not one of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    sock = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if tcp_user_timeout_s is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
         milliseconds = max(1, round(tcp_user_timeout_s * 1000))
