@@ -82,11 +82,15 @@ def run_command(
     speedup: Speedup = None,
     gateway_set: GatewaySet = None,
     network: NetworkOf = "loopback",
+    real_only: Annotated[
+        bool, typer.Option("--real-only", help="theory and real clients, no simulation")
+    ] = False,
 ) -> None:
     """Run a scenario: theory, simulation and real clients; ends with a report."""
     loaded = _load(scenario, clients=clients, seed=seed, speedup=speedup)
     policy = _gateway_policy(loaded, gateway_set or [])
-    _run(loaded, ENGINES, root, RealSetup(redis_url=redis, gateway_policy=policy, network=network))
+    engines = ("theory", "real") if real_only else ENGINES
+    _run(loaded, engines, root, RealSetup(redis_url=redis, gateway_policy=policy, network=network))
 
 
 @app.command()

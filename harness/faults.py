@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from scenarios.distributions import Distribution
 from scenarios.schema import (
+    Custom,
+    Delayed,
     Fault,
     Frozen,
     GatewayStall,
     NatTimeout,
-    NetworkCut,
     NodeCrash,
     NodeDrain,
     Noop,
@@ -26,9 +28,13 @@ from scenarios.schema import (
     Refresh,
     Scenario,
     StoreRestart,
+    ThrottledTimers,
 )
 
 __all__ = ["Plan", "PlannedFault", "PlannedIncident", "PlannedOutage", "make_plan"]
+
+
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,8 @@ class PlannedFault:
     """One fault of one client.
 
     ``params`` holds what its kind needs: ``by`` (process_crash), ``page_load_s`` (refresh),
-    ``idle_timeout_s``, ``expiry`` and ``by`` (nat_timeout).
+    ``idle_timeout_s``, ``expiry`` and ``by`` (nat_timeout), ``every_s`` (throttled_timers), ``by`` (a law) and
+    ``seed`` of its draws (delayed), ``uses`` and ``params`` (custom).
     """
 
     fault_id: str
@@ -141,8 +148,7 @@ def make_plan(scenario: Scenario) -> Plan:
         count = round(fault.share * scenario.clients)
         hit = shuffled[len(faults) : len(faults) + count]
         at_s = scenario.ramp + fault.at.sample(when, len(hit))
-        for n, (client, at) in enumerate(zip(hit.tolist(), at_s.tolist(), strict=True)):
-            faults.append(_planned(fault, n, client, at, scenario, healing))
+        faults += _planned(fault, hit.tolist(), at_s.tolist(), scenario, healing)
     healthy = np.sort(shuffled[len(faults) :])
     return Plan(
         seed=scenario.seed,
@@ -158,55 +164,84 @@ def make_plan(scenario: Scenario) -> Plan:
 
 
 def _planned(
-    fault: Fault, n: int, client: int, at_s: float, scenario: Scenario, rng: np.random.Generator
-) -> PlannedFault:
-    params: dict[str, Any] = {}
-    heals = None
+    fault: Fault,
+    clients: list[int],
+    at_s: list[float],
+    scenario: Scenario,
+    rng: np.random.Generator,
+) -> list[PlannedFault]:
+    """Plan one fault of the scenario for all the clients that it hits."""
+    n = len(clients)
     relogin = scenario.reconnect.relogin
-    if relogin is not None and rng.random() >= relogin.share:
-        relogin = None
+    if isinstance(fault, Noop | Refresh | ThrottledTimers | Delayed):
+        relogin = None  # the user is still there, with the same session
+    logs_in_s: list[float | None] = [None] * n
+    if relogin is not None:
+        tries = rng.random(n) < relogin.share
+        after_s = relogin.after.sample(rng, n).tolist()
+        logs_in_s = [wait if does else None for does, wait in zip(tries, after_s, strict=True)]
+    law = fault.thaw_after if isinstance(fault, Frozen) else getattr(fault, "heal_after", None)
+    heals_s = [None] * n if law is None else law.sample(rng, n).tolist()
+    return [
+        PlannedFault(
+            fault_id=f"{fault.label}-{i:05d}",
+            fault=fault.label,
+            kind=fault.kind,
+            client=clients[i],
+            at_s=at_s[i],
+            heal_after_s=heals_s[i],
+            relogin_after_s=logs_in_s[i],
+            traced=i == 0,
+            params=params,
+        )
+        for i, params in enumerate(_params(fault, n, scenario, rng))
+    ]
+
+
+def _params(
+    fault: Fault, n: int, scenario: Scenario, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """What the fault's kind needs, n times."""
     match fault:
-        case Noop():
-            relogin = None  # the user is still there
         case ProcessCrash():
-            params = {"by": fault.by}
+            return [{"by": fault.by}] * n
         case Refresh():
-            params = {"page_load_s": float(scenario.reconnect.page_load.sample(rng, 1)[0])}
-            relogin = None  # the user is still there: the page comes back with its session
+            return [
+                {"page_load_s": s} for s in scenario.reconnect.page_load.sample(rng, n).tolist()
+            ]
         case NatTimeout():
-            params = {
-                "idle_timeout_s": fault.nat.idle_timeout,
-                "expiry": fault.nat.expiry,
-                "by": fault.by,
-            }
-        case NetworkCut():
-            heals = fault.heal_after
-        case Frozen():
-            heals = fault.thaw_after
-    return PlannedFault(
-        fault_id=f"{fault.label}-{n:05d}",
-        fault=fault.label,
-        kind=fault.kind,
-        client=client,
-        at_s=at_s,
-        heal_after_s=None if heals is None else float(heals.sample(rng, 1)[0]),
-        relogin_after_s=None if relogin is None else float(relogin.after.sample(rng, 1)[0]),
-        traced=n == 0,
-        params=params,
-    )
+            nat = {"idle_timeout_s": fault.nat.idle_timeout, "expiry": fault.nat.expiry}
+            return [nat | {"by": fault.by}] * n
+        case ThrottledTimers():
+            return [{"every_s": fault.every}] * n
+        case Delayed():
+            law = fault.by.model_dump()
+            return [{"by": law, "seed": s} for s in rng.integers(2**31, size=n).tolist()]
+        case Custom():
+            return [{"uses": fault.uses, "params": fault.params}] * n
+    return [{}] * n
 
 
 def _watches(
     faults: list[PlannedFault], healthy: list[int], per_user: int, rng: np.random.Generator
 ) -> dict[int, tuple[int, ...]]:
+    """Have healthy clients watch the users of faulted ones: for each user as many different ones as wanted."""
     watches: dict[int, list[int]] = {}
-    if healthy:
-        for fault in faults:
-            for watcher in rng.choice(
-                healthy, size=min(per_user, len(healthy)), replace=False
-            ).tolist():
-                watches.setdefault(watcher, []).append(fault.client)
+    drawn = _distinct(len(faults), min(per_user, len(healthy)), len(healthy), rng)
+    for fault, watchers in zip(faults, drawn.tolist(), strict=True):
+        for watcher in watchers:
+            watches.setdefault(healthy[watcher], []).append(fault.client)
     return {watcher: tuple(watched) for watcher, watched in sorted(watches.items())}
+
+
+def _distinct(rows: int, count: int, pool: int, rng: np.random.Generator) -> IntArray:
+    """Draw ``count`` different numbers below ``pool`` in each of ``rows`` rows, shape (rows, count)."""
+    if count * 4 > pool:
+        return rng.permuted(np.tile(np.arange(pool), (rows, 1)), axis=1)[:, :count]
+    drawn = rng.integers(pool, size=(rows, count))
+    while (twice := (np.diff(np.sort(drawn, axis=1), axis=1) == 0).any(axis=1)).any():
+        drawn[twice] = rng.integers(pool, size=(int(twice.sum()), count))
+    return drawn
 
 
 def _outages(
@@ -216,14 +251,15 @@ def _outages(
     law = scenario.network.outages
     if law is None:
         return ()
-    drawn = []
-    for client in healthy:
-        at_s = scenario.ramp + rng.exponential(law.every)
-        while at_s < scenario.horizon_s:
-            length_s = float(law.length.sample(rng, 1)[0])
-            drawn.append(PlannedOutage(client, at_s, length_s))
-            at_s += length_s + rng.exponential(law.every)
-    return tuple(drawn)
+    drawn: list[PlannedOutage] = []
+    who = np.array(healthy, dtype=np.int64)
+    at_s = scenario.ramp + rng.exponential(law.every, len(who))
+    while len(who := who[at_s < scenario.horizon_s]):
+        at_s = at_s[at_s < scenario.horizon_s]
+        lengths_s = law.length.sample(rng, len(who))
+        drawn += map(PlannedOutage, who.tolist(), at_s.tolist(), lengths_s.tolist())
+        at_s = at_s + lengths_s + rng.exponential(law.every, len(who))
+    return tuple(sorted(drawn, key=lambda outage: (outage.client, outage.at_s)))
 
 
 def _homes(scenario: Scenario, rng: np.random.Generator) -> tuple[int, ...]:

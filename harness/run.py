@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.catalogue import check_faults
 from harness.eventlog import write_log
 from harness.faults import make_plan
 from harness.judge import Outcome, conclude
@@ -55,12 +56,14 @@ def run(
 
     Raises:
         ThresholdError: a threshold that cannot be checked.
+        CustomFaultError: a fault of the user's own cannot be used.
         CannotRun: the machine refuses what the plan needs.
         RedisUnavailable: no Redis.
         ChildDied: a process of the real run ended; `flatline report` measures what was logged.
     """
     check_thresholds(scenario)
     plan = make_plan(scenario)
+    check_faults(plan, engines)
     if "real" in engines:
         check_machine(plan, scenario, setup)
 

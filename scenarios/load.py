@@ -20,7 +20,7 @@ from reference_server.presets import (
     is_b_config,
     read_b_config,
 )
-from scenarios.schema import Scenario
+from scenarios.schema import Custom, Scenario
 
 __all__ = [
     "Problem",
@@ -78,7 +78,12 @@ def load_scenario(name_or_path: str, **overrides: Any) -> Scenario:
             else str(error.strerror)
         )
         raise ScenarioError(name_or_path, [Problem(None, "", message)]) from error
-    return parse_scenario(text, source=str(path), default_name=path.stem, **overrides)
+    scenario = parse_scenario(text, source=str(path), default_name=path.stem, **overrides)
+    faults = tuple(
+        fault.beside(path.parent) if isinstance(fault, Custom) else fault
+        for fault in scenario.faults
+    )
+    return scenario.model_copy(update={"faults": faults})
 
 
 def parse_scenario(

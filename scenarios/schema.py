@@ -6,6 +6,7 @@ run and results are reported back in scenario time.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -31,6 +32,7 @@ from scenarios.distributions import Distribution, Law, Uniform
 
 __all__ = [
     "Agreement",
+    "Custom",
     "Detector",
     "Fault",
     "Gateway",
@@ -396,8 +398,71 @@ class Frozen(_Fault):
     ] = None
 
 
+class SlowReader(_Fault):
+    """The client stops reading in the middle of traffic: its receive window closes, the gateway's data stays unsent."""
+
+    kind: Literal["slow_reader"]
+
+
+class ThrottledTimers(_Fault):
+    """A hidden page whose timers run once a minute; its heartbeat answers wait for the next one."""
+
+    kind: Literal["throttled_timers"]
+    every: Annotated[
+        PositiveDuration, Field(description="from one run of the timers to the next")
+    ] = 60.0
+    heal_after: Annotated[
+        Law | None, Field(description="law of the time until the page is looked at; null: never")
+    ] = None
+
+
+class Delayed(_Fault):
+    """Every answer to a heartbeat comes late: a long, uneven way, or a busy client."""
+
+    kind: Literal["delayed"]
+    by: Annotated[Law, Field(description="law of one answer's lateness; a constant is no jitter")]
+    heal_after: Annotated[
+        Law | None, Field(description="law of the time until it is fast again; null: never")
+    ] = None
+
+
+class Custom(_Fault):
+    """A fault of your own: a class in a file or a module. It runs that code: use only what you trust."""
+
+    kind: Literal["custom"]
+    uses: Annotated[
+        str,
+        Field(
+            pattern=r"^[^:]+:[A-Za-z_]\w*$",
+            description="path/to/file.py:Class, seen from the scenario file, or package.module:Class",
+        ),
+    ]
+    params: Annotated[dict[str, Any], Field(description="what the class wants to know")] = {}
+    heal_after: Annotated[
+        Law | None, Field(description="law of its length, for the class to use; null: never")
+    ] = None
+
+    def beside(self, folder: Path) -> Custom:
+        """The same with a file's path made absolute: a run directory is read from elsewhere."""
+        file, _, name = self.uses.rpartition(":")
+        if not file.endswith(".py") or Path(file).is_absolute():
+            return self
+        return self.model_copy(update={"uses": f"{(folder / file).resolve()}:{name}"})
+
+
 Fault = Annotated[
-    Noop | OrderlyClose | Refresh | ProcessCrash | HostCrash | NetworkCut | NatTimeout | Frozen,
+    Noop
+    | OrderlyClose
+    | Refresh
+    | ProcessCrash
+    | HostCrash
+    | NetworkCut
+    | NatTimeout
+    | Frozen
+    | SlowReader
+    | ThrottledTimers
+    | Delayed
+    | Custom,
     Field(discriminator="kind"),
 ]
 

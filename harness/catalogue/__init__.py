@@ -1,5 +1,6 @@
 """The fault catalogue: one small file a fault, with its drawing, its meaning and how both engines do it."""
 
+from harness.catalogue.custom import CustomFaultError
 from harness.catalogue.fault import (
     AnyFault,
     ClientFault,
@@ -8,7 +9,13 @@ from harness.catalogue.fault import (
     RealClient,
     ServerFault,
 )
-from harness.catalogue.registry import CLIENT_FAULTS, SERVER_FAULTS, catalogue, client_fault
+from harness.catalogue.registry import (
+    CLIENT_FAULTS,
+    SERVER_FAULTS,
+    catalogue,
+    check_faults,
+    client_fault,
+)
 
 __all__ = [
     "CLIENT_FAULTS",
@@ -16,9 +23,11 @@ __all__ = [
     "AnyFault",
     "ClientFault",
     "ClientGone",
+    "CustomFaultError",
     "PageReloaded",
     "RealClient",
     "ServerFault",
     "catalogue",
+    "check_faults",
     "client_fault",
 ]

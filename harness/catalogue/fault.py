@@ -58,8 +58,8 @@ class RealWire(Protocol):
     def reset(self) -> None:
         """Send RST instead of FIN."""
 
-    def send_text(self, data: bytes) -> None:
-        """Send one text frame."""
+    def send_json(self, message: dict[str, Any]) -> None:
+        """Send one JSON message in a text frame."""
 
 
 class RealRun(Protocol):

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from harness.calibrate import CannotCalibrate
+from harness.catalogue import CustomFaultError
 from harness.comparison.inputs import CannotCompare
 from harness.emit import CannotEmit
 from harness.exits import Exit
@@ -41,7 +42,7 @@ __all__ = ["errors", "finish", "progress", "say", "show_frame", "show_markdown",
 
 _INPUT = (
     ScenarioError, RunDirError, ThresholdError, TablesError, LintInputError, CannotEmit, CannotCompare, CannotCalibrate,
-    NetworkDataError, NotTunable, UnknownPresetError, UnknownProfileError, WantsError,
+    CustomFaultError, NetworkDataError, NotTunable, UnknownPresetError, UnknownProfileError, WantsError,
 )  # fmt: skip
 _MACHINE = (CannotRun, RedisUnavailable, ChildDied)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.catalogue import CLIENT_FAULTS, SERVER_FAULTS, client_fault
+from harness.catalogue import SERVER_FAULTS, client_fault
 from harness.catalogue.nat_timeout import REAL_NAT
 from harness.faults import Plan
 from harness.real.blackhole import silence_available
@@ -35,7 +35,6 @@ __all__ = ["CannotRun", "RealSetup", "check_machine", "fidelity", "real_policy",
 
 POLL_S = 0.05  # the store watch's grain, real seconds
 TCP_GIVE_UP_S = tcp_give_up_s()  # what the kernel would wait for, at the least
-_SILENT_FAULTS = {kind for kind, fault in CLIENT_FAULTS.items() if fault.silent}
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
 
@@ -141,7 +140,7 @@ def check_machine(
     check_incidents(plan, setup.redis_url)
     check_network(setup.network, plan, scenario.speedup if scenario else 1.0, setup.redis_url)
     filtered = [f for f in plan.faults if not (setup.network == "netns-nat" and is_behind_nat(f))]
-    silent = sorted({fault.kind for fault in filtered} & _SILENT_FAULTS)
+    silent = sorted({one.fault for one in filtered if client_fault(one.kind, one.params).silent})
     if silent or plan.outages:
         silence = silence_available()
         if not silence.ok:

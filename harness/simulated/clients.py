@@ -68,6 +68,7 @@ class Client:
         self.alive = True  # its process runs, or will again
         self.way_open = True
         self.frozen = False
+        self.answers_after_s: Callable[[], float] | None = None  # its answers wait so long
         self.healing: PlannedFault | None = None  # over, but not yet known to be survived
         self._kept_pings: list[tuple[Connection, float]] = []  # by the kernel of a frozen process
         self._kept_end: tuple[Connection, int | None] | None = None
@@ -164,6 +165,7 @@ class Client:
         around = self.around
         self.connection = connection
         self.home = None
+        self.answers_after_s = None
         connection.packet_s = around.clock.now_s
         detail = {"client": self.index, "user_id": self.user_id, "resumed": resumed}
         around.log.of_connection(EventKind.CONNECTED, connection, detail=detail)
@@ -194,6 +196,18 @@ class Client:
         if self.frozen:
             self._kept_pings.append((connection, one_way_s))
             return
+        if self.answers_after_s is None:
+            self._answer(connection, one_way_s)
+            return
+        self.around.clock.after(
+            self.answers_after_s(), lambda: self._answer_late(connection, one_way_s)
+        )
+
+    def _answer_late(self, connection: Connection, one_way_s: float) -> None:
+        if connection is self.connection and self.alive:
+            self.around.network.answer(connection, one_way_s)
+
+    def _answer(self, connection: Connection, one_way_s: float) -> None:
         self.around.network.answer(connection, one_way_s)
         if self.traced:
             self._log(EventKind.HEARTBEAT_ANSWERED)
@@ -268,6 +282,18 @@ class Client:
         self.way_open = True
         if self.connection is not None:
             self.around.network.healed(self.connection)
+
+    def answer_late(self, after_s: Callable[[], float], fault: PlannedFault) -> None:
+        """From now on its answers wait, for as long as `after_s` says at each ping; a new connection ends that."""
+        self.disturb()
+        self.answers_after_s = after_s
+        self.healing = fault
+
+    def answer_at_once(self, fault: PlannedFault) -> None:
+        """Its answers do not wait any more."""
+        if self.answers_after_s is not None:
+            self.answers_after_s = None
+            self.healed(fault)
 
     def freeze(self) -> None:
         """Its process stops; its kernel goes on."""

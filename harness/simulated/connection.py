@@ -78,6 +78,7 @@ class Connection:
             client.connection is self
             and client.way_open
             and not client.frozen
+            and client.answers_after_s is None
             and client.healing is None
             and self.unacked_since_s is None
             and not (self.traced or self.nat_drops or self.nat_resets)

@@ -101,6 +101,7 @@ class Network:
         self._round_trips = round_trips
         self._ladder = sorted(ladder)
         self._patience_s = kernel_patience_s(tcp_user_timeout_s, self._ladder)
+        self._bounded = tcp_user_timeout_s is not None
 
     def round_trip_s(self) -> float:
         """Draw a round trip for what is not carried here: requests, handshakes."""
@@ -108,13 +109,13 @@ class Network:
 
     def ping(self, connection: Connection, now_s: float, deadline_s: float) -> bool:
         """Send a ping now; return whether its answer is foretold to arrive before the deadline."""
-        round_trip_s = self._round_trips.next_s()
-        answer_s = now_s + round_trip_s
+        one_way_s = self._round_trips.next_s() / 2
+        at_client_s = max(now_s + one_way_s, connection.arrival_s)  # TCP keeps the order
+        answer_s = at_client_s + one_way_s
         if answer_s < deadline_s and answer_s < connection.refresh_due_s and connection.undisturbed:
-            connection.at_client_s = now_s + round_trip_s / 2
+            connection.at_client_s = connection.arrival_s = at_client_s
             connection.answer_s = answer_s
             return True
-        one_way_s = round_trip_s / 2
         self._send(connection, one_way_s, partial(self._ping_arrives, connection, one_way_s))
         return False
 
@@ -124,10 +125,9 @@ class Network:
             one_way_s = self._round_trips.next_s() / 2
             self._send(connection, one_way_s, partial(self._ping_arrives, connection, one_way_s))
             return
-        round_trip_s = self._round_trips.next_s()
-        answer_s = now_s + round_trip_s
-        connection.at_client_s = now_s + round_trip_s / 2
-        connection.answer_s = answer_s
+        one_way_s = self._round_trips.next_s() / 2
+        connection.at_client_s = connection.arrival_s = self._arrival_s(connection, one_way_s)
+        answer_s = connection.answer_s = connection.at_client_s + one_way_s
         self._clock.at(answer_s, partial(self._answer_arrives, connection, answer_s))
 
     def _answer_arrives(self, connection: Connection, answer_s: float) -> None:
@@ -215,6 +215,18 @@ class Network:
         again_s = retransmission_s(self._ladder, since_s, self._clock.now_s)
         if again_s is not None:
             self._clock.at(again_s, lambda: self._retransmit(connection, since_s))
+
+    def window_closes(self, connection: Connection) -> None:
+        """The client's receive window is shut with data before it: acknowledged probes, and no end to them.
+
+        Only ``TCP_USER_TIMEOUT`` has the kernel give up, counted as for unacknowledged data (tcp(7)).
+        """
+        if self._bounded:
+            self._clock.after(self._patience_s, lambda: self._gives_up_window(connection))
+
+    def _gives_up_window(self, connection: Connection) -> None:
+        if connection.open:
+            connection.gateway.on_end(connection, Cause.TCP_TIMEOUT)
 
     def tcp_info(self, connection: Connection) -> dict[str, int]:
         """What the gateway's kernel knows: segments unacknowledged, and how often the oldest was sent again."""

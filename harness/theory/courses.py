@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.theory.detectors import nat_prevented, nat_reset
+from harness.theory.late_answers import bundled_answers, late_answers
 from harness.theory.law import Law, mixture
 from harness.theory.silence import Healing, race, silent_death, store_floor
 from harness.theory.stack import Stack
@@ -18,6 +19,8 @@ from harness.theory.tcp import tcp_give_up_s, user_timeout_fires_s
 from reference_server.events import Cause
 from scenarios.distributions import Distribution
 from scenarios.schema import (
+    Custom,
+    Delayed,
     Fault,
     Frozen,
     HostCrash,
@@ -28,6 +31,8 @@ from scenarios.schema import (
     ProcessCrash,
     Refresh,
     Scenario,
+    SlowReader,
+    ThrottledTimers,
 )
 
 __all__ = ["Course", "course_of"]
@@ -62,10 +67,18 @@ def course_of(fault: Fault, scenario: Scenario, speedup: float) -> Course:
             return _refreshed(scenario, one_way)
         case _ if scenario.liveness.heartbeat_interval is None:
             return _idle_only(fault, scenario)
+        case Custom():
+            return Course(
+                None, None, note="a fault of the user's own", heals=fault.heal_after is not None
+            )
         case Noop():
             return _nothing(scenario)
         case NatTimeout():
             return _nat(fault, scenario, speedup)
+        case SlowReader():
+            return _slow_reader(scenario, speedup)
+        case ThrottledTimers() | Delayed():
+            return _late(fault, scenario, speedup)
         case _:
             return _silent(fault, scenario, speedup)
 
@@ -120,6 +133,59 @@ def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, speedup:
     else:
         cleared, cleared_note = None, "a healed client may resume after the suspicion"
     return Course(suspected, cleared, wins, note, cleared_note, heals=healing is not None)
+
+
+def _slow_reader(scenario: Scenario, speedup: float) -> Course:
+    """A frozen client, but for the kernel: its patience with a closed window counts from the fault itself."""
+    policy = scenario.liveness
+    assert policy.heartbeat_interval is not None
+    trip = Law.of(scenario.network.round_trip).scaled(speedup)
+    stack = _race(scenario, trip, None)
+    if stack is None:
+        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
+    suspected = silent_death(policy.heartbeat_interval, trip, stack.law)
+    cleared = silent_death(policy.heartbeat_interval, trip, store_floor(policy, stack.law, trip))
+    if policy.tcp_user_timeout is not None and _give_up_s(scenario, speedup) < suspected.hi_s:
+        note = (
+            "tcp_user_timeout may be first: the kernel's probe timer, which is coarse and does not scale, "
+            "ends the connection 0.2 to 0.6 s after it"
+        )
+        return Course(None, None, note=note)
+    return Course(suspected, cleared, stack.wins, _layers_note(stack))
+
+
+def _late(fault: ThrottledTimers | Delayed, scenario: Scenario, speedup: float) -> Course:
+    """A client that answers late is a healthy one: it comes back, so recovery competes with the clean-up."""
+    policy = scenario.liveness
+    assert policy.heartbeat_interval is not None
+    after = "the client comes back by itself and may resume its session"
+    if fault.heal_after is not None:
+        return Course(
+            None, None, note="heals: it competes with answers that come now and then", heals=True
+        )
+    trip = Law.of(scenario.network.round_trip).scaled(speedup)
+    longest_s = fault.every if isinstance(fault, ThrottledTimers) else Law.of(fault.by).hi_s
+    gap_s = policy.heartbeat_interval + trip.hi_s + longest_s
+    if policy.session_timeout is not None and policy.session_timeout < gap_s:
+        note = "the idle limit may run out between two late answers: no closed form"
+        return Course(None, None, note=note, heals=True)
+    if isinstance(fault, ThrottledTimers):
+        law = bundled_answers(policy, fault.every, trip, scenario.duration)
+        why = "R differs from T: the phase of the pings moves with every miss"
+    else:
+        late = late_answers(policy, Law.of(fault.by), trip)
+        why = "an answer comes now before, now after (k−1)R + τ: no closed form"
+        law = None
+        if late is not None:
+            stack = _race(scenario, trip, None)
+            assert stack is not None
+            law = silent_death(policy.heartbeat_interval, trip, stack.law) if late else Law.never()
+    if law is None:
+        return Course(None, None, note=why, heals=True)
+    if not law.mass:
+        return Course(law, law, note="every answer comes before the last deadline")
+    note = "" if law.mass > 1 - 1e-9 else f"{1 - law.mass:.1%} of the phases are never thrown out"
+    return Course(law, None, {Cause.HEARTBEAT: law.mass}, note, cleared_note=after, heals=True)
 
 
 def _nat(fault: NatTimeout, scenario: Scenario, speedup: float) -> Course:

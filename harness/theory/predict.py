@@ -15,6 +15,7 @@ from harness.theory.lockout import coincides, locked_out
 from harness.theory.stack import first_of
 from reference_server.events import Cause
 from scenarios.schema import (
+    Delayed,
     Fault,
     Noop,
     OrderlyClose,
@@ -23,6 +24,7 @@ from scenarios.schema import (
     Refresh,
     Relogin,
     Scenario,
+    ThrottledTimers,
 )
 
 __all__ = ["Prediction", "predict"]
@@ -83,7 +85,11 @@ def _withheld(prediction: Prediction, fault: Fault, scenario: Scenario) -> Predi
 
 def _of_fault(fault: Fault, scenario: Scenario, speedup: float) -> list[Prediction]:
     course = course_of(fault, scenario, speedup)
-    relogin = None if isinstance(fault, Refresh | Noop) else scenario.reconnect.relogin
+    relogin = (
+        None
+        if isinstance(fault, Refresh | Noop | ThrottledTimers | Delayed)
+        else scenario.reconnect.relogin
+    )
     taking_over = relogin if scenario.sessions.second_login == "take_over" else None
     cause = max(course.wins, key=lambda name: course.wins[name], default="")
     suspected, caused_by, remark = _or_taken_over(course, course.suspected, cause, taking_over)

@@ -1,0 +1,57 @@
+"""A fault that flatline does not have: the client's answer breaks off in the middle of a frame.
+
+    client             |  network  |  gateway
+                       |<----------|  ping
+    half a pong frame  |---------->|  bytes, but no message: no sign of life
+    reads no more      |<--------->|  ACKs: TCP sees a live peer
+
+Meaning: a process that is killed in a write whose socket somebody else keeps open, a proxy that has lost its
+other side, a compressor that waits for more. Only a detector that counts whole messages notices.
+
+Run it:  flatline run examples/half_answer.yaml
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from websockets.frames import Frame, Opcode
+
+from harness.catalogue import ClientFault, RealClient
+from harness.faults import PlannedFault
+
+if TYPE_CHECKING:
+    from harness.simulated.clients import Client
+    from harness.simulated.connection import Connection
+
+_PONG = Frame(Opcode.TEXT, b'{"type":"pong"}').serialize(mask=True)
+
+
+class HalfAnswer(ClientFault):
+    """`params`: ``bytes``, how many of the answer's are sent; default 9 of 21."""
+
+    kind = "half_answer"
+    summary = "the answer breaks off in the middle of a frame"
+    on_the_wire = "ACKs, and half a frame"
+    mechanism = "half a frame, then stops reading"
+    cannot_show = "nothing at the socket: these are the bytes that a broken write leaves"
+
+    def real(self, client: RealClient, fault: PlannedFault) -> None:
+        """Answer the next heartbeat by halves, and never read again."""
+        size = int(fault.params["params"].get("bytes", 9))
+        wire = client.wire
+
+        def answer_by_halves() -> None:
+            if client.wire is not wire:  # a later connection is whole
+                return
+            wire.sock.sendall(_PONG[:size])
+            client.deaf = True
+            client.g.graveyard.append(wire)  # closed, it would send a FIN
+
+        client.on_heartbeat = answer_by_halves
+        client.took_effect(fault, client.g.at_s(fault.at_s), self.mechanism)
+
+    def simulated(self, client: Client, fault: PlannedFault, connection: Connection) -> None:
+        """The model knows whole messages only: half an answer is none."""
+        client.took_effect(fault)
+        client.freeze()

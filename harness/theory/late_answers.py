@@ -1,0 +1,94 @@
+"""Clients that answer, but late: hidden pages with slow timers, long ways. When are they thrown out?
+
+    throttled   |--V--ping----- (k−1)R + τ -----suspected        if that comes before the timer at P,
+                0                                 P              else the answers then wipe the slate
+    delayed     ping ---- D ---- answer                          suspected where D > (k−1)R + τ, never below
+
+From the policy and the fault to laws in scenario seconds from the fault. Exact where said; None elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+
+from harness.theory.detectors import patience_s
+from harness.theory.law import Law, mixture
+from reference_server.liveness import LivenessPolicy
+
+__all__ = ["bundled_answers", "late_answers"]
+
+_Piece = tuple[float, float]  # of the phase: from, to
+
+
+def late_answers(policy: LivenessPolicy, lateness: Law, round_trip: Law) -> bool | None:
+    """Whether each ping's answer always comes too late (True), never (False), or now and then (None).
+
+    The answer to the first ping of a row of misses comes before the k-th deadline where it is no later than
+    (k−1)R + τ less a round trip, and any frame resets the count.
+    """
+    patience = patience_s(policy)
+    if lateness.hi_s + round_trip.hi_s < patience:
+        return False
+    return True if lateness.lo_s + round_trip.lo_s > patience else None
+
+
+def bundled_answers(
+    policy: LivenessPolicy, every_s: float, round_trip: Law, horizon_s: float
+) -> Law | None:
+    """The law of the suspicion of a client that answers at multiples of ``every_s`` after the fault.
+
+    The phase U of the first ping after the fault is uniform in [0, T). In the n-th period pings arrive first at
+    V = (U − nP) mod T, and the suspicion comes at V + (k−1)R + τ less half a round trip, if that is before the
+    answers of the period's end. The pieces of U that are left go to the next period. With R = T exact, with the
+    round trip's mean for its law; with another R only where every phase, or none, is suspected at once.
+
+    Args:
+        policy: with a heartbeat.
+        every_s: P.
+        round_trip: its law.
+        horizon_s: periods that begin later do not count.
+    """
+    interval_s = policy.heartbeat_interval
+    assert interval_s is not None
+    trip_s = round_trip.mean_s
+    # V below this is suspected before the period's answers are back at the gateway.
+    longest_s = every_s + trip_s - patience_s(policy)
+    if longest_s <= 0:
+        return Law.never()
+    wait_s = patience_s(policy) - trip_s / 2
+    if longest_s >= interval_s:
+        return Law.uniform(wait_s, interval_s + wait_s)
+    if policy.retry_s != interval_s:
+        return None
+    left: list[_Piece] = [(0.0, interval_s)]
+    parts: list[tuple[float, Law]] = []
+    n = 0
+    while left and n * every_s < horizon_s:
+        starts_s = math.fmod(n * every_s, interval_s)
+        for low, high in _wrapped(starts_s, longest_s, interval_s):
+            for begin, end in _common(left, low, high):
+                first_s = (
+                    n * every_s + math.fmod(begin - starts_s + interval_s, interval_s) + wait_s
+                )
+                parts.append(
+                    ((end - begin) / interval_s, Law.uniform(first_s, first_s + end - begin))
+                )
+            left = _without(left, low, high)
+        n += 1
+    return mixture(parts)
+
+
+def _wrapped(start: float, length: float, period: float) -> list[_Piece]:
+    """[start, start + length) on a circle."""
+    end = start + length
+    return [(start, end)] if end <= period else [(start, period), (0.0, end - period)]
+
+
+def _common(pieces: list[_Piece], low: float, high: float) -> list[_Piece]:
+    met = [(max(low, a), min(high, b)) for a, b in pieces]
+    return [(a, b) for a, b in met if b - a > 1e-9]
+
+
+def _without(pieces: list[_Piece], low: float, high: float) -> list[_Piece]:
+    kept = [part for a, b in pieces for part in ((a, min(b, low)), (max(a, high), b))]
+    return [(a, b) for a, b in kept if b - a > 1e-9]
