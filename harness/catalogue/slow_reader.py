@@ -27,9 +27,11 @@ __all__ = ["SlowReader"]
 _RECEIVE_BUFFER = (
     2048  # bytes; the kernel doubles it, and charges each small segment far above its size
 )
-# Answered with over a hundred bytes each. Less would do, but what the kernel has set aside for a socket lets
-# small segments in above the limit for a while.
-_REQUESTS = 400
+# Answered with over a hundred bytes each; the gateway takes 200 frames a second of one client for a flood.
+_REQUESTS = 85
+# The kernel takes whatever comes first into an empty queue, and small segments from what it has set aside for the
+# socket. A second burst is neither: it is dropped, and the window shuts.
+_SECOND_BURST_S = 0.05
 _ODD = {"type": "what-a-client-asks-that-does-not-read-the-answers"}  # answered with an error
 
 
@@ -50,11 +52,21 @@ class SlowReader(ClientFault):
         """Make the buffer small, have it filled, and read nothing."""
         wire = client.wire
         wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        for _ in range(_REQUESTS):
-            wire.send_json(_ODD)
         client.deaf = True
         client.g.graveyard.append(wire)
-        client.took_effect(fault, client.g.at_s(fault.at_s), self.mechanism)
+        self._ask(client)
+        shuts_s = client.g.now_s() + _SECOND_BURST_S
+
+        def shut() -> None:
+            if client.wire is wire:
+                self._ask(client)
+                client.took_effect(fault, shuts_s, self.mechanism)
+
+        client.at(shuts_s, shut)
+
+    def _ask(self, client: RealClient) -> None:
+        for _ in range(_REQUESTS):
+            client.wire.send_json(_ODD)
 
     def simulated(self, client: Client, fault: PlannedFault, connection: Connection) -> None:
         """Freeze, with the window shut."""
