@@ -64,7 +64,7 @@ def test_all_problems_come_in_one_error_with_line_key_value_and_what_is_allowed(
     assert "broken.yaml:2  duration: got -300; input should be greater than 0" in text
     assert "did you mean clients?" in text
     assert "40s is above heartbeat_interval (30s)" in text
-    assert "unknown fault 'meteor'; allowed: orderly_close, refresh" in text
+    assert "unknown fault 'meteor'; allowed: noop, orderly_close, refresh" in text
 
 
 @pytest.mark.parametrize(
