@@ -7,7 +7,7 @@ for more than this run (percentiles, means, rates, shares) has its 95 % interval
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -33,6 +33,7 @@ class Tables:
     live: pd.DataFrame
     agreement: pd.DataFrame
     epsilon_s: float = 0.0  # of the real run, scenario seconds
+    incidents: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +208,25 @@ def _agreement(tables: Tables, query: Query) -> Estimate:
     return Estimate(worst, worst, _INF if open_.any() else worst, note)
 
 
+def _incident(tables: Tables, query: Query) -> Estimate:
+    """The worst of the incidents that the tags select; what did not come to pass is without end."""
+    tags = {"incident_id": query.tags["incident"]} if "incident" in query.tags else {}
+    rows = Query(query.engine, query.aggregate, tags).of(tables.incidents)
+    if rows.empty:
+        return Estimate.nothing("no such incident took effect")
+    note = (
+        f"{len(rows)} incidents"
+        if len(rows) > 1
+        else f"{rows.iloc[0]['clients_lost']} clients lost"
+    )
+    column = query.aggregate if query.aggregate in rows else f"{query.aggregate}_s"
+    values = rows[column]
+    if column.startswith("back_"):
+        values = values.where((rows["clients_away"] == 0) | values.isna(), _INF)
+        values = values.where(rows["clients_lost"] > 0, 0.0)
+    return Estimate.fact(float(values.fillna(_INF).max()), note)
+
+
 _FAULT = ("fault", "engine")
 _MILESTONE = (*_FAULT, "milestone")
 _SECONDS = {"": "duration"}
@@ -220,6 +240,14 @@ METRICS: Final[Mapping[str, Metric]] = {
         ("count", "rate"), ("engine",), {"count": "count", "rate": "rate"}, _false_suspicions
     ),
     "agreement": Metric(("p50", "p95", "p99"), ("fault", "milestone"), {"": "share"}, _agreement),
+    "incidents": Metric(
+        ("clients_hit", "clients_lost", "clients_away", "false_suspicions", "back_p50", "back_p99", "back_max",
+         "detected", "ghosts_gone", "store_agrees"),
+        ("incident", "engine"),
+        {"": "duration", **dict.fromkeys(
+            ("clients_hit", "clients_lost", "clients_away", "false_suspicions"), "count")},
+        _incident,
+    ),
     **{
         name: Metric(("count", "share"), _MILESTONE, {"count": "count", "share": "share"}, _outcome(name))
         for name in ("detected", "censored", "recovered", "not_applicable")

@@ -42,6 +42,7 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = {
     "mistakes": {
         "engine": "str", "session_id": "str", "client": "str", "node": "str", "cause": "str",
         "time_s": "float64", "in_outage": "bool", "ended": "bool", "duration_s": "float64",
+        "incident": "str",
     },
     "ghosts": {
         "engine": "str", "fault_id": "str", "fault": "str", "outcome": "str", "ghost_s": "float64",
@@ -109,6 +110,14 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = {
         "engine": "str", "time_s": "float64", "width_s": "float64", "disconnected": "int64",
         "connected": "int64", "resumed": "int64", "session_unknown": "int64", "logged_in": "int64",
         "login_refused": "int64",
+    },
+    "incidents": {
+        "engine": "str", "incident_id": "str", "kind": "str", "node": "str", "at_s": "float64",
+        "lasts_s": "float64", "clients_hit": "int64", "clients_lost": "int64",
+        "clients_back": "int64", "clients_away": "int64", "back_p50_s": "float64",
+        "back_p99_s": "float64", "back_max_s": "float64", "detected_s": "float64",
+        "ghosts_gone_s": "float64", "store_agrees_s": "float64", "false_suspicions": "int64",
+        "bound_s": "float64",
     },
     "thresholds": {"expression": "str", "value": "float64", "verdict": "str", "reason": "str"},
 }  # fmt: skip

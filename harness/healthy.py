@@ -6,11 +6,16 @@ A suspicion is the gateway's own conclusion. What the other end announced (close
 what somebody asked for (logout, a newer login, shutdown in order) is none. It is false where the client
 was connected and no fault was in effect: before the fault, after the recovery, or without one. An
 outage of a healthy client's network is no fault: suspicions during one are false.
+
+What a peer says of a connection whose node had crashed or drained is no mistake: the connection was dead. Of a
+node that only stood still, it is one. A false suspicion is laid to the incident of its node, or of the store,
+that was going on or had ended within the last minute.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +24,7 @@ from scipy import stats
 
 from harness.frames import frame
 from harness.history import History
+from harness.spells import Spell, spells
 from reference_server.events import Cause, Event, EventKind, Source
 
 __all__ = [
@@ -32,9 +38,11 @@ __all__ = [
 ]
 
 _DAY_S = 86400.0
+_NODE_DIED = "node_died"  # instead of the cause: it was so
 _NO_SUSPICION = frozenset(
-    {Cause.CLOSE_FRAME, Cause.TCP_FIN, Cause.TCP_RESET, Cause.LOGOUT, Cause.TAKE_OVER, Cause.DRAIN}
-)
+    {Cause.CLOSE_FRAME, Cause.TCP_FIN, Cause.TCP_RESET, Cause.LOGOUT, Cause.TAKE_OVER, Cause.DRAIN, _NODE_DIED}
+)  # fmt: skip
+_AFTERMATH_S = 60.0
 
 
 class Mistake(NamedTuple):
@@ -43,8 +51,9 @@ class Mistake(NamedTuple):
     time_s: float
     session_id: str
     client: str
-    node: str
+    node: str  # that held the connection
     cause: str
+    incident: str = ""  # that it is laid to
 
 
 @dataclass(slots=True)
@@ -88,10 +97,16 @@ def find_health(history: History) -> Health:
     clients: dict[str, str] = {}
     health = Health()
 
+    happened = spells(history)
+    begun = {e.connection_id: e for e in history.of(EventKind.CONNECTED) if e.node}
+
     def note(event: Event, rank: int) -> None:
-        steps[event.session_id].append(
-            _Step(history.time_s(event), rank, event.connection_id, event.cause, event.node)
-        )
+        time_s, cause, node = history.time_s(event), event.cause, event.node
+        if cause == Cause.NODE_LEASE and (first := begun.get(event.connection_id)) is not None:
+            node = first.node  # its peer says it
+            if _had_died(happened, node, history.time_s(first), time_s):
+                cause = _NODE_DIED
+        steps[event.session_id].append(_Step(time_s, rank, event.connection_id, cause, node))
 
     for event in history.of(EventKind.LOGGED_IN):
         clients[event.session_id] = str(event.detail.get("client", event.session_id))
@@ -114,7 +129,25 @@ def find_health(history: History) -> Health:
         _follow(
             session_id, clients.get(session_id), sorted(steps[session_id]), health, history.end_s
         )
+    health.mistakes = [one._replace(incident=_laid_to(happened, one)) for one in health.mistakes]
     return health
+
+
+def _had_died(happened: Iterable[Spell], node: str, connected_s: float, now_s: float) -> bool:
+    return any(
+        spell.cuts_connections and spell.node == node and connected_s <= spell.start_s <= now_s
+        for spell in happened
+    )
+
+
+def _laid_to(happened: Iterable[Spell], mistake: Mistake) -> str:
+    """The last incident that may have made the gateway suspect a healthy client; empty: none."""
+    found = ""
+    for spell in happened:
+        near = spell.start_s <= mistake.time_s <= spell.end_s + _AFTERMATH_S
+        if near and spell.node in ("", mistake.node):
+            found = spell.incident_id
+    return found
 
 
 def _follow(
@@ -197,7 +230,7 @@ def mistakes(history: History, health: Health) -> pd.DataFrame:
         in_outage = any(start <= one.time_s < stop for start, stop in outages.get(one.client, []))
         rows.append(
             (history.engine, one.session_id, one.client, one.node, one.cause, one.time_s, in_outage,
-             again is not None, stop_s - one.time_s)
+             again is not None, stop_s - one.time_s, one.incident)
         )  # fmt: skip
     return frame("mistakes", rows)
 

@@ -18,11 +18,12 @@ from harness.eventlog import ReadLog, merge_logs, read_log
 from harness.exits import Exit
 from harness.faults import Plan
 from harness.incidence_by_cause import incidence_by_cause
+from harness.incidents import with_bounds
 from harness.measure import Measured, measure
 from harness.qos import breakdown, causes, qos, survival
 from harness.rundir import RunDir, RunDirError
 from harness.running_cost import expected_cost
-from harness.soundness import Soundness, assess, silent_faults
+from harness.soundness import Soundness, assess, silent_faults, without_planned_stalls
 from harness.theory import curves_frame, laws_frame, predict
 from harness.theory.plotted import plotted_detections
 from harness.thresholds import check_thresholds, evaluate
@@ -43,6 +44,7 @@ _LOOPBACK_ROUND_TRIP_S = 0.002
 _MEASURED = (
     "not_applicable", "injections", "false_suspicions", "mistakes", "accuracy", "ghosts", "live",
     "timelines", "tcp_info", "lag", "lateness", "resources", "omission", "flicker", "session_quality", "storm",
+    "incidents",
 )  # fmt: skip
 
 
@@ -106,6 +108,7 @@ def conclude(
             for name in _MEASURED
         },
     }
+    tables["incidents"] = with_bounds(tables["incidents"], scenario)
     for name, table in tables.items():
         table.to_csv(run.table(name), index=False)
     progress("measure", 0.7)
@@ -118,7 +121,7 @@ def conclude(
         check_thresholds(scenario),
         Tables(
             tuple(engines), detections, tables["false_suspicions"], tables["ghosts"], tables["live"],
-            agreement, soundness.epsilon_s if soundness else 0.0,
+            agreement, soundness.epsilon_s if soundness else 0.0, tables["incidents"],
         ),
         unsound=soundness.reasons if soundness else (),
     ).to_csv(run.table("thresholds"), index=False)  # fmt: skip
@@ -168,7 +171,7 @@ def _soundness(scenario: Scenario, plan: Plan, measured: Sequence[Measured]) -> 
         return None
     policy = scenario.liveness
     return assess(
-        lag=real.lag,
+        lag=without_planned_stalls(real.lag, real.incidents, scenario.speedup),
         detections=real.detections,
         injections=real.injections,
         witnesses=real.witnesses,
@@ -198,10 +201,12 @@ def _summary(
     complete = (
         all(m.complete for m in measured) and provenance.get("status", "complete") == "complete"
     )
-    windows = {
+    windows: dict[str, list[float]] = {
         fault.fault: [f.at_s for f in plan.faults if f.fault == fault.fault]
         for fault in plan.faults
     }
+    for one in plan.incidents:
+        windows.setdefault(one.kind, []).append(one.at_s)
     counts = {"clients": plan.clients, "faults": len(plan.faults), "events": len(log.events),
               "torn_lines": log.torn_lines, "outages": len(plan.outages)}  # fmt: skip
     return {

@@ -17,6 +17,7 @@ from harness.detect import find_outcomes
 from harness.faults import Plan
 from harness.garbage import collector_paused
 from harness.history import History
+from harness.incidents import incidents
 from harness.omission import omission
 from harness.running_cost import running_cost
 from harness.sessions_quality import flicker, session_quality
@@ -53,6 +54,7 @@ class Measured:
     session_quality: pd.DataFrame
     cost: pd.DataFrame
     storm: pd.DataFrame
+    incidents: pd.DataFrame
 
 
 def measure(
@@ -104,6 +106,7 @@ def _tables(history: History) -> Measured:
         session_quality=session_quality(history, outcomes.detections, live, flickers),
         cost=running_cost(history, live),
         storm=storm(history),
+        incidents=incidents(history, mistakes),
     )
 
 

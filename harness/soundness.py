@@ -17,11 +17,12 @@ from harness.faults import PlannedFault
 from harness.qos import curve_of
 from reference_server.events import Source
 
-__all__ = ["Epsilon", "Soundness", "assess", "silent_faults"]
+__all__ = ["Epsilon", "Soundness", "assess", "silent_faults", "without_planned_stalls"]
 
 MAX_EPSILON_S = 1.0  # scenario seconds
 MAX_EPSILON_SHARE = 0.02  # of the median detection latency of silent faults
 _ROLES = ("gateway", "generator")
+_SAMPLE_S = 0.6  # real seconds: a sample every 0.5, and some
 _WITNESSES = (Source.CLIENT, Source.GATEWAY, Source.STORE)
 _SILENT = {"host_crash", "network_cut", "nat_timeout", "frozen"}
 
@@ -69,6 +70,26 @@ def silent_faults(faults: Iterable[PlannedFault]) -> frozenset[str]:
         for fault in faults
         if fault.kind in _SILENT and fault.params.get("expiry") != "reset"
     )
+
+
+def without_planned_stalls(
+    lag: pd.DataFrame, incidents: pd.DataFrame, speedup: float
+) -> pd.DataFrame:
+    """Leave out the lag of a node that was stalled on purpose: it is what the run measures, not what blurs it.
+
+    From the stall's beginning to the first sample that can have been taken wholly after it.
+
+    Args:
+        lag: lag.csv.
+        incidents: incidents.csv of the real engine.
+        speedup: samples are taken every 0.5 s of real time.
+    """
+    stalls = incidents[incidents["kind"] == "gateway_stall"]
+    planned = np.zeros(len(lag), dtype=bool)
+    for node, at_s, lasts_s in zip(stalls["node"], stalls["at_s"], stalls["lasts_s"], strict=True):
+        over_s = at_s + lasts_s + _SAMPLE_S * speedup if lasts_s == lasts_s else float("inf")
+        planned |= (lag["node"] == node).to_numpy() & lag["time_s"].between(at_s, over_s).to_numpy()
+    return lag[~planned]
 
 
 def assess(

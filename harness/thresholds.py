@@ -65,8 +65,10 @@ class Threshold:
     unit: str
 
 
-def parse_threshold(expression: str, faults: Sequence[str]) -> Threshold:
-    """Read one expression; ``faults`` are the labels that the scenario knows.
+def parse_threshold(
+    expression: str, faults: Sequence[str], incidents: Sequence[str] = ()
+) -> Threshold:
+    """Read one expression; ``faults`` and ``incidents`` are the labels that the scenario knows.
 
     Raises:
         ThresholdError: it is not an expression, or names something that is not there.
@@ -91,7 +93,7 @@ def parse_threshold(expression: str, faults: Sequence[str]) -> Threshold:
             "p50, p95, p99, or any other percentile" if a == "p" else a for a in metric.aggregates
         ]
         raise wrong(f"{name} has no", aggregate, allowed)
-    values = {"fault": faults, "milestone": MILESTONES, "engine": ENGINES}
+    values = {"fault": faults, "milestone": MILESTONES, "engine": ENGINES, "incident": incidents}
     written_tags = f"{match['tags'] or ''},{match['late_tags'] or ''}"
     tags: dict[str, str] = {}
     for written in filter(None, (tag.strip() for tag in written_tags.split(","))):
@@ -100,7 +102,7 @@ def parse_threshold(expression: str, faults: Sequence[str]) -> Threshold:
             raise wrong("unknown tag" if tag not in tags else "tag twice:", tag, metric.tags)
         if value not in values[tag]:
             raise wrong(
-                f"unknown {tag}", value, values[tag] or ["none: the scenario has no faults"]
+                f"unknown {tag}", value, values[tag] or [f"none: the scenario has no {tag}s"]
             )
         tags[tag] = value
     unit = metric.unit(aggregate)
@@ -127,11 +129,12 @@ def check_thresholds(scenario: Scenario) -> tuple[Threshold, ...]:
         ThresholdError: it lists every problem of every expression.
     """
     labels = [fault.label for fault in scenario.faults]
+    incidents = [incident.label for incident in scenario.incidents]
     parsed: list[Threshold] = []
     problems: list[str] = []
     for n, expression in enumerate(scenario.thresholds):
         try:
-            parsed.append(parse_threshold(expression, labels))
+            parsed.append(parse_threshold(expression, labels, incidents))
         except ThresholdError as error:
             problems += [
                 f"{scenario.name}: thresholds[{n}]: {problem}" for problem in error.problems

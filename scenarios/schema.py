@@ -201,8 +201,10 @@ class Lease(_Part):
 
     @model_validator(mode="after")
     def _renewed_in_time(self) -> Self:
-        if self.renew >= self.ttl:
-            raise ValueError(f"renew {self.renew:g}s is not below ttl {self.ttl:g}s")
+        if self.ttl < 2 * self.renew:
+            raise ValueError(
+                f"ttl {self.ttl:g}s is below twice renew {self.renew:g}s: one late renewal would end the lease"
+            )
         return self
 
 

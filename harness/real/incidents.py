@@ -79,8 +79,7 @@ class Incidents:
         self._redis = redis
         self._pids = pids
         self._origin_s = origin_s
-        self._path = path
-        self._out: EventWriter | None = None
+        self._out = EventWriter(path)  # at once: the store watch looks for it only now and then
         self._began_s = 0.0
         self._ties = count()
         self._steps: list[tuple[float, int, Callable[[], None]]] = []
@@ -119,9 +118,7 @@ class Incidents:
                 else:
                     self._nodes.drain(number)
                 if over_s is not None:
-                    # Started so early that it listens in time, as far as it has ended by then.
-                    early_s = max(self._now_s(), over_s - self._nodes[number].start_took_s)
-                    self._at(early_s, partial(self._restart, incident, number))
+                    self._at(over_s, partial(self._restart, incident, number))
             case "store_flush":
                 if not self._redis.flush():
                     mechanism = _PREFIX_DELETE
@@ -192,7 +189,5 @@ class Incidents:
         event = Event(
             time.monotonic() - self._origin_s, Source.HARNESS, kind, node=node, detail=detail
         )
-        if self._out is None:
-            self._out = EventWriter(self._path)
         self._out.write(event)
         self._out.flush()

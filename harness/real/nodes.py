@@ -70,6 +70,9 @@ def gateway_config(
         event_log=run.logs / f"gateway-{name}.jsonl",
         origin_s=origin_s,
         ready_file=run.logs / f"ready-{name}.json",
+        lease_ttl_s=scenario.gateway.lease.ttl / scenario.speedup,
+        lease_renew_s=scenario.gateway.lease.renew / scenario.speedup,
+        lease_check_s=scenario.gateway.lease.check / scenario.speedup,
         seed=seed,
     )
 
@@ -95,8 +98,6 @@ class Node:
     port: int = 0
     http_port: int = 0
     incarnation: int = 1
-    started_s: float = 0.0  # CLOCK_MONOTONIC
-    start_took_s: float = 0.0  # the first time, until it listened
 
     @property
     def name(self) -> str:
@@ -120,8 +121,6 @@ class Node:
             return True
         if not self.ready_file.exists():
             return False
-        if not self.start_took_s:
-            self.start_took_s = time.monotonic() - self.started_s
         told = orjson.loads(self.ready_file.read_bytes())
         self.port, self.http_port = told["port"], told["http_port"]
         return True
@@ -148,8 +147,7 @@ class Nodes:
         self._run = run
         self._address = address
         self._nodes = [
-            Node(number, config, self._spawn(config), started_s=time.monotonic())
-            for number, config in enumerate(configs, 1)
+            Node(number, config, self._spawn(config)) for number, config in enumerate(configs, 1)
         ]
 
     def __getitem__(self, number: int) -> Node:

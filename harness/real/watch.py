@@ -2,8 +2,9 @@
 
     python -m harness.real.watch --redis URL --prefix P --logs DIR --out FILE --origin-s X
 
-From the clients' event logs (`client-*.jsonl` of DIR: which sessions there are, which are faulted) and
-Redis, polled, to `store_cleared` (rules: `clearing.py`), `store_sample` and `loop_lag` events. It asks
+From the clients' event logs (`client-*.jsonl` of DIR: which sessions there are, which are faulted), the
+harness's of incidents (`incidents-*.jsonl`) and Redis, polled, to `store_cleared` (rules: `clearing.py`),
+`ghosts_gone` and `store_agrees` (rules: `harness/converging.py`), `store_sample` and `loop_lag` events. It asks
 the gateway nothing, so it goes on when that is frozen, and it does not rely on keyspace notifications,
 which come late or not at all.
 
@@ -31,6 +32,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from harness.converging import WANTED, Converging, Records
 from harness.eventlog import EventWriter
 from harness.real.clearing import Clearing
 from harness.real.logtail import LogTail
@@ -45,9 +47,10 @@ _LOOK_FOR_FILES_EVERY_S = 0.25
 _ANSWER_DEADLINE_S = 1.0
 _OUT_OF_REACH = (redis.ConnectionError, redis.TimeoutError)
 # Most lines of a client's log are other events: a search for bytes passes over them unparsed.
-_WANTED = tuple(
-    f'"kind":"{kind}"'.encode()
-    for kind in (EventKind.LOGGED_IN, EventKind.FAULT_INJECTED, EventKind.FAULT_RECOVERED)
+_WANTED = tuple(f'"kind":"{kind}"'.encode() for kind in sorted(WANTED))
+_ASK_CHUNK = 500  # sessions in one MGET
+_SESSIONS_PER_S = (
+    20_000  # asked for after an incident: more would take the time of Redis and of this process
 )
 
 _log = logging.getLogger(ROLE)
@@ -109,22 +112,26 @@ class Watch:
     """Reads logs, asks the store, writes events."""
 
     def __init__(
-        self, store: Store, tail: LogTail, out: EventWriter, prefix: str, sample_s: float
+        self, store: Store, tails: Sequence[LogTail], out: EventWriter, prefix: str, sample_s: float
     ) -> None:
-        self._store, self._tail, self._out = store, tail, out
+        self._store, self._tails, self._out = store, tails, out
+        self._prefix = prefix
         self._online_key = f"{prefix}online"
         self._sample_s = sample_s
         self._clearing = Clearing(prefix)
-        self._next_look_s = self._next_sample_s = 0.0
+        self._converging = Converging()
+        self._next_look_s = self._next_sample_s = self._next_comparison_s = 0.0
 
     def read_logs(self, now_s: float) -> None:
-        """Take up what the clients have logged since the last call."""
+        """Take up what clients and harness have logged since the last call."""
         if now_s >= self._next_look_s:
-            self._tail.find_files()
+            for tail in self._tails:
+                tail.find_files()
             self._next_look_s = now_s + _LOOK_FOR_FILES_EVERY_S
-        for line in self._tail.new_lines():
-            if any(kind in line for kind in _WANTED):
-                self._take(line)
+        for tail in self._tails:
+            for line in tail.new_lines():
+                if any(kind in line for kind in _WANTED):
+                    self._take(line)
 
     def ask(self, now_s: float) -> None:
         """Do one poll; what it saw is with the operating system when it returns."""
@@ -136,6 +143,8 @@ class Watch:
                 question, answer.value, answer.asked_s, answer.answered_s
             ):
                 self._out.write(event)
+        if now_s >= self._next_comparison_s:
+            self._next_comparison_s = now_s + self._compare(now_s)
         if now_s >= self._next_sample_s and self._sample():
             self._next_sample_s = now_s + self._sample_s
         self._out.flush()
@@ -147,6 +156,31 @@ class Watch:
             _log.warning("passed over: %s", error)
             return
         self._clearing.on_client_event(event)
+        self._converging.take(event)
+
+    def _compare(self, now_s: float) -> float:
+        """Ask for what an incident has hit; return how long that is to suffice, in seconds."""
+        asked = self._converging.questions()
+        sessions = list(asked)
+        found: dict[str, Records] = {}
+        began_s = answered_s = now_s
+        for n in range(0, len(sessions), _ASK_CHUNK):
+            chunk = sessions[n : n + _ASK_CHUNK]
+            keys = [f"{self._prefix}session:{one}" for one in chunk]
+            keys += [f"{self._prefix}status:{asked[one]}" for one in chunk]
+            answer = self._store.ask(partial(redis.Redis.mget, keys=keys))
+            if answer is None:
+                return 0.0
+            began_s, answered_s = (began_s if n else answer.asked_s), answer.answered_s
+            half = len(chunk)
+            for one, record, status in zip(
+                chunk, answer.value[:half], answer.value[half:], strict=True
+            ):
+                owner = None if record is None else record.decode().rpartition("|")[2]
+                found[one] = (owner, None if status is None else status.decode())
+        for event in self._converging.answer(found, began_s, answered_s):
+            self._out.write(event)
+        return len(sessions) / _SESSIONS_PER_S
 
     def _sample(self) -> bool:
         keys = self._clearing.session_keys
@@ -229,8 +263,12 @@ def main() -> None:
         return time.monotonic() - origin_s
 
     store = Store(options.redis, now_s)
-    with LogTail(options.logs, "client-*.jsonl") as tail, EventWriter(options.out) as out:
-        watch = Watch(store, tail, out, options.prefix, options.sample_ms / 1000)
+    with (
+        LogTail(options.logs, "client-*.jsonl") as clients,
+        LogTail(options.logs, "incidents-*.jsonl") as incidents,
+        EventWriter(options.out) as out,
+    ):
+        watch = Watch(store, (clients, incidents), out, options.prefix, options.sample_ms / 1000)
         _run(watch, store, out, options.poll_ms / 1000, now_s)
     store.close()
 

@@ -133,7 +133,7 @@ def _build(
             numbers=numbers[name],
         )
 
-    leases = Leases(clock, model.lease, store, looks) if model.nodes > 1 else None
+    leases = Leases(clock, model.lease, store, looks)
     nodes = Nodes(model.nodes, make, leases, picks)
     beating = None
     if isinstance(scenario.detector, ClientBeats) and policy.heartbeat_interval is not None:

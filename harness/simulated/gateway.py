@@ -379,9 +379,10 @@ class Gateway:
     def reap(self, gone: Gateway) -> None:
         """End every session that a gone node held, as a peer that took its lease away."""
         for connection in gone._kept():
+            if connection.orphaned or connection.open:  # open: of a node that stands still
+                self._log_reaped(EventKind.SUSPECTED, connection)
             if connection.orphaned:
                 connection.orphaned = False
-                self._log_reaped(EventKind.SUSPECTED, connection)
                 self._log_reaped(EventKind.SOCKET_CLOSED, connection)
             if not gone.alive:
                 connection.records_kept = False
@@ -390,6 +391,12 @@ class Gateway:
             owner, now_s = connection.connection_id, self._clock.now_s
             if self._store.clean_up(session_id, user_id, owner, now_s):
                 self._presence.tell(EventKind.PEER_NOTIFIED, user_id, session_id)
+
+    def assert_records(self) -> None:
+        """Write the records of all its connections again, resumable ones too: the store has lost them."""
+        for connection in self._kept():
+            session_id, user_id = connection.session_id, connection.user_id
+            self._store.refresh(session_id, user_id, connection.connection_id, self._clock.now_s)
 
     def _kept(self) -> list[Connection]:
         """Its connections, open or not, whose records are still theirs."""

@@ -31,7 +31,8 @@ class Store:
     """Records by key.
 
     `on_change` is told the session id of every record that goes or changes hands, `on_status` every status
-    record that is written, or that somebody deletes (None). While it is not ``available`` nobody may ask.
+    record that is written, or that somebody deletes (None). While it is not ``available`` nobody may ask;
+    `on_back` is told when it is again.
 
     Args:
         session_ttl_s: TTL of session records; infinite: none.
@@ -48,6 +49,8 @@ class Store:
         self._deletion_lag_s = deletion_lag_s
         self._waiting: list[Callable[[], None]] = []
         self.available = True
+        self.epoch = 0  # another one: everything was lost
+        self.on_back: Callable[[], None] = lambda: None
         self._session_ttl_s = session_ttl_s
         self._status_ttl_s = status_ttl_s
         self._sessions: dict[str, Record] = {}
@@ -120,6 +123,7 @@ class Store:
 
     def flush(self) -> None:
         """Lose every record; announce nothing."""
+        self.epoch += 1
         gone = list(self._sessions)
         self._sessions.clear()
         self._statuses.clear()
@@ -139,6 +143,7 @@ class Store:
         waiting, self._waiting = self._waiting, []
         for act in waiting:
             act()
+        self.on_back()
 
     def when_available(self, act: Callable[[], None]) -> None:
         """Do something now, or as soon as the store answers again."""
