@@ -65,6 +65,16 @@ NetworkOf = Annotated[
     ),
 ]
 
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="generator processes on this machine; default: as many as the clients need"
+    ),
+]
+GatewayNodes = Annotated[
+    int | None, typer.Option("--nodes", min=1, help="replace the scenario's gateway.nodes")
+]
+
 
 @app.command()
 def demo(root: Root = Path("runs"), redis: Redis = None) -> None:
@@ -85,12 +95,15 @@ def run_command(
     real_only: Annotated[
         bool, typer.Option("--real-only", help="theory and real clients, no simulation")
     ] = False,
+    workers: Workers = None,
+    nodes: GatewayNodes = None,
 ) -> None:
     """Run a scenario: theory, simulation and real clients; ends with a report."""
-    loaded = _load(scenario, clients=clients, seed=seed, speedup=speedup)
+    loaded = _with_nodes(_load(scenario, clients=clients, seed=seed, speedup=speedup), nodes)
     policy = _gateway_policy(loaded, gateway_set or [])
     engines = ("theory", "real") if real_only else ENGINES
-    _run(loaded, engines, root, RealSetup(redis_url=redis, gateway_policy=policy, network=network))
+    setup = RealSetup(redis_url=redis, gateway_policy=policy, network=network, workers=workers)
+    _run(loaded, engines, root, setup)
 
 
 @app.command()
@@ -188,6 +201,15 @@ def _load(name: str, **overrides: float | None) -> Scenario:
         )
 
 
+def _with_nodes(scenario: Scenario, nodes: int | None) -> Scenario:
+    if nodes is None:
+        return scenario
+    raw = scenario.model_dump(mode="json")
+    raw["gateway"]["nodes"] = nodes
+    with errors():
+        return parse_scenario(yaml.safe_dump(raw), source="--nodes")
+
+
 def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy | None:
     """The scenario's policy with some values replaced, checked as a scenario file is."""
     if not settings:
@@ -201,7 +223,10 @@ def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy |
 
 def _run(scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSetup | None) -> None:
     with errors(), end_on_sigterm(), progress() as show:
-        outcome = run(scenario, engines=engines, root=root, setup=setup, progress=show)
+        outcome = run(
+            scenario, engines=engines, root=root, setup=setup, progress=show,
+            warn=lambda text: say(f"warning: {text}", "yellow"),
+        )  # fmt: skip
     finish(outcome)
 
 

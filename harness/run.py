@@ -35,6 +35,7 @@ def run(
     root: Path = Path("runs"),
     setup: RealSetup | None = None,
     progress: Progress = lambda _phase, _done: None,
+    warn: Callable[[str], None] = lambda _text: None,
 ) -> Outcome:
     """Run one scenario through the engines asked for, and report.
 
@@ -53,6 +54,7 @@ def run(
         root: folder of run directories.
         setup: how to run for real.
         progress: told about each phase.
+        warn: told what the machine can hardly do.
 
     Raises:
         ThresholdError: a threshold that cannot be checked.
@@ -65,7 +67,8 @@ def run(
     plan = make_plan(scenario)
     check_faults(plan, engines)
     if "real" in engines:
-        check_machine(plan, scenario, setup)
+        for warning in check_machine(plan, scenario, setup):
+            warn(warning)
 
     directory = new_run(root, scenario.name)
     directory.scenario.write_text(dump_scenario(scenario))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.real.engine import real_policy
+from harness.real.engine import real_policy, start_store_watch
 from harness.real.nodes import Nodes, gateway_config
 from harness.real.processes import Children, end_on_sigterm
 from harness.real.redis_server import redis_server
@@ -104,6 +104,7 @@ def serve_forever(
             config = GatewayConfig.model_validate(keys)
             nodes = Nodes(children, run, [config])
             nodes.wait()
+            start_store_watch(children, redis, run, config.origin_s)
             ws, http = nodes.ws_urls, nodes.http_urls
             say(
                 f"gateway: {ws}\nhttp:    {http}\nredis:   {redis.url}\n"
@@ -111,7 +112,7 @@ def serve_forever(
             )
             say(
                 "drive it: locust -f harness/real/locustfile.py --headless -u 200 -r 100 "
-                f"--scenario {run.scenario} --ws-url {ws} --http-url {http}"
+                f"--run-dir {run.path} --ws-url {ws} --http-url {http}"
             )
             while True:
                 children.check()

@@ -33,7 +33,8 @@ class EventKind(StrEnum):
     """What happened. The comment names the witness and the keys of ``detail``."""
 
     # run bookkeeping
-    RUN_STARTED = "run_started"  # client: the ramp begins
+    # each generator: the ramp begins; detail: clients (its own), worker (its position), workers (how many)
+    RUN_STARTED = "run_started"
     STEADY = "steady"  # client: the ramp is over; detail: clients
     RUN_ENDED = "run_ended"  # client: the horizon; what was not seen by now is censored
     LOOP_LAG = "loop_lag"  # every process, twice a second; detail: max_lag_s, role, pid
@@ -88,6 +89,7 @@ class EventKind(StrEnum):
     # store watch, once a second; detail: sessions (keys that exist), online (members of the online set),
     # watched, store_gap_s (longest time without an answer), store_wait_s (longest wait for one)
     STORE_SAMPLE = "store_sample"
+    WORKER_LOST = "worker_lost"  # harness: a worker died; detail: worker, clients (lost with it)
     RESOURCES = "resources"  # harness; detail: role, pid, cpu_percent, rss_bytes, descriptors
 
 

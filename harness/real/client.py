@@ -112,8 +112,8 @@ class Client:
         g.swarm.at(connect_at_s, self._come_soon)
 
     def leave(self) -> None:
-        """End for good and in order, as a tab that is closed."""
-        if not self._gone and self.wire is not None and not self._deaf:
+        """End for good and in order, as a tab that is closed; after the run nothing is said any more."""
+        if self.g.running and not self._gone and self.wire is not None and not self._deaf:
             with suppress(ConnectionEnded):
                 self.wire.close(1000)
         self._gone = True

@@ -7,6 +7,7 @@ From a scenario and its plan to the witnesses' logs in the run directory. Measur
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from harness.faults import Plan
 from harness.real.blackhole import silence_available
 from harness.real.cannot import CannotRun
 from harness.real.incidents import Incidents, check_incidents
+from harness.real.limits import Load, check_limits, this_machine, workers_for
 from harness.real.nat import is_behind_nat
 from harness.real.network import NetworkKind, check_network, network_of
 from harness.real.nodes import Nodes, gateway_config
@@ -43,12 +45,14 @@ class RealSetup:
     """How to run for real.
 
     ``gateway_policy`` replaces the scenario's policy in the gateway alone, in scenario time: a negative
-    control, which must turn the agreement red. ``network``: see `network.py`.
+    control, which must turn the agreement red. ``network``: see `network.py`. ``workers``: generator
+    processes; None: as many as the clients need.
     """
 
     redis_url: str | None = None
     gateway_policy: LivenessPolicy | None = None
     network: NetworkKind = "loopback"
+    workers: int | None = None
 
 
 def run_real(
@@ -76,6 +80,7 @@ def run_real(
     """
     setup = setup or RealSetup()
     check_machine(plan, scenario, setup)
+    workers = setup.workers or workers_for(plan.clients, this_machine())
     kept = any(incident.params.get("keeps") for incident in plan.incidents)
     origin_s = time.monotonic()
     with (
@@ -95,9 +100,9 @@ def run_real(
             network.gateway,
         )
         nodes.wait()
-        watch = _store_watch(children, redis, run, origin_s)
+        watch = start_store_watch(children, redis, run, origin_s)
         with network.at_clients():
-            locust = _locust(children, plan, run, nodes, origin_s)
+            locust = _locust(children, plan, run, nodes, origin_s, workers)
         pids = {f"gateway/{node.name}": node.child.pid for node in nodes}
         pids |= {"store-watch": watch.pid, "generator": locust.pid}
         if redis.child is not None:
@@ -126,8 +131,11 @@ def run_real(
 
 def check_machine(
     plan: Plan, scenario: Scenario | None = None, setup: RealSetup | None = None
-) -> None:
-    """Return if the machine can inject every fault of a plan, and the gateway is what the scenario wants.
+) -> list[str]:
+    """Return if the machine can do what a plan wants: warnings, where it hardly can.
+
+    It can inject every fault, the gateway is what the scenario wants, and there are descriptors, ports and
+    memory for the clients.
 
     Raises:
         CannotRun: it cannot; nothing is faked.
@@ -148,6 +156,9 @@ def check_machine(
                 f"{', '.join(silent) or 'outages'} cannot be injected here: {silence.reason}; {silence.help}; "
                 "`flatline simulate` needs no privileges"
             )
+    nodes = scenario.gateway.nodes if scenario is not None else 1
+    workers = setup.workers or workers_for(plan.clients, this_machine())
+    return check_limits(Load(plan.clients, nodes, workers))
 
 
 def real_policy(policy: LivenessPolicy, speedup: float) -> LivenessPolicy:
@@ -186,7 +197,10 @@ def fidelity(plan: Plan, setup: RealSetup | None = None) -> list[dict[str, str]]
     ]
 
 
-def _store_watch(children: Children, redis: RedisServer, run: RunDir, origin_s: float) -> Child:
+def start_store_watch(
+    children: Children, redis: RedisServer, run: RunDir, origin_s: float
+) -> Child:
+    """Start the store watch of a run; its log is `store.jsonl`."""
     argv = _python(
         "harness.real.watch",
         *("--redis", redis.url, "--prefix", redis.key_prefix, "--logs", str(run.logs)),
@@ -196,7 +210,9 @@ def _store_watch(children: Children, redis: RedisServer, run: RunDir, origin_s: 
     return children.start("store-watch", argv, log=run.logs / "watch.log")
 
 
-def _locust(children: Children, plan: Plan, run: RunDir, nodes: Nodes, origin_s: float) -> Child:
+def _locust(
+    children: Children, plan: Plan, run: RunDir, nodes: Nodes, origin_s: float, workers: int
+) -> Child:
     argv = _python(
         "locust", "--locustfile", str(_LOCUSTFILE), "--headless", "--only-summary", "--with-parent",
         # All users at once: each then waits for its own moment of the plan's ramp.
@@ -205,8 +221,18 @@ def _locust(children: Children, plan: Plan, run: RunDir, nodes: Nodes, origin_s:
         *("--ws-url", nodes.ws_urls, "--http-url", nodes.http_urls),
         *("--csv", str(run.logs / "locust"), "--exit-code-on-error", "0"),
     )  # fmt: skip
+    if workers > 1:
+        port = str(_free_port())
+        argv += ["--processes", str(workers), "--master-host", "127.0.0.1", "--master-port", port]
+        argv += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
     log = run.logs / "locust.log"
     return children.start("locust", argv, log=log, may_finish=True, stop_deadline_s=15.0)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def _python(module: str, *arguments: str) -> list[str]:

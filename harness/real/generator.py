@@ -20,6 +20,7 @@ from harness.faults import Plan, PlannedFault, PlannedOutage
 from harness.real.behind_nat import nats_of
 from harness.real.frames import TEXT, ReadyMade
 from harness.real.network import NETWORK_RECORD
+from harness.real.shares import Share
 from harness.real.swarm import Swarm
 from harness.real.target import Gateways, Target
 from reference_server.events import Event, EventKind, Source
@@ -36,6 +37,7 @@ _LAG_TIMER_S = 0.01
 _LAG_REPORT_S = 0.5
 _OWN_ROUND_TRIP_S = 0.002  # what loopback and two event loops take themselves; only more is added
 _DELAYS_AT_ONCE = 1024
+_ALL = Share()
 
 
 class Generator:
@@ -48,12 +50,13 @@ class Generator:
         target: Target,
         log: Path,
         origin_s: float,
-        worker: int = 0,
+        share: Share = _ALL,
         on_request: OnRequest = lambda *_: None,
     ) -> None:
         self.scenario = scenario
         self.plan = plan
         self.origin_s = origin_s
+        self.share = share
         self.start_s = 0.0  # set by `start`: when the plan's time zero was
         self.on_request = on_request
         self.swarm = Swarm(self.now_s)
@@ -64,7 +67,7 @@ class Generator:
             self.outages.setdefault(outage.client, []).append(outage)
         # A blackholed socket must outlive its client: closing it would send a FIN and end the silence.
         self.graveyard: list[Any] = []
-        self.rng: Rng = default_rng(SeedSequence([scenario.seed, 0x67656E, worker]))
+        self.rng: Rng = default_rng(SeedSequence([scenario.seed, 0x67656E, share.position]))
         self.nats = nats_of(log.with_name(NETWORK_RECORD), self.faults)
         self._writer = EventWriter(log)
         self.gateways = Gateways(target, self.rng)
@@ -85,10 +88,19 @@ class Generator:
         """The real time at which the run ends."""
         return self.at_s(self.plan.horizon_s)
 
-    def start(self) -> None:
-        """Begin: the plan's time zero is now."""
-        self.start_s = self.now_s()
-        self.log(EventKind.RUN_STARTED, detail={"clients": self.plan.clients})
+    def start(self, start_s: float | None = None) -> None:
+        """Begin.
+
+        Args:
+            start_s: the plan's time zero, on the run's clock; None: now.
+        """
+        self.start_s = self.now_s() if start_s is None else start_s
+        detail = {
+            "clients": self.share.count(self.plan.clients),
+            "worker": self.share.position,
+            "workers": self.share.of,
+        }
+        self.log(EventKind.RUN_STARTED, detail=detail, time_s=self.start_s)
         self.swarm.start()
         self._background = [gevent.spawn(self._sample_lag), gevent.spawn(self._mark_steady)]
 

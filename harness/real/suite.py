@@ -1,0 +1,253 @@
+"""One test of Locust's as a run of ours: its directory, its plan, its generator; alone, as a master, as a worker.
+
+    master, or alone: scenario ─► plan ─► run directory ──┐  (Locust tells its workers the options)
+    worker, or alone:                                     └─► generator ─► clients' event log
+
+From Locust's options to a run that `flatline report` can measure. A master has no clients; it ends the run at
+the horizon and says which workers were lost.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gevent
+import orjson
+from locust.env import Environment
+from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
+
+from harness.eventlog import EventWriter
+from harness.exits import Exit
+from harness.faults import Plan, make_plan
+from harness.real.generator import Generator, OnRequest
+from harness.real.shapes import Course
+from harness.real.shares import Places, Share
+from harness.real.target import Target
+from harness.rundir import RunDir, new_run
+from reference_server.events import Event, EventKind, Source
+from scenarios.load import dump_scenario, load_scenario
+from scenarios.schema import Scenario
+
+__all__ = ["Suite"]
+
+_LOOK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    directory: RunDir
+    scenario: Scenario
+    plan: Plan
+    origin_s: float
+    paced: bool  # clients come at the plan's moments; otherwise when Locust spawns them
+
+
+class Suite:
+    """What the locustfile's listeners do. One test after the other, as a web UI may start them.
+
+    Args:
+        environment: Locust's, with a runner.
+        on_request: told about connects and heartbeats.
+
+    Raises:
+        ScenarioError, OSError, ValueError: what the options ask for cannot be read.
+    """
+
+    def __init__(self, environment: Environment, on_request: OnRequest) -> None:
+        assert environment.parsed_options is not None
+        self.options: Namespace = environment.parsed_options
+        self._environment = environment
+        self._on_request = on_request
+        self.generator: Generator | None = None  # of the test that runs; a master has none
+        self.places = Places(Share(), 0)
+        self._run: _Run | None = None
+        self._start_s = 0.0
+        self._background: list[Any] = []
+        if not self._is_worker:
+            _refuse_a_second_run(self.options)
+            scenario = self._scenario()
+            if self.options.shape:
+                length_s = self.options.run_time or scenario.horizon_s / scenario.speedup
+                environment.shape_class = Course(
+                    self.options.shape, self.options.num_users or scenario.clients, length_s
+                )
+                environment.shape_class.runner = environment.runner
+
+    @property
+    def _is_worker(self) -> bool:
+        return isinstance(self._environment.runner, WorkerRunner)
+
+    @property
+    def paced(self) -> bool:
+        """Whether each client waits for its moment of the plan's ramp."""
+        return self._run is not None and self._run.paced
+
+    # -- a test begins and ends --------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin a test: the plan's time zero is now, for all workers alike."""
+        self._run = run = self._join() if self._is_worker else self._begin()
+        runner = self._environment.runner
+        if isinstance(runner, MasterRunner):
+            # What is in the options reaches the workers with Locust's first message to them.
+            workers = runner.clients.ready + runner.clients.running + runner.clients.spawning
+            names = sorted(worker.id for worker in workers)  # the order in which Locust serves them
+            self._start_s = time.monotonic() - run.origin_s
+            self.options.flatline_run = {
+                "directory": str(run.directory.path.resolve()), "origin_s": run.origin_s,
+                "start_s": self._start_s, "paced": run.paced, "workers": names,
+            }  # fmt: skip
+            self._background = [gevent.spawn(self._watch_workers, names)]
+        else:
+            share = self._share()
+            self.places = Places(share, run.plan.clients)
+            target = Target(
+                tuple(self.options.ws_url.split(",")), tuple(self.options.http_url.split(","))
+            )
+            log = run.directory.logs / f"client-{os.getpid()}.jsonl"
+            self.generator = Generator(
+                run.scenario,
+                run.plan,
+                target,
+                log,
+                run.origin_s,
+                share,
+                on_request=self._on_request,
+            )
+            told = getattr(self.options, "flatline_run", None) if self._is_worker else None
+            self.generator.start(told["start_s"] if told else None)
+            self._start_s = self.generator.start_s
+        self._background.append(gevent.spawn(self._end_at_the_horizon))
+
+    def stop(self) -> None:
+        """End a test: its log is whole afterwards."""
+        if self.generator is not None:
+            self.generator.stop()
+        background, self._background = self._background, []
+        gevent.killall([one for one in background if one is not gevent.getcurrent()])
+
+    def judge(self) -> int | None:
+        """Measure and report a test that had a gateway's log beside its own; return the exit code.
+
+        None where there is nothing to judge: a worker, a run that `flatline run` will judge, no gateway's log.
+        """
+        run = self._run
+        if run is None or self._is_worker or (run.paced and self.options.with_parent):
+            return None
+        if not any(run.directory.logs.glob("gateway-*.jsonl")):
+            return None
+        # In a process of its own: this one's standard library is gevent's.
+        argv = [sys.executable, "-m", "harness", "report", str(run.directory.path)]
+        return subprocess.run(argv, check=False).returncode
+
+    # -- the plan ------------------------------------------------------------------------------
+
+    def _scenario(self, **changes: Any) -> Scenario:
+        options = self.options
+        if options.run_dir and (kept := RunDir(Path(options.run_dir))).scenario.exists():
+            return load_scenario(str(kept.scenario), **changes)
+        return load_scenario(options.scenario, **changes)
+
+    def _begin(self) -> _Run:
+        options, runner = self.options, self._environment.runner
+        given = RunDir(Path(options.run_dir)) if options.run_dir else None
+        origin_s = time.monotonic() if options.origin_s is None else options.origin_s
+        if given is not None and given.plan.exists():
+            return _Run(given, self._scenario(), Plan.load(given.plan), origin_s, paced=True)
+        scenario = self._scenario()
+        shape = self._environment.shape_class
+        if isinstance(shape, Course):
+            clients, ramp_s, length_s = shape.most, shape.rises_for_s, shape.length_s
+        else:
+            assert runner is not None
+            clients = max(1, runner.target_user_count)
+            ramp_s = clients / (options.spawn_rate or 1)
+            length_s = options.run_time or ramp_s + scenario.duration / scenario.speedup
+        if length_s <= ramp_s:
+            raise SystemExit(
+                f"flatline: --run-time {length_s:g} s is over before {clients} clients are there "
+                f"({ramp_s:g} s): a higher --spawn-rate, or a longer --run-time"
+            )
+        scenario = self._scenario(
+            clients=clients, ramp=max(ramp_s, 1e-3) * scenario.speedup,
+            duration=(length_s - ramp_s) * scenario.speedup,
+        )  # fmt: skip
+        plan = make_plan(scenario)
+        run = given or new_run(Path("runs"), f"locust-{scenario.name}")
+        run.logs.mkdir(parents=True, exist_ok=True)
+        plan.save(run.plan)
+        run.scenario.write_text(dump_scenario(scenario))
+        print(f"flatline: event log in {run.logs}; measure it with: flatline report {run.path}")
+        return _Run(run, scenario, plan, _origin_s(run, origin_s), paced=False)
+
+    def _join(self) -> _Run:
+        told = self.options.flatline_run
+        run = RunDir(Path(told["directory"]))
+        if not run.plan.exists():
+            raise SystemExit(f"flatline: the master's run directory is not here: {run.path}")
+        scenario, plan = load_scenario(str(run.scenario)), Plan.load(run.plan)
+        return _Run(run, scenario, plan, told["origin_s"], told["paced"])
+
+    def _share(self) -> Share:
+        if not self._is_worker:
+            return Share()
+        names = self.options.flatline_run["workers"]
+        assert isinstance(self._environment.runner, WorkerRunner)
+        return Share(names.index(self._environment.runner.client_id), len(names))
+
+    # -- while it runs -----------------------------------------------------------------------------
+
+    def _end_at_the_horizon(self) -> None:
+        run, runner = self._run, self._environment.runner
+        assert run is not None and runner is not None
+        horizon_s = self._start_s + run.plan.horizon_s / run.scenario.speedup
+        gevent.sleep(max(0.0, horizon_s - (time.monotonic() - run.origin_s)))
+        # Before the clients end: what their ends do to the gateway is not part of the run.
+        self.stop()
+        if isinstance(runner, WorkerRunner):
+            return  # the master ends it
+        ends: Callable[[], None] = runner.quit if self.options.headless else runner.stop
+        ends()
+
+    def _watch_workers(self, names: list[str]) -> None:
+        """Log each worker that is gone, with the number of clients that went with it."""
+        run, runner = self._run, self._environment.runner
+        assert run is not None and isinstance(runner, MasterRunner)
+        with EventWriter(run.directory.logs / f"harness-master-{os.getpid()}.jsonl") as log:
+            watched = dict(enumerate(names))
+            while watched:
+                gevent.sleep(_LOOK_S)
+                for position, name in list(watched.items()):
+                    worker = runner.clients.get(name)
+                    if worker is not None and worker.state != STATE_MISSING:
+                        continue
+                    del watched[position]
+                    lost = Share(position, len(names)).count(run.plan.clients)
+                    print(
+                        f"flatline: worker {name} is gone, and {lost} clients with it", flush=True
+                    )
+                    detail = {"worker": name, "clients": lost}
+                    now_s = time.monotonic() - run.origin_s
+                    log.write(Event(now_s, Source.HARNESS, EventKind.WORKER_LOST, detail=detail))
+                    log.flush()
+
+
+def _refuse_a_second_run(options: Namespace) -> None:
+    if options.run_dir and any((Path(options.run_dir) / "logs").glob("client-*.jsonl")):
+        print(f"flatline: {options.run_dir} holds a run already", file=sys.stderr)
+        raise SystemExit(Exit.BAD_INPUT)
+
+
+def _origin_s(run: RunDir, otherwise_s: float) -> float:
+    """The origin of the run's clock: a gateway that logs there already counts from its own."""
+    for path in run.logs.glob("gateway-*.json"):
+        return float(orjson.loads(path.read_bytes())["origin_s"])
+    return otherwise_s
