@@ -27,6 +27,7 @@ from harness.soundness import Soundness, assess, silent_faults, without_planned_
 from harness.theory import curves_frame, laws_frame, predict
 from harness.theory.plotted import plotted_detections
 from harness.thresholds import check_thresholds, evaluate
+from harness.workers import Workers, workers_of
 from reference_server.events import EventKind, Source
 from reports.agreement import compare
 from reports.build import build_report
@@ -113,7 +114,7 @@ def conclude(
         table.to_csv(run.table(name), index=False)
     progress("measure", 0.7)
 
-    soundness = _soundness(scenario, plan, measured)
+    soundness = _soundness(scenario, plan, measured, workers_of(log.events))
     run.write_json(run.summary, _summary(scenario, plan, log, measured, soundness, provenance))
     agreement = compare(load_run(run.path), scenario.agreement.model_dump())
     agreement.to_csv(run.table("agreement"), index=False)
@@ -164,7 +165,9 @@ def _engines(log: ReadLog) -> list[str]:
     return simulated + (["real"] if Source.CLIENT in sources else [])
 
 
-def _soundness(scenario: Scenario, plan: Plan, measured: Sequence[Measured]) -> Soundness | None:
+def _soundness(
+    scenario: Scenario, plan: Plan, measured: Sequence[Measured], workers: Workers
+) -> Soundness | None:
     """Judge the real run; None where none ran (a simulation has no loops that lag)."""
     real = next((m for m in measured if m.engine == "real"), None)
     if real is None:
@@ -181,6 +184,7 @@ def _soundness(scenario: Scenario, plan: Plan, measured: Sequence[Measured]) -> 
         grain_s=(policy.max_failures + 1) * _WHEEL_S,
         heartbeat_interval_s=policy.heartbeat_interval,
         ramp_s=scenario.ramp,
+        workers=workers,
     )
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from harness.faults import PlannedFault
 from harness.qos import curve_of
+from harness.workers import Workers
 from reference_server.events import Source
 
 __all__ = ["Epsilon", "Soundness", "assess", "silent_faults", "without_planned_stalls"]
@@ -37,12 +38,13 @@ class Epsilon:
     grain_s: float
     window_from_s: float  # scenario seconds: the loops' lag is looked at in this window
     window_to_s: float
+    clock_s: float | None = None  # workers of other hosts; None: all on one clock
 
     @property
     def total_s(self) -> float:
-        """One-way delay + the larger of the two lags + grain, real seconds. NaN if a part is not known."""
+        """One-way delay + the larger of the two lags + grain + clocks, real seconds. NaN if a part is not known."""
         worst = np.maximum(self.gateway_lag_s, self.generator_lag_s)
-        return float(self.one_way_delay_s + worst + self.grain_s)
+        return float(self.one_way_delay_s + worst + self.grain_s + (self.clock_s or 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ def assess(
     grain_s: float,
     heartbeat_interval_s: float | None,
     ramp_s: float,
+    workers: Workers | None = None,
 ) -> Soundness:
     """Judge one real run.
 
@@ -119,6 +122,7 @@ def assess(
       fault that is detected fastest;
     * whose ε is not known, because gateway or generator logged no loop lag in the window;
     * in which a witness (client, gateway, store watch) left no log;
+    * in which a worker died: its clients are lost, and what is left is not the run that was planned;
     * in which a fault took effect later than it was due by more than the same bound (1 s or the 2 %).
 
     Args:
@@ -132,10 +136,14 @@ def assess(
         grain_s: the shortest time the schedulers can tell apart, real seconds.
         heartbeat_interval_s: T, scenario seconds; None: no heartbeat.
         ramp_s: end of the ramp, scenario seconds.
+        workers: generators on other hosts; None: there were none.
     """
     start_s, end_s = _window(detections, injections, heartbeat_interval_s or 0.0, ramp_s)
     lags = {role: _largest(lag, role, start_s, end_s) for role in _ROLES}
-    parts = Epsilon(one_way_delay_s, lags["gateway"], lags["generator"], grain_s, start_s, end_s)
+    clock_s = workers.clock_error_s if workers else None
+    parts = Epsilon(
+        one_way_delay_s, lags["gateway"], lags["generator"], grain_s, start_s, end_s, clock_s
+    )
     epsilon_s = speedup * parts.total_s
     median_s, fastest = _fastest_median(detections, silent)
     bound_s = np.nanmin([MAX_EPSILON_S, MAX_EPSILON_SHARE * median_s])
@@ -148,6 +156,11 @@ def assess(
         f"no log of the {witness.value if witness is not Source.STORE else 'store watch'}"
         for witness in _WITNESSES
         if witness not in witnesses
+    ]
+    reasons += [
+        f"worker {lost.worker} died, noticed {lost.at_s:.1f} s into the run (real time): "
+        f"{lost.clients} clients were lost with it"
+        for lost in (workers.lost if workers else ())
     ]
     reasons += [
         f"the {role} logged no loop lag in the measured window: ε is not known"

@@ -37,6 +37,9 @@ class EventKind(StrEnum):
     RUN_STARTED = "run_started"
     STEADY = "steady"  # client: the ramp is over; detail: clients
     RUN_ENDED = "run_ended"  # client: the horizon; what was not seen by now is censored
+    # client, once a second on another host: its clock against the run's; detail: worker, offset_s, bound_s (of
+    # the error)
+    CLOCK = "clock"
     LOOP_LAG = "loop_lag"  # every process, twice a second; detail: max_lag_s, role, pid
     # sessions
     LOGGED_IN = (

@@ -7,7 +7,7 @@ Somewhere within the round trip the other clock showed what it said, so the offs
 middle is wrong by half the round trip at most, whichever way was the slower. Of many questions the one with
 the shortest trip says most; clocks drift apart, so its bound grows with its age.
 
-Pure: reads no clock, sends nothing. `relay.py` asks.
+Pure: reads no clock, sends nothing.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 Whatever the way loses, repeats or reorders, the file holds each line once and in order, up to the last batch
 that came: what a worker that dies has sent is kept.
 
-Pure: knows no sockets and no clock; `distributed.py` sends the messages.
+Pure: knows no sockets and no clock.
 """
 
 from __future__ import annotations

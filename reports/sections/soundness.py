@@ -16,6 +16,7 @@ _PARTS = {
     "gateway_lag_s": "gateway’s largest loop lag",
     "generator_lag_s": "generator’s largest loop lag",
     "grain_s": "scheduling grain",
+    "clock_s": "error of the workers’ clocks",
 }
 
 

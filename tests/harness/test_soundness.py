@@ -9,7 +9,8 @@ import pytest
 
 from harness.frames import frame
 from harness.soundness import Soundness, assess, silent_faults
-from reference_server.events import Source
+from harness.workers import Workers, workers_of
+from reference_server.events import Event, EventKind, Source
 from tests.harness.handmade import fault
 
 ALL = frozenset({Source.CLIENT, Source.GATEWAY, Source.STORE})
@@ -59,6 +60,27 @@ def test_a_quiet_run_is_sound_and_says_what_epsilon_is_made_of() -> None:
     assert verdict.reasons == ()
     assert verdict.epsilon_s == pytest.approx(5 * (0.0005 + 0.001 + 0.002))
     assert verdict.as_dict()["parts"]["gateway_lag_s"] == 0.001
+
+
+def test_the_error_of_workers_clocks_is_part_of_epsilon() -> None:
+    verdict = judge(workers=Workers(0.0004, ()))
+    assert verdict.sound
+    assert verdict.epsilon_s == pytest.approx(5 * (0.0005 + 0.001 + 0.002 + 0.0004))
+    assert verdict.as_dict()["parts"]["clock_s"] == 0.0004
+
+
+def test_a_run_that_lost_a_worker_is_unsound_and_says_how_many_clients_went_with_it() -> None:
+    events = [
+        Event(1.0, Source.CLIENT, EventKind.CLOCK, detail={"worker": "b", "bound_s": 0.0002}),
+        Event(2.0, Source.CLIENT, EventKind.CLOCK, detail={"worker": "b", "bound_s": 0.0003}),
+        Event(9.0, Source.HARNESS, EventKind.WORKER_LOST, detail={"worker": "a", "clients": 50}),
+    ]
+    verdict = judge(workers=workers_of(events))
+    assert not verdict.sound
+    assert verdict.parts.clock_s == 0.0003
+    [reason] = verdict.reasons
+    assert "worker a died" in reason
+    assert "50 clients were lost" in reason
 
 
 @pytest.mark.parametrize(
