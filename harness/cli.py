@@ -192,6 +192,11 @@ def doctor() -> None:
             for check in machine.diagnose()
         ],
     )
+    say("\nHow a real run would make each fault here:")
+    show_table(
+        ("fault", "mechanism here", "what it cannot show"),
+        [(m.fault, m.here or f"NO: {m.why}", m.cannot_show) for m in machine.mechanisms()],
+    )
 
 
 def _load(name: str, **overrides: float | None) -> Scenario:

@@ -10,35 +10,23 @@ import os
 import platform
 import resource
 import shutil
-import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
+from harness.catalogue import ClientFault, catalogue
+from harness.doctor_kernel import Check, kernel_checks, tried
 from harness.real.blackhole import silence_available
 from harness.real.redis_server import INSTALL_HELP, find_redis
 
-__all__ = ["Check", "diagnose"]
+__all__ = ["Check", "Mechanism", "diagnose", "mechanisms"]
 
-_TRIAL_DEADLINE_S = 10.0
 _CAP_NET_ADMIN = 12  # linux/capability.h
 _FEW_DESCRIPTORS = 4096  # a thousand clients, gateway and Redis, with room
 _FEW_PORTS = 10_000
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that a run may need. Only where `essential` does nothing real work without it."""
-
-    name: str
-    ok: bool
-    found: str
-    needed_for: str
-    help: str = ""  # empty when ok
-    essential: bool = False
 
 
 def diagnose() -> list[Check]:
@@ -52,8 +40,7 @@ def diagnose() -> list[Check]:
         _ports(),
         _cores_and_memory(),
         _net_admin(),
-        _namespaces(),
-        _nftables(),
+        *kernel_checks(),
         _browser(),
     ]
 
@@ -76,7 +63,7 @@ def _redis() -> Check:
     if found is None:
         return Check("redis", False, "none", needed_for, INSTALL_HELP, essential=True)
     binary, origin = found
-    code, output = _try(str(binary), "--version")
+    code, output = tried(str(binary), "--version")
     return Check(
         "redis",
         code == 0,
@@ -174,28 +161,6 @@ def _has_net_admin() -> bool:
     return bool(int(effective.split()[1], 16) >> _CAP_NET_ADMIN & 1)
 
 
-def _namespaces() -> Check:
-    code, output = _try("unshare", "--net", "ip", "link", "set", "lo", "up")
-    return Check(
-        "network namespaces",
-        code == 0,
-        "tried: a namespace with its own loopback" if code == 0 else output,
-        "a real NAT between client and gateway",
-        "" if code == 0 else "run as root, with iproute2 and util-linux installed",
-    )
-
-
-def _nftables() -> Check:
-    code, output = _try("unshare", "--net", "nft", "add table inet flatline")
-    return Check(
-        "nftables",
-        code == 0,
-        "tried: a table in a namespace of its own" if code == 0 else output,
-        "a real NAT between client and gateway",
-        "" if code == 0 else "run as root, with nftables installed",
-    )
-
-
 def _browser() -> Check:
     found = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
     return Check(
@@ -207,19 +172,25 @@ def _browser() -> Check:
     )
 
 
-def _try(*argv: str) -> tuple[int, str]:
-    """Run a short command; return its exit code and the first line that it wrote."""
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=_TRIAL_DEADLINE_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return -1, str(error)
-    lines = done.stdout.strip().splitlines()
-    return done.returncode, lines[0] if lines else f"exit code {done.returncode}"
+class Mechanism(NamedTuple):
+    """How a fault would be injected here and now; ``here`` empty: it would not, and `why`."""
+
+    fault: str
+    here: str
+    cannot_show: str
+    why: str
+
+
+def mechanisms() -> list[Mechanism]:
+    """Say for each fault of the catalogue which mechanism a real run would use on this machine."""
+    silence = silence_available()
+    found = []
+    for kind, fault in catalogue().items():
+        why = ""
+        if not fault.is_real:
+            why = "simulated only"
+        elif isinstance(fault, ClientFault) and fault.silent and not silence.ok:
+            why = f"{silence.reason}; {silence.help}"
+        here = "" if why else fault.mechanism
+        found.append(Mechanism(kind, here, fault.cannot_show if here else "", why))
+    return found

