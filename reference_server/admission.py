@@ -11,7 +11,7 @@ from collections import Counter
 from functools import partial
 from time import monotonic
 from typing import Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
@@ -25,6 +25,8 @@ from reference_server.wheel import Clock, TimerWheel
 __all__ = ["CLOSE_KICKED", "CLOSE_SESSION_UNKNOWN", "CLOSE_TAKEN_OVER", "CLOSE_TRY_AGAIN",
            "CLOSE_WRONG_USER", "Admission", "Host"]  # fmt: skip
 
+_MOST_ID_LENGTH = 128
+_MOST_QUERY_LENGTH = 512
 CLOSE_SESSION_UNKNOWN = 4401
 CLOSE_WRONG_USER = 4403
 CLOSE_TAKEN_OVER = 4409
@@ -89,22 +91,31 @@ class Admission:
 
     def route(self, connection: ServerConnection, request: Request) -> Response | None:
         """Let the two paths of the API in; others get 404."""
-        path = urlsplit(request.path).path
-        if path == "/ws" or (path.startswith("/ws/") and path[4:] and "/" not in path[4:]):
+        path, _, query = request.path.partition("?")
+        session_id = path.removeprefix("/ws/")
+        if len(query) <= _MOST_QUERY_LENGTH and (
+            path == "/ws"
+            or (
+                session_id != path
+                and 0 < len(session_id) <= _MOST_ID_LENGTH
+                and "/" not in path[4:]
+            )
+        ):
             return None
         return connection.respond(404, "not found: connect to /ws or /ws/{session_id}\n")
 
     def on_handshake(self, connection: GatewayConnection, target: str) -> None:
         """Take a connection whose handshake is over; ``target`` is the path and query it asked for."""
-        url = urlsplit(target)
-        if url.path != "/ws":
-            query = parse_qs(url.query)
-            user_id = query.get("user_id", [""])[0]
-            trace = query.get("trace") == ["1"]
-            self.authenticate(connection, url.path[4:], user_id=user_id, trace=trace)
-        elif self._user_id_handshake and (named := parse_qs(url.query).get("userId")):
+        path, _, query = target.partition("?")
+        named = parse_qs(query)
+        if path != "/ws":
+            user_id = named.get("user_id", [""])[0]
+            trace = named.get("trace") == ["1"]
+            self.authenticate(connection, path[4:], user_id=user_id, trace=trace)
+        elif self._user_id_handshake and "userId" in named:
             connection.phase = Phase.AUTHENTICATING
-            self._sessions.login_unasked(named[0], partial(self._let_in, connection, named[0]))
+            user_id = named["userId"][0]
+            self._sessions.login_unasked(user_id, partial(self._let_in, connection, user_id))
         else:
             self._deadlines.schedule(_Deadline(connection), monotonic() + self._timeout_s)
 

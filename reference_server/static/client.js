@@ -10,6 +10,7 @@ const LINES = 200;
 const SESSION_UNKNOWN = 4401;
 const WRONG_USER = 4403;
 const TAKEN_OVER = 4409;
+const KICKED = 4410;
 
 const $ = (id) => document.getElementById(id);
 const peers = new Map(); // user id → "online", "offline" or "not known yet"
@@ -125,6 +126,8 @@ function onClosed(code, reason) {
     show("elsewhere", "Used in another place"); // to come back by itself would end that one
   } else if (code === 1000) {
     leave("Logged out.");
+  } else if (code === KICKED) {
+    leave("Somebody ended this session.");
   } else {
     const longest = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** tries++);
     const wait = Math.random() * longest; // full jitter: a thousand clients do not come back at once
