@@ -13,7 +13,7 @@ from harness.eventlog import write_log
 from harness.faults import make_plan
 from harness.judge import Outcome, conclude
 from harness.provenance import begin, finish
-from harness.real.engine import RealSetup, check_machine, run_real
+from harness.real.engine import RealSetup, bounded_patience, check_machine, run_real
 from harness.rundir import new_run
 from harness.simulated import simulate
 from harness.thresholds import check_thresholds
@@ -81,6 +81,7 @@ def run(
         seen = {
             "network": scenario.network.seen_at(speedup),
             "gateway": scenario.gateway.seen_at(speedup),
+            "liveness": bounded_patience(scenario.liveness, speedup),
         }
         model = scenario.model_copy(update=seen)
         events = simulate(model, plan, progress=lambda done: progress("simulate", done))

@@ -167,10 +167,14 @@ def real_policy(policy: LivenessPolicy, speedup: float) -> LivenessPolicy:
     TCP's retransmission timers cannot be sped up, but they can be bounded: a socket that would give up
     after 924.6 s of scenario time does so by ``TCP_USER_TIMEOUT`` after 924.6 s / speedup.
     """
-    fast = policy.faster(speedup)
-    if speedup > 1 and policy.tcp_user_timeout is None:
-        fast = fast.model_copy(update={"tcp_user_timeout": TCP_GIVE_UP_S / speedup})
-    return fast
+    return bounded_patience(policy, speedup).faster(speedup)
+
+
+def bounded_patience(policy: LivenessPolicy, speedup: float) -> LivenessPolicy:
+    """The policy with the kernel's own patience written down, where a run has a speedup; scenario time."""
+    if speedup == 1 or policy.tcp_user_timeout is not None:
+        return policy
+    return policy.model_copy(update={"tcp_user_timeout": TCP_GIVE_UP_S})
 
 
 def fidelity(plan: Plan, setup: RealSetup | None = None) -> list[dict[str, str]]:

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from harness.theory.detectors import nat_prevented, nat_reset
 from harness.theory.late_answers import bundled_answers, late_answers
 from harness.theory.law import Law, mixture
+from harness.theory.layers import after_client_beat, after_unheard_end
 from harness.theory.silence import Healing, race, silent_death, store_floor
-from harness.theory.stack import Stack
-from harness.theory.tcp import tcp_give_up_s, user_timeout_fires_s
+from harness.theory.stack import Layer, Stack, first_of_common_phase
+from harness.theory.tcp import ladder_give_up_s, tcp_give_up_s, user_timeout_fires_s
 from reference_server.events import Cause
+from reference_server.layers import ClientBeats, GatewayDetector, Ping, SendErrors, StateCheck
 from scenarios.distributions import Distribution
 from scenarios.schema import (
     Custom,
@@ -57,7 +59,16 @@ class Course:
 def course_of(fault: Fault, scenario: Scenario, speedup: float) -> Course:
     """Return the course of one fault under its scenario, for a run at ``speedup``."""
     one_way = Law.of(scenario.network.round_trip).scaled(speedup / 2)
+    acts_on = scenario.liveness.close_detection
     match fault:
+        case Refresh() if acts_on == "none":
+            return Course(
+                None, None, note="close detection is off: the page is back before the end"
+            )
+        case OrderlyClose() if acts_on == "none":
+            return _unheard(fault, scenario, one_way)
+        case ProcessCrash() if acts_on != "all":
+            return _unheard(fault, scenario, one_way)
         case OrderlyClose():
             return _closed(scenario, one_way, Cause.CLOSE_FRAME)
         case ProcessCrash():
@@ -73,6 +84,8 @@ def course_of(fault: Fault, scenario: Scenario, speedup: float) -> Course:
             )
         case Noop():
             return _nothing(scenario)
+        case _ if isinstance(scenario.detector, ClientBeats):
+            return _client_silent(fault, scenario, speedup)
         case NatTimeout():
             return _nat(fault, scenario, speedup)
         case SlowReader():
@@ -89,6 +102,73 @@ def _closed(scenario: Scenario, one_way: Law, cause: Cause) -> Course:
     return Course(one_way, cleared, {cause: 1.0})
 
 
+def _unheard(fault: OrderlyClose | ProcessCrash, scenario: Scenario, one_way: Law) -> Course:
+    """An end that the kernel tells and nobody acts on: whoever looks at the socket, or awaits an answer."""
+    policy = scenario.liveness
+    if policy.heartbeat_interval is None:
+        return _idle_only(fault, scenario)
+    kind = _kind(scenario)
+    trip = one_way.scaled(2.0)
+    if isinstance(kind, ClientBeats):
+        layers = after_client_beat(policy, trip, acknowledged=True)  # a closed socket is not probed
+    else:
+        layers = after_unheard_end(policy, trip, kind)
+    said = _notes("close detection does not act on it", _phase_note(fault, scenario))
+    return _raced(scenario, layers, said)
+
+
+def _client_silent(fault: Fault, scenario: Scenario, speedup: float) -> Course:
+    """The client's own beats stop: the idle limit, and the kernel's probes."""
+    policy = scenario.liveness
+    trip = Law.of(scenario.network.round_trip).scaled(speedup)
+    if policy.session_timeout is not None and policy.session_timeout < (
+        policy.heartbeat_interval or 0.0
+    ):
+        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
+    if _healing(fault, scenario, speedup) is not None:
+        note = "a healed client's next beat competes with the idle limit"
+        return Course(None, None, note=note, heals=True)
+    if isinstance(fault, NatTimeout):
+        return _client_behind_nat(fault, scenario, trip)
+    acknowledged = isinstance(fault, Frozen)
+    layers = after_client_beat(policy, trip, acknowledged=acknowledged)
+    return _raced(scenario, layers, _phase_note(fault, scenario))
+
+
+def _client_behind_nat(fault: NatTimeout, scenario: Scenario, trip: Law) -> Course:
+    policy, idle_s = scenario.liveness, fault.nat.idle_timeout
+    assert policy.heartbeat_interval is not None
+    if nat_prevented(policy.heartbeat_interval, idle_s):
+        note = f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
+        return Course(Law.never(), Law.never(), note=note)
+    if policy.tcp_keepalive is not None or policy.close_detection != "all":
+        return Course(None, None, note="the kernel's probes are traffic, too")
+    # The last packet at the client's end is the pong, a whole round trip after its beat.
+    if fault.nat.expiry == "reset":
+        reset = trip.scaled(-0.5).shifted(policy.heartbeat_interval - idle_s)
+        return Course(reset, reset.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
+    if policy.session_timeout is None:
+        return Course(Law.never(), Law.never(), note="no idle limit: never noticed")
+    idle = Law.uniform(0.0, policy.sweep_interval).plus(trip.scaled(-0.5))
+    suspected = idle.shifted(policy.session_timeout - idle_s)
+    return Course(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0})
+
+
+def _raced(scenario: Scenario, layers: Mapping[str, Layer], said: str) -> Course:
+    """The first of some layers; a session timeout clears at once, other causes when the window is over."""
+    policy = scenario.liveness
+    assert policy.heartbeat_interval is not None
+    if not layers:
+        return Course(Law.never(), Law.never(), note=_notes(said, "no layer notices it"))
+    stack = first_of_common_phase(policy.heartbeat_interval, layers)
+    note = _notes(said, _layers_note(stack))
+    at_once = set(layers) == {Cause.SESSION_TIMEOUT}
+    if not at_once and policy.resume_window > 0 and stack.law.lo_s < policy.resume_window:
+        late = "the resume window may end after the suspicion"
+        return Course(stack.law, None, stack.wins, note, late)
+    return Course(stack.law, stack.law, stack.wins, note)
+
+
 def _refreshed(scenario: Scenario, one_way: Law) -> Course:
     """The records go only where the page takes longer than the window; else it has its session again."""
     window_s = scenario.liveness.resume_window
@@ -102,7 +182,10 @@ def _refreshed(scenario: Scenario, one_way: Law) -> Course:
 
 def _nothing(scenario: Scenario) -> Course:
     """A client that answers in time is never suspected."""
-    if _race(scenario, Law.of(scenario.network.round_trip), None) is None:
+    policy = scenario.liveness
+    if policy.session_timeout is not None and policy.session_timeout < (
+        policy.heartbeat_interval or 0.0
+    ):
         return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
     return Course(Law.never(), Law.never(), note="nothing happens: the baseline")
 
@@ -119,6 +202,8 @@ def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, speedup:
     stack = _race(scenario, trip, None if acknowledged else _give_up_s(scenario, speedup))
     if stack is None:
         return Course(None, None, note=_IDLE_BELOW_HEARTBEAT, heals=healing is not None)
+    if _probes_between_beats(scenario):
+        return Course(None, None, note=_PROBES, heals=healing is not None)
     floor = store_floor(policy, stack.law, trip)
     suspected = silent_death(policy.heartbeat_interval, trip, stack.law, healing)
     note = _notes(
@@ -195,6 +280,10 @@ def _nat(fault: NatTimeout, scenario: Scenario, speedup: float) -> Course:
         note = f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
         return Course(Law.never(), Law.never(), note=note)
     trip = Law.of(scenario.network.round_trip).scaled(speedup)
+    if _probes_between_beats(scenario):
+        return Course(None, None, note=_PROBES)
+    if fault.nat.expiry == "reset" and policy.close_detection != "all":
+        return Course(None, None, note="close detection does not act on the RST")
     if fault.nat.expiry == "reset":
         # The last packet left the client half a round trip after the last ping; the RST takes the other half.
         # Two pings, two independent round trips.
@@ -238,6 +327,20 @@ def _idle_only(fault: Fault, scenario: Scenario) -> Course:
     return Course(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0}, note)
 
 
+def _kind(scenario: Scenario) -> GatewayDetector:
+    """The scenario's detector where theory has layers for it; `predict` withholds the laws of the others."""
+    if isinstance(scenario.detector, Ping | SendErrors | ClientBeats | StateCheck):
+        return scenario.detector
+    return Ping()
+
+
+def _probes_between_beats(scenario: Scenario) -> bool:
+    """Whether the kernel probes an idle connection before the next beat: no law is given for that here."""
+    probes, interval_s = scenario.liveness.tcp_keepalive, scenario.liveness.heartbeat_interval
+    return probes is not None and interval_s is not None and probes.idle < interval_s
+
+
+_PROBES = "tcp_keepalive.idle is below heartbeat_interval: probes and heartbeats alternate"
 _IDLE_BELOW_HEARTBEAT = (
     "session_timeout is below heartbeat_interval: healthy clients are dropped between two pongs"
 )
@@ -248,18 +351,20 @@ def _race(scenario: Scenario, trip: Law, give_up_s: float | None) -> Stack | Non
     assert policy.heartbeat_interval is not None
     if policy.session_timeout is not None and policy.session_timeout < policy.heartbeat_interval:
         return None
-    return race(policy, trip, give_up_s)
+    return race(policy, trip, give_up_s, _kind(scenario))
 
 
 def _give_up_s(scenario: Scenario, speedup: float) -> float:
     """When TCP ends the connection, from the first unacknowledged ping.
 
-    The kernel's own patience is scenario time: a run with a speedup bounds it on each socket.
+    The kernel's own patience is scenario time: a run with a speedup bounds it on each socket, by a user timeout
+    of that length, which the kernel counts from its own first retransmission.
     """
-    if scenario.liveness.tcp_user_timeout is None:
-        return tcp_give_up_s()
+    user_timeout_s = scenario.liveness.tcp_user_timeout
+    if user_timeout_s is None and speedup == 1:
+        return ladder_give_up_s(scenario.network.rto_ladder)
     ladder_s = scenario.network.seen_at(speedup).rto_ladder
-    return user_timeout_fires_s(scenario.liveness.tcp_user_timeout, ladder_s)
+    return user_timeout_fires_s(user_timeout_s or tcp_give_up_s(), ladder_s)
 
 
 def _healing(fault: Fault, scenario: Scenario, speedup: float) -> Healing | None:
@@ -288,9 +393,17 @@ def _layers_note(stack: Stack) -> str:
 def _phase_note(fault: Fault, scenario: Scenario) -> str:
     interval_s = scenario.liveness.heartbeat_interval
     at = Law.of(fault.at)
-    if interval_s is None or scenario.ramp + at.hi_s - at.lo_s >= interval_s:
-        return ""
-    return "ramp and fault times together span less than one heartbeat: the phase is not uniform"
+    span_s = at.hi_s - at.lo_s
+    if interval_s is not None and scenario.ramp + span_s < interval_s:
+        return (
+            "ramp and fault times together span less than one heartbeat: the phase is not uniform"
+        )
+    swept = scenario.liveness.session_timeout is not None or isinstance(
+        scenario.detector, StateCheck
+    )
+    if interval_s is not None and swept and span_s < scenario.liveness.sweep_interval:
+        return "the fault times span less than one sweep: its phase, one a run, is not uniform"
+    return ""
 
 
 def _slow_answers_note(scenario: Scenario, speedup: float) -> str:

@@ -7,6 +7,7 @@ open, the page is back in time) has a law of mass 0.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from harness.theory.courses import Course, course_of
@@ -14,12 +15,13 @@ from harness.theory.law import Law, mixture
 from harness.theory.lockout import coincides, locked_out
 from harness.theory.stack import first_of
 from reference_server.events import Cause
+from reference_server.phi import PhiAkka, PhiCassandra
+from reference_server.probing import Probing
 from scenarios.schema import (
     Delayed,
     Fault,
     Noop,
     OrderlyClose,
-    Ping,
     ProcessCrash,
     Refresh,
     Relogin,
@@ -76,7 +78,7 @@ def _withheld(prediction: Prediction, fault: Fault, scenario: Scenario) -> Predi
         *(["a NAT before every client"] if scenario.network.nat else []),
     ]
     announced = isinstance(fault, OrderlyClose | ProcessCrash | Refresh)
-    if not announced and scenario.detector != Ping():
+    if not announced and isinstance(scenario.detector, PhiAkka | PhiCassandra | Probing):
         unknown.append(f"detector {scenario.detector.kind}")
     if not unknown:
         return prediction
@@ -130,15 +132,26 @@ def _or_taken_over(
 
 
 def _unless_ttl(law: Law | None, scenario: Scenario) -> tuple[Law | None, str]:
-    """Withhold a law of the clean-up that the records' own expiry may overtake.
-
-    A record is refreshed when half its TTL is gone, so it may have no more than the other half left.
-    """
+    """Withhold a law of the clean-up that the records' own expiry may overtake."""
     policy = scenario.liveness
-    left_s = max(policy.session_ttl, policy.status_ttl) / 2
+    left_s = _left_s(max(policy.session_ttl, policy.status_ttl), scenario)
     if law is None or not law.mass or law.hi_s < left_s:
         return law, ""
     return None, "the records' TTL may end first"
+
+
+def _left_s(ttl_s: float, scenario: Scenario) -> float:
+    """The least that is left of a record's life at any moment; infinite where none expires."""
+    rules = scenario.records
+    if not rules.expire:
+        return math.inf
+    match rules.refreshed:
+        case "when_half_gone":
+            return ttl_s / 2
+        case "at_each_frame" | "by_the_keepalive":
+            return ttl_s - (scenario.liveness.heartbeat_interval or ttl_s)
+        case _:
+            return 0.0
 
 
 def _peers(
@@ -155,6 +168,9 @@ def _peers(
         return None, "after a new login the user is online through another session"
     if cleared is None:
         return None, "follows the clean-up, which has no exact law"
+    if scenario.liveness.heartbeat_interval is None and cleared.mass:
+        if cleared.hi_s >= (scenario.liveness.session_timeout or math.inf) / 2:
+            return None, "the idle limit may throw the watchers out first"
     one_way = Law.of(scenario.network.round_trip).scaled(speedup / 2)
     return cleared.plus(one_way.slowest_of(watchers)), ""
 
@@ -168,7 +184,7 @@ def _locked_out(course: Course, relogin: Relogin, scenario: Scenario) -> tuple[L
         return None, "the healed client competes for the login"
     if course.cleared is None:
         return None, "follows the clean-up, which has no exact law"
-    if course.cleared.hi_s >= scenario.liveness.status_ttl / 2:
+    if course.cleared.hi_s >= _left_s(scenario.liveness.status_ttl, scenario):
         return None, "the status record's TTL may end first"
     if coincides(course.cleared, relogin.after, relogin.retry):
         return None, "a try comes together with the clean-up: which is first is a matter of lag"

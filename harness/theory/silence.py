@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.theory.detectors import patience_s
 from harness.theory.law import FloatArray, Law, mixture
+from harness.theory.layers import after_lost_beat
 from harness.theory.stack import Stack, first_of
-from reference_server.events import Cause
+from reference_server.layers import GatewayDetector
 from reference_server.liveness import LivenessPolicy
 from scenarios.distributions import Distribution
 
@@ -53,11 +53,16 @@ class Healing:
         return max((step for step in self.ladder_s if step <= latest), default=0.0)
 
 
-def race(policy: LivenessPolicy, round_trip: Law, tcp_give_up: float | None) -> Stack:
+def race(
+    policy: LivenessPolicy,
+    round_trip: Law,
+    tcp_give_up: float | None,
+    kind: GatewayDetector | None = None,
+) -> Stack:
     """M: from the first lost ping to the suspicion, and which layer gives it.
 
-    Heartbeat (k−1)R + τ; idle limit TO − T + round trip + Uniform(0, S), for the last pong came T before;
-    ``tcp_give_up`` seconds where the pings are not acknowledged (None: they are).
+    The layers are those of `layers.after_lost_beat`; ``tcp_give_up`` seconds where the pings are not acknowledged
+    (None: they are), ``kind`` None is ping and deadline.
 
     Raises:
         ValueError: the policy has no heartbeat, or an idle limit below it that drops healthy clients.
@@ -70,13 +75,7 @@ def race(policy: LivenessPolicy, round_trip: Law, tcp_give_up: float | None) -> 
             f"session_timeout {policy.session_timeout:g}s is below heartbeat_interval "
             f"{interval_s:g}s: healthy clients are dropped between two pongs"
         )
-    layers = {str(Cause.HEARTBEAT): Law.constant(patience_s(policy))}
-    if tcp_give_up is not None:
-        layers[Cause.TCP_TIMEOUT] = Law.constant(tcp_give_up)
-    if policy.session_timeout is not None:
-        idle = round_trip.plus(Law.uniform(0.0, policy.sweep_interval))
-        layers[Cause.SESSION_TIMEOUT] = idle.shifted(policy.session_timeout - interval_s)
-    return first_of(layers)
+    return first_of(after_lost_beat(policy, round_trip, tcp_give_up, kind))
 
 
 def store_floor(policy: LivenessPolicy, suspicion: Law, round_trip: Law) -> Law:
