@@ -82,6 +82,11 @@ class Client:
         return f"user-{self.index}"
 
     @property
+    def has_gone(self) -> bool:
+        """Whether its life is over."""
+        return self._gone
+
+    @property
     def deaf(self) -> bool:
         """Its process reads nothing: frozen, or nothing can arrive."""
         return self._deaf
@@ -152,6 +157,8 @@ class Client:
         self._deaf = False
         self.g.swarm.watch(self.wire.sock.fileno(), self)
         self._watch_idleness(self.wire)
+        if self.g.beating is not None:
+            self.g.beating.begin(self, self.wire)
         postponed, self._postponed = self._postponed, None
         for frame in frames:
             self._on_frame(frame)
@@ -234,6 +241,21 @@ class Client:
             detail = {"user_id": message["user_id"], "watcher": self.index}
             # The event is about the watched user's session, not about the watcher's own.
             self.g.log(kind, session_id=message["session_id"], detail=detail)
+
+        elif message.get("type") == "pong" and self._healing is not None:
+            self._recovered(self._healing)
+
+    def beat(self) -> None:
+        """Send a heartbeat of its own; the gateway answers it."""
+        self._guarded(self._send_beat)
+
+    def _send_beat(self) -> None:
+        assert self.wire is not None and self.g.beating is not None
+        self.last_packet_s = self.g.now_s()
+        if self.on_heartbeat is not None:  # a NAT that resets whatever passes
+            self.on_heartbeat()
+            return
+        self.wire.send(self.g.beating.frame.take())
 
     def _on_heartbeat(self) -> None:
         self.last_packet_s = now_s = self.g.now_s()

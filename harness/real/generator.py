@@ -17,6 +17,7 @@ from numpy.random import SeedSequence, default_rng
 
 from harness.eventlog import EventWriter
 from harness.faults import Plan, PlannedFault, PlannedOutage
+from harness.real.beating import Beating
 from harness.real.behind_nat import nats_of
 from harness.real.frames import TEXT, ReadyMade
 from harness.real.network import NETWORK_RECORD
@@ -25,6 +26,7 @@ from harness.real.swarm import Swarm
 from harness.real.target import Gateways, Target
 from reference_server.events import Event, EventKind, Source
 from reference_server.frames import PONG_TEXT
+from reference_server.layers import ClientBeats
 from scenarios.schema import Scenario
 
 __all__ = ["Generator", "OnRequest"]
@@ -69,11 +71,21 @@ class Generator:
         self.graveyard: list[Any] = []
         self.rng: Rng = default_rng(SeedSequence([scenario.seed, 0x67656E, share.position]))
         self.nats = nats_of(log.with_name(NETWORK_RECORD), self.faults)
+        self.beating = self._beating()
         self._writer = EventWriter(log)
         self.gateways = Gateways(target, self.rng)
         self._background: list[Any] = []
         self._round_trip = scenario.network.round_trip
         self._delays: list[float] = []
+
+    def _beating(self) -> Beating | None:
+        """What has clients beat by themselves, where the scenario says so."""
+        interval_s = self.scenario.liveness.heartbeat_interval
+        if not isinstance(self.scenario.detector, ClientBeats) or interval_s is None:
+            return None
+        return Beating(
+            interval_s / self.scenario.speedup, self.swarm.at, self.now_s, self.rng.spawn(1)[0]
+        )
 
     def now_s(self) -> float:
         """Real seconds since the run's origin."""

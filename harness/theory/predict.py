@@ -168,9 +168,9 @@ def _peers(
         return None, "after a new login the user is online through another session"
     if cleared is None:
         return None, "follows the clean-up, which has no exact law"
-    if scenario.liveness.heartbeat_interval is None and cleared.mass:
-        if cleared.hi_s >= (scenario.liveness.session_timeout or math.inf) / 2:
-            return None, "the idle limit may throw the watchers out first"
+    idle_s = scenario.liveness.session_timeout or math.inf
+    if scenario.liveness.heartbeat_interval is None and cleared.mass and cleared.hi_s >= idle_s / 2:
+        return None, "the idle limit may throw the watchers out first"
     one_way = Law.of(scenario.network.round_trip).scaled(speedup / 2)
     return cleared.plus(one_way.slowest_of(watchers)), ""
 
