@@ -31,6 +31,7 @@ from harness.real.generator import Generator, OnRequest
 from harness.real.shapes import Course
 from harness.real.shares import Places, Share
 from harness.real.target import Target
+from harness.real.webui import LivenessPages
 from harness.rundir import RunDir, new_run
 from reference_server.events import Event, EventKind, Source
 from scenarios.load import dump_scenario, load_scenario
@@ -71,6 +72,7 @@ class Suite:
         self._run: _Run | None = None
         self._start_s = 0.0
         self._background: list[Any] = []
+        self._pages = LivenessPages(environment) if environment.web_ui is not None else None
         if not self._is_worker:
             _refuse_a_second_run(self.options)
             scenario = self._scenario()
@@ -126,6 +128,10 @@ class Suite:
             self.generator.start(told["start_s"] if told else None)
             self._start_s = self.generator.start_s
         self._background.append(gevent.spawn(self._end_at_the_horizon))
+        if self._pages is not None:
+            self._pages.follow(
+                run.scenario.name, run.directory.logs, run.origin_s, run.scenario.speedup
+            )
 
     def stop(self) -> None:
         """End a test: its log is whole afterwards."""
