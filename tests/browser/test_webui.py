@@ -28,7 +28,9 @@ speedup: 10
 liveness: {heartbeat_interval: 6s, heartbeat_timeout: 2s, max_failures: 3, resume_window: 4s}
 faults: [{kind: host_crash, share: 50%, at: {uniform: {low: 5s, high: 10s}}}]
 """
-TABLE = "[...document.querySelectorAll('table tbody tr')].map((row) => [...row.cells].map((cell) => cell.innerText.trim()).filter(Boolean).join('|'))"
+TABLE = """[...document.querySelectorAll("table tbody tr")].map((row) =>
+  [...row.cells].map((cell) => cell.innerText.trim()).filter(Boolean).join("|")
+)"""
 DETECTED = (
     f"({TABLE}).find((row) => row.startsWith('detected|host_crash|heartbeat|10'))?.slice(0, 32)"
 )
