@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from harness import doctor as machine
-from harness.commands import faults, model, past, policy, presets
+from harness.commands import audit, faults, model, past, policy, presets
 from harness.commands.terminal import errors, finish, progress, say, show_table
 from harness.real.engine import RealSetup
 from harness.real.network import NetworkKind
@@ -32,8 +32,8 @@ __all__ = ["main"]
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
     help="How long until your gateway knows that a WebSocket client has died?\n\n"
-    "Exit codes: 0 good, 2 bad input, 3 unsound run, 4 this machine cannot, 99 thresholds missed or "
-    "engines disagree, 130 interrupted (the report of what was measured is still written).",
+    "Exit codes: 0 good, 2 bad input, 3 unsound run, 4 this machine cannot, 5 an audit found differences, "
+    "99 thresholds missed or engines disagree, 130 interrupted (the report of what was measured is still written).",
 )  # fmt: skip
 
 ScenarioName = Annotated[
@@ -235,6 +235,7 @@ def _run(scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSe
     finish(outcome)
 
 
+audit.register(app)
 faults.register(app)
 model.register(app)
 policy.register(app)

@@ -14,5 +14,6 @@ class Exit(IntEnum):
     BAD_INPUT = 2  # scenario, threshold, run directory
     UNSOUND = 3  # generator or gateway lag: the run says nothing about the policy
     MACHINE_CANNOT = 4  # no Redis, no socket filter, a child that died
+    INCONSISTENT = 5  # audit: memory, Redis and ledger differ
     MISSED = 99  # thresholds missed, or engines disagree
     INTERRUPTED = 130  # Ctrl-C; the report of what was measured is written

@@ -114,6 +114,20 @@ def create_app(gateway: Gateway) -> Starlette:
     async def sessions(request: Request) -> Response:
         page = query_number(request, "page", 1, 1_000_000)
         per_page = query_number(request, "per_page", 100, _MOST_PER_PAGE)
+        if request.query_params.get("state") == "waiting":
+            # Ended, and not cleared: they may still be resumed.
+            held = list(gateway.windows.waiting())
+            waiting = [
+                {
+                    "session_id": record.session_id,
+                    "user_id": record.user_id,
+                    "connection_id": record.owner,
+                    "node": config.node,
+                }
+                for record in held[(page - 1) * per_page : page * per_page]
+            ]
+            told = {"sessions": waiting, "page": page, "per_page": per_page, "total": len(held)}
+            return json_answer(told)
         now_s = monotonic()
         # In the order in which they connected: dicts keep it. What ends moves later pages up.
         rows = [

@@ -226,8 +226,12 @@ def shown_url(url: str) -> str:
     return make_url(url).render_as_string(hide_password=True)
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str, *, reads_only: bool = False) -> Engine:
     """Return an engine of one connection; nothing is opened yet.
+
+    Args:
+        url: of the database.
+        reads_only: its transactions do not keep writers out.
 
     Raises:
         LedgerUnfit: not the URL of an SQLite file or a PostgreSQL.
@@ -238,7 +242,7 @@ def open_engine(url: str) -> Engine:
         raise LedgerUnfit(f"ledger {url!r}: {error}") from error
     kind = parsed.get_backend_name()
     if kind == "sqlite":
-        return _sqlite(parsed)
+        return _sqlite(parsed, "BEGIN" if reads_only else "BEGIN IMMEDIATE")
     if kind == "postgresql":
         try:
             return _postgresql(parsed)
@@ -249,7 +253,7 @@ def open_engine(url: str) -> Engine:
     )
 
 
-def _sqlite(url: URL) -> Engine:
+def _sqlite(url: URL, begin: str) -> Engine:
     if not url.database or url.database == ":memory:":
         raise LedgerUnfit("ledger: an SQLite ledger is a file; sqlite:////an/absolute/path")
     engine = create_engine(
@@ -265,8 +269,8 @@ def _sqlite(url: URL) -> Engine:
         cursor.close()
 
     @event.listens_for(engine, "begin")
-    def _immediately(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
 
     return engine
 
