@@ -58,6 +58,7 @@ class Preset(BaseModel):
     detector: GatewayDetector = Ping()
     records: dict[str, Any] = {}
     second_login: Literal["refuse", "take_over"] = "take_over"
+    node_lease: bool = False
     layers: tuple[str, ...]
     explains: str
     source: str
@@ -97,6 +98,7 @@ class Preset(BaseModel):
             "detector": keys["detector"],
             "records": keys["records"],
             "second_login": self.second_login,
+            **({} if self.node_lease else {"lease_ttl_s": None}),
         }
 
 
