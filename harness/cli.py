@@ -75,6 +75,18 @@ GatewayNodes = Annotated[
     int | None, typer.Option("--nodes", min=1, help="replace the scenario's gateway.nodes")
 ]
 
+Hosts = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="drive it from so many Locust workers on other hosts, and wait for them; start each by "
+        "`locust -f harness/real/locustfile.py --worker --master-host ADDRESS`",
+    ),
+]
+Address = Annotated[
+    str, typer.Option(help="where --hosts reach this one: gateway and Locust's master listen there")
+]
+
 
 @app.command()
 def demo(root: Root = Path("runs"), redis: Redis = None) -> None:
@@ -96,13 +108,15 @@ def run_command(
         bool, typer.Option("--real-only", help="theory and real clients, no simulation")
     ] = False,
     workers: Workers = None,
+    hosts: Hosts = 0,
+    address: Address = "",
     nodes: GatewayNodes = None,
 ) -> None:
     """Run a scenario: theory, simulation and real clients; ends with a report."""
     loaded = _with_nodes(_load(scenario, clients=clients, seed=seed, speedup=speedup), nodes)
     policy = _gateway_policy(loaded, gateway_set or [])
     engines = ("theory", "real") if real_only else ENGINES
-    setup = RealSetup(redis_url=redis, gateway_policy=policy, network=network, workers=workers)
+    setup = RealSetup(redis, policy, network, workers, hosts, address)
     _run(loaded, engines, root, setup)
 
 

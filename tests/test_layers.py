@@ -16,7 +16,7 @@ MAY_IMPORT = {
 }
 # What these load runs under gevent, after Locust's monkey patch; nothing else may.
 GENERATOR = {
-    "beating.py", "behind_nat.py", "client.py", "generator.py", "injectors.py", "locustfile.py",
+    "beating.py", "behind_nat.py", "client.py", "generator.py", "hosts.py", "injectors.py", "locustfile.py",
     "relogin.py", "shapes.py", "suite.py", "swarm.py", "target.py", "webui.py", "wire.py",
 }  # fmt: skip
 

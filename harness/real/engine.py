@@ -37,6 +37,7 @@ __all__ = ["CannotRun", "RealSetup", "check_machine", "fidelity", "real_policy",
 
 POLL_S = 0.05  # the store watch's grain, real seconds
 TCP_GIVE_UP_S = tcp_give_up_s()  # what the kernel would wait for, at the least
+_HOSTS_COME_WITHIN_S = 600.0  # somebody starts them by hand
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
 
@@ -46,13 +47,16 @@ class RealSetup:
 
     ``gateway_policy`` replaces the scenario's policy in the gateway alone, in scenario time: a negative
     control, which must turn the agreement red. ``network``: see `network.py`. ``workers``: generator
-    processes; None: as many as the clients need.
+    processes; None: as many as the clients need. ``hosts``: instead, how many workers on other hosts to wait for
+    (`hosts.py`); they reach this one at ``address``.
     """
 
     redis_url: str | None = None
     gateway_policy: LivenessPolicy | None = None
     network: NetworkKind = "loopback"
     workers: int | None = None
+    hosts: int = 0
+    address: str = ""
 
 
 def run_real(
@@ -85,7 +89,7 @@ def run_real(
     origin_s = time.monotonic()
     with (
         Children() as children,
-        network_of(setup.network, plan, scenario.speedup, run.logs) as network,
+        network_of(setup.network, plan, scenario.speedup, run.logs, setup.address) as network,
         redis_server(setup.redis_url, children, run.logs, append_only=kept) as redis,
     ):
         policy = real_policy(setup.gateway_policy or scenario.liveness, scenario.speedup)
@@ -102,7 +106,7 @@ def run_real(
         nodes.wait()
         watch = start_store_watch(children, redis, run, origin_s)
         with network.at_clients():
-            locust = _locust(children, plan, run, nodes, origin_s, workers)
+            locust = _locust(children, plan, run, nodes, origin_s, workers, setup.hosts)
         pids = {f"gateway/{node.name}": node.child.pid for node in nodes}
         pids |= {"store-watch": watch.pid, "generator": locust.pid}
         if redis.child is not None:
@@ -125,6 +129,7 @@ def run_real(
                 length_s=plan.horizon_s / scenario.speedup,
                 logs=run.logs,
                 on_time=incidents,
+                begin_within_s=_HOSTS_COME_WITHIN_S if setup.hosts else None,
                 progress=progress,
             )
 
@@ -146,6 +151,10 @@ def check_machine(
         )
     setup = setup or RealSetup()
     check_incidents(plan, setup.redis_url)
+    if setup.hosts and (setup.network != "loopback" or not setup.address):
+        raise CannotRun(
+            "--hosts needs --address, where they reach this host, and loopback as --network"
+        )
     check_network(setup.network, plan, scenario.speedup if scenario else 1.0, setup.redis_url)
     filtered = [f for f in plan.faults if not (setup.network == "netns-nat" and is_behind_nat(f))]
     silent = sorted({one.fault for one in filtered if client_fault(one.kind, one.params).silent})
@@ -157,7 +166,7 @@ def check_machine(
                 "`flatline simulate` needs no privileges"
             )
     nodes = scenario.gateway.nodes if scenario is not None else 1
-    workers = setup.workers or workers_for(plan.clients, this_machine())
+    workers = setup.hosts or setup.workers or workers_for(plan.clients, this_machine())
     return check_limits(Load(plan.clients, nodes, workers))
 
 
@@ -215,8 +224,9 @@ def start_store_watch(
 
 
 def _locust(
-    children: Children, plan: Plan, run: RunDir, nodes: Nodes, origin_s: float, workers: int
-) -> Child:
+    children: Children, plan: Plan, run: RunDir, nodes: Nodes, origin_s: float, workers: int,
+    hosts: int,
+) -> Child:  # fmt: skip
     argv = _python(
         "locust", "--locustfile", str(_LOCUSTFILE), "--headless", "--only-summary", "--with-parent",
         # All users at once: each then waits for its own moment of the plan's ramp.
@@ -225,7 +235,9 @@ def _locust(
         *("--ws-url", nodes.ws_urls, "--http-url", nodes.http_urls),
         *("--csv", str(run.logs / "locust"), "--exit-code-on-error", "0"),
     )  # fmt: skip
-    if workers > 1:
+    if hosts:
+        argv += ["--master", "--expect-workers", str(hosts)]
+    elif workers > 1:
         port = str(_free_port())
         argv += ["--processes", str(workers), "--master-host", "127.0.0.1", "--master-port", port]
         argv += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]

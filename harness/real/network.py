@@ -51,14 +51,18 @@ def check_network(kind: NetworkKind, plan: Plan, speedup: float, redis_url: str 
 
 
 @contextmanager
-def network_of(kind: NetworkKind, plan: Plan, speedup: float, logs: Path) -> Iterator[Network]:
+def network_of(
+    kind: NetworkKind, plan: Plan, speedup: float, logs: Path, address: str = ""
+) -> Iterator[Network]:
     """Have the network of a run; the calling thread, and what it starts, is in the server's place.
+
+    With an ``address`` of this host the gateway is reached there, and not on loopback alone.
 
     Raises:
         CannotRun: the machine cannot.
     """
     if kind == "loopback":
-        yield Network("127.0.0.1", "127.0.0.1", nullcontext)
+        yield Network("0.0.0.0" if address else "127.0.0.1", address or "127.0.0.1", nullcontext)
         return
     with nat_network(plan, speedup, logs / NETWORK_RECORD) as clients:
         yield Network("0.0.0.0", GATEWAY, clients.entered)

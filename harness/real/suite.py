@@ -3,6 +3,8 @@
     master, or alone: scenario ─► plan ─► run directory ──┐  (Locust tells its workers the options)
     worker, or alone:                                     └─► generator ─► clients' event log
 
+On another host a worker gets the plan by message, and its log goes back the same way (`hosts.py`).
+
 From Locust's options to a run that `flatline report` can measure. A master has no clients; it ends the run at
 the horizon and says which workers were lost.
 """
@@ -28,6 +30,7 @@ from harness.eventlog import EventWriter
 from harness.exits import Exit
 from harness.faults import Plan, make_plan
 from harness.real.generator import Generator, OnRequest
+from harness.real.hosts import Guest, Hub, in_order_of_dispatch
 from harness.real.shapes import Course
 from harness.real.shares import Places, Share
 from harness.real.target import Target
@@ -40,6 +43,7 @@ from scenarios.schema import Scenario
 __all__ = ["Suite"]
 
 _LOOK_S = 0.5
+_CLOCK_HOLDS_S = 60.0  # on another host it is set anew now and then
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,10 @@ class Suite:
         self._start_s = 0.0
         self._background: list[Any] = []
         self._pages = LivenessPages(environment) if environment.web_ui is not None else None
+        runner = environment.runner
+        self._hub = Hub(runner) if isinstance(runner, MasterRunner) else None
+        self._guest = Guest(runner) if isinstance(runner, WorkerRunner) else None
+        self._lost: set[str] = set()
         if not self._is_worker:
             _refuse_a_second_run(self.options)
             scenario = self._scenario()
@@ -99,9 +107,13 @@ class Suite:
         self._run = run = self._join() if self._is_worker else self._begin()
         runner = self._environment.runner
         if isinstance(runner, MasterRunner):
+            assert self._hub is not None
             # What is in the options reaches the workers with Locust's first message to them.
             workers = runner.clients.ready + runner.clients.running + runner.clients.spawning
-            names = sorted(worker.id for worker in workers)  # the order in which Locust serves them
+            names = in_order_of_dispatch([worker.id for worker in workers])
+            self._hub.wait_ready(names)
+            self._hub.begin(run.directory, names)
+            self._lost = set()
             self._start_s = time.monotonic() - run.origin_s
             self.options.flatline_run = {
                 "directory": str(run.directory.path.resolve()), "origin_s": run.origin_s,
@@ -127,6 +139,8 @@ class Suite:
             told = getattr(self.options, "flatline_run", None) if self._is_worker else None
             self.generator.start(told["start_s"] if told else None)
             self._start_s = self.generator.start_s
+            if self._guest is not None:
+                self._guest.serve(self.generator, run.directory.logs)
         self._background.append(gevent.spawn(self._end_at_the_horizon))
         if self._pages is not None:
             self._pages.follow(
@@ -137,6 +151,8 @@ class Suite:
         """End a test: its log is whole afterwards."""
         if self.generator is not None:
             self.generator.stop()
+        if self._guest is not None:
+            self._guest.relay()
         background, self._background = self._background, []
         gevent.killall([one for one in background if one is not gevent.getcurrent()])
 
@@ -195,12 +211,14 @@ class Suite:
         return _Run(run, scenario, plan, _origin_s(run, origin_s), paced=False)
 
     def _join(self) -> _Run:
+        assert self._guest is not None
         told = self.options.flatline_run
-        run = RunDir(Path(told["directory"]))
+        elsewhere = self._guest.elsewhere
+        run = self._guest.own_copy() if elsewhere else RunDir(Path(told["directory"]))
         if not run.plan.exists():
             raise SystemExit(f"flatline: the master's run directory is not here: {run.path}")
         scenario, plan = load_scenario(str(run.scenario)), Plan.load(run.plan)
-        return _Run(run, scenario, plan, told["origin_s"], told["paced"])
+        return _Run(run, scenario, plan, self._guest.origin_s(told["origin_s"]), told["paced"])
 
     def _share(self) -> Share:
         if not self._is_worker:
@@ -215,18 +233,28 @@ class Suite:
         run, runner = self._run, self._environment.runner
         assert run is not None and runner is not None
         horizon_s = self._start_s + run.plan.horizon_s / run.scenario.speedup
-        gevent.sleep(max(0.0, horizon_s - (time.monotonic() - run.origin_s)))
+        while (left_s := horizon_s - self._now_s(run)) > 0:
+            gevent.sleep(min(left_s, _CLOCK_HOLDS_S))
+        if self._hub is not None:
+            for name in self.options.flatline_run["workers"]:
+                while not self._hub.is_done(name) and name not in self._lost:
+                    gevent.sleep(_LOOK_S / 10)
         # Before the clients end: what their ends do to the gateway is not part of the run.
         self.stop()
-        if isinstance(runner, WorkerRunner):
+        if self._guest is not None:
+            self._guest.finish()
             return  # the master ends it
         ends: Callable[[], None] = runner.quit if self.options.headless else runner.stop
         ends()
 
+    def _now_s(self, run: _Run) -> float:
+        """Real seconds since the run's origin; on another host the generator keeps the clock."""
+        return self.generator.now_s() if self.generator else time.monotonic() - run.origin_s
+
     def _watch_workers(self, names: list[str]) -> None:
         """Log each worker that is gone, with the number of clients that went with it."""
         run, runner = self._run, self._environment.runner
-        assert run is not None and isinstance(runner, MasterRunner)
+        assert run is not None and self._hub is not None and isinstance(runner, MasterRunner)
         with EventWriter(run.directory.logs / f"harness-master-{os.getpid()}.jsonl") as log:
             watched = dict(enumerate(names))
             while watched:
@@ -236,11 +264,11 @@ class Suite:
                     if worker is not None and worker.state != STATE_MISSING:
                         continue
                     del watched[position]
+                    self._lost.add(name)
                     lost = Share(position, len(names)).count(run.plan.clients)
-                    print(
-                        f"flatline: worker {name} is gone, and {lost} clients with it", flush=True
-                    )
-                    detail = {"worker": name, "clients": lost}
+                    called = self._hub.name(name)
+                    print(f"flatline: worker {called} died, and {lost} clients with it", flush=True)
+                    detail = {"worker": called, "clients": lost}
                     now_s = time.monotonic() - run.origin_s
                     log.write(Event(now_s, Source.HARNESS, EventKind.WORKER_LOST, detail=detail))
                     log.flush()

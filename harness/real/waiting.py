@@ -31,6 +31,7 @@ def wait_for_the_end(
     logs: Path,
     on_time: Ticker,
     progress: Callable[[float], None],
+    begin_within_s: float | None = None,
 ) -> None:
     """Wait for Locust to reach the horizon, however long its start takes. Times are real seconds.
 
@@ -42,6 +43,7 @@ def wait_for_the_end(
         logs: where the clients log.
         on_time: called from the plan's time zero on.
         progress: told how much is done, 0 to 1.
+        begin_within_s: until the plan's time zero; None: a minute.
 
     Raises:
         ChildDied: a child ended that should not have.
@@ -60,7 +62,7 @@ def wait_for_the_end(
             next_s = min(next_s, on_time(now_s, began_s))
             progress(min(1.0, (now_s - began_s) / length_s))
         late = (
-            now_s - waiting_since_s > _END_GRACE_S
+            now_s - waiting_since_s > (begin_within_s or _END_GRACE_S)
             if began_s is None
             else now_s - began_s > length_s + _END_GRACE_S
         )
