@@ -143,6 +143,7 @@ class Cluster:
                 await self._look_after_outage()
             except StoreUnavailable:
                 self._in_time_since_s = None  # the wake-up comes when Redis is back
+                self.settled.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._renew_s)
 
