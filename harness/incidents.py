@@ -30,6 +30,7 @@ from scenarios.schema import Scenario
 __all__ = ["incidents", "with_bounds"]
 
 _NAN = float("nan")
+_LONGEST_RETRY_S = 1.0  # reference_server/store.py
 
 
 class _Held(NamedTuple):
@@ -83,20 +84,23 @@ def with_bounds(table: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
     """Fill in ``bound_s``: by when at the latest the store shows nothing of an incident any more.
 
     The lease says it (`reference_server/cluster.py`): a crash by ttl + check, a drain by the resume window +
-    check, a flush at the next renewal, a restart and a stall by one renewal after their end. To it come the
-    time of the work itself, loop lag, and the store watch's grain.
+    check, a flush at the next renewal, a stall by one renewal after its end, and so a restart, where the wait of
+    a real gateway between two tries of a Redis that is away is not longer (1 s, which no speedup shrinks). To it
+    come the time of the work itself, loop lag, and the store watch's grain.
     """
     lease, window_s = scenario.gateway.lease, scenario.liveness.resume_window
+    retry_s = np.where(table["engine"] == "real", _LONGEST_RETRY_S * scenario.speedup, 0.0)
     table = table.copy()
     for kind, lasts, bound_s in (
         ("node_crash", 0, lease.ttl + lease.check),
         ("node_drain", 0, window_s + lease.check),
         ("store_flush", 0, lease.renew),
-        ("store_restart", 1, lease.renew),
+        ("store_restart", 1, np.maximum(lease.renew, retry_s)),
         ("gateway_stall", 1, lease.renew),
     ):
         ours = table["kind"] == kind
-        table.loc[ours, "bound_s"] = (table["lasts_s"] if lasts else 0.0) + bound_s
+        bound = (table["lasts_s"] if lasts else 0.0) + np.broadcast_to(bound_s, len(table))
+        table.loc[ours, "bound_s"] = bound[ours]
     return table
 
 

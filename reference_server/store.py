@@ -235,6 +235,8 @@ class StoreWriter:
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, _LAST_RETRY_S)
             try:
+                # Idle connections may be of the server that is gone: each of them would cost a try.
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
                 await self._redis.ping()
             except (RedisError, OSError, TimeoutError):
                 continue
