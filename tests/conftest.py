@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from sqlalchemy import inspect, text
 
 from harness.real.processes import Children
 from harness.real.redis_server import RedisServer, RedisUnavailable, find_redis, redis_server
+from reference_server.ledger_table import ledger_url, open_engine
+from tests.reference_server.postgres import postgres_server
 from tests.support import missing
 
 
@@ -25,6 +29,28 @@ def private_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
             yield server
     except RedisUnavailable as error:
         missing(str(error))
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL of this test process's own."""
+    log = tmp_path_factory.mktemp("postgres") / "postgres.log"
+    with Children() as children, postgres_server(children, log) as (url, _):
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.real)])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a ledger without rows, in each database."""
+    if request.param == "sqlite":
+        return ledger_url(tmp_path / "ledger.db")
+    url: str = request.getfixturevalue("postgres_url")
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        for table in inspect(connection).get_table_names():
+            connection.execute(text(f"DELETE FROM {table}"))
+    engine.dispose()
+    return url
 
 
 @pytest.fixture

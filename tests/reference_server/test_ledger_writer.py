@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, inspect, select, text
 
-from harness.real.processes import Children
 from reference_server.ledger_rows import (
     LOGGED_OUT,
     AddressFull,
@@ -26,31 +25,13 @@ from reference_server.ledger_rows import (
 )
 from reference_server.ledger_table import LedgerTables, ledger_tables, ledger_url, open_engine
 from reference_server.ledger_writer import LedgerWriter
-from tests.reference_server.postgres import postgres_server
 
 T0 = time() - 1000.0  # when everything below begins
 
 
-@pytest.fixture(scope="module")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    log = tmp_path_factory.mktemp("postgres") / "postgres.log"
-    with Children() as children, postgres_server(children, log) as (url, _):
-        yield url
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.real)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A ledger's URL without rows."""
-    if request.param == "sqlite":
-        yield ledger_url(tmp_path / "ledger.db")
-    else:
-        server: str = request.getfixturevalue("postgres_url")
-        engine = open_engine(server)
-        with engine.begin() as connection:
-            for table in inspect(connection).get_table_names():
-                connection.execute(text(f"DELETE FROM {table}"))
-        engine.dispose()
-        yield server
+@pytest.fixture
+def url(ledger: str) -> Iterator[str]:
+    yield ledger
     while MADE:
         MADE.pop().close()
 
