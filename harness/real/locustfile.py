@@ -56,8 +56,8 @@ def _prepare(environment: Environment, **_: Any) -> None:
     options = environment.parsed_options
     if options is None:
         return
-    if options.with_parent:
-        die_with_parent()
+    if options.with_parent or (options.worker and options.processes):
+        die_with_parent()  # Locust's forks would look for a master that is gone for another minute
     raise_descriptor_limit()
     try:
         environment.flatline = Suite(environment, _request_events(environment))
@@ -87,7 +87,11 @@ def _judge(environment: Environment, **_: Any) -> None:
 
 @events.test_stopping.add_listener
 def _let_everybody_go(environment: Environment, **_: Any) -> None:
-    """Stop the users before Locust does: it spawns a greenlet for each, 8 KiB for as long as that takes."""
+    """Stop the users before Locust does: it spawns a greenlet for each, 8 KiB for as long as that takes.
+
+    The run is over before they end: what their ends do to the gateway is no part of it.
+    """
+    environment.flatline.stop()
     if environment.runner is not None:
         for greenlet in list(environment.runner.user_greenlets):
             greenlet.args[0].stop(force=True)

@@ -86,6 +86,7 @@ class Suite:
             scenario = self._scenario()
             if self.options.shape:
                 length_s = self.options.run_time or scenario.horizon_s / scenario.speedup
+                self.options.run_time = None  # Locust would wait for it after the shape's end
                 environment.shape_class = Course(
                     self.options.shape, self.options.num_users or scenario.clients, length_s
                 )
@@ -164,8 +165,9 @@ class Suite:
         run = self._run
         if run is None or self._is_worker or (run.paced and self.options.with_parent):
             return None
-        if not any(run.directory.logs.glob("gateway-*.jsonl")):
-            return None
+        logs = run.directory.logs
+        if not any(logs.glob("gateway-*.jsonl")) or not any(logs.glob("gateway-*.json")):
+            return None  # no log of a gateway, or nobody knows from when its clock counts
         # In a process of its own: this one's standard library is gevent's.
         argv = [sys.executable, "-m", "harness", "report", str(run.directory.path)]
         return subprocess.run(argv, check=False).returncode
