@@ -138,14 +138,17 @@ class Cluster:
     async def _keep_lease(self) -> None:
         while True:
             self._wake.clear()
+            wait_s = self._renew_s
             try:
                 await self._renew()
                 await self._look_after_outage()
+                # An early renewal does no harm, and what is due after an outage is not late.
+                wait_s = min((wait_s, *(max(0.0, due_s - monotonic()) for due_s in self._due_s)))
             except StoreUnavailable:
                 self._in_time_since_s = None  # the wake-up comes when Redis is back
                 self.settled.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._renew_s)
+                await asyncio.wait_for(self._wake.wait(), wait_s)
 
     async def _renew(self) -> None:
         if self._retired:

@@ -223,6 +223,8 @@ class Gateway:
             create_task(self.sweeper.run(self._sweep_phase_s)),
             create_task(self.cluster.run()),
         ]
+        for task in self._tasks:
+            task.add_done_callback(_report_failure)
         try:
             async with timeout(_SUBSCRIBE_S):
                 await subscribed.wait()
@@ -523,6 +525,7 @@ class Gateway:
         if self.ledger is not None:
             self.ledger.ended(record, Cause.NODE_LEASE, None)
         if not drained:
+            self.counters.decided[Cause.NODE_LEASE] += 1
             self.telemetry.log(
                 EventKind.SUSPECTED,
                 session_id=record.session_id,
@@ -636,6 +639,11 @@ def _ledger_settings(config: GatewayConfig) -> LedgerSettings:
 
 def _session_life_s(config: GatewayConfig) -> float:
     return config.policy.session_ttl if config.records.expire else _FOR_EVER_S
+
+
+def _report_failure(task: Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("a part of the gateway has failed", exc_info=error)
 
 
 def _are_ids(values: list[Any]) -> bool:

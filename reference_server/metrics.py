@@ -86,6 +86,13 @@ class _GatewayCollector(Collector):
             "presence_undelivered", "Announcements dropped at a full buffer.",
             gateway.presence.undelivered,
         )  # fmt: skip
+        yield _counter(
+            "messages_undelivered", "Messages of users dropped: gone, or a full buffer.",
+            gateway.router.undelivered,
+        )  # fmt: skip
+        yield _gauge(
+            "node_held", "1 while the node has its lease.", gateway.cluster.settled.is_set()
+        )
         yield _gauge("draining", "1 while the gateway shuts down.", float(gateway.draining))
 
 

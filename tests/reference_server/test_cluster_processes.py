@@ -49,7 +49,7 @@ def start(
     (folder / "config.json").write_text(json.dumps(config))
     program = [sys.executable, "-m", "reference_server", "--config", str(folder / "config.json")]
     child = children.start("gateway", [*program, *argv], log=folder / "log", may_finish=True)
-    wait_until(lambda: ready.exists() or child.returncode is not None, "the ready file")
+    wait_until(lambda: ready.exists() or child.returncode is not None, "the ready file", 30.0)
     children.check()
     return child, json.loads(ready.read_text())
 
