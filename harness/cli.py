@@ -84,7 +84,11 @@ Hosts = Annotated[
     ),
 ]
 Address = Annotated[
-    str, typer.Option(help="where --hosts reach this one: gateway and Locust's master listen there")
+    str,
+    typer.Option(
+        help="where --hosts reach this one: gateway and Locust's master then listen on all "
+        "addresses, without encryption: on trusted networks only"
+    ),
 ]
 
 
@@ -117,6 +121,11 @@ def run_command(
     policy = _gateway_policy(loaded, gateway_set or [])
     engines = ("theory", "real") if real_only else ENGINES
     setup = RealSetup(redis, policy, network, workers, hosts, address)
+    if hosts:
+        say(
+            f"waits for {hosts} workers; on each host: locust -f harness/real/locustfile.py --worker "
+            f"--master-host {address}"
+        )
     _run(loaded, engines, root, setup)
 
 

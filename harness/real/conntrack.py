@@ -7,7 +7,6 @@ not the event's. Linux, root; ``nf_conntrack_events`` and ``nf_conntrack_timesta
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -22,6 +21,9 @@ _NETLINK_NETFILTER = 12  # linux/netlink.h
 _DESTROYED = 1 << 2  # NFNLGRP_CONNTRACK_DESTROY = 3, as a bit
 _SO_RCVBUFFORCE = 33
 _BUFFER_BYTES = 1 << 23  # a burst of ends waits here while the loop is busy
+_DONE, _ERROR = 3, 2  # types of the last message of a list
+# struct nlmsghdr (a list of all mappings, please: IPCTNL_MSG_CT_GET, NLM_F_REQUEST | NLM_F_DUMP) and nfgenmsg
+_LIST = struct.pack("=IHHIIBBH", 20, 1 << 8 | 1, 0x301, 1, 0, socket.AF_INET, 0, 0)
 _HEADERS = 16 + 4  # struct nlmsghdr, struct nfgenmsg
 # linux/netfilter/nfnetlink_conntrack.h
 _TUPLE_ORIG, _TIMESTAMP = 1, 20
@@ -47,8 +49,10 @@ class Conntrack:
         with inside(namespace):
             # Both stay with the namespace that they were opened in.
             self.sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-            self.sock.bind((0, _DESTROYED))
-            self._table = os.open("/proc/thread-self/net/nf_conntrack", os.O_RDONLY)
+            self._table = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        self.sock.bind((0, _DESTROYED))
+        self._table.bind((0, 0))
+        self._table.setblocking(False)
         with suppress(OSError):  # the usual size will mostly do; a loss is noticed
             self.sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
 
@@ -61,15 +65,29 @@ class Conntrack:
         return list(ended_mappings(self.sock.recv(1 << 16)))
 
     def look(self) -> None:
-        """Have conntrack take away what has expired, which tells us of it."""
-        os.lseek(self._table, 0, os.SEEK_SET)
-        while os.read(self._table, 1 << 16):
-            pass
+        """Have conntrack take away what has expired, which tells us of it. Does not wait.
+
+        It takes away eight at most in one go, so whoever waits for one looks for himself.
+        """
+        self._table.send(_LIST)
+        with suppress(BlockingIOError):  # the kernel writes the list as it is read: there is no gap
+            while not _ends(self._table.recv(1 << 16)):
+                pass
 
     def close(self) -> None:
         """Stop listening."""
         self.sock.close()
-        os.close(self._table)
+        self._table.close()
+
+
+def _ends(datagram: bytes) -> bool:
+    """Whether the last message of a list is in a datagram."""
+    while len(datagram) >= 16:
+        length, kind = struct.unpack_from("=IH", datagram)
+        if kind in (_DONE, _ERROR) or length < 16:
+            return True
+        datagram = datagram[_padded(length) :]
+    return False
 
 
 def ended_mappings(datagram: bytes) -> Iterator[Ended]:

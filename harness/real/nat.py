@@ -30,6 +30,7 @@ import orjson
 
 from harness.faults import Plan, PlannedFault
 from harness.real.cannot import CannotRun
+from harness.real.conntrack import Conntrack
 from harness.real.netns import Namespace, link, require
 
 __all__ = ["GATEWAY", "NatBox", "check_nat", "is_behind_nat", "load_boxes", "nat_network", "natted"]
@@ -67,7 +68,14 @@ def check_nat(plan: Plan, speedup: float) -> None:
         CannotRun: not Linux or not root, a program is missing, a timeout that is no whole number.
     """
     with ExitStack() as stack:
-        _build(_kinds(plan, speedup), stack)
+        _, _, boxes = _build(_kinds(plan, speedup), stack)
+        try:
+            for box in boxes:
+                Conntrack(box.namespace).close()
+        except OSError as error:
+            raise CannotRun(
+                f"conntrack's events: {error}; modprobe nf_conntrack_netlink"
+            ) from error
 
 
 @contextmanager

@@ -67,7 +67,8 @@ def wait_for_the_end(
             else now_s - began_s > length_s + _END_GRACE_S
         )
         if late:
-            raise CannotRun(f"the generator did not come to its end: {locust.log}")
+            what = "begin" if began_s is None else "come to its end"
+            raise CannotRun(f"the generator did not {what} in time: {locust.log}")
         time.sleep(max(0.0, next_s - time.monotonic()))
     if locust.returncode != 0:
         raise ChildDied(locust.name, locust.returncode, locust.log, locust.log_tail())

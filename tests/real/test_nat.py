@@ -168,17 +168,18 @@ class TestMappings:
             assert gateway.recv(4) == b"pong"
         last_s = time.time()
         wait_until(lambda: time.time() - last_s > 2.05, "N and a little more")
-        for _, gateway, _ in pairs.values():
-            assert gateway.send(b"ping") == 4
-
         client, gateway, conntrack = pairs["drop"]
-        wait_until(
-            lambda: (info := read_tcp_info(gateway)) and info.retransmits >= 1, "it is sent again"
-        )
+        conntrack.look()
         [ended] = conntrack.receive()
         assert (ended.address, ended.port) == client.getsockname()
         assert last_s + 2 - 0.1 < ended.at_s < last_s + 2 + TICK_S, ended.at_s - last_s
 
+        for _, gateway, _ in pairs.values():
+            assert gateway.send(b"ping") == 4
+        client, gateway, _ = pairs["drop"]
+        wait_until(
+            lambda: (info := read_tcp_info(gateway)) and info.retransmits >= 1, "it is sent again"
+        )
         _, gateway, _ = pairs["reset"]
         with pytest.raises(ConnectionResetError):
             gateway.recv(1)
