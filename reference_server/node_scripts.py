@@ -12,7 +12,7 @@ The records' own scripts, and what keys they have, are in `scripts.py`. Every sc
 
 from __future__ import annotations
 
-from reference_server.scripts import PRELUDE
+from reference_server.lua import PRELUDE
 from reference_server.store import Script
 
 __all__ = ["DEAD", "HELD", "HOLD", "NODE_SCRIPTS", "ONLINE", "REAP", "RENEW", "RETIRE", "SEND",
