@@ -67,6 +67,7 @@ class Ledger:
     """The ledger's rows that are open, and those of the sessions that memory or Redis knows."""
 
     rows: Mapping[str, Row]
+    total: int = 0  # rows that it has, these and all others
 
 
 @dataclass(frozen=True, slots=True)

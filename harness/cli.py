@@ -115,12 +115,18 @@ def run_command(
     hosts: Hosts = 0,
     address: Address = "",
     nodes: GatewayNodes = None,
+    ledger: Annotated[
+        bool,
+        typer.Option(
+            "--ledger", help="the gateways keep the durable ledger, too; audited at the end"
+        ),
+    ] = False,
 ) -> None:
     """Run a scenario: theory, simulation and real clients; ends with a report."""
     loaded = _with_nodes(_load(scenario, clients=clients, seed=seed, speedup=speedup), nodes)
     policy = _gateway_policy(loaded, gateway_set or [])
     engines = ("theory", "real") if real_only else ENGINES
-    setup = RealSetup(redis, policy, network, workers, hosts, address)
+    setup = RealSetup(redis, policy, network, workers, hosts, address, ledger)
     if hosts:
         say(
             f"waits for {hosts} workers; on each host: locust -f harness/real/locustfile.py --worker "

@@ -66,6 +66,7 @@ class History:
         for event in events:
             if (event.source is simulation) is simulated:
                 kinds[event.kind].append(event)
+        self.audits = kinds.pop(EventKind.AUDITED, [])  # they come when the run is over
         ended = [event.time_s for event in kinds.get(EventKind.RUN_ENDED, ())]
         self.complete = bool(ended)
         # In the log's own clock: there and back again by the speedup may cost the last event.

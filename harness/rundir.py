@@ -61,6 +61,11 @@ class RunDir:
         """Folder of the figures, each as SVG and PNG."""
         return self.path / "figures"
 
+    @property
+    def ledger_url(self) -> str:
+        """The gateways' durable ledger, where they have one: an SQLite file."""
+        return f"sqlite:///{self.path.absolute() / 'ledger.db'}"
+
     def table(self, name: str) -> Path:
         """One CSV table: detections, laws, law_curves, qos, agreement, false_suspicions, live, …"""
         return self.path / f"{name}.csv"

@@ -98,7 +98,7 @@ def serve_forever(
             keys = config.model_dump() | {
                 "port": port,
                 "http_port": http_port,
-                "ledger_url": ledger_url(ledger or run.path / "ledger.db"),
+                "ledger_url": ledger_url(ledger or run.ledger_url),
                 **options,
             }
             config = GatewayConfig.model_validate(keys)

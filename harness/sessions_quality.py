@@ -42,6 +42,8 @@ def session_quality(
       fewer than the live clients; ``records_of_nobody``: by how many they were more than live clients,
       ghosts and users who had logged in from elsewhere together. Counts, so one may hide the other; a page
       on its way back has a record and no connection.
+    * ``ledger_inconsistencies``: differences between the gateways' memory, Redis and the ledger that lasted
+      after the run (see `audit.py`), of sessions known to any of them. Real runs with a ledger only.
 
     Args:
         history: of one engine.
@@ -54,6 +56,7 @@ def session_quality(
         _flicker_row(history, flickers),
         *_left(history, detections),
         *_balance(history, live),
+        *_audited(history),
     ]
     return frame("session_quality", rows)
 
@@ -149,3 +152,15 @@ def _balance(history: History, live: pd.DataFrame) -> Iterator[Row]:
         at += f", {elsewhere} logins from elsewhere that have yet to connect"
     yield _row(history, "", "live_sessions_without_record", lacking, max(clients, lacking), at)
     yield _row(history, "", "records_of_nobody", too_many, max(sessions, too_many), at)
+
+
+def _audited(history: History) -> Iterator[Row]:
+    for event in history.audits:
+        if "error" in event.detail:
+            continue  # nothing could be compared; the log says why
+        kinds = event.detail["differences"]
+        count = sum(kinds.values())
+        note = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+        # One session may differ in more ways than one.
+        of = max(int(event.detail["sessions"]), count)
+        yield _row(history, "", "ledger_inconsistencies", count, of, note)

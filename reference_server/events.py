@@ -93,6 +93,9 @@ class EventKind(StrEnum):
     # watched, store_gap_s (longest time without an answer), store_wait_s (longest wait for one)
     STORE_SAMPLE = "store_sample"
     WORKER_LOST = "worker_lost"  # harness: a worker died; detail: worker, clients (lost with it)
+    # harness, after the last client: memory, Redis and ledger compared; detail: sessions, differences (kind: how
+    # many), took_s, or error
+    AUDITED = "audited"
     RESOURCES = "resources"  # harness; detail: role, pid, cpu_percent, rss_bytes, descriptors
 
 

@@ -48,7 +48,9 @@ class RealSetup:
     ``gateway_policy`` replaces the scenario's policy in the gateway alone, in scenario time: a negative
     control, which must turn the agreement red. ``network``: see `network.py`. ``workers``: generator
     processes; None: as many as the clients need. ``hosts``: instead, how many workers on other hosts to wait for
-    (`hosts.py`); they reach this one at ``address``.
+    (`hosts.py`); they reach this one at ``address``. ``ledger``: the gateways keep the durable ledger, too, in the
+    run directory, and it is audited at the end; a login then waits for the disk, speedup times as long in
+    scenario time.
     """
 
     redis_url: str | None = None
@@ -57,6 +59,7 @@ class RealSetup:
     workers: int | None = None
     hosts: int = 0
     address: str = ""
+    ledger: bool = False
 
 
 def run_real(
@@ -73,7 +76,8 @@ def run_real(
     2. Start Redis, the gateway nodes, the store watch.
     3. Start Locust: its clients follow the plan by themselves.
     4. Do the plan's incidents to nodes and store on time, and wait for the horizon.
-    5. End everything, the last started first.
+    5. With a ledger, compare it with memory and Redis.
+    6. End everything, the last started first.
 
     Ctrl-C (KeyboardInterrupt) passes through after every child has ended and its log is written.
 
@@ -93,12 +97,13 @@ def run_real(
         redis_server(setup.redis_url, children, run.logs, append_only=kept) as redis,
     ):
         policy = real_policy(setup.gateway_policy or scenario.liveness, scenario.speedup)
+        ledger = run.ledger_url if setup.ledger else None
         numbers = range(1, scenario.gateway.nodes + 1)
         nodes = Nodes(
             children,
             run,
             [
-                gateway_config(scenario, policy, redis, run, origin_s, n, network.bind)
+                gateway_config(scenario, policy, redis, run, origin_s, n, network.bind, ledger)
                 for n in numbers
             ],
             network.gateway,
@@ -131,6 +136,13 @@ def run_real(
                 on_time=incidents,
                 begin_within_s=_HOSTS_COME_WITHIN_S if setup.hosts else None,
                 progress=progress,
+            )
+        if ledger is not None:
+            from harness.real.last_audit import log_audit  # SQLAlchemy takes a while to load
+
+            window_s = policy.resume_window
+            log_audit(
+                nodes, redis, ledger, window_s, run.logs / f"audit-{os.getpid()}.jsonl", origin_s
             )
 
 

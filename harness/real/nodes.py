@@ -43,6 +43,7 @@ def gateway_config(
     origin_s: float,
     number: int = 1,
     host: str = "127.0.0.1",
+    ledger: str | None = None,
 ) -> GatewayConfig:
     """What a node is told; `policy` is in real seconds already.
 
@@ -54,6 +55,7 @@ def gateway_config(
         origin_s: CLOCK_MONOTONIC at the run's origin.
         number: the node's, from 1.
         host: the address that it listens on.
+        ledger: URL of the durable ledger; None: none.
     """
     name = f"node-{number}"
     # Each node draws its own phases; a lone one draws those of the scenario's seed.
@@ -63,6 +65,7 @@ def gateway_config(
         host=host,
         redis_url=redis.url,
         key_prefix=redis.key_prefix,
+        ledger_url=ledger,
         policy=policy,
         detector=_detector(scenario),
         records=scenario.records,

@@ -22,6 +22,7 @@ _FIGURES = {
     "records_left_after_verdict": "the same, though the gateway had decided",
     "live_sessions_without_record": "alive at the end without a record",
     "records_of_nobody": "records at the end that belong to nobody",
+    "ledger_inconsistencies": "memory, Redis and ledger differ after the run",
 }
 
 
@@ -56,7 +57,8 @@ def sessions_section(tables: RunTables, gallery: Gallery) -> Section:
             ("what", "fault", *engines, "remark"), rows, csv="session_quality.csv",
             note="Below each share its count and its exact 95 % interval (Clopper and Pearson 1934). A session is "
             "resumed where its client, connected once before, is let in again. Flicker is counted for each "
-            "watcher (flicker.csv). The last two compare counts at the store’s last sample: one may hide the other.",
+            "watcher (flicker.csv). The two “at the end” compare counts at the store’s last sample: one may hide the "
+            "other.",
         )
     ]  # fmt: skip
     return Section("sessions", title, [*blocks, *storm])

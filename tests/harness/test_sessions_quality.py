@@ -237,3 +237,21 @@ def test_a_long_run_has_spans_that_a_slide_can_show() -> None:
     table = storm(history_of(day, plan(), horizon_s=86400.0))
     assert len(table) <= 241
     assert table["connected"].sum() == 1
+
+
+def test_the_audit_s_differences_are_counted_though_the_run_is_over_by_then() -> None:
+    """All kinds together; an audit that could not be made is no row, and a log without one has none."""
+    run = log(connected(1.0, 0), sample(290.0, 1), frame_of_run())
+    audited = event(
+        END_S + 3.0, Source.HARNESS, K.AUDITED, "", "",
+        sessions=50, differences={"ledger_online_nobody": 2, "status_of_nobody": 1}, took_s=1.0,
+    )  # fmt: skip
+    row = quality([*run, audited], plan())["ledger_inconsistencies", ""]
+    assert (row["count"], row["of"]) == (3, 50)
+    assert row["note"] == "2 ledger_online_nobody, 1 status_of_nobody"
+    failed = event(END_S + 3.0, Source.HARNESS, K.AUDITED, "", "", error="Redis: gone")
+    for events in ([*run, failed], run):
+        assert ("ledger_inconsistencies", "") not in quality(events, plan())
+    # A run that was cut short ends with its last event, and the audit is none of them.
+    partial = [one for one in run if one.kind is not K.RUN_ENDED]
+    assert history_of([*partial, audited], plan()).end_s == history_of(partial, plan()).end_s

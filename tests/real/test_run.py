@@ -107,7 +107,9 @@ def test_each_fault_is_caught_by_its_layer(tmp_path: Path) -> None:
   - {{kind: nat_timeout, name: nat_lost, share: 10%, {at}, nat: {{idle_timeout: 4s}}}}
   - {{kind: nat_timeout, name: nat_reset, share: 10%, {at}, nat: {{idle_timeout: 4s, expiry: reset}}}}
 """
-    outcome = run(scenario(text), engines=("theory", "real"), root=tmp_path)
+    outcome = run(
+        scenario(text), engines=("theory", "real"), root=tmp_path, setup=RealSetup(ledger=True)
+    )
     directory = latest(tmp_path)
     assert outcome.exit_code in (Exit.GOOD, Exit.UNSOUND), outcome
     epsilon = summary(directory)["epsilon_s"]
@@ -139,6 +141,10 @@ def test_each_fault_is_caught_by_its_layer(tmp_path: Path) -> None:
     assert frozen["unacked_share"].tolist() == [0.0]
     refreshed = rows(directory, "store_cleared").query("fault == 'refresh'")
     assert set(refreshed["outcome"]) == {"recovered"}
+    quality = measured(directory, "session_quality").set_index("figure")
+    audited = quality.loc["ledger_inconsistencies"]
+    assert (audited["count"], audited["note"]) == (0, "")
+    assert audited["of"] >= 40  # each client's session
 
 
 def test_a_new_login_takes_over_from_a_dead_client(tmp_path: Path) -> None:
