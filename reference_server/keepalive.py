@@ -120,6 +120,7 @@ class Heartbeats:
         self._stopped = False
         # Only with R > T does an answer bring the next ping forward: from the retry to the regular one.
         self._answers_hasten = policy.retry_s > policy.heartbeat_interval
+        self._harmless_s = policy.heartbeat_interval - policy.heartbeat_timeout
         self.lateness = Lateness()
         self._retries = 0  # pings sent at the deadline of the one before
 
@@ -162,8 +163,13 @@ class Heartbeats:
                 self._judge_later(beat, now_s)
                 return
             detector.on_time(now_s)
-            self.lateness.add(now_s - due_s)
+            late_s = now_s - due_s
+            self.lateness.add(late_s)
             peer.send_heartbeat(now_s)
+            if late_s > self._harmless_s:
+                # So late that the next ping is due before this one's deadline, if this one is answered.
+                self._wheel.schedule(beat, min(detector.due_s, detector.regular_s))
+                return
         self._wheel.schedule(beat, detector.due_s)
 
     def _judge_later(self, beat: Beat, tick_s: float) -> None:

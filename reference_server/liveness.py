@@ -179,10 +179,13 @@ class PingDetector:
     * never suspects before (k-1)R + tau after the last sign of life;
     * suspects at the latest T + (k-1)R + tau after a silent death (R <= T);
     * never suspects a client that answers each ping within tau.
+
+    A ping that is sent late does not move those after it: else one stall of a gateway would gather all the
+    pings that fell due in it, and they would burst together ever after.
     """
 
-    __slots__ = ("_awaiting", "_interval_s", "_last_ping_s", "_max", "_retry_s", "_timeout_s",
-                 "due_s", "failures", "verdict")  # fmt: skip
+    __slots__ = ("_awaiting", "_interval_s", "_last_ping_s", "_max", "_phase_s", "_retry_s",
+                 "_timeout_s", "due_s", "failures", "verdict")  # fmt: skip
 
     def __init__(self, policy: LivenessPolicy, first_ping_s: float) -> None:
         if policy.heartbeat_interval is None:
@@ -192,7 +195,7 @@ class PingDetector:
         self._retry_s: float = policy.retry_s
         self._max = policy.max_failures
         self._awaiting = False
-        self._last_ping_s = first_ping_s - self._interval_s
+        self._last_ping_s = self._phase_s = first_ping_s - self._interval_s
         self.due_s = first_ping_s
         self.failures = 0
         self.verdict = Verdict.ALIVE
@@ -202,6 +205,11 @@ class PingDetector:
         """Whether the next thing due is a ping's deadline, not a ping."""
         return self._awaiting
 
+    @property
+    def regular_s(self) -> float:
+        """When the next ping is due if the one before is answered (and no earlier than that)."""
+        return self._phase_s + self._interval_s
+
     def on_inbound(self, now_s: float) -> None:
         """Take any inbound frame: the peer lives, the outstanding ping counts as answered."""
         if self.verdict is Verdict.SUSPECTED or not (self._awaiting or self.failures):
@@ -209,7 +217,7 @@ class PingDetector:
         self._awaiting = False
         self.failures = 0
         # With R > T the regular ping may already be overdue: then it is due now.
-        self.due_s = max(self._last_ping_s + self._interval_s, now_s)
+        self.due_s = max(self._phase_s + self._interval_s, now_s)
 
     def on_time(self, now_s: float) -> Action:
         """Say what is to be done at ``now_s``; call again when the new ``due_s`` has come."""
@@ -231,6 +239,8 @@ class PingDetector:
 
     def _ping(self, now_s: float) -> Action:
         self._awaiting = True
+        whole_intervals = (now_s - self.due_s) // self._interval_s  # 0, but for a long stall
+        self._phase_s = self.due_s + whole_intervals * self._interval_s
         self._last_ping_s = now_s  # not due_s: a late ping still gets its whole deadline
         self.due_s = now_s + self._timeout_s
         return Action.PING
