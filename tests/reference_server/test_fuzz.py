@@ -33,12 +33,12 @@ from tests.reference_server.apart import ask, events, lag_s, log_in, start
 from tests.reference_server.storm import HELLO
 from tests.support import wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.alone]
+pytestmark = pytest.mark.real
 
-INTERVAL_S = 0.25
+INTERVAL_S = 0.5
 AUTH_TIMEOUT_S = 1.5
 POLICY = {
-    "heartbeat_interval": f"{INTERVAL_S}s", "heartbeat_timeout": "0.2s", "max_failures": 2,
+    "heartbeat_interval": f"{INTERVAL_S}s", "heartbeat_timeout": "0.5s", "max_failures": 2,
     "resume_window": "0.2s", "session_timeout": None,
 }  # fmt: skip
 CONFIG = {"auth_timeout_s": AUTH_TIMEOUT_S, "close_timeout_s": 0.3, "max_handshakes": 6000}
