@@ -113,10 +113,11 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "incidents": {
         "engine": "str", "incident_id": "str", "kind": "str", "node": "str", "at_s": "float64",
-        "lasts_s": "float64", "clients_hit": "int64", "clients_lost": "int64",
+        "lasts_s": "float64", "watched_s": "float64", "clients_hit": "int64", "clients_lost": "int64",
         "clients_back": "int64", "clients_away": "int64", "back_p50_s": "float64",
         "back_p99_s": "float64", "back_max_s": "float64", "detected_s": "float64",
-        "ghosts_gone_s": "float64", "store_agrees_s": "float64", "false_suspicions": "int64",
+        "ghosts_gone_s": "float64", "store_agrees_s": "float64", "grain_s": "float64",
+        "false_suspicions": "int64",
         "bound_s": "float64",
     },
     "thresholds": {"expression": "str", "value": "float64", "verdict": "str", "reason": "str"},

@@ -9,7 +9,8 @@ empty: it did not come to pass before the run's end, or there is nothing that co
   met a fault of its own before is not counted.
 * **detected**: a peer found the lease ended and said so of a first session; there is nothing to say where every
   client was back before that.
-* **ghosts gone**, **store agrees**: what the store watch saw (`converging.py`).
+* **ghosts gone**, **store agrees**: what the store watch saw (`converging.py`); **grain** is how wide the
+  moment of the latter is.
 """
 
 from __future__ import annotations
@@ -73,8 +74,9 @@ def incidents(history: History, mistakes: pd.DataFrame) -> pd.DataFrame:
         rows.append((
             history.engine, spell.incident_id, spell.kind, spell.node, spell.start_s,
             min(spell.end_s, history.end_s) - spell.start_s if spell.end_s <= history.end_s else _NAN,
-            len(hit), lost, len(back_s), lost - len(back_s), *_figures(back_s),
+            history.end_s - spell.start_s, len(hit), lost, len(back_s), lost - len(back_s), *_figures(back_s),
             _detected_s(spell, reaped, history), _after(gone, spell), _after(agrees, spell),
+            _grain_s(spell, history),
             int(laid.get(spell.incident_id, 0)), _NAN,
         ))  # fmt: skip
     return frame("incidents", rows)
@@ -188,6 +190,15 @@ def _detected_s(spell: Spell, reaped: list[Event], history: History) -> float:
     times = [history.time_s(e) for e in reaped if e.connection_id in made]
     later = [time_s - spell.start_s for time_s in times if time_s >= spell.start_s]
     return min(later, default=_NAN)
+
+
+def _grain_s(spell: Spell, history: History) -> float:
+    """How wide the moment is at which the store agreed: since the look before."""
+    for event in history.of(EventKind.STORE_AGREES):
+        before_s = event.detail["previous_poll_s"]
+        if event.detail["incident_id"] == spell.incident_id and before_s is not None:
+            return history.time_s(event) - float(before_s) * history.speedup
+    return 0.0
 
 
 def _first(history: History, kind: EventKind) -> dict[str, float]:

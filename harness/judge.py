@@ -7,7 +7,7 @@ after a crash with what had been logged.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ __all__ = ["Outcome", "conclude"]
 _WHEEL_S = 0.004
 # Not measured: what a message over loopback and two idle loops takes at most. Lag beyond it is measured.
 _LOOPBACK_ROUND_TRIP_S = 0.002
+_MOST_WINDOWS = 12  # incidents shaded in figures; more would shade everything
 _MEASURED = (
     "not_applicable", "injections", "false_suspicions", "mistakes", "accuracy", "ghosts", "live",
     "timelines", "tcp_info", "lag", "lateness", "resources", "omission", "flicker", "session_quality", "storm",
@@ -115,6 +116,9 @@ def conclude(
     progress("measure", 0.7)
 
     soundness = _soundness(scenario, plan, measured, workers_of(log.events))
+    if soundness is not None and (broke_off := provenance.get("broke_off")):
+        reasons = (str(broke_off), *soundness.reasons)
+        soundness = replace(soundness, sound=False, reasons=reasons)
     run.write_json(run.summary, _summary(scenario, plan, log, measured, soundness, provenance))
     agreement = compare(load_run(run.path), scenario.agreement.model_dump())
     agreement.to_csv(run.table("agreement"), index=False)
@@ -129,7 +133,8 @@ def conclude(
     progress("measure", 1.0)
 
     progress("report", 0.0)
-    interrupted = Exit.INTERRUPTED if provenance.get("status") == "partial" else None
+    by_hand = provenance.get("status") == "partial" and "broke_off" not in provenance
+    interrupted = Exit.INTERRUPTED if by_hand else None
     report = build_report(
         run.path, tolerances=scenario.agreement.model_dump(), exit_code=interrupted
     )
@@ -209,8 +214,9 @@ def _summary(
         fault.fault: [f.at_s for f in plan.faults if f.fault == fault.fault]
         for fault in plan.faults
     }
-    for one in plan.incidents:
-        windows.setdefault(one.kind, []).append(one.at_s)
+    if len(plan.incidents) <= _MOST_WINDOWS:
+        for one in plan.incidents:
+            windows[one.incident_id] = [one.at_s, one.at_s + (one.lasts_s or 0.0)]
     counts = {"clients": plan.clients, "faults": len(plan.faults), "events": len(log.events),
               "torn_lines": log.torn_lines, "outages": len(plan.outages)}  # fmt: skip
     return {

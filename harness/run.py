@@ -13,7 +13,9 @@ from harness.eventlog import write_log
 from harness.faults import make_plan
 from harness.judge import Outcome, conclude
 from harness.provenance import begin, finish
+from harness.real.cannot import CannotRun
 from harness.real.engine import RealSetup, bounded_patience, check_machine, run_real
+from harness.real.processes import ChildDied
 from harness.rundir import new_run
 from harness.simulated import simulate
 from harness.thresholds import check_thresholds
@@ -46,7 +48,7 @@ def run(
     5. Conclude: theory, measuring, judging, reporting. `flatline report` does this step again.
 
     Ctrl-C in step 4 ends every child and goes on with step 5: what was measured is reported, marked
-    partial.
+    partial. So does the death of a child in mid-run; the run is then unsound, and the report says why.
 
     Args:
         scenario: what is to happen.
@@ -61,7 +63,7 @@ def run(
         CustomFaultError: a fault of the user's own cannot be used.
         CannotRun: the machine refuses what the plan needs.
         RedisUnavailable: no Redis.
-        ChildDied: a process of the real run ended; `flatline report` measures what was logged.
+        ChildDied: a process of the real run ended before any client began.
     """
     check_thresholds(scenario)
     plan = make_plan(scenario)
@@ -94,6 +96,11 @@ def run(
             )
         except KeyboardInterrupt:
             finish(directory, "partial")
+            return conclude(directory, progress)
+        except (ChildDied, CannotRun) as error:
+            if not any(directory.logs.glob("client-*.jsonl")):
+                raise
+            finish(directory, "partial", broke_off=str(error).partition(";")[0])
             return conclude(directory, progress)
     finish(directory, "complete")
     return conclude(directory, progress)

@@ -87,6 +87,7 @@ def build_report(
             sections.layers_section(tables, gallery),
             sections.suspicions_section(tables),
             sections.ghosts_section(tables, gallery),
+            *sections.incidents_section(tables),
             sections.sessions_section(tables, gallery),
             sections.cost_section(tables),
             sections.timelines_section(tables, gallery),

@@ -54,6 +54,9 @@ _COLUMNS: Final[Mapping[str, tuple[str, str]]] = {
     "storm": ("engine",
               "time_s width_s disconnected connected resumed session_unknown logged_in login_refused"),
     "flicker": ("engine session_id user_id watcher", "offline_s gap_s"),
+    "incidents": ("engine incident_id kind node",
+                  "at_s lasts_s watched_s clients_hit clients_lost clients_back clients_away back_p50_s back_p99_s "
+                  "back_max_s detected_s ghosts_gone_s store_agrees_s grain_s false_suspicions bound_s"),
     "thresholds": ("expression verdict reason", "value"),
 }  # fmt: skip
 SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = {

@@ -3,6 +3,7 @@
 from reports.sections.agreement import agreement_section
 from reports.sections.cost import cost_section
 from reports.sections.ghosts import ghosts_section
+from reports.sections.incidents import incidents_section
 from reports.sections.latency import latency_section
 from reports.sections.layers import layers_section
 from reports.sections.overview import facts, overview_section, reading, thresholds_section
@@ -19,6 +20,7 @@ __all__ = [
     "fidelity_section",
     "files_section",
     "ghosts_section",
+    "incidents_section",
     "latency_section",
     "layers_section",
     "overview_section",

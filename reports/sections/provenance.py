@@ -38,6 +38,7 @@ _FILES = {
     "flicker.csv": "every session announced offline and soon online again",
     "cost.csv": "frames, bytes, Redis operations, CPU and memory",
     "storm.csv": "who connected, left and was turned away, over time",
+    "incidents.csv": "what each incident of nodes and store did",
     "injections.csv": "when each fault was due and took effect",
     "omission.csv": "what a stalled generator could have hidden",
     "lag.csv": "loop lag of every process",

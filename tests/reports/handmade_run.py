@@ -118,6 +118,7 @@ def handmade_run(
         "flicker": frame("flicker", [(e, "s1", "u1", "3", 120.0, 4.0) for e in measured]),
         "cost": frame("cost", _cost(engines)),
         "storm": frame("storm", [row for e in measured for row in _storm(e, rng)]),
+        "incidents": frame("incidents", []),
         "omission": omission_of(detections),
         "thresholds": frame(
             "thresholds",
