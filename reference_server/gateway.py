@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from asyncio import Event, Task, create_task, get_running_loop, sleep, timeout
 from collections.abc import Callable, Iterator
-from time import monotonic, time
+from time import monotonic
 from typing import Any, cast
 
 import numpy as np
@@ -29,26 +29,23 @@ from reference_server.codes import CODE_SCRIPTS, Codes
 from reference_server.config import GatewayConfig
 from reference_server.connection import GatewayConnection, Phase
 from reference_server.counters import Counters
+from reference_server.detection import Detection
 from reference_server.door import Door, TurnedAway, most_sockets
 from reference_server.events import Cause, EventKind
 from reference_server.flush import flush_records
-from reference_server.frames import HEARTBEAT, PING, PONG, text_frame
-from reference_server.keepalive import Heartbeats, Peer
-from reference_server.layers import ClientBeats, Ping, SendErrors, StateCheck
-from reference_server.ledger import Ledger, LedgerSettings
-from reference_server.ledger_rows import AddressFull, LedgerUnavailable, Login
+from reference_server.frames import text_frame
+from reference_server.ledger import Ledger
 from reference_server.lines import SessionLines
 from reference_server.listen import BACKLOG, listen
+from reference_server.logins import Logins, ledger_settings
+from reference_server.messages import Messages
 from reference_server.node_scripts import NODE_SCRIPTS
 from reference_server.online_set import ONLINE_SET_SCRIPTS, PlainOnlineSet
-from reference_server.origin import Origin
 from reference_server.owners import Owners
 from reference_server.presence import Presence
-from reference_server.rebuild import rebuild
 from reference_server.routing import Router
 from reference_server.scripts import SCRIPTS
 from reference_server.sessions import Record, Sessions
-from reference_server.socket_beats import SocketBeats, SocketPeer
 from reference_server.store import StoreWriter, open_redis
 from reference_server.sweeper import ResumeWindows, Sweeper
 from reference_server.tcp_info import read_tcp_info
@@ -59,8 +56,6 @@ __all__ = ["Gateway"]
 
 _CLOSE_NORMAL = 1000
 _CLOSE_GOING_AWAY = 1001
-_MOST_WATCHED = 1000  # users that one client may watch
-_MOST_ID_LENGTH = 128
 _AT_ONCE = frozenset(
     {Cause.SESSION_TIMEOUT, Cause.MEMORY_PRESSURE}
 )  # a session ended, not resumable
@@ -69,7 +64,6 @@ _DRAIN_CHUNK = 100
 _STORE_DRAIN_S = 1.5
 _RETIRE_S = 0.5
 _LEDGER_DRAIN_S = 1.5
-_FOR_EVER_S = 1e9  # a session's life where records do not expire
 _SUBSCRIBE_S = 2.0
 
 _log = logging.getLogger(__name__)
@@ -108,27 +102,13 @@ class Gateway:
         )  # fmt: skip
         self.router = Router(self.store, config.key_prefix, self.sessions, self)
         self.store.on_back = self.cluster.on_store_back
-        self.store_lost: list[Callable[[], None]] = []  # called when Redis has lost records
-        self.heartbeats: Heartbeats | None = None
-        self.socket_beats: SocketBeats | None = None
-        self.lost: dict[str, GatewayConnection] = {}  # live ones whose socket has gone unheard
-        detector = config.detector
-        if policy.heartbeat_interval is None or isinstance(detector, ClientBeats):
-            pass  # the gateway sends nothing by itself
-        elif isinstance(detector, Ping):
-            self.heartbeats = Heartbeats(
-                policy, self.clock, phase_rng,
-                on_missed=self._on_missed, on_suspected=self._on_silent,
-            )  # fmt: skip
-        else:
-            self.socket_beats = SocketBeats(
-                detector, policy, self.clock, phase_rng,
-                on_failed=self._on_failed, on_suspected=self._on_dead_socket, on_kept=self._on_kept,
-            )  # fmt: skip
-        beats = self.heartbeats or self.socket_beats
-        lateness = beats.lateness.take if beats else lambda: None
+        self.detection = Detection(
+            config, self.clock, phase_rng, self.counters, self.lines,
+            log=self._log, refresh=self._refresh,
+        )  # fmt: skip
+        self.heartbeats = self.detection.heartbeats  # asked on every frame
         self.telemetry = Telemetry(
-            config.event_log, config.origin_s, config.node, self.clock, lateness
+            config.event_log, config.origin_s, config.node, self.clock, self.detection.lateness
         )
         self.sweeper = Sweeper(
             policy, self.clock, self.sessions, self.live,
@@ -136,14 +116,15 @@ class Gateway:
             on_pressure=lambda oldest: oldest.shut(
                 Cause.MEMORY_PRESSURE, CLOSE_TRY_AGAIN, "too many sessions"
             ),
-            on_sweep=self._on_sweep, prunes=config.records.expire,
+            on_sweep=self.detection.on_sweep, prunes=config.records.expire,
         )  # fmt: skip
         self.windows = ResumeWindows(self.clock, self.sessions)
         self.ledger: Ledger | None = None
         if config.ledger_url is not None:
-            self.ledger = Ledger(_ledger_settings(config), self.live.values)
-            self.store_lost.append(self._rebuild_soon)
-        self._rebuilding: Task[int] | None = None
+            self.ledger = Ledger(ledger_settings(config), self.live.values)
+        self.logins = Logins(config, self.sessions, self.ledger, self.router, self.end_session)
+        # Called when Redis has lost records.
+        self.store_lost: list[Callable[[], None]] = [self.logins.bring_back]
         self.door = Door(
             config.max_connections or most_sockets(),
             config.max_handshakes,
@@ -156,13 +137,10 @@ class Gateway:
             self.clock, self.sessions, self, config.auth_timeout_s, self.counters.refused,
             user_id_handshake=config.records.user_id_handshake,
         )  # fmt: skip
+        self._messages = Messages(self._admission, self.presence, self.router)
         # What a connection asks of its owner on every frame is kept where it is found at once.
-        protocol_ping = isinstance(detector, StateCheck) or (
-            isinstance(detector, Ping) and detector.frame == "ping"
-        )
-        self.heartbeat_frame = PING if protocol_ping else HEARTBEAT
+        self.heartbeat_frame = self.detection.frame
         self.close_detection: str = policy.close_detection
-        self._keepalive_refreshes = config.records.refreshed == "by_the_keepalive"
         self.max_buffer_bytes = config.max_buffer_bytes
         self.max_messages_per_s = config.max_messages_per_s or float("inf")
         self.close_timeout_s = config.close_timeout_s
@@ -250,12 +228,7 @@ class Gateway:
         assert self._server is not None
         self._server.close(close_connections=False)
         self._admission.stop()
-        if self.heartbeats is not None:
-            self.heartbeats.stop()
-        if self.socket_beats is not None:
-            self.socket_beats.stop()
-        for ghost in list(self.lost.values()):
-            ghost.end(Cause.DRAIN)
+        self.detection.stop()
         deadline_s = monotonic() + self.config.drain_timeout_s
         everyone = self._server.all_connections
         for n, connection in enumerate(list(everyone)):
@@ -274,9 +247,9 @@ class Gateway:
         await self.cluster.retire(self.config.policy.resume_window, _RETIRE_S)
         if self.ledger is not None and not await self.ledger.close(_LEDGER_DRAIN_S):
             _log.warning("the ledger: %d rows stay open until the next start", self.ledger.duties)
-        for task in (*self._tasks, self._rebuilding):
-            if task is not None:
-                task.cancel()
+        self.logins.stop()
+        for task in self._tasks:
+            task.cancel()
         await self.redis.aclose()
         self.telemetry.close()
 
@@ -323,10 +296,8 @@ class Gateway:
             older.shut(Cause.TAKE_OVER, CLOSE_TAKEN_OVER, "taken over")
 
     def on_stranger(self, connection: GatewayConnection, session_id: str, user_id: str) -> None:
-        """Note a login that nobody asked for; it is committed soon, not first."""
-        if self.ledger is not None:
-            peer = (connection.remote_address or ("",))[0]
-            self.ledger.note_login(Login(session_id, user_id, "web", peer, "", "", time()))
+        """Note a login that nobody asked for."""
+        self.logins.note_stranger(connection, session_id, user_id)
 
     def begin(self, connection: GatewayConnection, record: Record, resumed: bool) -> None:
         """Put a connection into service that has its session's records."""
@@ -348,10 +319,7 @@ class Gateway:
         }
         connection.send_frame(text_frame(orjson.dumps(ready)))
         connection.notes_beats = connection.trace or self.lines.sends_wanted
-        if self.heartbeats is not None:
-            connection.beat = self.heartbeats.start(connection)
-        elif self.socket_beats is not None:
-            connection.socket_beat = self.socket_beats.start(connection)
+        self.detection.begin(connection)
         if self._online is not None:
             self._online.add(record.user_id)
         self.sweeper.on_connected()
@@ -367,37 +335,8 @@ class Gateway:
             self._refresh(connection)
 
     def on_message(self, connection: GatewayConnection, message: dict[str, Any]) -> None:
-        """Take a JSON message: authentication, or whom to watch."""
-        match message:
-            case {"type": "auth", "session_id": str(session_id)} if _are_ids(
-                [session_id, message.get("user_id", session_id)]
-            ):
-                if connection.phase is Phase.ANONYMOUS:
-                    self._admission.authenticate(
-                        connection, session_id,
-                        user_id=message.get("user_id", ""), trace=message.get("trace") is True,
-                    )  # fmt: skip
-                else:
-                    connection.send_error("already_authenticated", "one session a connection")
-            case _ if connection.phase is not Phase.READY:
-                connection.send_error(
-                    "not_authenticated", 'send {"type":"auth","session_id":…} first'
-                )
-            case {"type": "heartbeat"}:
-                connection.send_frame(PONG)
-            case {"type": "watch", "user_ids": list(user_ids)} if _are_ids(user_ids):
-                count = self.presence.watch(connection, user_ids, _MOST_WATCHED)
-                if count is None:
-                    connection.send_error("too_many", f"at most {_MOST_WATCHED} users")
-                else:
-                    answer = {"type": "watching", "count": count}
-                    connection.send_frame(text_frame(orjson.dumps(answer)))
-            case {"type": "send", "user_id": str(user_id), "payload": payload} if _are_ids(
-                [user_id]
-            ):
-                self.router.pass_on(connection, user_id, payload)
-            case _:
-                connection.send_error("unknown_message", f"not understood: {message['type']:.40}")
+        """Take a JSON message."""
+        self._messages.take(connection, message)
 
     def on_traced_heartbeat(self, connection: GatewayConnection) -> None:
         """Log one heartbeat."""
@@ -408,60 +347,17 @@ class Gateway:
 
     # -- a connection ends -------------------------------------------------------------------------
 
-    def _on_missed(self, peer: Peer, failures: int) -> None:
-        assert isinstance(peer, GatewayConnection)
-        self.counters.missed += 1
-        limit = self.config.policy.max_failures
-        self._log(EventKind.HEARTBEAT_MISSED, peer, failures=failures, max_failures=limit)
-        if self.lines.wanted and peer.record is not None:
-            reason = f"no answer within {self.config.policy.heartbeat_timeout:g} s"
-            self.lines.failed(peer.record.session_id, failures, limit, reason)
-
-    def _on_silent(self, peer: Peer) -> None:
-        assert isinstance(peer, GatewayConnection)
-        peer.drop(Cause.HEARTBEAT)
-
-    def _on_failed(self, peer: SocketPeer, failures: int) -> None:
-        assert isinstance(peer, GatewayConnection) and peer.record is not None
-        limit = self.config.policy.max_failures
-        self._log(EventKind.HEARTBEAT_MISSED, peer, failures=failures, max_failures=limit)
-        reason = f"the socket is closed: {peer.lost or 'closing'}"
-        self.lines.failed(peer.record.session_id, failures, limit, reason)
-
-    def _on_dead_socket(self, peer: SocketPeer) -> None:
-        assert isinstance(peer, GatewayConnection)
-        counts = isinstance(self.config.detector, SendErrors)
-        peer.drop(Cause.SEND_ERROR if counts else Cause.STATE_CHECK)
-
-    def _on_kept(self, peer: SocketPeer) -> None:
-        """Prolong the records of a socket that looks open, as keepalives do: half-open ones too."""
-        assert isinstance(peer, GatewayConnection)
-        if self._keepalive_refreshes:
-            self._refresh(peer)
-
-    def _on_sweep(self) -> None:
-        """Look at the state of all sockets: those that are closed are known."""
-        detector = self.config.detector
-        if isinstance(detector, StateCheck) and detector.cleans_up:
-            for ghost in list(self.lost.values()):
-                ghost.drop(Cause.SWEEP)
-
     def on_socket_lost(self, connection: GatewayConnection) -> None:
         """Note a socket that is gone and whose end nobody acts on."""
-        assert connection.record is not None
-        self.lost[connection.record.owner] = connection
+        self.detection.on_socket_lost(connection)
 
     def on_ended(self, connection: GatewayConnection, was: Phase) -> None:
         """Take a connection out of service; its socket may stand a little longer."""
-        if connection.beat is not None and self.heartbeats is not None:
-            self.heartbeats.end(connection.beat)
-        if connection.socket_beat is not None:
-            connection.socket_beat.peer = None
+        self.detection.end(connection)
         if was is not Phase.READY or connection.record is None:
             return  # no session has ended: none was begun, or the store's answer is still to come
         record = connection.record
         del self.live[record.owner]
-        self.lost.pop(record.owner, None)
         self.presence.forget(connection)
         if self._online is not None:
             self._online.remove(record.user_id)
@@ -539,74 +435,9 @@ class Gateway:
         for call in self.store_lost:
             call()
 
-    def _rebuild_soon(self) -> None:
-        """Bring logins back that the ledger knows; a loss during it begins it anew."""
-        assert self.ledger is not None
-        if self._rebuilding is not None:
-            self._rebuilding.cancel()
-        life_s = _session_life_s(self.config)
-        self._rebuilding = create_task(rebuild(self.ledger, self.sessions, life_s))
-
     def reconcile(self) -> None:
         """Tell watchers what has changed while announcements may have been lost."""
         self.presence.reconcile()
-
-    async def login(self, user_id: str, origin: Origin, device_id: str = "") -> str | None:
-        """Make a session; return its id, or None: the user is online and a second login is refused.
-
-        With a ledger it is committed there first. ``device_id`` tells devices of one type apart.
-
-        Raises:
-            StoreUnavailable: Redis does not answer.
-            LedgerUnavailable: the ledger cannot be written.
-            AddressFull: the origin has too many open sessions.
-        """
-        if self.ledger is not None:
-            self.ledger.check()
-        session_id = await self.sessions.login(user_id, device_id or origin.device_type)
-        if session_id is None or self.ledger is None:
-            return session_id
-        row = Login(
-            session_id, user_id, origin.device_type, origin.ip_address, origin.user_agent,
-            device_id, time(),
-        )  # fmt: skip
-        try:
-            await self.ledger.login(row)
-        except (LedgerUnavailable, AddressFull):
-            self.sessions.forget(session_id)
-            raise
-        return session_id
-
-    async def logout(self, session_id: str, user_id: str = "") -> None:
-        """End a session at once, its connection with it; an unknown one is no error.
-
-        Args:
-            session_id: lets whoever has it do this.
-            user_id: whose it has to be; empty: whoever's it is.
-
-        Raises:
-            StoreUnavailable: Redis does not answer.
-            WrongUser: the session is another user's.
-            LedgerUnavailable: it has ended, but that is not committed yet.
-        """
-        await self._end(session_id, user_id, "logged_out")
-
-    async def kick(self, *, user_id: str = "", session_id: str = "") -> int:
-        """End a session, or those that a user is online with, on whichever node; return how many.
-
-        Raises:
-            StoreUnavailable: Redis does not answer.
-        """
-        sessions = [session_id] if session_id else await self.router.sessions_of(user_id)
-        return sum([await self._end(session, user_id, "kicked") for session in sessions])
-
-    async def _end(self, session_id: str, user_id: str, how: str) -> bool:
-        record = await self.sessions.logout(session_id, user_id, how)
-        if record is not None:
-            self.end_session(record.owner, how)
-        if self.ledger is not None:
-            await self.ledger.logout(session_id, user_id)
-        return record is not None
 
     def end_session(self, owner: str, how: str) -> None:
         """End a connection whose session was ended here or on another node."""
@@ -628,23 +459,6 @@ class Gateway:
         )
 
 
-def _ledger_settings(config: GatewayConfig) -> LedgerSettings:
-    assert config.ledger_url is not None
-    policy = config.policy
-    return LedgerSettings(
-        config.ledger_url, config.node, config.ledger_flush_interval_s,
-        _session_life_s(config), policy.resume_window, config.max_sessions_per_ip,
-    )  # fmt: skip
-
-
-def _session_life_s(config: GatewayConfig) -> float:
-    return config.policy.session_ttl if config.records.expire else _FOR_EVER_S
-
-
 def _report_failure(task: Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.critical("a part of the gateway has failed", exc_info=error)
-
-
-def _are_ids(values: list[Any]) -> bool:
-    return all(isinstance(value, str) and 0 < len(value) <= _MOST_ID_LENGTH for value in values)

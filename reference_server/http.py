@@ -95,7 +95,9 @@ def create_app(gateway: Gateway) -> Starlette:
             raise Refused(403, "ip_denied", f"{origin.ip_address} may not log in here")
         await _check_code(gateway, user_id, optional_text(body, "code"))
         try:
-            session_id = await gateway.login(user_id, origin, optional_text(body, "device_id"))
+            session_id = await gateway.logins.login(
+                user_id, origin, optional_text(body, "device_id")
+            )
         except AddressFull as error:
             raise Refused(429, "too_many_sessions_from_ip", str(error)) from error
         if session_id is None:
@@ -106,7 +108,7 @@ def create_app(gateway: Gateway) -> Starlette:
         body = await read_object(request)
         session_id, user_id = required_text(body, "session_id"), optional_text(body, "user_id")
         try:
-            await gateway.logout(session_id, user_id)
+            await gateway.logins.logout(session_id, user_id)
         except WrongUser:
             raise Refused(403, "wrong_user", "the session is another user's") from None
         return json_answer({})

@@ -120,12 +120,12 @@ def test_messages_and_kicks_reach_a_user_on_the_other_node(two: Any) -> None:
             await ann.socket.send(f'{{"type":"send","user_id":"bob","payload":{deep}}}')
             assert (await ann.receive())["code"] == "malformed"
             bob.live()
-            assert await a.gateway.kick(user_id="bob") == 1
+            assert await a.gateway.logins.kick(user_id="bob") == 1
             await until(lambda: bob.closed == 4410, "kicked")
             assert a.records(bob.session_id, "bob") == NO_RECORDS
-            assert await a.gateway.kick(user_id="bob") == 0
+            assert await a.gateway.logins.kick(user_id="bob") == 0
             ann.live()
-            assert await b.gateway.kick(session_id=ann.session_id) == 1
+            assert await b.gateway.logins.kick(session_id=ann.session_id) == 1
             await until(lambda: ann.closed == 4410, "kicked")
             carl = await a.join("carl", live=True)
             answer = await b.http("POST", "/user/logout", {"session_id": carl.session_id})
@@ -200,7 +200,7 @@ def test_what_happens_while_the_channels_are_down_is_made_up_for(two: Any) -> No
             ann, bob = await a.join("ann", live=True), await a.join("bob", live=True)
             await until(lambda: len(watcher.told) == 2, "both are online")
             a.store.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-            assert await b.gateway.kick(session_id=ann.session_id) == 1
+            assert await b.gateway.logins.kick(session_id=ann.session_id) == 1
             newer, carl = await b.join("bob"), await b.join("carl")
             assert (kinds(watcher, "ann"), kinds(watcher, "carl")) == (["online"], []), "unheard"
             assert (ann.closed, bob.closed) == (None, None)

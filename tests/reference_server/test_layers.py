@@ -206,7 +206,7 @@ def test_a_dead_socket_is_found_by_its_layer_and_by_no_other(start: Any, name: s
             assert [event.detail["failures"] for event in missed] == expected
             if missed:
                 assert missed[-1].time_s - missed[0].time_s <= slack_s, "no sleep between them"
-            assert not it.gateway.live and not it.gateway.lost
+            assert not it.gateway.live and not it.gateway.detection.lost
             await until(
                 lambda: it.records(session_id, "ann") == (None, None, False), "cleared", 1.0
             )
@@ -242,7 +242,7 @@ def test_a_keepalive_that_cleans_nothing_locks_the_user_out_until_a_flush(
     async def ghost() -> None:
         async with start(policy, **options) as it:
             session_id, _ = await _gone(it)
-            await until(lambda: it.gateway.lost, "the socket is gone")
+            await until(lambda: it.gateway.detection.lost, "the socket is gone")
             await asyncio.sleep(0.3)  # three looks, and one sweep
             assert not it.events(EventKind.SUSPECTED, session_id)
             session, status, _ = it.records(session_id, "ann")
@@ -253,7 +253,7 @@ def test_a_keepalive_that_cleans_nothing_locks_the_user_out_until_a_flush(
             # A login is enough, though its connection never comes.
             await it.login("bob")
             assert (await it.http("POST", "/user/login", {"user_id": "bob"}))[0] == 409
-            it.gateway.lost.clear()  # a process that is killed clears nothing
+            it.gateway.detection.lost.clear()  # a process that is killed clears nothing
 
     async def again() -> None:
         flushing = options | {"records": rules.model_copy(update={"flush_at_start": True})}

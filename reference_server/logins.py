@@ -1,0 +1,141 @@
+"""Sessions begin with a login and end with a logout or a kick: in Redis, and committed in the ledger.
+
+From what the HTTP API asks to the records of `sessions.py` and the rows of `ledger.py`. Connections are the
+gateway's: this tells it which of them a session's end concerns.
+"""
+
+from __future__ import annotations
+
+from asyncio import Task, create_task
+from collections.abc import Callable
+from time import time
+
+from reference_server.config import GatewayConfig
+from reference_server.connection import GatewayConnection
+from reference_server.ledger import Ledger, LedgerSettings
+from reference_server.ledger_rows import AddressFull, LedgerUnavailable, Login
+from reference_server.origin import Origin
+from reference_server.rebuild import rebuild
+from reference_server.routing import Router
+from reference_server.sessions import Sessions
+
+__all__ = ["Logins", "ledger_settings"]
+
+_FOR_EVER_S = 1e9  # a session's life where records do not expire
+
+
+class Logins:
+    """Makes and ends sessions.
+
+    Args:
+        config: of the gateway.
+        sessions: their records.
+        ledger: None: nothing outlives Redis.
+        router: knows on which node a user's sessions are.
+        end_session: called with the owner and how, when a session was ended.
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        sessions: Sessions,
+        ledger: Ledger | None,
+        router: Router,
+        end_session: Callable[[str, str], None],
+    ) -> None:
+        self._config = config
+        self._sessions = sessions
+        self._ledger = ledger
+        self._router = router
+        self._end_session = end_session
+        self._rebuilding: Task[int] | None = None
+
+    async def login(self, user_id: str, origin: Origin, device_id: str = "") -> str | None:
+        """Make a session; return its id, or None: the user is online and a second login is refused.
+
+        With a ledger it is committed there first. ``device_id`` tells devices of one type apart.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+            LedgerUnavailable: the ledger cannot be written.
+            AddressFull: the origin has too many open sessions.
+        """
+        if self._ledger is not None:
+            self._ledger.check()
+        session_id = await self._sessions.login(user_id, device_id or origin.device_type)
+        if session_id is None or self._ledger is None:
+            return session_id
+        row = Login(
+            session_id, user_id, origin.device_type, origin.ip_address, origin.user_agent,
+            device_id, time(),
+        )  # fmt: skip
+        try:
+            await self._ledger.login(row)
+        except (LedgerUnavailable, AddressFull):
+            self._sessions.forget(session_id)
+            raise
+        return session_id
+
+    def note_stranger(self, connection: GatewayConnection, session_id: str, user_id: str) -> None:
+        """Note a login that nobody asked for; it is committed soon, not first."""
+        if self._ledger is not None:
+            peer = (connection.remote_address or ("",))[0]
+            self._ledger.note_login(Login(session_id, user_id, "web", peer, "", "", time()))
+
+    async def logout(self, session_id: str, user_id: str = "") -> None:
+        """End a session at once, its connection with it; an unknown one is no error.
+
+        Args:
+            session_id: lets whoever has it do this.
+            user_id: whose it has to be; empty: whoever's it is.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+            WrongUser: the session is another user's.
+            LedgerUnavailable: it has ended, but that is not committed yet.
+        """
+        await self._end(session_id, user_id, "logged_out")
+
+    async def kick(self, *, user_id: str = "", session_id: str = "") -> int:
+        """End a session, or those that a user is online with, on whichever node; return how many.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        sessions = [session_id] if session_id else await self._router.sessions_of(user_id)
+        return sum([await self._end(session, user_id, "kicked") for session in sessions])
+
+    async def _end(self, session_id: str, user_id: str, how: str) -> bool:
+        record = await self._sessions.logout(session_id, user_id, how)
+        if record is not None:
+            self._end_session(record.owner, how)
+        if self._ledger is not None:
+            await self._ledger.logout(session_id, user_id)
+        return record is not None
+
+    def bring_back(self) -> None:
+        """Write the logins again that the ledger knows and Redis has lost; a loss meanwhile begins it anew."""
+        if self._ledger is None:
+            return
+        self.stop()
+        life_s = _session_life_s(self._config)
+        self._rebuilding = create_task(rebuild(self._ledger, self._sessions, life_s))
+
+    def stop(self) -> None:
+        """Let what is being brought back be."""
+        if self._rebuilding is not None:
+            self._rebuilding.cancel()
+            self._rebuilding = None
+
+
+def ledger_settings(config: GatewayConfig) -> LedgerSettings:
+    """Return what a ledger has to know of a gateway that is to have one."""
+    assert config.ledger_url is not None
+    return LedgerSettings(
+        config.ledger_url, config.node, config.ledger_flush_interval_s,
+        _session_life_s(config), config.policy.resume_window, config.max_sessions_per_ip,
+    )  # fmt: skip
+
+
+def _session_life_s(config: GatewayConfig) -> float:
+    return config.policy.session_ttl if config.records.expire else _FOR_EVER_S
