@@ -1,0 +1,164 @@
+"""Very many real clients: is every fault accounted for, nobody else suspected, every heartbeat in time?
+
+    python bench/scale.py [--clients 20000] [--nodes 2] [--workers N] [--rate 350]     (`make bench-scale`: 100,000)
+
+Runs the scenario `scale` for real (T = 30 s, 1 % host crashes, 1 % refreshes) and reads the run's own tables.
+Clients come at a fixed rate, so that logins and handshakes leave the machine's cores room for heartbeats.
+Limits: every fault detected or recovered, no false suspicion, p99 lateness of heartbeats below 5 % of T, a sound
+run. Peak memory is resident memory of all processes of the run; what sockets take in the kernel comes on top and
+is what the machine's available memory lost beyond that.
+
+A timing on a machine that others use says little: the load average is printed with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import psutil
+
+from harness.real.engine import RealSetup
+from harness.real.limits import this_machine, workers_for
+from harness.run import run
+from harness.rundir import find_run
+from scenarios.load import load_scenario
+
+MOST_LATE = 0.05  # of T
+_GIB, _KIB = 2**30, 2**10
+
+
+class AvailableMemory:
+    """The least memory that the machine had to give while the context lasted."""
+
+    def __enter__(self) -> Self:
+        self.before = self.least = psutil.virtual_memory().available
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(1.0):
+            self.least = min(self.least, psutil.virtual_memory().available)
+
+
+def p99_at_most(lateness: pd.DataFrame) -> float:
+    """An upper bound of the p99 of all heartbeats, seconds, from the quantiles of each second of each node.
+
+    Above a bound x lie: nothing of a second whose largest is at most x, 1 % of one whose p99 is, half of one
+    whose p50 is, all of the others.
+    """
+    n = lateness["n"].to_numpy(float)
+    quantiles = lateness[["p50_s", "p99_s", "max_s"]].to_numpy(float)
+    for x in np.unique(quantiles):
+        above = np.where(quantiles[:, 0] > x, 1.0, np.where(quantiles[:, 1] > x, 0.5, 0.01))
+        above[quantiles[:, 2] <= x] = 0.0
+        if (n * above).sum() <= 0.01 * n.sum():
+            return float(x)
+    return float("nan")
+
+
+def peak(resources: pd.DataFrame) -> pd.Series:
+    """Resident bytes by role at the second in which all of them together were largest."""
+    second = resources["time_s"].round()
+    by_role = (
+        resources.assign(role=resources["role"].str.partition("/")[0])
+        .groupby([second, "role"])["rss_bytes"]
+        .sum()
+        .unstack(fill_value=0)
+    )
+    largest: pd.Series = by_role.loc[by_role.sum(axis=1).idxmax()]
+    return largest
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Very many real clients.")
+    parser.add_argument("--clients", type=int, default=20_000)
+    parser.add_argument("--nodes", type=int, default=2, help="gateway processes")
+    parser.add_argument("--workers", type=int, help="generator processes; default: what they need")
+    parser.add_argument("--rate", type=float, default=350.0, help="clients that come a second")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    options = parser.parse_args()
+    scenario = load_scenario(
+        "scale", clients=options.clients, ramp=options.clients / options.rate,
+        gateway={"nodes": options.nodes},
+    )  # fmt: skip
+    load_before, began_s = os.getloadavg()[0], time.monotonic()
+    with AvailableMemory() as memory:
+        outcome = run(
+            scenario, engines=("theory", "real"), root=options.runs,
+            setup=RealSetup(workers=options.workers), warn=lambda text: print(f"warning: {text}"),
+        )  # fmt: skip
+    took_s = time.monotonic() - began_s
+    directory = find_run("latest", options.runs)
+
+    def table(name: str) -> pd.DataFrame:
+        return pd.read_csv(directory.table(name))
+
+    found = table("detections").query("engine == 'real' and milestone == 'suspected'")
+    outcomes = found.groupby(["fault", "outcome"]).size()
+    accounted = int(found["outcome"].isin(["detected", "recovered"]).sum())
+    suspicions = int(table("false_suspicions").query("engine == 'real'")["count"].sum())
+    interval_s = scenario.liveness.heartbeat_interval
+    assert interval_s is not None
+    late_s, latest_s = p99_at_most(table("lateness")), table("lateness")["max_s"].max()
+    summary = directory.read_json(directory.summary)
+    resources = table("resources")
+    most = peak(resources)
+    steady = resources[resources["time_s"] > scenario.ramp]
+    cpu = steady.groupby(["role", "pid"])["cpu_percent"].mean().groupby("role").sum()
+    workers = options.workers or workers_for(options.clients, this_machine())
+
+    print(f"{options.clients} clients, {options.nodes} nodes, {workers} generators, T = {interval_s:g} s, "
+          f"{options.rate:g} clients a second")  # fmt: skip
+    print(
+        f"took {took_s:.0f} s; load average {load_before:.1f} before, {os.getloadavg()[0]:.1f} after"
+    )
+    for (fault, kind), count in outcomes.items():
+        print(f"  {fault:12} {kind:12} {count}")
+    print(f"faults accounted for: {accounted} of {round(options.clients * 0.01) * 2}")
+    print(f"false suspicions: {suspicions}")
+    print(
+        f"heartbeat lateness: p99 at most {late_s * 1000:.0f} ms, largest {latest_s * 1000:.0f} ms"
+    )
+    print(f"ε: {summary['epsilon_s']:.3f} s; {outcome.headline}")
+    for reason in outcome.lines:
+        print(f"  {reason}")
+    print(f"peak memory: {most.sum() / _GIB:.2f} GiB resident, "
+          f"{(memory.before - memory.least) / _GIB:.2f} GiB with the kernel's part")  # fmt: skip
+    for role, size in most.items():
+        print(
+            f"  {role:12} {size / _GIB:6.2f} GiB  {size / options.clients / _KIB:6.1f} KiB a client"
+        )
+    print("CPU after the ramp: " + ", ".join(f"{role} {used:.0f} %" for role, used in cpu.items()))
+    good = (
+        accounted == round(options.clients * 0.01) * 2
+        and suspicions == 0
+        and late_s < MOST_LATE * interval_s
+        and bool(summary["sound"])
+    )
+    print(f"limits: all accounted for, none false, p99 below {MOST_LATE * interval_s:g} s, sound: "
+          f"{'met' if good else 'MISSED'}")  # fmt: skip
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
