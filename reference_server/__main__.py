@@ -90,7 +90,11 @@ def main() -> None:
         sys.exit(_BAD_CONFIG)
     configure_logging(config.log_format, config.log_level)
     if options.processes > 1:
-        sys.exit(asyncio.run(supervise(config, options.processes)))
+        try:
+            sys.exit(asyncio.run(supervise(config, options.processes)))
+        except OSError as error:
+            print(f"{source}: port {config.port} of {config.host}: {error}", file=sys.stderr)
+            sys.exit(_BAD_CONFIG)
     raise_descriptor_limit()
     _tame_collector()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -199,6 +201,17 @@ def test_when_one_dies_unasked_none_is_left(
     else:
         parent.send_signal(signal.SIGKILL)
     wait_until(lambda: all(is_gone(pid) for pid in pids), "the others end")
+
+
+def test_a_port_that_somebody_does_not_share_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (tmp_path / "config.json").write_text(json.dumps({"port": port}))
+        argv = ["--config", str(tmp_path / "config.json"), "--processes", "2"]
+        program = [sys.executable, "-m", "reference_server", *argv]
+        ended = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert f"port {port}" in ended.stderr and "Traceback" not in ended.stderr
 
 
 def test_what_differs_from_node_to_node(tmp_path: Path) -> None:
