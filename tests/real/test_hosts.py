@@ -96,10 +96,11 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
 class TestHosts:
     def test_hosts_agree_with_theory_and_a_dead_one_is_told_of(self, hosts: Hosts) -> None:
         """Two see what theory says, whatever their clocks show; of the third, what it sent is kept."""
-        doomed = hosts.workers[2]
+        doomed, everybody = hosts.workers[2], set(range(hosts.plan.clients))
 
         def kill(done: float) -> None:
-            if done > 0.3 and doomed.returncode is None:
+            logs = hosts.run.logs.glob("client-*.jsonl")
+            if doomed.returncode is None and done > 0.3 and set().union(*map(clients, logs)) == everybody:  # fmt: skip
                 hosts.children.expect_end(doomed)
                 doomed.send_signal(signal.SIGKILL)
 
@@ -117,7 +118,7 @@ class TestHosts:
         assert any(f"{lost.clients} clients were lost" in reason for reason in verdict.reasons)
         shares = {path.name: clients(path) for path in hosts.run.logs.glob("client-*.jsonl")}
         assert sorted(len(share) for share in shares.values()) == [13, 14, 14]
-        assert set().union(*shares.values()) == set(range(hosts.plan.clients))
+        assert set().union(*shares.values()) == everybody
         [gone] = [share for name, share in shares.items() if lost.worker in name]
         assert len(gone) == lost.clients
 
