@@ -114,6 +114,7 @@ def serve_forever(
                 "drive it: locust -f harness/real/locustfile.py --headless -u 200 -r 100 "
                 f"--run-dir {run.path} --ws-url {ws} --http-url {http}"
             )
+            say(f"or be a client: {http}/ in a browser; numbers: {http}/metrics")
             while True:
                 children.check()
                 time.sleep(0.2)
