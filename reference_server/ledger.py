@@ -33,8 +33,8 @@ from reference_server.ledger_rows import (
     Mark,
     Seen,
     Unconnected,
-    merge,
 )
+from reference_server.ledger_waiting import Waiting
 from reference_server.sessions import Record
 
 if TYPE_CHECKING:
@@ -87,9 +87,7 @@ class Ledger:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._writer: LedgerWriter | None = None
         self._is_open = False
-        self._logins: dict[str, tuple[Login, asyncio.Future[None]]] = {}
-        self._logouts: dict[str, list[asyncio.Future[None]]] = {}
-        self._marks: dict[str, Mark] = {}  # duties, by session
+        self._waiting = Waiting()
         self._wake, self._idle, self._tried = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._idle.set()
         self._wake_is_set = False
@@ -102,7 +100,7 @@ class Ledger:
     @property
     def duties(self) -> int:
         """How many marks wait to be written."""
-        return len(self._marks)
+        return len(self._waiting.marks)
 
     async def start(self) -> None:
         """Open the ledger and close this node's stale rows; without a database, begin without it.
@@ -156,8 +154,7 @@ class Ledger:
             AddressFull: its address has too many open sessions; nothing is written.
         """
         self.check()
-        written = asyncio.get_running_loop().create_future()
-        self._logins[login.session_id] = (login, written)
+        written = self._waiting.login(login)
         self._stir(0.0)
         try:
             await self._answer(written)
@@ -172,9 +169,8 @@ class Ledger:
         """Note a login that nobody waits for; one that the ledger cannot take is not in it."""
         if not self.available:
             return
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        written = self._waiting.login(login)
         written.add_done_callback(asyncio.Future.exception)  # nobody else will ask for it
-        self._logins[login.session_id] = (login, written)
         self._stir(_GATHER_S)
 
     async def logout(self, session_id: str, user_id: str = "") -> None:
@@ -186,8 +182,7 @@ class Ledger:
         now_s = time()
         self._note(Mark(session_id, user_id, (), False, LOGGED_OUT, now_s, now_s))
         self.check()
-        written = asyncio.get_running_loop().create_future()
-        self._logouts.setdefault(session_id, []).append(written)
+        written = self._waiting.logout(session_id)
         self._stir(0.0)
         await self._answer(written)
 
@@ -242,7 +237,7 @@ class Ledger:
     # -- the thread and its batches ----------------------------------------------------------------
 
     def _note(self, mark: Mark) -> None:
-        self._marks[mark.session_id] = merge(self._marks.get(mark.session_id), mark)
+        self._waiting.note(mark)
         self._stir(_GATHER_S)
 
     def _stir(self, after_s: float) -> None:
@@ -272,11 +267,11 @@ class Ledger:
                 if self.available:
                     _log.warning("the ledger is away: %s", error)
                 self.available = False
-                self._fail(error)
+                self._waiting.fail(error)
             except Exception as error:
                 self._failure = error
                 self.available = False
-                self._fail(LedgerUnavailable(str(error)))
+                self._waiting.fail(LedgerUnavailable(str(error)))
                 self._tried.set()
                 if self._is_open:
                     _log.exception("the ledger's writer has ended")
@@ -297,9 +292,9 @@ class Ledger:
         else:
             await self._in_thread(self._writer.probe)
             # A probe may fit on a disk on which a batch does not.
-            waiting = self._take()
-            await self._write(Batch(marks=list(waiting.marks.values())), waiting)
-            _log.warning("the ledger is back; %d duties were written", len(waiting.marks))
+            taken = self._waiting.take()
+            await self._write(taken.batch(), taken)
+            _log.warning("the ledger is back; %d duties were written", len(taken.marks))
         self.available = True
         self._tried.set()
         self._wake.set()
@@ -313,15 +308,14 @@ class Ledger:
                     await self._wake.wait()
             self._wake.clear()
             self._wake_is_set = False
-            batch, waiting = Batch(), self._take()
-            batch.logins = [login for login, _ in waiting.logins.values()]
-            batch.marks = list(waiting.marks.values())
+            taken = self._waiting.take()
+            batch = taken.batch()
             looked_s = monotonic()
             if looked_s >= flush_due_s:
                 flush_due_s = looked_s + flush_s
                 batch.seen = await self._collect()
             if batch:
-                await self._write(batch, waiting)
+                await self._write(batch, taken)
                 if batch.seen:
                     self._seen_until_s = looked_s
             if looked_s >= self._expire_due_s:
@@ -329,44 +323,16 @@ class Ledger:
                     _EXPIRE_EVERY_S, self._settings.session_ttl_s / 2
                 )
                 await self._in_thread(self._the_writer().expire)
-            if not self._marks and not self._logins:
+            if not self._waiting:
                 self._idle.set()
 
-    def _take(self) -> _Waiting:
-        taken = _Waiting(self._logins, self._logouts, self._marks)
-        self._logins, self._logouts, self._marks = {}, {}, {}
-        return taken
-
-    async def _write(self, batch: Batch, waiting: _Waiting) -> None:
+    async def _write(self, batch: Batch, taken: Waiting) -> None:
         try:
             refused = await self._in_thread(lambda: self._the_writer().write(batch))
         except BaseException:
-            self._put_back(waiting)
+            self._waiting.put_back(taken)
             raise
-        for session_id, (_, written) in waiting.logins.items():
-            _settle(written, refused.get(session_id))
-        for futures in waiting.logouts.values():
-            for written in futures:
-                _settle(written, None)
-
-    def _put_back(self, waiting: _Waiting) -> None:
-        """Keep the duties, in their order with newer ones, and whoever waits."""
-        newer, self._marks = self._marks, waiting.marks
-        for session_id, mark in newer.items():
-            self._marks[session_id] = merge(self._marks.get(session_id), mark)
-        self._logins = waiting.logins | self._logins
-        for session_id, futures in waiting.logouts.items():
-            self._logouts.setdefault(session_id, []).extend(futures)
-
-    def _fail(self, error: LedgerUnavailable) -> None:
-        """Tell everybody who waits; duties stay."""
-        logins, self._logins = self._logins, {}
-        logouts, self._logouts = self._logouts, {}
-        for _, written in logins.values():
-            _settle(written, error)
-        for futures in logouts.values():
-            for written in futures:
-                _settle(written, error)
+        taken.settle(refused)
 
     async def _collect(self) -> list[Seen]:
         """The connections that have given a sign of life since the last time."""
@@ -401,21 +367,3 @@ class Ledger:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A batch's rows with those who wait for them."""
-
-    logins: dict[str, tuple[Login, asyncio.Future[None]]]
-    logouts: dict[str, list[asyncio.Future[None]]]
-    marks: dict[str, Mark]
-
-
-def _settle(written: asyncio.Future[None], refusal: Exception | None) -> None:
-    if written.done():  # whoever asked has given up
-        return
-    if refusal is None:
-        written.set_result(None)
-    else:
-        written.set_exception(refusal)

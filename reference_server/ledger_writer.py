@@ -17,18 +17,13 @@ import orjson
 from sqlalchemy import (
     Connection,
     Engine,
-    Float,
     Insert,
     Update,
-    and_,
-    bindparam,
     case,
     func,
     insert,
     inspect,
     literal,
-    null,
-    or_,
     select,
     update,
 )
@@ -44,9 +39,8 @@ from reference_server.ledger_rows import (
     Mark,
     Unconnected,
 )
+from reference_server.ledger_statements import Statements
 from reference_server.ledger_table import (
-    age_of,
-    batch_of,
     instant,
     ledger_tables,
     open_engine,
@@ -60,15 +54,6 @@ RESTARTED = "node_restart"
 EXPIRED = "ttl"
 _CREATE_LOCK = 0x666C6174  # PostgreSQL's advisory locks are numbers
 _ADDRESS_LOCK = 0x69705F63
-_MARK = (
-    ("session_id", str), ("user_id", str), ("owner", str), ("ended_by", str), ("at_s", float), ("seen_s", float),
-)  # fmt: skip
-_LOGIN = (
-    ("session_id", str), ("user_id", str), ("device_type", str), ("ip_address", str),
-    ("user_agent", str), ("device_id", str), ("at_s", float),
-)  # fmt: skip
-_SEEN = (("session_id", str), ("user_id", str), ("seen_s", float))
-
 _log = logging.getLogger(__name__)
 
 
@@ -103,7 +88,7 @@ class LedgerWriter:
         self._resume_window_s = resume_window_s
         self._most_per_address = most_per_address
         self._inode: tuple[int, int] | None = None  # of the SQLite file that is open
-        self._statements()
+        self._statements = Statements(self._tables, self._engine.dialect.name, node)
 
     # -- what may be asked -------------------------------------------------------------------------
 
@@ -267,14 +252,16 @@ class LedgerWriter:
     def _write(self, connection: Connection, batch: Batch) -> dict[str, Exception]:
         crowded = self._crowded(connection, batch.logins) if batch.logins else {}
         taken = [_login_row(login) for login in batch.logins if login.session_id not in crowded]
-        self._run(connection, self._insert, taken)
+        self._run(connection, self._statements.insert, taken)
         over = [mark for mark in batch.marks if not mark.owners]
         begun = [mark for mark in batch.marks if mark.claims]
         ended = [mark for mark in batch.marks if mark.owners and not mark.claims]
-        self._run(connection, self._finish, map(_mark_row, over))
-        self._run(connection, self._claim, map(_mark_row, begun))
-        self._run(connection, self._end, (_mark_row(m, o) for m in ended for o in m.owners))
-        self._run(connection, self._touch, batch.seen)
+        self._run(connection, self._statements.finish, map(_mark_row, over))
+        self._run(connection, self._statements.claim, map(_mark_row, begun))
+        self._run(
+            connection, self._statements.end, (_mark_row(m, o) for m in ended for o in m.owners)
+        )
+        self._run(connection, self._statements.touch, batch.seen)
         return crowded
 
     def _run(
@@ -309,69 +296,6 @@ class LedgerWriter:
             else:
                 held[login.ip_address] += 1
         return crowded
-
-    def _statements(self) -> None:
-        s, dialect = self._tables.sessions, self._engine.dialect.name
-        new = batch_of(dialect, _LOGIN).c
-        at, now = instant(new.at_s), instant(bindparam("now_s", type_=Float))
-        texts = [
-            new.session_id,
-            new.user_id,
-            new.device_type,
-            new.ip_address,
-            new.user_agent,
-            new.device_id,
-        ]
-        values = {column.name: column for column in texts} | {
-            "login_time": at, "last_active_time": at, "created_at": now, "updated_at": now,
-            "status": literal(0), "connection_id": literal(""), "node": literal(self._node),
-        }  # fmt: skip
-        columns: list[Any] = list(values.values())
-        self._insert = insert(s).from_select(list(values), select(*columns))
-        mark = batch_of(dialect, _MARK).c
-        moment, is_over = instant(mark.at_s), mark.ended_by != ""
-        seen = instant(mark.seen_s)
-        common = {
-            "last_active_time": case((s.c.last_active_time < seen, seen), else_=s.c.last_active_time),
-            "updated_at": now,
-        }  # fmt: skip
-        same = and_(s.c.session_id == mark.session_id, s.c.user_id == mark.user_id)
-        not_final = or_(s.c.ended_by.is_(None), s.c.ended_by.not_in(FINAL))
-        self._claim = (
-            update(s)
-            .where(same, not_final, age_of(mark.owner) >= age_of(s.c.connection_id))
-            .values(
-                status=case((is_over, 0), else_=1), connection_id=mark.owner, node=self._node,
-                logout_time=case((is_over, moment), else_=null()),
-                ended_by=func.nullif(mark.ended_by, ""), **common,
-            )
-        )  # fmt: skip
-        self._end = (
-            update(s)
-            .where(same, s.c.connection_id == mark.owner, s.c.logout_time.is_(None))
-            .values(status=0, logout_time=moment, ended_by=mark.ended_by, **common)
-        )
-        self._finish = (
-            update(s)
-            .where(
-                s.c.session_id == mark.session_id, not_final,
-                or_(mark.user_id == "", s.c.user_id == mark.user_id),
-            )
-            .values(
-                status=0, logout_time=func.coalesce(s.c.logout_time, moment),
-                ended_by=mark.ended_by, **common,
-            )
-        )  # fmt: skip
-        row = batch_of(dialect, _SEEN).c
-        seen = instant(row.seen_s)
-        self._touch = (
-            update(s)
-            .where(
-                s.c.session_id == row.session_id, s.c.user_id == row.user_id,
-                s.c.logout_time.is_(None), s.c.last_active_time < seen,
-            )
-            .values(last_active_time=seen, updated_at=now)
-        )  # fmt: skip
 
 
 def _now() -> Any:

@@ -82,6 +82,10 @@ class _GatewayCollector(Collector):
         )  # fmt: skip
         yield _gauge("store_up", "1 while Redis answers.", float(gateway.store.available))
         yield _gauge("store_waiting", "Calls to Redis that wait.", gateway.store.waiting)
+        if gateway.ledger is not None:
+            up, duties = float(gateway.ledger.available), gateway.ledger.duties
+            yield _gauge("ledger_up", "1 while the durable ledger can be written.", up)
+            yield _gauge("ledger_waiting", "Sessions whose row waits to be written.", duties)
         yield _counter(
             "presence_undelivered", "Announcements dropped at a full buffer.",
             gateway.presence.undelivered,
