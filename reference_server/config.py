@@ -52,6 +52,9 @@ class GatewayConfig(BaseModel):
     code_secret: Annotated[
         str, Field(description="keys the hash of codes in Redis; the same on every node")
     ] = ""
+    operator_token: Annotated[
+        str, Field(description="lets its bearer kick users and send to them; empty: nobody may")
+    ] = ""
     ledger_url: Annotated[
         str | None,
         Field(

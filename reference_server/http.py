@@ -13,6 +13,7 @@ uvicorn beside it. Errors are JSON, see `json_http.py`.
 | ``GET /healthz`` | 200, or 503: store down, draining |
 | ``GET /metrics`` | Prometheus |
 | ``GET /`` | the browser client |
+| ``POST /operator/…`` | see `operator.py` |
 
 ``/api/sessions`` shows session ids, which let whoever has one in: keep this port from the public.
 """
@@ -54,6 +55,7 @@ from reference_server.json_http import (
 from reference_server.ledger_rows import AddressFull, LedgerUnavailable
 from reference_server.listen import BACKLOG
 from reference_server.metrics import Metrics
+from reference_server.operator import operator_routes
 from reference_server.origin import Origin, address_of, is_in
 from reference_server.sessions import WrongUser
 from reference_server.store import StoreUnavailable
@@ -177,6 +179,7 @@ def create_app(gateway: Gateway) -> Starlette:
         Route("/api/config", client_config),
         Route("/healthz", health),
         Route("/metrics", scrape),
+        *operator_routes(gateway),
         Mount("/static", _Static(directory=_STATIC)),
     ]
     handlers: Any = {

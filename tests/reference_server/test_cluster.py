@@ -103,6 +103,50 @@ def test_a_node_whose_clock_is_behind_is_taken_over_to_all_the_same(two: Any) ->
     run(scenario())
 
 
+def test_an_operator_reaches_a_user_through_any_node(two: Any) -> None:
+    async def scenario() -> None:
+        async with two(operator_token="s3cret") as (a, b):
+            bob = await b.join("bob")
+            mine = {"Authorization": "Bearer s3cret"}
+            table: list[tuple[str, Any, dict[str, str], int, Any]] = [
+                ("send", {"user_id": "bob", "payload": 1}, {}, 401, "not_the_operator"),
+                (
+                    "kick",
+                    {"user_id": "bob"},
+                    {"Authorization": "Bearer x"},
+                    401,
+                    "not_the_operator",
+                ),
+                ("kick", {}, mine, 400, "bad_request"),
+                ("kick", {"user_id": "bob", "session_id": "x"}, mine, 400, "bad_request"),
+                ("send", {"user_id": "bob"}, mine, 400, "bad_request"),
+                ("send", {"user_id": "bob", "payload": [1]}, mine, 200, {"connections": 1}),
+                ("send", {"user_id": "eve", "payload": 1}, mine, 200, {"connections": 0}),
+                ("kick", {"user_id": "eve"}, mine, 200, {"sessions": 0}),
+                ("kick", {"user_id": "bob"}, mine, 200, {"sessions": 1}),
+            ]
+            for what, body, headers, status, wanted in table:
+                answer = await a.http("POST", f"/operator/{what}", body, headers)
+                told = answer[1]["error"]["code"] if status >= 400 else answer[1]
+                assert (answer[0], told) == (status, wanted), (what, body)
+            assert await bob.receive() == {"type": "message", "from": "operator", "payload": [1]}
+            bob.live()
+            await until(lambda: bob.closed == 4410, "kicked")
+
+    run(scenario())
+
+
+def test_nobody_is_an_operator_without_a_token(two: Any) -> None:
+    async def scenario() -> None:
+        async with two() as (a, _):
+            status, _ = await a.http(
+                "POST", "/operator/kick", {"user_id": "x"}, {"Authorization": "Bearer "}
+            )
+            assert status == 404
+
+    run(scenario())
+
+
 def test_messages_and_kicks_reach_a_user_on_the_other_node(two: Any) -> None:
     async def scenario() -> None:
         async with two() as (a, b):
