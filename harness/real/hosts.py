@@ -17,7 +17,6 @@ One elsewhere converts its times to the run's clock as it logs them; how far the
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 import socket
@@ -160,6 +159,7 @@ class Guest:
         self._sender = Sender()
         self._tail: LogTail | None = None
         self._files: dict[str, bytes] = {}
+        self._folder: tempfile.TemporaryDirectory[str]
         self._generator: Generator | None = None
         self._master_origin_s = 0.0
         self._process = psutil.Process()
@@ -188,10 +188,9 @@ class Guest:
     # -- a test ----------------------------------------------------------------------------------
 
     def own_copy(self) -> RunDir:
-        """A run directory of this worker's own, with the plan that the master sent; gone with the process."""
-        folder = tempfile.TemporaryDirectory(prefix="flatline-worker-")
-        atexit.register(folder.cleanup)
-        run = RunDir(Path(folder.name))
+        """A run directory of this worker's own, with the plan that the master sent; `serve` takes it away."""
+        self._folder = tempfile.TemporaryDirectory(prefix="flatline-worker-")
+        run = RunDir(Path(self._folder.name))
         run.logs.mkdir()
         run.scenario.write_bytes(self._files["scenario"])
         run.plan.write_bytes(self._files["plan"])
@@ -211,6 +210,9 @@ class Guest:
         if not self.elsewhere:
             return
         self._generator, self._sender, self._tail = generator, Sender(), LogTail(logs, "client-*.jsonl")  # fmt: skip
+        self._tail.find_files()
+        # Its files live on while they are open: nothing is left of a worker that is killed.
+        self._folder.cleanup()
         gevent.spawn(self._serve, generator)
 
     def _serve(self, generator: Generator) -> None:
@@ -226,7 +228,6 @@ class Guest:
         """Send what is new, or late; say whether anything is left that the master has not got."""
         if self._tail is None:
             return False
-        self._tail.find_files()
         for line in self._tail.new_lines():
             self._sender.add(line + b"\n")
         for batch in self._sender.due(time.monotonic()):

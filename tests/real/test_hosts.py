@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -104,6 +105,8 @@ class TestHosts:
                 hosts.children.expect_end(doomed)
                 doomed.send_signal(signal.SIGKILL)
 
+        temporary = Path(tempfile.gettempdir())
+        before = set(temporary.glob("flatline-worker-*"))
         run_real(hosts.scenario, hosts.plan, hosts.run, setup=SETUP, progress=kill)
         log = merge_logs(hosts.run.logs, hosts.run.events)
         found = measure(
@@ -140,6 +143,7 @@ class TestHosts:
         assert verdict.parts.clock_s == workers.clock_error_s
         for child in hosts.workers[:2]:
             assert child.wait(10) == 0, child.log_tail()
+        assert set(temporary.glob("flatline-worker-*")) <= before
 
 
 def clients(log: Path) -> set[int]:
