@@ -7,7 +7,6 @@ From a scenario and its plan to the witnesses' logs in the run directory. Measur
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from harness.real.limits import Load, check_limits, this_machine, workers_for
 from harness.real.nat import is_behind_nat
 from harness.real.network import NetworkKind, check_network, network_of
 from harness.real.nodes import Nodes, gateway_config
+from harness.real.ports import quiet_port
 from harness.real.processes import Child, Children
 from harness.real.redis_server import RedisServer, redis_server
 from harness.real.resources import ResourceSampler
@@ -250,17 +250,11 @@ def _locust(
     if hosts:
         argv += ["--master", "--expect-workers", str(hosts)]
     elif workers > 1:
-        port = str(_free_port())
+        port = str(quiet_port())
         argv += ["--processes", str(workers), "--master-host", "127.0.0.1", "--master-port", port]
         argv += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
     log = run.logs / "locust.log"
     return children.start("locust", argv, log=log, may_finish=True, stop_deadline_s=15.0)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def _python(module: str, *arguments: str) -> list[str]:

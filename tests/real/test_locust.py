@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 
 from harness.eventlog import read_log
 from harness.exits import Exit
+from harness.real.ports import quiet_port
 from harness.real.processes import Children
 from harness.real.redis_server import RedisServer
 from reference_server.events import Event, EventKind
@@ -117,7 +117,7 @@ def test_a_shape_sends_clients_away_and_brings_them_back(
 def test_workers_share_the_plan_and_one_that_dies_is_told(
     gateway: dict[str, int], run_dir: Path
 ) -> None:
-    port = str(_free_port())
+    port = str(quiet_port())
     ports = ("--master-port", port, "--master-bind-port", port)
     process = locust(gateway, run_dir, "-t", "8s", "--processes", "2", "-u", "11", *ports)
     try:
@@ -157,9 +157,3 @@ def _connected(log: Path) -> list[Event]:
 
 def _children(pid: int) -> list[int]:
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
