@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from harness import doctor as machine
-from harness.commands import analytics, audit, faults, model, past, policy, presets
+from harness.commands import analytics, audit, capacity, faults, model, past, policy, presets
 from harness.commands.terminal import errors, finish, progress, say, show_table
 from harness.real.engine import RealSetup
 from harness.real.network import NetworkKind
@@ -266,6 +266,7 @@ def _run(scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSe
 
 analytics.register(app)
 audit.register(app)
+capacity.register(app)
 faults.register(app)
 model.register(app)
 policy.register(app)

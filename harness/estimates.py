@@ -34,6 +34,8 @@ class Tables:
     agreement: pd.DataFrame
     epsilon_s: float = 0.0  # of the real run, scenario seconds
     incidents: pd.DataFrame = field(default_factory=pd.DataFrame)
+    handshakes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    lateness: pd.DataFrame = field(default_factory=pd.DataFrame)  # with a column `engine`
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,32 @@ def _false_suspicions(tables: Tables, query: Query) -> Estimate:
     )
 
 
+def _handshakes(tables: Tables, query: Query) -> Estimate:
+    """Of all connections that were made: facts of the run, real seconds."""
+    rows = query.of(tables.handshakes)
+    if rows.empty:
+        return Estimate.nothing("nobody connected")
+    share = 1.0 if query.aggregate == "max" else query.quantile
+    taken_s = float(np.quantile(rows["took_s"], share, method="higher"))
+    return Estimate.fact(taken_s, f"{len(rows)} handshakes")
+
+
+def _lateness(tables: Tables, query: Query) -> Estimate:
+    """Of all heartbeats, real seconds. The log has each second's p50, p99 and maximum: between them, straight lines."""
+    rows = query.of(tables.lateness)
+    rows = rows[rows["n"] > 0] if len(rows) else rows
+    if rows.empty:
+        return Estimate.nothing("no heartbeat was sent")
+    note = f"{rows['n'].sum()} heartbeats, from the figures of {len(rows)} seconds"
+    if query.aggregate == "max":
+        return Estimate.fact(float(rows["max_s"].max()), note)
+    corners = rows[["p50_s", "p99_s", "max_s"]].cummax(axis=1).to_numpy(dtype=float)
+    late_s = np.unique(np.concatenate(([0.0], corners.ravel())))
+    shares = [np.interp(late_s, [0.0, *seen], [0.0, 0.5, 0.99, 1.0]) for seen in corners]
+    pooled = np.average(shares, axis=0, weights=rows["n"])
+    return Estimate.fact(float(np.interp(query.quantile, pooled, late_s)), note)
+
+
 def _outcome(name: str) -> Callable[[Tables, Query], Estimate]:
     def estimate(tables: Tables, query: Query) -> Estimate:
         rows = query.of(tables.detections)
@@ -239,6 +267,8 @@ METRICS: Final[Mapping[str, Metric]] = {
     "false_suspicions": Metric(
         ("count", "rate"), ("engine",), {"count": "count", "rate": "rate"}, _false_suspicions
     ),
+    "handshake": Metric(("p", "max"), ("engine",), _SECONDS, _handshakes),
+    "heartbeat_lateness": Metric(("p", "max"), ("engine",), _SECONDS, _lateness),
     "agreement": Metric(("p50", "p95", "p99"), ("fault", "milestone"), {"": "share"}, _agreement),
     "incidents": Metric(
         ("clients_hit", "clients_lost", "clients_away", "false_suspicions", "back_p50", "back_p99", "back_max",

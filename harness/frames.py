@@ -66,6 +66,7 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = {
         "node": "str", "time_s": "float64", "n": "int64", "p50_s": "float64", "p99_s": "float64",
         "max_s": "float64",
     },
+    "handshakes": {"engine": "str", "time_s": "float64", "took_s": "float64"},
     "resources": {
         "role": "str", "pid": "int64", "time_s": "float64", "cpu_percent": "float64",
         "rss_bytes": "int64", "descriptors": "int64", "node": "str",

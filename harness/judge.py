@@ -35,7 +35,7 @@ from reports.tables import load_run
 from scenarios.load import load_scenario
 from scenarios.schema import Scenario
 
-__all__ = ["Outcome", "conclude"]
+__all__ = ["Outcome", "conclude", "soundness_of"]
 
 # What a timely gateway may be late at each of the k + 1 steps of a policy of k failures: its wheel's bucket
 # (2 ms), the loop's timer in whole milliseconds, and the look at the sockets before a verdict (1 ms each).
@@ -45,8 +45,8 @@ _LOOPBACK_ROUND_TRIP_S = 0.002
 _MOST_WINDOWS = 12  # incidents shaded in figures; more would shade everything
 _MEASURED = (
     "not_applicable", "injections", "false_suspicions", "mistakes", "accuracy", "ghosts", "live",
-    "timelines", "tcp_info", "lag", "lateness", "resources", "omission", "flicker", "session_quality", "storm",
-    "incidents",
+    "timelines", "tcp_info", "lag", "lateness", "handshakes", "resources", "omission", "flicker",
+    "session_quality", "storm", "incidents",
 )  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def conclude(
         table.to_csv(run.table(name), index=False)
     progress("measure", 0.7)
 
-    soundness = _soundness(scenario, plan, measured, workers_of(log.events))
+    soundness = soundness_of(scenario, plan, measured, workers_of(log.events))
     if soundness is not None and (broke_off := provenance.get("broke_off")):
         reasons = (str(broke_off), *soundness.reasons)
         soundness = replace(soundness, sound=False, reasons=reasons)
@@ -126,7 +126,8 @@ def conclude(
         check_thresholds(scenario),
         Tables(
             tuple(engines), detections, tables["false_suspicions"], tables["ghosts"], tables["live"],
-            agreement, soundness.epsilon_s if soundness else 0.0, tables["incidents"],
+            agreement, soundness.epsilon_s if soundness else 0.0, tables["incidents"], tables["handshakes"],
+            pd.concat([m.lateness.assign(engine=m.engine) for m in measured], ignore_index=True),
         ),
         unsound=soundness.reasons if soundness else (),
     ).to_csv(run.table("thresholds"), index=False)  # fmt: skip
@@ -170,7 +171,7 @@ def _engines(log: ReadLog) -> list[str]:
     return simulated + (["real"] if Source.CLIENT in sources else [])
 
 
-def _soundness(
+def soundness_of(
     scenario: Scenario, plan: Plan, measured: Sequence[Measured], workers: Workers
 ) -> Soundness | None:
     """Judge the real run; None where none ran (a simulation has no loops that lag)."""

@@ -48,6 +48,7 @@ class Measured:
     tcp_info: pd.DataFrame
     lag: pd.DataFrame
     lateness: pd.DataFrame
+    handshakes: pd.DataFrame
     resources: pd.DataFrame
     omission: pd.DataFrame
     flicker: pd.DataFrame
@@ -100,6 +101,7 @@ def _tables(history: History) -> Measured:
         tcp_info=series.tcp_info(history),
         lag=series.lag(history),
         lateness=series.lateness(history),
+        handshakes=series.handshakes(history),
         resources=series.resources(history),
         omission=omission(history, outcomes.detections),
         flicker=flickers,

@@ -17,7 +17,17 @@ from harness.healthy import Health
 from harness.history import History
 from reference_server.events import Event, EventKind, Source
 
-__all__ = ["ghosts", "injections", "lag", "lateness", "live", "resources", "tcp_info", "timelines"]
+__all__ = [
+    "ghosts",
+    "handshakes",
+    "injections",
+    "lag",
+    "lateness",
+    "live",
+    "resources",
+    "tcp_info",
+    "timelines",
+]
 
 Times = NDArray[np.float64]
 _POINTS_WITHOUT_SAMPLES = 201
@@ -215,3 +225,16 @@ def lateness(history: History) -> pd.DataFrame:
         for event in history.of(EventKind.HEARTBEAT_LATENESS)
     ]
     return frame("lateness", sorted(rows, key=lambda row: (row[1], row)))
+
+
+def handshakes(history: History) -> pd.DataFrame:
+    """How long each client took from its TCP connection to the answer to its authentication.
+
+    `took_s` is real seconds; of a simulation, scenario seconds.
+    """
+    rows = [
+        (history.engine, history.time_s(event), float(event.detail["took_s"]))
+        for event in history.of(EventKind.CONNECTED, Source.CLIENT)
+        if "took_s" in event.detail
+    ]
+    return frame("handshakes", rows)

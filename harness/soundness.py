@@ -25,7 +25,7 @@ MAX_EPSILON_SHARE = 0.02  # of the median detection latency of silent faults
 _ROLES = ("gateway", "generator")
 _SAMPLE_S = 0.6  # real seconds: a sample every 0.5, and some
 _WITNESSES = (Source.CLIENT, Source.GATEWAY, Source.STORE)
-_SILENT = {"host_crash", "network_cut", "nat_timeout", "frozen"}
+_SILENT = {"host_crash", "network_cut", "nat_timeout", "frozen", "slow_reader"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,10 @@ class Threshold:
     limit: float
     unit: str
 
+    def allows(self, value: float) -> bool:
+        """Whether a value keeps it; one that is not known (NaN) does not."""
+        return value == value and bool(_OPERATORS[self.operator](value, self.limit))
+
 
 def parse_threshold(
     expression: str, faults: Sequence[str], incidents: Sequence[str] = ()

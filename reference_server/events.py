@@ -46,7 +46,8 @@ class EventKind(StrEnum):
         "logged_in"  # client; detail: client, user_id, waited_s (a re-login that was refused)
     )
     LOGIN_REFUSED = "login_refused"  # client; detail: code, user_id
-    CONNECTED = "connected"  # client and gateway; detail: client, user_id, resumed
+    # client and gateway; detail: client, user_id, resumed, took_s (client: TCP, WebSocket, authentication)
+    CONNECTED = "connected"
     DISCONNECTED = "disconnected"  # client: its connection ended; cause, detail: code
     SESSION_UNKNOWN = "session_unknown"  # client: came back and was told its session is gone
     # heartbeats

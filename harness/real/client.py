@@ -328,7 +328,12 @@ class Client:
         self._log(
             EventKind.CONNECTED,
             node=node,
-            detail={"client": self.index, "user_id": self.user_id, "resumed": ready["resumed"]},
+            detail={
+                "client": self.index,
+                "user_id": self.user_id,
+                "resumed": ready["resumed"],
+                "took_s": now_s - began_s,
+            },
         )
         g.on_request("WSC", "connect", (now_s - began_s) * 1000, None)
         if watched := g.plan.watches.get(self.index):

@@ -50,7 +50,7 @@ class RealSetup:
     processes; None: as many as the clients need. ``hosts``: instead, how many workers on other hosts to wait for
     (`hosts.py`); they reach this one at ``address``. ``ledger``: the gateways keep the durable ledger, too, in the
     run directory, and it is audited at the end; a login then waits for the disk, speedup times as long in
-    scenario time.
+    scenario time. ``store_sample_s``: how often the store watch counts all sessions, which is work for Redis.
     """
 
     redis_url: str | None = None
@@ -60,6 +60,7 @@ class RealSetup:
     hosts: int = 0
     address: str = ""
     ledger: bool = False
+    store_sample_s: float = 1.0
 
 
 def run_real(
@@ -109,7 +110,7 @@ def run_real(
             network.gateway,
         )
         nodes.wait()
-        watch = start_store_watch(children, redis, run, origin_s)
+        watch = start_store_watch(children, redis, run, origin_s, setup.store_sample_s)
         with network.at_clients():
             locust = _locust(children, plan, run, nodes, origin_s, workers, setup.hosts)
         pids = {f"gateway/{node.name}": node.child.pid for node in nodes}
@@ -223,14 +224,18 @@ def fidelity(plan: Plan, setup: RealSetup | None = None) -> list[dict[str, str]]
 
 
 def start_store_watch(
-    children: Children, redis: RedisServer, run: RunDir, origin_s: float
+    children: Children,
+    redis: RedisServer,
+    run: RunDir,
+    origin_s: float,
+    sample_s: float = 1.0,
 ) -> Child:
     """Start the store watch of a run; its log is `store.jsonl`."""
     argv = _python(
         "harness.real.watch",
         *("--redis", redis.url, "--prefix", redis.key_prefix, "--logs", str(run.logs)),
         *("--out", str(run.logs / "store.jsonl"), "--origin-s", repr(origin_s)),
-        *("--poll-ms", str(POLL_S * 1000)),
+        *("--poll-ms", str(POLL_S * 1000), "--sample-ms", str(sample_s * 1000)),
     )
     return children.start("store-watch", argv, log=run.logs / "watch.log")
 

@@ -123,6 +123,7 @@ class Client:
     def _connect(self) -> Process:
         if not (yield from self._reach_gateway()):
             return False
+        began_s = self.around.clock.now_s
         round_trip_s = self.around.network.round_trip_s()
         node = self.around.nodes.pick(self.home)
         if node is None:
@@ -147,7 +148,7 @@ class Client:
             self.session_id = ""
             self.healing = None
             return False
-        self._connected(*accepted)
+        self._connected(*accepted, began_s)
         return True
 
     def _wait_for(self, node: Gateway) -> Process:
@@ -161,13 +162,16 @@ class Client:
         yield self._wait(wait_s if patience_s is None else min(wait_s, patience_s))
         return in_time
 
-    def _connected(self, connection: Connection, resumed: bool) -> None:
+    def _connected(self, connection: Connection, resumed: bool, began_s: float) -> None:
         around = self.around
         self.connection = connection
         self.home = None
         self.answers_after_s = None
         connection.packet_s = around.clock.now_s
-        detail = {"client": self.index, "user_id": self.user_id, "resumed": resumed}
+        detail = {
+            "client": self.index, "user_id": self.user_id, "resumed": resumed,
+            "took_s": around.clock.now_s - began_s,
+        }  # fmt: skip
         around.log.of_connection(EventKind.CONNECTED, connection, detail=detail)
         if self.watched:
             users = [f"user-{client}" for client in self.watched]

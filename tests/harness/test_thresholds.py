@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -268,3 +269,26 @@ def test_every_metric_of_an_empty_run_is_unknown_or_a_count(name: str) -> None:
         expression = f"{name}{pair}.{used} < {limits[metric.unit(used)]}"
         found, value, _ = verdict(expression, empty)
         assert (found, value != value) in {("unknown", True), ("pass", False)}, expression
+
+
+def test_lateness_and_handshakes_are_facts_of_the_run() -> None:
+    """Two seconds, of 100 and 300 heartbeats: the pooled p99 lies between theirs, the maximum is the run's."""
+    late = pd.DataFrame(
+        {"engine": "real", "n": [100, 300], "p50_s": [0.01, 0.02], "p99_s": [0.1, 0.2], "max_s": [0.3, 0.4]}
+    )  # fmt: skip
+    took = pd.DataFrame({"engine": "real", "took_s": np.arange(1, 101) / 100})
+    measured = tables(lateness=late, handshakes=took)
+
+    def value(expression: str) -> float:
+        return verdict(expression, measured)[1]
+
+    assert value("heartbeat_lateness.max < 1s") == 0.4
+    assert 0.1 < value("heartbeat_lateness.p99 < 1s") < 0.2
+    assert value("handshake.p50 < 1s") == pytest.approx(0.51)
+    assert value("handshake.max < 1s") == 1.0
+    bound = parse_threshold("handshake.p99 < 500ms", ())
+    assert (bound.allows(0.4), bound.allows(0.6), bound.allows(float("nan"))) == (
+        True,
+        False,
+        False,
+    )
