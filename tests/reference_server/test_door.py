@@ -296,7 +296,9 @@ def test_health_is_red_first_then_everybody_is_told_then_nobody_is_left(
         assert half_gone_s <= notice_s + drain_s + 0.05 + 2 * lag
         closed = events(tmp_path, EventKind.SOCKET_CLOSED, silent)
         decided = events(tmp_path, EventKind.SUSPECTED, silent)
-        assert drain_s <= closed[0].time_s - decided[0].time_s <= drain_s + 0.05 + 2 * lag
+        # The deadline is counted from before the first close frame: this one's may come a lag later.
+        took_s = closed[0].time_s - decided[0].time_s
+        assert drain_s - 0.02 - lag <= took_s <= drain_s + 0.05 + 2 * lag
         half_writer.close()
 
     run(scenario())
