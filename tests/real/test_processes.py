@@ -248,3 +248,22 @@ def test_sigterm_becomes_an_orderly_end_and_the_old_handler_returns() -> None:
     with pytest.raises(Terminated, match="SIGTERM"), end_on_sigterm():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_child_that_was_told_to_end_is_no_death_and_its_next_start_is_watched_again(
+    tmp_path: Path,
+) -> None:
+    with Children() as children:
+        first = children.start("first", SLEEPER, log=tmp_path / "first.log")
+        second = children.start("second", SLEEPER, log=tmp_path / "second.log")
+        children.expect_end(first)
+        first.send_signal(signal.SIGKILL)
+        first.wait(10.0)
+        children.check()
+        again = children.start_again(first)
+        assert again.pid != first.pid
+        assert list(children) == [again, second], "in its place: who came after it ends before it"
+        again.send_signal(signal.SIGKILL)
+        again.wait(10.0)
+        with pytest.raises(ChildDied, match="first was killed by SIGKILL"):
+            children.check()
