@@ -14,7 +14,17 @@ import typer
 import yaml
 
 from harness import doctor as machine
-from harness.commands import analytics, audit, capacity, faults, model, past, policy, presets
+from harness.commands import (
+    analytics,
+    audit,
+    capacity,
+    claims,
+    faults,
+    model,
+    past,
+    policy,
+    presets,
+)
 from harness.commands.terminal import errors, finish, progress, say, show_table
 from harness.real.engine import RealSetup
 from harness.real.network import NetworkKind
@@ -272,6 +282,7 @@ model.register(app)
 policy.register(app)
 past.register(app)
 presets.register(app)
+claims.register(app)
 
 
 def main() -> None:

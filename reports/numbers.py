@@ -38,6 +38,8 @@ _CAUSES: Final = {
     "tcp_timeout": "TCP gave up",
     "send_error": "send error",
     "session_timeout": "session timeout",
+    "state_check": "state check",
+    "sweep": "health sweep",
     "ttl": "store TTL",
     "node_lease": "node lease",
     "memory_pressure": "memory pressure",

@@ -42,7 +42,7 @@ VERDICT_COLOURS: Final = {"pass": GREEN, "fail": VERMILION, "unknown": MUTED}
 CAUSE_COLOURS: Final = {
     "heartbeat": BLUE, "tcp_fin": ORANGE, "tcp_reset": YELLOW, "tcp_timeout": VERMILION,
     "close_frame": GREEN, "session_timeout": PURPLE, "sweep": SKY, "ttl": "#999933",
-    "send_error": "#882255", "recovered": "#BDBDBD", "censored": "#E4E4E4", "": "#8C8C8C",
+    "send_error": "#882255", "state_check": "#44AA99", "recovered": "#BDBDBD", "censored": "#E4E4E4", "": "#8C8C8C",
 }  # fmt: skip
 
 _STYLE_FILE: Final = Path(__file__).parent / "flatline.mplstyle"
