@@ -33,7 +33,7 @@ from harness.run import ENGINES, conclude, run
 from harness.rundir import find_run
 from reference_server.lines import LogFormat, LogLevel
 from reference_server.liveness import LivenessPolicy
-from reference_server.presets import environments
+from reference_server.presets import environments, find_preset
 from scenarios.load import built_in, load_scenario, parse_scenario
 from scenarios.schema import Scenario
 
@@ -100,6 +100,10 @@ Address = Annotated[
         "addresses, without encryption: on trusted networks only"
     ),
 ]
+GatewayPreset = Annotated[
+    str | None,
+    typer.Option(help="negative control: the gateway alone is this preset, see `flatline presets`"),
+]
 
 
 @app.command()
@@ -131,12 +135,15 @@ def run_command(
             "--ledger", help="the gateways keep the durable ledger, too; audited at the end"
         ),
     ] = False,
+    gateway_preset: GatewayPreset = None,
 ) -> None:
     """Run a scenario: theory, simulation and real clients; ends with a report."""
     loaded = _with_nodes(_load(scenario, clients=clients, seed=seed, speedup=speedup), nodes)
     policy = _gateway_policy(loaded, gateway_set or [])
     engines = ("theory", "real") if real_only else ENGINES
-    setup = RealSetup(redis, policy, network, workers, hosts, address, ledger)
+    with errors():
+        preset = find_preset(gateway_preset).name if gateway_preset else None
+    setup = RealSetup(redis, policy, network, workers, hosts, address, ledger, preset)
     if hosts:
         say(
             f"waits for {hosts} workers; on each host: locust -f harness/real/locustfile.py --worker "

@@ -13,6 +13,8 @@ import psutil
 from harness.faults import Plan
 from harness.real.engine import TCP_GIVE_UP_S, RealSetup, fidelity
 from harness.rundir import RunDir
+from reference_server.liveness import LivenessPolicy
+from reference_server.presets import find_preset
 from scenarios.schema import Scenario
 
 __all__ = ["begin", "finish"]
@@ -27,6 +29,9 @@ def begin(
 ) -> None:
     """Write run.json with status `running`: what a killed run leaves behind says that it was killed."""
     override = setup.gateway_policy if setup else None
+    preset = setup.gateway_preset if setup else None
+    if preset is not None:
+        override = override or find_preset(preset).policy
     real = "real" in engines
     run.write_json(
         run.provenance,
@@ -42,9 +47,14 @@ def begin(
             "versions": {name: found for name in _PACKAGES if (found := _version(name))},
             "fidelity": fidelity(plan, setup) if real else [],
             "notes": _notes(scenario, engines),
-            "negative_control": override.model_dump(mode="json") if override else None,
+            "negative_control": _told(override, preset) if override else None,
         },
     )
+
+
+def _told(policy: LivenessPolicy, preset: str | None) -> dict[str, Any]:
+    """What the gateway alone was told."""
+    return policy.model_dump(mode="json") | ({"preset": preset} if preset else {})
 
 
 def finish(run: RunDir, status: str, **more: Any) -> None:

@@ -27,7 +27,8 @@ class Watched:
     session_key: bytes
     status_key: bytes
     alive_status: bytes  # what the status key's value begins with while it names this session
-    previous_poll_s: float | None = None  # when the last question was asked that still found it
+    # When the last question was asked that still found it, or the fault came: the moment lies after it.
+    previous_poll_s: float | None = None
     session_gone_s: float | None = None  # first seen; None: it is there
     status_gone_s: float | None = None  # first seen gone or naming another session
 
@@ -62,6 +63,7 @@ class Clearing:
                 session_key=f"{self._prefix}session:{event.session_id}".encode(),
                 status_key=f"{self._prefix}status:{user_id}".encode(),
                 alive_status=f"{event.session_id}|".encode(),
+                previous_poll_s=event.time_s,  # records that no question finds went after the fault
             )
         elif event.kind is EventKind.FAULT_RECOVERED:
             self.watched.pop(event.session_id, None)

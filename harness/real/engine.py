@@ -31,6 +31,7 @@ from harness.real.waiting import wait_for_the_end
 from harness.rundir import RunDir
 from harness.theory import tcp_give_up_s
 from reference_server.liveness import LivenessPolicy
+from reference_server.presets import find_preset
 from scenarios.schema import Scenario
 
 __all__ = ["CannotRun", "RealSetup", "check_machine", "fidelity", "real_policy", "run_real"]
@@ -46,7 +47,8 @@ class RealSetup:
     """How to run for real.
 
     ``gateway_policy`` replaces the scenario's policy in the gateway alone, in scenario time: a negative
-    control, which must turn the agreement red. ``network``: see `network.py`. ``workers``: generator
+    control, which must turn the agreement red. So does ``gateway_preset``, the name of a preset that the
+    gateway is instead of what the scenario says. ``network``: see `network.py`. ``workers``: generator
     processes; None: as many as the clients need. ``hosts``: instead, how many workers on other hosts to wait for
     (`hosts.py`); they reach this one at ``address``. ``ledger``: the gateways keep the durable ledger, too, in the
     run directory, and it is audited at the end; a login then waits for the disk, speedup times as long in
@@ -61,6 +63,7 @@ class RealSetup:
     address: str = ""
     ledger: bool = False
     store_sample_s: float = 1.0
+    gateway_preset: str | None = None
 
 
 def run_real(
@@ -97,14 +100,15 @@ def run_real(
         network_of(setup.network, plan, scenario.speedup, run.logs, setup.address) as network,
         redis_server(setup.redis_url, children, run.logs, append_only=kept) as redis,
     ):
-        policy = real_policy(setup.gateway_policy or scenario.liveness, scenario.speedup)
+        served = as_preset(scenario, setup.gateway_preset)
+        policy = real_policy(setup.gateway_policy or served.liveness, scenario.speedup)
         ledger = run.ledger_url if setup.ledger else None
         numbers = range(1, scenario.gateway.nodes + 1)
         nodes = Nodes(
             children,
             run,
             [
-                gateway_config(scenario, policy, redis, run, origin_s, n, network.bind, ledger)
+                gateway_config(served, policy, redis, run, origin_s, n, network.bind, ledger)
                 for n in numbers
             ],
             network.gateway,
@@ -190,6 +194,26 @@ def real_policy(policy: LivenessPolicy, speedup: float) -> LivenessPolicy:
     after 924.6 s of scenario time does so by ``TCP_USER_TIMEOUT`` after 924.6 s / speedup.
     """
     return bounded_patience(policy, speedup).faster(speedup)
+
+
+def as_preset(scenario: Scenario, preset: str | None) -> Scenario:
+    """The scenario as a gateway is told it that is a preset; None: as it is.
+
+    Raises:
+        UnknownPresetError: no such preset.
+    """
+    if preset is None:
+        return scenario
+    told = find_preset(preset)
+    sessions = scenario.sessions.model_copy(update={"second_login": told.second_login})
+    return scenario.model_copy(
+        update={
+            "liveness": told.policy,
+            "detector": told.detector,
+            "records": told.rules,
+            "sessions": sessions,
+        }
+    )
 
 
 def bounded_patience(policy: LivenessPolicy, speedup: float) -> LivenessPolicy:

@@ -149,6 +149,9 @@ class Generator:
                 detail or {},
             )
         )
+        if kind is EventKind.FAULT_INJECTED:
+            # The store watch looks from this line on, and records may go at once.
+            self._writer.flush()
 
     def answer_delay_s(self) -> float:
         """How long a heartbeat's answer is to be held back so that the round trip is the network's. Draws anew."""
