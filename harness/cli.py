@@ -143,7 +143,9 @@ def run_command(
     engines = ("theory", "real") if real_only else ENGINES
     with errors():
         preset = find_preset(gateway_preset).name if gateway_preset else None
-    setup = RealSetup(redis, policy, network, workers, hosts, address, ledger, preset)
+    setup = RealSetup(
+        redis, policy, network, workers, hosts, address, ledger, gateway_preset=preset
+    )
     if hosts:
         say(
             f"waits for {hosts} workers; on each host: locust -f harness/real/locustfile.py --worker "

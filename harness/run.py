@@ -18,6 +18,7 @@ from harness.real.engine import RealSetup, bounded_patience, check_machine, run_
 from harness.real.processes import ChildDied
 from harness.rundir import new_run
 from harness.simulated import simulate
+from harness.theory.courses import give_up_late_s
 from harness.thresholds import check_thresholds
 from scenarios.load import dump_scenario
 from scenarios.schema import Scenario
@@ -80,10 +81,13 @@ def run(
     if "simulated" in engines:
         # Beside a real run it simulates that run: network and nodes that the speedup has made relatively slower.
         speedup = scenario.speedup if "real" in engines else 1.0
+        policy = bounded_patience(scenario.liveness, speedup)
+        late_s = give_up_late_s(policy.tcp_user_timeout or 0.0, scenario.network, speedup)
+        network = scenario.network.model_copy(update={"give_up_lag": late_s})
         seen = {
-            "network": scenario.network.seen_at(speedup),
+            "network": network.seen_at(speedup),
             "gateway": scenario.gateway.seen_at(speedup),
-            "liveness": bounded_patience(scenario.liveness, speedup),
+            "liveness": policy,
         }
         model = scenario.model_copy(update=seen)
         events = simulate(model, plan, progress=lambda done: progress("simulate", done))

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from reference_server.durations import PositiveDuration
+from reference_server.durations import Duration, PositiveDuration
 from reference_server.layers import ClientBeats, Ping, SendErrors, StateCheck
 from reference_server.liveness import LivenessPolicy
 from reference_server.phi import PhiAkka, PhiCassandra
@@ -113,6 +113,14 @@ class Network(_Part):
         *(26.7, 53.4, 106.8, 213.6),  # doubling
         *(333.6, 453.6, 573.6, 693.6, 813.6),  # the cap: 120 s each
     )
+
+    give_up_lag: Annotated[
+        Duration,
+        Field(
+            description="the kernel ends an unacknowledged connection up to this late, uniformly: its timers' "
+            "grain, not scaled; simulated only"
+        ),
+    ] = 0.0
 
     def seen_at(self, speedup: float) -> Network:
         """The network as a run with a speedup sees it, in scenario time.
@@ -576,6 +584,7 @@ class Scenario(_Part):
             "detector": isinstance(self.detector, _SIMULATED_DETECTORS),
             "store": self.store != Store(),
             "network.nat": self.network.nat is not None,
+            "network.give_up_lag": self.network.give_up_lag > 0,
             "reconnect.connect_timeout": self.reconnect.connect_timeout is not None,
         }
         return tuple(key for key, is_so in changed.items() if is_so)

@@ -90,8 +90,8 @@ def simulate(
 def _build(
     scenario: Scenario, plan: Plan, clock: Clock, log: EventLog
 ) -> tuple[Store, StoreWatch, Nodes, list[Client]]:
-    round_trips, phases, back_offs, services, picks, looks, lags, beats = (
-        np.random.default_rng(s) for s in np.random.SeedSequence([plan.seed, _STREAM]).spawn(8)
+    round_trips, phases, back_offs, services, picks, looks, lags, beats, kernel = (
+        np.random.default_rng(s) for s in np.random.SeedSequence([plan.seed, _STREAM]).spawn(9)
     )
     policy, rules = scenario.liveness, scenario.records
     network = Network(
@@ -99,6 +99,7 @@ def _build(
         RoundTrips(scenario.network.round_trip, round_trips),
         scenario.network.rto_ladder,
         policy.tcp_user_timeout,
+        partial(kernel.uniform, 0.0, lag_s) if (lag_s := scenario.network.give_up_lag) else None,
     )
     expiry_lags = RoundTrips(scenario.store.expiry_lag, lags)
     session_ttl_s, status_ttl_s = (

@@ -88,6 +88,7 @@ class Network:
         ladder: TCP's retransmissions, seconds after the first send.
         tcp_user_timeout_s: how long data may stay unacknowledged; see
             :func:`kernel_patience_s`.
+        late: draws how late the kernel gives up; None: at once.
     """
 
     def __init__(
@@ -96,11 +97,13 @@ class Network:
         round_trips: RoundTrips,
         ladder: Sequence[float],
         tcp_user_timeout_s: float | None,
+        late: Callable[[], float] | None = None,
     ) -> None:
         self._clock = clock
         self._round_trips = round_trips
         self._ladder = sorted(ladder)
         self._patience_s = kernel_patience_s(tcp_user_timeout_s, self._ladder)
+        self._late = late
         self._bounded = tcp_user_timeout_s is not None
 
     def round_trip_s(self) -> float:
@@ -264,7 +267,9 @@ class Network:
         elif connection.open:
             connection.unacked.append(deliver)
             connection.unacked_since_s = sent_s
-            self._clock.at(sent_s + self._patience_s, lambda: self._give_up(connection, sent_s))
+            late_s = 0.0 if self._late is None else self._late()
+            gives_up_s = sent_s + self._patience_s + late_s
+            self._clock.at(gives_up_s, lambda: self._give_up(connection, sent_s))
 
     def _ping_arrives(self, connection: Connection, one_way_s: float) -> None:
         connection.client.on_ping(connection, one_way_s)

@@ -16,7 +16,12 @@ from harness.theory.law import Law, mixture
 from harness.theory.layers import after_client_beat, after_unheard_end
 from harness.theory.silence import Healing, race, silent_death, store_floor
 from harness.theory.stack import Layer, Stack, first_of_common_phase
-from harness.theory.tcp import ladder_give_up_s, tcp_give_up_s, user_timeout_fires_s
+from harness.theory.tcp import (
+    ladder_give_up_s,
+    tcp_give_up_s,
+    user_timeout_fires_s,
+    user_timeout_late_s,
+)
 from reference_server.events import Cause
 from reference_server.layers import ClientBeats, GatewayDetector, Ping, SendErrors, StateCheck
 from scenarios.distributions import Distribution
@@ -27,6 +32,7 @@ from scenarios.schema import (
     Frozen,
     HostCrash,
     NatTimeout,
+    Network,
     NetworkCut,
     Noop,
     OrderlyClose,
@@ -37,7 +43,7 @@ from scenarios.schema import (
     ThrottledTimers,
 )
 
-__all__ = ["Course", "course_of"]
+__all__ = ["Course", "course_of", "give_up_late_s"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +205,7 @@ def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, speedup:
         return Course(None, None, note=note, heals=True)
     trip = Law.of(network.round_trip).scaled(speedup)
     acknowledged = isinstance(fault, Frozen)  # by the frozen client's kernel
-    stack = _race(scenario, trip, None if acknowledged else _give_up_s(scenario, speedup))
+    stack = _race(scenario, trip, None if acknowledged else _gives_up(scenario, speedup))
     if stack is None:
         return Course(None, None, note=_IDLE_BELOW_HEARTBEAT, heals=healing is not None)
     if _probes_between_beats(scenario):
@@ -230,7 +236,7 @@ def _slow_reader(scenario: Scenario, speedup: float) -> Course:
         return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
     suspected = silent_death(policy.heartbeat_interval, trip, stack.law)
     cleared = silent_death(policy.heartbeat_interval, trip, store_floor(policy, stack.law, trip))
-    if policy.tcp_user_timeout is not None and _give_up_s(scenario, speedup) < suspected.hi_s:
+    if policy.tcp_user_timeout is not None and _gives_up(scenario, speedup).lo_s < suspected.hi_s:
         note = (
             "tcp_user_timeout may be first: the kernel's probe timer, which is coarse and does not scale, "
             "ends the connection 0.2 to 0.6 s after it"
@@ -289,7 +295,7 @@ def _nat(fault: NatTimeout, scenario: Scenario, speedup: float) -> Course:
         # Two pings, two independent round trips.
         suspected = nat_reset(policy, idle_s).plus(trip).plus(trip.scaled(-0.5))
         return Course(suspected, suspected.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
-    stack = _race(scenario, trip, _give_up_s(scenario, speedup))
+    stack = _race(scenario, trip, _gives_up(scenario, speedup))
     if stack is None:
         return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
     first_lost = trip.scaled(-0.5).shifted(policy.heartbeat_interval - idle_s)
@@ -346,25 +352,34 @@ _IDLE_BELOW_HEARTBEAT = (
 )
 
 
-def _race(scenario: Scenario, trip: Law, give_up_s: float | None) -> Stack | None:
+def _race(scenario: Scenario, trip: Law, gives_up: Law | None) -> Stack | None:
     policy = scenario.liveness
     assert policy.heartbeat_interval is not None
     if policy.session_timeout is not None and policy.session_timeout < policy.heartbeat_interval:
         return None
-    return race(policy, trip, give_up_s, _kind(scenario))
+    return race(policy, trip, gives_up, _kind(scenario))
 
 
-def _give_up_s(scenario: Scenario, speedup: float) -> float:
+def _gives_up(scenario: Scenario, speedup: float) -> Law:
     """When TCP ends the connection, from the first unacknowledged ping.
 
     The kernel's own patience is scenario time: a run with a speedup bounds it on each socket, by a user timeout
-    of that length, which the kernel counts from its own first retransmission.
+    of that length, which the kernel counts from its own first retransmission. Its timer is late by up to its
+    grain, which does not shrink with the rest.
     """
     user_timeout_s = scenario.liveness.tcp_user_timeout
     if user_timeout_s is None and speedup == 1:
-        return ladder_give_up_s(scenario.network.rto_ladder)
-    ladder_s = scenario.network.seen_at(speedup).rto_ladder
-    return user_timeout_fires_s(user_timeout_s or tcp_give_up_s(), ladder_s)
+        return Law.constant(ladder_give_up_s(scenario.network.rto_ladder))
+    patience_s = user_timeout_s or tcp_give_up_s()
+    fires_s = user_timeout_fires_s(patience_s, scenario.network.seen_at(speedup).rto_ladder)
+    return Law.uniform(fires_s, fires_s + give_up_late_s(patience_s, scenario.network, speedup))
+
+
+def give_up_late_s(user_timeout_s: float, network: Network, speedup: float) -> float:
+    """How late the kernel of a real run may give up, scenario seconds; 0 at speedup 1, where it is next to nothing."""
+    if speedup == 1:
+        return 0.0
+    return speedup * user_timeout_late_s(user_timeout_s / speedup, network.rto_ladder)
 
 
 def _healing(fault: Fault, scenario: Scenario, speedup: float) -> Healing | None:

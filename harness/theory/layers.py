@@ -10,26 +10,32 @@ From a policy to laws by cause, for `silence.py` and `courses.py` to race. Secon
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from harness.theory.detectors import patience_s
-from harness.theory.law import Law
+from harness.theory.law import Law, mixture
 from harness.theory.stack import Layer
 from reference_server.events import Cause
 from reference_server.layers import GatewayDetector, Ping, SendErrors, StateCheck
 from reference_server.liveness import LivenessPolicy
 
-__all__ = ["after_client_beat", "after_lost_beat", "after_unheard_end", "next_look_s"]
+__all__ = ["after_client_beat", "after_lost_beat", "after_unheard_end", "next_look"]
 
 
-def next_look_s(interval_s: float, gives_up_s: float) -> float:
+def next_look(interval_s: float, gives_up: Law) -> Law:
     """The first look, one every T from the first lost beat on, that finds the socket closed: T·ceil(G/T)."""
-    return interval_s * math.ceil(gives_up_s / interval_s)
+    first, last = (math.ceil(t / interval_s) for t in (gives_up.lo_s, gives_up.hi_s))
+    looks = [interval_s * n for n in range(first - 1, last + 1)]
+    return mixture(
+        (float(gives_up.cdf(look) - gives_up.cdf(before)), Law.constant(look))
+        for before, look in pairwise(looks)
+    )
 
 
 def after_lost_beat(
     policy: LivenessPolicy,
     round_trip: Law,
-    gives_up_s: float | None,
+    gives_up: Law | None,
     kind: GatewayDetector | None = None,
 ) -> dict[str, Law]:
     """By cause: the time from the gateway's first beat that nobody gets, independent of the fault's phase.
@@ -40,7 +46,7 @@ def after_lost_beat(
     Args:
         policy: with a heartbeat.
         round_trip: its law.
-        gives_up_s: G, of the kernel; None: the beats are acknowledged (a frozen client).
+        gives_up: G, of the kernel; None: the beats are acknowledged (a frozen client).
         kind: None: ping and deadline.
     """
     interval_s = policy.heartbeat_interval
@@ -49,11 +55,11 @@ def after_lost_beat(
     layers: dict[str, Law] = {}
     if isinstance(kind, Ping):
         layers[Cause.HEARTBEAT] = Law.constant(patience_s(policy))
-    if gives_up_s is not None and policy.close_detection == "all":
-        layers[Cause.TCP_TIMEOUT] = Law.constant(gives_up_s)
-    elif gives_up_s is not None:
-        look = Law.constant(next_look_s(interval_s, gives_up_s))
-        swept = Law.uniform(0.0, policy.sweep_interval).shifted(gives_up_s)
+    if gives_up is not None and policy.close_detection == "all":
+        layers[Cause.TCP_TIMEOUT] = gives_up
+    elif gives_up is not None:
+        look = next_look(interval_s, gives_up)
+        swept = gives_up.plus(Law.uniform(0.0, policy.sweep_interval))
         match kind:
             case SendErrors():
                 layers[Cause.SEND_ERROR] = look

@@ -19,7 +19,7 @@ import numpy as np
 from harness.theory.law import FloatArray, Law, mixture
 from harness.theory.layers import after_lost_beat
 from harness.theory.stack import Stack, first_of
-from reference_server.layers import GatewayDetector
+from reference_server.layers import GatewayDetector, StateCheck
 from reference_server.liveness import LivenessPolicy
 from scenarios.distributions import Distribution
 
@@ -56,13 +56,14 @@ class Healing:
 def race(
     policy: LivenessPolicy,
     round_trip: Law,
-    tcp_give_up: float | None,
+    tcp_give_up: Law | float | None,
     kind: GatewayDetector | None = None,
 ) -> Stack:
     """M: from the first lost ping to the suspicion, and which layer gives it.
 
-    The layers are those of `layers.after_lost_beat`; ``tcp_give_up`` seconds where the pings are not acknowledged
-    (None: they are), ``kind`` None is ping and deadline.
+    The layers are those of `layers.after_lost_beat`; ``tcp_give_up`` seconds, or their law, where the pings are not
+    acknowledged (None: they are), ``kind`` None is ping and deadline. Looks and sweeps that both follow a random
+    give-up are raced for 24 moments of it.
 
     Raises:
         ValueError: the policy has no heartbeat, or an idle limit below it that drops healthy clients.
@@ -75,7 +76,16 @@ def race(
             f"session_timeout {policy.session_timeout:g}s is below heartbeat_interval "
             f"{interval_s:g}s: healthy clients are dropped between two pongs"
         )
-    return first_of(after_lost_beat(policy, round_trip, tcp_give_up, kind))
+    gives_up = Law.constant(tcp_give_up) if isinstance(tcp_give_up, float | int) else tcp_give_up
+    if gives_up is None or gives_up.lo_s == gives_up.hi_s or not isinstance(kind, StateCheck):
+        return first_of(after_lost_beat(policy, round_trip, gives_up, kind))
+    nodes = _nodes(gives_up)
+    stacks = [
+        (weight, first_of(after_lost_beat(policy, round_trip, Law.constant(at_s), kind)))
+        for weight, at_s in nodes
+    ]
+    wins = {name: sum(w * s.wins[name] for w, s in stacks) for name in stacks[0][1].wins}
+    return Stack(mixture((weight, stack.law) for weight, stack in stacks), wins)
 
 
 def store_floor(policy: LivenessPolicy, suspicion: Law, round_trip: Law) -> Law:

@@ -15,6 +15,7 @@ from harness.theory.law import FloatArray
 
 __all__ = [
     "LINUX_FIRST_RTO_S",
+    "LINUX_HZ",
     "LINUX_RETRIES2",
     "LINUX_RTO_MAX_S",
     "ladder_give_up_s",
@@ -22,11 +23,13 @@ __all__ = [
     "tcp_give_up_s",
     "textbook_ladder_s",
     "user_timeout_fires_s",
+    "user_timeout_late_s",
 ]
 
 LINUX_RETRIES2 = 15
 LINUX_FIRST_RTO_S = 0.2
 LINUX_RTO_MAX_S = 120.0
+LINUX_HZ = 250
 
 
 def textbook_ladder_s(
@@ -82,6 +85,21 @@ def user_timeout_fires_s(user_timeout_s: float, ladder_s: Sequence[float]) -> fl
     ladder that begins with the probe (measured: 5.0 s fired at 5.55 s, 30.8 s at 31.2 s).
     """
     return user_timeout_s + ladder_s[min(1, len(ladder_s) - 1)]
+
+
+def user_timeout_late_s(user_timeout_s: float, ladder_s: Sequence[float]) -> float:
+    """How late ``TCP_USER_TIMEOUT`` may fire, at most: the grain of the kernel's timer for the last wait.
+
+    Linux sorts timers into wheels whose grain grows eightfold from one to the next, and rounds up: 4 ms, 32 ms from
+    0.25 s on, 256 ms from 2 s, 2.05 s from 16 s, at 250 ticks a second. Real seconds, which no speedup divides.
+    Source: Linux kernel/time/timer.c, LVL_GRAN and LVL_START; measured: 46.2 s fired 0.1 to 1.7 s late.
+    """
+    fires_s = user_timeout_fires_s(user_timeout_s, ladder_s)
+    wait_ticks = (fires_s - max((s for s in ladder_s if s < fires_s), default=0.0)) * LINUX_HZ
+    level = 0
+    while wait_ticks >= 63 * 8**level:
+        level += 1
+    return float(8**level / LINUX_HZ)
 
 
 def next_retransmission_s(ladder_s: Sequence[float], wait_s: npt.ArrayLike) -> FloatArray:
