@@ -10,6 +10,7 @@ what has to wait runs in a greenlet that the swarm lends it. What a fault does t
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -141,6 +142,9 @@ class Client:
         except ConnectionEnded as end:
             self._log(EventKind.DISCONNECTED, cause=end.cause, detail={"code": end.code})
         except (LoginRefused, LoginUnavailable, ConnectRefused, InvalidHandshake, OSError) as error:
+            self.g.on_request("WSC", "connect", 0.0, error)
+        except Exception as error:  # a fault of ours must not make a client less
+            traceback.print_exc()
             self.g.on_request("WSC", "connect", 0.0, error)
         else:
             self._failures = 0

@@ -9,9 +9,12 @@ from __future__ import annotations
 import ipaddress
 import sys
 from dataclasses import dataclass
+from itertools import count
+from typing import Any
 
 import orjson
 from geventhttpclient import HTTPClient
+from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 from numpy.random import Generator as Rng
 from websockets.uri import WebSocketURI, parse_uri
 
@@ -21,6 +24,7 @@ __all__ = ["Gateways", "LoginRefused", "LoginUnavailable", "Target"]
 
 TIMEOUT_S = 10.0  # of each step of a handshake or a login
 _LOGINS_AT_ONCE = 64
+_STALE_TRIES = 3
 # Of the ephemeral ports between two addresses: Linux has 28,232 unless told otherwise.
 _CLIENTS_AN_ADDRESS = 16_384
 
@@ -95,14 +99,11 @@ class Gateways:
         refused: OSError | None = None
         for n in self.to_try(home):
             try:
-                response = self._http[n % len(self._http)].post(
-                    "/user/login", body, {"Content-Type": "application/json"}
-                )
-                status, answer = response.status_code, orjson.loads(response.read() or b"{}")
+                status, answer = self._post(n % len(self._http), "/user/login", body)
                 break
             except ConnectionRefusedError as error:
                 refused = error
-            except (OSError, ValueError, ConnectionError) as error:
+            except (OSError, ValueError, HTTPParseError) as error:
                 raise LoginUnavailable(str(error)) from error
         else:
             raise LoginUnavailable(str(refused)) from refused
@@ -110,6 +111,18 @@ class Gateways:
             return str(answer["session_id"])
         code = str(answer.get("error", {}).get("code", status))
         raise LoginUnavailable(code) if status >= 500 else LoginRefused(code)
+
+    def _post(self, node: int, path: str, body: bytes) -> tuple[int, Any]:
+        """Return the status and the answer of a node."""
+        tries = count(1)
+        while True:
+            try:
+                response = self._http[node].post(path, body, {"Content-Type": "application/json"})
+                return response.status_code, orjson.loads(response.read() or b"{}")
+            except HTTPConnectionClosed:
+                # Kept alive for too long: the server closed it just when it was used again. Nothing was read.
+                if next(tries) > _STALE_TRIES:
+                    raise
 
     def connect(
         self, client: int, home: int | None = None, source: str | None = None
