@@ -163,7 +163,7 @@ def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
 def is_b_config(raw: Mapping[str, Any]) -> bool:
     """Whether a file speaks system B's language: its sections, or its keys without them."""
     names = {name.partition(".")[0] for name in _B_KEYS} | {n.partition(".")[2] for n in _B_KEYS}
-    return bool(raw) and set(raw) <= names | {"name", "preset"}
+    return bool(set(raw) - {"name"}) and set(raw) <= names | {"name", "preset"}
 
 
 def read_b_config(raw: Mapping[str, Any]) -> dict[str, Any]:

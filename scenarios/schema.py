@@ -324,8 +324,15 @@ class StoreRestart(_Incident):
     keeps: Annotated[bool, Field(description="whether its records survive")] = True
 
 
+class ReconnectStorm(_Incident):
+    """Every client's connection is reset at once, as by a load balancer that restarts; all come back."""
+
+    kind: Literal["reconnect_storm"]
+
+
 Incident = Annotated[
-    GatewayStall | NodeCrash | NodeDrain | StoreFlush | StoreRestart, Field(discriminator="kind")
+    GatewayStall | NodeCrash | NodeDrain | StoreFlush | StoreRestart | ReconnectStorm,
+    Field(discriminator="kind"),
 ]
 
 

@@ -22,6 +22,7 @@ from harness.catalogue.node_drain import NodeDrain
 from harness.catalogue.noop import Noop
 from harness.catalogue.orderly_close import OrderlyClose
 from harness.catalogue.process_crash import ProcessCrash
+from harness.catalogue.reconnect_storm import ReconnectStorm
 from harness.catalogue.refresh import Refresh
 from harness.catalogue.slow_reader import SlowReader
 from harness.catalogue.store_flush import StoreFlush
@@ -42,7 +43,14 @@ CLIENT_FAULTS: Mapping[str, ClientFault] = {
 
 SERVER_FAULTS: Mapping[str, ServerFault] = {
     fault.kind: fault
-    for fault in (GatewayStall(), NodeCrash(), NodeDrain(), StoreRestart(), StoreFlush())
+    for fault in (
+        GatewayStall(),
+        NodeCrash(),
+        NodeDrain(),
+        StoreRestart(),
+        StoreFlush(),
+        ReconnectStorm(),
+    )
 }
 """Incidents of nodes, of the store, of everybody at once, by kind."""
 

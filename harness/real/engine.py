@@ -172,6 +172,10 @@ def check_machine(
         raise CannotRun(
             "--hosts needs --address, where they reach this host, and loopback as --network"
         )
+    if setup.network != "loopback" and any(i.kind == "reconnect_storm" for i in plan.incidents):
+        raise CannotRun(
+            "reconnect_storm: the clients' sockets are in another namespace; allowed: loopback"
+        )
     check_network(setup.network, plan, scenario.speedup if scenario else 1.0, setup.redis_url)
     filtered = [f for f in plan.faults if not (setup.network == "netns-nat" and is_behind_nat(f))]
     silent = sorted({one.fault for one in filtered if client_fault(one.kind, one.params).silent})

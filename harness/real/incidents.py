@@ -10,6 +10,8 @@ An incident that finds its node gone already does nothing and is not logged, as 
 from __future__ import annotations
 
 import heapq
+import os
+import shutil
 import time
 from collections.abc import Callable, MutableMapping
 from functools import partial
@@ -43,6 +45,10 @@ def check_incidents(plan: Plan, redis_url: str | None) -> None:
                 f"{incident.incident_id}: a host that dies in silence cannot be made of a process: its kernel "
                 "sends FIN for it (by: process), or acknowledges for it (gateway_stall); "
                 "`flatline simulate` has it"
+            )
+        if incident.kind == "reconnect_storm" and (os.geteuid() != 0 or shutil.which("ss") is None):
+            raise CannotRun(
+                f"{incident.incident_id}: ending other processes' connections needs root and `ss` (iproute2)"
             )
         if incident.kind == "store_restart" and redis_url is not None:
             raise CannotRun(
@@ -105,6 +111,7 @@ class Incidents:
             None if incident.lasts_s is None else self._now_s() + incident.lasts_s / self._speedup
         )
         mechanism = SERVER_FAULTS[incident.kind].mechanism
+        at_s: float | None = None  # when it took effect, where that is not now
         match incident.kind:
             case "gateway_stall":
                 assert number is not None and over_s is not None
@@ -122,6 +129,9 @@ class Incidents:
             case "store_flush":
                 if not self._redis.flush():
                     mechanism = _PREFIX_DELETE
+            case "reconnect_storm":
+                at_s = time.monotonic()  # the first client is told long before the last one
+                self._nodes.reset_connections()
             case "store_restart":
                 assert over_s is not None
                 self._redis.stop()
@@ -132,7 +142,7 @@ class Incidents:
             "incident_id": incident.incident_id, "kind": incident.kind, "mechanism": mechanism,
             "scheduled_s": self._began_s - self._origin_s + incident.at_s / self._speedup,
         }  # fmt: skip
-        self._log(EventKind.INCIDENT_STARTED, incident, detail)
+        self._log(EventKind.INCIDENT_STARTED, incident, detail, at_s)
 
     def _resume(self, incident: PlannedIncident, number: int) -> None:
         self._stalled[number] -= 1
@@ -184,10 +194,20 @@ class Incidents:
             EventKind.INCIDENT_ENDED, incident, {"incident_id": incident.incident_id, "kind": incident.kind}
         )  # fmt: skip
 
-    def _log(self, kind: EventKind, incident: PlannedIncident, detail: dict[str, Any]) -> None:
+    def _log(
+        self,
+        kind: EventKind,
+        incident: PlannedIncident,
+        detail: dict[str, Any],
+        at_s: float | None = None,
+    ) -> None:
         node = "" if incident.node is None else self._nodes[incident.node].name
         event = Event(
-            time.monotonic() - self._origin_s, Source.HARNESS, kind, node=node, detail=detail
+            (at_s or time.monotonic()) - self._origin_s,
+            Source.HARNESS,
+            kind,
+            node=node,
+            detail=detail,
         )
         self._out.write(event)
         self._out.flush()

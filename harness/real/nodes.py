@@ -10,6 +10,7 @@ log: the last line of a killed one may be torn, and the next would be lost with 
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,7 @@ __all__ = ["Node", "Nodes", "gateway_config"]
 
 _START_DEADLINE_S = 30.0
 _POLL_S = 0.02
+_KILL_DEADLINE_S = 60.0
 _DRAIN_SPARE_S = 3.0  # beyond the node's own deadline: it writes its last records
 
 
@@ -205,6 +207,29 @@ class Nodes:
         """Tell a node to end in order; it takes up to its drain timeout."""
         self._children.expect_end(self[number].child)
         self[number].child.send_signal(signal.SIGTERM)
+
+    def reset_connections(self) -> None:
+        """Have the kernel abort every client's socket to any node: RST to the node, an error to the client.
+
+        Raises:
+            CannotRun: the kernel refuses (no CONFIG_INET_DIAG_DESTROY, no privilege).
+        """
+        ports = " or ".join(f"dport = :{node.port}" for node in self)
+        kill = (
+            "ss",
+            "--kill",
+            "--tcp",
+            "--numeric",
+            "--no-header",
+            "state",
+            "established",
+            f"( {ports} )",
+        )
+        done = subprocess.run(
+            kill, capture_output=True, text=True, timeout=_KILL_DEADLINE_S, check=False
+        )
+        if done.returncode != 0 or "not permitted" in done.stderr or "not supported" in done.stderr:
+            raise CannotRun(f"{' '.join(kill)}: {done.stderr.strip() or done.returncode}")
 
     def start_again(self, number: int) -> None:
         """Start the next incarnation of a node that has ended, on its ports; `listens` says when it does.

@@ -359,6 +359,11 @@ class Gateway:
         self._connections.clear()
         self._lost.clear()
 
+    def reset_connections(self) -> None:
+        """Something in between resets every connection: both ends are told, as far as they can hear."""
+        for connection in list(self._connections):
+            self._network.reset(connection)
+
     def drain(self) -> None:
         """The node closes its connections in order and ends; the records expire with the resume window."""
         self._draining = True

@@ -52,6 +52,8 @@ def happen(
                 clock.after(incident.lasts_s, back)
         case "store_flush":
             store.flush()
+        case "reconnect_storm":
+            nodes.reset_connections()
         case "store_restart":
             assert incident.lasts_s is not None
             store.stop(keeps=incident.params["keeps"])

@@ -189,6 +189,14 @@ class Network:
 
         self._clock.at(self._arrival_s(connection, self._round_trips.next_s() / 2), arrive)
 
+    def reset(self, connection: Connection) -> None:
+        """Something in between resets a connection in both directions; a cut at the client's end is beyond it."""
+        self.recall(connection)
+        gateway, one_way_s = connection.gateway, self._round_trips.next_s() / 2
+        self._clock.after(one_way_s, lambda: gateway.on_end(connection, Cause.TCP_RESET))
+        if connection.client.way_open:
+            self._clock.after(one_way_s, lambda: connection.client.on_end(connection, None))
+
     def recall(self, connection: Connection) -> None:
         """Turn a foretold exchange into messages on their way, before something comes between.
 

@@ -60,6 +60,12 @@ class Nodes:
         if self._leases is not None:
             self._leases.leave(node)
 
+    def reset_connections(self) -> None:
+        """All connections of all nodes are reset from in between; the nodes live on."""
+        for node in self._nodes:
+            if node.alive:
+                node.reset_connections()
+
     def start(self, number: int) -> None:
         """A node is back, empty."""
         if not self[number].alive:
