@@ -2,7 +2,7 @@
 
     python bench/heartbeat.py [--clients 2000] [--interval-s 1] [--seconds 6] [--rounds 3]
 
-Three servers take turns under the same load, each in a process of its own, with clients on raw sockets in
+The servers take turns under the same load, each in a process of its own, with clients on raw sockets in
 another one. CPU is the server process's, user and system, from the kernel; a beat is a heartbeat and its
 answer. Printed per beat and per connection, and as ratios to bare `websockets`, all of one run: figures of
 different runs or machines do not compare.
@@ -10,6 +10,8 @@ different runs or machines do not compare.
 * bare: `websockets.broadcast` to slices of the connections, answers through `async for`; no store;
 * gateway: this project's, records kept alive in Redis, deadlines watched, every answer noted;
 * ledger: the same with the durable ledger: ``last_active_time`` of whoever beat, in a batch each second;
+* each-beat: the gateway as presets have it that prolong the records at every beat;
+* lines: the gateway with a log line for every heartbeat;
 * tasks: a task a connection that sleeps, sends, and awaits two EXPIRE, as such gateways are often written.
 """
 
@@ -38,7 +40,8 @@ from harness.real.redis_server import redis_server
 from reference_server.frames import HEARTBEAT
 from reference_server.listen import BACKLOG, raise_descriptor_limit
 
-KINDS = ("bare", "gateway", "ledger", "tasks")
+KINDS = ("bare", "gateway", "ledger", "each-beat", "lines", "tasks")
+GATEWAYS = {"gateway", "ledger", "each-beat", "lines"}
 MOST_CPU_RATIO, MOST_BYTES = 1.5, 16_384
 _TEXT = '{"type":"heartbeat"}'
 _ANSWER = b"\x81\x8f\0\0\0\0" + b'{"type":"pong"}'  # masked by zeros: the same work for the server
@@ -156,7 +159,7 @@ def measure(kind: str, options: argparse.Namespace, redis_url: str, folder: Path
         ports = json.loads(ready.read_text())
         process = psutil.Process(server.pid)
         paths = ["/"] * options.clients
-        if kind in ("gateway", "ledger"):
+        if kind in GATEWAYS:
             paths = [f"/ws/{_log_in(ports['http_port'], n)}" for n in range(options.clients)]
         (folder / "paths.json").write_text(json.dumps(paths))
         before = process.memory_info().rss
@@ -186,7 +189,7 @@ def _start_server(
     folder: Path,
     ready: Path,
 ) -> Child:
-    if kind not in ("gateway", "ledger"):
+    if kind not in GATEWAYS:
         argv = [__file__, "--role", kind, "--folder", str(folder), "--redis", redis_url]
         argv += ["--interval-s", str(options.interval_s)]
     else:
@@ -203,6 +206,10 @@ def _start_server(
         }  # fmt: skip
         if kind == "ledger":
             text["ledger_url"] = f"sqlite:///{folder.absolute()}/ledger.db"
+        if kind == "each-beat":
+            text["records"] = {"refreshed": "at_each_frame"}
+        if kind == "lines":
+            text["log_level"] = "debug"
         config.write_text(json.dumps(text))
         argv = ["-m", "reference_server", "--config", str(config)]
     return children.start(kind, [sys.executable, *argv], log=folder / "server.log")
