@@ -141,10 +141,14 @@ def _figures(rows: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
         mine = rows[(rows["milestone"] == milestone) & (rows["claimed"] != "")].copy()
         mine = mine[mine["n"] > 0]
         mine["verdict"] = mine["verdict"].map(lambda v: _FIGURE_VERDICTS.get(v, "unknown"))
+        mine["n"] = mine["n"].where(mine["engine"] != "theory").astype(float)  # a law has no sample
         try:
-            yield milestone, title, claims(mine, caption="Grey: what was claimed.")
+            figure = claims(mine, caption="Grey: what was claimed.")
         except NothingToDraw:
             continue
+        span = title.partition(": ")[2]
+        figure.axes[0].set_xlabel(f"scenario seconds {span} (logarithmic)")
+        yield milestone, title, figure
 
 
 def _counts(rows: pd.DataFrame) -> dict[str, int]:

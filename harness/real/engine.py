@@ -166,6 +166,7 @@ def check_machine(
         raise CannotRun(
             f"{', '.join(scenario.simulated_only)}: only the simulation can do this; use `flatline simulate`"
         )
+    _check_probes(scenario)
     setup = setup or RealSetup()
     check_incidents(plan, setup.redis_url)
     if setup.hosts and (setup.network != "loopback" or not setup.address):
@@ -189,6 +190,19 @@ def check_machine(
     nodes = scenario.gateway.nodes if scenario is not None else 1
     workers = setup.hosts or setup.workers or workers_for(plan.clients, this_machine())
     return check_limits(Load(plan.clients, nodes, workers))
+
+
+def _check_probes(scenario: Scenario | None) -> None:
+    """The kernel counts its probes in whole seconds."""
+    probes = scenario.liveness.tcp_keepalive if scenario is not None else None
+    if scenario is None or probes is None:
+        return
+    real = probes.faster(scenario.speedup)
+    if any(abs(time_s - round(time_s)) > 1e-9 for time_s in (real.idle, real.interval)):
+        raise CannotRun(
+            f"tcp_keepalive of {probes.idle:g} s and {probes.interval:g} s at speedup {scenario.speedup:g}: the "
+            f"kernel takes whole seconds, not {real.idle:g} and {real.interval:g}; choose another speedup"
+        )
 
 
 def real_policy(policy: LivenessPolicy, speedup: float) -> LivenessPolicy:

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from harness.exits import Exit
-from harness.real.engine import RealSetup
+from harness.real.engine import CannotRun, RealSetup
 from harness.run import run
 from harness.rundir import RunDir, find_run
+from reference_server.liveness import TcpKeepalive
 from scenarios.load import parse_scenario
 from scenarios.schema import Scenario
 from tests.support import require_silence
@@ -50,6 +51,17 @@ def test_clients_that_beat_by_themselves_are_missed_within_the_law(tmp_path: Pat
     assert durations_s.between(60 - epsilon_s, 100 + epsilon_s).all(), durations_s.describe()
     assert pd.to_numeric(killed["duration_s"]).between(0, epsilon_s).all()
     assert (table(tmp_path, "false_suspicions")["count"] == 0).all()
+
+
+def test_kernel_probes_that_are_no_whole_seconds_are_refused_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    told = scenario("c-as-meant", 175)
+    probes = TcpKeepalive(idle=45.0, interval=30.0, count=2)  # 1.5 s at thirty times the speed
+    policy = told.liveness.model_copy(update={"tcp_keepalive": probes})
+    with pytest.raises(CannotRun, match="whole seconds"):
+        run(told.model_copy(update={"liveness": policy}), root=tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_gateway_as_written_turns_the_agreement_with_as_meant_red(tmp_path: Path) -> None:

@@ -122,6 +122,10 @@ def _check(
 ) -> None:
     if policy.heartbeat_interval is None:
         raise FleetError("this policy has no heartbeat: heartbeat_interval is null")
+    if policy.close_detection != "all" or policy.tcp_keepalive is not None:
+        raise FleetError(
+            "close_detection other than all, and tcp_keepalive: only the SimPy engine has them"
+        )
     if clients < 1 or duration_s <= 0 or (ramp_s is not None and ramp_s < 0):
         raise FleetError(
             f"clients {clients}, duration_s {duration_s:g}, ramp_s {ramp_s}; allowed: at least one "
