@@ -57,7 +57,7 @@ def build_capacity_report(folder: Path) -> Path:
     first = steps[steps["nodes"] == steps["nodes"].iloc[0]] if len(steps) else steps
     figure = capacity(
         first, knee_clients=told["knee_clients"], lateness_limit_s=told["lateness_limit_s"],
-        scaling=scaling, law=law, caption=_subtitle(told),
+        scaling=scaling if len(scaling) > 1 else None, law=law, caption=_subtitle(told),
     )  # fmt: skip
     svg, png = save(figure, folder / "figures", "capacity")
     picture = Picture("capacity", "What it carries, and what gives way first", svg, png)

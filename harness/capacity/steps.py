@@ -37,6 +37,7 @@ __all__ = ["Step", "frame_of", "run_step"]
 
 _NAN = float("nan")
 _SATURATED = 85.0  # per cent of a core: a process with one loop has nothing to spare
+_CROWDED = 1.5  # runnable processes a core: a run alone has hardly one
 _NO_COUNTING_S = 1e6  # the store watch's count of all sessions would be most of what Redis does
 
 
@@ -257,6 +258,10 @@ def _limit(missed: list[str], sound: Soundness | None, used: dict[str, float]) -
     ]
     if busy:
         return " and ".join(busy) + ": no processor time left"
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > _CROWDED * cores:
+        why = "" if sound.sound else f"; unsound: {sound.reasons[0]}"
+        return f"the machine was busy with other work, too: load average {load:.1f} on {cores} cores{why}"
     if not sound.sound:
         return f"unsound: {sound.reasons[0]}"
     return "not the processor"
