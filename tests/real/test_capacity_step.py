@@ -25,13 +25,15 @@ thresholds: [false_suspicions.count == 0, handshake.max < 10s, heartbeat_latenes
 def test_a_real_step_is_measured_by_its_witnesses(tmp_path: Path) -> None:
     """60 clients at T = 0.6 s of real time on two nodes."""
     step = run_step(parse_scenario(TEXT), clients=60, nodes=2, real=True, root=tmp_path)
-    assert not step.missed
-    assert step.holds or not step.sound
-    # Every client but the frozen ones, once in T; counted by the second, so an edge may be missing.
-    assert step.heartbeats_per_s == pytest.approx(60 / 0.6, rel=0.2)
+    assert "did not run" not in step.limit, step
+    assert not step.missed, step
+    assert step.holds or not step.sound, step
+    if step.sound:
+        # Every client but the frozen ones, once in T; counted by the second, so an edge may be missing.
+        assert step.heartbeats_per_s == pytest.approx(60 / 0.6, rel=0.2), step
     assert 0 < step.handshake_p99_s < 10
-    assert step.cpu_percent > step.cpu_percent_busiest > 0
+    assert step.cpu_percent > step.cpu_percent_busiest > 0, step
     assert step.rss_bytes > 40 * 2**20, "two processes"
     # A login, an authentication, an end: each a script of a few commands.
-    assert 3 < step.commands_per_session < 60
-    assert step.store_bytes_per_session > 100
+    assert 3 < step.commands_per_session < 60, step
+    assert step.store_bytes_per_session > 100, step
