@@ -31,8 +31,14 @@ _epoll: Callable[[], select.epoll] = getattr(select, "epoll", None) or gevent.mo
 )
 _EPOLLIN = 0x001
 _READ = 1  # libev
-_MOST_AT_ONCE = 256  # sockets served before the hub looks at its timers again
+_MAXPRI = 2  # libev: before the watchers of greenlets that wait
+_MOST_AT_ONCE = 256  # sockets that the kernel is asked for at a time
+_MOST_ROUNDS = 64  # of these before the hub looks at its timers again
 _MOST_WAITING = 1000  # greenlets: logins and handshakes under way at a time
+_FEW_WAITING = (
+    32  # while the loop is late: newcomers must not keep the connected ones from answering
+)
+_LATE_S = 0.05
 
 
 class Reader(Protocol):
@@ -56,11 +62,12 @@ class Swarm:
         self._io: Any = None
         self._waiting: deque[Callable[[], None]] = deque()
         self._lent = 0
+        self._late_s = 0.0  # of the last step that was due
         self._stopped = False
 
     def start(self) -> None:
         """Begin to serve."""
-        self._io = gevent.get_hub().loop.io(self._epoll.fileno(), _READ)
+        self._io = gevent.get_hub().loop.io(self._epoll.fileno(), _READ, priority=_MAXPRI)
         self._io.start(self._on_readable)
         self._arm()
 
@@ -94,16 +101,21 @@ class Swarm:
 
     def _on_readable(self) -> None:
         readers = self._readers
-        for descriptor, _ in self._epoll.poll(0, _MOST_AT_ONCE):
-            reader = readers.get(descriptor)
-            if reader is None:
-                continue  # one served just before has ended it
-            try:
-                reader.on_readable()
-            except Exception:
-                # A fault of ours, not of the connection. Told once: its socket would stay readable for ever.
-                traceback.print_exc()
-                self.ignore(descriptor)
+        # All that are ready, not some: a loop whose turns take long would fall behind for ever.
+        for _ in range(_MOST_ROUNDS):
+            ready = self._epoll.poll(0, _MOST_AT_ONCE)
+            for descriptor, _events in ready:
+                reader = readers.get(descriptor)
+                if reader is None:
+                    continue  # one served just before has ended it
+                try:
+                    reader.on_readable()
+                except Exception:
+                    # A fault of ours, not of the connection. Told once: the socket stays readable for ever.
+                    traceback.print_exc()
+                    self.ignore(descriptor)
+            if len(ready) < _MOST_AT_ONCE:
+                return
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -126,6 +138,7 @@ class Swarm:
     def _on_time(self) -> None:
         steps = self._steps
         now_s = self._now_s()
+        self._late_s = now_s - steps[0][0] if steps else 0.0
         self._armed_s = float("-inf")  # what is added meanwhile does not set the timer each time
         while steps and steps[0][0] <= now_s:
             try:
@@ -138,17 +151,21 @@ class Swarm:
     # -- what takes waiting ------------------------------------------------------------------------
 
     def lend(self, job: Callable[[], None]) -> None:
-        """Run a job that may block, in a greenlet; above a thousand at a time it waits for its turn."""
+        """Run a job that may block, in a greenlet; above a thousand at a time it waits for its turn.
+
+        In a loop that is late there are far fewer at a time: a thousand handshakes are half a second's work,
+        and those who are connected already would miss their heartbeats for them.
+        """
         if self._stopped:
             return
         self._waiting.append(job)
-        if self._lent < _MOST_WAITING:
+        if self._lent < (_MOST_WAITING if self._late_s < _LATE_S else _FEW_WAITING):
             self._lent += 1
             gevent.spawn(self._work)
 
     def _work(self) -> None:
         try:
-            while self._waiting:
+            while self._waiting and (self._late_s < _LATE_S or self._lent <= _FEW_WAITING):
                 try:
                     self._waiting.popleft()()
                 except Exception:
