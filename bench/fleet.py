@@ -26,8 +26,10 @@ from harness.faults import make_plan
 from harness.simulated import simulate
 from harness.simulated.fleet import run_fleet
 from reference_server.liveness import LivenessPolicy
+from scenarios.client_rules import Reconnect, Sessions
 from scenarios.distributions import Distribution, Exponential, Lognormal
-from scenarios.schema import Network, Outages, Reconnect, Scenario, Sessions
+from scenarios.network import Network, Outages
+from scenarios.schema import Scenario
 
 POLICY = LivenessPolicy(heartbeat_interval=30.0, heartbeat_timeout=10.0, max_failures=3)
 NETWORK = Network(

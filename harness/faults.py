@@ -14,22 +14,19 @@ import numpy.typing as npt
 import orjson
 
 from scenarios.distributions import Distribution
-from scenarios.schema import (
+from scenarios.fault_kinds import (
     Custom,
     Delayed,
     Fault,
     Frozen,
-    GatewayStall,
     NatTimeout,
-    NodeCrash,
-    NodeDrain,
     Noop,
     ProcessCrash,
     Refresh,
-    Scenario,
-    StoreRestart,
     ThrottledTimers,
 )
+from scenarios.incident_kinds import GatewayStall, NodeCrash, NodeDrain, StoreRestart
+from scenarios.schema import Scenario
 
 __all__ = ["Plan", "PlannedFault", "PlannedIncident", "PlannedOutage", "make_plan"]
 

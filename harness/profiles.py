@@ -20,7 +20,7 @@ from harness.profile_detectors import Detector, IdleLimit, NextTick, PingDeadlin
 from harness.theory import Law
 from reference_server.durations import Duration, PositiveDuration, format_duration
 from scenarios.distributions import Law as LawField
-from scenarios.schema import Nat, Network, Outages
+from scenarios.network import Nat, Network, Outages
 
 __all__ = [
     "Claim",

@@ -20,7 +20,8 @@ from reference_server.presets import (
     is_b_config,
     read_b_config,
 )
-from scenarios.schema import Custom, Scenario
+from scenarios.fault_kinds import Custom
+from scenarios.schema import Scenario
 
 __all__ = [
     "Problem",

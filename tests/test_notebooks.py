@@ -20,7 +20,7 @@ from harness.theory import false_suspicions_per_client_day, send_fails, tcp_give
 from notebooks.render import HERE, NOTEBOOKS, TIMEOUT_S, execute, warnings_of
 from reference_server.liveness import LivenessPolicy
 from scenarios.distributions import Distribution, Exponential, Lognormal
-from scenarios.schema import Network, Outages
+from scenarios.network import Network, Outages
 
 MOST_BYTES = 1_000_000  # of all notebooks with their outputs
 OURS = {"harness", "reports", "scenarios", "reference_server"}

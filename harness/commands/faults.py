@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 from harness.catalogue import AnyFault, ClientFault, catalogue
 from harness.commands.terminal import say, show_table
 from harness.exits import Exit
-from scenarios.schema import fault_model
+from scenarios.fault_kinds import fault_model
 
 __all__ = ["register"]
 

@@ -25,7 +25,8 @@ from harness.simulated.nodes import Nodes
 from harness.simulated.store import StoreDown
 from harness.simulated.witness import EventLog, StoreWatch
 from reference_server.events import Cause, EventKind
-from scenarios.schema import Nat, Reconnect
+from scenarios.client_rules import Reconnect
+from scenarios.network import Nat
 
 __all__ = ["Client", "Surroundings"]
 

@@ -18,7 +18,7 @@ import numpy as np
 from harness.simulated.clock import Clock
 from harness.simulated.gateway import Gateway
 from harness.simulated.store import Store
-from scenarios.schema import Lease
+from scenarios.gateway_nodes import Lease
 
 __all__ = ["Leases"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
-from scenarios.schema import Nat
+from scenarios.network import Nat
 
 __all__ = ["forget_when_idle", "put_behind"]
 

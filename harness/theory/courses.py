@@ -25,23 +25,23 @@ from harness.theory.tcp import (
 from reference_server.events import Cause
 from reference_server.layers import ClientBeats, GatewayDetector, Ping, SendErrors, StateCheck
 from scenarios.distributions import Distribution
-from scenarios.schema import (
+from scenarios.fault_kinds import (
     Custom,
     Delayed,
     Fault,
     Frozen,
     HostCrash,
     NatTimeout,
-    Network,
     NetworkCut,
     Noop,
     OrderlyClose,
     ProcessCrash,
     Refresh,
-    Scenario,
     SlowReader,
     ThrottledTimers,
 )
+from scenarios.network import Network
+from scenarios.schema import Scenario
 
 __all__ = ["Course", "course_of", "give_up_late_s"]
 

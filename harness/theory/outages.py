@@ -14,7 +14,7 @@ from harness.theory.silence import Healing, race, silent_death
 from harness.theory.tcp import user_timeout_fires_s
 from reference_server.liveness import LivenessPolicy
 from scenarios.distributions import Distribution
-from scenarios.schema import Network
+from scenarios.network import Network
 
 __all__ = [
     "false_suspicion_per_outage",

@@ -17,17 +17,17 @@ from harness.theory.stack import first_of
 from reference_server.events import Cause
 from reference_server.phi import PhiAkka, PhiCassandra
 from reference_server.probing import Probing
-from scenarios.schema import (
+from scenarios.client_rules import Relogin
+from scenarios.fault_kinds import (
     Delayed,
     Fault,
     Noop,
     OrderlyClose,
     ProcessCrash,
     Refresh,
-    Relogin,
-    Scenario,
     ThrottledTimers,
 )
+from scenarios.schema import Scenario
 
 __all__ = ["Prediction", "predict"]
 

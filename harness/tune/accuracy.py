@@ -14,7 +14,7 @@ from scipy import stats
 from harness.theory import Law
 from harness.theory.law import FloatArray
 from scenarios.distributions import Distribution
-from scenarios.schema import Nat, Network
+from scenarios.network import Nat, Network
 
 __all__ = [
     "dropped_by_idle_timer",

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from harness.profiles import network_profile
 from harness.theory import bytes_per_beat
 from harness.tune.fit import Fit
+from scenarios.client_rules import Reconnect
 from scenarios.distributions import Distribution
-from scenarios.schema import Nat, Network, Reconnect
+from scenarios.network import Nat, Network
 
 __all__ = ["Conditions", "Rules", "conditions_of_profile"]
 

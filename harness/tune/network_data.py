@@ -15,7 +15,7 @@ from harness.theory.law import FloatArray
 from harness.tune.conditions import Conditions
 from harness.tune.fit import Fit, fit_law
 from reference_server.durations import format_duration
-from scenarios.schema import Nat, Network, Outages
+from scenarios.network import Nat, Network, Outages
 
 __all__ = ["COLUMNS", "NetworkDataError", "conditions_of", "network_from_csv"]
 

@@ -22,7 +22,8 @@ from harness.tune.network_data import NetworkDataError, conditions_of
 from reference_server.durations import format_duration
 from reference_server.events import EventKind, Source
 from scenarios.load import load_scenario
-from scenarios.schema import Nat, Scenario
+from scenarios.network import Nat
+from scenarios.schema import Scenario
 
 __all__ = ["network_from_run"]
 

@@ -23,8 +23,11 @@ from harness.tune.accuracy import noticed_share
 from harness.tune.compare import compare_with_prediction
 from harness.tune.recommend import Recommendation
 from reference_server.liveness import LivenessPolicy
+from scenarios.client_rules import Sessions
 from scenarios.distributions import Distribution, Uniform
-from scenarios.schema import Fault, HostCrash, NatTimeout, Network, Outages, Scenario, Sessions
+from scenarios.fault_kinds import Fault, HostCrash, NatTimeout
+from scenarios.network import Network, Outages
+from scenarios.schema import Scenario
 
 if TYPE_CHECKING:
     from harness.real.engine import RealSetup

@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from harness.catalogue import ClientFault, catalogue
 from harness.cli import app
 from reference_server.events import EventKind
-from scenarios.schema import Fault, Incident, Scenario, fault_model
+from scenarios.fault_kinds import Fault, fault_model
+from scenarios.incident_kinds import Incident
+from scenarios.schema import Scenario
 from tests.harness.simulated.support import fault, run, scenario
 
 KINDS = [

@@ -19,7 +19,7 @@ from harness.theory.tcp import ladder_give_up_s, tcp_give_up_s, user_timeout_lat
 from reference_server.events import Cause, EventKind
 from reference_server.layers import SendErrors
 from reference_server.liveness import LivenessPolicy
-from scenarios.schema import Network
+from scenarios.network import Network
 from tests.reference_server.gateways import run, running
 from tests.support import missing, require_root, require_silence
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from reference_server.durations import format_duration, parse_duration
 from scenarios.distributions import Distribution
+from scenarios.fault_kinds import HostCrash
 from scenarios.load import ScenarioError, built_in, dump_scenario, load_scenario, parse_scenario
-from scenarios.schema import HostCrash, Scenario
+from scenarios.schema import Scenario
 
 WANTED = {
     "healthy", "orderly_close", "refresh", "process_crash", "host_crash", "nat_timeout", "frozen",

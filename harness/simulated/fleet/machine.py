@@ -22,7 +22,8 @@ from harness.simulated.fleet.ways import Flags, Way
 from harness.simulated.network import kernel_patience_s
 from reference_server.events import Cause
 from reference_server.liveness import LivenessPolicy
-from scenarios.schema import Network, Reconnect
+from scenarios.client_rules import Reconnect
+from scenarios.network import Network
 
 __all__ = ["Machine"]
 

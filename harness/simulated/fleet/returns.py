@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from harness.simulated.fleet.draws import FloatArray, Index, RoundTrips
 from harness.simulated.fleet.ways import Way
-from scenarios.schema import Reconnect
+from scenarios.client_rules import Reconnect
 
 __all__ = ["connect"]
 

@@ -16,7 +16,9 @@ from harness.simulated.fleet.record import Record
 from harness.simulated.fleet.result import FleetResult
 from harness.simulated.fleet.ways import BehindNat, ForgetfulNat, OneFault, OutageWay, Way
 from reference_server.liveness import LivenessPolicy
-from scenarios.schema import Fault, Frozen, HostCrash, NatTimeout, Network, NetworkCut, Reconnect
+from scenarios.client_rules import Reconnect
+from scenarios.fault_kinds import Fault, Frozen, HostCrash, NatTimeout, NetworkCut
+from scenarios.network import Network
 
 __all__ = ["FleetError", "fleet_sweep", "run_fleet"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.simulated.fleet.draws import Draws, FloatArray, Index
-from scenarios.schema import Nat, Outages
+from scenarios.network import Nat, Outages
 
 __all__ = ["BehindNat", "Flags", "ForgetfulNat", "OneFault", "OutageWay", "Way"]
 

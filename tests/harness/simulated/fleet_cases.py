@@ -12,20 +12,11 @@ from harness.simulated import simulate
 from harness.simulated.fleet import FleetResult, Outcome, run_fleet
 from reference_server.events import Cause, Event, EventKind
 from reference_server.liveness import LivenessPolicy
+from scenarios.client_rules import Reconnect, Sessions
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform
-from scenarios.schema import (
-    Fault,
-    Frozen,
-    HostCrash,
-    Nat,
-    NatTimeout,
-    Network,
-    NetworkCut,
-    Outages,
-    Reconnect,
-    Scenario,
-    Sessions,
-)
+from scenarios.fault_kinds import Fault, Frozen, HostCrash, NatTimeout, NetworkCut
+from scenarios.network import Nat, Network, Outages
+from scenarios.schema import Scenario
 
 __all__ = ["Case", "Observed", "fleet_of", "random_case", "simpy_of"]
 

@@ -21,19 +21,10 @@ from harness.theory import (
 )
 from reference_server.events import Cause
 from reference_server.liveness import LivenessPolicy
+from scenarios.client_rules import Reconnect
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform
-from scenarios.schema import (
-    Fault,
-    Frozen,
-    HostCrash,
-    Nat,
-    NatTimeout,
-    Network,
-    NetworkCut,
-    OrderlyClose,
-    Outages,
-    Reconnect,
-)
+from scenarios.fault_kinds import Fault, Frozen, HostCrash, NatTimeout, NetworkCut, OrderlyClose
+from scenarios.network import Nat, Network, Outages
 
 POLICY = LivenessPolicy(heartbeat_interval=30.0, heartbeat_timeout=10.0, max_failures=3)
 TRIP_S = 0.1

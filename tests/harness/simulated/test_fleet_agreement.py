@@ -39,7 +39,7 @@ from harness.theory import (
 )
 from reference_server.liveness import LivenessPolicy
 from scenarios.distributions import Distribution
-from scenarios.schema import Frozen, NatTimeout, NetworkCut
+from scenarios.fault_kinds import Frozen, NatTimeout, NetworkCut
 from tests.harness.simulated.fleet_cases import Case, Observed, fleet_of, random_case, simpy_of
 
 CASES, CLIENTS, FLEET = 208, 120, 1000

@@ -15,7 +15,8 @@ from harness.simulated.clock import Clock
 from harness.simulated.loop import Loop
 from harness.theory import answer_wait_bound, stall_false_suspicion
 from scenarios.distributions import Distribution, Exponential
-from scenarios.schema import Gateway, Scenario
+from scenarios.gateway_nodes import Gateway
+from scenarios.schema import Scenario
 from tests.harness.simulated.support import K, Log, fault, incident, run, run_planned, scenario
 
 

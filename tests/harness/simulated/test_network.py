@@ -6,7 +6,7 @@ import pytest
 from harness.simulated.network import RoundTrips, give_up_s, retransmission_s
 from harness.theory.tcp import LINUX_RETRIES2, LINUX_RTO_MAX_S, tcp_give_up_s
 from scenarios.distributions import Distribution, Uniform
-from scenarios.schema import Network
+from scenarios.network import Network
 
 TEXTBOOK = (0.2, 0.6, 1.4, 3.0, 6.2, 12.6, 25.4, 51.0, 102.2, 204.6, 324.6, 444.6, 564.6, 684.6, 804.6)  # fmt: skip
 

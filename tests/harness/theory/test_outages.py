@@ -20,7 +20,7 @@ from harness.theory import (
 )
 from reference_server.liveness import Action, LivenessPolicy, PingDetector
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform
-from scenarios.schema import Network, Outages
+from scenarios.network import Network, Outages
 from tests.harness.theory.montecarlo import mean_agrees, share_agrees
 from tests.harness.theory.worlds import Way, live_through
 

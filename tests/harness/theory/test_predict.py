@@ -13,8 +13,9 @@ from harness.theory import Law, Prediction, curves_frame, laws_frame, locked_out
 from harness.theory.law import FloatArray
 from reference_server.liveness import LivenessPolicy
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform
+from scenarios.fault_kinds import Fault, Frozen, HostCrash, NetworkCut
 from scenarios.load import built_in, load_scenario
-from scenarios.schema import Fault, Frozen, HostCrash, NetworkCut, Scenario
+from scenarios.schema import Scenario
 from tests.harness.theory.montecarlo import agrees, share_agrees
 from tests.harness.theory.worlds import Life, Way, live_through
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.tune import Conditions, Rules, Wants
-from scenarios.schema import Network
+from scenarios.network import Network
 
 __all__ = ["Simple", "best_simple", "simple_false_per_day"]
 

@@ -18,7 +18,7 @@ from harness.tune import (
 )
 from reference_server.liveness import LivenessPolicy
 from scenarios.distributions import Distribution, Exponential, Lognormal, Normal, Uniform
-from scenarios.schema import Nat, Network, Outages
+from scenarios.network import Nat, Network, Outages
 
 LENGTHS = {
     "constant": Distribution(constant=9.0),

@@ -19,7 +19,7 @@ from harness.tune import (
     parse_wants,
     recommend,
 )
-from scenarios.schema import Reconnect
+from scenarios.client_rules import Reconnect
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "office-wifi-60s-lb": {

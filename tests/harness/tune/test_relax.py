@@ -17,7 +17,7 @@ from harness.tune import (
     search,
 )
 from scenarios.distributions import Distribution
-from scenarios.schema import Nat, Network
+from scenarios.network import Nat, Network
 from tests.harness.tune.test_search import SMALL, conditions
 
 INFEASIBLE: list[dict[str, Any]] = [

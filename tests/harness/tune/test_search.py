@@ -22,7 +22,7 @@ from harness.tune import (
 )
 from harness.tune.pareto import indistinct
 from scenarios.distributions import Distribution, Exponential, Lognormal
-from scenarios.schema import Nat, Network, Outages
+from scenarios.network import Nat, Network, Outages
 from tests.harness.tune.simple import best_simple
 
 GRID = (

@@ -21,8 +21,9 @@ from harness.tune import (
     verify,
 )
 from scenarios.distributions import Distribution, Exponential
+from scenarios.fault_kinds import HostCrash, NatTimeout
 from scenarios.load import dump_scenario
-from scenarios.schema import HostCrash, Nat, NatTimeout, Network, Outages
+from scenarios.network import Nat, Network, Outages
 from tests.support import require_silence
 
 

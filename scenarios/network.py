@@ -1,0 +1,75 @@
+"""The way between clients and gateway: round trips, outages, a middlebox, TCP's retransmissions. Data only."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from reference_server.durations import Duration, PositiveDuration
+from scenarios.distributions import Distribution, Law
+from scenarios.parts import Part
+
+__all__ = ["Nat", "Network", "Outages"]
+
+
+class Outages(Part):
+    """Short losses of a healthy client's network: a Poisson process; the network heals by itself."""
+
+    every: Annotated[PositiveDuration, Field(description="mean time between outages of one client")]
+    length: Annotated[Law, Field(description="law of an outage's length")]
+
+
+class Nat(Part):
+    """A middlebox that forgets an idle connection."""
+
+    idle_timeout: Annotated[
+        PositiveDuration, Field(description="N: no packet for this long, and it forgets")
+    ]
+    expiry: Annotated[
+        Literal["drop", "reset"],
+        Field(description="what the next packet meets: silence, or an RST"),
+    ] = "drop"
+
+
+class Network(Part):
+    """The way between a client and the gateway."""
+
+    round_trip: Annotated[
+        Law, Field(description="law of the time from a ping to its answer; not divided by speedup")
+    ] = Distribution(constant=0.001)
+    outages: Outages | None = None
+    nat: Annotated[
+        Nat | None,
+        Field(description="a middlebox before every client, for the whole run; simulated only"),
+    ] = None
+    rto_ladder: Annotated[
+        tuple[PositiveDuration, ...],
+        Field(min_length=1, description="TCP retransmissions after the first send, not scaled"),
+    ] = (
+        # Measured on loopback with a first RTO of 0.208 s: the tail-loss probe, which is none of the 15
+        # retransmissions, and the first of those.
+        *(0.208, 0.416, 0.848, 1.68, 3.34, 6.70, 13.36),
+        *(26.7, 53.4, 106.8, 213.6),  # doubling
+        *(333.6, 453.6, 573.6, 693.6, 813.6),  # the cap: 120 s each
+    )
+
+    give_up_lag: Annotated[
+        Duration,
+        Field(
+            description="the kernel ends an unacknowledged connection up to this late, uniformly: its timers' "
+            "grain, not scaled; simulated only"
+        ),
+    ] = 0.0
+
+    def seen_at(self, speedup: float) -> Network:
+        """The network as a run with a speedup sees it, in scenario time.
+
+        Round trips and TCP's timers do not shrink with the rest, so relative to it they grow.
+        """
+        return self.model_copy(
+            update={
+                "round_trip": self.round_trip.scaled(speedup),
+                "rto_ladder": tuple(step * speedup for step in self.rto_ladder),
+            }
+        )
