@@ -4,8 +4,8 @@
 
 One gateway sends every client a heartbeat each interval and never suspects anybody. Tsung's users have a session
 id made beforehand, connect and wait; ours log in, connect, and answer every heartbeat, and each connect is in an
-event log. Memory is the generator's resident set less what it was before the first client came, per client;
-CPU is the generator's, user and system, while all are held, per heartbeat that reached a client. Both are of one
+event log. Memory is the generator's resident set per client: less what it was before the first client came, by
+when ours has made an object of a kilobyte for each already; and with all of it, which leaves nothing out. CPU is the generator's, user and system, while all are held, per heartbeat that reached a client. Both are of one
 run on one machine: figures of different runs or machines do not compare.
 
 What Tsung 1.7 cannot do in this run is said in its row: it answers no application heartbeat (its users think while
@@ -66,6 +66,7 @@ _CONFIG = """<?xml version="1.0"?>
 class Cost:
     bytes: float  # a client
     process_bytes: int  # before the first one
+    all_bytes: float  # a client, the process itself included
     cpu_us: float  # a heartbeat that came in
 
 
@@ -227,15 +228,16 @@ def report(theirs: Cost, mine: Cost, options: argparse.Namespace) -> int:
         f"load average {os.getloadavg()[0]:.1f}"
     )
     print(
-        f"{'':8}{'KiB a client':>14}{'MiB before':>12}{'µs a heartbeat':>16}   answers, logs each client"
+        f"{'':8}{'KiB a client':>14}{'with all':>10}{'MiB before':>12}{'µs a heartbeat':>16}   answers, logs"
     )
     for name, cost, can in (("tsung", theirs, "no, no"), ("ours", mine, "yes, yes")):
         print(
-            f"{name:8}{cost.bytes / 2**10:14.1f}{cost.process_bytes / 2**20:12.0f}{cost.cpu_us:16.1f}   {can}"
+            f"{name:8}{cost.bytes / 2**10:14.1f}{cost.all_bytes / 2**10:10.1f}"
+            f"{cost.process_bytes / 2**20:12.0f}{cost.cpu_us:16.1f}   {can}"
         )
-    memory = mine.bytes / theirs.bytes
-    print(f"{'ratio':8}{memory:13.2f}×{mine.process_bytes / theirs.process_bytes:11.2f}×"
-          f"{mine.cpu_us / theirs.cpu_us:15.2f}×")  # fmt: skip
+    memory = max(mine.bytes / theirs.bytes, mine.all_bytes / theirs.all_bytes)
+    print(f"{'ratio':8}{mine.bytes / theirs.bytes:13.2f}×{mine.all_bytes / theirs.all_bytes:9.2f}×"
+          f"{mine.process_bytes / theirs.process_bytes:11.2f}×{mine.cpu_us / theirs.cpu_us:15.2f}×")  # fmt: skip
     good = memory <= MOST_MEMORY_RATIO
     print(f"limit: {MOST_MEMORY_RATIO:g}× Tsung's memory a client: {'met' if good else 'MISSED'}")
     return 0 if good else 1
