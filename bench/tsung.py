@@ -5,8 +5,9 @@
 One gateway sends every client a heartbeat each interval and never suspects anybody. Tsung's users have a session
 id made beforehand, connect and wait; ours log in, connect, and answer every heartbeat, and each connect is in an
 event log. Memory is the generator's resident set per client: less what it was before the first client came, by
-when ours has made an object of a kilobyte for each already; and with all of it, which leaves nothing out. CPU is the generator's, user and system, while all are held, per heartbeat that reached a client. Both are of one
-run on one machine: figures of different runs or machines do not compare.
+when ours has made an object of a kilobyte for each already; and with all of it, which leaves nothing out. CPU is
+the generator's, user and system, while all are held, per heartbeat that reached a client. All are of one run on
+one machine: figures of different runs or machines do not compare.
 
 What Tsung 1.7 cannot do in this run is said in its row: it answers no application heartbeat (its users think while
 the messages come in and are thrown away), so a gateway would take all of them for dead; and its log has sums every
