@@ -5,8 +5,8 @@
 Runs the scenario `scale` for real (T = 30 s, 1 % host crashes, 1 % refreshes) and reads the run's own tables.
 Clients come at a fixed rate, so that logins and handshakes leave the machine's cores room for heartbeats.
 Limits: every fault detected or recovered, no false suspicion, p99 lateness of heartbeats below 5 % of T, a sound
-run. Peak memory is resident memory of all processes of the run; what sockets take in the kernel comes on top and
-is what the machine's available memory lost beyond that.
+run. Peak memory is resident memory of all processes of the run, pages that forks share counted in each; and what
+the machine's available memory lost, sockets in the kernel included.
 
 A timing on a machine that others use says little: the load average is printed with it.
 """
@@ -143,7 +143,7 @@ def main() -> int:
     for reason in outcome.lines:
         print(f"  {reason}")
     print(f"peak memory: {most.sum() / _GIB:.2f} GiB resident, "
-          f"{(memory.before - memory.least) / _GIB:.2f} GiB with the kernel's part")  # fmt: skip
+          f"{(memory.before - memory.least) / _GIB:.2f} GiB less available")  # fmt: skip
     for role, size in most.items():
         print(
             f"  {role:12} {size / _GIB:6.2f} GiB  {size / options.clients / _KIB:6.1f} KiB a client"
