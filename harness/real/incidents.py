@@ -111,7 +111,8 @@ class Incidents:
             None if incident.lasts_s is None else self._now_s() + incident.lasts_s / self._speedup
         )
         mechanism = SERVER_FAULTS[incident.kind].mechanism
-        at_s: float | None = None  # when it took effect, where that is not now
+        # Before the deed: whom it wakes may run at once, and would have been hurt before it began.
+        at_s = time.monotonic()
         match incident.kind:
             case "gateway_stall":
                 assert number is not None and over_s is not None
@@ -130,7 +131,6 @@ class Incidents:
                 if not self._redis.flush():
                     mechanism = _PREFIX_DELETE
             case "reconnect_storm":
-                at_s = time.monotonic()  # the first client is told long before the last one
                 self._nodes.reset_connections()
             case "store_restart":
                 assert over_s is not None
@@ -190,20 +190,19 @@ class Incidents:
         self._at(self._now_s() + _LOOK_S, do)
 
     def _ended(self, incident: PlannedIncident) -> None:
-        self._log(
-            EventKind.INCIDENT_ENDED, incident, {"incident_id": incident.incident_id, "kind": incident.kind}
-        )  # fmt: skip
+        detail = {"incident_id": incident.incident_id, "kind": incident.kind}
+        self._log(EventKind.INCIDENT_ENDED, incident, detail, time.monotonic())
 
     def _log(
         self,
         kind: EventKind,
         incident: PlannedIncident,
         detail: dict[str, Any],
-        at_s: float | None = None,
+        at_s: float,
     ) -> None:
         node = "" if incident.node is None else self._nodes[incident.node].name
         event = Event(
-            (at_s or time.monotonic()) - self._origin_s,
+            at_s - self._origin_s,
             Source.HARNESS,
             kind,
             node=node,
