@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,14 @@ from harness.real.redis_server import RedisServer, RedisUnavailable, find_redis,
 from reference_server.ledger_table import ledger_url, open_engine
 from tests.reference_server.postgres import postgres_server
 from tests.support import missing
+
+
+def pytest_configure() -> None:
+    """Hear SIGINT and SIGHUP, so that what the tests start does: whoever runs them in the background may not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
