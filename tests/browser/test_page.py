@@ -218,9 +218,14 @@ async def stopped_browser(cases: Cases, page: Page) -> None:
 
 
 async def killed_browser(cases: Cases, page: Page) -> None:
-    """SIGKILL: not silent at all, its kernel closes the socket."""
+    """SIGKILL: not silent at all, its kernel closes the socket.
+
+    All its processes at once, as by the out-of-memory killer's group kill: stopped first, so that none outlives
+    another. One that does closes in order, with 1001.
+    """
     session_id = await cases.session_of(page)
     cases.begin()
+    cases.chromium.send_signal(signal.SIGSTOP)
     cases.chromium.send_signal(signal.SIGKILL)
     cause, code, took_s = await cases.decided(session_id)
     assert cause in (Cause.TCP_RESET, Cause.TCP_FIN)
