@@ -21,6 +21,7 @@ from scenarios.fault_kinds import (
     Frozen,
     NatTimeout,
     Noop,
+    PacketLoss,
     ProcessCrash,
     Refresh,
     ThrottledTimers,
@@ -40,7 +41,7 @@ class PlannedFault:
 
     ``params`` holds what its kind needs: ``by`` (process_crash), ``page_load_s`` (refresh),
     ``idle_timeout_s``, ``expiry`` and ``by`` (nat_timeout), ``every_s`` (throttled_timers), ``by`` (a law) and
-    ``seed`` of its draws (delayed), ``uses`` and ``params`` (custom).
+    ``seed`` of its draws (delayed), ``rate`` and ``seed`` (packet_loss), ``uses`` and ``params`` (custom).
     """
 
     fault_id: str
@@ -170,7 +171,7 @@ def _planned(
     """Plan one fault of the scenario for all the clients that it hits."""
     n = len(clients)
     relogin = scenario.reconnect.relogin
-    if isinstance(fault, Noop | Refresh | ThrottledTimers | Delayed):
+    if isinstance(fault, Noop | Refresh | ThrottledTimers | Delayed | PacketLoss):
         relogin = None  # the user is still there, with the same session
     logs_in_s: list[float | None] = [None] * n
     if relogin is not None:
@@ -214,6 +215,8 @@ def _params(
         case Delayed():
             law = fault.by.model_dump()
             return [{"by": law, "seed": s} for s in rng.integers(2**31, size=n).tolist()]
+        case PacketLoss():
+            return [{"rate": fault.rate, "seed": s} for s in rng.integers(2**31, size=n).tolist()]
         case Custom():
             return [{"uses": fault.uses, "params": fault.params}] * n
     return [{}] * n

@@ -23,6 +23,7 @@ __all__ = [
     "NetworkCut",
     "Noop",
     "OrderlyClose",
+    "PacketLoss",
     "ProcessCrash",
     "Refresh",
     "SlowReader",
@@ -138,6 +139,19 @@ class Delayed(_Fault):
     ] = None
 
 
+class PacketLoss(_Fault):
+    """Packets to the client get lost at random; TCP sends them again, each time after twice as long."""
+
+    kind: Literal["packet_loss"]
+    rate: Annotated[
+        Share,
+        Field(gt=0, lt=1, description="probability that one packet gets lost, each by itself"),
+    ]
+    heal_after: Annotated[
+        Law | None, Field(description="law of the time until nothing is lost any more; null: never")
+    ] = None
+
+
 class Custom(_Fault):
     """A fault of your own: a class in a file or a module. It runs that code: use only what you trust."""
 
@@ -176,6 +190,7 @@ Fault = Annotated[
     | SlowReader
     | ThrottledTimers
     | Delayed
+    | PacketLoss
     | Custom,
     Field(discriminator="kind"),
 ]

@@ -13,7 +13,11 @@ _PONG = {"type": "pong"}
 
 
 def answer_late(
-    client: RealClient, fault: PlannedFault, mechanism: str, after_s: Callable[[float], float]
+    client: RealClient,
+    fault: PlannedFault,
+    mechanism: str,
+    after_s: Callable[[float], float],
+    over: Callable[[], None] = lambda: None,
 ) -> None:
     """From now on hold the answer to each heartbeat back, until the fault heals or the connection ends.
 
@@ -22,6 +26,7 @@ def answer_late(
         fault: logged as in effect; ``heal_after_s`` ends it.
         mechanism: for the log.
         after_s: from the real time of a heartbeat to how long its answer waits, real seconds.
+        over: called when the fault heals on the connection that it began on.
     """
     wire = client.wire
 
@@ -40,6 +45,7 @@ def answer_late(
 
     def heal() -> None:
         if client.wire is wire:
+            over()
             client.on_heartbeat = None
             client.healed(fault)
 

@@ -21,6 +21,7 @@ from harness.catalogue.node_crash import NodeCrash
 from harness.catalogue.node_drain import NodeDrain
 from harness.catalogue.noop import Noop
 from harness.catalogue.orderly_close import OrderlyClose
+from harness.catalogue.packet_loss import PacketLoss
 from harness.catalogue.process_crash import ProcessCrash
 from harness.catalogue.reconnect_storm import ReconnectStorm
 from harness.catalogue.refresh import Refresh
@@ -36,7 +37,7 @@ CLIENT_FAULTS: Mapping[str, ClientFault] = {
     fault.kind: fault
     for fault in (
         Noop(), OrderlyClose(), Refresh(), ProcessCrash(), HostCrash(), NetworkCut(), NatTimeout(), Frozen(),
-        SlowReader(), ThrottledTimers(), Delayed(), Custom(),
+        SlowReader(), ThrottledTimers(), Delayed(), PacketLoss(), Custom(),
     )
 }  # fmt: skip
 """Faults of one client, by kind, from the harmless to the strange."""

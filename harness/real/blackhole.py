@@ -24,12 +24,23 @@ from functools import cache
 
 from reference_server.tcp_info import HasFileno, read_tcp_info
 
-__all__ = ["Availability", "attach", "close_silently", "detach", "silence_available"]
+__all__ = [
+    "Availability",
+    "attach",
+    "attach_lossy",
+    "close_silently",
+    "detach",
+    "silence_available",
+]
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; the socket module does not name them
 _SO_DETACH_FILTER = 27
 _TCP_REPAIR = 19  # linux/tcp.h
 _BPF_RET_K = 0x06  # linux/bpf_common.h: return the constant k
+_BPF_LD_W_ABS = 0x20
+_BPF_JMP_JGE_K = 0x35
+_SKF_AD_RANDOM = 0xFFFFF000 + 56  # linux/filter.h: "load" 32 random bits
+_ALL = 0xFFFFFFFF
 _TRIAL_DEADLINE_S = 5.0  # for the first retransmission after about 0.2 s to come through
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -52,8 +63,12 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_uint16), ("instructions", ctypes.POINTER(_Instruction)))
 
 
-_keep_nothing = _Instruction(code=_BPF_RET_K, jump_true=0, jump_false=0, k=0)
-_program = _Program(length=1, instructions=ctypes.pointer(_keep_nothing))
+def _program_of(*instructions: _Instruction) -> _Program:
+    array = (_Instruction * len(instructions))(*instructions)
+    return _Program(len(instructions), ctypes.cast(array, ctypes.POINTER(_Instruction)))
+
+
+_keep_nothing = _program_of(_Instruction(_BPF_RET_K, 0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +86,29 @@ def attach(sock: HasFileno | int) -> None:
     Raises:
         OSError: refused (EPERM; `silence_available` says what would help) or not a socket (EBADF).
     """
-    _setsockopt(sock, socket.SOL_SOCKET, _SO_ATTACH_FILTER, _program)
+    _setsockopt(sock, socket.SOL_SOCKET, _SO_ATTACH_FILTER, _keep_nothing)
+
+
+def attach_lossy(sock: HasFileno | int, rate: float) -> None:
+    """From now on drop each inbound packet with this probability, by the kernel's dice: no seed repeats them.
+
+    Raises:
+        OSError: as `attach`.
+        ValueError: a rate that is not within [0, 1].
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate {rate:g}; allowed: 0 to 1")
+    program = _program_of(
+        _Instruction(_BPF_LD_W_ABS, 0, 0, _SKF_AD_RANDOM),
+        _Instruction(_BPF_JMP_JGE_K, 0, 1, min(round(rate * 2**32), _ALL)),
+        _Instruction(_BPF_RET_K, 0, 0, _ALL),
+        _Instruction(_BPF_RET_K, 0, 0, 0),
+    )
+    _setsockopt(sock, socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def detach(sock: HasFileno | int) -> None:
-    """End the silence.
+    """End the silence, or the loss.
 
     Raises:
         OSError: no filter is attached (ENOENT), or not a socket (EBADF).

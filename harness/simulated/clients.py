@@ -70,6 +70,7 @@ class Client:
         self.way_open = True
         self.frozen = False
         self.answers_after_s: Callable[[], float] | None = None  # its answers wait so long
+        self.loses: Callable[[], bool] | None = None  # whether the next packet to it gets lost
         self.healing: PlannedFault | None = None  # over, but not yet known to be survived
         self._kept_pings: list[tuple[Connection, float]] = []  # by the kernel of a frozen process
         self._kept_end: tuple[Connection, int | None] | None = None
@@ -167,7 +168,7 @@ class Client:
         around = self.around
         self.connection = connection
         self.home = None
-        self.answers_after_s = None
+        self.answers_after_s = self.loses = None
         connection.packet_s = around.clock.now_s
         detail = {
             "client": self.index, "user_id": self.user_id, "resumed": resumed,
@@ -299,6 +300,18 @@ class Client:
         if self.answers_after_s is not None:
             self.answers_after_s = None
             self.healed(fault)
+
+    def lose(self, loses: Callable[[], bool], fault: PlannedFault) -> None:
+        """From now on packets to it get lost, as `loses` says of each; a new connection ends that."""
+        self.answer_late(lambda: 0.0, fault)
+        self.loses = loses
+
+    def lose_nothing(self, fault: PlannedFault) -> None:
+        """What got lost so far comes with TCP's next try."""
+        if self.loses is not None:
+            self.loses = None
+            self.answer_at_once(fault)
+            self.mend()
 
     def freeze(self) -> None:
         """Its process stops; its kernel goes on."""

@@ -70,6 +70,11 @@ class Connection:
         """Whether a packet passes the client's end of the way now."""
         return self.client.way_open and not self.nat_drops and not self.nat_resets
 
+    def delivers(self) -> bool:
+        """Whether a packet that is at the client's end now gets through. Ask once a packet: loss throws dice."""
+        loses = self.client.loses
+        return self.passes and (loses is None or not loses())
+
     @property
     def undisturbed(self) -> bool:
         """Whether nothing is in the way of an exchange, and nobody wants to see its single steps."""
@@ -79,6 +84,7 @@ class Connection:
             and client.way_open
             and not client.frozen
             and client.answers_after_s is None
+            and client.loses is None
             and client.healing is None
             and self.unacked_since_s is None
             and not (self.traced or self.nat_drops or self.nat_resets)

@@ -184,7 +184,7 @@ class Network:
         connection.unacked.clear()
 
         def arrive() -> None:
-            if connection.passes:
+            if connection.delivers():
                 connection.client.on_end(connection, code)
 
         self._clock.at(self._arrival_s(connection, self._round_trips.next_s() / 2), arrive)
@@ -269,12 +269,14 @@ class Network:
             self._clock.after(one_way_s, lambda: gateway.on_end(connection, Cause.TCP_RESET))
         elif connection.unacked_since_s is not None:
             connection.unacked.append(deliver)
-        elif connection.passes:
+        elif connection.delivers():
             connection.packet_s = self._clock.now_s
             deliver()
         elif connection.open:
             connection.unacked.append(deliver)
             connection.unacked_since_s = sent_s
+            if connection.passes:  # one packet was lost, the next try may get through
+                self._try_again(connection, sent_s, 0)
             late_s = 0.0 if self._late is None else self._late()
             gives_up_s = sent_s + self._patience_s + late_s
             self._clock.at(gives_up_s, lambda: self._give_up(connection, sent_s))
@@ -292,9 +294,20 @@ class Network:
                 self._round_trips.next_s() / 2, lambda: self._deliver_all(connection, since_s)
             )
 
+    def _try_again(self, connection: Connection, since_s: float, tries: int) -> None:
+        """Send what got lost again, and again, until it gets through, the loss is over or the kernel gives up."""
+
+        def again() -> None:
+            if connection.unacked_since_s == since_s and connection.client.loses is not None:
+                self._retransmit(connection, since_s)
+                self._try_again(connection, since_s, tries + 1)
+
+        if tries < len(self._ladder):
+            self._clock.at(since_s + self._ladder[tries], again)
+
     def _deliver_all(self, connection: Connection, since_s: float) -> None:
         # Another cut may have begun meanwhile: its own healing asks for the next retransmission.
-        if connection.unacked_since_s != since_s or not connection.passes:
+        if connection.unacked_since_s != since_s or not connection.delivers():
             return
         kept, connection.unacked = connection.unacked, []
         connection.unacked_since_s = None

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.theory.detectors import nat_prevented, nat_reset
-from harness.theory.late_answers import bundled_answers, late_answers
+from harness.theory.detectors import nat_prevented, nat_reset, patience_s
+from harness.theory.late_answers import bundled_answers, late_answers, resent_pings
 from harness.theory.law import Law, mixture
 from harness.theory.layers import after_client_beat, after_unheard_end
 from harness.theory.silence import Healing, race, silent_death, store_floor
@@ -35,6 +35,7 @@ from scenarios.fault_kinds import (
     NetworkCut,
     Noop,
     OrderlyClose,
+    PacketLoss,
     ProcessCrash,
     Refresh,
     SlowReader,
@@ -96,7 +97,7 @@ def course_of(fault: Fault, scenario: Scenario, speedup: float) -> Course:
             return _nat(fault, scenario, speedup)
         case SlowReader():
             return _slow_reader(scenario, speedup)
-        case ThrottledTimers() | Delayed():
+        case ThrottledTimers() | Delayed() | PacketLoss():
             return _late(fault, scenario, speedup)
         case _:
             return _silent(fault, scenario, speedup)
@@ -245,7 +246,9 @@ def _slow_reader(scenario: Scenario, speedup: float) -> Course:
     return Course(suspected, cleared, stack.wins, _layers_note(stack))
 
 
-def _late(fault: ThrottledTimers | Delayed, scenario: Scenario, speedup: float) -> Course:
+def _late(
+    fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, speedup: float
+) -> Course:
     """A client that answers late is a healthy one: it comes back, so recovery competes with the clean-up."""
     policy = scenario.liveness
     assert policy.heartbeat_interval is not None
@@ -255,7 +258,13 @@ def _late(fault: ThrottledTimers | Delayed, scenario: Scenario, speedup: float) 
             None, None, note="heals: it competes with answers that come now and then", heals=True
         )
     trip = Law.of(scenario.network.round_trip).scaled(speedup)
-    longest_s = fault.every if isinstance(fault, ThrottledTimers) else Law.of(fault.by).hi_s
+    match fault:
+        case ThrottledTimers():
+            longest_s = fault.every
+        case Delayed():
+            longest_s = Law.of(fault.by).hi_s
+        case PacketLoss():
+            longest_s = patience_s(policy)  # one that is later is thrown out
     gap_s = policy.heartbeat_interval + trip.hi_s + longest_s
     if policy.session_timeout is not None and policy.session_timeout < gap_s:
         note = "the idle limit may run out between two late answers: no closed form"
@@ -263,6 +272,12 @@ def _late(fault: ThrottledTimers | Delayed, scenario: Scenario, speedup: float) 
     if isinstance(fault, ThrottledTimers):
         law = bundled_answers(policy, fault.every, trip, scenario.duration)
         why = "R differs from T: the phase of the pings moves with every miss"
+    elif isinstance(fault, PacketLoss):
+        ladder = [step * speedup for step in scenario.network.rto_ladder]
+        law = resent_pings(policy, fault.rate, ladder, trip, scenario.duration)
+        why = "R differs from T and a late answer moves the pings, or a try comes just at the deadline"
+        if policy.tcp_user_timeout is not None and _gives_up(scenario, speedup).lo_s < longest_s:
+            law, why = None, "tcp_user_timeout may be first"
     else:
         late = late_answers(policy, Law.of(fault.by), trip)
         why = "an answer comes now before, now after (k−1)R + τ: no closed form"
@@ -275,7 +290,12 @@ def _late(fault: ThrottledTimers | Delayed, scenario: Scenario, speedup: float) 
         return Course(None, None, note=why, heals=True)
     if not law.mass:
         return Course(law, law, note="every answer comes before the last deadline")
-    note = "" if law.mass > 1 - 1e-9 else f"{1 - law.mass:.1%} of the phases are never thrown out"
+    of = (
+        "clients are not thrown out in time"
+        if isinstance(fault, PacketLoss)
+        else "phases are never thrown out"
+    )
+    note = "" if law.mass > 1 - 1e-9 else f"{1 - law.mass:.1%} of the {of}"
     return Course(law, None, {Cause.HEARTBEAT: law.mass}, note, cleared_note=after, heals=True)
 
 

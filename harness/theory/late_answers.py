@@ -4,18 +4,21 @@
                 0                                 P              else the answers then wipe the slate
     delayed     ping ---- D ---- answer                          suspected where D > (k−1)R + τ, never below
 
+    lossy       ping --✗ again --✗ again ---- answer             suspected where every try within (k−1)R + τ is lost
+
 From the policy and the fault to laws in scenario seconds from the fault. Exact where said; None elsewhere.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from harness.theory.detectors import patience_s
 from harness.theory.law import Law, mixture
 from reference_server.liveness import LivenessPolicy
 
-__all__ = ["bundled_answers", "late_answers"]
+__all__ = ["bundled_answers", "late_answers", "resent_pings"]
 
 _Piece = tuple[float, float]  # of the phase: from, to
 
@@ -76,6 +79,50 @@ def bundled_answers(
             left = _without(left, low, high)
         n += 1
     return mixture(parts)
+
+
+def resent_pings(
+    policy: LivenessPolicy, rate: float, ladder: Sequence[float], round_trip: Law, horizon_s: float
+) -> Law | None:
+    """The law of the suspicion of a client to whom each packet is lost with probability ``rate``.
+
+    Of a ping that is sent when nothing else is on its way, N tries are lost: P(N = n) = rate^n (1 − rate). Its
+    answer comes a round trip after the n-th step of the ladder, and with it those of the pings that were sent
+    meanwhile, which queue behind it. So the next throw is a heartbeat's, or a few heartbeats', later; where no
+    step within (k−1)R + τ gets through, the client is suspected. Exact where all answers in time come before the
+    first deadline, or R = T; None elsewhere, and where one try may come on either side of a deadline.
+
+    Args:
+        policy: with a heartbeat.
+        rate: above 0, below 1.
+        ladder: TCP's tries after the first send, seconds, rising.
+        round_trip: its law.
+        horizon_s: heartbeats that begin later do not count.
+    """
+    interval_s, patience = policy.heartbeat_interval, patience_s(policy)
+    assert interval_s is not None
+    tries = (0.0, *ladder)
+    in_time = [step for step in tries if step + round_trip.hi_s < patience]
+    if sum(step + round_trip.lo_s <= patience for step in tries) != len(in_time) or not in_time:
+        return None
+    if in_time[-1] + round_trip.hi_s >= policy.heartbeat_timeout and policy.retry_s != interval_s:
+        return None
+    beats = range(math.ceil(horizon_s / interval_s))
+    # How likely each heartbeat after the fault is one that finds nothing on its way.
+    fresh = [1.0, *[0.0] * (len(beats) - 1)]
+    for beat in beats:
+        for n, step in enumerate(in_time):
+            after = beat + max(1, math.ceil(step / interval_s))
+            if after < len(beats):
+                fresh[after] += fresh[beat] * rate**n * (1 - rate)
+    wait_s = patience - round_trip.mean_s / 2
+    return mixture(
+        (
+            chance * rate ** len(in_time),
+            Law.uniform(beat * interval_s + wait_s, (beat + 1) * interval_s + wait_s),
+        )
+        for beat, chance in zip(beats, fresh, strict=True)
+    )
 
 
 def _wrapped(start: float, length: float, period: float) -> list[_Piece]:

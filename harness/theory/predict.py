@@ -23,6 +23,7 @@ from scenarios.fault_kinds import (
     Fault,
     Noop,
     OrderlyClose,
+    PacketLoss,
     ProcessCrash,
     Refresh,
     ThrottledTimers,
@@ -89,7 +90,7 @@ def _of_fault(fault: Fault, scenario: Scenario, speedup: float) -> list[Predicti
     course = course_of(fault, scenario, speedup)
     relogin = (
         None
-        if isinstance(fault, Refresh | Noop | ThrottledTimers | Delayed)
+        if isinstance(fault, Refresh | Noop | ThrottledTimers | Delayed | PacketLoss)
         else scenario.reconnect.relogin
     )
     taking_over = relogin if scenario.sessions.second_login == "take_over" else None

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import kstest
 
 from harness.faults import make_plan
 from harness.simulated import simulate
@@ -105,6 +106,42 @@ def test_one_that_was_thrown_out_comes_back_by_itself() -> None:
     assert len([e for e in events if e.kind is EventKind.FAULT_RECOVERED]) == CLIENTS
     # and is a fast client then: nobody is thrown out twice
     assert len([e for e in events if e.kind is EventKind.SUSPECTED]) == CLIENTS
+
+
+LOSS: dict[str, tuple[float, dict[str, Any]]] = {
+    "every other packet: m tries in time, 2^-m a heartbeat": (0.5, {}),
+    "some come later than the next heartbeat, which queues behind them": (0.7, {"max_failures": 5}),
+    "nearly all: the first heartbeat mostly decides": (0.95, {}),
+    "so few that hardly anybody is thrown out": (0.1, {}),
+    "the first miss is the verdict": (0.6, {"heartbeat_timeout": "7s", "max_failures": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSS)
+def test_packet_loss(name: str) -> None:
+    rate, liveness = LOSS[name]
+    one = scenario({"kind": "packet_loss", "rate": rate}, **liveness)
+    found, causes = suspected_s(one)
+    of = law(one)
+    # A client that nobody has thrown out by the run's end has been watched for as long as the others.
+    end_s = 500.0
+    share, seen = float(of.cdf(np.array([end_s]))[0]), found[found <= end_s]
+    assert len(seen) / CLIENTS == pytest.approx(
+        share, abs=4 * max(0.02, (share * (1 - share) / CLIENTS) ** 0.5)
+    )
+    if share > 0.5:
+        assert causes == {Cause.HEARTBEAT}
+        # given that it happens by then
+        assert kstest(of.cdf(seen) / share, "uniform").pvalue > 1e-4
+
+
+def test_tcp_brings_what_was_lost_before_the_loss_was_over() -> None:
+    one = scenario({"kind": "packet_loss", "rate": 0.5, "heal_after": "30s"})
+    events = simulate(one, make_plan(one))
+    healed = [e for e in events if e.kind is EventKind.FAULT_HEALED]
+    back = {e.session_id for e in events if e.kind is EventKind.FAULT_RECOVERED}
+    assert len(healed) > CLIENTS * 0.9
+    assert {e.session_id for e in healed} <= back
 
 
 SLOW_READER = {

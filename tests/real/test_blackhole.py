@@ -8,11 +8,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
-from harness.real.blackhole import attach, close_silently, detach, silence_available
+from harness.real.blackhole import attach, attach_lossy, close_silently, detach, silence_available
 from reference_server.tcp_info import TcpInfo, TcpState, read_tcp_info
 from tests.support import require_root, require_silence, wait_until
 
@@ -68,6 +68,27 @@ def test_data_to_a_silent_client_stays_unacknowledged_is_retransmitted_and_heals
         received += client.recv(8)
     assert received == b"pingping"
     assert info(gateway).retransmits == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_the_kernel_drops_as_many_as_it_is_told(rate: float) -> None:
+    """2,000 datagrams over loopback; the bound is five standard deviations."""
+    require_silence()
+    sent = 2000
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind(("127.0.0.1", 0))
+        receiver.setblocking(False)
+        attach_lossy(receiver, rate)
+        got = 0
+        for _ in range(sent):
+            sender.sendto(b"?", receiver.getsockname())
+            with suppress(BlockingIOError):
+                got += len(receiver.recv(8))
+    assert abs(got / sent - (1 - rate)) < 5 * (rate * (1 - rate) / sent) ** 0.5
 
 
 def test_a_frozen_client_acknowledges_what_it_never_reads(

@@ -29,6 +29,7 @@ faults:
   - {{kind: throttled_timers, share: 15%, at: {{uniform: {{low: 3s, high: 9s}}}}, every: 30s}}
   - {{kind: delayed, share: 15%, at: {{uniform: {{low: 3s, high: 9s}}}}, by: 4s}}
   - {{kind: slow_reader, share: 15%, at: {{uniform: {{low: 3s, high: 9s}}}}}}
+  - {{kind: packet_loss, share: 15%, at: {{uniform: {{low: 3s, high: 9s}}}}, rate: 90%}}
   - kind: custom
     name: half_answer
     uses: '{EXAMPLE}:HalfAnswer'
@@ -69,6 +70,17 @@ def test_who_answers_in_time_is_never_suspected(directory: RunDir, fault: str, e
 
 
 @pytest.mark.parametrize("engine", ["real", "simulated"])
+def test_who_loses_packets_is_thrown_out_only_when_every_try_in_time_was_lost(
+    directory: RunDir, engine: str
+) -> None:
+    seen = rows(directory, engine, "packet_loss").query("outcome == 'detected'")
+    slack = directory.read_json(directory.summary)["epsilon_s"] if engine == "real" else 0.02
+    assert len(seen) >= 5  # of 9; 0.9^4 a heartbeat, six of them
+    assert set(seen["cause"]) == {"heartbeat"}
+    assert seen["duration_s"].min() >= 14 - slack
+
+
+@pytest.mark.parametrize("engine", ["real", "simulated"])
 def test_a_hidden_page_that_was_thrown_out_comes_back(directory: RunDir, engine: str) -> None:
     cleared = rows(directory, engine, "throttled_timers", "store_cleared")
     assert set(cleared["outcome"]) == {"recovered"}
@@ -78,6 +90,7 @@ def test_the_kernel_tells_a_closed_window_from_half_a_frame(directory: RunDir) -
     told = pd.read_csv(directory.path / "tcp_info.csv").query("engine == 'real'").set_index("fault")
     assert told.loc["slow_reader", "unacked_share"] == 1
     assert told.loc["half_answer", "unacked_share"] == 0
+    assert told.loc["packet_loss", "unacked_share"] == 1
 
 
 def test_each_says_how_it_was_made(directory: RunDir) -> None:
