@@ -90,7 +90,8 @@ def share_row(law: Law, seen: Observed, confidence: float) -> Row:
     apart = k / n - mass
     lo, hi = float(bounds.low) - mass, float(bounds.high) - mass
     row |= {"left_s": k / n, "difference_s": apart, "lo_s": lo, "hi_s": hi}
-    of_n = f"{k} of {n} were detected, the law says {share(mass)}"
+    by = f" by {in_seconds(law.until_s)}" if math.isfinite(law.until_s) else ""
+    of_n = f"{k} of {n} were detected{by}, the law says {share(mass)}"
     if not by_chance:
         return {**row, "verdict": "pass" if apart == 0 else "fail", "reason": of_n}
     if abs(apart) > SHARE_TOLERANCE and test.pvalue < 1 - confidence:

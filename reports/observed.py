@@ -3,14 +3,15 @@
 From laws.csv and detections.csv to samples; judges nothing.
 
 Faults that took effect too late to be watched through the law's range are left out of samples,
-detected or not: whoever is left out is then decided by the plan and not by the outcome.
+detected or not: whoever is left out is then decided by the plan and not by the outcome. Where that leaves
+nobody, the law is cut at the time for which all were watched.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -116,9 +117,9 @@ class Curve:
 
 @dataclass(frozen=True)
 class Law:
-    """One row of laws.csv. ``mass`` is the share that is detected at all.
+    """One row of laws.csv. ``mass`` is the share that is detected at all, or by ``until_s``.
 
-    The range is of those, the percentiles are of all faults: NaN above ``mass``.
+    The range is of all that are detected at all, the percentiles are of all faults: NaN above ``mass``.
     """
 
     fault: str
@@ -128,6 +129,24 @@ class Law:
     mass: float
     percentiles: Mapping[str, float]
     curve: Curve | None  # None: the run has laws.csv without law_curves.csv
+    until_s: float = math.inf  # cut there: nobody was watched for longer
+
+    @property
+    def reach_s(self) -> float:
+        """How long a fault has to be watched to be held against the law; NaN for one that never happens."""
+        return min(self.hi_s, self.until_s) if math.isfinite(self.until_s) else self.hi_s
+
+    def cut(self, until_s: float) -> Law:
+        """The same law, held against what happens by then; its curve has to be known."""
+        assert self.curve is not None
+        mass = self.curve.at(until_s)
+        kept = {
+            name: value if q <= mass else math.nan
+            for (name, value), q in zip(
+                self.percentiles.items(), (PERCENTILES[n] for n in self.percentiles), strict=True
+            )
+        }
+        return replace(self, mass=mass, percentiles=kept, until_s=until_s)
 
 
 @dataclass(frozen=True)
@@ -194,28 +213,36 @@ def observe(tables: RunTables, slack: Slack) -> Iterator[tuple[Law, list[Observe
     censored = detections[detections["outcome"] == "censored"]
     ends_s = (censored["injected_at_s"] + censored["duration_s"]).groupby(censored["engine"]).max()
     for law in laws(tables):
-        yield (
-            law,
-            [
-                _observe(
-                    groups.get((engine, law.fault, law.milestone), nothing),
-                    engine,
-                    law,
-                    slack.of_times(engine, law.milestone),
-                    float(ends_s.get(engine, math.inf)),
-                )
-                for engine in tables.measured_engines
-            ],
+        measured = [
+            (
+                groups.get((engine, law.fault, law.milestone), nothing), engine,
+                slack.of_times(engine, law.milestone), float(ends_s.get(engine, math.inf)),
+            )
+            for engine in tables.measured_engines
+        ]  # fmt: skip
+        seen = [_observe(rows, engine, law, *rest) for rows, engine, *rest in measured]
+        until_s = min(
+            (
+                end_s - rows["injected_at_s"].max() - (0.0 if math.isnan(slack_s) else slack_s)
+                for rows, _, slack_s, end_s in measured
+                if len(rows)
+            ),
+            default=math.inf,
         )
+        unseen = any(one.left_out and not one.n for one in seen)
+        if unseen and law.curve is not None and law.curve.at(until_s) > 0:
+            law = law.cut(until_s)
+            seen = [_observe(rows, engine, law, *rest) for rows, engine, *rest in measured]
+        yield law, seen
 
 
 def _observe(rows: pd.DataFrame, engine: str, law: Law, slack_s: float, end_s: float) -> Observed:
     seen = rows[rows["outcome"] != "not_applicable"]
-    reach_s = law.hi_s + (0.0 if math.isnan(slack_s) else slack_s)
+    reach_s = law.reach_s + (0.0 if math.isnan(slack_s) else slack_s)
     # A law that never happens has no range (NaN): everybody was watched for long enough.
     in_time = seen["injected_at_s"] + reach_s <= end_s + ROUNDING_S
     used = seen if math.isnan(reach_s) else seen[in_time]
-    found = used["outcome"] == "detected"
+    found = (used["outcome"] == "detected") & (used["duration_s"] <= law.until_s)
     return Observed(
         engine=engine,
         detected_s=seen.loc[seen["outcome"] == "detected", "duration_s"],
