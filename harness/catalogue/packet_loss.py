@@ -7,8 +7,8 @@
     answer           |---------->|  late by what the tries took
 
 Meaning: a bad radio link, an overloaded router. A healthy client all the while. TCP hides loss and shows it as
-lateness: one that loses every other packet is more than 10 s late once in 128 heartbeats, and a policy with no
-more patience than that throws it out.
+lateness: one that loses every other packet is more than 10 s late with about every hundredth heartbeat, and a
+policy with no more patience than that throws it out.
 """
 
 from __future__ import annotations

@@ -31,8 +31,9 @@ class Connection:
 
     __slots__ = (
         "alarm", "answer_s", "arrival_s", "at_client_s", "client", "connection_id", "detector",
-        "gateway", "heard_s", "lost", "nat_drops", "nat_resets", "open", "orphaned", "packet_s", "queued",
-        "records_kept", "refresh_due_s", "session_id", "traced", "unacked", "unacked_since_s", "user_id", "watching",
+        "gateway", "heard_s", "lost", "nat_drops", "nat_resets", "open", "orphaned", "packet_s", "probed", "queued",
+        "records_kept", "refresh_due_s", "session_id", "traced", "tries", "unacked",
+        "unacked_since_s", "user_id", "watching",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +61,8 @@ class Connection:
         self.answer_s = NEVER_S
         self.unacked: list[Callable[[], None]] = []
         self.unacked_since_s: float | None = None
+        self.tries = 0  # retransmissions of the oldest unacknowledged message
+        self.probed = False  # the last message that got lost came with TCP's tail-loss probe
         self.nat_drops = False  # a middlebox forgot it, and drops
         self.nat_resets = False  # a middlebox forgot it, and answers with RST
         self.watching: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from harness.simulated.clock import Clock
 from harness.simulated.connection import NEVER_S, Connection
 from reference_server.events import Cause
 from scenarios.distributions import Distribution
+from scenarios.network import after_probe
 
 __all__ = ["Network", "RoundTrips", "give_up_s", "retransmission_s"]
 
@@ -271,12 +272,14 @@ class Network:
             connection.unacked.append(deliver)
         elif connection.delivers():
             connection.packet_s = self._clock.now_s
+            connection.probed = False
             deliver()
         elif connection.open:
             connection.unacked.append(deliver)
             connection.unacked_since_s = sent_s
             if connection.passes:  # one packet was lost, the next try may get through
-                self._try_again(connection, sent_s, 0)
+                ladder = after_probe(self._ladder) if connection.probed else self._ladder
+                self._try_again(connection, sent_s, ladder, 0)
             late_s = 0.0 if self._late is None else self._late()
             gives_up_s = sent_s + self._patience_s + late_s
             self._clock.at(gives_up_s, lambda: self._give_up(connection, sent_s))
@@ -294,16 +297,19 @@ class Network:
                 self._round_trips.next_s() / 2, lambda: self._deliver_all(connection, since_s)
             )
 
-    def _try_again(self, connection: Connection, since_s: float, tries: int) -> None:
+    def _try_again(
+        self, connection: Connection, since_s: float, ladder: Sequence[float], tries: int
+    ) -> None:
         """Send what got lost again, and again, until it gets through, the loss is over or the kernel gives up."""
 
         def again() -> None:
             if connection.unacked_since_s == since_s and connection.client.loses is not None:
+                connection.tries = tries + 1
                 self._retransmit(connection, since_s)
-                self._try_again(connection, since_s, tries + 1)
+                self._try_again(connection, since_s, ladder, tries + 1)
 
-        if tries < len(self._ladder):
-            self._clock.at(since_s + self._ladder[tries], again)
+        if tries < len(ladder):
+            self._clock.at(since_s + ladder[tries], again)
 
     def _deliver_all(self, connection: Connection, since_s: float) -> None:
         # Another cut may have begun meanwhile: its own healing asks for the next retransmission.
@@ -312,5 +318,7 @@ class Network:
         kept, connection.unacked = connection.unacked, []
         connection.unacked_since_s = None
         connection.packet_s = self._clock.now_s
+        connection.probed = connection.tries == 1 and not connection.probed
+        connection.tries = 0
         for deliver in kept:
             deliver()

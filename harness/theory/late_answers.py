@@ -14,9 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from harness.theory.detectors import patience_s
 from harness.theory.law import Law, mixture
 from reference_server.liveness import LivenessPolicy
+from scenarios.network import after_probe
 
 __all__ = ["bundled_answers", "late_answers", "resent_pings"]
 
@@ -89,40 +92,49 @@ def resent_pings(
     Of a ping that is sent when nothing else is on its way, N tries are lost: P(N = n) = rate^n (1 − rate). Its
     answer comes a round trip after the n-th step of the ladder, and with it those of the pings that were sent
     meanwhile, which queue behind it. So the next throw is a heartbeat's, or a few heartbeats', later; where no
-    step within (k−1)R + τ gets through, the client is suspected. Exact where all answers in time come before the
-    first deadline, or R = T; None elsewhere, and where one try may come on either side of a deadline.
+    step within (k−1)R + τ gets through, the client is suspected. One that comes after a ping which TCP's tail-loss
+    probe has repaired (N = 1) is not probed, and has the ladder without that step (`after_probe`): a chain of
+    two states. Exact where all answers in time come before the first deadline, or R = T; None elsewhere, and
+    where one try may come on either side of a deadline.
 
     Args:
         policy: with a heartbeat.
         rate: above 0, below 1.
-        ladder: TCP's tries after the first send, seconds, rising.
+        ladder: TCP's tries after the first send, seconds, rising; the probe first.
         round_trip: its law.
         horizon_s: heartbeats that begin later do not count.
     """
     interval_s, patience = policy.heartbeat_interval, patience_s(policy)
     assert interval_s is not None
-    tries = (0.0, *ladder)
-    in_time = [step for step in tries if step + round_trip.hi_s < patience]
-    if sum(step + round_trip.lo_s <= patience for step in tries) != len(in_time) or not in_time:
-        return None
-    if in_time[-1] + round_trip.hi_s >= policy.heartbeat_timeout and policy.retry_s != interval_s:
-        return None
-    beats = range(math.ceil(horizon_s / interval_s))
-    # How likely each heartbeat after the fault is one that finds nothing on its way.
-    fresh = [1.0, *[0.0] * (len(beats) - 1)]
-    for beat in beats:
-        for n, step in enumerate(in_time):
-            after = beat + max(1, math.ceil(step / interval_s))
-            if after < len(beats):
-                fresh[after] += fresh[beat] * rate**n * (1 - rate)
+    steps: list[list[float]] = []  # in time: of a ping that is probed, of one that is not
+    for after in (ladder, after_probe(ladder)):
+        tries = (0.0, *after)
+        in_time = [step for step in tries if step + round_trip.hi_s < patience]
+        if sum(step + round_trip.lo_s <= patience for step in tries) != len(in_time):
+            return None
+        if not in_time or (
+            in_time[-1] + round_trip.hi_s >= policy.heartbeat_timeout
+            and policy.retry_s != interval_s
+        ):
+            return None
+        steps.append(in_time)
+    beats = math.ceil(horizon_s / interval_s)
+    # How likely each heartbeat after the fault finds nothing on its way, and would be probed or not.
+    fresh = np.zeros((beats, 2))
+    fresh[0, 0] = 1.0
+    parts: list[tuple[float, Law]] = []
     wait_s = patience - round_trip.mean_s / 2
-    return mixture(
-        (
-            chance * rate ** len(in_time),
-            Law.uniform(beat * interval_s + wait_s, (beat + 1) * interval_s + wait_s),
-        )
-        for beat, chance in zip(beats, fresh, strict=True)
-    )
+    for beat in range(beats):
+        for state, in_time in enumerate(steps):
+            for n, step in enumerate(in_time):
+                then = beat + max(1, math.ceil(step / interval_s))
+                if then < beats:
+                    unprobed = int(n == 1 and state == 0)
+                    fresh[then, unprobed] += fresh[beat, state] * rate**n * (1 - rate)
+        lost = sum(fresh[beat, state] * rate ** len(steps[state]) for state in (0, 1))
+        first_s = beat * interval_s + wait_s
+        parts.append((float(lost), Law.uniform(first_s, first_s + interval_s)))
+    return mixture(parts)
 
 
 def _wrapped(start: float, length: float, period: float) -> list[_Piece]:
