@@ -11,7 +11,11 @@ from reference_server.durations import Duration, PositiveDuration
 from scenarios.distributions import Distribution, Law
 from scenarios.parts import Part
 
-__all__ = ["Nat", "Network", "Outages", "after_probe"]
+__all__ = ["ORPHAN_TRIES", "Nat", "Network", "Outages", "after_probe"]
+
+ORPHAN_TRIES = 9
+"""How often the kernel retransmits for a socket that its process has closed: the tail-loss probe, and 8 more
+(Linux, `tcp_orphan_retries` 0). Then it forgets it without a word."""
 
 
 class Outages(Part):

@@ -37,6 +37,7 @@ __all__ = ["Client"]
 
 _HANDSHAKE_TIMEOUT_S = 10.0
 _HEARTBEAT_TEXT = HEARTBEAT[2:]
+_FIN_FOLLOWS_S = 0.05  # what a kernel has kept of an ended connection comes in one go, the FIN last
 
 
 class SessionUnknown(Exception):
@@ -246,8 +247,8 @@ class Client:
             # The event is about the watched user's session, not about the watcher's own.
             self.g.log(kind, session_id=message["session_id"], detail=detail)
 
-        elif message.get("type") == "pong" and self._healing is not None:
-            self._recovered(self._healing)
+        elif message.get("type") == "pong":
+            self._heard()
 
     def beat(self) -> None:
         """Send a heartbeat of its own; the gateway answers it."""
@@ -285,8 +286,7 @@ class Client:
         self.last_packet_s = now_s = self.g.now_s()
         if self.fault is not None and self.fault.traced:
             self._log(EventKind.HEARTBEAT_ANSWERED)
-        if self._healing is not None:
-            self._recovered(self._healing)
+        self._heard()
         if self.after_answer is not None:
             self.after_answer()
         self.g.on_request("WSR", "heartbeat", (now_s - heard_s) * 1000, None)
@@ -352,10 +352,10 @@ class Client:
                 frames = wire.wait(left_s)
             except TimeoutError:
                 break
-            for n, frame in enumerate(frames):
+            for frame in frames:
                 message: dict[str, Any] = orjson.loads(frame.data) if frame.opcode == TEXT else {}
                 if message.get("type") == "ready":
-                    return message, frames[n + 1 :]
+                    return message, list(frames)
                 if message.get("type") == "error":
                     code = message.get("code", "")
                     raise (
@@ -399,10 +399,21 @@ class Client:
         """The client tries to come back to its session: log the recovery when it has."""
         self._healing = fault
 
-    def _recovered(self, fault: PlannedFault) -> None:
-        self._log(
-            EventKind.FAULT_RECOVERED, detail={"fault_id": fault.fault_id, "user_id": self.user_id}
-        )
+    def _heard(self) -> None:
+        """It is back, unless what it hears is of a connection that the gateway has ended: then a FIN is next."""
+        if self._healing is not None:
+            now_s = self.g.now_s()
+            self.g.swarm.at(
+                now_s + _FIN_FOLLOWS_S, partial(self._stands, self.wire, self._healing, now_s)
+            )
+
+    def _stands(self, wire: Wire | None, fault: PlannedFault, heard_s: float) -> None:
+        if self._healing is fault and wire is not None and self.wire is wire and not wire.ended():
+            self._recovered(fault, heard_s)
+
+    def _recovered(self, fault: PlannedFault, at_s: float | None = None) -> None:
+        detail = {"fault_id": fault.fault_id, "user_id": self.user_id}
+        self._log(EventKind.FAULT_RECOVERED, detail=detail, time_s=at_s)
         self._healing = None
 
     def _outage_starts(self) -> None:

@@ -10,6 +10,7 @@ import _socket  # the bare descriptor: gevent's socket object brings watchers, a
 import errno
 import socket
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import gevent.socket
@@ -21,6 +22,7 @@ from websockets.uri import WebSocketURI
 
 from harness.real.frames import CLOSE, TEXT, BadFrame, Frame, FrameReader, masked
 from reference_server.events import Cause
+from reference_server.tcp_info import TcpState, read_tcp_info
 
 __all__ = ["ConnectionEnded", "Wire"]
 
@@ -89,14 +91,14 @@ class Wire:
             wire._reader = FrameReader(rest)
         return wire
 
-    def wait(self, timeout_s: float) -> list[Frame]:
+    def wait(self, timeout_s: float) -> Iterator[Frame]:
         """Block the greenlet until something has come in; return the frames that are whole by now.
 
         Raises:
             TimeoutError: nothing came.
         """
-        if self._reader is not None and (frames := self.frames(b"")):
-            return frames
+        if self._reader is not None and (whole := self._whole(b"")):
+            return self._until_close(whole)
         gevent.socket.wait_read(self.sock.fileno(), max(timeout_s, 0.0), TimeoutError())
         return self.frames(self.read())
 
@@ -113,13 +115,23 @@ class Wire:
             raise ConnectionEnded(Cause.TCP_FIN)
         return data
 
+    def ended(self) -> bool:
+        """Whether the other end's FIN or RST is here, read or not."""
+        info = read_tcp_info(self.sock)
+        return info is not None and info.state is not TcpState.ESTABLISHED
+
     @property
     def between_frames(self) -> bool:
         """Whether nothing of a frame is waiting for its rest."""
         return self._reader is None
 
-    def frames(self, data: bytes) -> list[Frame]:
-        """Return the frames that are whole by now. A close frame is answered and ends the connection."""
+    def frames(self, data: bytes) -> Iterator[Frame]:
+        """Return the frames that are whole by now. A close frame is answered and ends the connection, in its turn:
+        what was sent before it may well have come with it, and says why.
+        """
+        return self._until_close(self._whole(data))
+
+    def _whole(self, data: bytes) -> list[Frame]:
         reader = self._reader or FrameReader()
         try:
             frames = reader.feed(data)
@@ -127,6 +139,9 @@ class Wire:
             self.sock.close()
             raise ConnectionEnded(Cause.PROTOCOL_ERROR, 1002, str(error)) from error
         self._reader = None if reader.idle else reader
+        return frames
+
+    def _until_close(self, frames: list[Frame]) -> Iterator[Frame]:
         for frame in frames:
             if frame.opcode == CLOSE:
                 self.send(masked(CLOSE, frame.data[:2]))
@@ -135,7 +150,7 @@ class Wire:
                 raise ConnectionEnded(
                     Cause.CLOSE_FRAME, code, frame.data[2:].decode(errors="replace")
                 )
-        return frames
+            yield frame
 
     def send(self, frame: bytes) -> None:
         """Send a whole masked frame."""

@@ -217,13 +217,22 @@ class Client:
         self.around.network.answer(connection, one_way_s)
         if self.traced:
             self._log(EventKind.HEARTBEAT_ANSWERED)
-        if self.healing is not None:
-            self._recovered(self.healing)
+        self._heard(connection)
 
     def on_pong(self, connection: Connection) -> None:
         """The answer to a beat of its own is here."""
-        if connection is self.connection and self.alive and not self.frozen and self.healing:
-            self._recovered(self.healing)
+        if connection is self.connection and self.alive and not self.frozen:
+            self._heard(connection)
+
+    def _heard(self, connection: Connection) -> None:
+        """It is back, unless what it hears is of a connection that the gateway has ended: then a FIN is next."""
+        fault = self.healing
+        if fault is not None:
+            self.around.clock.after(0.0, lambda: self._stands(connection, fault))
+
+    def _stands(self, connection: Connection, fault: PlannedFault) -> None:
+        if connection is self.connection and self.alive and self.healing is fault:
+            self._recovered(fault)
 
     def on_end(self, connection: Connection, code: int | None) -> None:
         """The gateway ended the connection: by a close frame with this code, or by a bare FIN."""

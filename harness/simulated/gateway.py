@@ -303,6 +303,8 @@ class Gateway:
         self._silence(connection)
         if cause not in _SOCKET_GONE and connection.lost is None:
             self._network.end_by_gateway(connection, _CLOSE_CODES.get(cause))
+        else:
+            self._network.forget(connection)
         if connection.records_kept and self._draining:
             self._release(connection)
         elif connection.records_kept:

@@ -24,7 +24,7 @@ from harness.simulated.clock import Clock
 from harness.simulated.connection import NEVER_S, Connection
 from reference_server.events import Cause
 from scenarios.distributions import Distribution
-from scenarios.network import after_probe
+from scenarios.network import ORPHAN_TRIES, after_probe
 
 __all__ = ["Network", "RoundTrips", "give_up_s", "retransmission_s"]
 
@@ -174,21 +174,25 @@ class Network:
             )
 
     def end_by_gateway(self, connection: Connection, code: int | None) -> None:
-        """The gateway dropped the connection: the client hears it, unless that meets a cut.
+        """The gateway dropped the connection: its FIN goes the way of all messages, behind what is unacknowledged.
 
-        What was unacknowledged is thrown away, and nothing is sent twice.
+        The kernel goes on sending for a socket that its process has closed, for a while (`ORPHAN_TRIES`). So a
+        client whose cut heals in that time learns that it was dropped.
 
         Args:
-            connection: it is aborted.
+            connection: its process has closed it.
             code: of a close frame sent before; None: none was.
         """
+        self._send(
+            connection,
+            self._round_trips.next_s() / 2,
+            lambda: connection.client.on_end(connection, code),
+        )
+
+    def forget(self, connection: Connection) -> None:
+        """The kernel has no such connection any more: nothing is sent again."""
         connection.unacked.clear()
-
-        def arrive() -> None:
-            if connection.delivers():
-                connection.client.on_end(connection, code)
-
-        self._clock.at(self._arrival_s(connection, self._round_trips.next_s() / 2), arrive)
+        connection.unacked_since_s = None
 
     def reset(self, connection: Connection) -> None:
         """Something in between resets a connection in both directions; a cut at the client's end is beyond it."""
@@ -224,7 +228,8 @@ class Network:
         since_s = connection.unacked_since_s
         if since_s is None:
             return
-        again_s = retransmission_s(self._ladder, since_s, self._clock.now_s)
+        ladder = self._ladder if connection.open else self._ladder[:ORPHAN_TRIES]
+        again_s = retransmission_s(ladder, since_s, self._clock.now_s)
         if again_s is not None:
             self._clock.at(again_s, lambda: self._retransmit(connection, since_s))
 
@@ -274,7 +279,7 @@ class Network:
             connection.packet_s = self._clock.now_s
             connection.probed = False
             deliver()
-        elif connection.open:
+        else:
             connection.unacked.append(deliver)
             connection.unacked_since_s = sent_s
             if connection.passes:  # one packet was lost, the next try may get through
@@ -292,7 +297,10 @@ class Network:
             connection.gateway.on_end(connection, Cause.TCP_TIMEOUT)
 
     def _retransmit(self, connection: Connection, since_s: float) -> None:
-        if connection.open and connection.unacked_since_s == since_s:
+        waited_s = self._clock.now_s - since_s
+        tries = self._ladder if connection.open else self._ladder[:ORPHAN_TRIES]
+        sends = waited_s <= min(tries[-1], self._patience_s)
+        if connection.unacked_since_s == since_s and sends:
             self._clock.after(
                 self._round_trips.next_s() / 2, lambda: self._deliver_all(connection, since_s)
             )

@@ -23,7 +23,7 @@ from harness.simulated.network import kernel_patience_s
 from reference_server.events import Cause
 from reference_server.liveness import LivenessPolicy
 from scenarios.client_rules import Reconnect
-from scenarios.network import Network
+from scenarios.network import ORPHAN_TRIES, Network
 
 __all__ = ["Machine"]
 
@@ -312,11 +312,43 @@ class Machine:
         self._connect(who, told_s, until_s, now_s)
 
     def _hears_of_it(self, who: Index, now_s: FloatArray, cause: Cause) -> FloatArray:
-        """When each dropped client knows: the end of its connection arrives, or its own patience ends."""
-        arrives_s = np.maximum(now_s + self._trips.take(len(who)) / 2, self._arrival_s[who])
-        arrives = self._way.is_open(who, arrives_s) & (cause is not Cause.TCP_TIMEOUT)
+        """When each dropped client knows: the end of its connection arrives, or its own patience ends.
+
+        Into a shut way the kernel sends it again, for a while: the first try after the healing brings it.
+        """
+        half_s = self._trips.take(len(who)) / 2
+        arrives_s = np.maximum(now_s + half_s, self._arrival_s[who])
         patience_s = np.inf if self._leave_s is None else self._packet_s[who] + self._leave_s
-        return np.asarray(np.where(arrives, arrives_s, np.maximum(patience_s, arrives_s)))
+        if cause is Cause.TCP_TIMEOUT:
+            return np.asarray(np.maximum(patience_s, arrives_s))
+        stuck_s = self._stuck_since_s[who]
+        is_stuck = np.isfinite(stuck_s)
+        is_open = self._way.is_open(who, arrives_s)
+        waits = is_stuck | ~is_open
+        # Behind what is stuck it comes with that; alone it meets the shut way itself.
+        since_s = np.where(is_stuck, stuck_s, now_s)
+        again_s = np.where(
+            is_stuck,
+            self._when_s[who, _DELIVER],
+            self._next_try_s(who, since_s, arrives_s) + half_s,
+        )
+        shut = waits & (again_s < patience_s)
+        while shut.any():
+            again = who[shut]
+            shut[shut] = ~self._way.is_open(again, again_s[shut])
+            again_s[shut] = self._next_try_s(who[shut], since_s[shut], again_s[shut]) + half_s[shut]
+            shut &= again_s < patience_s
+        beyond_s = self._ladder_s[min(ORPHAN_TRIES, len(self._ladder_s) - 1)]
+        again_s[again_s - since_s >= np.minimum(beyond_s, self._patience_s + half_s)] = np.inf
+        late_s = np.minimum(np.maximum(patience_s, arrives_s), again_s)
+        return np.asarray(np.where(waits, late_s, arrives_s))
+
+    def _next_try_s(self, who: Index, since_s: FloatArray, shut_s: FloatArray) -> FloatArray:
+        """TCP's first try at or after the healing of a way that is shut at these times; inf: none."""
+        step = np.searchsorted(
+            self._ladder_s[:-1], self._way.heals_s(who, shut_s) - since_s, side="left"
+        )
+        return np.asarray(since_s + self._ladder_s[step])
 
     def _connect(
         self,
