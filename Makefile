@@ -36,13 +36,13 @@ demo: $(VENV)/.run
 	@$(BIN)/flatline demo
 
 # Tests with sockets mostly wait, so more of them than cores run side by side. Those that judge the machine's lag
-# run one at a time; beside them only the tests on virtual time, which give way to everything (nice).
+# run one at a time. Beside both the tests on virtual time, which give way to everything (nice).
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n 3 --dist worksteal -m '(real or root) and not alone'
 	@nice -n 19 $(BIN)/python -m pytest -n 2 -m 'not real and not root' > $(VENV)/virtual.log 2>&1 & virtual=$$!; \
 	trap "kill $$virtual 2>/dev/null" INT TERM EXIT; \
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m '(real or root) and not alone'; sockets=$$?; \
 	$(BIN)/python -m pytest -m alone; alone=$$?; \
-	wait $$virtual; virtual=$$?; cat $(VENV)/virtual.log; exit $$((alone | virtual))
+	wait $$virtual; virtual=$$?; cat $(VENV)/virtual.log; exit $$((sockets | alone | virtual))
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .
