@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --prefer-binary -c constraints.txt
+# Not compiled: most of what comes along is never imported.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --prefer-binary --no-compile -c constraints.txt
 
 .PHONY: help demo test check bench bench-scale sample notebooks clean
 

@@ -403,7 +403,7 @@ def _events(draw: st.DrawFn) -> Event:
     )
 
 
-@settings(max_examples=40, deadline=None)  # one example makes all tables, twice
+@settings(max_examples=25, deadline=None)  # one example makes all tables, twice
 @given(events=st.lists(_events(), max_size=30), data=st.data())
 def test_any_log_gives_one_row_per_fault_and_milestone_whatever_the_order_of_equal_times(
     events: list[Event], data: st.DataObject
