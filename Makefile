@@ -61,7 +61,7 @@ bench-scale: $(VENV)/.dev
 
 sample: $(VENV)/.run
 	@$(BIN)/flatline demo
-	@$(BIN)/python -m harness.sample latest
+	@$(BIN)/python -m bench.make_sample latest
 
 notebooks: $(VENV)/.dev
 	@$(BIN)/python notebooks/render.py

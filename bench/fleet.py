@@ -25,7 +25,7 @@ import simpy
 from harness.faults import make_plan
 from harness.simulated import simulate
 from harness.simulated.fleet import run_fleet
-from reference_server.liveness import LivenessPolicy
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Reconnect, Sessions
 from scenarios.distributions import Distribution, Exponential, Lognormal
 from scenarios.network import Network, Outages

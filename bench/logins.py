@@ -22,8 +22,8 @@ from pathlib import Path
 import psutil
 import uvloop
 
-from harness.real.processes import Children
-from harness.real.redis_server import redis_server
+from harness.real.processes.children import Children
+from harness.real.processes.redis import redis_server
 
 
 async def _client(port: int, name: str, logins: int, waits_s: list[float]) -> None:

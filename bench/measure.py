@@ -14,11 +14,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.eventlog import read_log, write_log
+from harness.events.log import read_log, write_log
 from harness.faults import Plan, PlannedFault
-from harness.incidence_by_cause import incidence_by_cause
-from harness.measure import measure
-from harness.qos import causes, qos, survival
+from harness.measure.one_engine import measure
+from harness.measure.quality_of_service import causes, incidence_by_cause, qos, survival
 from reference_server.events import Event, EventKind, Source
 
 CLIENT, GATEWAY, STORE, K = Source.CLIENT, Source.GATEWAY, Source.STORE, EventKind

@@ -27,9 +27,9 @@ import pandas as pd
 import psutil
 
 from harness.real.engine import RealSetup
-from harness.real.limits import this_machine, workers_for
+from harness.real.machine_limits import this_machine, workers_for
 from harness.run import run
-from harness.rundir import find_run
+from harness.runs.directory import find_run
 from scenarios.load import load_scenario
 
 MOST_LATE = 0.05  # of T

@@ -32,14 +32,14 @@ from pathlib import Path
 import psutil
 
 from harness.faults import make_plan
-from harness.real.processes import Child, Children
-from harness.real.redis_server import redis_server
-from harness.rundir import RunDir
-from reference_server.listen import raise_descriptor_limit
+from harness.real.processes.children import Child, Children
+from harness.real.processes.redis import redis_server
+from harness.runs.directory import RunDir
+from reference_server.websocket.listener import raise_descriptor_limit
 from scenarios.load import dump_scenario, parse_scenario
 
 MOST_MEMORY_RATIO = 2.0
-_LOCUSTFILE = Path(__file__).parents[1] / "harness" / "real" / "locustfile.py"
+_LOCUSTFILE = Path(__file__).parents[1] / "harness" / "real" / "generator" / "locustfile.py"
 _CONFIG = """<?xml version="1.0"?>
 <!DOCTYPE tsung SYSTEM "/usr/share/tsung/tsung-1.0.dtd">
 <tsung loglevel="warning" version="1.0">

@@ -7,9 +7,16 @@ import time
 
 import numpy as np
 
+from harness.policy.tune import (
+    Space,
+    conditions_of_profile,
+    explain,
+    parse_wants,
+    recommend,
+    search,
+)
 from harness.theory import false_suspicions_per_client_day
-from harness.tune import Space, conditions_of_profile, explain, parse_wants, recommend, search
-from reference_server.liveness import LivenessPolicy
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
 PROFILE = "office-wifi-60s-lb"
 ONE_BY_ONE = 60

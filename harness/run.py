@@ -9,17 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.catalogue import check_faults
-from harness.eventlog import write_log
+from harness.conclude import Outcome, conclude
+from harness.events.log import write_log
 from harness.faults import make_plan
-from harness.judge import Outcome, conclude
-from harness.provenance import begin, finish
-from harness.real.cannot import CannotRun
+from harness.judge.thresholds import check_thresholds
 from harness.real.engine import RealSetup, bounded_patience, check_machine, run_real
-from harness.real.processes import ChildDied
-from harness.rundir import new_run
+from harness.real.errors import CannotRun
+from harness.real.processes.children import ChildDied
+from harness.runs.directory import new_run
+from harness.runs.provenance import begin, finish
 from harness.simulated import simulate
-from harness.theory.courses import give_up_late_s
-from harness.thresholds import check_thresholds
+from harness.theory.fault_laws import give_up_late_s
 from scenarios.load import dump_scenario
 from scenarios.schema import Scenario
 

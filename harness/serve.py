@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.real.engine import real_policy, start_store_watch
-from harness.real.nodes import Nodes, gateway_config
-from harness.real.processes import Children, end_on_sigterm
-from harness.real.redis_server import redis_server
-from harness.rundir import new_run
+from harness.real.processes.children import Children, end_on_sigterm
+from harness.real.processes.gateways import Nodes, gateway_config
+from harness.real.processes.redis import redis_server
+from harness.runs.directory import new_run
 from reference_server.config import GatewayConfig
-from reference_server.ledger_table import ledger_url, shown_url
+from reference_server.ledger.table import ledger_url, shown_url
 from reference_server.presets import environment, find_preset
 from scenarios.load import dump_scenario, load_scenario, parse_scenario
 from scenarios.schema import Scenario
@@ -111,7 +111,7 @@ def serve_forever(
                 f"ledger:  {shown_url(config.ledger_url or '')}\nlogs:    {run.logs}"
             )
             say(
-                "drive it: locust -f harness/real/locustfile.py --headless -u 200 -r 100 "
+                "drive it: locust -f harness/real/generator/locustfile.py --headless -u 200 -r 100 "
                 f"--run-dir {run.path} --ws-url {ws} --http-url {http}"
             )
             say(f"or be a client: {http}/ in a browser; numbers: {http}/metrics")

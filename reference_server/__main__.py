@@ -20,17 +20,18 @@ from typing import Any
 
 import orjson
 
+from reference_server.api.http import HttpServer
 from reference_server.config import GatewayConfig
 from reference_server.gateway import Gateway
-from reference_server.http import HttpServer
-from reference_server.ledger_rows import LedgerUnfit
-from reference_server.lines import configure_logging
-from reference_server.listen import listen, raise_descriptor_limit
+from reference_server.ledger.rows import LedgerUnfit
 from reference_server.presets import find_preset, laid_over, load_presets
 from reference_server.ready import write_ready
+from reference_server.session_log import configure_logging
 from reference_server.supervisor import die_with_parent, supervise
+from reference_server.websocket.listener import listen, raise_descriptor_limit
 
 __all__ = ["main"]
+
 
 _BAD_CONFIG = 2
 

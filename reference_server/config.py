@@ -8,10 +8,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
 
-from reference_server.layers import GatewayDetector, Ping
-from reference_server.lines import LogFormat, LogLevel
-from reference_server.liveness import LivenessPolicy
-from reference_server.records import RecordRules
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.liveness.socket_checks import GatewayDetector, Ping
+from reference_server.session_log import LogFormat, LogLevel
+from reference_server.sessions.record_rules import RecordRules
 
 __all__ = ["GatewayConfig"]
 

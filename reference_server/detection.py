@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 
 from reference_server.config import GatewayConfig
-from reference_server.connection import GatewayConnection
 from reference_server.counters import Counters
 from reference_server.events import Cause, EventKind
-from reference_server.frames import HEARTBEAT, PING
-from reference_server.keepalive import Heartbeats, Peer
-from reference_server.layers import ClientBeats, Ping, SendErrors, StateCheck
-from reference_server.lines import SessionLines
-from reference_server.socket_beats import SocketBeats, SocketPeer
-from reference_server.wheel import LoopClock
+from reference_server.heartbeat.scheduler import Heartbeats, Peer, SocketBeats, SocketPeer
+from reference_server.heartbeat.timer_wheel import LoopClock
+from reference_server.liveness.socket_checks import ClientBeats, Ping, SendErrors, StateCheck
+from reference_server.session_log import SessionLines
+from reference_server.websocket.connection import GatewayConnection
+from reference_server.websocket.frames import HEARTBEAT, PING
 
 __all__ = ["Detection"]
 

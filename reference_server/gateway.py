@@ -22,35 +22,36 @@ import orjson
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.server import ServerProtocol
 
-from reference_server.admission import CLOSE_KICKED, CLOSE_TAKEN_OVER, CLOSE_TRY_AGAIN, Admission
-from reference_server.channels import listen_to
-from reference_server.cluster import Cluster
-from reference_server.codes import CODE_SCRIPTS, Codes
+from reference_server.cluster.lease import Cluster
+from reference_server.cluster.routing import Router, listen_to
 from reference_server.config import GatewayConfig
-from reference_server.connection import GatewayConnection, Phase
 from reference_server.counters import Counters
 from reference_server.detection import Detection
-from reference_server.door import Door, TurnedAway, most_sockets
+from reference_server.event_log import Telemetry
 from reference_server.events import Cause, EventKind
-from reference_server.flush import flush_records
-from reference_server.frames import text_frame
-from reference_server.ledger import Ledger
-from reference_server.lines import SessionLines
-from reference_server.listen import BACKLOG, listen
+from reference_server.heartbeat.timer_wheel import LoopClock
+from reference_server.idle_sweep import ResumeWindows, Sweeper
+from reference_server.ledger.ledger import Ledger
 from reference_server.logins import Logins, ledger_settings
 from reference_server.messages import Messages
-from reference_server.node_scripts import NODE_SCRIPTS
-from reference_server.online_set import ONLINE_SET_SCRIPTS, PlainOnlineSet
-from reference_server.owners import Owners
-from reference_server.presence import Presence
-from reference_server.routing import Router
-from reference_server.scripts import SCRIPTS
-from reference_server.sessions import Record, Sessions
-from reference_server.store import StoreWriter, open_redis
-from reference_server.sweeper import ResumeWindows, Sweeper
-from reference_server.tcp_info import read_tcp_info
-from reference_server.telemetry import Telemetry
-from reference_server.wheel import LoopClock
+from reference_server.session_log import SessionLines
+from reference_server.sessions.codes import CODE_SCRIPTS, Codes
+from reference_server.sessions.owner_tokens import Owners
+from reference_server.sessions.presence import ONLINE_SET_SCRIPTS, PlainOnlineSet, Presence
+from reference_server.sessions.records import Record, Sessions, flush_records
+from reference_server.sessions.redis_writer import StoreWriter, open_redis
+from reference_server.sessions.scripts import NODE_SCRIPTS, SCRIPTS
+from reference_server.websocket.admission import (
+    CLOSE_KICKED,
+    CLOSE_TAKEN_OVER,
+    CLOSE_TRY_AGAIN,
+    Admission,
+)
+from reference_server.websocket.connection import GatewayConnection, Phase
+from reference_server.websocket.frames import text_frame
+from reference_server.websocket.listener import BACKLOG, listen
+from reference_server.websocket.overload import Door, TurnedAway, most_sockets
+from reference_server.websocket.tcp_info import read_tcp_info
 
 __all__ = ["Gateway"]
 

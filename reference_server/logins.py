@@ -10,14 +10,14 @@ from asyncio import Task, create_task
 from collections.abc import Callable
 from time import time
 
+from reference_server.cluster.routing import Router
 from reference_server.config import GatewayConfig
-from reference_server.connection import GatewayConnection
-from reference_server.ledger import Ledger, LedgerSettings
-from reference_server.ledger_rows import AddressFull, LedgerUnavailable, Login
-from reference_server.origin import Origin
-from reference_server.rebuild import rebuild
-from reference_server.routing import Router
-from reference_server.sessions import Sessions
+from reference_server.ledger.ledger import Ledger, LedgerSettings
+from reference_server.ledger.rebuild import rebuild
+from reference_server.ledger.rows import AddressFull, LedgerUnavailable, Login
+from reference_server.sessions.origin import Origin
+from reference_server.sessions.records import Sessions
+from reference_server.websocket.connection import GatewayConnection
 
 __all__ = ["Logins", "ledger_settings"]
 

@@ -16,9 +16,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from reference_server.durations import format_duration, parse_duration
-from reference_server.layers import GatewayDetector, Ping
-from reference_server.liveness import LivenessPolicy
-from reference_server.records import RecordRules
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.liveness.socket_checks import GatewayDetector, Ping
+from reference_server.sessions.record_rules import RecordRules
 
 __all__ = [
     "Preset",

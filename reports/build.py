@@ -15,10 +15,9 @@ import orjson
 from reports import sections
 from reports.agreement import AgreementVerdict, compare, judge
 from reports.gallery import draw
-from reports.html import render_html
-from reports.markdown import render_markdown
 from reports.observed import Slack
 from reports.page import Page
+from reports.render import render_html, render_markdown
 from reports.tables import RunTables, load_run
 from reports.verdict import RunVerdict, conclude
 

@@ -13,10 +13,9 @@ import pandas as pd
 
 from reports.agreement import AgreementVerdict
 from reports.figures.capacity import capacity
-from reports.html import render_html
-from reports.markdown import render_markdown
 from reports.numbers import ABSENT
 from reports.page import Block, Cell, Page, Picture, Section, Table, Text
+from reports.render import render_html, render_markdown
 from reports.style import save
 from reports.verdict import GOOD, RunVerdict
 

@@ -16,12 +16,12 @@ from pydantic import (
 )
 
 from reference_server.durations import PositiveDuration
-from reference_server.layers import ClientBeats, Ping, SendErrors, StateCheck
-from reference_server.liveness import LivenessPolicy
-from reference_server.phi import PhiAkka, PhiCassandra
+from reference_server.liveness.adaptive_interval import Probing
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.liveness.phi_accrual import PhiAkka, PhiCassandra
+from reference_server.liveness.socket_checks import ClientBeats, Ping, SendErrors, StateCheck
 from reference_server.presets import find_preset, laid_over
-from reference_server.probing import Probing
-from reference_server.records import RecordRules
+from reference_server.sessions.record_rules import RecordRules
 from scenarios.client_rules import Reconnect, Sessions
 from scenarios.fault_kinds import Fault
 from scenarios.gateway_nodes import Gateway, Store

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import inspect, text
 
-from harness.real.processes import Children
-from harness.real.redis_server import RedisServer, RedisUnavailable, find_redis, redis_server
-from reference_server.ledger_table import ledger_url, open_engine
-from tests.reference_server.postgres import postgres_server
+from harness.real.processes.children import Children
+from harness.real.processes.redis import RedisServer, RedisUnavailable, find_redis, redis_server
+from reference_server.ledger.table import ledger_url, open_engine
+from tests.reference_server.ledger.postgres import postgres_server
 from tests.support import missing
 
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 import psutil
 import pytest
 
-from harness.real.blackhole import silence_available
+from harness.real.network.silence import silence_available
 
 __all__ = ["is_gone", "missing", "require_root", "require_silence", "wait_until"]
 

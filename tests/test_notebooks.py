@@ -18,7 +18,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from harness.theory import false_suspicions_per_client_day, send_fails, tcp_give_up_s
 from notebooks.render import HERE, NOTEBOOKS, TIMEOUT_S, execute, warnings_of
-from reference_server.liveness import LivenessPolicy
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Exponential, Lognormal
 from scenarios.network import Network, Outages
 

@@ -98,7 +98,7 @@ class RealClient(Protocol):
 
     @property
     def behind(self) -> Any:
-        """The real NAT that this client is behind (`harness/real/behind_nat.py`); None: none."""
+        """The real NAT that this client is behind (`harness/real/generator/behind_nat.py`); None: none."""
 
     def at(self, time_s: float, step: Callable[[], None]) -> None:
         """Do something at a real time of the run, once; a step may raise what `real` may."""

@@ -27,5 +27,5 @@ class GatewayStall(ServerFault):
     cannot_show = (
         "a loop that is busy and still runs other threads: here the whole process stands still"
     )
-    theory = "closed form of the share thrown out: harness/theory/stall.py"
+    theory = "closed form of the share thrown out: harness/theory/literature/loop_stall.py"
     example = "{kind: gateway_stall, at: 60s, length: 5s, node: 1}"

@@ -8,8 +8,8 @@
 
 Meaning: a home router, a phone network, a load balancer between two heartbeats. From `at` on there is a NAT;
 the first packet from then on makes the mapping, and each later one, of either direction, keeps it for N. A
-heartbeat below N prevents the fault. With a real NAT (`--network netns-nat`, `harness/real/behind_nat.py`) the
-client keeps its mapping alive until `at`.
+heartbeat below N prevents the fault. With a real NAT (`--network netns-nat`,
+`harness/real/generator/behind_nat.py`) the client keeps its mapping alive until `at`.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class NatTimeout(ClientFault):
     def simulated(self, client: Client, fault: PlannedFault, connection: Connection) -> None:
         """The same; a connection made later has a mapping of its own, which does not expire."""
         # Here, not above: the generator's processes do not load the model.
-        from harness.simulated.mapping import forget_when_idle
+        from harness.simulated.network import forget_when_idle
 
         clock = client.around.clock
 

@@ -21,7 +21,7 @@ from harness.catalogue.fault import ClientFault, RealClient
 from harness.catalogue.late import answer_late
 from harness.catalogue.silence import SOCKET_FILTER
 from harness.faults import PlannedFault
-from harness.real.blackhole import attach_lossy, detach
+from harness.real.network.silence import attach_lossy, detach
 
 if TYPE_CHECKING:
     from harness.simulated.clients import Client

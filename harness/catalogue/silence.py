@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.catalogue.fault import RealClient
-from harness.real.blackhole import attach, detach
+from harness.real.network.silence import attach, detach
 
 __all__ = ["SOCKET_FILTER", "end_silence", "fall_silent"]
 

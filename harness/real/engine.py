@@ -2,6 +2,10 @@
 
 From a scenario and its plan to the witnesses' logs in the run directory. Measures nothing. The nodes are in
 `nodes.py`, the waiting in `waiting.py`.
+
+Wait for a real run to come to its end: watch the children, let things happen on time, tell the progress.
+
+Starts nothing; what happens on time is given to it.
 """
 
 from __future__ import annotations
@@ -16,30 +20,110 @@ from pathlib import Path
 from harness.catalogue import SERVER_FAULTS, client_fault
 from harness.catalogue.nat_timeout import REAL_NAT
 from harness.faults import Plan
-from harness.real.blackhole import silence_available
-from harness.real.cannot import CannotRun
+from harness.real.errors import CannotRun
 from harness.real.incidents import Incidents, check_incidents
-from harness.real.limits import Load, check_limits, this_machine, workers_for
-from harness.real.nat import is_behind_nat
-from harness.real.network import NetworkKind, check_network, network_of
-from harness.real.nodes import Nodes, gateway_config
-from harness.real.ports import quiet_port
-from harness.real.processes import Child, Children
-from harness.real.redis_server import RedisServer, redis_server
+from harness.real.machine_limits import Load, check_limits, this_machine, workers_for
+from harness.real.network.nat import NetworkKind, check_network, is_behind_nat, network_of
+from harness.real.network.silence import silence_available
+from harness.real.processes.children import Child, ChildDied, Children
+from harness.real.processes.gateways import Nodes, gateway_config
+from harness.real.processes.redis import RedisServer, quiet_port, redis_server
 from harness.real.resources import ResourceSampler
-from harness.real.waiting import wait_for_the_end
-from harness.rundir import RunDir
+from harness.runs.directory import RunDir
 from harness.theory import tcp_give_up_s
-from reference_server.liveness import LivenessPolicy
+from reference_server.events import EventKind, decode
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.presets import find_preset
 from scenarios.schema import Scenario
 
-__all__ = ["CannotRun", "RealSetup", "check_machine", "fidelity", "real_policy", "run_real"]
+__all__ = [
+    "CannotRun",
+    "RealSetup",
+    "Ticker",
+    "check_machine",
+    "fidelity",
+    "real_policy",
+    "run_real",
+    "wait_for_the_end",
+]
+
+_TICK_S = 0.1
+_END_GRACE_S = 60.0  # Locust's own wind-up after the horizon
+
+Ticker = Callable[[float, float], float]
+"""Given now and the plan's time zero, both on CLOCK_MONOTONIC, does what is due; returns when to come again."""
+
+
+def wait_for_the_end(
+    children: Children,
+    locust: Child,
+    *,
+    origin_s: float,
+    length_s: float,
+    logs: Path,
+    on_time: Ticker,
+    progress: Callable[[float], None],
+    begin_within_s: float | None = None,
+) -> None:
+    """Wait for Locust to reach the horizon, however long its start takes. Times are real seconds.
+
+    Args:
+        children: all of the run's.
+        locust: one of them.
+        origin_s: CLOCK_MONOTONIC at the run's origin.
+        length_s: from the plan's time zero to the horizon.
+        logs: where the clients log.
+        on_time: called from the plan's time zero on.
+        progress: told how much is done, 0 to 1.
+        begin_within_s: until the plan's time zero; None: a minute.
+
+    Raises:
+        ChildDied: a child ended that should not have.
+        CannotRun: the generator does not begin, or does not end.
+    """
+    began_s: float | None = None
+    waiting_since_s = time.monotonic()
+    while locust.returncode is None:
+        children.check()
+        now_s = time.monotonic()
+        next_s = now_s + _TICK_S
+        if began_s is None:
+            begun_s = _begun_s(logs)
+            began_s = None if begun_s is None else origin_s + begun_s
+        if began_s is not None:
+            next_s = min(next_s, on_time(now_s, began_s))
+            progress(min(1.0, (now_s - began_s) / length_s))
+        late = (
+            now_s - waiting_since_s > (begin_within_s or _END_GRACE_S)
+            if began_s is None
+            else now_s - began_s > length_s + _END_GRACE_S
+        )
+        if late:
+            what = "begin" if began_s is None else "come to its end"
+            raise CannotRun(f"the generator did not {what} in time: {locust.log}")
+        time.sleep(max(0.0, next_s - time.monotonic()))
+    if locust.returncode != 0:
+        raise ChildDied(locust.name, locust.returncode, locust.log, locust.log_tail())
+    progress(1.0)
+
+
+def _begun_s(logs: Path) -> float | None:
+    """When the first generator began, seconds since the run's origin; None: none has."""
+    begun = []
+    for path in logs.glob("client-*.jsonl"):
+        with path.open("rb") as file:
+            line = file.readline()
+        if line.endswith(b"\n"):
+            event = decode(line)
+            if event.kind is EventKind.RUN_STARTED:
+                begun.append(event.time_s)
+    return min(begun, default=None)
+
 
 POLL_S = 0.05  # the store watch's grain, real seconds
 TCP_GIVE_UP_S = tcp_give_up_s()  # what the kernel would wait for, at the least
 _HOSTS_COME_WITHIN_S = 600.0  # somebody starts them by hand
-_LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+_LOCUSTFILE = Path(__file__).with_name("generator") / "locustfile.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +227,7 @@ def run_real(
                 progress=progress,
             )
         if ledger is not None:
-            from harness.real.last_audit import log_audit  # SQLAlchemy takes a while to load
+            from harness.real.audit_at_end import log_audit
 
             window_s = policy.resume_window
             log_audit(
@@ -274,7 +358,7 @@ def start_store_watch(
 ) -> Child:
     """Start the store watch of a run; its log is `store.jsonl`."""
     argv = _python(
-        "harness.real.watch",
+        "harness.real.store_watch.process",
         *("--redis", redis.url, "--prefix", redis.key_prefix, "--logs", str(run.logs)),
         *("--out", str(run.logs / "store.jsonl"), "--origin-s", repr(origin_s)),
         *("--poll-ms", str(POLL_S * 1000), "--sample-ms", str(sample_s * 1000)),

@@ -2,33 +2,84 @@
 
 One object a client. Connecting is a SimPy process; a connected client only reacts. What a fault does to
 it is in `injectors.py`.
+
+Clients that beat by themselves: each sends a frame every interval, the gateway answers it.
+
+From connections to frames at the gateway and pongs back. A client that is frozen or cut off sends nothing, and
+goes on at the next moment of its own grid. TCP's retransmission of what a cut swallowed is left out: a beat that
+is sent into a cut that nobody has noticed yet is lost.
+
+Logins. The user of a dead client tries one from another device: how long is that user locked out?
+
+A planned fault to a client of the model: when it is due, its catalogue file does it.
+
+Every fault logs the moment at which it took effect, not the moment it was planned for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from simpy import Event
 
+from harness.catalogue import client_fault
 from harness.faults import PlannedFault, PlannedOutage
-from harness.simulated.client_beats import ClientBeating
 from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
-from harness.simulated.elsewhere import log_in, log_in_elsewhere
+from harness.simulated.event_writer import EventLog, StoreWatch
 from harness.simulated.gateway import Gateway
-from harness.simulated.mapping import put_behind
-from harness.simulated.network import Network
+from harness.simulated.network import Network, put_behind
 from harness.simulated.nodes import Nodes
 from harness.simulated.store import StoreDown
-from harness.simulated.witness import EventLog, StoreWatch
 from reference_server.events import Cause, EventKind
 from scenarios.client_rules import Reconnect
 from scenarios.network import Nat
 
-__all__ = ["Client", "Surroundings"]
+if TYPE_CHECKING:
+    pass
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Client", "ClientBeating", "Surroundings", "inject", "log_in", "log_in_elsewhere"]
+
+
+class ClientBeating:
+    """The beats of all clients.
+
+    Args:
+        clock: simulated time.
+        network: carries them.
+        interval_s: from one beat of a client to its next.
+        phases: draws of the time to a connection's first beat.
+    """
+
+    def __init__(
+        self, clock: Clock, network: Network, interval_s: float, phases: np.random.Generator
+    ) -> None:
+        self._clock = clock
+        self._network = network
+        self._interval_s = interval_s
+        self._phases = phases
+
+    def start(self, connection: Connection) -> None:
+        """Begin on a new connection, at a uniformly random phase."""
+        first_s = self._interval_s * (1 - float(self._phases.random()))
+        self._clock.after(first_s, partial(self._beat, connection))
+
+    def _beat(self, connection: Connection) -> None:
+        client = connection.client
+        if client.connection is not connection or not client.alive:
+            return
+        if not client.frozen and connection.nat_resets:
+            self._network.meets_reset(connection)
+        elif not client.frozen and connection.passes:
+            self._network.beat(connection)
+        self._clock.after(self._interval_s, partial(self._beat, connection))
+
 
 # A SYN into a cut is sent again after 1, 3 and 7 s; the client gives up after 10 s.
 _SYN_WAITS_S = (1.0, 2.0, 4.0, 3.0)
@@ -382,3 +433,53 @@ class Client:
             self.around.log.of_connection(kind, self.connection, cause, detail)
         else:
             self.around.log.write(kind, session_id=self.session_id, cause=cause, detail=detail)
+
+
+def log_in(client: Client, around: Surroundings) -> Generator[Event, None, tuple[str | None, str]]:
+    """Log a client's user in once; returns the session id or None, and the code of a refusal."""
+    wait = around.clock.env.timeout
+    one_way_s = around.network.round_trip_s() / 2
+    yield wait(one_way_s)
+    node = around.nodes.pick(client.home)
+    if node is None:
+        yield wait(one_way_s)
+        return None, "no_gateway"
+    if node.loop.takes_time:
+        # It waits for the loop; its work there is counted in the handshake.
+        yield wait(node.loop.reserve(0.0) - around.clock.now_s)
+    session_id, refusal = None, "already_online"
+    try:
+        session_id = node.login(client)
+    except StoreDown:
+        refusal = "store_unavailable"
+    yield wait(one_way_s)
+    return session_id, refusal
+
+
+def log_in_elsewhere(
+    client: Client, fault: PlannedFault, after_s: float
+) -> Generator[Event, None, None]:
+    """Try ``after_s`` from now and after each refusal again, until a login is accepted; a SimPy process."""
+    around, relogin = client.around, client.around.reconnect.relogin
+    assert relogin is not None
+    wait = around.clock.env.timeout
+    began_s = around.clock.now_s
+    yield wait(after_s)
+    while True:
+        detail: dict[str, Any] = {
+            "fault_id": fault.fault_id, "user_id": client.user_id, "relogin": True
+        }  # fmt: skip
+        session_id, refusal = yield from log_in(client, around)
+        if session_id is not None:
+            detail |= {"client": client.index, "waited_s": around.clock.now_s - began_s}
+            around.log.write(EventKind.LOGGED_IN, session_id=session_id, detail=detail)
+            return
+        detail["code"] = refusal
+        around.log.write(EventKind.LOGIN_REFUSED, detail=detail)
+        yield wait(relogin.retry)
+
+
+def inject(client: Client, fault: PlannedFault) -> None:
+    """Do a planned fault to a connected client."""
+    assert client.connection is not None
+    client_fault(fault.kind, fault.params).simulated(client, fault, client.connection)

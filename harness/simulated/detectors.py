@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from reference_server.layers import (
+from reference_server.liveness.adaptive_interval import ProbedInterval, Probing, ProbingDetector
+from reference_server.liveness.heartbeat_policy import LivenessPolicy, PingDetector
+from reference_server.liveness.phi_accrual import (
+    AkkaArrivals,
+    CassandraArrivals,
+    PhiAkka,
+    PhiCassandra,
+    PhiDetector,
+)
+from reference_server.liveness.socket_checks import (
     ClientBeats,
     Ping,
     SendErrors,
@@ -16,15 +25,6 @@ from reference_server.layers import (
     StateCheck,
     socket_detector,
 )
-from reference_server.liveness import LivenessPolicy, PingDetector
-from reference_server.phi import (
-    AkkaArrivals,
-    CassandraArrivals,
-    PhiAkka,
-    PhiCassandra,
-    PhiDetector,
-)
-from reference_server.probing import ProbedInterval, Probing, ProbingDetector
 from scenarios.schema import Detector
 
 __all__ = ["AnyDetector", "Detectors"]

@@ -18,23 +18,18 @@ from itertools import count
 import numpy as np
 
 from harness.faults import Plan
-from harness.simulated.client_beats import ClientBeating
-from harness.simulated.clients import Client, Surroundings
+from harness.simulated.clients import Client, ClientBeating, Surroundings, inject
 from harness.simulated.clock import Clock
 from harness.simulated.detectors import Detectors
-from harness.simulated.expiry import ExpiryNews
+from harness.simulated.event_loop import Loop
+from harness.simulated.event_writer import EventLog, StoreWatch
 from harness.simulated.gateway import Directory, Gateway
-from harness.simulated.incidents import happen
-from harness.simulated.injectors import inject
-from harness.simulated.leases import Leases
-from harness.simulated.loop import Loop
 from harness.simulated.network import Network, RoundTrips
-from harness.simulated.nodes import Nodes
-from harness.simulated.presence import Presence
+from harness.simulated.nodes import Leases, Nodes, happen
+from harness.simulated.presence import ExpiryNews, Presence
 from harness.simulated.store import Store
-from harness.simulated.witness import EventLog, StoreWatch
 from reference_server.events import Event, EventKind
-from reference_server.layers import ClientBeats
+from reference_server.liveness.socket_checks import ClientBeats
 from scenarios.schema import Scenario
 
 __all__ = ["simulate"]

@@ -14,23 +14,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.simulated.beats import Beats
 from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
 from harness.simulated.detectors import Detectors
-from harness.simulated.layers import IdleSweep, MemoryPressure
-from harness.simulated.loop import Loop
+from harness.simulated.event_loop import Loop
+from harness.simulated.event_writer import EventLog
+from harness.simulated.heartbeats import Beats, IdleSweep, KernelProbes, MemoryPressure
 from harness.simulated.network import Network
 from harness.simulated.presence import Presence
-from harness.simulated.probes import KernelProbes
 from harness.simulated.store import Store, StoreDown
-from harness.simulated.witness import EventLog
 from reference_server.events import Cause, EventKind
-from reference_server.layers import SendErrors, StateCheck
-from reference_server.liveness import LivenessPolicy
-from reference_server.probing import ProbingDetector
-from reference_server.records import RecordRules
-from reference_server.sessions import refresh_after_s
+from reference_server.liveness.adaptive_interval import ProbingDetector
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.liveness.socket_checks import SendErrors, StateCheck
+from reference_server.sessions.record_rules import RecordRules
+from reference_server.sessions.records import refresh_after_s
 from scenarios.schema import Detector
 
 if TYPE_CHECKING:

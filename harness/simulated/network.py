@@ -10,6 +10,8 @@ spoken to, so its own direction never has anything to retransmit.
 
 An exchange of ping and answer that nothing stands in the way of is *foretold*: kept as two times on the
 connection, not as two events. Whatever may come between must call :meth:`Network.recall` first.
+
+A middlebox's mapping of one connection: kept by traffic, forgotten after an idle time.
 """
 
 from __future__ import annotations
@@ -24,9 +26,54 @@ from harness.simulated.clock import Clock
 from harness.simulated.connection import NEVER_S, Connection
 from reference_server.events import Cause
 from scenarios.distributions import Distribution
-from scenarios.network import ORPHAN_TRIES, after_probe
+from scenarios.network import ORPHAN_TRIES, Nat, after_probe
 
-__all__ = ["Network", "RoundTrips", "give_up_s", "retransmission_s"]
+__all__ = [
+    "Network",
+    "RoundTrips",
+    "forget_when_idle",
+    "give_up_s",
+    "put_behind",
+    "retransmission_s",
+]
+
+
+def forget_when_idle(
+    clock: Clock, connection: Connection, idle_s: float, since_s: float, expired: Callable[[], None]
+) -> None:
+    """Call `expired` once the connection had no packet for `idle_s`, either direction.
+
+    Args:
+        clock: simulated time.
+        connection: whose mapping it is; nothing happens any more once it has ended.
+        idle_s: the middlebox's idle timeout.
+        since_s: packets up to then made no mapping: the first one after it does.
+        expired: the mapping is gone.
+    """
+
+    def check() -> None:
+        if connection.client.connection is not connection or not connection.open:
+            return
+        packet_s = connection.last_packet_s(clock.now_s)
+        # Without a mapping yet, the next packet is still to come: no expiry before idle_s from now.
+        expires_s = packet_s + idle_s if packet_s > since_s else clock.now_s + idle_s
+        if clock.now_s < expires_s:
+            clock.at(expires_s, check)
+        else:
+            expired()
+
+    clock.after(idle_s, check)
+
+
+def put_behind(clock: Clock, connection: Connection, nat: Nat) -> None:
+    """Have a new connection's packets pass a middlebox that forgets."""
+
+    def expired() -> None:
+        connection.client.disturb()
+        connection.forget(nat.expiry)
+
+    forget_when_idle(clock, connection, nat.idle_timeout, -1.0, expired)
+
 
 _RTO_MAX_S = 120.0  # Linux TCP_RTO_MAX
 _BLOCK = 4096

@@ -3,9 +3,7 @@
 Pure: from policies, networks and scenarios to laws and numbers; nothing here samples, runs or opens files.
 """
 
-from harness.theory.chen import ChenNetwork, NfdS, NotConfigurable, Qos, configure_nfd_s
 from harness.theory.costs import Cost, bytes_per_beat, cost
-from harness.theory.courses import Course, course_of
 from harness.theory.detectors import (
     close_seen,
     connection_check,
@@ -19,28 +17,29 @@ from harness.theory.detectors import (
     send_fails,
     ttl_only,
 )
-from harness.theory.law import Law, mixture
-from harness.theory.lockout import coincides, locked_out
-from harness.theory.loss import (
-    GilbertElliott,
-    beats_to_suspicion_gilbert,
-    beats_to_suspicion_iid,
-)
-from harness.theory.outages import (
+from harness.theory.false_suspicions import (
     false_suspicion_per_outage,
     false_suspicion_per_outage_exponential,
     false_suspicions_per_client_day,
 )
-from harness.theory.phi import AkkaPhi, CassandraPhi, phi_accrual
-from harness.theory.predict import Prediction, predict
-from harness.theory.silence import Healing, race, silent_death, store_floor
-from harness.theory.stack import Layer, Stack, first_of, first_of_common_phase
-from harness.theory.stall import (
+from harness.theory.fault_laws import Course, course_of
+from harness.theory.law import Law, mixture
+from harness.theory.literature.datagram_loss import (
+    GilbertElliott,
+    beats_to_suspicion_gilbert,
+    beats_to_suspicion_iid,
+)
+from harness.theory.literature.loop_stall import (
     answer_wait_bound,
     harmless_stall_s,
     loop_utilisation,
     stall_false_suspicion,
 )
+from harness.theory.literature.nfd_s import ChenNetwork, NfdS, NotConfigurable, Qos, configure_nfd_s
+from harness.theory.literature.phi_accrual_laws import AkkaPhi, CassandraPhi, phi_accrual
+from harness.theory.predict import Prediction, coincides, locked_out, predict
+from harness.theory.silence import Healing, race, silent_death, store_floor
+from harness.theory.stack import Layer, Stack, first_of, first_of_common_phase
 from harness.theory.tables import curves_frame, laws_frame
 from harness.theory.tcp import (
     next_retransmission_s,

@@ -3,15 +3,40 @@
 Sources: TCP/IPv4 headers with timestamps (RFC 9293, RFC 7323: 20 + 32 bytes), WebSocket framing (RFC 6455
 section 5.2: 2 bytes out, 6 bytes in with the mask), TLS 1.3 records (RFC 8446: 22 bytes with the tag and
 inner type); radio tails: Balasubramanian et al., "Energy consumption in mobile phones", IMC 2009.
+
+How long the store's records live, and the timers beside the heartbeat, for a given interval and patience.
+
+Nothing here detects a silent client: these are back-stops (idle limit, TTLs) and comfort (resume window) that
+must not get in the heartbeat's way. Arrays or numbers in, the same out. Seconds.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from reference_server.liveness import LivenessPolicy
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ["Cost", "bytes_per_beat", "cost"]
+from harness.theory.law import FloatArray
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from scenarios.distributions import Distribution
+
+__all__ = [
+    "PER_CLIENTS",
+    "Cost",
+    "bytes_per_beat",
+    "cost",
+    "idle_limit_s",
+    "resume_window_s",
+    "session_ttl_s",
+    "status_ttl_s",
+    "store_operations_per_s",
+    "sweep_s",
+]
+
+PER_CLIENTS = 1000
+"""Budgets are of this many clients."""
 
 _TCP_IP = 52
 _FRAME_OUT, _FRAME_IN = 2, 6
@@ -76,3 +101,82 @@ def cost(
         radio_wakeups_per_hour=3600 / t if sleeps else 0.0,
         radio_on_share=min(1.0, radio_tail_s / t),
     )
+
+
+_NICE_S = np.array([
+    0.2, 0.5, 1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 900, 1200, 1800,
+    3600, 7200, 14400, 28800, 43200, 86400.0,
+])  # fmt: skip
+_MIN_STATUS_TTL_S, _MIN_SESSION_TTL_S = 300.0, 3600.0
+_BOUNDS = 4  # detection bounds that a status record outlives
+
+
+def idle_limit_s(interval_s: npt.ArrayLike, patience_s: npt.ArrayLike) -> FloatArray:
+    """Idle limit: twice the latest detection, rounded up. Above T + (k−1)R + τ it never beats the heartbeat."""
+    return _up(2 * _latest_s(interval_s, patience_s))
+
+
+def sweep_s(interval_s: npt.ArrayLike, patience_s: npt.ArrayLike) -> FloatArray:
+    """How often the idle limit is looked at: half of the latest detection, rounded down."""
+    return _down(_latest_s(interval_s, patience_s) / 2)
+
+
+def status_ttl_s(
+    interval_s: npt.ArrayLike, patience_s: npt.ArrayLike, operations_per_s: float | None = None
+) -> FloatArray:
+    """TTL of the status record: 5 minutes or more, at least four times the latest detection, rounded up.
+
+    A record is refreshed at the first beat after half its TTL is gone, and an outage may delay that beat by
+    the whole patience: a living client's record survives for TTL > 2(T + patience). A dead node's records are
+    gone after a TTL. ``operations_per_s`` (of 1000 clients) lengthens it, to a day at most.
+    """
+    wanted = np.maximum(_MIN_STATUS_TTL_S, _BOUNDS * _latest_s(interval_s, patience_s))
+    if operations_per_s is not None:
+        # A refresh per half TTL, and half as many of the session's record, whose TTL is twice as long.
+        wanted = np.maximum(wanted, 3 * PER_CLIENTS / operations_per_s)
+    return _up(wanted)
+
+
+def session_ttl_s(status_ttl: npt.ArrayLike) -> FloatArray:
+    """TTL of the session record: an hour or more, at least twice the status record's, rounded up."""
+    return _up(np.maximum(_MIN_SESSION_TTL_S, 2 * np.asarray(status_ttl, dtype=float)))
+
+
+def resume_window_s(
+    interval_s: npt.ArrayLike, patience_s: npt.ArrayLike, page_load: Distribution
+) -> FloatArray:
+    """Resume window: three times the slowest page in a thousand and at least 10 s, but within the detection.
+
+    It counts from the last sign of life, which is T + (k−1)R + τ old at a suspicion (less a round trip): a
+    window up to that never delays the clean-up of a dead client.
+    """
+    wanted_s = max(10.0, 3 * float(page_load.quantile(0.999)))
+    return _down(np.minimum(wanted_s, _latest_s(interval_s, patience_s)))
+
+
+def store_operations_per_s(
+    interval_s: npt.ArrayLike, ttls_s: list[FloatArray], clients: int
+) -> FloatArray:
+    """Refreshes a second: each record at the first beat after half its TTL. As `harness.theory.cost` has it."""
+    t = np.asarray(interval_s, dtype=float)
+    return np.asarray(
+        sum(clients / (np.maximum(1, np.ceil(ttl / 2 / t)) * t) for ttl in ttls_s), dtype=float
+    )
+
+
+def _latest_s(interval_s: npt.ArrayLike, patience_s: npt.ArrayLike) -> FloatArray:
+    latest = np.asarray(interval_s, dtype=float) + np.asarray(patience_s, dtype=float)
+    return np.asarray(latest, dtype=float)
+
+
+def _up(seconds: Any) -> FloatArray:
+    """The next larger tidy time, at most a day."""
+    i = np.searchsorted(_NICE_S, np.asarray(seconds) * (1 - 1e-12), side="left")
+    return np.asarray(_NICE_S[np.minimum(i, len(_NICE_S) - 1)], dtype=float)
+
+
+def _down(seconds: Any) -> FloatArray:
+    """The next smaller tidy time; what is below all of them stays."""
+    s = np.asarray(seconds, dtype=float)
+    i = np.searchsorted(_NICE_S, s * (1 + 1e-12), side="right") - 1
+    return np.asarray(np.where(i < 0, s, _NICE_S[np.maximum(i, 0)]), dtype=float)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from harness.theory.law import Law
 from harness.theory.tcp import tcp_give_up_s
-from reference_server.liveness import LivenessPolicy
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution
 
 __all__ = [

@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.theory.detectors import patience_s
 from harness.theory.law import Law, mixture
-from reference_server.liveness import LivenessPolicy
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.network import after_probe
 
 __all__ = ["bundled_answers", "late_answers", "resent_pings"]

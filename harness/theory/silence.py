@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.theory.law import FloatArray, Law, mixture
-from harness.theory.layers import after_lost_beat
+from harness.theory.layer_laws import after_lost_beat
 from harness.theory.stack import Stack, first_of
-from reference_server.layers import GatewayDetector, StateCheck
-from reference_server.liveness import LivenessPolicy
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.liveness.socket_checks import GatewayDetector, StateCheck
 from scenarios.distributions import Distribution
 
 __all__ = ["Healing", "race", "silent_death", "store_floor"]

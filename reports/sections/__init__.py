@@ -3,7 +3,7 @@
 from reports.sections.agreement import agreement_section
 from reports.sections.cost import cost_section
 from reports.sections.ghosts import ghosts_section
-from reports.sections.incidents import incidents_section
+from reports.sections.incidents import incidents_section, timelines_section
 from reports.sections.latency import latency_section
 from reports.sections.layers import layers_section
 from reports.sections.overview import facts, overview_section, reading, thresholds_section
@@ -11,7 +11,6 @@ from reports.sections.provenance import files_section, provenance_section
 from reports.sections.sessions import sessions_section
 from reports.sections.soundness import fidelity_section, soundness_section
 from reports.sections.suspicions import suspicions_section
-from reports.sections.timelines import timelines_section
 
 __all__ = [
     "agreement_section",

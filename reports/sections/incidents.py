@@ -1,4 +1,7 @@
-"""Incidents of nodes and store: whom each hit, how soon they were back, when the store showed nothing of it."""
+"""Incidents of nodes and store: whom each hit, how soon they were back, when the store showed nothing of it.
+
+One client's timeline for each fault.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+from reports.gallery import Gallery
 from reports.numbers import ABSENT, seconds, words
 from reports.page import Cell, Section, Table, Text
 from reports.sections.cells import count_cell, engine_cell, seconds_cell, verdict_cell
 from reports.tables import RunTables
 
-__all__ = ["incidents_section"]
+__all__ = ["incidents_section", "timelines_section"]
 
 _CUTS_CONNECTIONS = ("node_crash", "node_drain")
 _MOST_ROWS = 40
@@ -82,3 +86,14 @@ def _in_time(row: Mapping[Hashable, Any], epsilon_s: float) -> str:
         return "fail" if float(row["watched_s"]) > float(row["bound_s"]) + epsilon_s else "unknown"
     slack_s = (epsilon_s if row["engine"] == "real" else 0.0) + float(row["grain_s"])
     return "pass" if last_s <= float(row["bound_s"]) + slack_s else "fail"
+
+
+def timelines_section(tables: RunTables, gallery: Gallery) -> Section:
+    """Return the timelines."""
+    title = "One client of each fault"
+    if tables.table("timelines").empty:
+        return Section("timelines", title, [Text("No client was traced in this run.", "missing")])
+    note = Text(
+        "The first client of each fault is traced: its heartbeats are logged one by one. Times are from the fault."
+    )
+    return Section("timelines", title, [note, *gallery.get("timelines", [])])

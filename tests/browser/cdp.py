@@ -20,7 +20,7 @@ import psutil
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from harness.real.processes import Child, Children
+from harness.real.processes.children import Child, Children
 from tests.reference_server.gateways import until
 
 __all__ = ["Browser", "BrowserError", "Page", "browser", "find_chromium"]

@@ -14,10 +14,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from harness.real.processes import Children
-from harness.real.redis_server import RedisServer
+from harness.real.processes.children import Children
+from harness.real.processes.redis import RedisServer
 from reference_server.events import Cause, Event, EventKind
-from reference_server.liveness import LivenessPolicy
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from tests.browser.cdp import Browser, Page, browser, find_chromium
 from tests.reference_server.gateways import Running, run, running, until
 from tests.support import missing

@@ -11,8 +11,8 @@ from urllib.request import urlopen
 import orjson
 import pytest
 
-from harness.real.processes import Children
-from harness.rundir import RunDir
+from harness.real.processes.children import Children
+from harness.runs.directory import RunDir
 from tests.browser.cdp import browser, find_chromium
 from tests.reference_server.gateways import run, until
 from tests.support import missing, require_silence
@@ -73,7 +73,7 @@ def test_the_tab_and_the_page_show_a_run_while_it_goes_on(tmp_path: Path) -> Non
         (served,) = runs.glob("*tab*")
         children.start(
             "locust",
-            [*python, "locust", "-f", "harness/real/locustfile.py", "--web-host", "127.0.0.1",
+            [*python, "locust", "-f", "harness/real/generator/locustfile.py", "--web-host", "127.0.0.1",
              "--web-port", str(web), "--run-dir", str(served),
              "--ws-url", f"ws://127.0.0.1:{ws}/ws", "--http-url", f"http://127.0.0.1:{http}"],
             log=tmp_path / "locust.log",

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from harness.faults import make_plan
-from harness.measure import measure
+from harness.measure.one_engine import measure
 from harness.simulated import simulate
 from harness.theory import predict
 from reference_server.presets import find_preset, load_presets

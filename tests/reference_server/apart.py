@@ -9,9 +9,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from harness.eventlog import read_log
-from harness.real.processes import Child, Children
-from harness.real.redis_server import RedisServer
+from harness.events.log import read_log
+from harness.real.processes.children import Child, Children
+from harness.real.processes.redis import RedisServer
 from reference_server.events import Event, EventKind
 from tests.support import wait_until
 

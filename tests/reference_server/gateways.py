@@ -18,13 +18,13 @@ import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from harness.eventlog import read_log
+from harness.events.log import read_log
+from reference_server.api.http import HttpServer
 from reference_server.config import GatewayConfig
 from reference_server.events import Event, EventKind
 from reference_server.gateway import Gateway
-from reference_server.http import HttpServer
-from reference_server.listen import listen
-from reference_server.liveness import LivenessPolicy
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.websocket.listener import listen
 
 T = TypeVar("T")
 PONG = '{"type":"pong"}'

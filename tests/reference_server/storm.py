@@ -14,7 +14,7 @@ from collections import Counter
 
 import uvloop
 
-from reference_server.listen import raise_descriptor_limit
+from reference_server.websocket.listener import raise_descriptor_limit
 
 HELLO = (
     b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

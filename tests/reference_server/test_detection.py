@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from harness.real.blackhole import attach, close_silently
-from harness.real.redis_server import RedisServer
+from harness.real.network.silence import attach, close_silently
+from harness.real.processes.redis import RedisServer
 from reference_server.events import Cause, Event, EventKind
 from tests.reference_server.gateways import QUICK, QUIET, Client, Running, run, running, until
 from tests.support import require_silence

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.cli import app
+from harness.cli.main import app
 from harness.serve import what_to_serve
 from reference_server.config import GatewayConfig
-from reference_server.layers import ClientBeats, Ping, SendErrors, StateCheck
+from reference_server.liveness.socket_checks import ClientBeats, Ping, SendErrors, StateCheck
 from reference_server.presets import (
     UnknownPresetError,
     environment,

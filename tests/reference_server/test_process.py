@@ -19,11 +19,11 @@ import pytest
 import redis
 from websockets.asyncio.client import connect
 
-from harness.eventlog import read_log
-from harness.real.processes import Children
-from harness.real.redis_server import RedisServer
+from harness.events.log import read_log
+from harness.real.processes.children import Children
+from harness.real.processes.redis import RedisServer
 from reference_server.events import Cause, EventKind
-from reference_server.listen import raise_descriptor_limit
+from reference_server.websocket.listener import raise_descriptor_limit
 from tests.reference_server.apart import log_in, start
 from tests.reference_server.gateways import run
 

@@ -14,9 +14,9 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from harness import qos
 from harness.frames import frame
-from harness.incidence_by_cause import incidence_by_cause
+from harness.measure import quality_of_service as qos
+from harness.measure.quality_of_service import incidence_by_cause
 
 RAMP_S, HORIZON_S = 60.0, 310.0
 CHAIN = ("suspected", "socket_closed", "store_cleared", "peers_notified")

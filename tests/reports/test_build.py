@@ -314,8 +314,8 @@ def _all_censored(run: HandmadeRun) -> None:
 
 @pytest.mark.parametrize("bend", [_no_detection, _all_censored])
 def test_a_run_without_a_detection(tmp_path: Path, bend: Callable[[HandmadeRun], None]) -> None:
-    from harness import qos
-    from harness.incidence_by_cause import incidence_by_cause
+    from harness.measure import quality_of_service as qos
+    from harness.measure.quality_of_service import incidence_by_cause
 
     run = handmade_run(ONE)
     bend(run)

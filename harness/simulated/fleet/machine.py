@@ -21,7 +21,7 @@ from harness.simulated.fleet.stretches import uneventful_pings
 from harness.simulated.fleet.ways import Flags, Way
 from harness.simulated.network import kernel_patience_s
 from reference_server.events import Cause
-from reference_server.liveness import LivenessPolicy
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Reconnect
 from scenarios.network import ORPHAN_TRIES, Network
 

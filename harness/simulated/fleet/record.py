@@ -9,7 +9,7 @@ import numpy as np
 from harness.simulated.fleet.draws import FloatArray, Index
 from harness.simulated.fleet.result import CAUSES, FleetResult, Outcome
 from reference_server.events import Cause
-from reference_server.liveness import LivenessPolicy
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
 __all__ = ["Record"]
 

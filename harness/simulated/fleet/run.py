@@ -15,7 +15,7 @@ from harness.simulated.fleet.machine import Machine
 from harness.simulated.fleet.record import Record
 from harness.simulated.fleet.result import FleetResult
 from harness.simulated.fleet.ways import BehindNat, ForgetfulNat, OneFault, OutageWay, Way
-from reference_server.liveness import LivenessPolicy
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Reconnect
 from scenarios.fault_kinds import Fault, Frozen, HostCrash, NatTimeout, NetworkCut
 from scenarios.network import Network

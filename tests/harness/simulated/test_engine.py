@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.faults import PlannedOutage, make_plan
-from harness.measure import measure
+from harness.measure.one_engine import measure
 from harness.simulated import simulate
 from harness.theory import Law, false_suspicion_per_outage, predict
 from reference_server.events import Event, EventKind, Source, decode, encode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.faults import make_plan
-from harness.measure import measure
+from harness.measure.one_engine import measure
 from harness.simulated import simulate
 from reference_server.events import Event
 from scenarios.schema import Scenario

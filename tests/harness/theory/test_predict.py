@@ -11,7 +11,7 @@ import pytest
 
 from harness.theory import Law, Prediction, curves_frame, laws_frame, locked_out, predict
 from harness.theory.law import FloatArray
-from reference_server.liveness import LivenessPolicy
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform
 from scenarios.fault_kinds import Fault, Frozen, HostCrash, NetworkCut
 from scenarios.load import built_in, load_scenario

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.theory import false_suspicion_per_outage
-from reference_server.liveness import LivenessPolicy
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Exponential, Lognormal
 
 

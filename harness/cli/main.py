@@ -1,0 +1,282 @@
+"""The `flatline` command: reads arguments, shows progress, prints verdicts. Decides nothing itself.
+
+The main job is here; the other modules of this folder hold the other commands.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from harness import doctor as machine
+from harness.cli import catalogue, policy, runs, simulate, studies, user_sessions
+from harness.cli.terminal import errors, finish, progress, say, show_table
+from harness.real.engine import RealSetup
+from harness.real.network.nat import NetworkKind
+from harness.real.processes.children import end_on_sigterm
+from harness.run import ENGINES, conclude, run
+from harness.runs.directory import find_run
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.presets import environments, find_preset
+from reference_server.session_log import LogFormat, LogLevel
+from scenarios.load import built_in, load_scenario, parse_scenario
+from scenarios.schema import Scenario
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="How long until your gateway knows that a WebSocket client has died?\n\n"
+    "Exit codes: 0 good, 2 bad input, 3 unsound run, 4 this machine cannot, 5 an audit found differences, "
+    "99 thresholds missed or engines disagree, 130 interrupted (the report of what was measured is still written).",
+)  # fmt: skip
+
+ScenarioName = Annotated[
+    str, typer.Argument(help="built-in scenario or YAML file", show_default=False)
+]
+Root = Annotated[Path, typer.Option("--runs", help="folder of run directories")]
+Redis = Annotated[
+    str | None, typer.Option("--redis", help="Redis URL; default: a private server of our own")
+]
+Clients = Annotated[int | None, typer.Option(help="replace the scenario's number of clients")]
+Seed = Annotated[int | None, typer.Option(help="replace the scenario's seed")]
+Speedup = Annotated[float | None, typer.Option(help="replace the scenario's speedup of real runs")]
+GatewaySet = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gateway-set",
+        metavar="KEY=VALUE",
+        help="negative control: the gateway alone gets this policy value, as max_failures=2; "
+        "the agreement must then turn red",
+    ),
+]
+
+NetworkOf = Annotated[
+    NetworkKind,
+    typer.Option(
+        "--network",
+        help="netns-nat: clients, NAT and gateway in network namespaces of their own, and nat_timeout by "
+        "conntrack's real timeouts (root, Linux, nftables, iproute2)",
+    ),
+]
+
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="generator processes on this machine; default: as many as the clients need"
+    ),
+]
+GatewayNodes = Annotated[
+    int | None, typer.Option("--nodes", min=1, help="replace the scenario's gateway.nodes")
+]
+
+Hosts = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="drive it from so many Locust workers on other hosts, and wait for them; start each by "
+        "`locust -f harness/real/generator/locustfile.py --worker --master-host ADDRESS`",
+    ),
+]
+Address = Annotated[
+    str,
+    typer.Option(
+        help="where --hosts reach this one: gateway and Locust's master then listen on all "
+        "addresses, without encryption: on trusted networks only"
+    ),
+]
+GatewayPreset = Annotated[
+    str | None,
+    typer.Option(help="negative control: the gateway alone is this preset, see `flatline presets`"),
+]
+
+
+@app.command()
+def demo(root: Root = Path("runs"), redis: Redis = None) -> None:
+    """Run the demo scenario three ways and write its report (about a minute)."""
+    _run(_load("demo"), ENGINES, root, RealSetup(redis_url=redis))
+
+
+@app.command("run")
+def run_command(
+    scenario: ScenarioName,
+    root: Root = Path("runs"),
+    redis: Redis = None,
+    clients: Clients = None,
+    seed: Seed = None,
+    speedup: Speedup = None,
+    gateway_set: GatewaySet = None,
+    network: NetworkOf = "loopback",
+    real_only: Annotated[
+        bool, typer.Option("--real-only", help="theory and real clients, no simulation")
+    ] = False,
+    workers: Workers = None,
+    hosts: Hosts = 0,
+    address: Address = "",
+    nodes: GatewayNodes = None,
+    ledger: Annotated[
+        bool,
+        typer.Option(
+            "--ledger", help="the gateways keep the durable ledger, too; audited at the end"
+        ),
+    ] = False,
+    gateway_preset: GatewayPreset = None,
+) -> None:
+    """Run a scenario: theory, simulation and real clients; ends with a report."""
+    loaded = _with_nodes(_load(scenario, clients=clients, seed=seed, speedup=speedup), nodes)
+    policy = _gateway_policy(loaded, gateway_set or [])
+    engines = ("theory", "real") if real_only else ENGINES
+    with errors():
+        preset = find_preset(gateway_preset).name if gateway_preset else None
+    setup = RealSetup(
+        redis, policy, network, workers, hosts, address, ledger, gateway_preset=preset
+    )
+    if hosts:
+        say(
+            f"waits for {hosts} workers; on each host: locust -f harness/real/generator/locustfile.py --worker "
+            f"--master-host {address}"
+        )
+    _run(loaded, engines, root, setup)
+
+
+@app.command()
+def report(
+    run_name: Annotated[
+        str, typer.Argument(metavar="RUN", help="run directory, its name, or latest")
+    ],
+    root: Root = Path("runs"),
+) -> None:
+    """Measure and report a run directory again; recovers what an interrupted run has logged."""
+    with errors(), progress() as show:
+        outcome = conclude(find_run(run_name, root), progress=show)
+    finish(outcome)
+
+
+@app.command()
+def serve(
+    scenario: Annotated[
+        str | None, typer.Argument(help="its policy is served; default: demo's", show_default=False)
+    ] = None,
+    port: Annotated[int, typer.Option(help="WebSocket port")] = 8765,
+    http_port: Annotated[int, typer.Option(help="HTTP port")] = 8766,
+    preset: Annotated[
+        str | None, typer.Option(help="serve a documented system; see `flatline presets`")
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option(help=f"of system B: {', '.join(environments())}")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file: a scenario, or system B's configuration")
+    ] = None,
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option(help="debug: a line for each heartbeat; info: for each session"),
+    ] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="of those lines, in the gateway's log")
+    ] = LogFormat.TEXT,
+    speedup: Speedup = None,
+    root: Root = Path("runs"),
+    redis: Redis = None,
+    ledger: Annotated[
+        str | None, typer.Option(help="URL or SQLite file; default: one in the run's folder")
+    ] = None,
+) -> None:
+    """Run the reference gateway alone, for instance for `locust -f harness/real/generator/locustfile.py`."""
+    from harness.serve import serve_forever, what_to_serve
+
+    with errors():
+        served = what_to_serve(scenario or config, preset, environment, speedup)
+        logging = {"log_level": log_level, "log_format": log_format}
+        serve_forever(served, port, http_port, root, redis, ledger, say, **logging)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors."""
+    sys.stdout.write(json.dumps(Scenario.model_json_schema(), indent=2, ensure_ascii=False) + "\n")
+
+
+@app.command()
+def scenarios() -> None:
+    """List the built-in scenarios."""
+    loaded = [load_scenario(name) for name in built_in()]
+    show_table(
+        ("name", "clients", "faults", "what it shows"),
+        [
+            (
+                one.name,
+                str(one.clients),
+                ", ".join(fault.label for fault in one.faults) or "none",
+                " ".join(one.description.split()),
+            )
+            for one in loaded
+        ],
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can do, and what to do about what it cannot."""
+    show_table(
+        ("", "check", "found", "needed for", "what helps"),
+        [
+            ("ok" if check.ok else "NO", check.name, check.found, check.needed_for, check.help)
+            for check in machine.diagnose()
+        ],
+    )
+    say("\nHow a real run would make each fault here:")
+    show_table(
+        ("fault", "mechanism here", "what it cannot show"),
+        [(m.fault, m.here or f"NO: {m.why}", m.cannot_show) for m in machine.mechanisms()],
+    )
+
+
+def _load(name: str, **overrides: float | None) -> Scenario:
+    with errors():
+        return load_scenario(
+            name, **{key: value for key, value in overrides.items() if value is not None}
+        )
+
+
+def _with_nodes(scenario: Scenario, nodes: int | None) -> Scenario:
+    if nodes is None:
+        return scenario
+    raw = scenario.model_dump(mode="json")
+    raw["gateway"]["nodes"] = nodes
+    with errors():
+        return parse_scenario(yaml.safe_dump(raw), source="--nodes")
+
+
+def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy | None:
+    """The scenario's policy with some values replaced, checked as a scenario file is."""
+    if not settings:
+        return None
+    changes = dict(setting.partition("=")[::2] for setting in settings)
+    raw = scenario.model_dump(mode="json")
+    raw["liveness"] |= {key: yaml.safe_load(value) for key, value in changes.items()}
+    with errors():
+        return parse_scenario(yaml.safe_dump(raw), source="--gateway-set").liveness
+
+
+def _run(scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSetup | None) -> None:
+    with errors(), end_on_sigterm(), progress() as show:
+        outcome = run(
+            scenario, engines=engines, root=root, setup=setup, progress=show,
+            warn=lambda text: say(f"warning: {text}", "yellow"),
+        )  # fmt: skip
+    finish(outcome)
+
+
+for _commands in (catalogue, policy, runs, simulate, studies, user_sessions):
+    _commands.register(app)
+
+
+def main() -> None:
+    """Entry point of the `flatline` command."""
+    app()

@@ -1,0 +1,208 @@
+"""`flatline tune | lint | emit | profiles`: which policy to choose, what is wrong with one, how to write it down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.terminal import errors, progress, say, show_frame, show_markdown, show_table
+from harness.exit_codes import Exit
+from harness.policy.emit import TARGETS, emit
+from harness.policy.lint import Extras, LintInputError, Severity, lint, middleboxes_of, setting_of
+from harness.policy.profiles import idle_timer_profile, load_profiles, network_profile
+from harness.policy.tune import (
+    Recommendation,
+    conditions_of_profile,
+    explain,
+    network_from_csv,
+    network_from_run,
+    parse_wants,
+    recommend,
+    verify,
+)
+from harness.real.processes.children import end_on_sigterm
+from harness.runs.directory import find_run
+from reference_server.durations import parse_duration
+from reports.figures.heat_map import heat_map
+from reports.figures.pareto import pareto
+from reports.style import save
+from scenarios.load import load_scenario
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("tune")(tune_command)
+    app.command("lint")(lint_command)
+    app.command("emit")(emit_command)
+    app.command("profiles")(profiles_command)
+
+
+def tune_command(
+    network: Annotated[
+        str | None, typer.Option(help="a network profile; see `flatline profiles`")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="samples: round_trip_s, outage_s, observed_s, idle_s")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="a run directory that measured the network")
+    ] = None,
+    detect_p50: Annotated[str | None, typer.Option(help="as 40s")] = None,
+    detect_p95: Annotated[str | None, typer.Option(help="as 55s")] = None,
+    detect_p99: Annotated[str | None, typer.Option(help="as 60s")] = None,
+    detect_max: Annotated[str | None, typer.Option(help="as 90s")] = None,
+    false_suspicions: Annotated[str | None, typer.Option(help="as 1/client-month")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="of 1000 clients: 70/s (frames) or 9kB/s; may be repeated"),
+    ] = None,
+    store_operations: Annotated[
+        str | None, typer.Option("--store-ops", help="of 1000 clients")
+    ] = None,
+    radio_wakeups: Annotated[str | None, typer.Option(help="of one client, as 60/h")] = None,
+    min_failures: Annotated[
+        int | None, typer.Option(help="misses that make a suspicion, at least")
+    ] = None,
+    headroom: Annotated[
+        float | None, typer.Option(help="predicted false suspicions times this keep the bound")
+    ] = None,
+    prefer: Annotated[str, typer.Option(help="cost, latency or accuracy")] = "cost",
+    verified: Annotated[
+        bool, typer.Option("--verify", help="run the recommendation for real")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="write recommendation.md, tables and figures there")
+    ] = None,
+    root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
+) -> None:
+    """Recommend a policy for a network: interval, timeout, failures, retry, TTLs; with the reasons."""
+    with errors():
+        if sum(source is not None for source in (network, csv, run)) != 1:
+            say("error: say which network: one of --network, --csv, --run", "red")
+            raise typer.Exit(Exit.BAD_INPUT)
+        if network is not None:
+            conditions = conditions_of_profile(network)
+        elif csv is not None:
+            conditions = network_from_csv(csv)
+        else:
+            conditions = network_from_run(find_run(run or "", root))
+        wants = parse_wants(
+            detect_p50=detect_p50, detect_p95=detect_p95, detect_p99=detect_p99, detect_max=detect_max,
+            false_suspicions=false_suspicions, budget=tuple(budget or ()),
+            store_operations=store_operations, radio_wakeups=radio_wakeups, prefer=prefer,
+            min_failures=min_failures, headroom=headroom,
+        )  # fmt: skip
+        found = recommend(conditions, wants)
+        show_markdown(explain(found))
+        if output is not None:
+            _write(found, output)
+        if verified:
+            with end_on_sigterm(), progress() as shown:
+                checked = verify(found, root=root, progress=shown)
+            show_frame(checked.table)
+            say(f"report: {checked.outcome.report}")
+            if not checked.confirmed:
+                say("the measurement does not confirm the prediction", "red")
+                raise typer.Exit(checked.outcome.exit_code or Exit.MISSED)
+    if not found.feasible:
+        raise typer.Exit(Exit.MISSED)
+
+
+def _write(found: Recommendation, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recommendation.md").write_text(explain(found), encoding="utf-8")
+    for name in ("candidates", "pareto", "heat", "rejected", "probing", "sensitivity"):
+        getattr(found, name).to_csv(folder / f"{name}.csv", index=False)
+    caption = f"{found.conditions.name}: {len(found.candidates):,} policies by closed forms."
+    save(heat_map(found.heat, caption=caption), folder, "heat_map")
+    save(pareto(found.candidates, caption=caption), folder, "pareto")
+    say(f"written: {folder}")
+
+
+def _seconds(written: str | None) -> float | None:
+    if written is None:
+        return None
+    try:
+        return float(parse_duration(written))
+    except ValueError as error:
+        raise LintInputError(str(error)) from error
+
+
+def lint_command(
+    subject: Annotated[
+        str, typer.Argument(help="scenario, heartbeat profile, or YAML with heartbeat_interval …")
+    ],
+    behind: Annotated[
+        list[str] | None, typer.Option(help="an idle timer on the way (profile); may be repeated")
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="a network profile with its middleboxes")
+    ] = None,
+    promise: Annotated[str | None, typer.Option(help="what was promised, as 60s")] = None,
+    page_timed: Annotated[bool, typer.Option(help="a timer in a web page sends the beats")] = False,
+    send_only: Annotated[
+        bool, typer.Option(help="nobody checks that the beats are answered")
+    ] = False,
+    node_lease: Annotated[bool, typer.Option(help="a lease tells when a node has died")] = False,
+    close_wait: Annotated[
+        str | None, typer.Option(help="wait for a closing handshake, as 10s")
+    ] = None,
+    sessions: Annotated[int | None, typer.Option(help="sessions expected at once")] = None,
+) -> None:
+    """Check a policy, or a product's configuration, against itself and the boxes on the way."""
+    with errors():
+        boxes = [idle_timer_profile(name) for name in behind or ()]
+        if network is not None:
+            boxes += middleboxes_of(network_profile(network))
+        extras = Extras(
+            timed_by_page=page_timed or None,
+            answers_checked=False if send_only else None,
+            node_lease=node_lease or None,
+            promise_s=_seconds(promise),
+            close_wait_s=_seconds(close_wait),
+            expected_sessions=sessions,
+        )
+        findings = lint(setting_of(subject), boxes, extras)
+    if not findings:
+        say("nothing found", "green")
+        return
+    show_markdown(
+        "\n".join(
+            f"- **{f.severity.value}** {f.rule}{f' ({f.middlebox})' if f.middlebox else ''}: "
+            f"{f.message}\n  - why: {f.reason}\n  - fix: {f.fix}"
+            for f in findings
+        )
+    )
+    if any(finding.severity is Severity.ERROR for finding in findings):
+        raise typer.Exit(Exit.MISSED)
+
+
+def emit_command(
+    target: Annotated[str, typer.Argument(help=f"one of {', '.join(TARGETS)}")],
+    scenario: Annotated[str, typer.Option(help="its policy is written")] = "demo",
+    output: Annotated[Path | None, typer.Option(help="file; default: standard output")] = None,
+) -> None:
+    """Write a policy as configuration for a real stack, with what that stack cannot express."""
+    with errors():
+        emitted = emit(load_scenario(scenario).liveness, target)
+    if output is None:
+        typer.echo(emitted.text, nl=False)
+    else:
+        output.write_text(emitted.text, encoding="utf-8")
+    lo_s, hi_s = emitted.detection_range_s
+    say(f"{emitted.target}: a silent peer is noticed after {lo_s:g} to {hi_s:g} s")
+    for note in emitted.notes:
+        say(f"  * {note}")
+
+
+def profiles_command() -> None:
+    """List the built-in profiles: heartbeat defaults, idle timers, networks; with source and status."""
+    known = load_profiles()
+    show_table(
+        ("name", "what", "numbers", "status", "source"),
+        [p.row for p in (*known.heartbeats, *known.idle_timers, *known.networks)],
+    )

@@ -1,0 +1,94 @@
+"""`flatline runs | compare`: what has been run, and what is better or worse than before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.terminal import errors, say, show_markdown, show_table
+from harness.exit_codes import Exit
+from harness.runs.directory import find_run
+from harness.runs.list_and_prune import describe, list_runs, prune, table
+from harness.studies.compare.compare import compare
+from harness.studies.compare.page import markdown, save_comparison
+from reference_server.durations import parse_duration
+from reports.numbers import size_bytes
+
+__all__ = ["register"]
+
+Root = Annotated[Path, typer.Option("--runs", help="folder of run directories")]
+
+runs_app = typer.Typer(no_args_is_help=False, help="List, show or prune run directories.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.add_typer(runs_app, name="runs", invoke_without_command=True)
+    app.command("compare")(compare_command)
+
+
+@runs_app.callback(invoke_without_command=True)
+def list_command(context: typer.Context, root: Root = Path("runs")) -> None:
+    """List the runs: scenario, date, engines, verdict, size."""
+    if context.invoked_subcommand is None:
+        show_table(*table(list_runs(root)))
+
+
+@runs_app.command("show")
+def show_command(name: str, root: Root = Path("runs")) -> None:
+    """Show one run: its verdict and where its report is."""
+    with errors():
+        found = describe(find_run(name, root).path)
+    show_table(*table([found]))
+    say(found.headline)
+    report = found.path / "report.md"
+    if report.exists():
+        show_markdown(report.read_text(encoding="utf-8"))
+
+
+@runs_app.command("prune")
+def prune_command(
+    keep: Annotated[int | None, typer.Option(help="the newest so many stay")] = None,
+    older_than: Annotated[str | None, typer.Option(help="younger runs stay, as 7d")] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="really delete; without it only say what would go")
+    ] = False,
+    root: Root = Path("runs"),
+) -> None:
+    """Delete old runs; the latest always stays."""
+    try:
+        older_than_s = None if older_than is None else float(parse_duration(older_than))
+        done = prune(root, keep=keep, older_than_s=older_than_s, dry_run=not yes)
+    except ValueError as error:
+        say(f"error: {error}", "red")
+        raise typer.Exit(Exit.BAD_INPUT) from error
+    for run in done.gone:
+        say(f"{'deleted' if yes else 'would delete'} {run.name}")
+    for run, reason in done.spared:
+        say(f"spared {run.name}: {reason}")
+    say(f"{len(done.gone)} runs, {size_bytes(done.freed_bytes)}; {len(done.kept)} stay")
+
+
+def compare_command(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="the baseline first")],
+    different: Annotated[
+        bool, typer.Option("--allow-different", help="compare runs of different scenarios")
+    ] = False,
+    strict: Annotated[bool, typer.Option(help="unknown is a failure, too")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="write comparison.md, tables, figures there")
+    ] = None,
+    root: Root = Path("runs"),
+) -> None:
+    """Compare runs with the first one: exit 99 where detection got slower or healthy clients are dropped more."""
+    with errors():
+        comparison = compare(
+            [find_run(name, root).path for name in runs], allow_different=different
+        )
+    show_markdown(markdown(comparison))
+    if output is not None:
+        save_comparison(comparison, output)
+        say(f"written: {output}")
+    raise typer.Exit(comparison.exit_code(strict=strict))

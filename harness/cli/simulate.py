@@ -1,0 +1,99 @@
+"""`flatline simulate | calibrate`: what-if in the model alone, and the model's service times from a real run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.terminal import errors, finish, progress, say, show_frame
+from harness.exit_codes import Exit
+from harness.run import run
+from harness.runs.directory import find_run, new_run
+from harness.studies.calibrate import calibrate, calibrated
+from harness.studies.replicate import Stopping, replicate
+from reference_server.durations import parse_duration
+from scenarios.load import dump_scenario, load_scenario
+from scenarios.schema import Scenario
+
+__all__ = ["register"]
+
+Root = Annotated[Path, typer.Option("--runs", help="folder of run directories")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("simulate")(simulate_command)
+    app.command("calibrate")(calibrate_command)
+
+
+def simulate_command(
+    scenario: Annotated[
+        str, typer.Argument(help="built-in scenario or YAML file", show_default=False)
+    ],
+    root: Root = Path("runs"),
+    clients: Annotated[
+        int | None, typer.Option(help="replace the scenario's number of clients")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="replace the scenario's seed")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="service times of a real gateway, from `flatline calibrate`")
+    ] = None,
+    replications: Annotated[
+        int, typer.Option(min=1, help="runs with seeds of their own; above 1: intervals over them")
+    ] = 1,
+    warm_up: Annotated[
+        str, typer.Option(help="after the ramp, not counted; with replications, as 60s")
+    ] = "0s",
+) -> None:
+    """Run a scenario in theory and simulation only: no sockets, no privileges, any size."""
+    changes = {"clients": clients, "seed": seed}
+    with errors():
+        loaded = load_scenario(
+            scenario, **{key: value for key, value in changes.items() if value is not None}
+        )
+        if calibration is not None:
+            loaded = calibrated(loaded, calibration)
+        if replications == 1:
+            with progress() as show:
+                outcome = run(loaded, engines=("theory", "simulated"), root=root, progress=show)
+            finish(outcome)
+    _replicate(loaded, replications, warm_up, root)
+
+
+def _replicate(scenario: Scenario, count: int, warm_up: str, root: Path) -> None:
+    try:
+        with progress() as show:
+            found = replicate(
+                scenario,
+                stopping=Stopping(count, count),
+                warm_up_s=float(parse_duration(warm_up)),
+                progress=lambda done: show("replicate", done),
+            )
+    except ValueError as error:
+        say(f"error: {error}", "red")
+        raise typer.Exit(Exit.BAD_INPUT) from error
+    directory = new_run(root, f"{scenario.name}-replicated")
+    directory.scenario.write_text(dump_scenario(scenario))
+    found.save(directory)
+    show_frame(found.table)
+    say(f"written: {directory.table('replications')}")
+
+
+def calibrate_command(
+    run_name: Annotated[
+        str, typer.Argument(metavar="RUN", help="a real run's directory, its name, or latest")
+    ],
+    output: Annotated[Path, typer.Option(help="YAML for `flatline simulate --calibration`")] = Path(
+        "calibration.yaml"
+    ),
+    root: Root = Path("runs"),
+) -> None:
+    """Estimate a gateway's service times, lag and round trips from a real run, and say how good the fit is."""
+    with errors():
+        found = calibrate(find_run(run_name, root))
+    for line in found.lines():
+        typer.echo(line)
+    output.write_text(found.to_yaml(), encoding="utf-8")
+    say(f"written: {output}")

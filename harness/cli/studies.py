@@ -1,0 +1,153 @@
+"""`flatline capacity`: how many clients it carries, what gives way first, and what N million users need.
+
+`flatline claims`: what documents promise, beside theory, simulation and reality, a verdict for each.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.terminal import errors, progress, say, show_table
+from harness.exit_codes import Exit
+from harness.real.engine import RealSetup
+from harness.real.processes.children import end_on_sigterm
+from harness.studies.calibrate import calibrated
+from harness.studies.capacity.find_knee import Search, search
+from harness.studies.claims import load_claims, put_to_the_test
+from reference_server.presets import find_preset, load_presets
+from reports.claims_page import claims_table, write_claims_page
+from scenarios.load import load_scenario
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("capacity")(capacity_command)
+    app.command("claims")(claims_command)
+
+
+def capacity_command(
+    scenario: Annotated[
+        str, typer.Argument(help="its thresholds say what holds; clients and nodes are stepped")
+    ] = "capacity",
+    start: Annotated[int, typer.Option(min=1, help="clients of the first step")] = 500,
+    maximum: Annotated[int, typer.Option("--max", min=1, help="clients of the last one")] = 8000,
+    factor: Annotated[float, typer.Option(help="from one step to the next")] = 2.0,
+    step: Annotated[int | None, typer.Option(min=1, help="add so many instead")] = None,
+    resolution: Annotated[
+        float, typer.Option(help="halve the gap until it is this share; 1: do not")
+    ] = 0.15,
+    nodes: Annotated[str, typer.Option(help="numbers of gateway nodes, as 1,2,4,8")] = "1",
+    real: Annotated[bool, typer.Option("--real/--simulated", help="which engine")] = True,
+    calibration: Annotated[
+        Path | None, typer.Option(help="service times for --simulated, from `flatline calibrate`")
+    ] = None,
+    users: Annotated[str, typer.Option(help="users to plan for")] = "100000,1000000,5000000",
+    speedup: Annotated[float | None, typer.Option(help="replace the scenario's speedup")] = None,
+    connects_per_s: Annotated[
+        float, typer.Option(min=1, help="clients come no faster than this, real seconds")
+    ] = 200.0,
+    redis: Annotated[
+        str | None, typer.Option("--redis", help="Redis URL; default: our own")
+    ] = None,
+    root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
+) -> None:
+    """Step the load until a threshold breaks: the knee, how nodes scale, and a plan for N users."""
+    changes = {} if speedup is None else {"speedup": speedup}
+    with errors(), end_on_sigterm():
+        loaded = load_scenario(scenario, **changes)
+        if calibration is not None:
+            loaded = calibrated(loaded, calibration)
+        what = Search(
+            nodes=_numbers(nodes, "--nodes"), start=start, maximum=maximum, factor=factor, step=step,
+            resolution=resolution, real=real, users=_numbers(users, "--users"), redis_url=redis,
+            connects_per_s=connects_per_s,
+        )  # fmt: skip
+        try:
+            found = search(loaded, what, root, say)
+        except ValueError as error:
+            if type(error) is not ValueError:
+                raise
+            raise typer.BadParameter(str(error)) from error
+    for line in found.lines:
+        print(line)
+    print(f"report: {found.report}")
+    raise typer.Exit(Exit.INTERRUPTED if found.interrupted else Exit.GOOD)
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(sorted({int(part.replace("_", "")) for part in text.split(",")}))
+    except ValueError:
+        numbers = ()
+    if not numbers or numbers[0] < 1:
+        raise typer.BadParameter(f"{option} {text!r}; allowed: whole numbers above 0, as 1,2,4")
+    return numbers
+
+
+_NOTES = [
+    "Each preset was run once, with every fault in one mix. A claim holds where every fault that was seen, and "
+    "the least and the largest time of them, lies within it, widened by the run's own ε. A verdict is reality's "
+    "where there is one.",
+    "A killed process is not silent: its kernel sends FIN, so it is seen at once where close detection acts on it. A "
+    "send into a dead connection succeeds until TCP gives up.",
+]
+
+
+def claims_command(
+    presets: Annotated[
+        list[str] | None, typer.Option(help="which; may be repeated; default: all")
+    ] = None,
+    faults: Annotated[
+        list[str] | None,
+        typer.Option(help="kinds of fault; may be repeated; default: all of the claims"),
+    ] = None,
+    real: Annotated[
+        bool, typer.Option("--real/--no-real", help="also run real clients (some minutes)")
+    ] = True,
+    clients: Annotated[int, typer.Option(min=10, help="of each preset's run")] = 100,
+    speedup: Annotated[
+        float, typer.Option(min=1, help="of real runs, at most; a quick preset goes slower")
+    ] = 20.0,
+    out: Annotated[
+        Path, typer.Option(help="folder for claims.csv, claims.html and the runs")
+    ] = Path("runs/claims"),
+    redis: Annotated[
+        str | None, typer.Option("--redis", help="Redis URL; default: a private server of our own")
+    ] = None,
+) -> None:
+    """Put the claims of the documented systems to the test: claimed, theory, simulated, real; a verdict a cell."""
+    book = load_claims()
+    with errors(), end_on_sigterm(), progress() as show:
+        chosen = [find_preset(name).name for name in _split(presets) or load_presets()]
+        kinds = _split(faults) or list(book.faults)
+        if unknown := [kind for kind in kinds if kind not in book.faults]:
+            say(
+                f"error: no claim is about {', '.join(unknown)}; allowed: {', '.join(book.faults)}",
+                "red",
+            )
+            raise typer.Exit(Exit.BAD_INPUT)
+        rows = put_to_the_test(
+            chosen, kinds, out, real=real, clients=clients, fastest=speedup,
+            setup=RealSetup(redis_url=redis), progress=show,
+        )  # fmt: skip
+        page = write_claims_page(rows, out, _NOTES)
+    for milestone in dict.fromkeys(rows["milestone"]):
+        table = claims_table(rows, milestone)
+        say(f"\n{table.title}", "bold")
+        show_table(
+            table.columns[:-1],
+            [
+                [cell.text + (f" ({cell.detail})" if cell.detail else "") for cell in row[:-1]]
+                for row in table.rows
+            ],
+        )
+    say(f"report: {page}")
+
+
+def _split(values: list[str] | None) -> list[str]:
+    return [name for value in values or () for name in value.split(",") if name]

@@ -1,0 +1,131 @@
+"""What every command shares: the console, progress bars, and errors that are the user's to mend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from harness.catalogue import CustomFaultError
+from harness.conclude import Outcome
+from harness.exit_codes import Exit
+from harness.judge.thresholds import ThresholdError
+from harness.policy.emit import CannotEmit
+from harness.policy.lint import LintInputError
+from harness.policy.profiles import UnknownProfileError
+from harness.policy.tune import NetworkDataError, NotTunable, WantsError
+from harness.real.errors import CannotRun
+from harness.real.processes.children import ChildDied
+from harness.real.processes.redis import RedisUnavailable
+from harness.runs.directory import RunDirError
+from harness.studies.calibrate import CannotCalibrate
+from harness.studies.compare.inputs import CannotCompare
+from reference_server.presets import UnknownPresetError
+from reports.tables import TablesError
+from scenarios.load import ScenarioError
+
+__all__ = ["errors", "finish", "progress", "say", "show_frame", "show_markdown", "show_table"]
+
+_INPUT = (
+    ScenarioError, RunDirError, ThresholdError, TablesError, LintInputError, CannotEmit, CannotCompare, CannotCalibrate,
+    CustomFaultError, NetworkDataError, NotTunable, UnknownPresetError, UnknownProfileError, WantsError,
+)  # fmt: skip
+_MACHINE = (CannotRun, RedisUnavailable, ChildDied)
+
+_PIPE_WIDTH = 240
+
+_asides = Console(stderr=True)
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Print a line for people on standard error, as it is: no markup, no wrapping."""
+    _asides.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print a table on standard output."""
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    _results().print(table, markup=False)
+
+
+def show_frame(table: pd.DataFrame) -> None:
+    """Print a DataFrame on standard output, numbers to six digits."""
+    rows = table.itertuples(index=False, name=None)
+    show_table(
+        map(str, table.columns),
+        [[f"{v:.6g}" if isinstance(v, float) else str(v) for v in row] for row in rows],
+    )
+
+
+def show_markdown(text: str) -> None:
+    """Print Markdown on standard output: rendered on a terminal, as it is into a file or a pipe."""
+    out = _results()
+    if out.is_terminal:
+        out.print(Markdown(text))
+    else:
+        out.file.write(text if text.endswith("\n") else text + "\n")
+
+
+def _results() -> Console:
+    """Made anew each time: a console remembers the width and the file that it was made with."""
+    out = Console()
+    return out if out.is_terminal else Console(width=_PIPE_WIDTH)  # nothing is cut off in a pipe
+
+
+def finish(outcome: Outcome) -> NoReturn:
+    """Print how a run came out and where its report is, and exit with its code."""
+    out = _results()
+    out.print(outcome.headline, highlight=False, markup=False)
+    for line in outcome.lines:
+        out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    out.print(f"report: {outcome.report}", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(outcome.exit_code)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, float], None]]:
+    """Show how much of each phase is done and how long the rest takes; without a terminal, its name only."""
+    columns = (
+        TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=_asides, disable=not _asides.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(phase: str, fraction: float) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=1.0)
+                if not _asides.is_terminal:
+                    say(f"{phase} …")
+            bars.update(tasks[phase], completed=fraction)
+
+        yield show
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Print errors that are the user's to mend without a traceback, and exit with their code."""
+    try:
+        yield
+    except _INPUT as error:
+        say(f"error: {error}", "red")
+        raise typer.Exit(Exit.BAD_INPUT) from error
+    except _MACHINE as error:
+        say(f"error: {error}", "red")
+        raise typer.Exit(Exit.MACHINE_CANNOT) from error

@@ -1,0 +1,199 @@
+"""One engine's part of an event log, indexed once: what happened, by kind and session, in scenario seconds.
+
+From events and the plan to faults as they took effect (`Strike`). It decides nothing about outcomes:
+that is `detect.py`. Events of equal times may come in any order.
+
+What the log says of generators on other hosts: how well their clocks are known, and which of them died.
+
+From events to what soundness needs. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.faults import Plan, PlannedFault
+from reference_server.events import Event, EventKind, Source
+
+__all__ = ["ENGINES", "History", "Lost", "Strike", "Workers", "workers_of"]
+
+ENGINES = ("real", "simulated")
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """A planned fault as it went. Times are scenario seconds from the run's origin.
+
+    ``injected_s`` is None for a fault that never took effect before the run's end.
+    """
+
+    planned: PlannedFault
+    injected_s: float | None
+    scheduled_s: float | None
+    session_id: str
+    connection_id: str  # "": not known, any connection of the session
+    recovered_s: float | None
+
+
+class History:
+    """What the witnesses of one engine saw until the run's end.
+
+    ``end_s`` is the first ``run_ended``; a log without one is of a partial run and ends with its last
+    event, but not after the horizon. What is logged later is not part of the run: there, clients and
+    gateway are being shut down.
+
+    Args:
+        events: the merged log; with both engines in it, the other one's events are passed over.
+        plan: the fault plan that both engines ran.
+        engine: ``real`` or ``simulated``.
+        speedup: of the real run. A simulation logs scenario time: it has none.
+        horizon_s: the planned end, scenario seconds.
+
+    Raises:
+        ValueError: another engine.
+    """
+
+    def __init__(
+        self, events: Iterable[Event], plan: Plan, *, engine: str, speedup: float, horizon_s: float
+    ) -> None:
+        if engine not in ENGINES:
+            raise ValueError(f"engine {engine!r}; allowed: {', '.join(ENGINES)}")
+        self.plan = plan
+        self.engine = engine
+        self.speedup = speedup if engine == "real" else 1.0
+        simulated = engine == "simulated"
+        simulation = Source.SIMULATION
+        kinds: dict[EventKind, list[Event]] = defaultdict(list)
+        for event in events:
+            if (event.source is simulation) is simulated:
+                kinds[event.kind].append(event)
+        self.audits = kinds.pop(EventKind.AUDITED, [])  # they come when the run is over
+        ended = [event.time_s for event in kinds.get(EventKind.RUN_ENDED, ())]
+        self.complete = bool(ended)
+        # In the log's own clock: there and back again by the speedup may cost the last event.
+        last_s = (event.time_s for found in kinds.values() for event in found)
+        cut_s = min(ended) if ended else min(max(last_s, default=0.0), horizon_s / self.speedup)
+        self.end_s = cut_s * self.speedup
+        self.witnesses = frozenset(event.source for found in kinds.values() for event in found)
+        # Several tables ask for the same groups, and grouping is much of what measuring takes.
+        self._by_session: dict[tuple[EventKind, Source | None], dict[str, list[Event]]] = {}
+        self._by_fault: dict[EventKind, dict[str, list[Event]]] = {}
+        self._kinds = {
+            kind: [event for event in found if event.time_s <= cut_s]
+            for kind, found in kinds.items()
+        }
+
+    def saw(self, witness: Source) -> bool:
+        """Whether this witness left a log. A simulation plays all of them."""
+        return witness in self.witnesses or Source.SIMULATION in self.witnesses
+
+    def of(self, kind: EventKind, witness: Source | None = None) -> list[Event]:
+        """Events of one kind, of one witness where two log it (a simulation has only one)."""
+        found = self._kinds.get(kind, [])
+        if witness is None or self.engine == "simulated":
+            return found
+        return [event for event in found if event.source is witness]
+
+    def of_sessions(self, session_ids: Collection[str]) -> list[Event]:
+        """Every event of some sessions."""
+        return [e for found in self._kinds.values() for e in found if e.session_id in session_ids]
+
+    def time_s(self, event: Event) -> float:
+        """When it happened, scenario seconds from the run's origin."""
+        return event.time_s * self.speedup
+
+    def by_session(self, kind: EventKind, witness: Source | None = None) -> dict[str, list[Event]]:
+        """Events of one kind, grouped by session."""
+        if (kind, witness) not in self._by_session:
+            groups: dict[str, list[Event]] = defaultdict(list)
+            for event in self.of(kind, witness):
+                groups[event.session_id].append(event)
+            self._by_session[kind, witness] = dict(groups)
+        return self._by_session[kind, witness]
+
+    def by_fault(self, kind: EventKind) -> dict[str, list[Event]]:
+        """Events of one kind that name a fault, grouped by it."""
+        if kind not in self._by_fault:
+            groups: dict[str, list[Event]] = defaultdict(list)
+            for event in self.of(kind):
+                if "fault_id" in event.detail:
+                    groups[event.detail["fault_id"]].append(event)
+            self._by_fault[kind] = dict(groups)
+        return self._by_fault[kind]
+
+    @cached_property
+    def strikes(self) -> tuple[Strike, ...]:
+        """Every planned fault, in the plan's order."""
+        injected = self.by_fault(EventKind.FAULT_INJECTED)
+        recovered = self.by_fault(EventKind.FAULT_RECOVERED)
+        connected = self.by_session(EventKind.CONNECTED, Source.CLIENT)
+        return tuple(
+            self._strike(
+                fault,
+                injected.get(fault.fault_id, []),
+                recovered.get(fault.fault_id, []),
+                connected,
+            )
+            for fault in self.plan.faults
+        )
+
+    def _strike(
+        self,
+        fault: PlannedFault,
+        injected: list[Event],
+        recovered: list[Event],
+        connected: dict[str, list[Event]],
+    ) -> Strike:
+        if not injected:
+            return Strike(fault, None, None, "", "", None)
+        hit = min(injected, key=lambda event: (event.time_s, event.session_id, event.connection_id))
+        back = [event.time_s for event in recovered if event.time_s >= hit.time_s]
+        scheduled = hit.detail.get("scheduled_s")
+        connection = hit.connection_id
+        if not connection:
+            earlier = [
+                (event.time_s, event.connection_id)
+                for event in connected.get(hit.session_id, [])
+                if event.time_s <= hit.time_s
+            ]
+            connection = max(earlier)[1] if earlier else ""
+        return Strike(
+            planned=fault,
+            injected_s=self.time_s(hit),
+            scheduled_s=None if scheduled is None else float(scheduled) * self.speedup,
+            session_id=hit.session_id,
+            connection_id=connection,
+            recovered_s=min(back) * self.speedup if back else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A worker that died in mid-run. ``at_s``: real seconds of the run, when its master noticed."""
+
+    worker: str
+    clients: int
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """``clock_error_s``: the most by which any worker's times are off, real seconds; None: all on one clock."""
+
+    clock_error_s: float | None
+    lost: tuple[Lost, ...]
+
+
+def workers_of(events: Iterable[Event]) -> Workers:
+    """Gather it from a merged log."""
+    bounds: list[float] = []
+    lost = []
+    for event in events:
+        if event.kind is EventKind.CLOCK:
+            bounds.append(float(event.detail["bound_s"]))
+        elif event.kind is EventKind.WORKER_LOST:
+            lost.append(Lost(event.detail["worker"], int(event.detail["clients"]), event.time_s))
+    return Workers(max(bounds, default=None), tuple(lost))

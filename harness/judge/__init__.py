@@ -1,0 +1,1 @@
+"""Judge decides: is the run sound, do the engines agree, do the thresholds hold."""

@@ -1,0 +1,216 @@
+"""May the numbers of a real run be believed? From loop lag, injections and detections to a verdict with reasons.
+
+A load generator that lags looks like a slow gateway. So every loop's lateness was logged, and here it
+becomes ε, the most by which a measured time can be off. Pure; a simulation has no loops and needs none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.events.history import Workers
+from harness.faults import PlannedFault
+from harness.measure.quality_of_service import curve_of
+from reference_server.events import Source
+
+__all__ = ["Epsilon", "Soundness", "assess", "silent_faults", "without_planned_stalls"]
+
+MAX_EPSILON_S = 1.0  # scenario seconds
+MAX_EPSILON_SHARE = 0.02  # of the median detection latency of silent faults
+_ROLES = ("gateway", "generator")
+_SAMPLE_S = 0.6  # real seconds: a sample every 0.5, and some
+_WITNESSES = (Source.CLIENT, Source.GATEWAY, Source.STORE)
+_SILENT = {"host_crash", "network_cut", "nat_timeout", "frozen", "slow_reader"}
+
+
+@dataclass(frozen=True, slots=True)
+class Epsilon:
+    """What ε is made of. Real seconds, but for the window. NaN: not known."""
+
+    one_way_delay_s: float
+    gateway_lag_s: float
+    generator_lag_s: float
+    grain_s: float
+    window_from_s: float  # scenario seconds: the loops' lag is looked at in this window
+    window_to_s: float
+    clock_s: float | None = None  # workers of other hosts; None: all on one clock
+
+    @property
+    def total_s(self) -> float:
+        """One-way delay + the larger of the two lags + grain + clocks, real seconds. NaN if a part is not known."""
+        worst = np.maximum(self.gateway_lag_s, self.generator_lag_s)
+        return float(self.one_way_delay_s + worst + self.grain_s + (self.clock_s or 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Soundness:
+    """Whether the run is sound, every reason why not, and ε in scenario seconds (NaN: not known)."""
+
+    sound: bool
+    reasons: tuple[str, ...]
+    epsilon_s: float
+    parts: Epsilon
+
+    def as_dict(self) -> dict[str, Any]:
+        """For summary.json."""
+        return asdict(self)
+
+
+def silent_faults(faults: Iterable[PlannedFault]) -> frozenset[str]:
+    """Labels of the faults that nothing announces, so that only a timer can detect them.
+
+    An orderly close, a crash (FIN, RST) and a NAT that answers with RST are seen at once; 2 % of next to
+    nothing would be no bound.
+    """
+    return frozenset(
+        fault.fault
+        for fault in faults
+        if fault.kind in _SILENT and fault.params.get("expiry") != "reset"
+    )
+
+
+def without_planned_stalls(
+    lag: pd.DataFrame, incidents: pd.DataFrame, speedup: float
+) -> pd.DataFrame:
+    """Leave out the lag of a node that was stalled on purpose: it is what the run measures, not what blurs it.
+
+    From the stall's beginning to the first sample that can have been taken wholly after it.
+
+    Args:
+        lag: lag.csv.
+        incidents: incidents.csv of the real engine.
+        speedup: samples are taken every 0.5 s of real time.
+    """
+    stalls = incidents[incidents["kind"] == "gateway_stall"]
+    planned = np.zeros(len(lag), dtype=bool)
+    for node, at_s, lasts_s in zip(stalls["node"], stalls["at_s"], stalls["lasts_s"], strict=True):
+        over_s = at_s + lasts_s + _SAMPLE_S * speedup if lasts_s == lasts_s else float("inf")
+        planned |= (lag["node"] == node).to_numpy() & lag["time_s"].between(at_s, over_s).to_numpy()
+    return lag[~planned]
+
+
+def assess(
+    *,
+    lag: pd.DataFrame,
+    detections: pd.DataFrame,
+    injections: pd.DataFrame,
+    witnesses: Collection[Source],
+    silent: Collection[str],
+    speedup: float,
+    one_way_delay_s: float,
+    grain_s: float,
+    heartbeat_interval_s: float | None,
+    ramp_s: float,
+    workers: Workers | None = None,
+) -> Soundness:
+    """Judge one real run.
+
+    ε = speedup × (one-way delay + largest loop lag of gateway and generator + grain). Lag counts within
+    the measured window: from one heartbeat interval before the first fault took effect (the ping whose
+    phase decides its latency) to the last decision (suspicion), or to the end of the log where some fault
+    was never decided. Where none took effect: from the end of the ramp on. A sample of lag covers the time
+    since that process's sample before.
+
+    Unsound is a run
+
+    * in which ε is above 1 s of scenario time, or above 2 % of the median detection latency of the silent
+      fault that is detected fastest;
+    * whose ε is not known, because gateway or generator logged no loop lag in the window;
+    * in which a witness (client, gateway, store watch) left no log;
+    * in which a worker died: its clients are lost, and what is left is not the run that was planned;
+    * in which a fault took effect later than it was due by more than the same bound (1 s or the 2 %).
+
+    Args:
+        lag: lag.csv (``max_lag_s`` real seconds, ``time_s`` scenario seconds).
+        detections: detections of the real engine.
+        injections: scheduled and actual time of each fault, scenario seconds.
+        witnesses: who left a log.
+        silent: labels of the silent faults, see :func:`silent_faults`.
+        speedup: of the run.
+        one_way_delay_s: client to gateway, real seconds.
+        grain_s: the shortest time the schedulers can tell apart, real seconds.
+        heartbeat_interval_s: T, scenario seconds; None: no heartbeat.
+        ramp_s: end of the ramp, scenario seconds.
+        workers: generators on other hosts; None: there were none.
+    """
+    start_s, end_s = _window(detections, injections, heartbeat_interval_s or 0.0, ramp_s)
+    lags = {role: _largest(lag, role, start_s, end_s) for role in _ROLES}
+    clock_s = workers.clock_error_s if workers else None
+    parts = Epsilon(
+        one_way_delay_s, lags["gateway"], lags["generator"], grain_s, start_s, end_s, clock_s
+    )
+    epsilon_s = speedup * parts.total_s
+    median_s, fastest = _fastest_median(detections, silent)
+    bound_s = np.nanmin([MAX_EPSILON_S, MAX_EPSILON_SHARE * median_s])
+    why = (
+        f"{MAX_EPSILON_SHARE:.0%} of the median detection latency of {fastest} ({median_s:.1f} s)"
+        if bound_s < MAX_EPSILON_S
+        else "the most that is allowed"
+    )
+    reasons = [
+        f"no log of the {witness.value if witness is not Source.STORE else 'store watch'}"
+        for witness in _WITNESSES
+        if witness not in witnesses
+    ]
+    reasons += [
+        f"worker {lost.worker} died, noticed {lost.at_s:.1f} s into the run (real time): "
+        f"{lost.clients} clients were lost with it"
+        for lost in (workers.lost if workers else ())
+    ]
+    reasons += [
+        f"the {role} logged no loop lag in the measured window: ε is not known"
+        for role in _ROLES
+        if np.isnan(lags[role])
+    ]
+    if epsilon_s > bound_s:
+        worst = max(lags, key=lambda role: lags[role])
+        reasons.append(
+            f"ε is {epsilon_s:.3f} s of scenario time, above {bound_s:.3f} s, {why}: the {worst}'s loop "
+            f"was up to {lags[worst] * 1000:.0f} ms late at speedup {speedup:g}; run with fewer clients, "
+            "a lower speedup, or on an idler machine"
+        )
+    late = injections[injections["late_s"] > bound_s]
+    if len(late):
+        reasons.append(
+            f"{len(late)} of {len(injections)} faults took effect up to {late['late_s'].max():.3f} s "
+            f"late, above {bound_s:.3f} s, {why}: the generator could not keep up"
+        )
+    return Soundness(not reasons, tuple(reasons), float(epsilon_s), parts)
+
+
+def _window(
+    detections: pd.DataFrame, injections: pd.DataFrame, heartbeat_interval_s: float, ramp_s: float
+) -> tuple[float, float]:
+    if injections.empty:
+        return ramp_s, float("inf")
+    decided = detections[detections["milestone"] == "suspected"]
+    start_s = max(0.0, float(injections["injected_at_s"].min()) - heartbeat_interval_s)
+    if (decided["outcome"] == "censored").any() or not (decided["outcome"] == "detected").any():
+        return start_s, float("inf")
+    seen = decided[decided["outcome"].isin(["detected", "recovered"])]
+    return start_s, float((seen["injected_at_s"] + seen["duration_s"]).max())
+
+
+def _largest(lag: pd.DataFrame, role: str, start_s: float, end_s: float) -> float:
+    """Largest lag of all processes of a role in the window, real seconds; NaN without samples."""
+    ours = lag[lag["role"] == role].sort_values("time_s", kind="stable")
+    since_s = ours.groupby("pid")["time_s"].shift(fill_value=0.0)
+    return float(ours.loc[(ours["time_s"] >= start_s) & (since_s <= end_s), "max_lag_s"].max())
+
+
+def _fastest_median(detections: pd.DataFrame, silent: Collection[str]) -> tuple[float, str]:
+    rows = detections[
+        (detections["milestone"] == "suspected") & detections["fault"].isin(list(silent))
+    ]
+    medians = []
+    for fault, group in rows.groupby("fault"):
+        curve = curve_of(group)
+        median_s = curve.quantile(0.5).value_s if curve else float("nan")
+        if not np.isnan(median_s):
+            medians.append((median_s, str(fault)))
+    return min(medians, default=(float("nan"), ""))

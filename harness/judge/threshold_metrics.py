@@ -1,0 +1,286 @@
+"""What a threshold is about, as an estimate: a value and the interval in which it lies.
+
+From the tables of a run to one `Estimate`. Facts of the run (counts, maxima) have no width; what stands
+for more than this run (percentiles, means, rates, shares) has its 95 % interval. Judges nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from harness.statistics.incidence import CONFIDENCE, incidence
+
+__all__ = ["METRICS", "Estimate", "Metric", "Query", "Tables"]
+
+_INF = float("inf")
+_NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What thresholds are checked on: each table with the rows of all engines that ran."""
+
+    engines: tuple[str, ...]  # of real and simulated, those that ran
+    detections: pd.DataFrame
+    false_suspicions: pd.DataFrame
+    ghosts: pd.DataFrame
+    live: pd.DataFrame
+    agreement: pd.DataFrame
+    epsilon_s: float = 0.0  # of the real run, scenario seconds
+    incidents: pd.DataFrame = field(default_factory=pd.DataFrame)
+    handshakes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    lateness: pd.DataFrame = field(default_factory=pd.DataFrame)  # with a column `engine`
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """``lo`` ≤ ``value`` ≤ ``hi``; a value of NaN is not known. ``note`` says what it rests on."""
+
+    value: float
+    lo: float
+    hi: float
+    note: str
+
+    @classmethod
+    def fact(cls, value: float, note: str) -> Estimate:
+        """A value without uncertainty."""
+        return cls(value, value, value, note)
+
+    @classmethod
+    def nothing(cls, note: str) -> Estimate:
+        """No data."""
+        return cls(_NAN, 0.0, _INF, note)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One aggregate of one metric over the rows that its tags select."""
+
+    engine: str
+    aggregate: str
+    tags: Mapping[str, str]
+    pair: str = ""  # of agreement: real_vs_theory, …
+
+    @property
+    def quantile(self) -> float:
+        """0.99 for p99."""
+        return float(self.aggregate[1:]) / 100
+
+    def of(self, table: pd.DataFrame, **more: str) -> pd.DataFrame:
+        """The table's rows of this engine and these tags."""
+        wanted = {"engine": self.engine, **self.tags, **more}
+        keep = np.ones(len(table), dtype=bool)
+        for column, value in wanted.items():
+            if column in table:
+                keep &= (table[column] == value).to_numpy()
+        return table[keep]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A name that thresholds may use: its aggregates (``p`` for any percentile), tags and unit."""
+
+    aggregates: tuple[str, ...]
+    tags: tuple[str, ...]
+    units: Mapping[str, str]  # aggregate -> unit; "" for all others
+    estimate: Callable[[Tables, Query], Estimate]
+
+    def unit(self, aggregate: str) -> str:
+        """One of duration, count, share, rate."""
+        return self.units.get(aggregate) or self.units[""]
+
+
+def _durations(seconds: pd.Series[float], censored: pd.Series[bool], query: Query) -> Estimate:
+    """Mean or maximum; what is censored lasts at least as long as it was watched."""
+    n, cut = len(seconds), int(censored.sum())
+    note = f"n = {n}" + (f", {cut} censored" if cut else "")
+    if query.aggregate == "max":
+        longest = float(seconds.max())
+        return Estimate(longest, longest, _INF if cut else longest, note)
+    mean = float(seconds.mean())
+    error = float(stats.sem(seconds)) if n > 1 else _INF
+    spread = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error if n > 1 else _INF
+    return Estimate(mean, max(0.0, mean - spread), _INF if cut else mean + spread, note)
+
+
+def _latency(tables: Tables, query: Query) -> Estimate:
+    rows = query.of(tables.detections)
+    rows = rows[rows["outcome"] != "not_applicable"]
+    if rows.empty:
+        return Estimate.nothing("no such fault took effect")
+    if query.aggregate in ("mean", "max"):
+        rows = rows[rows["outcome"] != "recovered"]
+        if rows.empty:
+            return Estimate.nothing("every one recovered first")
+        return _durations(rows["duration_s"], rows["outcome"] == "censored", query)
+    return _percentile(rows["duration_s"], rows["outcome"], query)
+
+
+def _percentile(seconds: pd.Series[float], outcomes: pd.Series[str], query: Query) -> Estimate:
+    curve = incidence(seconds.to_numpy(), outcomes.to_numpy())
+    found = curve.quantile(query.quantile)
+    note = f"n = {curve.n}" + (f", {curve.censored} censored" if curve.censored else "")
+    if not found.exists:
+        note += f", too few for a 95 % interval of {query.aggregate}"
+    return Estimate(found.value_s, found.lo_s, found.hi_s, note)
+
+
+def _locked_out(tables: Tables, query: Query) -> Estimate:
+    tags = {**query.tags, "milestone": "locked_out"}
+    return _latency(tables, Query(query.engine, query.aggregate, tags))
+
+
+def _ghost_seconds(tables: Tables, query: Query) -> Estimate:
+    rows = query.of(tables.ghosts)
+    if rows.empty:
+        return Estimate.nothing("no fault that makes a ghost took effect")
+    censored = rows["outcome"] == "censored"
+    if query.aggregate in ("mean", "max"):
+        return _durations(rows["ghost_s"], censored, query)
+    # A ghost ends with its recovery as with its removal: nothing competes here.
+    ended = censored.map({True: "censored", False: "detected"})
+    return _percentile(rows["ghost_s"], ended, query)
+
+
+def _ghosts(tables: Tables, query: Query) -> Estimate:
+    if query.aggregate == "at_end":
+        rows = query.of(tables.ghosts)
+        return Estimate.fact(int((rows["outcome"] == "censored").sum()), f"of {len(rows)} ghosts")
+    rows = query.of(tables.live)
+    if rows.empty:
+        return Estimate.nothing("no samples")
+    return Estimate.fact(float(rows["ghosts"].max()), f"{len(rows)} samples")
+
+
+def _false_suspicions(tables: Tables, query: Query) -> Estimate:
+    rows = query.of(tables.false_suspicions)
+    if rows.empty:
+        return Estimate.nothing("not measured")
+    row = rows.iloc[0]
+    note = f"{row['count']} in {row['client_days']:.3g} client-days"
+    if query.aggregate == "count":
+        return Estimate.fact(int(row["count"]), note)
+    return Estimate(
+        float(row["rate_per_client_day"]), float(row["rate_lo"]), float(row["rate_hi"]), note
+    )
+
+
+def _handshakes(tables: Tables, query: Query) -> Estimate:
+    """Of all connections that were made: facts of the run, real seconds."""
+    rows = query.of(tables.handshakes)
+    if rows.empty:
+        return Estimate.nothing("nobody connected")
+    share = 1.0 if query.aggregate == "max" else query.quantile
+    taken_s = float(np.quantile(rows["took_s"], share, method="higher"))
+    return Estimate.fact(taken_s, f"{len(rows)} handshakes")
+
+
+def _lateness(tables: Tables, query: Query) -> Estimate:
+    """Of all heartbeats, real seconds. The log has each second's p50, p99 and maximum: between them, straight lines."""
+    rows = query.of(tables.lateness)
+    rows = rows[rows["n"] > 0] if len(rows) else rows
+    if rows.empty:
+        return Estimate.nothing("no heartbeat was sent")
+    note = f"{rows['n'].sum()} heartbeats, from the figures of {len(rows)} seconds"
+    if query.aggregate == "max":
+        return Estimate.fact(float(rows["max_s"].max()), note)
+    corners = rows[["p50_s", "p99_s", "max_s"]].cummax(axis=1).to_numpy(dtype=float)
+    late_s = np.unique(np.concatenate(([0.0], corners.ravel())))
+    shares = [np.interp(late_s, [0.0, *seen], [0.0, 0.5, 0.99, 1.0]) for seen in corners]
+    pooled = np.average(shares, axis=0, weights=rows["n"])
+    return Estimate.fact(float(np.interp(query.quantile, pooled, late_s)), note)
+
+
+def _outcome(name: str) -> Callable[[Tables, Query], Estimate]:
+    def estimate(tables: Tables, query: Query) -> Estimate:
+        rows = query.of(tables.detections)
+        if name != "not_applicable":
+            rows = rows[rows["outcome"] != "not_applicable"]
+        n, count = len(rows), int((rows["outcome"] == name).sum())
+        if query.aggregate == "count":
+            return Estimate.fact(count, f"of {n}")
+        if not n:
+            return Estimate.nothing("no such fault took effect")
+        interval = stats.binomtest(count, n).proportion_ci(CONFIDENCE, method="exact")
+        return Estimate(count / n, interval.low, interval.high, f"{count} of {n}")
+
+    return estimate
+
+
+def _agreement(tables: Tables, query: Query) -> Estimate:
+    """Largest relative difference |left − right| / right of the rows that the tags select.
+
+    Two values that are both within ε of zero can't be told apart: they differ by 0. A row whose own
+    verdict is `unknown` may differ by anything.
+    """
+    table = tables.agreement
+    left, right = query.pair.split("_vs_")
+    rows = query.of(table, figure=query.aggregate, left=left, right=right)
+    if rows.empty:
+        return Estimate.nothing("no such comparison")
+    a, b = rows["left_s"].to_numpy(dtype=float), rows["right_s"].to_numpy(dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(np.maximum(a, b) <= tables.epsilon_s, 0.0, np.abs(a - b) / b)
+    open_ = ~np.isfinite(relative) | (rows["verdict"] == "unknown").to_numpy()
+    note = f"{len(rows)} comparisons" + (f", {open_.sum()} not decided" if open_.any() else "")
+    known = relative[~open_]
+    if not known.size:
+        return Estimate.nothing(note)
+    worst = float(known.max())
+    return Estimate(worst, worst, _INF if open_.any() else worst, note)
+
+
+def _incident(tables: Tables, query: Query) -> Estimate:
+    """The worst of the incidents that the tags select; what did not come to pass is without end."""
+    tags = {"incident_id": query.tags["incident"]} if "incident" in query.tags else {}
+    rows = Query(query.engine, query.aggregate, tags).of(tables.incidents)
+    if rows.empty:
+        return Estimate.nothing("no such incident took effect")
+    note = (
+        f"{len(rows)} incidents"
+        if len(rows) > 1
+        else f"{rows.iloc[0]['clients_lost']} clients lost"
+    )
+    column = query.aggregate if query.aggregate in rows else f"{query.aggregate}_s"
+    values = rows[column]
+    if column.startswith("back_"):
+        values = values.where((rows["clients_away"] == 0) | values.isna(), _INF)
+        values = values.where(rows["clients_lost"] > 0, 0.0)
+    return Estimate.fact(float(values.fillna(_INF).max()), note)
+
+
+_FAULT = ("fault", "engine")
+_MILESTONE = (*_FAULT, "milestone")
+_SECONDS = {"": "duration"}
+
+METRICS: Final[Mapping[str, Metric]] = {
+    "detection_latency": Metric(("p", "mean", "max"), _MILESTONE, _SECONDS, _latency),
+    "locked_out": Metric(("p", "mean", "max"), _FAULT, _SECONDS, _locked_out),
+    "ghost_seconds": Metric(("p", "mean", "max"), _FAULT, _SECONDS, _ghost_seconds),
+    "ghosts": Metric(("at_end", "max"), ("engine",), {"": "count"}, _ghosts),
+    "false_suspicions": Metric(
+        ("count", "rate"), ("engine",), {"count": "count", "rate": "rate"}, _false_suspicions
+    ),
+    "handshake": Metric(("p", "max"), ("engine",), _SECONDS, _handshakes),
+    "heartbeat_lateness": Metric(("p", "max"), ("engine",), _SECONDS, _lateness),
+    "agreement": Metric(("p50", "p95", "p99"), ("fault", "milestone"), {"": "share"}, _agreement),
+    "incidents": Metric(
+        ("clients_hit", "clients_lost", "clients_away", "false_suspicions", "back_p50", "back_p99", "back_max",
+         "detected", "ghosts_gone", "store_agrees"),
+        ("incident", "engine"),
+        {"": "duration", **dict.fromkeys(
+            ("clients_hit", "clients_lost", "clients_away", "false_suspicions"), "count")},
+        _incident,
+    ),
+    **{
+        name: Metric(("count", "share"), _MILESTONE, {"count": "count", "share": "share"}, _outcome(name))
+        for name in ("detected", "censored", "recovered", "not_applicable")
+    },
+}  # fmt: skip
+"""Every metric by its name in thresholds."""

@@ -1,0 +1,245 @@
+"""Thresholds of a scenario: ``detection_latency{fault=host_crash}.p99 < 100s`` and what became of it.
+
+From expressions to `Threshold`s (before a run: whatever cannot be checked is an error then, never a
+silent pass), and from those and a run's tables to verdicts. The metrics themselves are in `estimates.py`.
+
+An expression is ``metric{tag=value, …}.aggregate operator limit``; the tags may stand after the aggregate.
+Without a tag the metric takes in everything, but ``milestone`` is then `suspected`, and ``engine`` the
+real one if it ran, else the simulation. Limits carry units: ``100s`` for times, ``3%`` or ``0.03`` for
+shares, ``1/client-day`` for rates, a bare number for counts.
+
+Verdicts are three: *pass* and *fail* where the value's whole 95 % interval is on one side of the limit,
+*unknown* where it straddles the limit or is not there (the sample is too small), where there is nothing
+to measure, or where the run is unsound.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from harness.events.history import ENGINES
+from harness.frames import MILESTONES, frame
+from harness.judge.threshold_metrics import METRICS, Estimate, Metric, Query, Tables
+from reference_server.durations import parse_duration
+from scenarios.schema import Scenario
+
+__all__ = ["Threshold", "ThresholdError", "check_thresholds", "evaluate", "parse_threshold"]
+
+_OPERATORS: dict[str, Any] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+    "==": operator.eq, "!=": operator.ne,
+}  # fmt: skip
+_PAIRS = ("real_vs_theory", "simulated_vs_theory", "real_vs_simulated")
+_FORM = re.compile(
+    r"^\s*(?P<metric>\w+)(?:\.(?P<pair>\w+_vs_\w+))?\s*(?:\{(?P<tags>[^{}]*)\})?"
+    r"\s*\.(?P<aggregate>p\d+(?:\.\d+)?|[a-z]\w*)\s*(?:\{(?P<late_tags>[^{}]*)\})?\s*(?P<operator><=|>=|==|!=|<|>)\s*(?P<limit>[^\s<>=!][^<>=!]*?)\s*$"
+)
+_EXAMPLE = "detection_latency{fault=host_crash}.p99 < 100s"
+
+
+class ThresholdError(ValueError):
+    """Thresholds that cannot be checked: every problem, with what is allowed."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """One parsed expression. ``limit`` is in seconds, a fraction, a count, or per client-day."""
+
+    expression: str
+    metric: str
+    pair: str
+    tags: tuple[tuple[str, str], ...]
+    aggregate: str
+    operator: str
+    limit: float
+    unit: str
+
+    def allows(self, value: float) -> bool:
+        """Whether a value keeps it; one that is not known (NaN) does not."""
+        return value == value and bool(_OPERATORS[self.operator](value, self.limit))
+
+
+def parse_threshold(
+    expression: str, faults: Sequence[str], incidents: Sequence[str] = ()
+) -> Threshold:
+    """Read one expression; ``faults`` and ``incidents`` are the labels that the scenario knows.
+
+    Raises:
+        ThresholdError: it is not an expression, or names something that is not there.
+    """
+
+    def wrong(what: str, got: str, allowed: Sequence[str]) -> ThresholdError:
+        return ThresholdError([f"{expression!r}: {what} {got!r}; allowed: {', '.join(allowed)}"])
+
+    match = _FORM.match(expression)
+    if match is None:
+        raise ThresholdError([f"{expression!r} is not a threshold; an example: {_EXAMPLE}"])
+    name, pair, aggregate = match["metric"], match["pair"] or "", match["aggregate"]
+    metric = METRICS.get(name)
+    if metric is None:
+        raise wrong("unknown metric", name, list(METRICS))
+    if name == "agreement" and pair not in _PAIRS:
+        raise wrong("agreement of", pair, [f"agreement.{p}" for p in _PAIRS])
+    if name != "agreement" and pair:
+        raise wrong("only agreement compares engines, not", f"{name}.{pair}", ["agreement"])
+    if not _has(metric, aggregate):
+        allowed = [
+            "p50, p95, p99, or any other percentile" if a == "p" else a for a in metric.aggregates
+        ]
+        raise wrong(f"{name} has no", aggregate, allowed)
+    values = {"fault": faults, "milestone": MILESTONES, "engine": ENGINES, "incident": incidents}
+    written_tags = f"{match['tags'] or ''},{match['late_tags'] or ''}"
+    tags: dict[str, str] = {}
+    for written in filter(None, (tag.strip() for tag in written_tags.split(","))):
+        tag, _, value = (part.strip() for part in written.partition("="))
+        if tag not in metric.tags or tag in tags:
+            raise wrong("unknown tag" if tag not in tags else "tag twice:", tag, metric.tags)
+        if value not in values[tag]:
+            raise wrong(
+                f"unknown {tag}", value, values[tag] or [f"none: the scenario has no {tag}s"]
+            )
+        tags[tag] = value
+    unit = metric.unit(aggregate)
+    try:
+        limit = _limit(match["limit"], unit)
+    except ValueError as error:
+        raise ThresholdError([f"{expression!r}: {error}"]) from error
+    return Threshold(
+        expression,
+        name,
+        pair,
+        tuple(sorted(tags.items())),
+        aggregate,
+        match["operator"],
+        limit,
+        unit,
+    )
+
+
+def check_thresholds(scenario: Scenario) -> tuple[Threshold, ...]:
+    """Parse all thresholds of a scenario, before it runs.
+
+    Raises:
+        ThresholdError: it lists every problem of every expression.
+    """
+    labels = [fault.label for fault in scenario.faults]
+    incidents = [incident.label for incident in scenario.incidents]
+    parsed: list[Threshold] = []
+    problems: list[str] = []
+    for n, expression in enumerate(scenario.thresholds):
+        try:
+            parsed.append(parse_threshold(expression, labels, incidents))
+        except ThresholdError as error:
+            problems += [
+                f"{scenario.name}: thresholds[{n}]: {problem}" for problem in error.problems
+            ]
+    if problems:
+        raise ThresholdError(problems)
+    return tuple(parsed)
+
+
+def evaluate(
+    thresholds: Sequence[Threshold], tables: Tables, *, unsound: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Judge thresholds on a run: thresholds.csv.
+
+    ``unsound`` are the reasons why the real run is not to be believed: what rests on it is unknown then.
+    ``value`` is in the threshold's own unit (seconds, fraction, count, per client-day), empty where
+    it could not be measured.
+    """
+    rows = []
+    for threshold in thresholds:
+        tags = dict(threshold.tags)
+        engine = tags.pop("engine", "real" if "real" in tables.engines else "simulated")
+        if "milestone" in METRICS[threshold.metric].tags:
+            tags.setdefault("milestone", "suspected")
+        needs = {engine} if not threshold.pair else set(threshold.pair.split("_vs_")) - {"theory"}
+        if absent := needs - set(tables.engines):
+            verdict, value, reason = (
+                "unknown",
+                float("nan"),
+                f"{' and '.join(sorted(absent))}: did not run",
+            )
+        else:
+            query = Query(engine, threshold.aggregate, tags, threshold.pair)
+            estimate = METRICS[threshold.metric].estimate(tables, query)
+            value = estimate.value
+            verdict, reason = _judge(threshold, estimate)
+            if unsound and "real" in needs:
+                verdict, reason = "unknown", f"the run is unsound: {unsound[0]}"
+        rows.append((threshold.expression, value, verdict, reason))
+    return frame("thresholds", rows)
+
+
+def _judge(threshold: Threshold, estimate: Estimate) -> tuple[str, str]:
+    holds = _OPERATORS[threshold.operator]
+    low, high = estimate.lo, estimate.hi
+    if threshold.operator in ("==", "!="):
+        inside = low <= threshold.limit <= high
+        decided = not inside or low == high
+    else:
+        decided = holds(low, threshold.limit) == holds(high, threshold.limit)
+    unknown = estimate.value != estimate.value
+    text = "not reached" if unknown else _show(estimate.value, threshold.unit)
+    if low < high:
+        top = _show(high, threshold.unit) if high != float("inf") else "no bound"
+        text += f" (95 %: {_show(low, threshold.unit)} to {top})"
+    text += f", {estimate.note}"
+    if not decided:
+        return "unknown", f"{text}: the limit lies within what it may be"
+    # Both bounds are on the same side, so a value that was not reached is there as well.
+    return ("pass" if holds(low, threshold.limit) else "fail"), text
+
+
+def _has(metric: Metric, aggregate: str) -> bool:
+    if aggregate in metric.aggregates:
+        return True
+    percentile = re.fullmatch(r"p(\d+(?:\.\d+)?)", aggregate)
+    return "p" in metric.aggregates and percentile is not None and 0 < float(percentile[1]) < 100
+
+
+def _limit(text: str, unit: str) -> float:
+    match unit:
+        case "duration":
+            return float(parse_duration(text))
+        case "rate":
+            number, slash, per = text.partition("/")
+            if not slash or per.strip() != "client-day":
+                raise ValueError(
+                    f"{text!r} is not a rate; allowed: a number a client-day, as 1/client-day"
+                )
+            return _number(number, text)
+        case "share" if text.endswith("%"):
+            return _number(text[:-1], text) / 100
+        case _:
+            return _number(text, text)
+
+
+def _number(digits: str, text: str) -> float:
+    if not re.fullmatch(r"\s*\d+(\.\d+)?\s*", digits):
+        raise ValueError(
+            f"{text!r} is not a number that fits; allowed: as 0, 3, 0.5, and 3% for shares"
+        )
+    return float(digits)
+
+
+def _show(value: float, unit: str) -> str:
+    match unit:
+        case "duration":
+            return f"{value:.2f} s"
+        case "share":
+            return f"{value:.2%}"
+        case "rate":
+            return f"{value:.3g}/client-day"
+        case _:
+            return f"{value:g}"

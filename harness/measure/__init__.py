@@ -1,0 +1,1 @@
+"""Measure counts: event log in, tables out. Judges nothing."""

@@ -1,0 +1,199 @@
+"""Milestones of every planned fault: from an indexed history to the rows of detections.csv.
+
+Each milestone is taken from the witness that can see it and from no other:
+
+* ``suspected``, ``socket_closed``: the gateway, on the connection that the fault hit. A refresh's new
+  connection, or a later session of the same user, is another one.
+* ``store_cleared``: the store watch's first look that found the session's records gone.
+* ``peers_notified``: the last of the clients that the plan has watching this user was told of the end
+  of *this session*. One who is never told leaves it censored.
+* ``locked_out``: until a login of the dead client's user, from elsewhere, is accepted; zero where the
+  first attempt is. Not applicable to faults without such a user.
+
+Outcomes: ``recovered`` is a client that was alive on its session again strictly before the milestone.
+A fault is ``not_applicable`` where it never took effect, where the gateway had already given its
+connection up (a false suspicion came first: there was nothing left to detect), where a milestone cannot
+happen, or where its witness left no log: watching without a witness would be no censoring.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import pandas as pd
+
+from harness.events.history import History, Strike
+from harness.frames import MILESTONES, frame
+from reference_server.events import Event, EventKind, Source
+
+__all__ = ["Outcomes", "find_outcomes"]
+
+_NO_LOG = "no log of the {}"
+
+
+class Outcomes(NamedTuple):
+    """Detections (one row per fault and milestone), and why some of them are not applicable."""
+
+    detections: pd.DataFrame
+    not_applicable: pd.DataFrame
+
+
+class _Seen(NamedTuple):
+    """A milestone that was reached."""
+
+    time_s: float
+    cause: str = ""
+    node: str = ""
+
+
+class _Missing(NamedTuple):
+    """A milestone that cannot be."""
+
+    reason: str
+
+
+def find_outcomes(history: History) -> Outcomes:
+    """Follow every planned fault through all milestones."""
+    follow = _Follower(history)
+    rows: list[tuple[object, ...]] = []
+    reasons: Counter[tuple[str, str, str, str]] = Counter()
+    for strike in history.strikes:
+        for milestone, row, reason in follow(strike):
+            rows.append(row)
+            if reason:
+                reasons[history.engine, strike.planned.fault, milestone, reason] += 1
+    return Outcomes(
+        frame("detections", rows),
+        frame("not_applicable", [(*key, count) for key, count in sorted(reasons.items())]),
+    )
+
+
+class _Follower:
+    def __init__(self, history: History) -> None:
+        self._h = history
+        self._suspected = history.by_session(EventKind.SUSPECTED)
+        self._closed = history.by_session(EventKind.SOCKET_CLOSED)
+        self._cleared = history.by_session(EventKind.STORE_CLEARED)
+        self._told = history.by_session(EventKind.PEER_NOTIFIED)
+        self._accepted = history.by_fault(EventKind.LOGGED_IN)
+        self._refused = history.by_fault(EventKind.LOGIN_REFUSED)
+        self._nodes = {
+            event.connection_id: event.node
+            for event in history.of(EventKind.CONNECTED, Source.GATEWAY)
+            if event.connection_id and event.node
+        }
+        self._watchers = Counter(
+            watched for clients in history.plan.watches.values() for watched in set(clients)
+        )
+
+    def __call__(self, strike: Strike) -> Iterator[tuple[str, tuple[object, ...], str]]:
+        """Yield (milestone, row, reason why it is not applicable) for each milestone."""
+        h, fault = self._h, strike.planned
+        hopeless = self._hopeless(strike)
+        verdict = self._first_on_connection(self._suspected, strike) if not hopeless else None
+        node = (verdict.node if verdict else "") or self._nodes.get(strike.connection_id, "")
+        for milestone in MILESTONES:
+            found = _Missing(hopeless) if hopeless else self._find(milestone, strike, verdict)
+            outcome, duration_s, cause = self._outcome(strike, found, verdict)
+            injected_s = float("nan") if strike.injected_s is None else strike.injected_s
+            row = (
+                h.engine, fault.fault_id, fault.fault, strike.session_id, node, milestone, cause,
+                outcome, injected_s, duration_s, h.speedup,
+            )  # fmt: skip
+            yield milestone, row, found.reason if isinstance(found, _Missing) else ""
+
+    def _hopeless(self, strike: Strike) -> str:
+        """Why nothing about this fault can be measured; empty where it can."""
+        if strike.injected_s is None:
+            return "the fault never took effect"
+        if not strike.session_id:
+            return "the client had no session"
+        for event in self._suspected.get(strike.session_id, []):
+            # Only on the very connection: a verdict without one may be about an older connection.
+            if (
+                strike.connection_id
+                and event.connection_id == strike.connection_id
+                and self._h.time_s(event) < strike.injected_s
+            ):
+                return "the gateway had given the connection up before the fault"
+        return ""
+
+    def _find(
+        self, milestone: str, strike: Strike, verdict: _Seen | None
+    ) -> _Seen | _Missing | None:
+        match milestone:
+            case "suspected":
+                return (
+                    verdict if self._h.saw(Source.GATEWAY) else _Missing(_NO_LOG.format("gateway"))
+                )
+            case "socket_closed":
+                if not self._h.saw(Source.GATEWAY):
+                    return _Missing(_NO_LOG.format("gateway"))
+                return self._first_on_connection(self._closed, strike)
+            case "store_cleared":
+                if not self._h.saw(Source.STORE):
+                    return _Missing(_NO_LOG.format("store watch"))
+                return self._first(self._cleared.get(strike.session_id, []), strike)
+            case "peers_notified":
+                return self._last_watcher(strike)
+            case _:
+                return self._accepted_login(strike)
+
+    def _first_on_connection(self, events: dict[str, list[Event]], strike: Strike) -> _Seen | None:
+        ours = strike.connection_id
+        found = events.get(strike.session_id, [])
+        return self._first(
+            [e for e in found if e.connection_id == ours or not e.connection_id or not ours], strike
+        )
+
+    def _first(self, events: Iterable[Event], strike: Strike) -> _Seen | None:
+        assert strike.injected_s is not None
+        first: _Seen | None = None
+        for event in events:
+            time_s = self._h.time_s(event)
+            if time_s >= strike.injected_s:
+                seen = _Seen(time_s, event.cause, event.node)
+                # The whole tuple is compared: two verdicts at the same moment have a stable winner.
+                first = seen if first is None else min(first, seen)
+        return first
+
+    def _last_watcher(self, strike: Strike) -> _Seen | _Missing | None:
+        expected = self._watchers[strike.planned.client]
+        if not expected:
+            return _Missing("nobody watches this user")
+        assert strike.injected_s is not None
+        told: dict[object, float] = {}
+        for event in self._told.get(strike.session_id, []):
+            time_s = self._h.time_s(event)
+            if time_s >= strike.injected_s:
+                watcher = event.detail.get("watcher")
+                told[watcher] = min(time_s, told.get(watcher, time_s))
+        return _Seen(max(told.values())) if len(told) >= expected else None
+
+    def _accepted_login(self, strike: Strike) -> _Seen | _Missing | None:
+        if strike.planned.relogin_after_s is None:
+            return _Missing("the user does not try again")
+        fault_id = strike.planned.fault_id
+        accepted = self._first(self._accepted.get(fault_id, []), strike)
+        if accepted and not self._refused.get(fault_id):
+            assert strike.injected_s is not None
+            # Their own wait before the first attempt is not a lock-out.
+            return _Seen(strike.injected_s)
+        return accepted
+
+    def _outcome(
+        self, strike: Strike, found: _Seen | _Missing | None, verdict: _Seen | None
+    ) -> tuple[str, float, str]:
+        """Return outcome, duration in scenario seconds, and the layer that caught it."""
+        if isinstance(found, _Missing):
+            return "not_applicable", float("nan"), ""
+        assert strike.injected_s is not None
+        back_s = strike.recovered_s
+        if found is not None and (back_s is None or found.time_s <= back_s):
+            by_verdict = verdict.cause if verdict and verdict.time_s <= found.time_s else ""
+            return "detected", found.time_s - strike.injected_s, found.cause or by_verdict
+        if back_s is not None:
+            return "recovered", back_s - strike.injected_s, ""
+        return "censored", self._h.end_s - strike.injected_s, ""

@@ -1,0 +1,286 @@
+"""What went on over the run: live clients and ghosts, one client's timeline, loop lag, lateness, resources.
+
+From an indexed history to tables. `time_s` is scenario seconds; lags and latenesses are real seconds:
+they are what this machine was late by, and `speedup` does not shrink them.
+
+Who came and went when: the counts that a reconnect storm is drawn from.
+
+From an indexed history to storm.csv; judges nothing. The clients say it, except for what the gateway refused:
+that too is what a client was told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.events.history import History
+from harness.frames import frame
+from harness.measure.health import Health
+from reference_server.events import Event, EventKind, Source
+
+__all__ = [
+    "ghosts",
+    "handshakes",
+    "injections",
+    "lag",
+    "lateness",
+    "live",
+    "resources",
+    "storm",
+    "tcp_info",
+    "timelines",
+]
+
+Times = NDArray[np.float64]
+_POINTS_WITHOUT_SAMPLES = 201
+_LANES = {
+    "gateway": {
+        EventKind.HEARTBEAT_SENT, EventKind.HEARTBEAT_MISSED, EventKind.SUSPECTED,
+        EventKind.SOCKET_CLOSED,
+    },
+    "store": {EventKind.STORE_CLEARED},
+    "peers": {EventKind.PEER_NOTIFIED, EventKind.PEER_ONLINE},
+}  # fmt: skip
+_LANE_OF = {kind: lane for lane, kinds in _LANES.items() for kind in kinds}
+
+
+def injections(history: History) -> pd.DataFrame:
+    """When each fault was due and when it took effect; `late_s` is the generator's own delay.
+
+    A fault that names no due time of its own is due when the plan says. Faults that never took effect
+    have no row: a NAT mapping that traffic kept alive was not late.
+    """
+    rows = []
+    for strike in history.strikes:
+        if strike.injected_s is not None:
+            due_s = strike.planned.at_s if strike.scheduled_s is None else strike.scheduled_s
+            rows.append(
+                (history.engine, strike.planned.fault_id, strike.planned.fault, due_s,
+                 strike.injected_s, strike.injected_s - due_s)
+            )  # fmt: skip
+    return frame("injections", rows)
+
+
+def ghosts(history: History, detections: pd.DataFrame) -> pd.DataFrame:
+    """Ghost time per fault: how long the store showed a session whose client was dead.
+
+    It starts with the fault and ends when the store is cleared, the client is back, or the run ends
+    (`outcome` says which). A refresh makes no ghost: its user is on the way back.
+    """
+    reloads = {f.fault_id for f in history.plan.faults if f.kind == "refresh"}
+    rows = detections[
+        (detections["milestone"] == "store_cleared")
+        & (detections["outcome"] != "not_applicable")
+        & ~detections["fault_id"].isin(reloads)
+    ]
+    columns = rows[["engine", "fault_id", "fault", "outcome", "duration_s"]]
+    return frame("ghosts", columns.itertuples(index=False, name=None))
+
+
+def live(history: History, health: Health, detections: pd.DataFrame) -> pd.DataFrame:
+    """Live clients, sessions in the store, and ghosts, at each sample of the store.
+
+    Without a store watch there is a regular grid over the run and `store_sessions` is empty.
+    """
+    samples = sorted(
+        (history.time_s(event), event.detail.get("sessions", float("nan")))
+        for event in history.of(EventKind.STORE_SAMPLE)
+    )
+    if not samples:
+        grid = np.linspace(0.0, history.end_s, _POINTS_WITHOUT_SAMPLES)
+        samples = [(float(t), float("nan")) for t in grid]
+    times = np.array([t for t, _ in samples])
+    haunted = ghosts(history, detections)
+    starts = detections[detections["milestone"] == "store_cleared"].set_index("fault_id")
+    began = starts.loc[haunted["fault_id"], "injected_at_s"].to_numpy(dtype=float)
+    gone = began + haunted["ghost_s"].to_numpy(dtype=float)
+    gone = np.where(haunted["outcome"] == "censored", np.inf, gone)
+    alive = np.array(health.alive_s, dtype=float).reshape(-1, 2)
+    # Whoever is alive when the run ends is alive in the sample at its end as well.
+    until = np.where(alive[:, 1] >= history.end_s, np.inf, alive[:, 1])
+    return frame(
+        "live",
+        zip(
+            [history.engine] * len(times),
+            times,
+            _count(times, alive[:, 0], until),
+            [sessions for _, sessions in samples],
+            _count(times, began, gone),
+            strict=True,
+        ),
+    )
+
+
+def _count(times: Times, starts: Times, stops: Times) -> NDArray[np.int64]:
+    """How many spans [start, stop) hold each time."""
+    begun = np.searchsorted(np.sort(starts), times, side="right")
+    ended = np.searchsorted(np.sort(stops), times, side="right")
+    return np.asarray(begun - ended, dtype=np.int64)
+
+
+def timelines(history: History) -> pd.DataFrame:
+    """Everything about the session of each traced fault, in time from the fault."""
+    traced = {
+        s.session_id: s for s in history.strikes if s.planned.traced and s.injected_s is not None
+    }
+    by_id = {s.planned.fault_id: s for s in traced.values()}
+    seen = [(traced[e.session_id], _lane(e), e) for e in history.of_sessions(traced)]
+    # The same user's attempts to log in again come from elsewhere: they make a session of their own.
+    seen += [
+        (by_id[fault_id], "login", event)
+        for kind in (EventKind.LOGGED_IN, EventKind.LOGIN_REFUSED)
+        for fault_id, attempts in history.by_fault(kind).items()
+        if fault_id in by_id
+        for event in attempts
+    ]
+    rows = [
+        (history.engine, strike.planned.fault, strike.planned.fault_id,
+         history.time_s(event) - (strike.injected_s or 0.0), lane, str(event.kind), event.cause, _note(event))
+        for strike, lane, event in seen
+    ]  # fmt: skip
+    return frame("timelines", sorted(rows, key=lambda row: tuple(row[2:])))
+
+
+def _lane(event: Event) -> str:
+    if lane := _LANE_OF.get(event.kind):
+        return lane
+    return "client" if event.source is Source.SIMULATION else str(event.source)
+
+
+def _note(event: Event) -> str:
+    detail = event.detail
+    match event.kind:
+        case EventKind.HEARTBEAT_MISSED:
+            return f"{detail.get('failures', '?')} of {detail.get('max_failures', '?')}"
+        case EventKind.FAULT_INJECTED:
+            return str(detail.get("fault", ""))
+        case EventKind.CONNECTED:
+            return "resumed" if detail.get("resumed") else ""
+        case EventKind.LOGIN_REFUSED:
+            return str(detail.get("code", ""))
+        case EventKind.PEER_NOTIFIED | EventKind.PEER_ONLINE:
+            return f"watcher {detail.get('watcher', '?')}"
+        case _:
+            return ""
+
+
+def tcp_info(history: History) -> pd.DataFrame:
+    """What the kernel knew of the socket when a faulted client was suspected, per fault.
+
+    `unacked_share`: data on the way that nothing acknowledged. `retransmitted_share`: sent again at
+    least once. Both are near 1 for real silence and 0 for a client that only does not answer.
+    """
+    suspected = history.by_session(EventKind.SUSPECTED)
+    found: dict[str, list[tuple[bool, bool]]] = {}
+    for strike in history.strikes:
+        if strike.injected_s is None:
+            continue
+        verdicts = [
+            event
+            for event in suspected.get(strike.session_id, [])
+            if event.connection_id in ("", strike.connection_id)
+            and strike.injected_s <= history.time_s(event)
+            and (strike.recovered_s is None or history.time_s(event) <= strike.recovered_s)
+        ]
+        first = min(verdicts, key=lambda event: (event.time_s, event.cause), default=None)
+        info = first.detail.get("tcp_info") if first else None
+        if info:
+            found.setdefault(strike.planned.fault, []).append(
+                (info.get("unacked", 0) > 0, info.get("retransmits", 0) >= 1)
+            )
+    return frame(
+        "tcp_info",
+        (
+            (history.engine, fault, len(seen), float(np.mean([u for u, _ in seen])),
+             float(np.mean([r for _, r in seen])))
+            for fault, seen in sorted(found.items())
+        ),
+    )  # fmt: skip
+
+
+def lag(history: History) -> pd.DataFrame:
+    """Loop lag of every process that has a loop; `max_lag_s` is real seconds, `time_s` scenario seconds."""
+    return _samples(history, "lag", EventKind.LOOP_LAG, ("max_lag_s",))
+
+
+def resources(history: History) -> pd.DataFrame:
+    """What each process used."""
+    keys = ("cpu_percent", "rss_bytes", "descriptors")
+    return _samples(history, "resources", EventKind.RESOURCES, keys)
+
+
+def _samples(history: History, table: str, kind: EventKind, keys: Iterable[str]) -> pd.DataFrame:
+    names = tuple(keys)
+    rows = [
+        (str(event.detail.get("role") or event.source), int(event.detail.get("pid", 0)),
+         history.time_s(event), *(event.detail.get(key, 0) for key in names), event.node)
+        for event in history.of(kind)
+    ]  # fmt: skip
+    return frame(table, sorted(rows, key=lambda row: (row[2], row)))
+
+
+def lateness(history: History) -> pd.DataFrame:
+    """How late the gateway's heartbeats left, real seconds, one row per node and second."""
+    keys = ("n", "p50_s", "p99_s", "max_s")
+    rows = [
+        (event.node, history.time_s(event), *(event.detail.get(key, 0) for key in keys))
+        for event in history.of(EventKind.HEARTBEAT_LATENESS)
+    ]
+    return frame("lateness", sorted(rows, key=lambda row: (row[1], row)))
+
+
+def handshakes(history: History) -> pd.DataFrame:
+    """How long each client took from its TCP connection to the answer to its authentication.
+
+    `took_s` is real seconds; of a simulation, scenario seconds.
+    """
+    rows = [
+        (history.engine, history.time_s(event), float(event.detail["took_s"]))
+        for event in history.of(EventKind.CONNECTED, Source.CLIENT)
+        if "took_s" in event.detail
+    ]
+    return frame("handshakes", rows)
+
+
+_BINS = 240  # as many as a slide's width can show
+_KINDS = (
+    EventKind.DISCONNECTED, EventKind.CONNECTED, EventKind.SESSION_UNKNOWN, EventKind.LOGGED_IN,
+    EventKind.LOGIN_REFUSED,
+)  # fmt: skip
+
+
+def storm(history: History, width_s: float | None = None) -> pd.DataFrame:
+    """Count connections, resumptions, errors and logins in spans of equal width from the run's start.
+
+    Args:
+        history: of one engine.
+        width_s: of a span, scenario seconds; default: one second, or what makes at most 240 spans.
+
+    ``time_s`` is the start of the span. ``resumed`` are those of ``connected`` that came back to a session.
+    """
+    width_s = width_s or max(1.0, float(np.ceil(history.end_s / _BINS)))
+    edges = np.arange(0.0, history.end_s + width_s, width_s)
+    if history.end_s <= 0:
+        return frame("storm", [])
+
+    def counts(kind: EventKind, resumed: bool = False) -> NDArray[np.int64]:
+        times = [
+            history.time_s(event)
+            for event in history.of(kind, Source.CLIENT)
+            if not resumed or event.detail.get("resumed")
+        ]
+        return np.histogram(times, edges)[0].astype(np.int64)
+
+    gone, back, unknown, accepted, refused = map(counts, _KINDS)
+    columns = (gone, back, counts(EventKind.CONNECTED, True), unknown, accepted, refused)
+    return frame(
+        "storm",
+        (
+            (history.engine, start, width_s, *numbers)
+            for start, *numbers in zip(edges[:-1], *columns, strict=True)
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Policies of the user: known ones (profiles), checked (lint), chosen (tune), written down (emit)."""

@@ -1,0 +1,219 @@
+"""Linux sysctl: the kernel as a backstop behind the heartbeat, for every connection of the machine.
+
+aiohttp: one number, `heartbeat`; the pong's deadline is half of it.
+
+nginx in front of the gateway: its timers kept out of the heartbeat's way.
+
+python-socketio on uvicorn: ping_interval and ping_timeout of Engine.IO, uvicorn's own pings switched off.
+
+uvicorn, for every ASGI framework on it: ws_ping_interval and ws_ping_timeout.
+
+Python `websockets`: ping_interval, ping_timeout, and close_timeout, which it waits for a silent peer too.
+"""
+
+from __future__ import annotations
+
+import math
+
+from harness.policy.emit.emitted import (
+    Emitted,
+    Wanted,
+    one_deadline_note,
+    protocol_ping_note,
+    render,
+    shared_notes,
+)
+from harness.theory import tcp_give_up_s
+from harness.theory.tcp import LINUX_FIRST_RTO_S, LINUX_RETRIES2, LINUX_RTO_MAX_S
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+
+__all__ = [
+    "aiohttp_server",
+    "give_up_range_s",
+    "linux_sysctl",
+    "nginx_proxy",
+    "socketio_server",
+    "uvicorn_server",
+    "websockets_server",
+]
+
+
+def aiohttp_server(policy: LivenessPolicy) -> Emitted:
+    """Write the policy for `aiohttp.web.WebSocketResponse`.
+
+    A ping h after the last inbound frame and h/2 for the answer: T_D is U + h/2, in [h/2, 3h/2). h is the
+    policy's T, or less where 3h/2 would be later than the policy's own bound: never fewer packets on the way
+    and never a later detection than the policy has.
+    """
+    wanted = Wanted.of(policy)
+    heartbeat_s = min(wanted.interval_s, (wanted.interval_s + wanted.patience_s) * 2 / 3)
+    range_s = wanted.range_s(heartbeat_s, heartbeat_s / 2)
+    notes = [
+        f"heartbeat is the only number: a ping {heartbeat_s:g} s after the last frame of the client, and the "
+        f"deadline is half of that, {heartbeat_s / 2:g} s. The policy waits (k-1)R + tau = "
+        f"{wanted.patience_s:g} s"
+        + (
+            ": here an outage of half a heartbeat already drops a healthy client."
+            if wanted.patience_s > heartbeat_s / 2
+            else "."
+        ),
+        "timeout_ceil_threshold is raised: by default aiohttp rounds every timer above 5 s up to a whole "
+        "second of the loop's clock, which makes both times up to 1 s longer (heartbeat=30 gives 31 + 16 s).",
+        protocol_ping_note(),
+        *shared_notes(policy, wanted, range_s),
+    ]
+    text = render("aiohttp.py.j2", notes, range_s, wanted=wanted, heartbeat_s=heartbeat_s)
+    return Emitted("aiohttp", "python", "gateway_aiohttp.py", text, tuple(notes), range_s)
+
+
+_PROBES = 3
+_RFC_1122_R2_S = 100.0
+
+
+def give_up_range_s(interval_s: float, retries2: int) -> tuple[float, float]:
+    """[lo, hi) from a silent death to the kernel's ETIMEDOUT when something is sent every `interval_s`.
+
+    The kernel gives up at the first retransmission timer that is the modelled time or more after the first
+    *retransmission*, which comes up to two RTOs after the send (tail-loss probe, then RTO). Timers double, at
+    most 120 s apart, so the wait for the next one is at most what has passed, and an RTO.
+    Source: Linux net/ipv4/tcp_timer.c, retransmits_timed_out and tcp_model_timeout.
+    """
+    give_up_s = tcp_give_up_s(retries2)
+    counted_from_s = 2 * LINUX_FIRST_RTO_S
+    next_timer_s = min(counted_from_s + give_up_s + LINUX_FIRST_RTO_S, LINUX_RTO_MAX_S)
+    return give_up_s, interval_s + counted_from_s + give_up_s + next_timer_s
+
+
+def linux_sysctl(policy: LivenessPolicy) -> Emitted:
+    """Write `tcp_retries2` and TCP keepalive so that the kernel gives up soon after the heartbeat would."""
+    wanted = Wanted.of(policy)
+    latest_s = wanted.interval_s + wanted.patience_s
+    retries2 = next(
+        (n for n in range(1, LINUX_RETRIES2) if tcp_give_up_s(n) >= latest_s), LINUX_RETRIES2
+    )
+    give_up_s = tcp_give_up_s(retries2)
+    range_s = give_up_range_s(wanted.interval_s, retries2)
+    keepalive_s = max(1, math.ceil(wanted.interval_s))
+    probe_s = max(1, math.ceil(wanted.patience_s / _PROBES))
+    notes = [
+        "The kernel knows neither pings nor answers: this bounds how long data may stay unacknowledged. The "
+        f"heartbeat, {wanted.patience_s:g} to {latest_s:g} s, comes first; this is for sockets that only send.",
+        "A frozen client is never noticed by this: its kernel still acknowledges.",
+        "It applies to every TCP connection of the machine (or network namespace), also to other hosts' "
+        "databases. TCP_USER_TIMEOUT does the same for one socket: prefer it where you can.",
+        "TCP keepalive is used only by sockets that ask for it (SO_KEEPALIVE), and not while data is in flight.",
+    ]
+    if give_up_s < latest_s:
+        notes.append(
+            f"The heartbeat takes up to {latest_s:g} s, longer than the kernel's default of {give_up_s:g} s "
+            "or more: the kernel may come first."
+        )
+    if give_up_s < _RFC_1122_R2_S:
+        notes.append(
+            f"{give_up_s:g} s is less than the 100 s that RFC 1122 section 4.2.3.5 asks for: connections "
+            "over bad links will break sooner."
+        )
+    text = render(
+        "sysctl.conf.j2", notes, range_s, retries2=retries2, give_up_s=give_up_s,
+        keepalive_s=keepalive_s, probe_s=probe_s, probes=_PROBES,
+    )  # fmt: skip
+    return Emitted("sysctl", "sysctl", "90-flatline-liveness.conf", text, tuple(notes), range_s)
+
+
+_LEAST_S = 60  # nginx's default: no reason to go below it
+
+
+def nginx_proxy(policy: LivenessPolicy) -> Emitted:
+    """Write the timers of an nginx `location` for a gateway with this policy.
+
+    proxy_read_timeout runs from one frame of the gateway to the next. A gateway that waits for one pong sends
+    nothing for (k−1)R + τ, so the timer is above T + (k−1)R + τ, and T more.
+    Source: nginx documentation, ngx_http_proxy_module.
+    """
+    wanted = Wanted.of(policy)
+    timeout_s = max(_LEAST_S, math.ceil(2 * wanted.interval_s + wanted.patience_s))
+    range_s = give_up_range_s(wanted.interval_s, LINUX_RETRIES2)
+    notes = [
+        "nginx passes heartbeats on and has none of its own: the range above is its kernel's patience with a "
+        "silent client. What detects is the gateway behind it, by its policy: "
+        f"{wanted.patience_s:g} to {wanted.interval_s + wanted.patience_s:g} s.",
+        "proxy_read_timeout is renewed by every frame of the gateway, not by frames of the client: heartbeats "
+        "that only the client sends do not keep it open unless the gateway answers them.",
+        "Behind nginx the gateway's TCP peer is nginx: TCP_USER_TIMEOUT and TCP keepalive of the gateway no "
+        "longer see the client, only heartbeats that the client answers do.",
+        "A load balancer in front of nginx has a timer of its own; keep the heartbeat interval below half of it.",
+    ]
+    text = render("nginx.conf.j2", notes, range_s, wanted=wanted, timeout_s=timeout_s)
+    return Emitted("nginx", "nginx", "flatline-liveness.conf", text, tuple(notes), range_s)
+
+
+def socketio_server(policy: LivenessPolicy) -> Emitted:
+    """Write the policy for `socketio.AsyncServer`.
+
+    On a WebSocket Engine.IO waits ping_interval + ping_timeout for the next packet of a client, so T_D is
+    U + (k−1)R + τ where the last packet was a pong. Its sweep, once a ping_timeout, only matters for
+    long-polling, which is not offered here.
+    """
+    wanted = Wanted.of(policy)
+    range_s = wanted.range_s(wanted.interval_s, wanted.patience_s)
+    polling_hi_s = wanted.interval_s + 2 * wanted.patience_s
+    notes = [
+        *one_deadline_note(policy, "ping_timeout", wanted),
+        "Only the WebSocket transport is offered. Long-polling clients are found by a sweep once a "
+        f"ping_timeout, after {wanted.patience_s:g} to {polling_hi_s:g} s.",
+        "uvicorn's own pings are off (ws_ping_interval=None): its 20 s / 20 s would race these.",
+        "The pings are application messages that the page's script answers: a frozen tab is noticed.",
+        "Clients are told both times in the handshake and use them to notice a dead server.",
+        *shared_notes(policy, wanted, range_s),
+    ]
+    text = render("socketio.py.j2", notes, range_s, wanted=wanted)
+    return Emitted("python-socketio", "python", "gateway_socketio.py", text, tuple(notes), range_s)
+
+
+def uvicorn_server(policy: LivenessPolicy) -> Emitted:
+    """Write the policy for `uvicorn.Config`.
+
+    Its websockets-sansio protocol closes the transport at the pong's deadline without waiting for a closing
+    handshake: T_D is U + (k−1)R + τ.
+    """
+    wanted = Wanted.of(policy)
+    range_s = wanted.range_s(wanted.interval_s, wanted.patience_s)
+    notes = [
+        *one_deadline_note(policy, "ws_ping_timeout", wanted),
+        "ws is websockets-sansio, whose keepalive closes at the deadline; uvicorn before April 2026 ignored "
+        "both settings there, so the program asks first. ws=websockets, the older implementation, waits for "
+        "a closing handshake on top.",
+        "Only the pong counts as a sign of life, other frames do not.",
+        protocol_ping_note(),
+        *shared_notes(policy, wanted, range_s),
+    ]
+    text = render("uvicorn.py.j2", notes, range_s, wanted=wanted)
+    return Emitted("uvicorn", "python", "gateway_uvicorn.py", text, tuple(notes), range_s)
+
+
+_CLOSE_TIMEOUT_S = (
+    2.0  # a closing handshake takes one round trip; the library's 10 s are for nobody
+)
+
+
+def websockets_server(policy: LivenessPolicy) -> Emitted:
+    """Write the policy for `websockets.asyncio.server.serve`.
+
+    The handler of a silent client ends close_timeout after the pong's deadline: the library sends a close
+    frame and waits for the answer. So T_D is U + (k−1)R + τ + close_timeout.
+    """
+    wanted = Wanted.of(policy)
+    close_timeout_s = min(_CLOSE_TIMEOUT_S, policy.heartbeat_timeout / 5)
+    range_s = wanted.range_s(wanted.interval_s, wanted.patience_s, close_timeout_s)
+    notes = [
+        *one_deadline_note(policy, "ping_timeout", wanted),
+        f"After the deadline the library sends a close frame and waits close_timeout = {close_timeout_s:g} s "
+        "for the silent client before the handler ends (10 s by default). That is in the range above.",
+        "Only the pong counts as a sign of life, other frames do not.",
+        protocol_ping_note(),
+        *shared_notes(policy, wanted, range_s),
+    ]
+    text = render(
+        "websockets.py.j2", notes, range_s, wanted=wanted, close_timeout_s=close_timeout_s
+    )
+    return Emitted("websockets", "python", "gateway_websockets.py", text, tuple(notes), range_s)

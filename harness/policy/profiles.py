@@ -1,0 +1,373 @@
+"""Built-in profiles: what products do by default, which timers lie on the way, which networks to tune for.
+
+From `data/profiles.yaml` to checked, frozen records. A heartbeat profile names a detector model and its
+parameters, so that its detection latency follows from theory; what cannot be derived says what is missing.
+Measures nothing and judges nothing (`lint` does).
+
+Models of how a product notices a dead peer: parameters in seconds, and the law that follows from them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.theory import Law, idle_limit, miss_at_next_tick, ping_deadline
+from reference_server.durations import Duration, PositiveDuration, format_duration
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from scenarios.distributions import Law as LawField
+from scenarios.network import Nat, Network, Outages
+
+__all__ = [
+    "Claim",
+    "Detector",
+    "HeartbeatProfile",
+    "IdleLimit",
+    "IdleTimerProfile",
+    "NetworkProfile",
+    "NextTick",
+    "PingDeadline",
+    "Profile",
+    "Profiles",
+    "Record",
+    "Status",
+    "Unknown",
+    "UnknownProfileError",
+    "find_profile",
+    "heartbeat_profile",
+    "idle_timer_profile",
+    "load_profiles",
+    "network_profile",
+]
+
+
+class Record(BaseModel):
+    """A frozen record of a data file; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PingDeadline(Record):
+    """The server pings and waits; `sweep` and `close_wait` come on top. Seconds."""
+
+    model: Literal["ping_deadline"]
+    interval: PositiveDuration
+    timeout: PositiveDuration
+    max_failures: Annotated[int, Field(ge=1)] = 1
+    retry_interval: PositiveDuration | None = None
+    sweep: Annotated[Duration, Field(description="the deadline is looked at this often")] = 0.0
+    close_wait: Annotated[
+        Duration, Field(description="from the decision to the handler's notice")
+    ] = 0.0
+
+    @property
+    def traffic_gap_s(self) -> float:
+        """Longest time without a packet on a healthy, otherwise idle connection, seconds."""
+        return self.interval
+
+    @property
+    def policy(self) -> LivenessPolicy:
+        """The heartbeat as a policy of ours, everything else off or default."""
+        return LivenessPolicy(
+            heartbeat_interval=self.interval,
+            heartbeat_timeout=self.timeout,
+            max_failures=self.max_failures,
+            retry_interval=self.retry_interval,
+            session_timeout=None,
+        )
+
+    def law(self) -> Law:
+        """T_D of a silent peer: U + (k−1)R + τ + Uniform(0, sweep) + close_wait."""
+        return (
+            ping_deadline(self.policy).plus(Law.uniform(0.0, self.sweep)).shifted(self.close_wait)
+        )
+
+
+class IdleLimit(Record):
+    """One side beats, or answers pings, every `beat`; the server allows `limit` without. Seconds."""
+
+    model: Literal["idle_limit"]
+    beat: PositiveDuration
+    limit: PositiveDuration
+    sweep: Duration = 0.0
+
+    @property
+    def traffic_gap_s(self) -> float:
+        """Longest time without a packet on a healthy, otherwise idle connection, seconds."""
+        return self.beat
+
+    def law(self) -> Law:
+        """T_D of a silent peer: limit − U + Uniform(0, sweep)."""
+        return idle_limit(self.beat, self.limit, self.sweep)
+
+
+class NextTick(Record):
+    """A ping every `interval`; a missing answer is noticed when the next is due. Seconds."""
+
+    model: Literal["next_tick"]
+    interval: PositiveDuration
+    max_failures: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def traffic_gap_s(self) -> float:
+        """Longest time without a packet on a healthy, otherwise idle connection, seconds."""
+        return self.interval
+
+    def law(self) -> Law:
+        """T_D of a silent peer: U + kT."""
+        return miss_at_next_tick(self.interval, self.max_failures)
+
+
+class Unknown(Record):
+    """Too little is published to say when a silent peer is noticed."""
+
+    model: Literal["unknown"]
+    interval: PositiveDuration
+    missing: str
+
+    @property
+    def traffic_gap_s(self) -> float:
+        """Longest time without a packet on a healthy, otherwise idle connection, seconds."""
+        return self.interval
+
+    def law(self) -> None:
+        """Nothing follows from what is known."""
+        return None
+
+
+Detector = Annotated[PingDeadline | IdleLimit | NextTick | Unknown, Field(discriminator="model")]
+
+
+_DATA = Path(__file__).parents[1] / "data" / "profiles.yaml"
+
+
+class UnknownProfileError(ValueError):
+    """No profile of that name and kind; the message lists those that there are."""
+
+
+class Status(StrEnum):
+    """How far a number can be believed."""
+
+    SEEN = "seen"  # read in the project's own source or documentation
+    MEASURED = "measured"  # run here, the tests run it again
+    SECOND_HAND = "second-hand"  # quoted by others
+    RECALLED = "recalled"  # unverified
+    DERIVED = "derived"  # follows from what was seen
+    CONFLICTING = "conflicting"  # the sources disagree
+    ASSUMED = "assumed"  # nobody measured it: change it for your network
+
+
+class Claim(Record):
+    """Detection latency of a silent peer as published or worked out. Seconds."""
+
+    lo: Duration
+    hi: PositiveDuration
+    mean: PositiveDuration
+
+
+class _Profile(Record, ABC):
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    title: str
+    note: str = ""
+
+    @property
+    @abstractmethod
+    def row(self) -> tuple[str, str, str, str, str]:
+        """For a table: name, what it is, its numbers, status, source with the note."""
+
+
+class HeartbeatProfile(_Profile):
+    """What a product does by default to notice a dead peer."""
+
+    kind: Literal["heartbeat"] = "heartbeat"
+    beats_from: Annotated[
+        Literal["server", "client"], Field(description="who sends first; the other answers or not")
+    ]
+    level: Annotated[
+        Literal["protocol", "application"],
+        Field(description="a browser answers protocol pings for a frozen page"),
+    ]
+    timed_by_page: Annotated[
+        bool, Field(description="a timer in a web page sends the beats; browsers throttle it")
+    ] = False
+    detector: Detector
+    claimed: Claim | None = None
+    source: str
+    status: tuple[Status, ...]
+
+    @property
+    def law(self) -> Law | None:
+        """The law of T_D that theory gives for its parameters; None where it cannot be derived."""
+        return self.detector.law()
+
+    @property
+    def row(self) -> tuple[str, str, str, str, str]:
+        """For a table: name, title, parameters and range, status, source with the note."""
+        told = self.detector.model_dump(mode="json", exclude_defaults=True, exclude={"model"})
+        numbers = ", ".join(f"{key} {value}" for key, value in told.items() if key != "missing")
+        law = self.law
+        found = (
+            f"{law.lo_s:g}–{law.hi_s:g} ({law.mean_s:g}) s"
+            if law is not None
+            else f"unknown: {told.get('missing', '')}"
+        )
+        return self.name, self.title, f"{numbers}: {found}", _joined(self.status), _cited(self)
+
+
+class Configurable(Record):
+    """The values that an idle timer can be set to. Seconds."""
+
+    low: PositiveDuration
+    high: PositiveDuration
+
+
+class IdleTimerProfile(_Profile):
+    """A box on the way that ends or forgets a connection by its own clock."""
+
+    kind: Literal["idle_timer"] = "idle_timer"
+    idle_timeout: Annotated[
+        PositiveDuration | None, Field(description="no packet for this long; null: no such limit")
+    ] = None
+    lifetime: Annotated[
+        PositiveDuration | None, Field(description="ended at this age, idle or not")
+    ] = None
+    expiry: Annotated[
+        Literal["drop", "reset", "close"],
+        Field(description="the next packet meets silence or RST; or both sides are closed at once"),
+    ]
+    expiry_status: Annotated[Status, Field(description="how far `expiry` can be believed")] = (
+        Status.ASSUMED
+    )
+    configurable: Configurable | None = None
+    transport: Literal["tcp", "udp"] = "tcp"
+    source: str
+    status: tuple[Status, ...]
+
+    @property
+    def row(self) -> tuple[str, str, str, str, str]:
+        """For a table: name, title, limits, status, source with the note."""
+        limits = []
+        if self.idle_timeout is not None:
+            limits.append(f"idle {format_duration(self.idle_timeout)}")
+        if self.lifetime is not None:
+            limits.append(f"lifetime {format_duration(self.lifetime)}")
+        numbers = f"{', '.join(limits)}: {self.expiry} ({self.expiry_status})"
+        return self.name, self.title, numbers, _joined(self.status), _cited(self)
+
+
+class NetworkProfile(_Profile):
+    """A network to tune for. Its numbers are assumptions: replace them with what you measure."""
+
+    kind: Literal["network"] = "network"
+    round_trip: LawField
+    outages: Outages | None = None
+    idle_timer: Nat | None = None
+    middleboxes: tuple[str, ...] = ()
+    assumptions: Annotated[tuple[str, ...], Field(min_length=1)]
+    source: str = "the assumptions below"
+    status: tuple[Status, ...] = (Status.ASSUMED,)
+
+    @property
+    def network(self) -> Network:
+        """The way as a scenario describes it (its idle timer is a fault there, not part of the way)."""
+        return Network(round_trip=self.round_trip, outages=self.outages)
+
+    @property
+    def row(self) -> tuple[str, str, str, str, str]:
+        """For a table: name, title, numbers, status, assumptions."""
+        trip_s = float(self.round_trip.quantile(0.5))
+        numbers = [f"median round trip {format_duration(round(trip_s, 6))}"]
+        if self.outages is not None:
+            numbers.append(
+                f"an outage of {format_duration(self.outages.length.mean_s)} on average "
+                f"every {format_duration(self.outages.every)}"
+            )
+        if self.idle_timer is not None:
+            numbers.append(f"idle limit {format_duration(self.idle_timer.idle_timeout)}")
+        return (self.name, self.title, ", ".join(numbers), _joined(self.status),
+                "; ".join(self.assumptions))  # fmt: skip
+
+
+Profile = HeartbeatProfile | IdleTimerProfile | NetworkProfile
+
+
+class Profiles(Record):
+    """Every profile that ships, in the file's order."""
+
+    heartbeats: tuple[HeartbeatProfile, ...]
+    idle_timers: tuple[IdleTimerProfile, ...]
+    networks: tuple[NetworkProfile, ...]
+
+    @property
+    def all(self) -> tuple[Profile, ...]:
+        """All kinds, one after the other."""
+        return (*self.heartbeats, *self.idle_timers, *self.networks)
+
+
+@cache
+def load_profiles() -> Profiles:
+    """Read the profiles that ship with flatline; the same frozen object every time."""
+    return Profiles.model_validate(yaml.safe_load(_DATA.read_text()))
+
+
+def heartbeat_profile(name: str) -> HeartbeatProfile:
+    """Find a product's heartbeat by name.
+
+    Raises:
+        UnknownProfileError: there is none.
+    """
+    return _find(name, load_profiles().heartbeats, "heartbeat")
+
+
+def idle_timer_profile(name: str) -> IdleTimerProfile:
+    """Find a middlebox by name.
+
+    Raises:
+        UnknownProfileError: there is none.
+    """
+    return _find(name, load_profiles().idle_timers, "idle timer")
+
+
+def network_profile(name: str) -> NetworkProfile:
+    """Find a network by name.
+
+    Raises:
+        UnknownProfileError: there is none.
+    """
+    return _find(name, load_profiles().networks, "network")
+
+
+def find_profile(name: str) -> Profile:
+    """Find a profile of any kind by name.
+
+    Raises:
+        UnknownProfileError: there is none.
+    """
+    return _find(name, load_profiles().all, "")
+
+
+_P = TypeVar("_P", HeartbeatProfile, IdleTimerProfile, NetworkProfile, Profile)
+
+
+def _find(name: str, among: tuple[_P, ...], kind: str) -> _P:
+    for profile in among:
+        if profile.name == name:
+            return profile
+    raise UnknownProfileError(
+        f"no {kind + ' ' if kind else ''}profile {name!r}; "
+        f"allowed: {', '.join(profile.name for profile in among)}"
+    )
+
+
+def _joined(status: tuple[Status, ...]) -> str:
+    return ", ".join(status)
+
+
+def _cited(profile: HeartbeatProfile | IdleTimerProfile) -> str:
+    return f"{profile.source}; {profile.note}" if profile.note else profile.source

@@ -1,0 +1,303 @@
+"""A recommendation in words: Markdown that also reads well as plain text. From a `Recommendation` to a string.
+
+Why a policy is as it is, one sentence a choice. From a `Recommendation` to sentences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import pandas as pd
+
+from harness.policy.tune.recommend import Recommendation
+from harness.policy.tune.units import format_number, format_rate
+from harness.theory import patience_s
+from harness.theory.costs import PER_CLIENTS
+from reference_server.durations import format_duration
+
+__all__ = ["explain", "idle_timer_reason", "reasons"]
+
+_PREFERENCES = {
+    "cost": "the cheapest policy that keeps them; of those the one with the fewest false suspicions, then the fastest",
+    "latency": "the fastest policy that keeps them; of those the cheapest",
+    "accuracy": "the policy with the fewest false suspicions that keeps them; of those the cheapest",
+}
+
+
+def reasons(recommendation: Recommendation) -> tuple[str, ...]:
+    """Every choice with its reason."""
+    return tuple(_reasons(recommendation))
+
+
+def idle_timer_reason(recommendation: Recommendation) -> str:
+    """Whether the heartbeat keeps the way's mappings alive, and what would happen otherwise."""
+    r, nat = recommendation, recommendation.conditions.nat
+    interval_s = r.policy.heartbeat_interval
+    assert interval_s is not None  # a recommendation has a heartbeat
+    if nat is None:
+        return "No idle timer on the way is known, so none limits T."
+    timer = format_duration(nat.idle_timeout)
+    otherwise = (
+        "the next ping is answered with RST: every idle client is thrown out at every beat"
+        if nat.expiry == "reset"
+        else "the next ping vanishes: every idle client is thrown out "
+        f"{format_duration(round(patience_s(r.policy), 3))} after its first beat"
+    )
+    return (
+        f"T = {format_duration(interval_s)} is {1 - interval_s / nat.idle_timeout:.0%} below the idle timer of {timer} "
+        f"(asked: {r.rules.nat_margin:.0%}, room for a ping that TCP sends again), so traffic keeps the mapping alive. "
+        f"With T at or above {timer} it expires after each beat, and {otherwise}."
+    )
+
+
+def _reasons(r: Recommendation) -> Iterator[str]:
+    p, patience = r.policy, patience_s(r.policy)
+    assert p.heartbeat_interval is not None  # a recommendation has a heartbeat
+    wants = "the wants" if r.feasible else "the relaxed wants"
+    yield f"Among the policies that keep {wants}: {_PREFERENCES[r.wants.prefer]}."
+    if r.next_interval:
+        yield f"T: a longer interval is cheaper, but {r.next_interval}."
+    yield idle_timer_reason(r)
+    yield _patience_reason(r, patience)
+    if r.wants.min_failures > 1:
+        yield (
+            f"k = {p.max_failures}: at least {r.wants.min_failures} misses were asked for. Over TCP a second ping adds "
+            "nothing against outages (it queues behind the first), but with k = 1 a single stall of the gateway's "
+            "loop can throw out every client whose answer waits to be read."
+        )
+    late = 1 - float(r.conditions.network.round_trip.cdf(p.heartbeat_timeout - r.rules.lag_s))
+    yield (
+        f"τ = {format_duration(p.heartbeat_timeout)}, less {format_duration(r.rules.lag_s)} for lag: "
+        f"{'hardly any answer comes' if late < 1e-9 else f'{late:.2g} of the answers come'} later than that "
+        f"(allowed: {r.rules.late_share:g}; with a later answer the probing begins, nothing worse)."
+    )
+    yield (
+        f"Idle limit {_written(p.session_timeout)}, looked at every {_written(p.sweep_interval)}: a back-stop behind "
+        f"the heartbeat, which is done after {_written(p.heartbeat_interval + patience)} at the latest."
+    )
+    yield (
+        f"TTLs: the status record lives {_written(p.status_ttl)}, so it survives half of that, a beat and the "
+        f"patience; a crashed node's clients are shown online no longer. The session record lives "
+        f"{_written(p.session_ttl)}, which never ends before the status."
+    )
+    pages = float(r.rules.page_load.cdf(p.resume_window))
+    yield (
+        f"Resume window {_written(p.resume_window)}: {pages:.1%} of the page loads are back by then; it is within "
+        "T + (k−1)R + τ, so it never delays the clean-up of a dead client."
+    )
+
+
+def _patience_reason(r: Recommendation, patience: float) -> str:
+    ladder = sorted(r.conditions.network.rto_ladder)
+    outages = r.conditions.network.outages
+    words = f"(k−1)R + τ = {format_duration(round(patience, 3))}: "
+    if outages is None:
+        return (
+            words
+            + "no outages are known on this network; only an answer slower than this is a false suspicion."
+        )
+    trip_s = float(r.conditions.network.round_trip.quantile(0.5))
+    last = max((step for step in ladder if step <= patience - trip_s), default=0.0)
+    after = min((step for step in ladder if step > patience - trip_s), default=None)
+    words += (
+        f"a ping lost in an outage is sent again by TCP until {format_duration(round(last, 3))} after it, still in "
+        f"time; outages that are over by then are survived. They last {outages.length.mean_s:.3g} s on average, every "
+        f"{format_duration(round(outages.every))} of a client."
+    )
+    if after is not None:
+        words += (
+            " More patience would survive no more before the next retransmission, at "
+            f"{format_duration(round(after, 3))}."
+        )
+    return words
+
+
+def _written(seconds: float | None) -> str:
+    return "none" if seconds is None else format_duration(round(seconds, 3))
+
+
+_PARETO_ROWS = 12
+
+
+def explain(recommendation: Recommendation) -> str:
+    """Tell what is recommended, what it will do, why, and what else there is (Markdown)."""
+    r = recommendation
+    parts = [
+        *_headline(r),
+        *_policy(r),
+        *_prediction(r),
+        "## Why",
+        *(f"- {reason}" for reason in reasons(r)),
+        *_probing(r),
+        *_rejected(r),
+        *_pareto(r),
+        *_sensitivity(r),
+        "## Network",
+        *(
+            f"- {note}"
+            for note in (*r.conditions.notes, *(fit.sentence for fit in r.conditions.fits))
+        ),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _headline(r: Recommendation) -> Iterator[str]:
+    p = r.policy
+    retry = "" if p.retry_interval is None else f", R = {_time(p.retry_interval)}"
+    yield f"# Policy for {r.conditions.name}"
+    if not r.feasible:
+        yield "**No policy keeps every want.** The nearest that can be kept:"
+        yield from (f"- {way.sentence}" for way in r.relaxations)
+        yield "What follows is the policy for the first of these."
+    yield (
+        f"T = {_time(p.heartbeat_interval)}, τ = {_time(p.heartbeat_timeout)}, k = {p.max_failures}{retry}: "
+        f"a silent death is noticed within {_time(r.figures['detect_max_s'])}, "
+        f"false suspicions: {format_rate(r.figures['false_per_client_day'])}."
+    )
+    yield ""
+
+
+def _policy(r: Recommendation) -> Iterator[str]:
+    told = r.policy.model_dump(mode="json")
+    names = (
+        "heartbeat_interval", "heartbeat_timeout", "max_failures", "retry_interval", "session_timeout",
+        "sweep_interval", "status_ttl", "session_ttl", "resume_window",
+    )  # fmt: skip
+    shown = {
+        name: told[name] if told[name] is not None else "= heartbeat_interval" for name in names
+    }
+    yield from _table(("parameter", "value"), shown.items())
+
+
+def _prediction(r: Recommendation) -> Iterator[str]:
+    limits = {limit.column: limit for limit in r.wants.limits}
+    labels = {
+        "detect_p50_s": "detection p50", "detect_p95_s": "detection p95", "detect_p99_s": "detection p99",
+        "detect_max_s": "detection, latest", "false_per_client_day": "false suspicions",
+        "frames_per_s": f"frames ({PER_CLIENTS} clients)", "bytes_per_s": f"bytes ({PER_CLIENTS} clients)",
+        "store_operations_per_s": f"store ({PER_CLIENTS} clients)",
+        "radio_wakeups_per_hour": "radio wake-ups",
+    }  # fmt: skip
+    rows = []
+    for column, label in labels.items():
+        limit, figure = limits.get(column), r.figures[column]
+        wanted = "" if limit is None else limit.written(limit.allowed)
+        if limit is not None and limit.headroom > 1:
+            wanted += f" (predicted × {limit.headroom:g} must keep it)"
+        if limit is not None and limit.key in r.wants.assumed:
+            wanted += " (default)"
+        verdict = "" if limit is None else ("no" if limit.ratio(figure) > 1 else "yes")
+        rows.append((label, _figure(column, figure), wanted, verdict))
+    yield "## Prediction"
+    yield from _table(("figure", "predicted", "wanted", "kept"), rows)
+
+
+def _probing(r: Recommendation) -> Iterator[str]:
+    names = {
+        "one miss": "one miss (k = 1)", "regular": "R = T", "short": "short probing (R < T)",
+    }  # fmt: skip
+    yield "## What short probing gains"
+    head = ("probing", "T", "k", "R", "τ", "detection p99", "false suspicions", "frames/s",
+            "keeps the wants")  # fmt: skip
+    rows = []
+    for _, row in r.probing.iterrows():
+        if math.isnan(row["interval_s"]):
+            rows.append((names[row["kind"]], *[""] * 7, "no sound policy"))
+            continue
+        kept = "yes" if row["feasible"] else f"nearest: {row['breaks']}"
+        rows.append((names[row["kind"]], *_row(row), kept))
+    yield from _table(head, rows)
+
+
+def _rejected(r: Recommendation) -> Iterator[str]:
+    yield f"## Rejected, of {len(r.candidates)} policies"
+    rows = []
+    for _, row in r.rejected.iterrows():
+        nearest = "every one breaks something else too"
+        if not math.isnan(row["interval_s"]):
+            over = "" if math.isnan(row["over"]) else f" ({row['over'] - 1:.2%} above its bound)"
+            nearest = (
+                f"T {row['interval_s']:g}, k {row['max_failures']:.0f}, R {row['retry_s']:g}, "
+                f"τ {row['timeout_s']:g}{over}"
+            )
+        rows.append((row["reason"], str(row["policies"]), str(row["only_this"]), nearest))
+    yield from _table(("breaks", "policies", "only this", "nearest of those"), rows)
+
+
+def _pareto(r: Recommendation) -> Iterator[str]:
+    """A few of the Pareto set: up to twice the recommended one's latency and cost, and the recommended one."""
+    near = r.pareto[
+        (r.pareto["detect_p99_s"] <= 2 * r.figures["detect_p99_s"])
+        & (r.pareto["frames_per_s"] <= 2 * r.figures["frames_per_s"])
+    ].reset_index(drop=True)
+    step = max(1, -(-len(near) // _PARETO_ROWS))
+    shown = near[(near.index % step == 0) | near["recommended"]]
+    yield f"## Pareto set: {len(r.pareto)} policies; {len(shown)} of the {len(near)} near this one"
+    yield from _table(
+        ("T", "k", "R", "τ", "detection p99", "false suspicions", "frames/s", "keeps the wants"),
+        (
+            (
+                *_row(row),
+                "recommended" if row["recommended"] else "yes" if row["feasible"] else "no",
+            )
+            for _, row in shown.iterrows()
+        ),
+    )
+
+
+def _sensitivity(r: Recommendation) -> Iterator[str]:
+    yield "## If an assumption is wrong"
+    rows = []
+    for _, row in r.sensitivity.iterrows():
+        times = "" if math.isnan(row["times_false"]) else f"× {format_number(row['times_false'])}"
+        rows.append(
+            (
+                row["change"] or row["kind"],
+                _time(row["detect_p99_s"]),
+                format_rate(row["false_per_client_day"]),
+                times,
+                format_number(row["frames_per_s"]),
+                "yes" if row["meets"] else f"no: {row['breaks']}",
+            )
+        )
+    head = ("change", "detection p99", "false suspicions", "", "frames/s", "keeps the wants")
+    yield from _table(head, rows)
+
+
+def _row(row: pd.Series[float]) -> tuple[str, ...]:
+    return (
+        f"{row['interval_s']:g}", f"{row['max_failures']:.0f}", f"{row['retry_s']:g}",
+        f"{row['timeout_s']:g}", _time(row["detect_p99_s"]), format_rate(row["false_per_client_day"]),
+        format_number(row["frames_per_s"]),
+    )  # fmt: skip
+
+
+def _figure(column: str, value: float) -> str:
+    if column.startswith("detect_"):
+        return _time(value)
+    return {
+        "false_per_client_day": format_rate(value),
+        "frames_per_s": f"{format_number(value)}/s",
+        "bytes_per_s": f"{format_number(value / 1e3)} kB/s",
+        "store_operations_per_s": f"{format_number(value)} operations/s",
+        "radio_wakeups_per_hour": f"{format_number(value)} an hour",
+    }[column]
+
+
+def _time(seconds: float | None) -> str:
+    return "none" if seconds is None else format_duration(round(float(seconds), 3))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """A Markdown table whose columns also line up as plain text."""
+    cells = [tuple(str(cell) for cell in row) for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
+    yield lines[0]
+    yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    yield from lines[1:]
+    yield ""

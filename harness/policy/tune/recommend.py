@@ -1,0 +1,483 @@
+"""Recommend a policy for a network and wants: search, choose, look at what is wrong with the rest.
+
+From `Conditions` and `Wants` to a `Recommendation` with everything that `explain` tells. Pure; it runs nothing.
+
+Data of a heat map: heartbeat interval × failures around one policy. From a policy to a table; draws nothing.
+
+Why the other policies were not taken: counts by reason with the nearest miss, and the kinds of probing compared.
+
+Wants that no policy keeps: which one to relax, and to what. From a search to the nearest feasible wants.
+
+What if an assumption is wrong, or the policy is set a little differently? One table for one policy.
+
+From a policy and its conditions to figures under each change. It changes one thing at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.policy.tune.conditions import Conditions, Rules
+from harness.policy.tune.search import (
+    Mask,
+    Search,
+    Space,
+    indistinct,
+    pareto_mask,
+    policy_row,
+    search,
+    unsound,
+    with_figures,
+)
+from harness.policy.tune.wants import Limit, Wants
+from harness.theory import textbook_ladder_s
+from harness.theory.costs import idle_limit_s, resume_window_s, session_ttl_s, status_ttl_s, sweep_s
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from scenarios.distributions import Distribution, Lognormal
+
+__all__ = [
+    "PLOT_COLUMNS",
+    "NotTunable",
+    "Recommendation",
+    "Relaxation",
+    "heat_map",
+    "probing",
+    "recommend",
+    "rejected",
+    "relaxations",
+    "sensitivity",
+]
+
+PLOT_COLUMNS = (
+    "interval_s", "max_failures", "timeout_s", "retry_s", "detect_p99_s", "false_per_client_day",
+    "frames_per_s", "feasible", "pareto", "recommended",
+)  # fmt: skip
+"""Columns that figures take, of the heat map and of the candidates alike."""
+
+_MOST_FAILURES = 6
+
+
+def heat_map(found: Search, recommended: int) -> pd.DataFrame:
+    """One row per interval of the space and number of failures, with columns `PLOT_COLUMNS`.
+
+    Deadline and retry are the recommended policy's, cut to the interval where that is shorter. ``pareto`` is
+    among the sound cells of this map.
+    """
+    policy = found.candidates.iloc[recommended]
+    intervals = np.unique(found.candidates["interval_s"])
+    grid = np.meshgrid(intervals, np.arange(1, _MOST_FAILURES + 1), indexing="ij")
+    interval, failures = (axis.ravel() for axis in grid)
+    timeout = np.minimum(policy["timeout_s"], interval)
+    retry = np.minimum(policy["retry_s"], interval)
+    if policy["retry_s"] == policy["interval_s"]:
+        retry = interval
+    cells = pd.DataFrame({
+        "interval_s": interval, "max_failures": failures, "timeout_s": timeout, "retry_s": retry,
+        "patience_s": (failures - 1) * retry + timeout,
+    })  # fmt: skip
+    cells = with_figures(cells, found.conditions, found.rules, found.wants.store_operations)
+    sound = ~np.any(
+        list(unsound(cells, found.conditions, found.wants, found.rules).values()), axis=0
+    )
+    ratios = np.column_stack([limit.ratio(cells[limit.column]) for limit in found.limits])
+    pareto = np.zeros(len(cells), dtype=bool)
+    cost, latency = cells["frames_per_s"].to_numpy(), cells["detect_p99_s"].to_numpy()
+    mistakes = indistinct(cells["false_per_client_day"])
+    pareto[sound] = pareto_mask(cost[sound], latency[sound], mistakes[sound])
+    same = (cells["interval_s"] == policy["interval_s"]) & (
+        cells["max_failures"] == policy["max_failures"]
+    )
+    cells = cells.assign(
+        feasible=sound & np.all(ratios <= 1, axis=1), pareto=pareto, recommended=same
+    )
+    return cells[list(PLOT_COLUMNS)]
+
+
+_PARAMETERS = ["interval_s", "max_failures", "retry_s", "timeout_s"]
+
+
+def rejected(found: Search) -> pd.DataFrame:
+    """One row per rule and want that rejects anything, the most frequent first.
+
+    Columns: reason, policies (that break it), only_this (that break nothing else), then the nearest of those:
+    its parameters and `over`, its figure over the bound (NaN for a rule); NaN where none breaks only this. The
+    nearest to a want has the smallest figure over the bound; to a rule it is the preferred one.
+    """
+    broken = found.broken
+    count = np.sum(list(broken.values()), axis=0)
+    first_want = len(found.unsound)
+    rows = []
+    for n, (reason, mask) in enumerate(broken.items()):
+        if not mask.any():
+            continue
+        only = mask & (count == 1)
+        nearest, over = None, float("nan")
+        if only.any() and n < first_want:
+            nearest = found.best(only)
+        elif only.any():
+            candidates = np.flatnonzero(only)
+            column = found.ratios[:, n - first_want]
+            closest = column[candidates].min()
+            nearest = found.best(only & (column <= closest))
+            over = float(closest)
+        parameters = {
+            name: float("nan") if nearest is None else float(found.candidates[name].iloc[nearest])
+            for name in _PARAMETERS
+        }
+        rows.append({"reason": reason, "policies": int(mask.sum()), "only_this": int(only.sum()),
+                     **parameters, "over": over})  # fmt: skip
+    columns = ["reason", "policies", "only_this", *_PARAMETERS, "over"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.sort_values("policies", ascending=False, ignore_index=True, kind="stable")
+
+
+def probing(found: Search) -> pd.DataFrame:
+    """The best policy of each kind of probing, so that one sees what a short retry gains.
+
+    Rows: `one miss` (k = 1, even where the wants ask for more), `regular` (R = T), `short` (R < T). Columns: kind,
+    feasible, parameters, detect_p99_s, false_per_client_day, frames_per_s, breaks. Where no policy of the kind
+    keeps every want, the nearest: the smallest largest figure over its bound; NaN where none is sound.
+    """
+    table = found.candidates
+    other_rules = ~np.any(
+        [mask for name, mask in found.unsound.items() if name != "few-misses"], axis=0
+    )
+    worst = found.ratios.max(axis=1)
+    short = (table["retry_s"] < table["interval_s"]).to_numpy()
+    one = (table["max_failures"] == 1).to_numpy()
+    enough = ~found.unsound["few-misses"]
+    kinds: dict[str, Mask] = {
+        "one miss": one, "regular": ~one & ~short & enough, "short": short & enough,
+    }  # fmt: skip
+    columns = [*_PARAMETERS, "detect_p99_s", "false_per_client_day", "frames_per_s"]
+    rows = []
+    for kind, mask in kinds.items():
+        sound = other_rules & mask
+        best = found.best(sound & (worst <= 1))
+        feasible = best is not None
+        if best is None and sound.any():
+            best = found.best(sound & (worst <= worst[sound].min()))
+        figures: dict[str, float] = dict.fromkeys(columns, float("nan"))
+        broken: list[str] = []
+        if best is not None:
+            figures = {column: float(table[column].iloc[best]) for column in columns}
+            over = zip(found.limits, found.ratios[best].tolist(), strict=True)
+            broken = [f"{limit.key} {ratio:.3g} times" for limit, ratio in over if ratio > 1]
+        rows.append({"kind": kind, "feasible": feasible, **figures, "breaks": ", ".join(broken)})
+    return pd.DataFrame(rows)
+
+
+class NotTunable(ValueError):
+    """No policy of the space is sound on this network, whatever is wanted; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxation:
+    """Wants that can be kept: the limits that moved, each with what it is now.
+
+    ``factor``: the largest move, allowed now over allowed before. ``candidate``: row of the preferred policy.
+    """
+
+    moved: tuple[tuple[Limit, float], ...]
+    wants: Wants
+    factor: float
+    candidate: int
+
+    @property
+    def sentence(self) -> str:
+        """`relax detect-p99 from 60s to 71.4s (1.2 times)`."""
+        moves = ", ".join(
+            f"{limit.key} from {limit.written(limit.allowed)} to {limit.written(now)}"
+            for limit, now in self.moved
+        )
+        return f"relax {moves} ({self.factor:.3g} times{' at most' if len(self.moved) > 1 else ''})"
+
+
+def relaxations(found: Search) -> tuple[Relaxation, ...]:
+    """The ways to feasible wants, the smallest move first.
+
+    Each want on its own, the others kept; where no single one is enough, all of them together by the smallest
+    largest factor.
+
+    Raises:
+        NotTunable: no policy is sound.
+    """
+    sound = found.sound
+    if not sound.any():
+        counts = ", ".join(f"{name} {int(mask.sum())}" for name, mask in found.unsound.items())
+        raise NotTunable(
+            f"{found.conditions.name}: none of {len(sound)} policies is sound on this network; broken rules: {counts}"
+        )
+    ways = []
+    for i in range(len(found.limits)):
+        others = np.all(np.delete(found.ratios, i, axis=1) <= 1, axis=1)
+        rows = np.flatnonzero(sound & others)
+        if len(rows):
+            ways.append(_moved(found, int(rows[np.argmin(found.ratios[rows, i])])))
+    if not ways:
+        rows = np.flatnonzero(sound)
+        ways.append(_moved(found, int(rows[np.argmin(found.ratios[rows].max(axis=1))])))
+    return tuple(sorted(ways, key=lambda way: way.factor))
+
+
+def _moved(found: Search, row: int) -> Relaxation:
+    """The wants that just allow one policy, and the preferred policy under them."""
+    wants, moved, factor = found.wants, [], 1.0
+    allowed = np.ones(len(found.limits))
+    for i, limit in enumerate(found.limits):
+        if found.ratios[row, i] > 1:
+            now = _rounded_up(float(found.candidates[limit.column].iloc[row]) * limit.headroom)
+            wants = wants.relaxed(limit, now)
+            moved.append((limit, now))
+            allowed[i] = now / limit.allowed
+            factor = max(factor, allowed[i])
+    best = found.best(found.sound & np.all(found.ratios <= allowed, axis=1))
+    assert best is not None  # the policy of this row, at least
+    return Relaxation(tuple(moved), wants, float(factor), best)
+
+
+def _rounded_up(value: float) -> float:
+    """Three significant digits, never below."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.ceil(value / step * (1 - 1e-12)) * step
+
+
+_HEAVY_SIGMA = 1.5
+
+
+def sensitivity(
+    policy: LivenessPolicy, conditions: Conditions, wants: Wants, rules: Rules
+) -> pd.DataFrame:
+    """One row a change, the first without any.
+
+    Columns: kind (`as assumed`, `network`, `policy`), change, interval_s, max_failures, detect_p50_s,
+    detect_p99_s, detect_max_s, false_per_client_day, times_false (over the first row's), frames_per_s,
+    meets (every want, its headroom used up, and every rule), breaks (which not).
+    """
+    rows = [
+        _row("as assumed", "", policy, conditions, wants, rules),
+        *(_row("network", change, policy, other, wants, rules)
+          for change, other in _networks(conditions)),
+        *(_row("policy", change, other, conditions, wants, rules)
+          for change, other in _policies(policy)),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    nominal = float(table["false_per_client_day"].iloc[0])
+    times = table["false_per_client_day"] / nominal if nominal > 0 else np.nan
+    table.insert(8, "times_false", times)
+    return table
+
+
+def _row(
+    kind: str, change: str, policy: LivenessPolicy, conditions: Conditions, wants: Wants, rules: Rules
+) -> dict[str, object]:  # fmt: skip
+    table = with_figures(policy_row(policy), conditions, rules, wants.store_operations)
+    figures = table.iloc[0]
+    broken = [
+        f"rule {name}"
+        for name, mask in unsound(table, conditions, wants, rules).items()
+        if mask.any()
+    ]
+    # The headroom is there for wrong assumptions: here it may be used up.
+    broken += [
+        f"want {limit.key}"
+        for limit in wants.limits
+        if limit.ratio(figures[limit.column]) / limit.headroom > 1
+    ]
+    columns = (
+        "interval_s", "max_failures", "detect_p50_s", "detect_p99_s", "detect_max_s",
+        "false_per_client_day", "frames_per_s",
+    )  # fmt: skip
+    return {
+        "kind": kind,
+        "change": change,
+        **{column: figures[column] for column in columns},
+        "meets": not broken,
+        "breaks": ", ".join(broken),
+    }
+
+
+def _networks(conditions: Conditions) -> Iterator[tuple[str, Conditions]]:
+    yield "round trips × 2", conditions.with_round_trip(2)
+    outages = conditions.network.outages
+    if outages is not None:
+        yield "outages twice as often", conditions.with_outages(more_often=2)
+        yield "outages twice as long", conditions.with_outages(longer=2)
+        yield (
+            f"outages of the same mean, heavy-tailed (log-normal, σ = {_HEAVY_SIGMA:g})",
+            conditions.with_outages(length=_heavy(outages.length.mean_s)),
+        )
+        ladder = conditions.network.rto_ladder
+        yield (
+            "TCP retransmits 1.5 times as late",
+            conditions.with_ladder(tuple(1.5 * step for step in ladder)),
+        )
+        yield "TCP retransmits as in the textbook", conditions.with_ladder(textbook_ladder_s(15))
+    if conditions.nat is not None:
+        yield "idle timer half as long", conditions.with_nat(0.5)
+
+
+def _policies(policy: LivenessPolicy) -> Iterator[tuple[str, LivenessPolicy]]:
+    interval_s = policy.heartbeat_interval
+    assert interval_s is not None  # the figures of the first row were asked for
+    k, retry_s, timeout_s = policy.max_failures, policy.retry_s, policy.heartbeat_timeout
+    yield "one failure more", policy.model_copy(update={"max_failures": k + 1})
+    if k > 1:
+        yield "one failure less", policy.model_copy(update={"max_failures": k - 1})
+    for factor in (0.8, 1.25):
+        t = max(interval_s * factor, timeout_s)
+        update = {"heartbeat_interval": t, "retry_interval": min(retry_s, t)}
+        yield f"interval {t:g} s", policy.model_copy(update=update)
+    yield (
+        f"deadline {timeout_s / 2:g} s",
+        policy.model_copy(update={"heartbeat_timeout": timeout_s / 2}),
+    )
+    if retry_s < interval_s:
+        yield "no short probing: R = T", policy.model_copy(update={"retry_interval": None})
+
+
+def _heavy(mean_s: float) -> Distribution:
+    """Log-normal of this mean: its median is the mean × exp(−σ²/2)."""
+    median_s = mean_s * math.exp(-(_HEAVY_SIGMA**2) / 2)
+    return Distribution(lognormal=Lognormal(median=median_s, sigma=_HEAVY_SIGMA))
+
+
+_FIGURES = (
+    "detect_p50_s", "detect_p95_s", "detect_p99_s", "detect_max_s", "false_per_client_day",
+    "frames_per_s", "bytes_per_s", "store_operations_per_s", "radio_wakeups_per_hour", "patience_s",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recommendation:
+    """A policy, and why this one.
+
+    Attributes:
+        conditions, wants, rules: what was asked.
+        feasible: some policy keeps every want. If not, ``policy`` is the nearest, the best under
+            ``relaxations[0].wants``.
+        relaxations: ways to feasible wants, the smallest move first; empty if feasible.
+        policy: every parameter, TTLs and resume window too.
+        figures: its predicted figures, as `harness.tune.with_figures` names them.
+        next_interval: what the nearest policy with the next longer (cheaper) interval breaks; empty if there is none.
+        candidates: every policy looked at, columns of `with_figures` and feasible, pareto, recommended.
+        pareto: those that no sound one beats in latency, false suspicions and cost, the cheapest first.
+        heat: `harness.tune.heat_map` around the policy.
+        rejected: reasons with counts and the nearest alternative (`harness.tune.rejected`).
+        probing: the best with one miss, with regular and with short probing.
+        sensitivity: figures under wrong assumptions (`harness.tune.sensitivity`).
+    """
+
+    conditions: Conditions
+    wants: Wants
+    rules: Rules
+    feasible: bool
+    relaxations: tuple[Relaxation, ...]
+    policy: LivenessPolicy
+    figures: Mapping[str, float]
+    next_interval: str
+    candidates: pd.DataFrame
+    pareto: pd.DataFrame
+    heat: pd.DataFrame
+    rejected: pd.DataFrame
+    probing: pd.DataFrame
+    sensitivity: pd.DataFrame
+
+    @property
+    def kept_wants(self) -> Wants:
+        """What the policy keeps: the wants as asked, or the nearest feasible ones."""
+        return self.wants if self.feasible else self.relaxations[0].wants
+
+
+def recommend(
+    conditions: Conditions,
+    wants: Wants,
+    *,
+    space: Space | None = None,
+    rules: Rules | None = None,
+) -> Recommendation:
+    """Recommend a policy.
+
+    1. Evaluate every policy of the space (closed forms, vectorised).
+    2. Take the preferred one of those that keep every rule and want; if there is none, relax the wants least.
+    3. Add the records' lives and the other timers; see `harness.tune.records`.
+    4. Tables: rejected, kinds of probing, heat map, sensitivity.
+
+    Raises:
+        NotTunable: no policy of the space is sound on this network.
+    """
+    asked = search(conditions, wants, space, rules)
+    row = asked.best(asked.candidates["feasible"].to_numpy())
+    ways: tuple[Relaxation, ...] = ()
+    if row is None:
+        ways = relaxations(asked)
+        row = ways[0].candidate
+    kept = wants if not ways else ways[0].wants
+    policy = _policy(asked, row)
+    candidates = asked.candidates.assign(recommended=np.arange(len(asked.candidates)) == row)
+    pareto = candidates[candidates["pareto"]].sort_values(
+        ["frames_per_s", "detect_p99_s"], ignore_index=True
+    )
+    return Recommendation(
+        conditions=conditions,
+        wants=wants,
+        rules=asked.rules,
+        feasible=not ways,
+        relaxations=ways,
+        policy=policy,
+        figures={name: float(candidates[name].iloc[row]) for name in _FIGURES},
+        next_interval=_next_interval(asked if not ways else _under(asked, kept), row),
+        candidates=candidates,
+        pareto=pareto,
+        heat=heat_map(asked, row),
+        rejected=rejected(asked),
+        probing=probing(asked if not ways else _under(asked, kept)),
+        sensitivity=sensitivity(policy, conditions, kept, asked.rules),
+    )
+
+
+def _policy(found: Search, row: int) -> LivenessPolicy:
+    one = found.candidates.iloc[row]
+    t, patience = float(one["interval_s"]), float(one["patience_s"])
+    status = status_ttl_s(t, patience, found.wants.store_operations)
+    retry = float(one["retry_s"])
+    return LivenessPolicy(
+        heartbeat_interval=t,
+        heartbeat_timeout=float(one["timeout_s"]),
+        max_failures=int(one["max_failures"]),
+        retry_interval=retry if retry < t else None,
+        session_timeout=float(idle_limit_s(t, patience)),
+        sweep_interval=float(sweep_s(t, patience)),
+        session_ttl=float(session_ttl_s(status)),
+        status_ttl=float(status),
+        resume_window=float(resume_window_s(t, patience, found.rules.page_load)),
+        code_ttl=found.rules.code_ttl_s,
+    )
+
+
+def _under(found: Search, wants: Wants) -> Search:
+    """The same candidates judged by other wants."""
+    ratios = np.column_stack(
+        [limit.ratio(found.candidates[limit.column]) for limit in wants.limits]
+    )
+    return Search(found.conditions, wants, found.rules, found.candidates, found.unsound, ratios)
+
+
+def _next_interval(found: Search, row: int) -> str:
+    """What stands in the way of the next longer interval: what its nearest policy breaks."""
+    intervals = found.candidates["interval_s"].to_numpy()
+    longer = intervals[intervals > intervals[row]]
+    if not len(longer):
+        return ""
+    here = intervals == longer.min()
+    # Rules first: of the policies that break fewest, the one closest to its wants.
+    rules = np.sum(list(found.unsound.values()), axis=0)
+    rows = np.flatnonzero(here & (rules == rules[here].min()))
+    nearest = int(rows[np.argmin(found.ratios[rows].max(axis=1))])
+    broken = [reason for reason, mask in found.broken.items() if mask[nearest]]
+    return f"T = {longer.min():g} s breaks {' and '.join(broken)}" if broken else ""

@@ -1,0 +1,1 @@
+"""The load generator: the only room that imports gevent and Locust."""

@@ -1,0 +1,538 @@
+"""The life of one client: log in, connect, answer heartbeats, suffer what the plan says, come back.
+
+It has no greenlet. While it is connected, the swarm calls it when its socket can be read or a step is due;
+what has to wait runs in a greenlet that the swarm lends it. What a fault does to it is in `injectors.py`.
+
+    start ──► come (greenlet): log in, connect ──► settled: on_readable, steps
+                ▲                                     │
+                └────────── back-off ◄────────────────┘ the connection ended
+
+The user of a dead client, at another device: tries to log in until it may, then stays connected.
+
+From the moment of a fault to `login_refused` and `logged_in` events; how long the user was locked out is
+measured from them.
+
+A planned fault to a client of the generator: when it is due, its catalogue file does it.
+
+Every fault logs the moment at which it took effect, not the moment it was planned for.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from websockets.exceptions import InvalidHandshake
+
+from harness.catalogue import ClientGone, PageReloaded, client_fault
+from harness.faults import PlannedFault
+from harness.real.generator.behind_nat import BehindNat
+from harness.real.generator.gateway_client import LoginRefused, LoginUnavailable
+from harness.real.generator.websocket import ConnectionEnded, Wire
+from harness.real.generator.websocket_frames import PING, PONG, TEXT, Frame, masked
+from harness.real.network.silence import attach, detach
+from reference_server.events import Cause, EventKind
+from reference_server.websocket.frames import HEARTBEAT
+
+if TYPE_CHECKING:
+    from harness.real.generator.shared import Generator
+if TYPE_CHECKING:
+    from harness.real.generator.shared import Generator
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Client", "ClientGone", "PageReloaded", "Relogin", "inject"]
+
+_HEARTBEAT_TEXT = HEARTBEAT[2:]
+
+
+class Relogin:
+    """Begins at once; kept until the run's end, so that its connection stays open."""
+
+    __slots__ = ("_attempts", "_began_s", "_client", "_fault", "_g", "_user_id", "_wire")
+
+    def __init__(
+        self,
+        client: int,
+        user_id: str,
+        fault: PlannedFault,
+        began_s: float,
+        generator: Generator,
+    ) -> None:
+        self._client, self._user_id, self._fault, self._g = client, user_id, fault, generator
+        self._began_s = began_s  # when the fault took effect
+        self._attempts = count()
+        self._wire: Wire | None = None
+        self._next()
+
+    def _next(self) -> None:
+        g, relogin = self._g, self._g.scenario.reconnect.relogin
+        assert relogin is not None and self._fault.relogin_after_s is not None
+        # On a fixed grid: the time that an answer takes must not add up.
+        wait_s = self._fault.relogin_after_s + next(self._attempts) * relogin.retry
+        g.swarm.at(self._began_s + wait_s / g.scenario.speedup, lambda: g.swarm.lend(self._attempt))
+
+    def _attempt(self) -> None:
+        """Log in; blocks the greenlet."""
+        g = self._g
+        if g.now_s() >= g.horizon_s:
+            return
+        detail: dict[str, Any] = {
+            "fault_id": self._fault.fault_id,
+            "user_id": self._user_id,
+            "relogin": True,
+        }
+        try:
+            session_id = g.gateways.login(self._user_id)
+        except (LoginRefused, LoginUnavailable) as error:
+            code = error.code if isinstance(error, LoginRefused) else f"unavailable: {error}"
+            g.log(EventKind.LOGIN_REFUSED, detail=detail | {"code": code})
+            self._next()
+            return
+        detail |= {"client": self._client, "waited_s": g.now_s() - self._began_s}
+        g.log(EventKind.LOGGED_IN, session_id=session_id, detail=detail)
+        try:
+            wire, _ = g.gateways.connect(self._client)
+            wire.send_json({"type": "auth", "session_id": session_id})
+        except (ConnectionEnded, InvalidHandshake, OSError) as error:
+            g.on_request("WSC", "connect elsewhere", 0.0, error)
+            return
+        self._wire = wire
+        g.swarm.watch(wire.sock.fileno(), self)
+
+    def on_readable(self) -> None:
+        """Answer heartbeats; take the place of the dead device where that is the rule."""
+        assert self._wire is not None
+        try:
+            for frame in self._wire.frames(self._wire.read()):
+                if frame.data == _HEARTBEAT_TEXT:
+                    self._wire.send(self._g.pong.take())
+        except ConnectionEnded as end:
+            self._g.on_request("WSC", "connect elsewhere", 0.0, end)
+
+
+_HANDSHAKE_TIMEOUT_S = 10.0
+_FIN_FOLLOWS_S = 0.05  # what a kernel has kept of an ended connection comes in one go, the FIN last
+
+
+class SessionUnknown(Exception):
+    """The gateway does not know the session any more."""
+
+
+class ConnectRefused(Exception):
+    """The gateway does not take the connection now, for another reason: its code."""
+
+
+class Client:
+    """One user with one device, from `start` until its fault has ended it, the horizon, or `leave`."""
+
+    __slots__ = (
+        "_deaf", "_failures", "_gone", "_healing", "_home", "_idle_watched", "_postponed", "after_answer",
+        "behind", "connection_id", "fault", "g", "index", "last_packet_s", "on_heartbeat", "session_id",
+        "wire",
+    )  # fmt: skip
+
+    def __init__(self, index: int, generator: Generator) -> None:
+        self.index = index
+        self.g = generator
+        self.fault: PlannedFault | None = generator.faults.get(index)
+        self.session_id = ""
+        self.connection_id = ""
+        self.wire: Wire | None = None  # None: not connected
+        self._home: int | None = generator.plan.home(index)  # None once it has been connected
+        self.last_packet_s = 0.0
+        self.behind: BehindNat | None = generator.nats.get(index)  # a real NAT of the run's network
+        # Called instead of answering a heartbeat: a NAT that resets.
+        self.on_heartbeat: Callable[[], None] | None = None
+        self.after_answer: Callable[[], None] | None = None  # of each heartbeat
+        self._deaf = False
+        self._failures = 0
+        self._gone = False
+        self._healing: PlannedFault | None = None
+        self._idle_watched = False
+        # What became due without a connection: done as soon as there is one.
+        self._postponed: list[Callable[[], None]] | None = None
+
+    @property
+    def user_id(self) -> str:
+        """Whose device it is."""
+        return f"user-{self.index}"
+
+    @property
+    def has_gone(self) -> bool:
+        """Whether its life is over."""
+        return self._gone
+
+    @property
+    def deaf(self) -> bool:
+        """Its process reads nothing: frozen, or nothing can arrive."""
+        return self._deaf
+
+    @deaf.setter
+    def deaf(self, deaf: bool) -> None:
+        self._deaf = deaf
+        if self.wire is None or self.wire.sock.fileno() < 0:
+            return
+        if deaf:
+            self.g.swarm.ignore(self.wire.sock.fileno())
+            return
+        self.g.swarm.watch(self.wire.sock.fileno(), self)
+        if not self._idle_watched:
+            self._watch_idleness(self.wire)
+
+    # -- the life ------------------------------------------------------------------------------
+
+    def start(self, connect_at_s: float) -> None:
+        """Begin: connect at a real time of the run, and let the plan happen."""
+        g = self.g
+        if self.fault is not None:
+            self.at(g.at_s(self.fault.at_s), partial(inject, self, self.fault))
+        for outage in g.outages.get(self.index, ()):
+            start_s = g.at_s(outage.at_s)
+            self.at(start_s, self._outage_starts)
+            self.at(start_s + outage.length_s / g.scenario.speedup, self._outage_ends)
+        g.swarm.at(connect_at_s, self._come_soon)
+
+    def leave(self) -> None:
+        """End for good and in order, as a tab that is closed; after the run nothing is said any more."""
+        if self.g.running and not self._gone and self.wire is not None and not self._deaf:
+            with suppress(ConnectionEnded):
+                self.wire.close(1000)
+        self._gone = True
+
+    def _come_soon(self) -> None:
+        self.g.swarm.lend(self._come)
+
+    def _come(self) -> None:
+        """Log in where that is needed, and connect; blocks the greenlet."""
+        if self._gone or self.g.now_s() >= self.g.horizon_s:
+            return
+        try:
+            if not self.session_id:
+                self._login()
+            frames = self._connect()
+        except SessionUnknown:
+            self._log(EventKind.SESSION_UNKNOWN)
+            self.session_id = ""
+            self._healing = None
+        except ConnectionEnded as end:
+            self._log(EventKind.DISCONNECTED, cause=end.cause, detail={"code": end.code})
+        except (LoginRefused, LoginUnavailable, ConnectRefused, InvalidHandshake, OSError) as error:
+            self.g.on_request("WSC", "connect", 0.0, error)
+        except Exception as error:  # a fault of ours must not make a client less
+            traceback.print_exc()
+            self.g.on_request("WSC", "connect", 0.0, error)
+        else:
+            self._failures = 0
+            self._guarded(partial(self._settle, frames))
+            return
+        self._back_off()
+
+    def _settle(self, frames: list[Frame]) -> None:
+        """Be connected: whatever comes from now on comes through the swarm."""
+        assert self.wire is not None
+        if self._gone:  # told to leave while it came
+            self.wire.close(1000)
+            return
+        self._deaf = False
+        self.g.swarm.watch(self.wire.sock.fileno(), self)
+        self._watch_idleness(self.wire)
+        if self.g.beating is not None:
+            self.g.beating.begin(self, self.wire)
+        postponed, self._postponed = self._postponed, None
+        for frame in frames:
+            self._on_frame(frame)
+        for step in postponed or ():
+            self._guarded(step)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Take a step of a connected client, and what comes of it."""
+        try:
+            step()
+        except (ClientGone, PageReloaded, ConnectionEnded) as end:
+            self._over(end)
+
+    def _over(self, end: ClientGone | PageReloaded | ConnectionEnded) -> None:
+        match end:
+            case ClientGone():
+                self._gone = True
+            case PageReloaded():
+                self.g.swarm.at(self.g.now_s() + end.after_s, self._come_soon)
+            case ConnectionEnded():
+                self._log(EventKind.DISCONNECTED, cause=end.cause, detail={"code": end.code})
+                self.drop_wire()
+                self._back_off()
+
+    def _back_off(self) -> None:
+        """Come again later, with full jitter: uniform between zero and the doubled, capped base."""
+        self._failures += 1
+        reconnect = self.g.scenario.reconnect
+        ceiling_s = min(
+            reconnect.backoff_max, reconnect.backoff_base * 2.0 ** min(self._failures - 1, 60)
+        )
+        wait_s = float(self.g.rng.uniform(0, ceiling_s)) / self.g.scenario.speedup
+        self.g.swarm.at(self.g.now_s() + wait_s, self._come_soon)
+
+    def drop_wire(self) -> None:
+        """Forget the connection; a socket that still stands is closed."""
+        if self.wire is not None:
+            if self.wire.sock.fileno() >= 0:
+                self.g.swarm.ignore(self.wire.sock.fileno())
+            self.wire.sock.close()
+            self.wire = None
+
+    # -- while it is connected -------------------------------------------------------------------
+
+    def on_readable(self) -> None:
+        """Read what has come in: nearly always one heartbeat, whole and alone."""
+        wire = self.wire
+        if wire is None or self._deaf:
+            return
+        try:
+            data = wire.read()
+            if data == HEARTBEAT and wire.between_frames:
+                self._on_heartbeat()
+                return
+            for frame in wire.frames(data):
+                self._on_frame(frame)
+        except (ClientGone, PageReloaded, ConnectionEnded) as end:
+            self._over(end)
+
+    def _on_frame(self, frame: Frame) -> None:
+        assert self.wire is not None
+        self.last_packet_s = self.g.now_s()
+        if frame.opcode == TEXT:
+            if frame.data == _HEARTBEAT_TEXT:
+                self._on_heartbeat()
+            else:
+                self._on_message(orjson.loads(frame.data))
+        elif frame.opcode == PING:
+            if self.on_heartbeat is not None:
+                self.on_heartbeat()
+                return
+            self.wire.send(masked(PONG, frame.data))
+            self._answered(self.last_packet_s)
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        kind = {"offline": EventKind.PEER_NOTIFIED, "online": EventKind.PEER_ONLINE}.get(
+            message.get("type", "")
+        )
+        if kind is not None:
+            detail = {"user_id": message["user_id"], "watcher": self.index}
+            # The event is about the watched user's session, not about the watcher's own.
+            self.g.log(kind, session_id=message["session_id"], detail=detail)
+
+        elif message.get("type") == "pong":
+            self._heard()
+
+    def beat(self) -> None:
+        """Send a heartbeat of its own; the gateway answers it."""
+        self._guarded(self._send_beat)
+
+    def _send_beat(self) -> None:
+        assert self.wire is not None and self.g.beating is not None
+        self.last_packet_s = self.g.now_s()
+        if self.on_heartbeat is not None:  # a NAT that resets whatever passes
+            self.on_heartbeat()
+            return
+        self.wire.send(self.g.beating.frame.take())
+
+    def _on_heartbeat(self) -> None:
+        self.last_packet_s = now_s = self.g.now_s()
+        if self.on_heartbeat is not None:
+            self.on_heartbeat()
+            return
+        late_s = self.g.answer_delay_s()
+        if late_s > 0:
+            self.g.swarm.at(now_s + late_s, partial(self._answer_late, self.wire, now_s))
+        else:
+            self._answer(now_s)
+
+    def _answer_late(self, wire: Wire | None, heard_s: float) -> None:
+        if wire is not None and self.wire is wire and not self._deaf and not self._gone:
+            self._guarded(partial(self._answer, heard_s))
+
+    def _answer(self, heard_s: float) -> None:
+        assert self.wire is not None
+        self.wire.send(self.g.pong.take())
+        self._answered(heard_s)
+
+    def _answered(self, heard_s: float) -> None:
+        self.last_packet_s = now_s = self.g.now_s()
+        if self.fault is not None and self.fault.traced:
+            self._log(EventKind.HEARTBEAT_ANSWERED)
+        self._heard()
+        if self.after_answer is not None:
+            self.after_answer()
+        self.g.on_request("WSR", "heartbeat", (now_s - heard_s) * 1000, None)
+
+    def _watch_idleness(self, wire: Wire) -> None:
+        """Give a connection up on which nothing was heard for the idle limit."""
+        limit = self.g.scenario.reconnect.idle_limit
+        if limit is None or self.wire is not wire or self._gone:
+            return
+        self._idle_watched = not self._deaf  # a frozen process looks at its clock when it thaws
+        if self._deaf:
+            return
+        gives_up_s = self.last_packet_s + limit / self.g.scenario.speedup
+        if self.g.now_s() < gives_up_s:
+            self.g.swarm.at(gives_up_s, partial(self._watch_idleness, wire))
+        else:
+            self._over(ConnectionEnded(Cause.SESSION_TIMEOUT))
+
+    # -- connecting ----------------------------------------------------------------------------
+
+    def _login(self) -> None:
+        self.session_id = self.g.gateways.login(self.user_id, self._home)
+        self._log(EventKind.LOGGED_IN, detail={"client": self.index, "user_id": self.user_id})
+
+    def _connect(self) -> list[Frame]:
+        """Connect and authenticate; return what has come after the gateway's consent."""
+        g = self.g
+        began_s = g.now_s()
+        source = self.behind.source if self.behind else None
+        wire, node = g.gateways.connect(self.index, self._home, source)
+        try:
+            traced = self.fault is not None and self.fault.traced
+            wire.send_json({"type": "auth", "session_id": self.session_id, "trace": traced})
+            ready, frames = self._await_ready(wire, began_s)
+        except BaseException:
+            wire.sock.close()
+            raise
+        self.wire, self._home = wire, None
+        self.connection_id = ready["connection_id"]
+        self.last_packet_s = now_s = g.now_s()
+        if self.behind is not None:
+            self.behind.connected(self)
+        self._log(
+            EventKind.CONNECTED,
+            node=node,
+            detail={
+                "client": self.index,
+                "user_id": self.user_id,
+                "resumed": ready["resumed"],
+                "took_s": now_s - began_s,
+            },
+        )
+        g.on_request("WSC", "connect", (now_s - began_s) * 1000, None)
+        if watched := g.plan.watches.get(self.index):
+            wire.send_json({"type": "watch", "user_ids": [f"user-{client}" for client in watched]})
+        if self._healing is not None and ready["resumed"]:
+            self._recovered(self._healing)
+        return frames
+
+    def _await_ready(self, wire: Wire, began_s: float) -> tuple[dict[str, Any], list[Frame]]:
+        while (left_s := began_s + _HANDSHAKE_TIMEOUT_S - self.g.now_s()) > 0:
+            try:
+                frames = wire.wait(left_s)
+            except TimeoutError:
+                break
+            for frame in frames:
+                message: dict[str, Any] = orjson.loads(frame.data) if frame.opcode == TEXT else {}
+                if message.get("type") == "ready":
+                    return message, list(frames)
+                if message.get("type") == "error":
+                    code = message.get("code", "")
+                    raise (
+                        SessionUnknown(code) if code == "session_unknown" else ConnectRefused(code)
+                    )
+        raise ConnectionEnded(Cause.PROTOCOL_ERROR, reason="no 'ready' in time")
+
+    # -- what injectors use --------------------------------------------------------------------
+
+    def at(self, time_s: float, step: Callable[[], None]) -> None:
+        """Do something at a real time of the run; without a connection then, as soon as there is one."""
+        self.g.swarm.at(time_s, partial(self._due, step))
+
+    def _due(self, step: Callable[[], None]) -> None:
+        if self._gone:
+            return
+        if self.wire is None:
+            self._postponed = [*(self._postponed or ()), step]
+        else:
+            self._guarded(step)
+
+    def took_effect(
+        self, fault: PlannedFault, scheduled_s: float, mechanism: str, at_s: float | None = None
+    ) -> None:
+        """Log that a fault took effect, now or at `at_s`; start the user's attempts to log in again."""
+        detail = {
+            "fault_id": fault.fault_id, "fault": fault.fault, "kind": fault.kind, "client": self.index,
+            "user_id": self.user_id, "scheduled_s": scheduled_s, "mechanism": mechanism,
+        }  # fmt: skip
+        at_s = self.g.now_s() if at_s is None else at_s
+        self._log(EventKind.FAULT_INJECTED, detail=detail, time_s=at_s)
+        if fault.relogin_after_s is not None:
+            self.g.graveyard.append(Relogin(self.index, self.user_id, fault, at_s, self.g))
+
+    def healed(self, fault: PlannedFault) -> None:
+        """Log that a fault's cause is gone; whether the session survived shows later."""
+        self._log(EventKind.FAULT_HEALED, detail={"fault_id": fault.fault_id})
+        self._healing = fault
+
+    def expect_recovery(self, fault: PlannedFault) -> None:
+        """The client tries to come back to its session: log the recovery when it has."""
+        self._healing = fault
+
+    def _heard(self) -> None:
+        """It is back, unless what it hears is of a connection that the gateway has ended: then a FIN is next."""
+        if self._healing is not None:
+            now_s = self.g.now_s()
+            self.g.swarm.at(
+                now_s + _FIN_FOLLOWS_S, partial(self._stands, self.wire, self._healing, now_s)
+            )
+
+    def _stands(self, wire: Wire | None, fault: PlannedFault, heard_s: float) -> None:
+        if self._healing is fault and wire is not None and self.wire is wire and not wire.ended():
+            self._recovered(fault, heard_s)
+
+    def _recovered(self, fault: PlannedFault, at_s: float | None = None) -> None:
+        detail = {"fault_id": fault.fault_id, "user_id": self.user_id}
+        self._log(EventKind.FAULT_RECOVERED, detail=detail, time_s=at_s)
+        self._healing = None
+
+    def _outage_starts(self) -> None:
+        if self.wire is not None and not self._deaf:
+            attach(self.wire.sock)
+            self.deaf = True
+            self._log(EventKind.OUTAGE_STARTED, detail={"client": self.index})
+
+    def _outage_ends(self) -> None:
+        if self.wire is not None and self._deaf:
+            detach(self.wire.sock)
+            self.deaf = False
+            self._log(EventKind.OUTAGE_ENDED, detail={"client": self.index})
+
+    def _log(
+        self,
+        kind: EventKind,
+        *,
+        cause: str = "",
+        node: str = "",
+        detail: dict[str, Any] | None = None,
+        time_s: float | None = None,
+    ) -> None:
+        self.g.log(
+            kind,
+            node=node,
+            session_id=self.session_id,
+            connection_id=self.connection_id,
+            cause=cause,
+            detail=detail,
+            time_s=time_s,
+        )
+
+
+def inject(client: Client, fault: PlannedFault) -> None:
+    """Do a fault to a connected client; a client that is not connected is left alone.
+
+    Raises:
+        ClientGone, PageReloaded: what became of the client, see `harness/catalogue/fault.py`.
+    """
+    if client.wire is not None:
+        client_fault(fault.kind, fault.params).real(client, fault)

@@ -1,0 +1,356 @@
+"""One test of Locust's as a run of ours: its directory, its plan, its generator; alone, as a master, as a worker.
+
+    master, or alone: scenario ─► plan ─► run directory ──┐  (Locust tells its workers the options)
+    worker, or alone:                                     └─► generator ─► clients' event log
+
+On another host a worker gets the plan by message, and its log goes back the same way (`hosts.py`).
+
+From Locust's options to a run that `flatline report` can measure. A master has no clients; it ends the run at
+the horizon and says which workers were lost.
+
+How many clients there are when: a Locust `LoadTestShape` for `--shape ramp | step | spike | soak`.
+
+    ramp  ▁▃▅▇█████   step  ▁▁▃▃▅▅██   spike  ▂▂▂██▂▂▂   soak  ▅██████▅
+
+From `-u` (the most), `-t` (the length; without it the scenario's) to a number of users each second. None is
+active unless asked for: Locust would take any shape that it found in the locustfile.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import gevent
+import numpy as np
+import orjson
+from locust import LoadTestShape
+from locust.env import Environment
+from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
+
+from harness.events.log import EventWriter
+from harness.exit_codes import Exit
+from harness.faults import Plan, make_plan
+from harness.real.generator.gateway_client import Target
+from harness.real.generator.remote_workers import Guest, Hub, in_order_of_dispatch
+from harness.real.generator.shard import Places, Share
+from harness.real.generator.shared import Generator, OnRequest
+from harness.real.generator.web_ui import LivenessPages
+from harness.runs.directory import RunDir, new_run
+from reference_server.events import Event, EventKind, Source
+from scenarios.load import dump_scenario, load_scenario
+from scenarios.schema import Scenario
+
+__all__ = ["COURSES", "Course", "Suite"]
+
+_STEPS = 5
+_BASE = 0.2
+
+# (share of the length, share of the most), joined by straight lines.
+COURSES: Mapping[str, tuple[tuple[float, float], ...]] = MappingProxyType(
+    {
+        "ramp": ((0.0, 0.0), (0.6, 1.0), (1.0, 1.0)),
+        "step": tuple(
+            (edge / _STEPS, (step + 1) / _STEPS)
+            for step in range(_STEPS)
+            for edge in (step, step + 1)
+        ),
+        "spike": ((0.0, _BASE), (0.4, _BASE), (0.4, 1.0), (0.6, 1.0), (0.6, _BASE), (1.0, _BASE)),
+        "soak": ((0.0, 0.0), (0.1, 1.0), (0.9, 1.0), (1.0, 0.0)),
+    }
+)
+
+
+class Course(LoadTestShape):
+    """One of the courses.
+
+    Args:
+        name: of `COURSES`.
+        most: clients at its highest.
+        length_s: real seconds.
+    """
+
+    abstract = True  # made by whoever asks for one, not by Locust
+    use_common_options = True
+
+    def __init__(self, name: str, most: int, length_s: float) -> None:
+        super().__init__()
+        self.most, self.length_s = most, length_s
+        self._points = COURSES[name]
+
+    @property
+    def rises_for_s(self) -> float:
+        """Until there are as many clients as there ever are, real seconds."""
+        return next(at for at, share in self._points if share == 1.0) * self.length_s
+
+    def users(self, time_s: float) -> int:
+        """How many there are at a time: one at least."""
+        at = time_s / self.length_s
+        before = [point for point in self._points if point[0] <= at]
+        after = [point for point in self._points if point[0] > at]
+        if not after:
+            share = self._points[-1][1]
+        else:
+            (x0, y0), (x1, y1) = before[-1], after[0]
+            share = float(np.interp(at, (x0, x1), (y0, y1)))
+        return max(1, round(share * self.most))
+
+    def tick(self) -> tuple[int, float] | None:
+        """How many users there are to be now, and how many a second may come to that; None: the end."""
+        time_s = self.get_run_time()
+        return None if time_s >= self.length_s else (self.users(time_s), float(self.most))
+
+
+_LOOK_S = 0.5
+_CLOCK_HOLDS_S = 60.0  # on another host it is set anew now and then
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    directory: RunDir
+    scenario: Scenario
+    plan: Plan
+    origin_s: float
+    paced: bool  # clients come at the plan's moments; otherwise when Locust spawns them
+
+
+class Suite:
+    """What the locustfile's listeners do. One test after the other, as a web UI may start them.
+
+    Args:
+        environment: Locust's, with a runner.
+        on_request: told about connects and heartbeats.
+
+    Raises:
+        ScenarioError, OSError, ValueError: what the options ask for cannot be read.
+    """
+
+    def __init__(self, environment: Environment, on_request: OnRequest) -> None:
+        assert environment.parsed_options is not None
+        self.options: Namespace = environment.parsed_options
+        self._environment = environment
+        self._on_request = on_request
+        self.generator: Generator | None = None  # of the test that runs; a master has none
+        self.places = Places(Share(), 0)
+        self._run: _Run | None = None
+        self._start_s = 0.0
+        self._background: list[Any] = []
+        self._pages = LivenessPages(environment) if environment.web_ui is not None else None
+        runner = environment.runner
+        self._hub = Hub(runner) if isinstance(runner, MasterRunner) else None
+        self._guest = Guest(runner) if isinstance(runner, WorkerRunner) else None
+        self._lost: set[str] = set()
+        if not self._is_worker:
+            _refuse_a_second_run(self.options)
+            scenario = self._scenario()
+            if self.options.shape:
+                length_s = self.options.run_time or scenario.horizon_s / scenario.speedup
+                self.options.run_time = None  # Locust would wait for it after the shape's end
+                environment.shape_class = Course(
+                    self.options.shape, self.options.num_users or scenario.clients, length_s
+                )
+                environment.shape_class.runner = environment.runner
+
+    @property
+    def _is_worker(self) -> bool:
+        return isinstance(self._environment.runner, WorkerRunner)
+
+    @property
+    def paced(self) -> bool:
+        """Whether each client waits for its moment of the plan's ramp."""
+        return self._run is not None and self._run.paced
+
+    # -- a test begins and ends --------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin a test: the plan's time zero is now, for all workers alike."""
+        self._run = run = self._join() if self._is_worker else self._begin()
+        runner = self._environment.runner
+        if isinstance(runner, MasterRunner):
+            assert self._hub is not None
+            # What is in the options reaches the workers with Locust's first message to them.
+            workers = runner.clients.ready + runner.clients.running + runner.clients.spawning
+            names = in_order_of_dispatch([worker.id for worker in workers])
+            self._hub.wait_ready(names)
+            self._hub.begin(run.directory, names)
+            self._lost = set()
+            self._start_s = time.monotonic() - run.origin_s
+            self.options.flatline_run = {
+                "directory": str(run.directory.path.resolve()), "origin_s": run.origin_s,
+                "start_s": self._start_s, "paced": run.paced, "workers": names,
+            }  # fmt: skip
+            self._background = [gevent.spawn(self._watch_workers, names)]
+        else:
+            share = self._share()
+            self.places = Places(share, run.plan.clients)
+            target = Target(
+                tuple(self.options.ws_url.split(",")), tuple(self.options.http_url.split(","))
+            )
+            log = run.directory.logs / f"client-{os.getpid()}.jsonl"
+            self.generator = Generator(
+                run.scenario,
+                run.plan,
+                target,
+                log,
+                run.origin_s,
+                share,
+                on_request=self._on_request,
+            )
+            told = getattr(self.options, "flatline_run", None) if self._is_worker else None
+            self.generator.start(told["start_s"] if told else None)
+            self._start_s = self.generator.start_s
+            if self._guest is not None:
+                self._guest.serve(self.generator, run.directory.logs)
+        self._background.append(gevent.spawn(self._end_at_the_horizon))
+        if self._pages is not None:
+            self._pages.follow(
+                run.scenario.name, run.directory.logs, run.origin_s, run.scenario.speedup
+            )
+
+    def stop(self) -> None:
+        """End a test: its log is whole afterwards."""
+        if self.generator is not None:
+            self.generator.stop()
+        if self._guest is not None:
+            self._guest.relay()
+        background, self._background = self._background, []
+        gevent.killall([one for one in background if one is not gevent.getcurrent()])
+
+    def judge(self) -> int | None:
+        """Measure and report a test that had a gateway's log beside its own; return the exit code.
+
+        None where there is nothing to judge: a worker, a run that `flatline run` will judge, no gateway's log.
+        """
+        run = self._run
+        if run is None or self._is_worker or (run.paced and self.options.with_parent):
+            return None
+        logs = run.directory.logs
+        if not any(logs.glob("gateway-*.jsonl")) or not any(logs.glob("gateway-*.json")):
+            return None  # no log of a gateway, or nobody knows from when its clock counts
+        # In a process of its own: this one's standard library is gevent's.
+        argv = [sys.executable, "-m", "harness", "report", str(run.directory.path)]
+        return subprocess.run(argv, check=False).returncode
+
+    # -- the plan ------------------------------------------------------------------------------
+
+    def _scenario(self, **changes: Any) -> Scenario:
+        options = self.options
+        if options.run_dir and (kept := RunDir(Path(options.run_dir))).scenario.exists():
+            return load_scenario(str(kept.scenario), **changes)
+        return load_scenario(options.scenario, **changes)
+
+    def _begin(self) -> _Run:
+        options, runner = self.options, self._environment.runner
+        given = RunDir(Path(options.run_dir)) if options.run_dir else None
+        origin_s = time.monotonic() if options.origin_s is None else options.origin_s
+        if given is not None and given.plan.exists():
+            return _Run(given, self._scenario(), Plan.load(given.plan), origin_s, paced=True)
+        scenario = self._scenario()
+        shape = self._environment.shape_class
+        if isinstance(shape, Course):
+            clients, ramp_s, length_s = shape.most, shape.rises_for_s, shape.length_s
+        else:
+            assert runner is not None
+            clients = max(1, runner.target_user_count)
+            ramp_s = clients / (options.spawn_rate or 1)
+            length_s = options.run_time or ramp_s + scenario.duration / scenario.speedup
+        if length_s <= ramp_s:
+            raise SystemExit(
+                f"flatline: --run-time {length_s:g} s is over before {clients} clients are there "
+                f"({ramp_s:g} s): a higher --spawn-rate, or a longer --run-time"
+            )
+        scenario = self._scenario(
+            clients=clients, ramp=max(ramp_s, 1e-3) * scenario.speedup,
+            duration=(length_s - ramp_s) * scenario.speedup,
+        )  # fmt: skip
+        plan = make_plan(scenario)
+        run = given or new_run(Path("runs"), f"locust-{scenario.name}")
+        run.logs.mkdir(parents=True, exist_ok=True)
+        plan.save(run.plan)
+        run.scenario.write_text(dump_scenario(scenario))
+        print(f"flatline: event log in {run.logs}; measure it with: flatline report {run.path}")
+        return _Run(run, scenario, plan, _origin_s(run, origin_s), paced=False)
+
+    def _join(self) -> _Run:
+        assert self._guest is not None
+        told = self.options.flatline_run
+        elsewhere = self._guest.elsewhere
+        run = self._guest.own_copy() if elsewhere else RunDir(Path(told["directory"]))
+        if not run.plan.exists():
+            raise SystemExit(f"flatline: the master's run directory is not here: {run.path}")
+        scenario, plan = load_scenario(str(run.scenario)), Plan.load(run.plan)
+        return _Run(run, scenario, plan, self._guest.origin_s(told["origin_s"]), told["paced"])
+
+    def _share(self) -> Share:
+        if not self._is_worker:
+            return Share()
+        names = self.options.flatline_run["workers"]
+        assert isinstance(self._environment.runner, WorkerRunner)
+        return Share(names.index(self._environment.runner.client_id), len(names))
+
+    # -- while it runs -----------------------------------------------------------------------------
+
+    def _end_at_the_horizon(self) -> None:
+        run, runner = self._run, self._environment.runner
+        assert run is not None and runner is not None
+        horizon_s = self._start_s + run.plan.horizon_s / run.scenario.speedup
+        while (left_s := horizon_s - self._now_s(run)) > 0:
+            gevent.sleep(min(left_s, _CLOCK_HOLDS_S))
+        if self._hub is not None:
+            for name in self.options.flatline_run["workers"]:
+                while not self._hub.is_done(name) and name not in self._lost:
+                    gevent.sleep(_LOOK_S / 10)
+        # Before the clients end: what their ends do to the gateway is not part of the run.
+        self.stop()
+        if self._guest is not None:
+            self._guest.finish()
+            return  # the master ends it
+        ends: Callable[[], None] = runner.quit if self.options.headless else runner.stop
+        ends()
+
+    def _now_s(self, run: _Run) -> float:
+        """Real seconds since the run's origin; on another host the generator keeps the clock."""
+        return self.generator.now_s() if self.generator else time.monotonic() - run.origin_s
+
+    def _watch_workers(self, names: list[str]) -> None:
+        """Log each worker that is gone, with the number of clients that went with it."""
+        run, runner = self._run, self._environment.runner
+        assert run is not None and self._hub is not None and isinstance(runner, MasterRunner)
+        with EventWriter(run.directory.logs / f"harness-master-{os.getpid()}.jsonl") as log:
+            watched = dict(enumerate(names))
+            while watched:
+                gevent.sleep(_LOOK_S)
+                for position, name in list(watched.items()):
+                    worker = runner.clients.get(name)
+                    if worker is not None and worker.state != STATE_MISSING:
+                        continue
+                    del watched[position]
+                    self._lost.add(name)
+                    lost = Share(position, len(names)).count(run.plan.clients)
+                    called = self._hub.name(name)
+                    print(f"flatline: worker {called} died, and {lost} clients with it", flush=True)
+                    detail = {"worker": called, "clients": lost}
+                    now_s = time.monotonic() - run.origin_s
+                    log.write(Event(now_s, Source.HARNESS, EventKind.WORKER_LOST, detail=detail))
+                    log.flush()
+
+
+def _refuse_a_second_run(options: Namespace) -> None:
+    if options.run_dir and any((Path(options.run_dir) / "logs").glob("client-*.jsonl")):
+        print(f"flatline: {options.run_dir} holds a run already", file=sys.stderr)
+        raise SystemExit(Exit.BAD_INPUT)
+
+
+def _origin_s(run: RunDir, otherwise_s: float) -> float:
+    """The origin of the run's clock: a gateway that logs there already counts from its own."""
+    for path in run.logs.glob("gateway-*.json"):
+        return float(orjson.loads(path.read_bytes())["origin_s"])
+    return otherwise_s

@@ -1,0 +1,149 @@
+"""The Locust suite: one Locust user is one client of the plan.
+
+`flatline run` starts it with a plan and a run directory. Alone it works against any running gateway, with
+Locust's own options (`-u -r -t --headless --csv --html --processes --master --worker --config`):
+
+    flatline serve
+    locust -f harness/real/generator/locustfile.py --headless -u 200 -r 100 --scenario host_crash
+    locust -f harness/real/generator/locustfile.py --headless -u 2000 -t 10m --shape spike --processes 2
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import gevent
+from gevent.pool import Group
+from locust import User, constant, events, task
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+
+from harness.exit_codes import Exit
+from harness.real.generator import locust_test as shapes
+from harness.real.generator.client import Client
+from harness.real.generator.locust_test import Suite
+from harness.real.generator.shared import OnRequest
+from harness.real.processes.children import die_with_parent
+from reference_server.websocket.listener import raise_descriptor_limit
+from scenarios.load import ScenarioError
+
+
+@events.init_command_line_parser.add_listener
+def _options(parser: LocustArgumentParser) -> None:
+    group = parser.add_argument_group("flatline")
+    group.add_argument("--scenario", default="demo", env_var="FLATLINE_SCENARIO",
+                       help="built-in scenario or file; -u, -r, -t replace its clients, ramp, duration")  # fmt: skip
+    group.add_argument("--run-dir", default="", env_var="FLATLINE_RUN_DIR",
+                       help="write the event log there, for instance beside that of `flatline serve`, whose "
+                       "directory it prints: the run is then judged and gives the exit code; "
+                       "default: a new directory under runs/")  # fmt: skip
+    group.add_argument("--ws-url", default="ws://127.0.0.1:8765/ws", env_var="FLATLINE_WS_URL",
+                       help="the gateway's WebSocket endpoint; several nodes: separated by commas")  # fmt: skip
+    group.add_argument("--http-url", default="http://127.0.0.1:8766", env_var="FLATLINE_HTTP_URL",
+                       help="the gateway's HTTP API; several nodes: commas, in the same order")  # fmt: skip
+    group.add_argument("--shape", default="", choices=["", *shapes.COURSES], env_var="FLATLINE_SHAPE",
+                       help="a course of the load over -t, with -u clients at its highest; default: none")  # fmt: skip
+    parser.add_argument("--origin-s", type=float, default=None, include_in_web_ui=False,
+                       help="CLOCK_MONOTONIC at the run's origin; default: now")  # fmt: skip
+    parser.add_argument("--with-parent", action="store_true", include_in_web_ui=False,
+                       help="end when the process that started this one ends")  # fmt: skip
+
+
+@events.init.add_listener
+def _prepare(environment: Environment, **_: Any) -> None:
+    """Find out what is wrong with the options before the first client is spawned."""
+    options = environment.parsed_options
+    if options is None:
+        return
+    if options.with_parent or (options.worker and options.processes):
+        die_with_parent()  # Locust's forks would look for a master that is gone for another minute
+    raise_descriptor_limit()
+    try:
+        environment.flatline = Suite(environment, _request_events(environment))
+    except (ScenarioError, OSError, ValueError) as error:
+        # Locust prints a traceback for anything else; the reason is what helps here.
+        print(f"flatline: {error}", file=sys.stderr)
+        raise SystemExit(Exit.BAD_INPUT) from error
+    # Imports have kept the loop from its clock: Locust's --run-time would end that much too early.
+    gevent.get_hub().loop.update_now()
+
+
+@events.test_start.add_listener
+def _start(environment: Environment, **_: Any) -> None:
+    environment.flatline.start()
+
+
+@events.test_stop.add_listener
+def _stop(environment: Environment, **_: Any) -> None:
+    environment.flatline.stop()
+
+
+@events.quitting.add_listener
+def _judge(environment: Environment, **_: Any) -> None:
+    if (code := environment.flatline.judge()) is not None:
+        environment.process_exit_code = code
+
+
+@events.test_stopping.add_listener
+def _let_everybody_go(environment: Environment, **_: Any) -> None:
+    """Stop the users before Locust does: it spawns a greenlet for each, 8 KiB for as long as that takes.
+
+    The run is over before they end: what their ends do to the gateway is no part of it.
+    """
+    environment.flatline.stop()
+    if environment.runner is not None:
+        for greenlet in list(environment.runner.user_greenlets):
+            greenlet.args[0].stop(force=True)
+
+
+class LivenessClient(User):
+    """One client of the plan, from its login to its fault or the horizon.
+
+    It has no greenlet of its own: the swarm calls it. Locust wants one to count and to stop its users by; the
+    one it gets is never started, so it has no stack and weighs half a kilobyte instead of eight.
+    """
+
+    wait_time = constant(0)
+
+    def start(self, group: Group) -> gevent.Greenlet[..., Any]:
+        """Begin one life; a client that its fault has ended does not come back."""
+        suite: Suite = self.environment.flatline
+        self._group = group
+        self._greenlet: Any = gevent.Greenlet(_never_run, self)
+        group.add(self._greenlet)
+        index = suite.places.take()
+        # Kept until the user is stopped: a client that is let go closes its socket, which is an event.
+        self._client: Client | None = None
+        if index is not None and (g := suite.generator) is not None and g.running:
+            self._client = Client(index, g)
+            self._client.start(g.at_s(g.plan.connect_at_s(index)) if suite.paced else g.now_s())
+        return self._greenlet
+
+    def stop(self, force: bool = False) -> bool:
+        """End it: at once and in order, so there is nothing to wait for."""
+        if self._client is not None:
+            self._client.leave()
+            self.environment.flatline.places.give_back(self._client.index)
+        self._group.discard(self._greenlet)
+        return True
+
+    @task
+    def live(self) -> None:
+        """What Locust's task ratio shows."""
+
+
+def _never_run(_user: LivenessClient) -> None:
+    raise AssertionError("a user is not started by its greenlet")
+
+
+def _request_events(environment: Environment) -> OnRequest:
+    fire = environment.events.request.fire
+
+    def on_request(kind: str, name: str, milliseconds: float, error: Exception | None) -> None:
+        fire(
+            request_type=kind, name=name, response_time=milliseconds, response_length=0,
+            exception=error, context={},
+        )  # fmt: skip
+
+    return on_request

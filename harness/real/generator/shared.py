@@ -1,0 +1,233 @@
+"""What all clients of one generator process share: settings, clock, event log, login, loop lag.
+
+Reads the clock and writes the log; decides nothing about clients.
+
+Clients that beat by themselves: each sends a heartbeat every interval, from the swarm's heap of steps.
+
+From connections to frames on the wire; a client that is deaf sends nothing and goes on at the next moment of its
+own grid. What the answer means is the client's business.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from numpy.random import Generator as Rng
+from numpy.random import SeedSequence, default_rng
+
+from harness.events.log import EventWriter
+from harness.faults import Plan, PlannedFault, PlannedOutage
+from harness.real.generator.behind_nat import nats_of
+from harness.real.generator.event_loop import Swarm
+from harness.real.generator.gateway_client import Gateways, Target
+from harness.real.generator.shard import Share
+from harness.real.generator.websocket_frames import TEXT, ReadyMade
+from harness.real.network.nat import NETWORK_RECORD
+from reference_server.events import Event, EventKind, Source
+from reference_server.liveness.socket_checks import ClientBeats
+from reference_server.websocket.frames import PONG_TEXT
+from scenarios.schema import Scenario
+
+if TYPE_CHECKING:
+    from harness.real.generator.client import Client
+    from harness.real.generator.websocket import Wire
+
+__all__ = [
+    "Beating",
+    "Generator",
+    "OnRequest",
+]
+
+
+class Beating:
+    """The beats of all clients of a generator.
+
+    Args:
+        interval_s: from one beat of a client to its next, real seconds.
+        at: does something at a real time of the run.
+        now_s: the run's clock.
+        rng: draws the time to a connection's first beat.
+    """
+
+    def __init__(
+        self,
+        interval_s: float,
+        at: Callable[[float, Callable[[], None]], None],
+        now_s: Callable[[], float],
+        rng: Rng,
+    ) -> None:
+        self._interval_s = interval_s
+        self._at = at
+        self._now_s = now_s
+        self._rng = rng
+        self.frame = ReadyMade(TEXT, b'{"type":"heartbeat"}')
+
+    def begin(self, client: Client, wire: Wire) -> None:
+        """Begin on a new connection, at a uniformly random phase."""
+        first_s = self._now_s() + self._interval_s * (1 - float(self._rng.random()))
+        self._at(first_s, partial(self._beat, client, wire, first_s))
+
+    def _beat(self, client: Client, wire: Wire, due_s: float) -> None:
+        if client.wire is not wire or client.has_gone:
+            return
+        due_s += self._interval_s
+        self._at(due_s, partial(self._beat, client, wire, due_s))
+        if not client.deaf:
+            client.beat()
+
+
+OnRequest = Callable[[str, str, float, Exception | None], None]
+"""Told about each connect and heartbeat: type, name, milliseconds, what went wrong."""
+
+_FLUSH_S = 0.2  # what a SIGKILL may cost of the log
+_LAG_TIMER_S = 0.01
+_LAG_REPORT_S = 0.5
+_OWN_ROUND_TRIP_S = 0.002  # what loopback and two event loops take themselves; only more is added
+_DELAYS_AT_ONCE = 1024
+_ALL = Share()
+
+
+class Generator:
+    """Shared by the clients of one process. All times are real seconds on the run's clock."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        plan: Plan,
+        target: Target,
+        log: Path,
+        origin_s: float,
+        share: Share = _ALL,
+        on_request: OnRequest = lambda *_: None,
+    ) -> None:
+        self.scenario = scenario
+        self.plan = plan
+        self.origin_s = origin_s
+        self.share = share
+        self.start_s = 0.0  # set by `start`: when the plan's time zero was
+        self.on_request = on_request
+        self.swarm = Swarm(self.now_s)
+        self.pong = ReadyMade(TEXT, PONG_TEXT)
+        self.faults: dict[int, PlannedFault] = {fault.client: fault for fault in plan.faults}
+        self.outages: dict[int, list[PlannedOutage]] = {}
+        for outage in plan.outages:
+            self.outages.setdefault(outage.client, []).append(outage)
+        # A blackholed socket must outlive its client: closing it would send a FIN and end the silence.
+        self.graveyard: list[Any] = []
+        self.rng: Rng = default_rng(SeedSequence([scenario.seed, 0x67656E, share.position]))
+        self.nats = nats_of(log.with_name(NETWORK_RECORD), self.faults)
+        self.beating = self._beating()
+        self._writer = EventWriter(log)
+        self.gateways = Gateways(target, self.rng)
+        self._background: list[Any] = []
+        self._round_trip = scenario.network.round_trip
+        self._delays: list[float] = []
+
+    def _beating(self) -> Beating | None:
+        """What has clients beat by themselves, where the scenario says so."""
+        interval_s = self.scenario.liveness.heartbeat_interval
+        if not isinstance(self.scenario.detector, ClientBeats) or interval_s is None:
+            return None
+        return Beating(
+            interval_s / self.scenario.speedup, self.swarm.at, self.now_s, self.rng.spawn(1)[0]
+        )
+
+    def now_s(self) -> float:
+        """Real seconds since the run's origin."""
+        return time.monotonic() - self.origin_s
+
+    def at_s(self, scenario_s: float) -> float:
+        """The real time of a moment of the plan."""
+        return self.start_s + scenario_s / self.scenario.speedup
+
+    @property
+    def horizon_s(self) -> float:
+        """The real time at which the run ends."""
+        return self.at_s(self.plan.horizon_s)
+
+    def start(self, start_s: float | None = None) -> None:
+        """Begin.
+
+        Args:
+            start_s: the plan's time zero, on the run's clock; None: now.
+        """
+        self.start_s = self.now_s() if start_s is None else start_s
+        detail = {
+            "clients": self.share.count(self.plan.clients),
+            "worker": self.share.position,
+            "workers": self.share.of,
+        }
+        self.log(EventKind.RUN_STARTED, detail=detail, time_s=self.start_s)
+        self.swarm.start()
+        self._background = [gevent.spawn(self._sample_lag), gevent.spawn(self._mark_steady)]
+
+    def stop(self) -> None:
+        """End: log it, flush and close the log. Safe to call twice."""
+        if self._background:
+            gevent.killall(self._background)
+            self._background = []
+            self.swarm.stop()
+            self.log(EventKind.RUN_ENDED)
+            self._writer.close()
+
+    @property
+    def running(self) -> bool:
+        """Whether the run has begun and not ended."""
+        return bool(self._background)
+
+    def log(
+        self, kind: EventKind, *, session_id: str = "", connection_id: str = "", cause: str = "",
+        detail: dict[str, Any] | None = None, time_s: float | None = None, node: str = "",
+    ) -> None:  # fmt: skip
+        """Write one client event, now or at a time already taken. After the end nothing is logged."""
+        if not self._background and kind not in (EventKind.RUN_STARTED, EventKind.RUN_ENDED):
+            return
+        self._writer.write(
+            Event(
+                self.now_s() if time_s is None else time_s,
+                Source.CLIENT,
+                kind,
+                session_id,
+                connection_id,
+                node,
+                cause,
+                detail or {},
+            )
+        )
+        if kind is EventKind.FAULT_INJECTED:
+            # The store watch looks from this line on, and records may go at once.
+            self._writer.flush()
+
+    def answer_delay_s(self) -> float:
+        """How long a heartbeat's answer is to be held back so that the round trip is the network's. Draws anew."""
+        if not self._delays:
+            drawn = self._round_trip.sample(self.rng, _DELAYS_AT_ONCE) - _OWN_ROUND_TRIP_S
+            self._delays = drawn.tolist()
+        return self._delays.pop()
+
+    def _mark_steady(self) -> None:
+        gevent.sleep(self.at_s(self.plan.ramp_s) - self.now_s())
+        self.log(EventKind.STEADY, detail={"clients": self.plan.clients})
+
+    def _sample_lag(self) -> None:
+        """Log the largest lateness of a short timer, twice a second: this loop's share of any delay seen."""
+        worst = 0.0
+        reported = flushed = self.now_s()
+        while True:
+            due = self.now_s() + _LAG_TIMER_S
+            gevent.sleep(_LAG_TIMER_S)
+            now = self.now_s()
+            worst = max(worst, now - due)
+            if now - reported >= _LAG_REPORT_S:
+                detail = {"max_lag_s": worst, "role": "generator", "pid": os.getpid()}
+                self.log(EventKind.LOOP_LAG, detail=detail, time_s=now)
+                worst, reported = 0.0, now
+            if now - flushed >= _FLUSH_S:
+                self._writer.flush()
+                flushed = now

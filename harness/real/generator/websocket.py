@@ -1,0 +1,224 @@
+"""One WebSocket connection of a generator client: a handshake in a greenlet, then a socket that never blocks.
+
+From bytes to frames and back (`frames.py`); the handshake is the sans-I/O one of `websockets`. Knows nothing
+of sessions, heartbeats or faults.
+"""
+
+from __future__ import annotations
+
+import _socket  # the bare descriptor: gevent's socket object brings watchers, a hub and a kilobyte
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import gevent.socket
+import orjson
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake
+from websockets.http11 import Response
+from websockets.uri import WebSocketURI
+
+from harness.real.generator.websocket_frames import (
+    CLOSE,
+    TEXT,
+    BadFrame,
+    Frame,
+    FrameReader,
+    masked,
+)
+from reference_server.events import Cause
+from reference_server.websocket.tcp_info import TcpState, read_tcp_info
+
+__all__ = [
+    "ConnectionEnded",
+    "Wire",
+]
+
+
+_CHUNK = 448  # a heartbeat has 21 bytes; small objects come from Python's own pools
+_HANDSHAKE_CHUNK = 4096
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
+_CAUSES = {
+    errno.ECONNRESET: Cause.TCP_RESET,
+    errno.EPIPE: Cause.TCP_RESET,
+    errno.ETIMEDOUT: Cause.TCP_TIMEOUT,
+}
+
+
+class ConnectionEnded(Exception):
+    """The connection is over: by which layer, and the close code if there was a close frame."""
+
+    def __init__(self, cause: Cause, code: int | None = None, reason: str = "") -> None:
+        super().__init__(f"{cause} {code or ''} {reason}".strip())
+        self.cause = cause
+        self.code = code
+
+
+class Wire:
+    """An open WebSocket. `connect` makes one; every method may raise :class:`ConnectionEnded`."""
+
+    __slots__ = ("_reader", "sock")
+
+    def __init__(self, sock: Any) -> None:
+        self.sock = sock
+        self._reader: FrameReader | None = None  # None: between two frames
+
+    @classmethod
+    def connect(cls, uri: WebSocketURI, timeout_s: float, source: str | None = None) -> Wire:
+        """Open a TCP connection and shake hands; blocks the greenlet.
+
+        Args:
+            uri: where to.
+            timeout_s: for each step.
+            source: address to come from; None: the kernel's choice. A port is chosen at the connect only, so
+                each pair of addresses has the whole ephemeral range.
+
+        Raises:
+            OSError: no TCP connection (refused, timed out).
+            ConnectionEnded: the server ended it during the handshake.
+            InvalidHandshake: it answered something else than 101.
+        """
+        family = socket.AF_INET6 if ":" in uri.host else socket.AF_INET
+        sock = gevent.socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(timeout_s)
+            if source is not None:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((source, 0))
+            sock.connect((uri.host, uri.port))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            protocol = ClientProtocol(uri, extensions=None)
+            protocol.send_request(protocol.connect())
+            sock.sendall(b"".join(protocol.data_to_send()))
+            rest = _answer(sock, protocol)
+            wire = cls(_socket.socket(family, socket.SOCK_STREAM, 0, sock.detach()))
+        except BaseException:
+            sock.close()
+            raise
+        wire.sock.setblocking(False)
+        if rest:
+            wire._reader = FrameReader(rest)
+        return wire
+
+    def wait(self, timeout_s: float) -> Iterator[Frame]:
+        """Block the greenlet until something has come in; return the frames that are whole by now.
+
+        Raises:
+            TimeoutError: nothing came.
+        """
+        if self._reader is not None and (whole := self._whole(b"")):
+            return self._until_close(whole)
+        gevent.socket.wait_read(self.sock.fileno(), max(timeout_s, 0.0), TimeoutError())
+        return self.frames(self.read())
+
+    def read(self) -> bytes:
+        """Return what has come in, as it is; empty when nothing has."""
+        try:
+            data: bytes = self.sock.recv(_CHUNK)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise self._ended(error) from error
+        if not data:
+            self.sock.close()
+            raise ConnectionEnded(Cause.TCP_FIN)
+        return data
+
+    def ended(self) -> bool:
+        """Whether the other end's FIN or RST is here, read or not."""
+        info = read_tcp_info(self.sock)
+        return info is not None and info.state is not TcpState.ESTABLISHED
+
+    @property
+    def between_frames(self) -> bool:
+        """Whether nothing of a frame is waiting for its rest."""
+        return self._reader is None
+
+    def frames(self, data: bytes) -> Iterator[Frame]:
+        """Return the frames that are whole by now. A close frame is answered and ends the connection, in its turn:
+        what was sent before it may well have come with it, and says why.
+        """
+        return self._until_close(self._whole(data))
+
+    def _whole(self, data: bytes) -> list[Frame]:
+        reader = self._reader or FrameReader()
+        try:
+            frames = reader.feed(data)
+        except BadFrame as error:
+            self.sock.close()
+            raise ConnectionEnded(Cause.PROTOCOL_ERROR, 1002, str(error)) from error
+        self._reader = None if reader.idle else reader
+        return frames
+
+    def _until_close(self, frames: list[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            if frame.opcode == CLOSE:
+                self.send(masked(CLOSE, frame.data[:2]))
+                self.sock.close()
+                code = int.from_bytes(frame.data[:2]) if len(frame.data) >= 2 else 1005
+                raise ConnectionEnded(
+                    Cause.CLOSE_FRAME, code, frame.data[2:].decode(errors="replace")
+                )
+            yield frame
+
+    def send(self, frame: bytes) -> None:
+        """Send a whole masked frame."""
+        try:
+            sent = self.sock.send(frame)
+        except OSError as error:
+            raise self._ended(error) from error
+        if sent < len(frame):
+            raise self._ended(BlockingIOError(errno.EAGAIN, "the send buffer is full"))
+
+    def send_text(self, data: bytes) -> None:
+        """Send one text frame."""
+        self.send(masked(TEXT, data))
+
+    def send_json(self, message: dict[str, Any]) -> None:
+        """Send one JSON message."""
+        self.send_text(orjson.dumps(message))
+
+    def close(self, code: int) -> None:
+        """Close in order: close frame, then FIN. Does not wait for the answer: a page that goes away doesn't."""
+        try:
+            self.send(masked(CLOSE, code.to_bytes(2)))
+        finally:
+            self.sock.close()
+
+    def reset(self) -> None:
+        """Send RST instead of FIN: linger 0 throws away what is buffered."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    def _ended(self, error: OSError) -> ConnectionEnded:
+        self.sock.close()
+        return ConnectionEnded(_CAUSES.get(error.errno or 0, Cause.SEND_ERROR), reason=str(error))
+
+
+def _answer(sock: Any, protocol: ClientProtocol) -> bytes:
+    """Read the server's answer to the handshake; return what has come after it."""
+    data = b""
+    while True:
+        try:
+            chunk: bytes = sock.recv(_HANDSHAKE_CHUNK)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            cause = _CAUSES.get(error.errno or 0, Cause.SEND_ERROR)
+            raise ConnectionEnded(cause, reason=str(error)) from error
+        if not chunk:
+            raise ConnectionEnded(Cause.TCP_FIN)
+        data += chunk
+        head, end, rest = data.partition(b"\r\n\r\n")
+        if end:
+            break
+    accepted = head.startswith(b"HTTP/1.1 101 ")
+    protocol.receive_data(head + end if accepted else data)
+    events = protocol.events_received()
+    if protocol.handshake_exc is not None:
+        raise protocol.handshake_exc
+    if not events or not isinstance(events[0], Response):
+        raise InvalidHandshake(f"not an answer to a handshake: {head[:60]!r}")
+    return rest

@@ -1,0 +1,1 @@
+"""Networks that a run makes: silence of one socket, namespaces, a real NAT. Needs root."""

@@ -1,0 +1,1 @@
+"""Child processes of a run: gateways, Redis, and how all of them end."""

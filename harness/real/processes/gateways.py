@@ -1,0 +1,268 @@
+"""The gateway nodes of a run: start them, know where they listen, stall, kill, drain and start one again.
+
+From a scenario to N processes of the reference gateway, each with its own name, ports and event log. What
+befalls them when is `incidents.py`.
+
+A node that is started again is another incarnation of the same name, on the same ports. It has a new event
+log: the last line of a killed one may be torn, and the next would be lost with it.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from harness.real.errors import CannotRun
+from harness.real.processes.children import Child, Children
+from harness.real.processes.redis import RedisServer
+from harness.runs.directory import RunDir
+from reference_server.config import GatewayConfig
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.liveness.socket_checks import (
+    ClientBeats,
+    GatewayDetector,
+    Ping,
+    SendErrors,
+    StateCheck,
+)
+from scenarios.schema import Scenario
+
+__all__ = ["Node", "Nodes", "gateway_config"]
+
+_START_DEADLINE_S = 30.0
+_POLL_S = 0.02
+_KILL_DEADLINE_S = 60.0
+_DRAIN_SPARE_S = 3.0  # beyond the node's own deadline: it writes its last records
+
+
+def gateway_config(
+    scenario: Scenario,
+    policy: LivenessPolicy,
+    redis: RedisServer,
+    run: RunDir,
+    origin_s: float,
+    number: int = 1,
+    host: str = "127.0.0.1",
+    ledger: str | None = None,
+) -> GatewayConfig:
+    """What a node is told; `policy` is in real seconds already.
+
+    Args:
+        scenario: the rules of sessions, the seed.
+        policy: what the node serves.
+        redis: its store.
+        run: where it logs.
+        origin_s: CLOCK_MONOTONIC at the run's origin.
+        number: the node's, from 1.
+        host: the address that it listens on.
+        ledger: URL of the durable ledger; None: none.
+    """
+    name = f"node-{number}"
+    # Each node draws its own phases; a lone one draws those of the scenario's seed.
+    seed = scenario.seed if number == 1 else _derived(scenario.seed, number)
+    return GatewayConfig(
+        node=name,
+        host=host,
+        redis_url=redis.url,
+        key_prefix=redis.key_prefix,
+        ledger_url=ledger,
+        policy=policy,
+        detector=_detector(scenario),
+        records=scenario.records,
+        second_login=scenario.sessions.second_login,
+        event_log=run.logs / f"gateway-{name}.jsonl",
+        origin_s=origin_s,
+        ready_file=run.logs / f"ready-{name}.json",
+        lease_ttl_s=scenario.gateway.lease.ttl / scenario.speedup,
+        lease_renew_s=scenario.gateway.lease.renew / scenario.speedup,
+        lease_check_s=scenario.gateway.lease.check / scenario.speedup,
+        seed=seed,
+    )
+
+
+def _detector(scenario: Scenario) -> GatewayDetector:
+    """The scenario's detector, which has been seen to be one that a gateway has."""
+    if isinstance(scenario.detector, Ping | SendErrors | ClientBeats | StateCheck):
+        return scenario.detector
+    raise CannotRun(f"detector {scenario.detector.kind}: only the simulation has it")
+
+
+def _derived(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+@dataclass(slots=True)
+class Node:
+    """One gateway process: the incarnation that runs, or ran last."""
+
+    number: int
+    config: GatewayConfig
+    child: Child
+    port: int = 0
+    http_port: int = 0
+    incarnation: int = 1
+
+    @property
+    def name(self) -> str:
+        """As in its events: node-1."""
+        return self.config.node
+
+    @property
+    def runs(self) -> bool:
+        """Whether the process is there, listening or not."""
+        return self.child.returncode is None
+
+    @property
+    def ready_file(self) -> Path:
+        """What it writes when it listens."""
+        assert self.config.ready_file is not None
+        return self.config.ready_file
+
+    def listens(self) -> bool:
+        """Whether this incarnation has said where it listens; its ports are known from then on."""
+        if self.port and self.ready_file.exists():
+            return True
+        if not self.ready_file.exists():
+            return False
+        told = orjson.loads(self.ready_file.read_bytes())
+        self.port, self.http_port = told["port"], told["http_port"]
+        return True
+
+
+class Nodes:
+    """The gateway nodes of a run, counted from 1.
+
+    Args:
+        children: the run's processes; the nodes are started among them.
+        run: for configurations and logs.
+        configs: one a node.
+        address: that clients reach them at.
+    """
+
+    def __init__(
+        self,
+        children: Children,
+        run: RunDir,
+        configs: Iterable[GatewayConfig],
+        address: str = "127.0.0.1",
+    ) -> None:
+        self._children = children
+        self._run = run
+        self._address = address
+        self._nodes = [
+            Node(number, config, self._spawn(config)) for number, config in enumerate(configs, 1)
+        ]
+
+    def __getitem__(self, number: int) -> Node:
+        return self._nodes[number - 1]
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    @property
+    def ws_urls(self) -> str:
+        """The WebSocket endpoints, node-1's first, separated by commas."""
+        return ",".join(f"ws://{self._address}:{node.port}/ws" for node in self)
+
+    @property
+    def http_urls(self) -> str:
+        """The HTTP APIs, in the same order."""
+        return ",".join(f"http://{self._address}:{node.http_port}" for node in self)
+
+    def wait(self) -> None:
+        """Return when every node listens.
+
+        Raises:
+            ChildDied: one ended at once.
+            CannotRun: one does not listen in time.
+        """
+        deadline_s = time.monotonic() + _START_DEADLINE_S
+        while late := [node for node in self if not node.listens()]:
+            self._children.check()
+            if time.monotonic() > deadline_s:
+                raise CannotRun(
+                    f"{late[0].name} does not listen after {_START_DEADLINE_S:g} s: {late[0].child.log}"
+                )
+            time.sleep(_POLL_S)
+
+    def stall(self, number: int) -> None:
+        """Stop a node's process where it is; its kernel goes on acknowledging."""
+        self[number].child.send_signal(signal.SIGSTOP)
+
+    def resume(self, number: int) -> None:
+        """Let a stopped node go on."""
+        self[number].child.send_signal(signal.SIGCONT)
+
+    def kill(self, number: int) -> None:
+        """End a node without a warning; its kernel closes its sockets."""
+        self._children.expect_end(self[number].child)
+        self[number].child.send_signal(signal.SIGKILL)
+
+    def drain(self, number: int) -> None:
+        """Tell a node to end in order; it takes up to its drain timeout."""
+        self._children.expect_end(self[number].child)
+        self[number].child.send_signal(signal.SIGTERM)
+
+    def reset_connections(self) -> None:
+        """Have the kernel abort every client's socket to any node: RST to the node, an error to the client.
+
+        Raises:
+            CannotRun: the kernel refuses (no CONFIG_INET_DIAG_DESTROY, no privilege).
+        """
+        ports = " or ".join(f"dport = :{node.port}" for node in self)
+        kill = (
+            "ss",
+            "--kill",
+            "--tcp",
+            "--numeric",
+            "--no-header",
+            "state",
+            "established",
+            f"( {ports} )",
+        )
+        done = subprocess.run(
+            kill, capture_output=True, text=True, timeout=_KILL_DEADLINE_S, check=False
+        )
+        if done.returncode != 0 or "not permitted" in done.stderr or "not supported" in done.stderr:
+            raise CannotRun(f"{' '.join(kill)}: {done.stderr.strip() or done.returncode}")
+
+    def start_again(self, number: int) -> None:
+        """Start the next incarnation of a node that has ended, on its ports; `listens` says when it does.
+
+        A node that has not ended by now is killed first.
+        """
+        node = self[number]
+        node.incarnation += 1
+        node.ready_file.unlink(missing_ok=True)
+        log = f"gateway-{node.name}-{node.incarnation}.jsonl"
+        changes = {
+            "port": node.port, "http_port": node.http_port, "event_log": self._run.logs / log,
+            "seed": _derived(node.config.seed, node.incarnation),
+        }  # fmt: skip
+        node.config = node.config.model_copy(update=changes)
+        self._write(node.config)
+        node.child = self._children.start_again(node.child)
+
+    def _spawn(self, config: GatewayConfig) -> Child:
+        argv = [sys.executable, "-m", "reference_server", "--config", str(self._write(config))]
+        log = self._run.logs / f"gateway-{config.node}.log"
+        deadline_s = config.drain_timeout_s + _DRAIN_SPARE_S
+        return self._children.start(
+            f"gateway {config.node}", argv, log=log, stop_deadline_s=deadline_s
+        )
+
+    def _write(self, config: GatewayConfig) -> Path:
+        path = self._run.logs / f"gateway-{config.node}.json"
+        path.write_text(config.model_dump_json(indent=2))
+        return path

@@ -1,0 +1,70 @@
+"""The event loop of one gateway node: a single server, first come first served. Scenario seconds.
+
+From jobs with a service time to the moment at which each is done. A stall is a job like any other that takes
+long. What waits in a socket while the loop is busy and what waits for a timer stand in the same queue, in the
+order in which they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from harness.simulated.clock import Clock
+from harness.simulated.network import RoundTrips
+from reference_server.heartbeat.scheduler import Lateness
+from scenarios.gateway_nodes import Gateway as GatewayModel
+
+__all__ = ["Loop"]
+
+
+class Loop:
+    """One node's loop.
+
+    Args:
+        clock: simulated time.
+        model: service times.
+        rng: draws them.
+        stalls: whether the loop is ever to be stalled; without this and without service times it takes no
+            time, and nobody has to ask it.
+    """
+
+    def __init__(
+        self, clock: Clock, model: GatewayModel, rng: np.random.Generator, *, stalls: bool
+    ) -> None:
+        self._clock = clock
+        self._free_s = 0.0
+        self._heartbeats = RoundTrips(model.heartbeat_service.scaled(0.5), rng)
+        self._handshakes = RoundTrips(model.handshake_service, rng)
+        self.takes_time = model.takes_time or stalls
+        self.lateness = Lateness()
+
+    def frame_s(self) -> float:
+        """Loop time of one frame: a heartbeat sent, or its answer read."""
+        return self._heartbeats.next_s()
+
+    def handshake_s(self) -> float:
+        """Loop time of one handshake."""
+        return self._handshakes.next_s()
+
+    def reserve(self, service_s: float) -> float:
+        """Put a job at the end of the queue; return when it will be done."""
+        self._free_s = max(self._clock.now_s, self._free_s) + service_s
+        return self._free_s
+
+    def submit(self, service_s: float, act: Callable[[], None]) -> None:
+        """Do something when its turn has come and its service time is over; at once on an idle loop."""
+        done_s = self.reserve(service_s)
+        if done_s <= self._clock.now_s:
+            act()
+        else:
+            self._clock.at(done_s, act)
+
+    def after_reading(self, act: Callable[[], None]) -> None:
+        """Do something, when a timer that is due now gets its turn, after all that lay in the sockets by then.
+
+        This is the gateway's second look (`reference_server/heartbeat/scheduler.py`): the timer's callback finds a
+        deadline passed, and has it judged only when the loop has read its sockets once more.
+        """
+        self.submit(0.0, lambda: self.submit(0.0, act))

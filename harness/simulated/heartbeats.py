@@ -1,0 +1,288 @@
+"""The heartbeats of one node in the model: asks each connection's detector what is due and does it.
+
+The simulated counterpart of `reference_server/heartbeat/scheduler.py`, with the very detectors that the real
+gateway drives.
+On a loop that takes time a ping waits for its turn, and a deadline that has passed is judged by a second look,
+after all that lay in the sockets has been read.
+
+The gateway's slow layers: the sweep for idle sessions, and memory pressure. They decide; the gateway acts.
+
+Both look at a connection only when it can matter, not at every connection every time; what they decide is
+what looking at all of them would.
+
+TCP keepalive in the model: the kernel's probes of an idle connection, and the end that they bring.
+
+From a connection's last segment to `TCP_TIMEOUT`. While data is in flight nothing is probed (Linux
+`tcp_keepalive_timer`); a frozen client's kernel answers.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+
+from harness.simulated.clock import Alarm, Clock
+from harness.simulated.connection import Connection
+from harness.simulated.detectors import Detectors
+from harness.simulated.event_loop import Loop
+from harness.simulated.event_writer import EventLog
+from harness.simulated.network import Network
+from reference_server.events import Cause, EventKind
+from reference_server.liveness.heartbeat_policy import Action, LivenessPolicy, TcpKeepalive
+from reference_server.liveness.socket_checks import (
+    SendErrorDetector,
+    SocketDetector,
+    StateCheckDetector,
+)
+
+__all__ = ["Beats", "IdleSweep", "KernelProbes", "MemoryPressure"]
+
+_PINGS = (Action.PING, Action.MISSED_AND_PING)
+_LATENESS_EVERY_S = 1.0
+
+
+class Beats:
+    """All heartbeats of a node.
+
+    `on_silent` is called with a connection whose detector has decided, `on_kept` with one whose socket was looked
+    at and is open.
+    """
+
+    def __init__(
+        self, node: str, policy: LivenessPolicy, clock: Clock, network: Network, log: EventLog,
+        detectors: Detectors, loop: Loop, on_silent: Callable[[Connection], None],
+        on_kept: Callable[[Connection], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        self._node = node
+        self._policy = policy
+        self._clock = clock
+        self._network = network
+        self._log = log
+        self._detectors = detectors
+        self._foretells = detectors.foretellable and not loop.takes_time
+        self._loop = loop
+        self._on_silent = on_silent
+        self._on_kept = on_kept
+        self._runs = True
+        if loop.takes_time:
+            clock.after(_LATENESS_EVERY_S, self._report_lateness)
+
+    def stop(self) -> None:
+        """The node is gone: report nothing more. Its connections' alarms are theirs to cancel."""
+        self._runs = False
+
+    def start(self, connection: Connection) -> None:
+        """Begin the heartbeat of a new connection."""
+        detector = self._detectors.new(connection.client.index, self._clock.now_s)
+        if detector is not None:
+            connection.detector = detector
+            connection.alarm = Alarm(self._clock, self._ring, connection)
+            connection.alarm.set_at(detector.due_s)
+
+    def due_earlier(self, connection: Connection) -> None:
+        """The detector is due before the moment that the connection's alarm waits for."""
+        if connection.queued:
+            return  # it has rung already, and will be set again when its turn is over
+        if connection.open and connection.detector is not None and connection.alarm is not None:
+            connection.alarm.cancel()
+            connection.alarm = Alarm(self._clock, self._ring, connection)
+            connection.alarm.set_at(connection.detector.due_s)
+
+    @property
+    def _ring(self) -> Callable[[Alarm[Connection]], None]:
+        return self._queue if self._loop.takes_time else self._beat
+
+    def _queue(self, alarm: Alarm[Connection]) -> None:
+        """Something is due: a deadline is looked at twice, a ping waits for its turn."""
+        connection = alarm.owner
+        detector = connection.detector
+        assert detector is not None
+        connection.queued = True
+        now_s = self._clock.now_s
+        if now_s < detector.due_s:  # an answer has moved it on
+            connection.queued = False
+            alarm.set_at(detector.due_s)
+        elif detector.awaiting_answer:
+            self._loop.after_reading(partial(self._take_turn, alarm))
+        else:
+            send = partial(self._take_turn, alarm, due_s=detector.due_s)
+            self._loop.submit(self._loop.frame_s(), send)
+
+    def _take_turn(self, alarm: Alarm[Connection], due_s: float | None = None) -> None:
+        """Judge a deadline, or send a ping that was due at ``due_s``."""
+        connection = alarm.owner
+        connection.queued = False
+        if not connection.open:
+            return
+        detector = connection.detector
+        assert detector is not None
+        if detector.awaiting_answer == (due_s is not None):
+            # Frames that were read meanwhile have changed what is due: it waits for a turn of its own.
+            alarm.set_at(detector.due_s)
+            return
+        if due_s is not None:
+            self._loop.lateness.add(self._clock.now_s - due_s)
+        self._beat(alarm)
+
+    def _report_lateness(self) -> None:
+        if self._runs:
+            late = self._loop.lateness.take()
+            if late is not None:
+                self._log.write(EventKind.HEARTBEAT_LATENESS, node=self._node, detail=late)
+            self._clock.after(_LATENESS_EVERY_S, self._report_lateness)
+
+    def _beat(self, alarm: Alarm[Connection]) -> None:
+        """Ask the detector what is due and do it."""
+        connection = alarm.owner
+        detector = connection.detector
+        assert detector is not None
+        now_s = self._clock.env.now
+        connection.settle(now_s)
+        if isinstance(detector, SendErrorDetector | StateCheckDetector):
+            self._look_at_socket(alarm, detector, now_s)
+            return
+        action = detector.on_time(now_s)
+        due_s = detector.due_s
+        if action is not Action.PING and action is not Action.NOTHING:
+            detail = {"failures": detector.failures, "max_failures": self._policy.max_failures}
+            self._log.of_connection(EventKind.HEARTBEAT_MISSED, connection, detail=detail)
+            if action is Action.SUSPECT:
+                self._on_silent(connection)
+                return
+        if action in _PINGS:
+            if connection.traced:
+                self._log.of_connection(EventKind.HEARTBEAT_SENT, connection)
+            if action is Action.MISSED_AND_PING and self._loop.takes_time:
+                self._loop.reserve(self._loop.frame_s())
+            if not self._foretells:
+                self._network.ping_and_read(connection, now_s)
+            elif self._network.ping(connection, now_s, due_s):
+                # The answer comes first, so the next thing to do is the next ping; the detector is
+                # told of the answer before it is asked again.
+                assert self._policy.heartbeat_interval is not None
+                due_s = now_s + self._policy.heartbeat_interval
+        alarm.set_at(due_s)
+
+    def _look_at_socket(
+        self, alarm: Alarm[Connection], detector: SocketDetector, now_s: float
+    ) -> None:
+        """Write the next heartbeat, or decide by what has become of the socket."""
+        connection = alarm.owner
+        while now_s >= detector.due_s:
+            action = detector.on_time(now_s, connection.lost is None)
+            if action is Action.PING:
+                if connection.traced:
+                    self._log.of_connection(EventKind.HEARTBEAT_SENT, connection)
+                self._on_kept(connection)
+                if self._foretells:
+                    self._network.ping(connection, now_s, detector.due_s)
+                else:
+                    self._network.ping_and_read(connection, now_s)
+            elif detector.failures:
+                detail = {"failures": detector.failures, "max_failures": self._policy.max_failures}
+                self._log.of_connection(EventKind.HEARTBEAT_MISSED, connection, detail=detail)
+            if action is Action.SUSPECT:
+                self._on_silent(connection)
+                return
+        alarm.set_at(detector.due_s)
+
+
+class IdleSweep:
+    """Finds, every interval, the connections on which no frame came for the limit. Scenario seconds."""
+
+    def __init__(
+        self, clock: Clock, limit_s: float, interval_s: float, phase_s: float,
+        on_idle: Callable[[Connection], None],
+    ) -> None:  # fmt: skip
+        self._clock = clock
+        self._limit_s = limit_s
+        self._interval_s = interval_s
+        self._phase_s = phase_s
+        self._on_idle = on_idle
+        self._due: dict[int, list[Connection]] = defaultdict(list)  # by sweep
+        clock.at(phase_s, lambda: self._sweep(0))
+
+    def add(self, connection: Connection) -> None:
+        """Look at a connection in the first sweep by which it can have been idle for the limit."""
+        self._due[self._first_sweep(connection)].append(connection)
+
+    def _first_sweep(self, connection: Connection) -> int:
+        idle_s = connection.heard_s + self._limit_s
+        return math.ceil((idle_s - self._phase_s) / self._interval_s)
+
+    def _sweep(self, number: int) -> None:
+        for connection in self._due.pop(number, ()):
+            if connection.open:
+                connection.settle(self._clock.now_s)
+                if self._first_sweep(connection) <= number:
+                    self._on_idle(connection)  # which may take it in again
+                else:
+                    self.add(connection)
+        next_s = self._phase_s + (number + 1) * self._interval_s
+        self._clock.at(next_s, lambda: self._sweep(number + 1))
+
+
+class MemoryPressure:
+    """Names the connection to go when there are more than `max_sessions`: the one idle for longest."""
+
+    def __init__(
+        self, clock: Clock, max_sessions: int, on_pressure: Callable[[Connection], None]
+    ) -> None:
+        self._clock = clock
+        self._max_sessions = max_sessions
+        self._on_pressure = on_pressure
+        # With what was known when it was put here; heard of since then, it goes back to its place.
+        self._idle: list[tuple[float, int, Connection]] = []
+
+    def add(self, connection: Connection, number: int, connections: int) -> None:
+        """Take a new connection, the gateway's ``number``-th, into account; ``connections`` are open now."""
+        heapq.heappush(self._idle, (connection.heard_s, number, connection))
+        excess = connections - self._max_sessions
+        while excess > 0:
+            heard_s, number, oldest = heapq.heappop(self._idle)
+            oldest.settle(self._clock.now_s)
+            if oldest.heard_s > heard_s:
+                heapq.heappush(self._idle, (oldest.heard_s, number, oldest))
+            elif oldest.open:
+                excess -= 1
+                self._on_pressure(oldest)
+
+
+class KernelProbes:
+    """The probes of all connections of a gateway's node. Scenario seconds."""
+
+    def __init__(self, clock: Clock, keepalive: TcpKeepalive) -> None:
+        self._clock = clock
+        self._idle_s = keepalive.idle
+        self._interval_s = keepalive.interval
+        self._count = keepalive.count
+
+    def start(self, connection: Connection) -> None:
+        """Probe a connection whenever it is idle."""
+        self._clock.after(self._idle_s, partial(self._look, connection, self._clock.now_s, 0))
+
+    def _look(self, connection: Connection, answered_s: float, unanswered: int) -> None:
+        """Probe, or wait until it is idle; ``answered_s``: when the peer's kernel was last heard of."""
+        if not connection.open or connection.lost is not None:
+            return
+        now_s = self._clock.now_s
+        connection.settle(now_s)
+        if connection.unacked_since_s is not None:  # the retransmission timer is in charge
+            self._clock.after(self._idle_s, partial(self._look, connection, answered_s, 0))
+            return
+        heard_s = max(answered_s, connection.heard_s)
+        if unanswered == 0 and now_s < heard_s + self._idle_s:
+            self._clock.at(heard_s + self._idle_s, partial(self._look, connection, heard_s, 0))
+        elif unanswered == self._count:
+            connection.gateway.on_end(connection, Cause.TCP_TIMEOUT)
+        elif connection.nat_resets:
+            connection.gateway.on_end(connection, Cause.TCP_RESET)
+        elif connection.passes:
+            connection.packet_s = now_s
+            self._clock.after(self._idle_s, partial(self._look, connection, now_s, 0))
+        else:
+            again = partial(self._look, connection, answered_s, unanswered + 1)
+            self._clock.after(self._interval_s, again)

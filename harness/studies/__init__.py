@@ -1,0 +1,1 @@
+"""Studies: many runs for one answer (capacity, claims, comparison, replication, calibration)."""

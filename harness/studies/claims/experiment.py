@@ -1,0 +1,282 @@
+"""Run the experiments and gather claims.csv: one row for each preset, fault, milestone and engine.
+
+From presets and faults to a table; each preset is one run directory with a report of its own. What was seen is read
+from the run's tables, so a table can be gathered again.
+
+The run that puts one preset to the test: all faults in one mix, long enough, as fast as its clocks allow.
+
+From a preset's name to a scenario. Faults come over a whole sweep, so that the sweep's phase, one a run, is uniform
+over them; the run outlasts what theory says, and TCP's give-up where theory says never.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.real.engine import TCP_GIVE_UP_S, CannotRun, RealSetup
+from harness.run import ENGINES, run
+from harness.runs.directory import RunDir
+from harness.studies.claims.claim import load_claims
+from harness.studies.claims.judge import Seen, judge
+from harness.theory import predict
+from reference_server.presets import find_preset
+from scenarios.load import load_scenario
+from scenarios.schema import Scenario
+
+__all__ = ["COLUMNS", "cells", "experiment", "put_to_the_test"]
+
+_RAMP_S = 30.0
+_FIRST_S, _SPAN_S = 40.0, 60.0  # of the faults, after the ramp
+_HEALTHY = 0.1  # of the clients: the control
+_LONGER_THAN_TCP_S = 1040.0
+_SPARE_S = 20.0
+_MAY_LAG_S = 0.047  # loops may lag 30 ms; one way, and the schedulers' grain, take the rest
+_MOST_EPSILON_S, _MOST_SHARE = 1.0, 0.02  # of `soundness.py`
+
+
+def experiment(
+    preset: str,
+    faults: Sequence[str],
+    *,
+    clients: int = 100,
+    fastest: float = 20.0,
+    seed: int = 1,
+) -> Scenario:
+    """Return the scenario of a preset and some kinds of fault.
+
+    Args:
+        preset: its name.
+        faults: kinds.
+        clients: nine of ten suffer a fault, as many of each kind.
+        fastest: the speedup at most; a preset that decides soon goes slower, so that its times can be told.
+        seed: of the plan.
+
+    Raises:
+        UnknownPresetError: no such preset.
+    """
+    policy = find_preset(preset).policy
+    span_s = max(_SPAN_S, policy.sweep_interval)
+    at = {"uniform": {"low": _FIRST_S, "high": _FIRST_S + span_s}}
+    share = (1 - _HEALTHY) / len(faults)
+    given: dict[str, Any] = {
+        "name": preset,
+        "description": f"{find_preset(preset).title}, put to the test.",
+        "preset": preset,
+        "seed": seed,
+        "clients": clients,
+        "ramp": _RAMP_S,
+        "duration": 1.0,
+        "faults": [{"kind": kind, "share": share, "at": at} for kind in faults],
+    }
+    if find_preset(preset).second_login == "refuse":
+        # After the clean-up of an orderly close, so that the first try does not race with it.
+        given["reconnect"] = {"relogin": {"after": 3.0, "retry": 7.0}}
+    draft = Scenario.model_validate(given)
+    speedup = _speedup(draft, fastest)
+    # A refresh that finds its session again is cleared never, and that needs no waiting for. At a speedup TCP is
+    # later, for its timers do not shrink.
+    laws = [
+        p.law
+        for at_speed in (1.0, speedup)
+        for p in predict(draft, at_speed)
+        if p.law is not None and p.fault != "refresh"
+    ]
+    longest_s = max(
+        (law.hi_s if law.mass > 1 - 1e-9 else _LONGER_THAN_TCP_S for law in laws), default=0.0
+    )
+    given["duration"] = _FIRST_S + span_s + longest_s + _SPARE_S
+    given["speedup"] = speedup
+    return Scenario.model_validate(given)
+
+
+def _speedup(scenario: Scenario, fastest: float) -> float:
+    """As fast as a run can be that is still sound when its loops lag 30 ms."""
+    silent = [
+        float(p.law.quantile(0.5))
+        for p in predict(scenario)
+        if p.milestone == "suspected"
+        and p.fault in ("network_cut", "frozen")
+        and p.law is not None
+        and p.law.mass > 0.5
+    ]
+    bound_s = min([_MOST_EPSILON_S, *(_MOST_SHARE * median_s for median_s in silent)])
+    return float(max(1, min(fastest, math.floor(bound_s / _MAY_LAG_S))))
+
+
+COLUMNS = (
+    *("preset", "case", "fault", "milestone", "claimed", "claim_lo_s", "claim_hi_s", "engine", "n"),
+    *("detected", "recovered", "lo_s", "p50_s", "hi_s", "cause", "verdict", "reason", "fidelity"),
+    *("source", "run"),
+)
+_MILESTONES = ("suspected", "store_cleared", "locked_out")
+_THEORY_EPSILON_S = 0.01  # a round trip
+_BY_TCP = {"tcp_timeout", "state_check", "sweep", "send_error"}
+
+
+def put_to_the_test(
+    presets: Sequence[str],
+    faults: Sequence[str],
+    out: Path,
+    *,
+    real: bool = True,
+    clients: int = 100,
+    fastest: float = 20.0,
+    setup: RealSetup | None = None,
+    progress: Callable[[str, float], None] = lambda _phase, _done: None,
+) -> pd.DataFrame:
+    """Run every preset once and return claims.csv.
+
+    Ctrl-C ends the run under way, whose report is marked partial, and the others are not begun.
+
+    Raises:
+        UnknownPresetError: no such preset.
+        RedisUnavailable: no Redis.
+    """
+    tables = []
+    without = ""
+    for preset in presets:
+        scenario = experiment(preset, faults, clients=clients, fastest=fastest)
+        engines = ENGINES if real and not without else ("theory", "simulated")
+
+        def show(phase: str, done: float, preset: str = preset) -> None:
+            progress(f"{preset}: {phase}", done)
+
+        try:
+            outcome = run(scenario, engines=engines, root=out / "runs", setup=setup, progress=show)
+        except CannotRun as error:
+            without = str(error)
+            outcome = run(
+                scenario, engines=("theory", "simulated"), root=out / "runs", progress=show
+            )
+        tables.append(cells(RunDir(outcome.report.parent), preset, without))
+    return pd.concat(tables, ignore_index=True)
+
+
+def cells(directory: RunDir, preset: str, without_real: str = "") -> pd.DataFrame:
+    """Return the rows of one run.
+
+    Args:
+        directory: of a concluded run.
+        preset: whose run it was.
+        without_real: why there was no real run.
+    """
+    scenario = load_scenario(str(directory.scenario))
+    book = load_claims()
+    summary = directory.read_json(directory.summary)
+    detections = pd.read_csv(directory.table("detections"), keep_default_na=False)
+    detections["duration_s"] = pd.to_numeric(detections["duration_s"])
+    laws = pd.read_csv(directory.table("laws"), keep_default_na=False)
+    fidelity = {row["fault"]: row["mechanism"] for row in summary.get("fidelity", [])}
+    rows = []
+    for fault, milestone in _wanted(scenario, laws):
+        claim = book.find(preset, fault, milestone)
+        of_law = laws[(laws["fault"] == fault) & (laws["milestone"] == milestone)]
+        of_cell = detections[
+            (detections["fault"] == fault) & (detections["milestone"] == milestone)
+        ]
+        for engine in ("theory", "simulated", "real"):
+            if engine == "theory":
+                seen, cause = _of_theory(of_law)
+            elif engine == "real" and "real" not in summary["engines"]:
+                if not without_real:
+                    continue
+                seen, cause = _nothing(without_real), ""
+            else:
+                seen, cause = _of_run(of_cell[of_cell["engine"] == engine], milestone, summary)
+            verdict, reason = judge(claim, seen)
+            rows.append((
+                preset, book.case_of(fault), fault, milestone, claim.text if claim else "",
+                claim.lo if claim and not claim.never else math.nan,
+                claim.hi_s if claim and not claim.never else math.nan,
+                engine, seen.n, seen.share, seen.recovered, seen.lo_s, seen.p50_s, seen.hi_s, cause,
+                str(verdict), reason, _how(engine, cause, fidelity.get(fault, ""), scenario),
+                claim.source if claim else "", directory.path.name,
+            ))  # fmt: skip
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _wanted(scenario: Scenario, laws: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    for fault in scenario.faults:
+        for milestone in _MILESTONES:
+            if ((laws["fault"] == fault.label) & (laws["milestone"] == milestone)).any():
+                yield fault.label, milestone
+
+
+def _of_theory(rows: pd.DataFrame) -> tuple[Seen, str]:
+    law: dict[str, Any] = dict(rows.iloc[0])
+    if law["mass"] == "":
+        return _nothing(f"no closed form: {law['note']}"), ""
+    mass = float(law["mass"])
+    lo_s, p50_s, hi_s = (
+        float(law[key]) if law[key] != "" else math.nan for key in ("lo_s", "p50_s", "hi_s")
+    )
+    # A law has no sample: it is judged as if each of so many faults had been watched for ever.
+    hundred = 100
+    recovered = hundred - round(hundred * mass) if "resume" in str(law["note"]) else 0
+    seen = Seen(
+        n=hundred,
+        detected=round(hundred * mass),
+        recovered=recovered,
+        lo_s=lo_s,
+        p50_s=p50_s,
+        hi_s=hi_s,
+        watched_s=math.inf,
+        epsilon_s=_THEORY_EPSILON_S,
+    )
+    return seen, str(law["cause"])
+
+
+def _of_run(rows: pd.DataFrame, milestone: str, summary: dict[str, Any]) -> tuple[Seen, str]:
+    rows = rows[rows["outcome"] != "not_applicable"]
+    if rows.empty:
+        return _nothing("nothing was seen: no such fault, or no such milestone"), ""
+    found = rows[rows["outcome"] == "detected"]
+    left = rows[rows["outcome"] == "censored"]
+    real = rows["engine"].iloc[0] == "real"
+    times = found["duration_s"]
+    seen = Seen(
+        n=len(rows),
+        detected=len(found),
+        recovered=int((rows["outcome"] == "recovered").sum()),
+        lo_s=float(times.min()) if len(found) else math.nan,
+        p50_s=float(times.median()) if 2 * len(found) > len(rows) else math.nan,
+        hi_s=float(times.max()) if len(found) else math.nan,
+        watched_s=float(left["duration_s"].min()) if len(left) else math.nan,
+        epsilon_s=_epsilon_s(milestone, summary, real),
+        sound=not real or bool(summary["sound"]),
+    )
+    cause = found["cause"].mode()
+    return seen, str(cause.iloc[0]) if len(cause) else ""
+
+
+def _epsilon_s(milestone: str, summary: dict[str, Any], real: bool) -> float:
+    """Each further loop on the way to a milestone may add as much again; the watch and a try their own grain."""
+    one_s = float(summary["epsilon_s"] or 0.0) if real else 0.0
+    trip_s = float(summary["round_trip_s"])
+    match milestone:
+        case "suspected":
+            return one_s + trip_s
+        case "store_cleared":
+            return 2 * one_s + trip_s + (float(summary["store_grain_s"]) if real else 0.0)
+        case _:
+            return 2 * one_s + trip_s + float(summary["retry_s"])
+
+
+def _nothing(why: str) -> Seen:
+    nan = math.nan
+    return Seen(0, 0, 0, nan, nan, nan, nan, 0.0, unknown=why)
+
+
+def _how(engine: str, cause: str, mechanism: str, scenario: Scenario) -> str:
+    """By which mechanism the fault was made, and where the kernel's patience was bounded."""
+    if engine != "real":
+        return ""
+    if cause in _BY_TCP and scenario.speedup > 1 and scenario.liveness.tcp_user_timeout is None:
+        bounded_s = TCP_GIVE_UP_S / scenario.speedup
+        return f"{mechanism}; TCP's give-up stands for {TCP_GIVE_UP_S:g} s: TCP_USER_TIMEOUT {bounded_s:.1f} s"
+    return mechanism

@@ -1,0 +1,190 @@
+"""Compare runs: the first is the baseline, each of the others is held against it.
+
+Open this file first: `compare` numbers the steps. From run directories to tables and one verdict for CI;
+`comparison/text.py` writes it down. Re-measures nothing: it reads what `flatline report` left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from harness.exit_codes import Exit
+from harness.studies.compare.inputs import (
+    CannotCompare,
+    Difference,
+    Input,
+    differences,
+    read_inputs,
+)
+from harness.studies.compare.statistical_tests import (
+    TOO_FEW,
+    adjusted,
+    compare_curves,
+    compare_rates,
+    compare_shares,
+    judge_curve,
+    judge_rate,
+    judge_share,
+)
+
+__all__ = ["MARGIN", "CannotCompare", "Comparison", "compare"]
+
+MARGIN = 0.03
+"""A median that moved by less than this share of itself has not regressed; as far as engines may disagree."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of it. The tables' last columns are ``p_value``, ``p_holm``, ``verdict``, ``reason``.
+
+    ``verdict`` is `fail` where any row fails; `unknown` where a regression can neither be shown nor ruled
+    out in some row, or a real run is unsound; else `pass`. Rows with too few faults to test are unknown
+    and listed, but a handful of faults does not hold up the verdict of hundreds.
+    """
+
+    inputs: tuple[Input, ...] = field(repr=False)
+    differences: tuple[Difference, ...]
+    curves: pd.DataFrame = field(repr=False)  # log-rank, medians, 99th percentiles
+    rates: pd.DataFrame = field(repr=False)  # false suspicions
+    shares: pd.DataFrame = field(repr=False)  # faults detected
+    tests: int
+    margin: float
+    seed: int
+    unsound: tuple[str, ...]
+    verdict: str
+    headline: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The runs, the baseline first."""
+        return tuple(one.label for one in self.inputs)
+
+    def rows(self, verdict: str) -> list[str]:
+        """Return every row with this verdict as a sentence."""
+        found = []
+        for table in (self.curves, self.rates, self.shares):
+            for row in table[table["verdict"] == verdict].to_dict("records"):
+                where = [row["engine"], *(row[k] for k in ("fault", "milestone") if k in row)]
+                what = "false suspicions" if "ratio" in row else ""
+                after = f"{row['candidate']}: " if len(self.inputs) > 2 else ""
+                found.append(
+                    f"{after}{' · '.join(map(str, filter(None, [*where, what])))}: {row['reason']}"
+                )
+        return found
+
+    def exit_code(self, *, strict: bool = False) -> Exit:
+        """For CI: 99 on a regression, 3 where a run is unsound, else 0; strict: 99 unless it passes."""
+        if self.verdict == "fail":
+            return Exit.MISSED
+        if self.unsound:
+            return Exit.UNSOUND
+        return Exit.MISSED if strict and self.verdict != "pass" else Exit.GOOD
+
+
+def compare(
+    runs: Sequence[Path],
+    *,
+    allow_different: bool = False,
+    margin: float = MARGIN,
+    seed: int = 1,
+) -> Comparison:
+    """Compare runs with the first of them.
+
+    1. Read them; find what differs between their scenarios. Other seeds, names and thresholds are no other
+       experiment; anything else is, and is refused unless allowed.
+    2. Curves: log-rank test per engine, fault and milestone; differences of p50 and p99 by bootstrap, fault
+       by fault where both ran the same plan.
+    3. Rates of false suspicion: exact conditional test, rate ratio.
+    4. Detected shares: Fisher's exact test, difference.
+    5. Correct all p-values of the comparison together (Holm), judge each row, and weigh them.
+
+    Args:
+        runs: run directories, the baseline first.
+        allow_different: compare runs of different scenarios (before and after a change of policy).
+        margin: how much slower, as a share of the baseline's median, is still no regression.
+        seed: of the bootstrap.
+
+    Raises:
+        CannotCompare: too few runs, nothing measured, different scenarios, or nothing in common.
+        TablesError: a run cannot be read.
+    """
+    inputs = read_inputs(runs)
+    apart = differences(inputs)
+    changed = [d for d in apart if d.experiment]
+    if changed and not allow_different:
+        listed = "".join(f"\n  {difference}" for difference in changed)
+        raise CannotCompare(
+            f"these are runs of different scenarios; allow it to compare them all the same:{listed}"
+        )
+
+    baseline, candidates = inputs[0], inputs[1:]
+    rng = np.random.default_rng(seed)
+    curves = _stacked([compare_curves(baseline, c, rng, margin=margin) for c in candidates])
+    rates = _stacked([compare_rates(baseline, c) for c in candidates])
+    shares = _stacked([compare_shares(baseline, c) for c in candidates])
+    tests = len(curves) + len(rates) + len(shares)
+    if not tests:
+        raise CannotCompare("these runs have no engine and fault in common")
+
+    p_holm = adjusted([*curves["p_value"], *rates["p_value"], *shares["p_value"]])
+    unsound = tuple(
+        f"{one.label}: {reason}" for one in inputs for reason in one.tables.unsound_reasons
+    )
+    doubted = {one.label for one in inputs if one.tables.sound is False}
+    cuts = np.cumsum([len(curves), len(rates)])
+    curves, rates, shares = (
+        _judged(table, part, judge, doubted)
+        for table, part, judge in zip(
+            (curves, rates, shares),
+            np.split(p_holm, cuts),
+            (judge_curve, judge_rate, lambda row: judge_share(row, margin)),
+            strict=True,
+        )
+    )
+    judged = pd.concat([t[["verdict", "reason"]] for t in (curves, rates, shares)])
+    verdict, headline = _weigh(judged)
+    return Comparison(
+        tuple(inputs), tuple(apart), curves, rates, shares, tests, margin, seed, unsound, verdict, headline,
+    )  # fmt: skip
+
+
+def _stacked(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else tables[0]
+
+
+def _judged(
+    table: pd.DataFrame,
+    p_holm: np.ndarray,
+    judge: Callable[[pd.Series[float]], tuple[str, str]],
+    doubted: set[str],
+) -> pd.DataFrame:
+    """Add the columns p_holm, verdict, reason. What rests on an unsound real run is unknown."""
+    table = table.assign(p_holm=p_holm)
+    found = []
+    for _, row in table.iterrows():
+        if row["engine"] == "real" and doubted & {row["baseline"], row["candidate"]}:
+            found.append(("unknown", "a run is unsound"))
+        else:
+            found.append(judge(row))
+    return table.assign(verdict=[v for v, _ in found], reason=[r for _, r in found])
+
+
+def _weigh(judged: pd.DataFrame) -> tuple[str, str]:
+    small = judged["reason"] == TOO_FEW
+    verdicts = judged.loc[~small, "verdict"]
+    n, failed = len(verdicts), int((verdicts == "fail").sum())
+    open_ = int((verdicts == "unknown").sum())
+    aside = f" ({small.sum()} more have too few faults to say)" if small.any() else ""
+    if failed:
+        return "fail", f"Regression: {failed} of {n} comparisons are worse{aside}"
+    if open_ or not n:
+        return "unknown", (
+            f"No regression shown; {open_} of {n} comparisons could not rule one out{aside}"
+        )
+    return "pass", f"No regression in {n} comparisons{aside}"

@@ -1,0 +1,456 @@
+"""What theory says of one fault of a scenario: when it is suspected, by which layer, when its records go.
+
+From a fault, the policy and the network to laws in scenario seconds from the moment the fault takes
+effect. What does not shrink with a real run's speedup (round trips, TCP's timers) counts times the speedup.
+Milestones that follow from these are `predict.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.theory.detectors import nat_prevented, nat_reset, patience_s
+from harness.theory.late_answers import bundled_answers, late_answers, resent_pings
+from harness.theory.law import Law, mixture
+from harness.theory.layer_laws import after_client_beat, after_unheard_end
+from harness.theory.silence import Healing, race, silent_death, store_floor
+from harness.theory.stack import Layer, Stack, first_of_common_phase
+from harness.theory.tcp import (
+    ladder_give_up_s,
+    tcp_give_up_s,
+    user_timeout_fires_s,
+    user_timeout_late_s,
+)
+from reference_server.events import Cause
+from reference_server.liveness.socket_checks import (
+    ClientBeats,
+    GatewayDetector,
+    Ping,
+    SendErrors,
+    StateCheck,
+)
+from scenarios.distributions import Distribution
+from scenarios.fault_kinds import (
+    Custom,
+    Delayed,
+    Fault,
+    Frozen,
+    HostCrash,
+    NatTimeout,
+    NetworkCut,
+    Noop,
+    OrderlyClose,
+    PacketLoss,
+    ProcessCrash,
+    Refresh,
+    SlowReader,
+    ThrottledTimers,
+)
+from scenarios.network import Network
+from scenarios.schema import Scenario
+
+__all__ = ["Course", "course_of", "give_up_late_s"]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Theory of one fault. A law that is None is one that theory does not give exactly: `note` says why
+    (``cleared_note`` where it is the clean-up's law alone).
+
+    ``wins``: share of the suspicions by cause. ``heals``: a client that comes back competes with detection.
+    """
+
+    suspected: Law | None
+    cleared: Law | None
+    wins: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    cleared_note: str = ""
+    heals: bool = False
+
+
+def course_of(fault: Fault, scenario: Scenario, speedup: float) -> Course:
+    """Return the course of one fault under its scenario, for a run at ``speedup``."""
+    one_way = Law.of(scenario.network.round_trip).scaled(speedup / 2)
+    acts_on = scenario.liveness.close_detection
+    match fault:
+        case Refresh() if acts_on == "none":
+            return Course(
+                None, None, note="close detection is off: the page is back before the end"
+            )
+        case OrderlyClose() if acts_on == "none":
+            return _unheard(fault, scenario, one_way)
+        case ProcessCrash() if acts_on != "all":
+            return _unheard(fault, scenario, one_way)
+        case OrderlyClose():
+            return _closed(scenario, one_way, Cause.CLOSE_FRAME)
+        case ProcessCrash():
+            cause = Cause.TCP_RESET if fault.by == "rst" else Cause.TCP_FIN
+            return _closed(scenario, one_way, cause)
+        case Refresh():
+            return _refreshed(scenario, one_way)
+        case _ if scenario.liveness.heartbeat_interval is None:
+            return _idle_only(fault, scenario)
+        case Custom():
+            return Course(
+                None, None, note="a fault of the user's own", heals=fault.heal_after is not None
+            )
+        case Noop():
+            return _nothing(scenario)
+        case _ if isinstance(scenario.detector, ClientBeats):
+            return _client_silent(fault, scenario, speedup)
+        case NatTimeout():
+            return _nat(fault, scenario, speedup)
+        case SlowReader():
+            return _slow_reader(scenario, speedup)
+        case ThrottledTimers() | Delayed() | PacketLoss():
+            return _late(fault, scenario, speedup)
+        case _:
+            return _silent(fault, scenario, speedup)
+
+
+def _closed(scenario: Scenario, one_way: Law, cause: Cause) -> Course:
+    """A close that arrives is a sign of life: the whole resume window is left."""
+    cleared = one_way.shifted(scenario.liveness.resume_window)
+    return Course(one_way, cleared, {cause: 1.0})
+
+
+def _unheard(fault: OrderlyClose | ProcessCrash, scenario: Scenario, one_way: Law) -> Course:
+    """An end that the kernel tells and nobody acts on: whoever looks at the socket, or awaits an answer."""
+    policy = scenario.liveness
+    if policy.heartbeat_interval is None:
+        return _idle_only(fault, scenario)
+    kind = _kind(scenario)
+    trip = one_way.scaled(2.0)
+    if isinstance(kind, ClientBeats):
+        layers = after_client_beat(policy, trip, acknowledged=True)  # a closed socket is not probed
+    else:
+        layers = after_unheard_end(policy, trip, kind)
+    said = _notes("close detection does not act on it", _phase_note(fault, scenario))
+    return _raced(scenario, layers, said)
+
+
+def _client_silent(fault: Fault, scenario: Scenario, speedup: float) -> Course:
+    """The client's own beats stop: the idle limit, and the kernel's probes."""
+    policy = scenario.liveness
+    trip = Law.of(scenario.network.round_trip).scaled(speedup)
+    if policy.session_timeout is not None and policy.session_timeout < (
+        policy.heartbeat_interval or 0.0
+    ):
+        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
+    if _healing(fault, scenario, speedup) is not None:
+        note = "a healed client's next beat competes with the idle limit"
+        return Course(None, None, note=note, heals=True)
+    if isinstance(fault, NatTimeout):
+        return _client_behind_nat(fault, scenario, trip)
+    acknowledged = isinstance(fault, Frozen)
+    layers = after_client_beat(policy, trip, acknowledged=acknowledged)
+    return _raced(scenario, layers, _phase_note(fault, scenario))
+
+
+def _client_behind_nat(fault: NatTimeout, scenario: Scenario, trip: Law) -> Course:
+    policy, idle_s = scenario.liveness, fault.nat.idle_timeout
+    assert policy.heartbeat_interval is not None
+    if nat_prevented(policy.heartbeat_interval, idle_s):
+        note = f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
+        return Course(Law.never(), Law.never(), note=note)
+    if policy.tcp_keepalive is not None or policy.close_detection != "all":
+        return Course(None, None, note="the kernel's probes are traffic, too")
+    # The last packet at the client's end is the pong, a whole round trip after its beat.
+    if fault.nat.expiry == "reset":
+        reset = trip.scaled(-0.5).shifted(policy.heartbeat_interval - idle_s)
+        return Course(reset, reset.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
+    if policy.session_timeout is None:
+        return Course(Law.never(), Law.never(), note="no idle limit: never noticed")
+    idle = Law.uniform(0.0, policy.sweep_interval).plus(trip.scaled(-0.5))
+    suspected = idle.shifted(policy.session_timeout - idle_s)
+    return Course(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0})
+
+
+def _raced(scenario: Scenario, layers: Mapping[str, Layer], said: str) -> Course:
+    """The first of some layers; a session timeout clears at once, other causes when the window is over."""
+    policy = scenario.liveness
+    assert policy.heartbeat_interval is not None
+    if not layers:
+        return Course(Law.never(), Law.never(), note=_notes(said, "no layer notices it"))
+    stack = first_of_common_phase(policy.heartbeat_interval, layers)
+    note = _notes(said, _layers_note(stack))
+    at_once = set(layers) == {Cause.SESSION_TIMEOUT}
+    if not at_once and policy.resume_window > 0 and stack.law.lo_s < policy.resume_window:
+        late = "the resume window may end after the suspicion"
+        return Course(stack.law, None, stack.wins, note, late)
+    return Course(stack.law, stack.law, stack.wins, note)
+
+
+def _refreshed(scenario: Scenario, one_way: Law) -> Course:
+    """The records go only where the page takes longer than the window; else it has its session again."""
+    window_s = scenario.liveness.resume_window
+    too_late = 1 - float(scenario.reconnect.page_load.cdf(window_s))
+    cleared = mixture([(too_late, one_way.shifted(window_s))])
+    note = f"{1 - too_late:.4%} of the pages are back within the resume window" + (
+        " (without the time to connect)" if too_late else ""
+    )
+    return Course(one_way, cleared, {Cause.CLOSE_FRAME: 1.0}, note, heals=True)
+
+
+def _nothing(scenario: Scenario) -> Course:
+    """A client that answers in time is never suspected."""
+    policy = scenario.liveness
+    if policy.session_timeout is not None and policy.session_timeout < (
+        policy.heartbeat_interval or 0.0
+    ):
+        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
+    return Course(Law.never(), Law.never(), note="nothing happens: the baseline")
+
+
+def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, speedup: float) -> Course:
+    policy, network = scenario.liveness, scenario.network
+    assert policy.heartbeat_interval is not None
+    healing = _healing(fault, scenario, speedup)
+    if healing is not None and scenario.reconnect.idle_limit is not None:
+        note = "a client that reconnects by its own idle limit competes with its recovery"
+        return Course(None, None, note=note, heals=True)
+    trip = Law.of(network.round_trip).scaled(speedup)
+    acknowledged = isinstance(fault, Frozen)  # by the frozen client's kernel
+    stack = _race(scenario, trip, None if acknowledged else _gives_up(scenario, speedup))
+    if stack is None:
+        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT, heals=healing is not None)
+    if _probes_between_beats(scenario):
+        return Course(None, None, note=_PROBES, heals=healing is not None)
+    floor = store_floor(policy, stack.law, trip)
+    suspected = silent_death(policy.heartbeat_interval, trip, stack.law, healing)
+    note = _notes(
+        _layers_note(stack), _phase_note(fault, scenario), _slow_answers_note(scenario, speedup)
+    )
+    wins: Mapping[str, float] = stack.wins
+    cleared_note = ""
+    if healing is None:
+        cleared: Law | None = silent_death(policy.heartbeat_interval, trip, floor)
+    elif floor is stack.law:
+        cleared = suspected
+    else:
+        cleared, cleared_note = None, "a healed client may resume after the suspicion"
+    return Course(suspected, cleared, wins, note, cleared_note, heals=healing is not None)
+
+
+def _slow_reader(scenario: Scenario, speedup: float) -> Course:
+    """A frozen client, but for the kernel: its patience with a closed window counts from the fault itself."""
+    policy = scenario.liveness
+    assert policy.heartbeat_interval is not None
+    trip = Law.of(scenario.network.round_trip).scaled(speedup)
+    stack = _race(scenario, trip, None)
+    if stack is None:
+        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
+    suspected = silent_death(policy.heartbeat_interval, trip, stack.law)
+    cleared = silent_death(policy.heartbeat_interval, trip, store_floor(policy, stack.law, trip))
+    if policy.tcp_user_timeout is not None and _gives_up(scenario, speedup).lo_s < suspected.hi_s:
+        note = (
+            "tcp_user_timeout may be first: the kernel's probe timer, which is coarse and does not scale, "
+            "ends the connection 0.2 to 0.6 s after it"
+        )
+        return Course(None, None, note=note)
+    return Course(suspected, cleared, stack.wins, _layers_note(stack))
+
+
+def _late(
+    fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, speedup: float
+) -> Course:
+    """A client that answers late is a healthy one: it comes back, so recovery competes with the clean-up."""
+    policy = scenario.liveness
+    assert policy.heartbeat_interval is not None
+    after = "the client comes back by itself and may resume its session"
+    if fault.heal_after is not None:
+        return Course(
+            None, None, note="heals: it competes with answers that come now and then", heals=True
+        )
+    trip = Law.of(scenario.network.round_trip).scaled(speedup)
+    match fault:
+        case ThrottledTimers():
+            longest_s = fault.every
+        case Delayed():
+            longest_s = Law.of(fault.by).hi_s
+        case PacketLoss():
+            longest_s = patience_s(policy)  # one that is later is thrown out
+    gap_s = policy.heartbeat_interval + trip.hi_s + longest_s
+    if policy.session_timeout is not None and policy.session_timeout < gap_s:
+        note = "the idle limit may run out between two late answers: no closed form"
+        return Course(None, None, note=note, heals=True)
+    if isinstance(fault, ThrottledTimers):
+        law = bundled_answers(policy, fault.every, trip, scenario.duration)
+        why = "R differs from T: the phase of the pings moves with every miss"
+    elif isinstance(fault, PacketLoss):
+        ladder = [step * speedup for step in scenario.network.rto_ladder]
+        law = resent_pings(policy, fault.rate, ladder, trip, scenario.duration)
+        why = "R differs from T and a late answer moves the pings, or a try comes just at the deadline"
+        if policy.tcp_user_timeout is not None and _gives_up(scenario, speedup).lo_s < longest_s:
+            law, why = None, "tcp_user_timeout may be first"
+    else:
+        late = late_answers(policy, Law.of(fault.by), trip)
+        why = "an answer comes now before, now after (k−1)R + τ: no closed form"
+        law = None
+        if late is not None:
+            stack = _race(scenario, trip, None)
+            assert stack is not None
+            law = silent_death(policy.heartbeat_interval, trip, stack.law) if late else Law.never()
+    if law is None:
+        return Course(None, None, note=why, heals=True)
+    if not law.mass:
+        return Course(law, law, note="every answer comes before the last deadline")
+    of = (
+        "clients are not thrown out in time"
+        if isinstance(fault, PacketLoss)
+        else "phases are never thrown out"
+    )
+    note = "" if law.mass > 1 - 1e-9 else f"{1 - law.mass:.1%} of the {of}"
+    return Course(law, None, {Cause.HEARTBEAT: law.mass}, note, cleared_note=after, heals=True)
+
+
+def _nat(fault: NatTimeout, scenario: Scenario, speedup: float) -> Course:
+    policy, idle_s = scenario.liveness, fault.nat.idle_timeout
+    assert policy.heartbeat_interval is not None
+    if nat_prevented(policy.heartbeat_interval, idle_s):
+        note = f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
+        return Course(Law.never(), Law.never(), note=note)
+    trip = Law.of(scenario.network.round_trip).scaled(speedup)
+    if _probes_between_beats(scenario):
+        return Course(None, None, note=_PROBES)
+    if fault.nat.expiry == "reset" and policy.close_detection != "all":
+        return Course(None, None, note="close detection does not act on the RST")
+    if fault.nat.expiry == "reset":
+        # The last packet left the client half a round trip after the last ping; the RST takes the other half.
+        # Two pings, two independent round trips.
+        suspected = nat_reset(policy, idle_s).plus(trip).plus(trip.scaled(-0.5))
+        return Course(suspected, suspected.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
+    stack = _race(scenario, trip, _gives_up(scenario, speedup))
+    if stack is None:
+        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
+    first_lost = trip.scaled(-0.5).shifted(policy.heartbeat_interval - idle_s)
+    suspected = first_lost.plus(stack.law)
+    cleared = first_lost.plus(store_floor(policy, stack.law, trip))
+    return Course(suspected, cleared, stack.wins, _layers_note(stack))
+
+
+def _idle_only(fault: Fault, scenario: Scenario) -> Course:
+    """No heartbeat: only the idle limit, counted from the one frame that a silent client ever sent."""
+    policy = scenario.liveness
+    if isinstance(fault, NatTimeout):
+        note = "no heartbeat, no packet: no mapping is made that could expire"
+        return Course(None, None, note=note)
+    if policy.session_timeout is None:
+        return Course(
+            Law.never(), Law.never(), note="no heartbeat and no idle limit: never noticed"
+        )
+    if _healing(fault, scenario, 1.0) is not None:
+        note = "no heartbeat: nothing tells a healed client from a silent one"
+        return Course(None, None, note=note, heals=True)
+    # Clients connect evenly over the ramp, and faults are timed from its end.
+    age = Law.uniform(0.0, scenario.ramp).plus(Law.of(fault.at))
+    if age.hi_s > policy.session_timeout:
+        note = (
+            "no heartbeat: the idle limit drops clients, healthy ones too, before some faults come"
+        )
+        return Course(None, None, note=note)
+    idle = Law.uniform(policy.session_timeout, policy.session_timeout + policy.sweep_interval)
+    suspected = idle.plus(age.scaled(-1.0))
+    note = "idle limit counted from the connection: a silent client sends nothing else; it drops healthy clients too"
+    if policy.resume_window > policy.session_timeout:
+        longer = "resume_window is above session_timeout"
+        return Course(suspected, None, {Cause.SESSION_TIMEOUT: 1.0}, note, longer)
+    return Course(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0}, note)
+
+
+def _kind(scenario: Scenario) -> GatewayDetector:
+    """The scenario's detector where theory has layers for it; `predict` withholds the laws of the others."""
+    if isinstance(scenario.detector, Ping | SendErrors | ClientBeats | StateCheck):
+        return scenario.detector
+    return Ping()
+
+
+def _probes_between_beats(scenario: Scenario) -> bool:
+    """Whether the kernel probes an idle connection before the next beat: no law is given for that here."""
+    probes, interval_s = scenario.liveness.tcp_keepalive, scenario.liveness.heartbeat_interval
+    return probes is not None and interval_s is not None and probes.idle < interval_s
+
+
+_PROBES = "tcp_keepalive.idle is below heartbeat_interval: probes and heartbeats alternate"
+_IDLE_BELOW_HEARTBEAT = (
+    "session_timeout is below heartbeat_interval: healthy clients are dropped between two pongs"
+)
+
+
+def _race(scenario: Scenario, trip: Law, gives_up: Law | None) -> Stack | None:
+    policy = scenario.liveness
+    assert policy.heartbeat_interval is not None
+    if policy.session_timeout is not None and policy.session_timeout < policy.heartbeat_interval:
+        return None
+    return race(policy, trip, gives_up, _kind(scenario))
+
+
+def _gives_up(scenario: Scenario, speedup: float) -> Law:
+    """When TCP ends the connection, from the first unacknowledged ping.
+
+    The kernel's own patience is scenario time: a run with a speedup bounds it on each socket, by a user timeout
+    of that length, which the kernel counts from its own first retransmission. Its timer is late by up to its
+    grain, which does not shrink with the rest.
+    """
+    user_timeout_s = scenario.liveness.tcp_user_timeout
+    if user_timeout_s is None and speedup == 1:
+        return Law.constant(ladder_give_up_s(scenario.network.rto_ladder))
+    patience_s = user_timeout_s or tcp_give_up_s()
+    fires_s = user_timeout_fires_s(patience_s, scenario.network.seen_at(speedup).rto_ladder)
+    return Law.uniform(fires_s, fires_s + give_up_late_s(patience_s, scenario.network, speedup))
+
+
+def give_up_late_s(user_timeout_s: float, network: Network, speedup: float) -> float:
+    """How late the kernel of a real run may give up, scenario seconds; 0 at speedup 1, where it is next to nothing."""
+    if speedup == 1:
+        return 0.0
+    return speedup * user_timeout_late_s(user_timeout_s / speedup, network.rto_ladder)
+
+
+def _healing(fault: Fault, scenario: Scenario, speedup: float) -> Healing | None:
+    heals: Distribution | None
+    match fault:
+        case NetworkCut():
+            heals = fault.heal_after
+            ladder = tuple(step * speedup for step in scenario.network.rto_ladder)
+            return None if heals is None else Healing(heals, ladder)
+        case Frozen():
+            heals = fault.thaw_after
+            return None if heals is None else Healing(heals, None)
+        case _:
+            return None
+
+
+def _layers_note(stack: Stack) -> str:
+    shares = sorted(
+        ((share, name) for name, share in stack.wins.items() if share > 1e-6), reverse=True
+    )
+    if len(shares) < 2:
+        return ""
+    return "first layer: " + ", ".join(f"{name} {share:.1%}" for share, name in shares)
+
+
+def _phase_note(fault: Fault, scenario: Scenario) -> str:
+    interval_s = scenario.liveness.heartbeat_interval
+    at = Law.of(fault.at)
+    span_s = at.hi_s - at.lo_s
+    if interval_s is not None and scenario.ramp + span_s < interval_s:
+        return (
+            "ramp and fault times together span less than one heartbeat: the phase is not uniform"
+        )
+    swept = scenario.liveness.session_timeout is not None or isinstance(
+        scenario.detector, StateCheck
+    )
+    if interval_s is not None and swept and span_s < scenario.liveness.sweep_interval:
+        return "the fault times span less than one sweep: its phase, one a run, is not uniform"
+    return ""
+
+
+def _slow_answers_note(scenario: Scenario, speedup: float) -> str:
+    late = 1 - float(scenario.network.round_trip.cdf(scenario.liveness.heartbeat_timeout / speedup))
+    return f"{late:.2g} of the answers come after the deadline" if late > 1e-6 else ""
+
+
+def _notes(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)

@@ -1,0 +1,1 @@
+"""What the ledger says: audit of consistency, analytics of its users."""

@@ -1,0 +1,221 @@
+"""What the ledger says about its users: how long, how often, from where, and whether they come back.
+
+From the table `user_sessions` to DataFrames. The database counts and adds up; what is left for pandas are one
+row a session (device, length) and one a user and span of days. Days are UTC; the last one may not be over.
+
+* A session's length is from its login to its last sign of life. One that is open is censored: its length is what
+  it has been so far, and is counted as such (Kaplan–Meier), not left out.
+* A user is active on every day between a session's login and its last sign of life.
+* Online time adds up sessions: two devices at once count twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sqlalchemy import Engine, Select, case, desc, func, select
+
+from harness.statistics.incidence import CONFIDENCE, incidence
+from reference_server.ledger.table import ledger_tables, unix_seconds
+
+__all__ = ["MONTH_DAYS", "Analytics", "analyse", "read_ledger"]
+
+MONTH_DAYS: Final = 30
+_MOST_ADDRESSES: Final = 20
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Analytics:
+    """What was found; empty tables for an empty ledger.
+
+    Attributes:
+        lengths: device (``all`` first), sessions, open, p50_s, p50_lo_s, p50_hi_s, p90_s, p99_s, mean_s (of those
+            that have ended).
+        curves: device, length_s, longer: the share of sessions longer than that.
+        daily: day, active (DAU), new, monthly (active in the 30 days up to it), stickiness (active / monthly).
+        retention: after_days, users (of cohorts old enough), back, share, lo, hi (exact 95 %): who was active
+            again on the so-manieth day after the first.
+        cohorts: cohort (first day), users, after_days, share.
+        addresses: ip_address, sessions, users, open; those with most sessions first.
+        online_s_per_user_day: average online time of a user on a day on which the user is active.
+        sessions, users: how many.
+    """
+
+    lengths: pd.DataFrame
+    curves: pd.DataFrame
+    daily: pd.DataFrame
+    retention: pd.DataFrame
+    cohorts: pd.DataFrame
+    addresses: pd.DataFrame
+    online_s_per_user_day: float
+    sessions: int
+    users: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; days as text, what is not known as null."""
+        out = {}
+        for name, value in asdict(self).items():
+            if isinstance(value, pd.DataFrame):
+                rows = value.astype(object).where(value.notna(), None).to_dict("records")
+                out[name] = [{str(k): _plain(v) for k, v in row.items()} for row in rows]
+            else:
+                out[name] = _plain(value)
+        return out
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, pd.Timestamp | date):
+        return value.isoformat()[:10]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def read_ledger(engine: Engine) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return what the database has added up.
+
+    Returns:
+        lengths: device_type, length_s, is_open; a row a session.
+        spans: user_id, first_day, last_day, online_s; a row a user and pair of days.
+        addresses: ip_address, sessions, users, open.
+    """
+    c = ledger_tables(engine).sessions.c
+    length_s = unix_seconds(c.last_active_time) - unix_seconds(c.login_time)
+    is_open = case((c.logout_time.is_(None), 1), else_=0)
+    days = func.date(c.login_time), func.date(c.last_active_time)
+    lengths = select(c.device_type, length_s, is_open)
+    spans = select(c.user_id, *days, func.sum(length_s)).group_by(c.user_id, *days)
+    addresses = (
+        select(c.ip_address, func.count(), func.count(c.user_id.distinct()), func.sum(is_open))
+        .group_by(c.ip_address)
+        .order_by(desc(func.count()), c.ip_address)
+        .limit(_MOST_ADDRESSES)
+    )
+    return (
+        _frame(engine, lengths, ["device_type", "length_s", "is_open"]),
+        _frame(engine, spans, ["user_id", "first_day", "last_day", "online_s"]),
+        _frame(engine, addresses, ["ip_address", "sessions", "users", "open"]),
+    )
+
+
+def _frame(engine: Engine, query: Select[Any], columns: list[str]) -> pd.DataFrame:
+    with engine.begin() as connection:
+        rows = [tuple(row) for row in connection.execute(query)]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def analyse(lengths: pd.DataFrame, spans: pd.DataFrame, addresses: pd.DataFrame) -> Analytics:
+    """Work out everything of what `read_ledger` returns."""
+    active = _active_days(spans)
+    cohorts, retention = _retention(active)
+    online_s = float(spans["online_s"].sum()) / len(active) if len(active) else float("nan")
+    return Analytics(
+        lengths=_lengths(lengths),
+        curves=_curves(lengths),
+        daily=_daily(active),
+        retention=retention,
+        cohorts=cohorts,
+        addresses=addresses,
+        online_s_per_user_day=online_s,
+        sessions=len(lengths),
+        users=int(active["user_id"].nunique()),
+    )
+
+
+def _by_device(lengths: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    devices = sorted(lengths["device_type"].unique(), key=str)
+    groups = [(device, lengths[lengths["device_type"] == device]) for device in devices]
+    return [(ALL, lengths), *groups] if len(lengths) else []
+
+
+def _outcomes(rows: pd.DataFrame) -> Any:
+    return np.where(rows["is_open"].astype(bool), "censored", "detected")
+
+
+def _lengths(lengths: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for device, mine in _by_device(lengths):
+        curve = incidence(mine["length_s"].astype(float), _outcomes(mine))
+        p50, p90, p99 = (curve.quantile(q) for q in (0.5, 0.9, 0.99))
+        ended = mine.loc[~mine["is_open"].astype(bool), "length_s"]
+        rows.append((device, len(mine), int(mine["is_open"].sum()), p50.value_s, p50.lo_s, p50.hi_s,
+                     p90.value_s, p99.value_s, float(ended.mean())))  # fmt: skip
+    return pd.DataFrame(
+        rows,
+        columns=["device", "sessions", "open", "p50_s", "p50_lo_s", "p50_hi_s", "p90_s", "p99_s", "mean_s"],
+    )  # fmt: skip
+
+
+def _curves(lengths: pd.DataFrame) -> pd.DataFrame:
+    parts = []
+    for device, mine in _by_device(lengths):
+        curve = incidence(mine["length_s"].astype(float), _outcomes(mine))
+        parts.append(
+            pd.DataFrame({"device": device, "length_s": curve.time_s, "longer": curve.survival})
+        )
+    columns = ["device", "length_s", "longer"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def _active_days(spans: pd.DataFrame) -> pd.DataFrame:
+    """Return user_id and day, once each, sorted: a span of days counts whole."""
+    if spans.empty:
+        return pd.DataFrame(
+            {"user_id": pd.Series(dtype=str), "day": pd.Series(dtype="datetime64[s]")}
+        )
+    first = pd.to_datetime(spans["first_day"].astype(str))
+    last = pd.to_datetime(spans["last_day"].astype(str))
+    days = [pd.date_range(a, b, freq="D") for a, b in zip(first, last, strict=True)]
+    active = pd.DataFrame({"user_id": spans["user_id"], "day": days}).explode("day")
+    active["day"] = pd.to_datetime(active["day"])
+    return active.drop_duplicates().sort_values(["user_id", "day"], ignore_index=True)
+
+
+def _daily(active: pd.DataFrame) -> pd.DataFrame:
+    if active.empty:
+        return pd.DataFrame(columns=["day", "active", "new", "monthly", "stickiness"])
+    every_day = pd.date_range(active["day"].min(), active["day"].max(), freq="D")
+    count = active.groupby("day").size().reindex(every_day, fill_value=0)
+    first = active.groupby("user_id")["day"].min().value_counts().reindex(every_day, fill_value=0)
+    # A user counts for the month from an active day until it is over, or the next active day begins another.
+    ends = active["day"] + pd.Timedelta(days=MONTH_DAYS)
+    again = active.groupby("user_id")["day"].shift(-1)
+    ends = ends.where(again.isna() | (ends < again), again)
+    change = active["day"].value_counts().reindex(every_day, fill_value=0)
+    change = change - ends.value_counts().reindex(every_day, fill_value=0)
+    monthly = change.cumsum()
+    return pd.DataFrame(
+        {
+            "day": every_day, "active": count.to_numpy(), "new": first.to_numpy(),
+            "monthly": monthly.to_numpy(), "stickiness": (count / monthly).to_numpy(),
+        }
+    )  # fmt: skip
+
+
+def _retention(active: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    cohort_columns = ["cohort", "users", "after_days", "share"]
+    columns = ["after_days", "users", "back", "share", "lo", "hi"]
+    if active.empty:
+        return pd.DataFrame(columns=cohort_columns), pd.DataFrame(columns=columns)
+    first = active.groupby("user_id")["day"].transform("min")
+    after = (active["day"] - first).dt.days
+    last = active["day"].max()
+    size = active[after == 0].groupby("day").size()
+    back = active.groupby([first.rename("cohort"), after.rename("after_days")]).size()
+    cohorts = [
+        (cohort, int(users), k, int(back.get((cohort, k), 0)) / users)
+        for cohort, users in size.items()
+        for k in range((last - cohort).days + 1)  # what lies in the future is not a loss
+    ]
+    table = pd.DataFrame(cohorts, columns=cohort_columns)
+    rows = []
+    for k in range(1, int(table["after_days"].max()) + 1):
+        of = table[table["after_days"] == k]
+        users, returned = int(of["users"].sum()), round(float((of["share"] * of["users"]).sum()))
+        interval = stats.binomtest(returned, users).proportion_ci(CONFIDENCE, method="exact")
+        rows.append((k, users, returned, returned / users, interval.low, interval.high))
+    return table, pd.DataFrame(rows, columns=columns)

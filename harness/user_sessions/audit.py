@@ -1,0 +1,469 @@
+"""The consistency audit: what memory, Redis and the ledger say about the same sessions, and where they differ.
+
+From three snapshots to differences, each with a code, the session or user that it is about, and a sentence.
+Pure: reads nothing (`audit_readers.py`). The three cannot be read at one moment, so what differs once may be on its
+way: only what differs in every snapshot over a settling time counts (`lasting`).
+
+Expected, and so no difference: a session that waits to be resumed has records and no connection; a login that
+has not connected has a session record without owner and no status; a row that ended may have records while its
+node has it in a resume window.
+
+Reads what the audit compares: the nodes' API, Redis, the ledger; and repeats it until what differs has settled.
+
+From addresses to snapshots. Changes nothing anywhere. A run directory knows the addresses of its own gateways.
+"""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import redis
+from sqlalchemy import Engine, func, literal, or_, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from harness.runs.directory import RunDir
+from reference_server.ledger.rows import FINAL, LedgerUnfit
+from reference_server.ledger.table import LedgerTables, instant, ledger_tables, open_engine
+
+__all__ = [
+    "Audit",
+    "AuditTarget",
+    "CannotAudit",
+    "Difference",
+    "Held",
+    "Ledger",
+    "Memory",
+    "Row",
+    "Snapshot",
+    "Store",
+    "audit",
+    "differences",
+    "lasting",
+    "snapshot",
+    "target_of_run",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A session that a node holds in memory."""
+
+    session_id: str
+    user_id: str
+    owner: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the nodes say: sessions with a connection, and those that wait to be resumed."""
+
+    live: Sequence[Held]
+    waiting: Sequence[Held]
+    nodes: frozenset[str]  # that were asked
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What Redis says, keys without the prefix. A record is ``slot|owner``, a status ``session|owner``."""
+
+    sessions: Mapping[str, str]  # session: record
+    statuses: Mapping[str, str]  # slot: status
+    online: frozenset[str]  # users
+    lists: Mapping[str, Mapping[str, str]]  # incarnation: session: record
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the ledger says of a session."""
+
+    session_id: str
+    user_id: str
+    online: bool
+    owner: str
+    node: str
+    ended_by: str  # "": it has not ended
+    expired: bool  # not heard of for a session's life; nobody has closed it yet
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The ledger's rows that are open, and those of the sessions that memory or Redis knows."""
+
+    rows: Mapping[str, Row]
+    total: int = 0  # rows that it has, these and all others
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What all three say; None: not looked at."""
+
+    memory: Memory | None
+    store: Store | None
+    ledger: Ledger | None
+    taken_s: float = 0.0  # monotonic clock
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Difference:
+    """One of them says what another does not. Two are the same when ``kind`` and ``subject`` are."""
+
+    kind: str
+    subject: str  # a session or a user
+    sentence: str = field(compare=False)
+
+
+def differences(snapshot: Snapshot) -> list[Difference]:
+    """Return every difference, sorted.
+
+    ======================= =====================================================================
+    kind                    what is wrong
+    ======================= =====================================================================
+    live_twice              two connections of one session
+    live_without_record     a connection whose session record is missing or names another owner
+    live_without_status     the same of the status record
+    record_of_nobody        a session record of a connection that no node has
+    record_without_status   a waiting session's record, with a status that is missing or another's
+    status_of_nobody        a status whose session record is missing or names another owner
+    online_nobody           a user in the online set without any status
+    online_missing          a status whose user is not in the online set
+    list_of_nobody          a node's list has a session whose record is another or missing
+    list_missing            a connection's record is not in its node's list: no peer could reap it
+    live_not_in_ledger      a connection whose session has no row
+    live_but_offline        a connection whose row is not online, or names another connection
+    ledger_online_nobody    a row is online and no node has the connection
+    login_without_record    a row waits for a connection, and Redis does not know its session
+    record_not_in_ledger    a session record whose row is missing
+    record_of_ended_session a session record whose row is over for good
+    ======================= =====================================================================
+    """
+    found: list[Difference] = []
+    memory, store, ledger = snapshot.memory, snapshot.store, snapshot.ledger
+    if memory is not None:
+        counts = Counter(held.session_id for held in memory.live)
+        found += (
+            Difference("live_twice", session, f"{n} connections")
+            for session, n in counts.items()
+            if n > 1
+        )
+    if store is not None:
+        found += _within_store(store)
+    if memory is not None and store is not None:
+        found += _memory_and_store(memory, store)
+    if memory is not None and ledger is not None:
+        found += _memory_and_ledger(memory, ledger)
+    if store is not None and ledger is not None:
+        found += _store_and_ledger(store, ledger)
+    return sorted(set(found))
+
+
+def lasting(rounds: Iterable[Sequence[Difference]]) -> list[Difference]:
+    """Return the differences that are in every round, as the last one tells them."""
+    kept: list[Difference] | None = None
+    for found in rounds:
+        kept = list(found) if kept is None else [one for one in found if one in kept]
+    return kept or []
+
+
+def _split(value: str) -> tuple[str, str]:
+    """Return the slot or session, and the owner."""
+    left, _, owner = value.rpartition("|")
+    return left, owner
+
+
+def _users(slot: str) -> set[str]:
+    """Whose slot it can be: the user's, or one of the user's devices'."""
+    user, slash, _ = slot.rpartition("/")
+    return {slot, user} if slash else {slot}
+
+
+def _within_store(store: Store) -> Iterator[Difference]:
+    owned: dict[str, set[str]] = {}  # users: of statuses
+    for slot, status in store.statuses.items():
+        session, owner = _split(status)
+        for user in _users(slot):
+            owned.setdefault(user, set()).add(slot)
+        record = store.sessions.get(session)
+        if record != f"{slot}|{owner}":
+            says = (
+                f"session:{session} says {record!r}" if record else f"there is no session:{session}"
+            )
+            yield Difference("status_of_nobody", slot, f"status:{slot} is {status!r}; {says}")
+        elif owner and not _users(slot) & store.online:
+            yield Difference("online_missing", slot, f"status:{slot} is {status!r}, not online")
+    for user in store.online - owned.keys():
+        yield Difference("online_nobody", user, "in the online set, without a status")
+    for incarnation, listed in store.lists.items():
+        for session, record in listed.items():
+            if store.sessions.get(session) != record:
+                is_now = store.sessions.get(session, "missing")
+                says = f"{incarnation} lists {record!r}; the record is {is_now!r}"
+                yield Difference("list_of_nobody", session, says)
+    for session, record in store.sessions.items():
+        incarnation = _split(record)[1].rpartition(":")[0]
+        if incarnation and store.lists.get(incarnation, {}).get(session) != record:
+            yield Difference(
+                "list_missing", session, f"{record!r} is not in the list of {incarnation}"
+            )
+
+
+def _memory_and_store(memory: Memory, store: Store) -> Iterator[Difference]:
+    known = {held.owner for held in (*memory.live, *memory.waiting)}
+    status_of = {_split(status)[0]: status for status in store.statuses.values()}
+    for held in memory.live:
+        record = store.sessions.get(held.session_id, "missing")
+        slot, owner = _split(record)
+        if owner != held.owner or held.user_id not in _users(slot):
+            says = f"{held.node} has connection {held.owner}; its session record is {record!r}"
+            yield Difference("live_without_record", held.session_id, says)
+            continue
+        status = status_of.get(held.session_id, "missing")
+        if status != f"{held.session_id}|{held.owner}":
+            says = f"{held.node} has connection {held.owner}; its status is {status!r}"
+            yield Difference("live_without_status", held.session_id, says)
+    live = {held.session_id for held in memory.live}
+    for session, record in store.sessions.items():
+        slot, owner = _split(record)
+        if not owner or session in live:
+            continue
+        if owner not in known:
+            says = f"session:{session} is {record!r}; no node has it"
+            yield Difference("record_of_nobody", session, says)
+        elif status_of.get(session) != f"{session}|{owner}":
+            says = f"session:{session} is {record!r}; its status is {status_of.get(session)!r}"
+            yield Difference("record_without_status", session, says)
+
+
+def _memory_and_ledger(memory: Memory, ledger: Ledger) -> Iterator[Difference]:
+    live = {held.session_id: held for held in memory.live}
+    for session, held in live.items():
+        row = ledger.rows.get(session)
+        if row is None:
+            says = f"{held.node} has connection {held.owner}; there is no row"
+            yield Difference("live_not_in_ledger", session, says)
+        elif not row.online or row.owner != held.owner:
+            state = "online" if row.online else f"offline ({row.ended_by or 'never connected'})"
+            says = f"{held.node} has connection {held.owner}; the row is {state}, of {row.owner!r}"
+            yield Difference("live_but_offline", session, says)
+    for session, row in ledger.rows.items():
+        if row.online and session not in live:
+            says = f"the row is online at {row.node}, connection {row.owner}; no node has it"
+            yield Difference("ledger_online_nobody", session, says)
+
+
+def _store_and_ledger(store: Store, ledger: Ledger) -> Iterator[Difference]:
+    for session, record in store.sessions.items():
+        row = ledger.rows.get(session)
+        if row is None:
+            yield Difference("record_not_in_ledger", session, f"session:{session} is {record!r}")
+        elif row.ended_by in FINAL:
+            says = f"session:{session} is {record!r}; the row ended by {row.ended_by}"
+            yield Difference("record_of_ended_session", session, says)
+    for session, row in ledger.rows.items():
+        waits = not row.online and not row.ended_by and not row.owner and not row.expired
+        if waits and session not in store.sessions:
+            says = f"{row.user_id} has logged in and not connected; Redis has no session:{session}"
+            yield Difference("login_without_record", session, says)
+
+
+_ANSWER_DEADLINE_S = 5.0
+_AGAIN_S = 0.25
+_PER_PAGE = 1000
+_CHUNK = 500
+
+
+class CannotAudit(RuntimeError):
+    """One of the three cannot be read; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditTarget:
+    """Where the three are. Empty or None: not looked at."""
+
+    http_urls: tuple[str, ...] = ()
+    redis_url: str | None = None
+    key_prefix: str = "flatline:"
+    ledger_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What was found."""
+
+    differences: tuple[Difference, ...]
+    sessions: int  # that any of the three knows, over or not
+    looks: int
+    took_s: float
+
+
+def audit(target: AuditTarget, settle_s: float = 2.0) -> Audit:
+    """Look until nothing differs, or something has differed in every look for ``settle_s`` seconds.
+
+    Raises:
+        CannotAudit: one of the three cannot be read.
+    """
+    began_s = time.monotonic()
+    rounds: list[Sequence[Difference]] = []
+    while True:
+        seen = snapshot(target)
+        rounds.append(differences(seen))
+        left = lasting(rounds)
+        took_s = time.monotonic() - began_s
+        if not left or (len(rounds) > 1 and took_s >= settle_s):
+            return Audit(tuple(left), _known(seen), len(rounds), took_s)
+        time.sleep(min(_AGAIN_S, settle_s))
+
+
+def snapshot(target: AuditTarget) -> Snapshot:
+    """Read all three, one after the other.
+
+    Raises:
+        CannotAudit: one of them cannot be read.
+    """
+    taken_s = time.monotonic()
+    memory = store = ledger = None
+    try:
+        if target.http_urls:
+            memory = _memory(target.http_urls)
+        if target.redis_url is not None:
+            store = _store(target.redis_url, target.key_prefix)
+        if target.ledger_url is not None:
+            known = {held.session_id for held in memory.live} if memory else set()
+            ledger = _ledger(target.ledger_url, known | set(store.sessions if store else ()))
+    except (urllib.error.URLError, OSError, ValueError, KeyError) as error:
+        raise CannotAudit(f"a node's API: {error}") from error
+    except redis.RedisError as error:
+        raise CannotAudit(f"Redis: {error}") from error
+    except (SQLAlchemyError, LedgerUnfit) as error:
+        raise CannotAudit(f"the ledger: {getattr(error, 'orig', None) or error}") from error
+    return Snapshot(memory, store, ledger, taken_s)
+
+
+def target_of_run(run: RunDir) -> AuditTarget:
+    """Return where the gateways of a run, or of `flatline serve`, say that everything is.
+
+    Raises:
+        CannotAudit: it has no gateways that listen.
+    """
+    configs = [orjson.loads(path.read_bytes()) for path in sorted(run.logs.glob("gateway-*.json"))]
+    if not configs:
+        raise CannotAudit(f"{run.path}: no gateway has run here")
+    urls = []
+    for config in configs:
+        try:
+            port = orjson.loads(Path(config["ready_file"]).read_bytes())["http_port"]
+        except (OSError, TypeError, ValueError, KeyError) as error:
+            raise CannotAudit(f"{config['node']} of {run.path} does not listen: {error}") from error
+        urls.append(f"http://{config['host']}:{port}")
+    first = configs[0]
+    return AuditTarget(
+        tuple(urls), first["redis_url"], first["key_prefix"], first.get("ledger_url")
+    )
+
+
+def _known(seen: Snapshot) -> int:
+    sessions: set[str] = set()
+    if seen.memory is not None:
+        sessions |= {held.session_id for held in (*seen.memory.live, *seen.memory.waiting)}
+    if seen.store is not None:
+        sessions |= seen.store.sessions.keys()
+    if seen.ledger is not None:
+        sessions |= seen.ledger.rows.keys()
+        # Those that are over, for all three, are not listed: nothing of them is wrong.
+        return len(sessions) + seen.ledger.total - len(seen.ledger.rows)
+    return len(sessions)
+
+
+def _memory(urls: Sequence[str]) -> Memory:
+    live = [held for url in urls for held in _pages(url, "live")]
+    waiting = [held for url in urls for held in _pages(url, "waiting")]
+    return Memory(_once(live), _once(waiting), frozenset(held.node for held in (*live, *waiting)))
+
+
+def _once(found: Sequence[Held]) -> list[Held]:
+    """A list that changes between two pages may show a row twice."""
+    return list({held.owner: held for held in found}.values())
+
+
+def _pages(url: str, state: str) -> Iterator[Held]:
+    page, left = 1, 1
+    while left > 0:
+        query = f"{url.rstrip('/')}/api/sessions?state={state}&per_page={_PER_PAGE}&page={page}"
+        with urllib.request.urlopen(query, timeout=_ANSWER_DEADLINE_S) as answer:
+            told: Mapping[str, Any] = orjson.loads(answer.read())
+        for row in told["sessions"]:
+            yield Held(row["session_id"], row["user_id"], row["connection_id"], row["node"])
+        left = told["total"] - page * _PER_PAGE
+        page += 1
+
+
+def _store(url: str, prefix: str) -> Store:
+    with redis.Redis.from_url(
+        url, socket_timeout=_ANSWER_DEADLINE_S, decode_responses=True
+    ) as client:
+        lists = {}
+        for key in client.scan_iter(match=f"{prefix}node:*:sessions", count=1000):
+            name = key.removeprefix(f"{prefix}node:").removesuffix(":sessions")
+            lists[name] = dict(client.hscan_iter(key, count=1000))
+        online: Sequence[str] = client.zrange(f"{prefix}online", 0, -1)
+        return Store(
+            _strings(client, f"{prefix}session:"), _strings(client, f"{prefix}status:"),
+            frozenset(online), lists,
+        )  # fmt: skip
+
+
+def _strings(client: Any, prefix: str) -> dict[str, str]:
+    keys = list(client.scan_iter(match=f"{prefix}*", count=1000))
+    found: dict[str, str] = {}
+    for chunk in _chunks(keys):
+        for key, value in zip(chunk, client.mget(chunk), strict=True):
+            if value is not None:  # it went in between
+                found[key.removeprefix(prefix)] = value
+    return found
+
+
+def _ledger(url: str, known: set[str]) -> Ledger:
+    engine = open_engine(url, reads_only=True)
+    try:
+        tables = ledger_tables(engine)
+        with engine.begin() as connection:
+            total = connection.scalar(select(func.count()).select_from(tables.sessions))
+        return Ledger(_rows(engine, tables, known), total or 0)
+    finally:
+        engine.dispose()
+
+
+def _rows(engine: Engine, tables: LedgerTables, known: set[str]) -> dict[str, Row]:
+    c, nodes = tables.sessions.c, tables.nodes
+    rows: dict[str, Row] = {}
+    with engine.begin() as connection:
+        lives_s = [life for (life,) in connection.execute(select(nodes.c.session_ttl_s))]
+        oldest = instant(literal(time.time() - max(lives_s, default=0.0)))
+        query = select(
+            c.session_id, c.user_id, c.status == 1, c.connection_id, c.node, c.ended_by,
+            c.last_active_time < oldest,
+        )  # fmt: skip
+
+        def keep(found: Any) -> None:
+            for session, user, online, owner, node, ended_by, expired in found:
+                rows[session] = Row(
+                    session, user, bool(online), owner, node, ended_by or "", bool(expired)
+                )
+
+        keep(connection.execute(query.where(or_(c.status == 1, c.logout_time.is_(None)))))
+        for chunk in _chunks(sorted(known - rows.keys())):
+            keep(connection.execute(query.where(c.session_id.in_(chunk))))
+    return rows
+
+
+def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    for begin in range(0, len(values), _CHUNK):
+        yield values[begin : begin + _CHUNK]

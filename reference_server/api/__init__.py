@@ -1,0 +1,1 @@
+"""The HTTP port: logins, lists, health, metrics, the page."""

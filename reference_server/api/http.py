@@ -1,0 +1,360 @@
+"""The gateway's HTTP API, on its own port in the gateway's event loop; the browser client is served here too.
+
+From HTTP requests to calls of `Gateway`. `websockets` answers GET handshakes only, hence Starlette on
+uvicorn beside it. Errors are JSON, see `json_http.py`.
+
+| | |
+|---|---|
+| ``POST /user/code`` | ``user_id`` → ``code``, ``expires_in_s``: a verification code, in the answer for want of mail |
+| ``POST /user/login`` | ``user_id``, ``code`` (needed with ``require_code``) → ``session_id``, ``user_id`` |
+| ``POST /user/logout`` | ``session_id``, ``user_id`` (if given, the session's) → ``{}`` |
+| ``GET /api/sessions`` | ``page``, ``per_page`` → this node's live sessions, oldest connection first; ``total`` |
+| ``GET /api/config`` | what a client has to know: the WebSocket's port, whether a code is needed |
+| ``GET /healthz`` | 200, or 503: store down, draining |
+| ``GET /metrics`` | Prometheus |
+| ``GET /`` | the browser client |
+| ``POST /operator/…`` | see `operator.py` |
+
+``/api/sessions`` shows session ids, which let whoever has one in: keep this port from the public.
+
+What an operator may ask of any node: end a user's sessions, send a user a message; wherever the user is.
+
+From HTTP requests with the operator's token to `Logins.kick` and `Router.send`. There are no such routes
+without ``operator_token`` in the configuration.
+
+| | |
+|---|---|
+| ``POST /operator/kick`` | ``user_id`` or ``session_id`` → ``sessions``: how many ended (close code 4410) |
+| ``POST /operator/send`` | ``user_id``, ``payload`` (any JSON) → ``connections``: how many it goes to |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from secrets import compare_digest
+from time import monotonic
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from reference_server.api.json_http import (
+    Refused,
+    bad_request,
+    json_answer,
+    json_error,
+    of_http_exception,
+    optional_text,
+    query_number,
+    read_object,
+    required_text,
+)
+from reference_server.api.metrics import Metrics
+from reference_server.config import GatewayConfig
+from reference_server.gateway import Gateway
+from reference_server.ledger.rows import AddressFull, LedgerUnavailable
+from reference_server.sessions.codes import CodeVerdict
+from reference_server.sessions.origin import Origin, address_of, is_in
+from reference_server.sessions.records import WrongUser
+from reference_server.sessions.redis_writer import StoreUnavailable
+from reference_server.websocket.listener import BACKLOG
+from reference_server.websocket.overload import RETRY_AFTER_S, SENTENCES
+
+__all__ = ["HttpServer", "create_app", "operator_routes"]
+
+_SENDER = "operator"
+
+
+def operator_routes(gateway: Gateway) -> list[Route]:
+    """Return the operator's routes; none where there is no operator."""
+    token = gateway.config.operator_token
+    if not token:
+        return []
+
+    def check(request: Request) -> None:
+        given = request.headers.get("authorization", "")
+        if not compare_digest(given.encode(), f"Bearer {token}".encode()):
+            raise Refused(401, "not_the_operator", "send Authorization: Bearer and the token")
+
+    async def kick(request: Request) -> Response:
+        check(request)
+        body = await read_object(request)
+        user_id, session_id = optional_text(body, "user_id"), optional_text(body, "session_id")
+        if bool(user_id) == bool(session_id):
+            raise bad_request('either "user_id" or "session_id"')
+        ended = await gateway.logins.kick(user_id=user_id, session_id=session_id)
+        return json_answer({"sessions": ended})
+
+    async def send(request: Request) -> Response:
+        check(request)
+        body = await read_object(request)
+        user_id = required_text(body, "user_id")
+        if "payload" not in body:
+            raise bad_request('"payload" is missing: any JSON')
+        try:
+            reached = await gateway.router.send(user_id, body["payload"], _SENDER)
+        except TypeError as error:
+            raise bad_request("the payload is nested too deeply") from error
+        return json_answer({"connections": reached})
+
+    return [
+        Route("/operator/kick", kick, methods=["POST"]),
+        Route("/operator/send", send, methods=["POST"]),
+    ]
+
+
+_MOST_PER_PAGE = 1000
+_FIRST_REQUEST_S = 5.0
+_STATIC = Path(__file__).parents[1] / "static"
+_PAGE_HEADERS = {
+    # The WebSocket has a port of its own, which 'self' does not cover.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(gateway: Gateway) -> Starlette:
+    """Return the API of a gateway."""
+    config = gateway.config
+    metrics = Metrics(gateway)
+
+    async def code(request: Request) -> Response:
+        _refuse_while_closed(gateway)
+        user_id = required_text(await read_object(request), "user_id")
+        issued = await gateway.codes.issue(user_id)
+        return json_answer({"code": issued, "expires_in_s": config.policy.code_ttl})
+
+    async def login(request: Request) -> Response:
+        _refuse_while_closed(gateway)
+        body = await read_object(request)
+        user_id = required_text(body, "user_id")
+        origin = _origin(request, optional_text(body, "device_type") or "web", config)
+        if is_in(origin.ip_address, config.denied_ips):
+            raise Refused(403, "ip_denied", f"{origin.ip_address} may not log in here")
+        await _check_code(gateway, user_id, optional_text(body, "code"))
+        try:
+            session_id = await gateway.logins.login(
+                user_id, origin, optional_text(body, "device_id")
+            )
+        except AddressFull as error:
+            raise Refused(429, "too_many_sessions_from_ip", str(error)) from error
+        if session_id is None:
+            raise Refused(409, "already_online", f"{user_id} is online; log out there first")
+        return json_answer({"session_id": session_id, "user_id": user_id})
+
+    async def logout(request: Request) -> Response:
+        body = await read_object(request)
+        session_id, user_id = required_text(body, "session_id"), optional_text(body, "user_id")
+        try:
+            await gateway.logins.logout(session_id, user_id)
+        except WrongUser:
+            raise Refused(403, "wrong_user", "the session is another user's") from None
+        return json_answer({})
+
+    async def sessions(request: Request) -> Response:
+        page = query_number(request, "page", 1, 1_000_000)
+        per_page = query_number(request, "per_page", 100, _MOST_PER_PAGE)
+        if request.query_params.get("state") == "waiting":
+            # Ended, and not cleared: they may still be resumed.
+            held = list(gateway.windows.waiting())
+            waiting = [
+                {
+                    "session_id": record.session_id,
+                    "user_id": record.user_id,
+                    "connection_id": record.owner,
+                    "node": config.node,
+                }
+                for record in held[(page - 1) * per_page : page * per_page]
+            ]
+            told = {"sessions": waiting, "page": page, "per_page": per_page, "total": len(held)}
+            return json_answer(told)
+        now_s = monotonic()
+        # In the order in which they connected: dicts keep it. What ends moves later pages up.
+        rows = [
+            {
+                "session_id": connection.record.session_id,
+                "user_id": connection.record.user_id,
+                "connection_id": connection.record.owner,
+                "node": config.node,
+                "connected_for_s": round(now_s - connection.connected_s, 3),
+                "idle_s": round(now_s - connection.last_seen_s, 3),
+            }
+            for connection in islice(gateway.live.values(), (page - 1) * per_page, page * per_page)
+            if connection.record is not None
+        ]
+        total = len(gateway.live)
+        return json_answer({"sessions": rows, "page": page, "per_page": per_page, "total": total})
+
+    async def health(_request: Request) -> Response:
+        state = gateway.health()
+        return json_answer(state, 200 if state["status"] == "ok" else 503)
+
+    async def scrape(request: Request) -> Response:
+        text, content_type = metrics.scrape(request.headers.get("accept", ""))
+        return Response(text, headers={"Content-Type": content_type})
+
+    async def client_config(_request: Request) -> Response:
+        return json_answer(
+            {
+                "websocket_port": gateway.port,
+                "node": config.node,
+                "require_code": config.require_code,
+                "resume_window_s": config.policy.resume_window,
+            }
+        )
+
+    async def page(_request: Request) -> Response:
+        return FileResponse(_STATIC / "index.html", headers=_PAGE_HEADERS)
+
+    routes = [
+        Route("/", page),
+        Route("/user/code", code, methods=["POST"]),
+        Route("/user/login", _counted(login, gateway), methods=["POST"]),
+        Route("/user/logout", logout, methods=["POST"]),
+        Route("/api/sessions", sessions),
+        Route("/api/config", client_config),
+        Route("/healthz", health),
+        Route("/metrics", scrape),
+        *operator_routes(gateway),
+        Mount("/static", _Static(directory=_STATIC)),
+    ]
+    handlers: Any = {
+        Refused: lambda _request, error: json_error(error),
+        StoreUnavailable: _on_unavailable,
+        LedgerUnavailable: _on_no_ledger,
+        HTTPException: lambda _request, error: json_error(of_http_exception(error)),
+    }
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn as a guest in the gateway's loop: signals and the end of the process are not its business."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(
+            uvicorn.Config(
+                create_app(gateway),
+                http=_PatientOnlySoLong,
+                lifespan="off",
+                ws="none",
+                access_log=False,
+                log_config=None,
+                backlog=BACKLOG,
+                timeout_graceful_shutdown=1,
+                server_header=False,
+                proxy_headers=False,  # `trusted_proxies` says whom to believe, not uvicorn's default
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signal handlers alone: uvicorn's own would keep SIGTERM from the gateway."""
+        yield
+
+    async def begin(self, sock: socket.socket) -> None:
+        """Serve on a listening socket; returns when it does."""
+        self._task = asyncio.create_task(self.serve(sockets=[sock]))
+        while not self.started:
+            if self._task.done():
+                self._task.result()
+            await asyncio.sleep(0.005)
+
+    async def end(self) -> None:
+        """Stop serving; requests under way have a second."""
+        self.should_exit = True
+        if self._task is not None:
+            await self._task
+
+
+class _PatientOnlySoLong(H11Protocol):
+    """Closes a connection on which nothing comes: uvicorn times out the second request, not the first."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            _FIRST_REQUEST_S, self.timeout_keep_alive_handler
+        )
+
+
+class _Static(StaticFiles):
+    """The files of the page, with the headers of the page."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(_PAGE_HEADERS)
+        return response
+
+
+def _refuse_while_closed(gateway: Gateway) -> None:
+    code = "draining" if gateway.draining else gateway.door.closed_because()
+    if code is not None:
+        gateway.counters.refused[code] += 1
+        raise Refused(503, code, SENTENCES[code], RETRY_AFTER_S)
+
+
+async def _check_code(gateway: Gateway, user_id: str, code: str) -> None:
+    if not code:
+        if gateway.config.require_code:
+            raise Refused(401, "code_required", "ask for a code first: POST /user/code")
+        return
+    match await gateway.codes.use(user_id, code):
+        case CodeVerdict.WRONG:
+            raise Refused(401, "code_wrong", "this is not the code")
+        case CodeVerdict.NONE:
+            raise Refused(401, "code_expired", "there is no code, or it was used; ask for another")
+
+
+def _counted(login: Endpoint, gateway: Gateway) -> Endpoint:
+    """Count what becomes of logins."""
+    outcomes = gateway.counters.logins
+
+    async def counting(request: Request) -> Response:
+        try:
+            answer = await login(request)
+        except Refused as error:
+            outcomes[error.code] += 1
+            raise
+        except StoreUnavailable:
+            outcomes["store_unavailable"] += 1
+            raise
+        except LedgerUnavailable:
+            outcomes["ledger_unavailable"] += 1
+            raise
+        outcomes["ok"] += 1
+        return answer
+
+    return counting
+
+
+def _on_unavailable(_request: Request, error: Exception) -> Response:
+    message = f"the session store does not answer: {error}"
+    return json_error(Refused(503, "store_unavailable", message, 1))
+
+
+def _on_no_ledger(_request: Request, error: Exception) -> Response:
+    message = f"the session ledger cannot be written: {error}"
+    return json_error(Refused(503, "ledger_unavailable", message, 1))
+
+
+def _origin(request: Request, device_type: str, config: GatewayConfig) -> Origin:
+    peer = request.client.host if request.client is not None else ""
+    forwarded = request.headers.getlist("x-forwarded-for")
+    address = address_of(peer, forwarded, config.trusted_proxies)
+    return Origin.of(device_type, address, request.headers.get("user-agent", ""))

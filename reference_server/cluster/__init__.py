@@ -1,0 +1,1 @@
+"""One node among others: leases, reaping, routing of messages and kicks."""

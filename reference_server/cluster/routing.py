@@ -1,0 +1,202 @@
+"""Messages to users and kicks, wherever the user is connected: by way of the node that holds the user.
+
+From a user's id to the connections that have the user's records, through one channel for each node
+(`to:{incarnation}`). What a node is told:
+
+    {"type": "message", "owner", "text"}      write this text to the connection
+    {"type": "taken_over", "owner"}           a newer connection has its records
+    {"type": "logged_out", "owner"}, {"type": "kicked", "owner"}    its session was ended
+
+A message is delivered once or not at all, never kept: who is not online is not reached. The last three are
+published by the scripts in one step with the records, so that a lost one is found out at the next refresh.
+
+One subscription to Redis for a whole gateway: from channels to the functions that take their messages.
+
+Pub/sub keeps nothing: what is published while the subscription is down is lost, and whoever listens is told
+when it stands again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from reference_server.sessions.records import Sessions
+from reference_server.sessions.redis_writer import Answer, Call, StoreUnavailable, StoreWriter
+from reference_server.sessions.scripts import SEND, SESSIONS_OF
+from reference_server.websocket.connection import GatewayConnection
+from reference_server.websocket.frames import text_frame
+
+__all__ = ["Router", "Switchboard", "listen_to"]
+
+_LISTEN_S = 5.0  # without a word for this long, the connection itself is tried
+_AGAIN_S = 0.2
+_BREATHE_EVERY = 32  # announcements come in thousands when a network fails
+
+_log = logging.getLogger(__name__)
+
+
+async def listen_to(
+    redis: Redis,
+    channels: Mapping[str, Callable[[bytes], None]],
+    on_subscribed: Callable[[], None],
+) -> None:
+    """Listen until cancelled; an outage of Redis interrupts it, no more.
+
+    Args:
+        redis: of which one connection is kept.
+        channels: by name, what takes each of its messages.
+        on_subscribed: called whenever the subscription to all of them stands.
+    """
+    while True:
+        try:
+            await _listen(redis, channels, on_subscribed)
+        except (RedisError, OSError, TimeoutError) as error:
+            _log.info("channels: %s; subscribing again", error)
+            await asyncio.sleep(_AGAIN_S)
+
+
+async def _listen(
+    redis: Redis,
+    channels: Mapping[str, Callable[[bytes], None]],
+    on_subscribed: Callable[[], None],
+) -> None:
+    async with redis.pubsub() as pubsub:
+        await pubsub.subscribe(*channels)
+        missing, taken = len(channels), 0
+        while True:
+            message = await pubsub.get_message(timeout=_LISTEN_S)
+            if message is None:
+                await pubsub.ping()  # raises when the connection has died in silence
+            elif message["type"] == "subscribe":
+                missing -= 1
+                if missing == 0:
+                    on_subscribed()
+            elif message["type"] == "message":
+                channels[message["channel"].decode()](message["data"])
+                taken += 1
+                if taken % _BREATHE_EVERY == 0:
+                    await asyncio.sleep(0)
+
+
+_MOST_WAITING = 16  # messages of one client that Redis has not answered for
+
+
+class Switchboard(Protocol):
+    """The gateway, as far as what it is told is concerned."""
+
+    live: dict[str, GatewayConnection]
+
+    def take_over(self, owner: str) -> None:
+        """End a connection that has lost its records."""
+
+    def end_session(self, owner: str, how: str) -> None:
+        """End a connection whose session was ended, in its own words: `logged_out` or `kicked`."""
+
+
+class Router:
+    """Finds users.
+
+    Args:
+        writer: carries the calls.
+        prefix: of every key.
+        sessions: of this node.
+        here: what is told to this node goes there.
+    """
+
+    def __init__(
+        self, writer: StoreWriter, prefix: str, sessions: Sessions, here: Switchboard
+    ) -> None:
+        self._writer = writer
+        self._prefix = prefix
+        self._sessions = sessions
+        self._here = here
+        self._waiting: dict[str, int] = {}  # messages under way, by the connection that sends them
+        self.channel = f"{prefix}to:{sessions.owners.incarnation}"
+        self.undelivered = 0  # messages dropped because the client had gone or its buffer was full
+
+    async def send(self, user_id: str, payload: Any, sender: str) -> int:
+        """Send a user a message; return how many connections it goes to, 0: not online.
+
+        Args:
+            user_id: to whom.
+            payload: anything that JSON has.
+            sender: a user's id, as the receiver is told.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+            TypeError: the payload is not JSON, or nested too deeply.
+        """
+        reached: int = await self._writer.ask(self._call(user_id, payload, sender))
+        return reached
+
+    async def sessions_of(self, user_id: str) -> list[str]:
+        """Return the sessions that a user is online with, one for each device at most.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        args = (self._prefix, int(self._sessions.per_device), user_id)
+        return [found.decode() for found in await self._writer.ask(Call(SESSIONS_OF, (), args))]
+
+    def pass_on(self, connection: GatewayConnection, user_id: str, payload: Any) -> None:
+        """Send what a client wants sent; the client hears of it only if nobody is reached."""
+        record = connection.record
+        assert record is not None
+        owner = record.owner
+        under_way = self._waiting.get(owner, 0)
+        if under_way >= _MOST_WAITING:
+            connection.send_error("too_many", f"at most {_MOST_WAITING} messages under way")
+            return
+
+        def done(answer: Answer) -> None:
+            self._waiting[owner] -= 1
+            if not self._waiting[owner]:
+                del self._waiting[owner]
+            if isinstance(answer, StoreUnavailable):
+                connection.send_error("store_unavailable", "try again later")
+            elif answer == 0:
+                connection.send_error("not_online", f"{user_id} is not online")
+
+        try:
+            call = self._call(user_id, payload, record.user_id, done)
+        except TypeError:
+            connection.send_error("malformed", "the payload is nested too deeply")
+            return
+        self._waiting[owner] = under_way + 1
+        self._writer.submit(call)
+
+    def deliver(self, message: bytes) -> None:
+        """Take what this node is told."""
+        try:
+            told = orjson.loads(message)
+        except orjson.JSONDecodeError:
+            told = None
+        match told:
+            case {"type": "message", "owner": str(owner), "text": str(text)}:
+                connection = self._here.live.get(owner)
+                if connection is None or not connection.send_frame(text_frame(text.encode())):
+                    self.undelivered += 1
+            case {"type": "taken_over", "owner": str(owner)}:
+                self._here.take_over(owner)
+            case {"type": "logged_out" | "kicked" as how, "owner": str(owner)}:
+                self._here.end_session(owner, how)
+            case _:
+                _log.warning("from another node, not understood: %.200r", message)
+
+    def _call(
+        self,
+        user_id: str,
+        payload: Any,
+        sender: str,
+        done: Callable[[Answer], None] | None = None,
+    ) -> Call:
+        text = orjson.dumps({"type": "message", "from": sender, "payload": payload}).decode()
+        args = (self._prefix, int(self._sessions.per_device), user_id, text)
+        return Call(SEND, (), args, done)

@@ -1,0 +1,1 @@
+"""All heartbeats of a process from one timer."""

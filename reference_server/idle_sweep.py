@@ -1,0 +1,160 @@
+"""What is looked for from time to time, not awaited: idle sessions, too many sessions, resume windows over.
+
+From the live connections and their last signs of life to the gateway's verdicts; a sweep over very many
+connections makes way for the loop's sockets in between. The clock of a sweep does not drift.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from reference_server.heartbeat.timer_wheel import Clock, TimerWheel
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.sessions.records import Record, Sessions
+from reference_server.websocket.connection import GatewayConnection
+
+__all__ = ["ResumeWindows", "Sweeper"]
+
+_CHUNK = 1000  # connections looked at without a pause: below a millisecond
+_PRESSURE_EVERY_S = 0.05
+
+Connections = dict[str, GatewayConnection]
+
+
+class Sweeper:
+    """Idle limit and memory pressure.
+
+    Args:
+        policy: ``session_timeout``, ``sweep_interval`` and ``max_sessions`` of it.
+        live: the READY connections, changed by others.
+        on_idle: called with one that has been idle for too long.
+        on_pressure: called with one that has to go because there are too many.
+        on_sweep: called at each sweep.
+        prunes: whether users who were not seen for a status TTL are taken off the online set.
+    """
+
+    def __init__(
+        self,
+        policy: LivenessPolicy,
+        clock: Clock,
+        sessions: Sessions,
+        live: Connections,
+        *,
+        on_idle: Callable[[GatewayConnection], None],
+        on_pressure: Callable[[GatewayConnection], None],
+        on_sweep: Callable[[], None] = lambda: None,
+        prunes: bool = True,
+    ) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._sessions = sessions
+        self._live = live
+        self._on_idle = on_idle
+        self._on_pressure = on_pressure
+        self._on_sweep = on_sweep
+        self._prunes = prunes
+        self._relief_is_set = False
+
+    async def run(self, first_s: float) -> None:
+        """Sweep every ``sweep_interval``, for the first time after ``first_s`` seconds, until cancelled."""
+        due_s = self._clock.now_s() + first_s
+        while True:
+            await asyncio.sleep(max(0.0, due_s - self._clock.now_s()))
+            due_s += self._policy.sweep_interval
+            self._on_sweep()
+            if self._prunes:
+                self._sessions.prune()
+            if self._policy.session_timeout is not None:
+                await self._sweep(self._policy.session_timeout)
+
+    async def _sweep(self, limit_s: float) -> None:
+        idle: list[GatewayConnection] = []
+        waiting = iter(list(self._live.values()))
+        while chunk := list(islice(waiting, _CHUNK)):
+            since_s = self._clock.now_s() - limit_s
+            idle += (connection for connection in chunk if connection.last_seen_s < since_s)
+            await asyncio.sleep(0)
+        if idle:
+            # After a stall their frames may lie unread in the sockets: let the loop read them first.
+            read: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._clock.after_reading(lambda: read.set_result(None))
+            await read
+            since_s = self._clock.now_s() - limit_s
+            for connection in idle:
+                if connection.last_seen_s < since_s:
+                    self._on_idle(connection)
+
+    def on_connected(self) -> None:
+        """Relieve the pressure soon if there are more than ``max_sessions`` now."""
+        most = self._policy.max_sessions
+        if most is not None and len(self._live) > most and not self._relief_is_set:
+            # Soon and not at once: to find the oldest costs a look at every connection.
+            self._relief_is_set = True
+            self._clock.call_later(_PRESSURE_EVERY_S, lambda: self._relieve(most))
+
+    def _relieve(self, most: int) -> None:
+        self._relief_is_set = False
+        excess = len(self._live) - most
+        if excess > 0:
+            oldest = heapq.nsmallest(excess, self._live.values(), key=lambda c: c.last_seen_s)
+            for connection in oldest:
+                self._on_pressure(connection)
+
+
+class _Window:
+    """Records that stay until their session cannot be resumed any more."""
+
+    __slots__ = ("bucket", "record")
+
+    def __init__(self, record: Record) -> None:
+        self.record: Record | None = record  # None: resumed
+        self.bucket = 0
+
+
+class ResumeWindows:
+    """Clears the records of ended connections when their resume window is over."""
+
+    def __init__(self, clock: Clock, sessions: Sessions) -> None:
+        self._clock = clock
+        self._sessions = sessions
+        self._wheel: TimerWheel[_Window] = TimerWheel(clock, self._on_due)
+        self._open: dict[str, _Window] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, record: Record, until_s: float) -> None:
+        """Keep the records until then; a time that has passed clears them now."""
+        if until_s <= self._clock.now_s():
+            self._sessions.clear(record)
+            return
+        window = self._open[record.owner] = _Window(record)
+        self._wheel.schedule(window, until_s)
+
+    def resumed(self, owner: str) -> None:
+        """Close a window: the records are another connection's now."""
+        window = self._open.pop(owner, None)
+        if window is not None:
+            window.record = None
+
+    def waiting(self) -> Iterator[Record]:
+        """Return the records that wait to be resumed and whose user is known."""
+        for window in self._open.values():
+            if window.record is not None and window.record.user_id:
+                yield window.record
+
+    def close(self) -> Iterator[Record]:
+        """End all windows early; the records that were kept are the caller's to see to."""
+        self._wheel.stop()
+        while self._open:
+            _, window = self._open.popitem()
+            if window.record is not None:
+                yield window.record
+
+    def _on_due(self, window: _Window, _now_s: float) -> None:
+        if window.record is not None:
+            del self._open[window.record.owner]
+            self._sessions.clear(window.record)

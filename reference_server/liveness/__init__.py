@@ -1,0 +1,1 @@
+"""Pure detectors, shared with the model: time is an argument, no clock, no socket, no event loop."""

@@ -1,0 +1,202 @@
+"""φ-accrual failure detectors as Akka and Cassandra build them. Pure: time is an argument.
+
+From pings sent every T and the frames that come back to a suspicion: the silence since the last frame is held
+against the inter-arrival times learnt so far, and the peer is suspected once φ = −log10 P(a longer one)
+reaches a threshold. Unlike `PingDetector` no answer has a deadline, and no answer is counted as missed.
+
+    frame ── learnt inter-arrivals: mean, σ ──► silence at which φ = threshold ──► suspicion
+      every T: ping, whatever came back
+
+Sources: Hayashibara, Défago, Yared, Katayama, "The φ accrual failure detector" (SRDS 2004); Akka's
+PhiAccrualFailureDetector; Cassandra's FailureDetector and ArrivalWindow. Where those start from a guess of one
+second between heartbeats, these start from T. What they leave to the caller stays with the caller: Cassandra's
+distrust of its own pauses is the gateway's second look after it has read its sockets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Annotated, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reference_server.durations import Duration, PositiveDuration
+from reference_server.liveness.heartbeat_policy import Action, LivenessPolicy, Verdict
+
+__all__ = ["AkkaArrivals", "Arrivals", "CassandraArrivals", "PhiAkka", "PhiCassandra", "PhiDetector"]  # fmt: skip
+
+_LN10 = math.log(10)
+# Akka's logistic approximation of the normal tail: e = exp(−y(1.5976 + 0.070566 y²)), p = e/(1 + e).
+_LINEAR, _CUBIC = 1.5976, 0.070566
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: Annotated[float, Field(gt=0, description="φ at which a client is suspected")] = 8.0
+    samples: Annotated[int, Field(ge=2, description="inter-arrivals remembered")] = 1000
+
+
+class PhiAkka(_Parameters):
+    """φ of a normal law of inter-arrivals, as Akka computes it. Its defaults, which are made for T = 1 s."""
+
+    kind: Literal["phi_akka"] = "phi_akka"
+    min_sigma: Annotated[PositiveDuration, Field(description="floor of the deviation")] = 0.1
+    acceptable_pause: Annotated[Duration, Field(description="added to the mean")] = 3.0
+
+
+class PhiCassandra(_Parameters):
+    """φ of an exponential law of inter-arrivals, as Cassandra computes it. Its defaults."""
+
+    kind: Literal["phi_cassandra"] = "phi_cassandra"
+
+
+class Arrivals(Protocol):
+    """What was learnt of the times between two frames."""
+
+    @property
+    def patience_s(self) -> float:
+        """The silence at which φ reaches the threshold."""
+        ...
+
+    def add(self, interval_s: float) -> None:
+        """Learn one inter-arrival time."""
+        ...
+
+
+class AkkaArrivals:
+    """Normal inter-arrivals: φ reaches the threshold at mean + pause + y·max(σ, floor), y from the threshold.
+
+    Starts, as Akka does, with two samples: a quarter of the expected interval below it and above.
+    """
+
+    __slots__ = ("_floor_s", "_pause_s", "_samples", "_squares", "_sum", "_y")
+
+    def __init__(self, parameters: PhiAkka, expected_s: float) -> None:
+        self._pause_s = parameters.acceptable_pause
+        self._floor_s = parameters.min_sigma
+        self._y = _tail_quantile(parameters.threshold)
+        self._samples: deque[float] = deque(maxlen=parameters.samples)
+        self._sum = self._squares = 0.0
+        self.add(expected_s * 0.75)
+        self.add(expected_s * 1.25)
+
+    @property
+    def patience_s(self) -> float:
+        """The silence at which φ reaches the threshold."""
+        n = len(self._samples)
+        mean_s = self._sum / n
+        variance = max(0.0, self._squares / n - mean_s * mean_s)
+        return mean_s + self._pause_s + self._y * max(math.sqrt(variance), self._floor_s)
+
+    def add(self, interval_s: float) -> None:
+        """Learn one inter-arrival time, unless φ had passed the threshold by then: Akka leaves that out."""
+        samples = self._samples
+        if len(samples) >= 2 and interval_s > self.patience_s:
+            return
+        if len(samples) == samples.maxlen:
+            gone_s = samples[0]
+            self._sum -= gone_s
+            self._squares -= gone_s * gone_s
+        samples.append(interval_s)
+        self._sum += interval_s
+        self._squares += interval_s * interval_s
+
+
+class CassandraArrivals:
+    """Exponential inter-arrivals: φ = t/(mean·ln 10).
+
+    Starts, as Cassandra does, with one sample of twice the expected interval, and leaves out longer ones.
+    """
+
+    __slots__ = ("_factor", "_longest_s", "_samples", "_sum")
+
+    def __init__(self, parameters: PhiCassandra, expected_s: float) -> None:
+        self._factor = parameters.threshold * _LN10
+        self._longest_s = 2 * expected_s
+        self._samples = deque([self._longest_s], maxlen=parameters.samples)
+        self._sum = self._longest_s
+
+    @property
+    def patience_s(self) -> float:
+        """The silence at which φ reaches the threshold."""
+        return self._factor * self._sum / len(self._samples)
+
+    def add(self, interval_s: float) -> None:
+        """Learn one inter-arrival time."""
+        if interval_s > self._longest_s:
+            return
+        samples = self._samples
+        if len(samples) == samples.maxlen:
+            self._sum -= samples[0]
+        samples.append(interval_s)
+        self._sum += interval_s
+
+
+class PhiDetector:
+    """Suspects by φ, for one connection; the verbs of `reference_server.liveness.PingDetector`.
+
+    ``failures`` is 1 once it has suspected: there is no count of missed answers.
+
+    Guarantees, for a caller that is on time: suspects exactly at the silence at which φ reaches the threshold,
+    and pings every T until then.
+    """
+
+    __slots__ = ("_arrivals", "_heard_s", "_interval_s", "_next_ping_s", "_suspect_s",
+                 "failures", "verdict")  # fmt: skip
+
+    def __init__(
+        self, policy: LivenessPolicy, arrivals: Arrivals, begun_s: float, first_ping_s: float
+    ) -> None:
+        if policy.heartbeat_interval is None:
+            raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
+        self._arrivals = arrivals
+        self._interval_s: float = policy.heartbeat_interval
+        self._heard_s = begun_s  # the frame that began the connection
+        self._next_ping_s = first_ping_s
+        self._suspect_s = begun_s + arrivals.patience_s
+        self.failures = 0
+        self.verdict = Verdict.ALIVE
+
+    @property
+    def due_s(self) -> float:
+        """When there is something to do next."""
+        if self.verdict is Verdict.SUSPECTED:
+            return math.inf
+        return min(self._next_ping_s, self._suspect_s)
+
+    @property
+    def awaiting_answer(self) -> bool:
+        """Whether the next thing due is the suspicion, not a ping."""
+        return self._suspect_s <= self._next_ping_s
+
+    def on_inbound(self, now_s: float) -> None:
+        """Take any inbound frame: learn the time since the last one; the silence begins anew."""
+        if self.verdict is Verdict.SUSPECTED:
+            return
+        self._arrivals.add(now_s - self._heard_s)
+        self._heard_s = now_s
+        self._suspect_s = now_s + self._arrivals.patience_s
+
+    def on_time(self, now_s: float) -> Action:
+        """Say what is to be done at ``now_s``; call again when the new ``due_s`` has come."""
+        if self.verdict is Verdict.SUSPECTED or now_s < self.due_s:
+            return Action.NOTHING
+        if now_s >= self._suspect_s:
+            self.verdict = Verdict.SUSPECTED
+            self.failures = 1
+            return Action.SUSPECT
+        self._next_ping_s = now_s + self._interval_s
+        return Action.PING
+
+
+def _tail_quantile(threshold: float) -> float:
+    """Solve φ(y) = threshold for the standardised silence y: the one real root of Akka's cubic.
+
+    0.070566 y³ + 1.5976 y = −ln e with −ln e = threshold·ln 10 + ln(1 − 10^−threshold). Source: the
+    hyperbolic form of Cardano's root for a cubic without a quadratic term and with a positive linear one.
+    """
+    right = threshold * _LN10 + math.log1p(-(10.0**-threshold))
+    p, q = _LINEAR / _CUBIC, -right / _CUBIC
+    return -2 * math.sqrt(p / 3) * math.sinh(math.asinh(1.5 * q / p * math.sqrt(3 / p)) / 3)

@@ -1,0 +1,97 @@
+"""Verification codes: six digits that prove, once and within a few minutes, that someone may log in.
+
+From a user to a code, and from a code to a verdict. Redis holds a keyed hash of it and never the code.
+There is no mail and no SMS here: whoever asks for a code is given it in the answer, so that codes show
+how the life of one works; they protect nobody until something else delivers them.
+
+    code:{user_id}      hash: digest, left (guesses); TTL code_ttl. A newer code replaces an older one.
+
+Used up by the right guess or by the last wrong one, each in one atomic step: of two logins with the same
+code one succeeds. Six digits can be searched through by whoever reads both Redis and ``code_secret``.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from enum import IntEnum
+
+from reference_server.sessions.redis_writer import Call, Script, StoreWriter
+
+__all__ = ["CODE_SCRIPTS", "CodeVerdict", "Codes"]
+
+_DIGITS = 6
+_GUESSES = 5
+
+_ISSUE = Script("""
+-- KEYS code; ARGV digest, ttl_ms, guesses. Returns 1.
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'left', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+""")
+
+_USE = Script("""
+-- KEYS code; ARGV digest. Returns 1: right, and used up now; 0: wrong; -1: there is none.
+local digest = redis.call('HGET', KEYS[1], 'digest')
+if not digest then return -1 end
+if digest == ARGV[1] then
+  redis.call('DEL', KEYS[1])
+  return 1
+end
+if redis.call('HINCRBY', KEYS[1], 'left', -1) <= 0 then redis.call('DEL', KEYS[1]) end
+return 0
+""")
+
+CODE_SCRIPTS = (_ISSUE, _USE)
+
+
+class CodeVerdict(IntEnum):
+    """What a guess was worth."""
+
+    NONE = -1  # never issued, expired, used, or guessed at too often
+    WRONG = 0
+    RIGHT = 1
+
+
+class Codes:
+    """The verification codes of a gateway's users.
+
+    Args:
+        writer: carries the calls.
+        prefix: of every key.
+        ttl_s: how long a code lives.
+        secret: keys the digests; every node of a cluster has the same.
+    """
+
+    def __init__(self, writer: StoreWriter, prefix: str, ttl_s: float, secret: str) -> None:
+        self._writer = writer
+        self._prefix = prefix
+        self._ttl_ms = max(1, round(ttl_s * 1000))
+        self._secret = secret.encode()
+
+    async def issue(self, user_id: str) -> str:
+        """Make a code for a user and return it.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        code = f"{secrets.randbelow(10**_DIGITS):0{_DIGITS}}"
+        args = (self._digest(user_id, code), self._ttl_ms, _GUESSES)
+        await self._writer.ask(Call(_ISSUE, (self._key(user_id),), args))
+        return code
+
+    async def use(self, user_id: str, code: str) -> CodeVerdict:
+        """Try a code, and use it up when it is right.
+
+        Raises:
+            StoreUnavailable: Redis does not answer; whether the code is used up is unknown.
+        """
+        digest = self._digest(user_id, code)
+        return CodeVerdict(await self._writer.ask(Call(_USE, (self._key(user_id),), (digest,))))
+
+    def _key(self, user_id: str) -> str:
+        return f"{self._prefix}code:{user_id}"
+
+    def _digest(self, user_id: str, code: str) -> str:
+        return hmac.new(self._secret, f"{user_id}\0{code}".encode(), "sha256").hexdigest()

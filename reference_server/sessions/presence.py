@@ -1,0 +1,165 @@
+"""Who is told when a user goes offline or comes online: from announcements to the clients that watch.
+
+The set of online users and the announcements are written by the scripts, in one step with the records
+(`scripts.py`); this is the receiving end. What is announced while the gateway's subscription is down is lost, so
+for each watched user it is known what the watchers believe, and `reconcile` compares that with the set.
+
+A plain SET of online users, without expiry per member, written apart from the records: as some systems do.
+
+From connections that begin and end to SADD and SREM. A node that dies between the two leaves its users online
+for ever; that is what it is here to show. The gateway's own set is scored and written in one step (`scripts.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from functools import partial
+from itertools import islice
+from typing import Protocol
+
+import orjson
+
+from reference_server.sessions.redis_writer import (
+    Answer,
+    Call,
+    Script,
+    StoreUnavailable,
+    StoreWriter,
+)
+from reference_server.sessions.scripts import ONLINE
+from reference_server.websocket.frames import text_frame
+
+__all__ = ["ONLINE_SET_SCRIPTS", "PlainOnlineSet", "Presence", "Watcher"]
+
+_ADD = Script("return redis.call('SADD', KEYS[1], ARGV[1])")
+_REMOVE = Script("return redis.call('SREM', KEYS[1], ARGV[1])")
+ONLINE_SET_SCRIPTS = (_ADD, _REMOVE)
+
+
+class PlainOnlineSet:
+    """Who is online, as one gateway after the other says; key ``online_users`` below the prefix."""
+
+    def __init__(self, writer: StoreWriter, prefix: str) -> None:
+        self._writer = writer
+        self._key = f"{prefix}online_users"
+
+    def add(self, user_id: str) -> None:
+        """A connection of the user has begun."""
+        self._write(_ADD, user_id)
+
+    def remove(self, user_id: str) -> None:
+        """A connection of the user has ended, whatever other connections the user has."""
+        self._write(_REMOVE, user_id)
+
+    def _write(self, script: Script, user_id: str) -> None:
+        self._writer.submit(Call(script, (self._key,), (user_id,), duty=f"online:{user_id}"))
+
+
+_CHUNK = 500
+
+_log = logging.getLogger(__name__)
+
+
+class Watcher(Protocol):
+    """A client that wants to know."""
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Write a frame without waiting; False: not now."""
+        ...
+
+
+class _Watched:
+    """A user whom somebody watches."""
+
+    __slots__ = ("online", "told", "watchers")
+
+    def __init__(self) -> None:
+        self.watchers: set[Watcher] = set()
+        self.online: bool | None = None  # what they believe; None: nothing yet
+        self.told = ("", "")  # the last announcement: kind and session
+
+
+class Presence:
+    """Which client watches whom."""
+
+    def __init__(self, writer: StoreWriter, prefix: str) -> None:
+        self._writer = writer
+        self._prefix = prefix
+        self.channel = f"{prefix}presence"
+        self._users: dict[str, _Watched] = {}
+        self._watched: dict[Watcher, set[str]] = {}
+        self.undelivered = 0  # announcements dropped because a client's buffer was full
+
+    def watch(self, watcher: Watcher, user_ids: Iterable[str], most: int) -> int | None:
+        """Watch these users too; return how many it watches now, None: they would be above ``most``."""
+        before = self._watched.get(watcher, set())
+        watched = before | set(user_ids)
+        if len(watched) > most:
+            return None
+        self._watched[watcher] = watched
+        new = []
+        for user_id in watched - before:
+            if user_id not in self._users:
+                self._users[user_id] = _Watched()
+                new.append(user_id)
+            self._users[user_id].watchers.add(watcher)
+        self._ask(new, first=True)
+        return len(watched)
+
+    def forget(self, watcher: Watcher) -> None:
+        """Take a client that has ended out of the index."""
+        for user_id in self._watched.pop(watcher, ()):
+            user = self._users[user_id]
+            user.watchers.discard(watcher)
+            if not user.watchers:
+                del self._users[user_id]
+
+    def reconcile(self) -> None:
+        """Ask who is online, and tell those who believe otherwise."""
+        self._ask(list(self._users), first=False)
+
+    def deliver(self, announcement: bytes) -> None:
+        """Pass one announcement on to those who watch its user."""
+        try:
+            told = orjson.loads(announcement)
+            kind, user_id, session_id = told["type"], told["user_id"], told["session_id"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            _log.warning("presence: not an announcement: %.200r", announcement)
+            return
+        user = self._users.get(user_id)
+        # A record that came back says "again": nobody may have noticed that it was gone.
+        if user is None or (told.get("again") and user.online):
+            return
+        if user.told != (kind, session_id):
+            self._tell(user, kind, user_id, session_id)
+
+    def _tell(self, user: _Watched, kind: str, user_id: str, session_id: str) -> None:
+        user.online = kind == "online"
+        user.told = (kind, session_id)
+        frame = text_frame(
+            orjson.dumps({"type": kind, "user_id": user_id, "session_id": session_id})
+        )
+        for watcher in user.watchers:
+            if not watcher.send_frame(frame):
+                self.undelivered += 1
+
+    def _ask(self, user_ids: list[str], *, first: bool) -> None:
+        waiting = iter(user_ids)
+        while chunk := list(islice(waiting, _CHUNK)):
+            args = (self._prefix, *chunk)
+            done = partial(self._on_answer, chunk, first)
+            self._writer.submit(Call(ONLINE, (f"{self._prefix}online",), args, done))
+
+    def _on_answer(self, user_ids: list[str], first: bool, answer: Answer) -> None:
+        if isinstance(answer, StoreUnavailable):
+            return  # what is believed stays unknown, or is compared after the outage
+        for user_id, session in zip(user_ids, answer, strict=True):
+            user = self._users.get(user_id)
+            if user is None:
+                continue
+            if user.online is None:
+                user.online = session is not None
+            elif not first and user.online is not (session is not None):
+                kind, session_id = ("offline", user.told[1]) if session is None else ("online", "")
+                self._tell(user, kind, user_id, session.decode() if session else session_id)

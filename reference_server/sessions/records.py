@@ -1,0 +1,337 @@
+"""Session and status records in Redis: who is logged in, and which connection speaks for whom.
+
+From session, user and connection ids to calls of the scripts in `scripts.py`; nothing here waits except
+for a login and a logout. Holds no state but the connection to Redis and the node's own name.
+
+Forget every record at a gateway's start: how a system without TTLs gets rid of its ghosts.
+
+From a key prefix to no key below it, verification codes and all. It throws out the living as well: their
+records are gone while they are connected.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from redis.asyncio import Redis
+
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.sessions.owner_tokens import Owners
+from reference_server.sessions.record_rules import RecordRules
+from reference_server.sessions.redis_writer import Answer, Call, StoreUnavailable, StoreWriter
+from reference_server.sessions.scripts import (
+    CLEAR,
+    CONNECT,
+    LOGIN,
+    LOGOUT,
+    PRUNE,
+    REFRESH,
+    RELEASE,
+    RESTORE,
+)
+
+__all__ = [
+    "ConnectRefused",
+    "Connected",
+    "OlderThan",
+    "Record",
+    "Sessions",
+    "WrongUser",
+    "flush_records",
+    "refresh_after_s",
+]
+
+_AT_ONCE = 500
+_SPECIAL = str.maketrans({c: f"\\{c}" for c in "*?[]\\^-"})  # of Redis's glob patterns
+
+
+async def flush_records(redis: Redis, prefix: str) -> int:
+    """Delete every key that begins with the prefix; return how many there were.
+
+    Raises:
+        RedisError: Redis does not answer.
+    """
+    deleted = 0
+    batch: list[bytes] = []
+    async for key in redis.scan_iter(match=f"{prefix.translate(_SPECIAL)}*", count=_AT_ONCE):
+        batch.append(key)
+        if len(batch) == _AT_ONCE:
+            deleted += await redis.unlink(*batch)
+            batch.clear()
+    if batch:
+        deleted += await redis.unlink(*batch)
+    return deleted
+
+
+_REFUSALS = {
+    b"unknown": "session_unknown",
+    b"refused": "already_online",
+    b"wrong_user": "wrong_user",
+}
+_OUR_RULES = RecordRules()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one connection may change: a session of a user, in this connection's name."""
+
+    session_id: str
+    owner: str  # the connection's id, see `owners.py`
+    user_id: str = ""  # unknown until connected
+    device: str = ""  # only with one connection a device
+
+    @property
+    def slot(self) -> str:
+        """What has one connection at most: the user, or one of the user's devices."""
+        return f"{self.user_id}/{self.device}" if self.device else self.user_id
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The records are the connection's now."""
+
+    user_id: str
+    resumed: bool  # the session had a connection before
+    displaced: frozenset[str]  # connections that had the records until now, alive or not
+    device: str = ""  # only with one connection a device
+
+
+@dataclass(frozen=True, slots=True)
+class OlderThan:
+    """Another connection has the records that authenticated later, by its node's clock."""
+
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectRefused:
+    """The session cannot be connected; ``code`` is `session_unknown`, `already_online` or `wrong_user`."""
+
+    code: str
+
+
+class WrongUser(Exception):
+    """The session is another user's than the one named."""
+
+
+class Sessions:
+    """The records of one gateway's sessions.
+
+    Args:
+        writer: carries the calls.
+        prefix: of every key.
+        owners: makes this node's owner tokens.
+        policy: its TTLs and resume window, in real seconds.
+        refuse: a user who is online is not let in a second time.
+        per_device: one connection for each device of a user, not one for the user.
+        rules: when records are written and prolonged.
+        on_cleared: called with records that `clear` has settled, and whether they are gone: a newer
+            connection may have them.
+    """
+
+    def __init__(
+        self, writer: StoreWriter, prefix: str, owners: Owners, policy: LivenessPolicy, *, refuse: bool,
+        per_device: bool = False,
+        rules: RecordRules = _OUR_RULES,
+        on_cleared: Callable[[Record, bool], None] = lambda _record, _gone: None,
+    ) -> None:  # fmt: skip
+        self._writer = writer
+        self._prefix = prefix
+        self.owners = owners
+        self._node = owners.node
+        self._refuse = int(refuse)
+        self.per_device = per_device
+        self._head = (prefix, int(per_device))  # of most scripts' arguments
+        self._session_ttl_ms = _milliseconds(policy.session_ttl) if rules.expire else 0
+        self._status_ttl_ms = _milliseconds(policy.status_ttl) if rules.expire else 0
+        self._status_ttl_s = policy.status_ttl
+        self._resume_window_s = policy.resume_window
+        self._status_at_login = rules.status_written == "at_login"
+        self._on_cleared = on_cleared
+        self.refresh_after_s = refresh_after_s(policy, rules)
+
+    async def login(self, user_id: str, device: str = "web") -> str | None:
+        """Make a session; return its id, or None: the user is online and a second login is refused.
+
+        Args:
+            user_id: who.
+            device: which of the user's devices; matters with one connection a device only.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        session_id, call = self._login(user_id, device)
+        granted = await self._writer.ask(call)
+        return session_id if granted else None
+
+    def login_unasked(self, user_id: str, done: Callable[[str | None], None]) -> None:
+        """Make a session for whoever names a user; ``done`` gets its id, or None: refused, or no answer."""
+
+        def read(answer: Answer) -> None:
+            done(session_id if answer == 1 else None)
+
+        session_id, call = self._login(user_id, "web")
+        self._writer.submit(Call(call.script, call.keys, call.args, read))
+
+    def _login(self, user_id: str, device: str) -> tuple[str, Call]:
+        session_id = secrets.token_urlsafe(16)
+        slot = self.slot(user_id, device)
+        keys = (self._session(session_id), self._status(slot))
+        status = f"{session_id}|" if self._status_at_login else ""
+        args = (f"{slot}|", self._session_ttl_ms, self._refuse, status, self._status_ttl_ms)
+        return session_id, Call(LOGIN, keys, args)
+
+    def restore(self, session_id: str, user_id: str, device: str, left_s: float) -> None:
+        """Bring back a login that Redis has lost, for what is left of its life; one that is there stays."""
+        key = self._session(session_id)
+        ttl_ms = _milliseconds(left_s) if self._session_ttl_ms else 0
+        args = (f"{self.slot(user_id, device)}|", ttl_ms)
+        self._writer.submit(Call(RESTORE, (key,), args, duty=f"restore {session_id}"))
+
+    async def logout(
+        self, session_id: str, user_id: str = "", how: str = "logged_out"
+    ) -> Record | None:
+        """End a session at once; return what it was, or None: unknown.
+
+        Args:
+            session_id: lets whoever has it do this.
+            user_id: whose it has to be; empty: whoever's it is.
+            how: what the node that holds its connection is told, if it is not this one.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+            WrongUser: the session is another user's; nothing was done.
+        """
+        args = (*self._head, session_id, self._node, user_id, self.owners.incarnation, how)
+        found: list[bytes] = await self._writer.ask(
+            Call(LOGOUT, (self._session(session_id),), args)
+        )
+        if not found:
+            return None
+        if len(found) == 1:
+            raise WrongUser
+        slot, owner = found
+        return Record(session_id, owner.decode(), *self._person(slot.decode()))
+
+    def forget(self, session_id: str) -> None:
+        """Delete a session that was made and never told to anybody."""
+        args = (*self._head, session_id, self._node, "", self.owners.incarnation, "logged_out")
+        key = self._session(session_id)
+        self._writer.submit(Call(LOGOUT, (key,), args, duty=f"forget {session_id}"))
+
+    def connect(
+        self,
+        record: Record,
+        done: Callable[[Connected | ConnectRefused | OlderThan | StoreUnavailable], None],
+    ) -> None:
+        """Give a session's records to a connection; a record that names a user is for that user's alone.
+
+        With `StoreUnavailable` the records may be the connection's all the same.
+        """
+
+        def read(answer: Answer) -> None:
+            if isinstance(answer, StoreUnavailable):
+                done(answer)
+            elif answer[0] == b"ok":
+                slot, before, displaced = (field.decode() for field in answer[1:])
+                others = frozenset({before, displaced} - {"", record.owner})
+                user_id, device = self._person(slot)
+                done(Connected(user_id, bool(before), others, device))
+            elif answer[0] == b"older":
+                done(OlderThan(answer[1].decode()))
+            else:
+                done(ConnectRefused(_REFUSALS[answer[0]]))
+
+        args = (
+            *(*self._head, record.session_id, record.owner),
+            *(self._session_ttl_ms, self._status_ttl_ms, self._refuse, self._node),
+            record.user_id,
+        )
+        self._writer.submit(Call(CONNECT, (self._session(record.session_id),), args, read))
+
+    def refresh(self, record: Record, taken_over: Callable[[str], None]) -> None:
+        """Prolong both records, and bring back what vanished; a newer connection's are left alone.
+
+        Args:
+            record: with its user.
+            taken_over: called with the owner that has lost the records: this one, when a newer connection
+                has them or the session was ended; an older one, whose records these now are.
+        """
+
+        def read(answer: Answer) -> None:
+            if isinstance(answer, StoreUnavailable):
+                return
+            for owner in [record.owner] if answer == 0 else [older.decode() for older in answer]:
+                taken_over(owner)
+
+        keys = (self._session(record.session_id), self._status(record.slot))
+        args = (
+            *(*self._head, record.slot, record.session_id, record.owner),
+            *(self._session_ttl_ms, self._status_ttl_ms, self._node),
+        )
+        self._writer.submit(Call(REFRESH, keys, args, read, duty=record.owner))
+
+    def clear(self, record: Record) -> None:
+        """Delete the records as far as they are the connection's, and tell that the user is offline."""
+        args = (*self._head, record.session_id, record.owner, record.slot, self._node)
+        keys = (self._session(record.session_id),)
+
+        def read(answer: Answer) -> None:
+            self._on_cleared(record, answer == 1)
+
+        self._writer.submit(Call(CLEAR, keys, args, read, duty=record.owner))
+
+    def release(self, record: Record) -> None:
+        """Leave the records to expire with the resume window: this node will not be there to clear them."""
+        keys = (self._session(record.session_id), self._status(record.slot))
+        window_ms = int(self._resume_window_s * 1000)  # 0: PEXPIRE deletes
+        args = (record.slot, record.session_id, record.owner, window_ms)
+        self._writer.submit(Call(RELEASE, keys, args, duty=record.owner))
+
+    def prune(self) -> None:
+        """Take users off the online set whom nobody has refreshed for a whole status TTL."""
+        args = (str(self._status_ttl_s),)
+        self._writer.submit(Call(PRUNE, (f"{self._prefix}online",), args, duty="prune"))
+
+    def slot(self, user_id: str, device: str) -> str:
+        """Return what has one connection at most; a device's name is escaped, it has no ``/``."""
+        return f"{user_id}/{quote(device, safe='')}" if self.per_device else user_id
+
+    def _person(self, slot: str) -> tuple[str, str]:
+        """Return the user and the device of a slot."""
+        if not self.per_device:
+            return slot, ""
+        user_id, _, device = slot.rpartition("/")
+        return user_id, device
+
+    def record_of(self, session_id: str, value: str) -> Record:
+        """Read what a session record says."""
+        slot, _, owner = value.rpartition("|")
+        return Record(session_id, owner, *self._person(slot))
+
+    def _session(self, session_id: str) -> str:
+        return f"{self._prefix}session:{session_id}"
+
+    def _status(self, slot: str) -> str:
+        return f"{self._prefix}status:{slot}"
+
+
+def refresh_after_s(policy: LivenessPolicy, rules: RecordRules) -> float:
+    """How long after a refresh a frame brings the next one; infinite where frames bring none.
+
+    Half of a TTL may be gone before it is refreshed: a refresh at every beat buys nothing.
+    """
+    match rules.refreshed:
+        case "when_half_gone" if rules.expire:
+            return min(policy.session_ttl, policy.status_ttl) / 2
+        case "at_each_frame":
+            return 0.0
+        case _:
+            return float("inf")
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

@@ -1,0 +1,1 @@
+"""The WebSocket port: admission, connections, overload."""

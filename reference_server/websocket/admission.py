@@ -1,0 +1,199 @@
+"""How a connection comes to speak for a session: the path or the first message, then the store's answer.
+
+From handshakes and authentications to calls of the gateway (`Host`), which takes over once a connection has
+its session's records. Who does not authenticate in time is closed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from functools import partial
+from time import monotonic
+from typing import Protocol
+from urllib.parse import parse_qs
+
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
+
+from reference_server.events import Cause
+from reference_server.heartbeat.timer_wheel import Clock, TimerWheel
+from reference_server.sessions.records import Connected, ConnectRefused, OlderThan, Record, Sessions
+from reference_server.sessions.redis_writer import StoreUnavailable
+from reference_server.websocket.connection import GatewayConnection, Phase
+
+__all__ = ["CLOSE_KICKED", "CLOSE_SESSION_UNKNOWN", "CLOSE_TAKEN_OVER", "CLOSE_TRY_AGAIN",
+           "CLOSE_WRONG_USER", "Admission", "Host"]  # fmt: skip
+
+_MOST_ID_LENGTH = 128
+_MOST_QUERY_LENGTH = 512
+CLOSE_SESSION_UNKNOWN = 4401
+CLOSE_WRONG_USER = 4403
+CLOSE_TAKEN_OVER = 4409
+CLOSE_KICKED = 4410
+CLOSE_TRY_AGAIN = 1013
+
+
+class Host(Protocol):
+    """The gateway, as far as admission is concerned."""
+
+    def begin(self, connection: GatewayConnection, record: Record, resumed: bool) -> None:
+        """Put a connection into service that has its session's records."""
+
+    def on_stranger(self, connection: GatewayConnection, session_id: str, user_id: str) -> None:
+        """Take note of a session that was made for whoever named a user."""
+
+    def take_over(self, owner: str) -> None:
+        """End the connection that had the records until now, or what is left of it."""
+
+    def keep_for_resume(self, connection: GatewayConnection, record: Record) -> None:
+        """Keep the records of a connection that has ended for as long as its session may be resumed."""
+
+
+class _Deadline:
+    """When a connection has to be authenticated. Does not keep one alive that has ended."""
+
+    __slots__ = ("bucket", "connection")
+
+    def __init__(self, connection: GatewayConnection) -> None:
+        self.connection = weakref.ref(connection)
+        self.bucket = 0
+
+
+class Admission:
+    """Lets connections in.
+
+    Args:
+        clock: the loop's.
+        sessions: gives connections their records.
+        host: called with what becomes of a connection.
+        timeout_s: from the handshake to the authentication.
+        refused: counts those who got no session, by code.
+        user_id_handshake: let in whoever says ``/ws?userId=…``; see `RecordRules`.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        sessions: Sessions,
+        host: Host,
+        timeout_s: float,
+        refused: Counter[str],
+        *,
+        user_id_handshake: bool = False,
+    ) -> None:
+        self._refused = refused
+        self._sessions = sessions
+        self._host = host
+        self._timeout_s = timeout_s
+        self._user_id_handshake = user_id_handshake
+        self._deadlines: TimerWheel[_Deadline] = TimerWheel(clock, _on_deadline)
+
+    def route(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Let the two paths of the API in; others get 404."""
+        path, _, query = request.path.partition("?")
+        session_id = path.removeprefix("/ws/")
+        if len(query) <= _MOST_QUERY_LENGTH and (
+            path == "/ws"
+            or (
+                session_id != path
+                and 0 < len(session_id) <= _MOST_ID_LENGTH
+                and "/" not in path[4:]
+            )
+        ):
+            return None
+        return connection.respond(404, "not found: connect to /ws or /ws/{session_id}\n")
+
+    def on_handshake(self, connection: GatewayConnection, target: str) -> None:
+        """Take a connection whose handshake is over; ``target`` is the path and query it asked for."""
+        path, _, query = target.partition("?")
+        named = parse_qs(query)
+        if path != "/ws":
+            user_id = named.get("user_id", [""])[0]
+            trace = named.get("trace") == ["1"]
+            self.authenticate(connection, path[4:], user_id=user_id, trace=trace)
+        elif self._user_id_handshake and "userId" in named:
+            connection.phase = Phase.AUTHENTICATING
+            user_id = named["userId"][0]
+            self._sessions.login_unasked(user_id, partial(self._let_in, connection, user_id))
+        else:
+            self._deadlines.schedule(_Deadline(connection), monotonic() + self._timeout_s)
+
+    def authenticate(
+        self, connection: GatewayConnection, session_id: str, *, user_id: str = "", trace: bool
+    ) -> None:
+        """Ask the store for the session's records, in the connection's name.
+
+        A client that names a user has to name the session's.
+        """
+        connection.phase = Phase.AUTHENTICATING
+        connection.trace = trace
+        self._ask(connection, session_id, user_id)
+
+    def _let_in(self, connection: GatewayConnection, user_id: str, session_id: str | None) -> None:
+        """Go on with the session of a user who was merely named."""
+        if connection.phase is Phase.ENDED:
+            return
+        if session_id is None:
+            connection.send_error(
+                "already_online", "the user is online already, or the store is away"
+            )
+            connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TAKEN_OVER, "already_online")
+        else:
+            self._host.on_stranger(connection, session_id, user_id)
+            self.authenticate(connection, session_id, trace=False)
+
+    def stop(self) -> None:
+        """Forget all deadlines."""
+        self._deadlines.stop()
+
+    def _ask(self, connection: GatewayConnection, session_id: str, user_id: str) -> None:
+        record = connection.record = Record(session_id, self._sessions.owners.next(), user_id)
+        self._sessions.connect(record, partial(self._on_answer, connection, record))
+
+    def _on_answer(
+        self,
+        connection: GatewayConnection,
+        asked: Record,
+        answer: Connected | ConnectRefused | OlderThan | StoreUnavailable,
+    ) -> None:
+        if isinstance(answer, ConnectRefused):
+            self._refused[answer.code] += 1
+        elif isinstance(answer, StoreUnavailable):
+            self._refused["store_unavailable"] += 1
+        match answer:
+            case Connected(user_id, resumed, displaced, device):
+                record = Record(asked.session_id, asked.owner, user_id, device)
+                connection.record = record
+                for owner in displaced:
+                    self._host.take_over(owner)
+                if connection.phase is Phase.ENDED:  # while the store was asked
+                    self._host.keep_for_resume(connection, record)
+                else:
+                    self._host.begin(connection, record, resumed)
+            case OlderThan(owner):
+                # Its node's clock is ahead of ours, or the two asked at the same time: who still waits is newer.
+                self._sessions.owners.learn(owner)
+                if connection.phase is not Phase.ENDED:
+                    self._ask(connection, asked.session_id, asked.user_id)
+            case ConnectRefused("session_unknown" as code):
+                connection.send_error(code, "log in again")
+                connection.shut(Cause.PROTOCOL_ERROR, CLOSE_SESSION_UNKNOWN, code)
+            case ConnectRefused("wrong_user" as code):
+                connection.send_error(code, "the session is another user's")
+                connection.shut(Cause.PROTOCOL_ERROR, CLOSE_WRONG_USER, code)
+            case ConnectRefused(code):
+                connection.send_error(code, "the user is online already")
+                connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TAKEN_OVER, code)
+            case StoreUnavailable():
+                connection.send_error("store_unavailable", "try again later")
+                connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TRY_AGAIN, "store unavailable")
+                # The records may be this connection's all the same: nobody else would clear them.
+                self._host.keep_for_resume(connection, Record(asked.session_id, asked.owner))
+
+
+def _on_deadline(deadline: _Deadline, _now_s: float) -> None:
+    connection = deadline.connection()
+    if connection is not None and connection.phase is Phase.ANONYMOUS:
+        connection.send_error("auth_timeout", "no authentication in time")
+        connection.shut(Cause.PROTOCOL_ERROR, CLOSE_SESSION_UNKNOWN, "auth timeout")

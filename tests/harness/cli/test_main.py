@@ -1,0 +1,154 @@
+"""The command line: what it prints, and the exit code. Nothing here starts a process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from harness.cli.main import app
+from harness.exit_codes import Exit
+from harness.runs.directory import find_run
+
+cli = CliRunner()
+
+CRASHES = """\
+clients: 60
+ramp: 10s
+duration: 200s
+faults: [{kind: host_crash, share: 60%, at: {uniform: {low: 40s, high: 80s}}}]
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "no-such"], "built-in scenarios: capacity, demo"),
+        (["report", "no-such"], "no run 'no-such'"),
+        (["lint", "no-such"], "names that can be checked"),
+        (["emit", "no-such"], "allowed: websockets"),
+        (["tune"], "one of --network, --csv, --run"),
+        (["tune", "--network", "no-such"], "office-wifi-60s-lb"),
+        (["tune", "--network", "data-centre", "--detect-p99", "soon"], "detect-p99"),
+        (["run", "healthy", "--gateway-set", "max_failures=0"], "liveness.max_failures"),
+        (["run", "healthy", "--speedup", "0.5"], "speedup"),
+        (["runs", "prune"], "say which runs may go"),
+        (["compare", "no-such", "neither"], "no run 'no-such'"),
+    ],
+)
+def test_bad_input_is_told_and_exits_with_2(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = cli.invoke(app, arguments)
+    assert result.exit_code == Exit.BAD_INPUT, result.output
+    assert says in result.output
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_a_threshold_that_cannot_be_checked_stops_the_run_before_it_starts(tmp_path: Path) -> None:
+    name = write(tmp_path, CRASHES + "thresholds: [latency.p99 < 3s]\n")
+    result = cli.invoke(app, ["simulate", name, "--runs", str(tmp_path / "runs")])
+    assert result.exit_code == Exit.BAD_INPUT
+    assert "thresholds[0]" in result.output
+    assert "unknown metric 'latency'" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_simulate_and_report_again(tmp_path: Path) -> None:
+    name = write(
+        tmp_path, CRASHES + "thresholds: ['detection_latency{fault=host_crash}.max < 101s']\n"
+    )
+    root = str(tmp_path / "runs")
+    first = cli.invoke(app, ["simulate", name, "--runs", root])
+    assert first.exit_code == Exit.GOOD, first.output
+    run = find_run("latest", Path(root))
+    numbers = run.table("qos").read_text()
+    again = cli.invoke(app, ["report", "latest", "--runs", root])
+    assert again.exit_code == Exit.GOOD, again.output
+    assert run.table("qos").read_text() == numbers
+    listed = cli.invoke(app, ["runs", "--runs", root])
+    assert run.path.name in listed.output.replace("\n", "")
+
+
+def test_replications_give_intervals_over_runs(tmp_path: Path) -> None:
+    name, root = write(tmp_path, CRASHES), tmp_path / "runs"
+    arguments = ["simulate", name, "--runs", str(root), "--replications", "3", "--warm-up", "20s"]
+    result = cli.invoke(app, arguments)
+    assert result.exit_code == Exit.GOOD, result.output
+    table = pd.read_csv(find_run("latest", root).table("replications"))
+    assert "host_crash.suspected.mean_s" in result.output
+    assert len(pd.read_csv(find_run("latest", root).table("replication_runs"))) == 3
+    assert len(table)
+    too_long = cli.invoke(app, [*arguments[:-1], "900s"])
+    assert too_long.exit_code == Exit.BAD_INPUT
+    assert "below the duration" in too_long.output
+
+
+def test_a_missed_threshold_exits_with_99(tmp_path: Path) -> None:
+    name = write(
+        tmp_path, CRASHES + "thresholds: ['detection_latency{fault=host_crash}.max < 60s']\n"
+    )
+    result = cli.invoke(app, ["simulate", name, "--runs", str(tmp_path / "runs")])
+    assert result.exit_code == Exit.MISSED, result.output
+
+
+def test_compare_finds_a_slower_policy(tmp_path: Path) -> None:
+    """Negative control of the comparison: k = 4 after k = 3 is a regression, the same again is none."""
+    root = tmp_path / "runs"
+    for name, failures in (("before", 3), ("same", 3), ("after", 4)):
+        scenario = yaml.safe_load(CRASHES) | {"liveness": {"max_failures": failures}}
+        scenario |= {"clients": 300, "duration": "260s"}
+        file = write(tmp_path, yaml.safe_dump(scenario))
+        assert cli.invoke(app, ["simulate", file, "--runs", str(root)]).exit_code == Exit.GOOD
+        find_run("latest", root).path.rename(root / name)
+    arguments = ["compare", "--runs", str(root), "before"]
+    assert cli.invoke(app, [*arguments, "same"]).exit_code == Exit.GOOD
+    refused = cli.invoke(app, [*arguments, "after"])
+    assert refused.exit_code == Exit.BAD_INPUT
+    assert "liveness.max_failures" in refused.output
+    worse = cli.invoke(
+        app, [*arguments, "after", "--allow-different", "--output", str(tmp_path / "c")]
+    )
+    assert worse.exit_code == Exit.MISSED, worse.output
+    assert (tmp_path / "c" / "comparison.md").exists()
+
+
+def test_the_schema_is_json() -> None:
+    result = cli.invoke(app, ["schema"])
+    assert json.loads(result.output)["title"] == "Scenario"
+
+
+@pytest.mark.parametrize("command", ["scenarios", "doctor", "profiles"])
+def test_lists_are_printed(command: str) -> None:
+    result = cli.invoke(app, [command])
+    assert result.exit_code == Exit.GOOD
+    assert len(result.output.splitlines()) > 5
+
+
+def test_lint_tells_an_error_by_its_exit_code(tmp_path: Path) -> None:
+    """A heartbeat of 60 s behind a load balancer that forgets after 60 s loses its connections."""
+    slow = write(tmp_path, CRASHES + "liveness: {heartbeat_interval: 60s}\n")
+    bad = cli.invoke(app, ["lint", slow, "--behind", "aws-alb"])
+    assert bad.exit_code == Exit.MISSED, bad.output
+    assert "error" in bad.output
+    assert "fix:" in bad.output
+    assert cli.invoke(app, ["lint", "demo", "--behind", "aws-alb"]).exit_code == Exit.GOOD
+
+
+def test_emit_prints_a_program_and_what_it_cannot_say() -> None:
+    result = cli.invoke(app, ["emit", "websockets"])
+    assert result.exit_code == Exit.GOOD
+    compile(result.stdout, "emitted", "exec")
+    assert "a silent peer is noticed after" in result.stderr

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.events.history import Workers, workers_of
+from harness.frames import frame
+from harness.judge.soundness import Soundness, assess, silent_faults
+from reference_server.events import Event, EventKind, Source
+from tests.harness.handmade import fault
+
+ALL = frozenset({Source.CLIENT, Source.GATEWAY, Source.STORE})
+FIRST_S, LAST_S = 100.0, 300.0  # the first fault and the last decision
+
+
+def seen(
+    latencies: dict[str, float], outcome: str = "detected", last_s: float = LAST_S
+) -> pd.DataFrame:
+    """For each fault two rows around its latency; decisions from the first fault to `last_s`."""
+    rows = [
+        ("real", f"{label}-{i}", label, "s", "n", "suspected", "heartbeat", outcome, at_s - latency_s, latency_s, 5.0)
+        for label, latency_s in latencies.items()
+        for i, at_s in enumerate((FIRST_S + latency_s, last_s))
+    ]  # fmt: skip
+    return frame("detections", rows)
+
+
+def late(*late_s: float) -> pd.DataFrame:
+    rows = [("real", f"f{i}", "host_crash", FIRST_S, FIRST_S + s, s) for i, s in enumerate(late_s)]
+    return frame("injections", rows)
+
+
+def lags(*samples: tuple[str, float, float]) -> pd.DataFrame:
+    """Rows of (role, time_s, lag_ms), with quiet ones around them every 2.5 s."""
+    quiet = [
+        (r, p, t, 0.001, "")
+        for r, p in (("gateway", 1), ("generator", 2))
+        for t in np.arange(0, 400, 2.5)
+    ]
+    loud = [(r, {"gateway": 1, "generator": 2}.get(r, 3), t, ms / 1000, "") for r, t, ms in samples]
+    return frame("lag", quiet + loud)
+
+
+def judge(**changes: Any) -> Soundness:
+    given: dict[str, Any] = {
+        "lag": lags(), "detections": seen({"host_crash": 85.0}), "injections": late(0.0), "witnesses": ALL,
+        "silent": {"host_crash"}, "speedup": 5.0, "one_way_delay_s": 0.0005, "grain_s": 0.002,
+        "heartbeat_interval_s": 30.0, "ramp_s": 10.0,
+    }  # fmt: skip
+    return assess(**{**given, **changes})
+
+
+def test_a_quiet_run_is_sound_and_says_what_epsilon_is_made_of() -> None:
+    verdict = judge()
+    assert verdict.sound
+    assert verdict.reasons == ()
+    assert verdict.epsilon_s == pytest.approx(5 * (0.0005 + 0.001 + 0.002))
+    assert verdict.as_dict()["parts"]["gateway_lag_s"] == 0.001
+
+
+def test_the_error_of_workers_clocks_is_part_of_epsilon() -> None:
+    verdict = judge(workers=Workers(0.0004, ()))
+    assert verdict.sound
+    assert verdict.epsilon_s == pytest.approx(5 * (0.0005 + 0.001 + 0.002 + 0.0004))
+    assert verdict.as_dict()["parts"]["clock_s"] == 0.0004
+
+
+def test_a_run_that_lost_a_worker_is_unsound_and_says_how_many_clients_went_with_it() -> None:
+    events = [
+        Event(1.0, Source.CLIENT, EventKind.CLOCK, detail={"worker": "b", "bound_s": 0.0002}),
+        Event(2.0, Source.CLIENT, EventKind.CLOCK, detail={"worker": "b", "bound_s": 0.0003}),
+        Event(9.0, Source.HARNESS, EventKind.WORKER_LOST, detail={"worker": "a", "clients": 50}),
+    ]
+    verdict = judge(workers=workers_of(events))
+    assert not verdict.sound
+    assert verdict.parts.clock_s == 0.0003
+    [reason] = verdict.reasons
+    assert "worker a died" in reason
+    assert "50 clients were lost" in reason
+
+
+@pytest.mark.parametrize(
+    ("sentence", "sample", "epsilon_s"),
+    [
+        ("the gateway's worst counts", ("gateway", 200.0, 50.0), 5 * 0.0525),
+        ("the generator's as well", ("generator", 200.0, 50.0), 5 * 0.0525),
+        ("the store watch's does not", ("store-watch", 200.0, 50.0), 5 * 0.0035),
+        (
+            "one heartbeat interval before the first fault counts",
+            ("gateway", 71.0, 50.0),
+            5 * 0.0525,
+        ),
+        ("what was before that does not", ("gateway", 69.0, 50.0), 5 * 0.0035),
+        ("the sample that covers the last decision counts", ("gateway", 302.0, 50.0), 5 * 0.0525),
+        ("what came after it does not", ("gateway", 306.0, 50.0), 5 * 0.0035),
+    ],
+)
+def test_which_lag_counts(
+    sentence: str, sample: tuple[str, float, float], epsilon_s: float
+) -> None:
+    assert judge(lag=lags(sample)).epsilon_s == pytest.approx(epsilon_s), sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"lag": lags(("generator", 200.0, 250.0))}, "the generator's loop was up to 250 ms late"),
+        # 2 % of 20 s are 0.4 s; ε is 0.5125 s.
+        ({"lag": lags(("gateway", 200.0, 100.0)), "detections": seen({"host_crash": 20.0})}, "above 0.400 s, 2% of"),
+        ({"witnesses": ALL - {Source.STORE}}, "no log of the store watch"),
+        ({"witnesses": ALL - {Source.GATEWAY}}, "no log of the gateway"),
+        ({"injections": late(0.0, 1.2, 1.1)}, "2 of 3 faults took effect up to 1.200 s late"),
+        ({"lag": lags()[lambda t: t["role"] == "gateway"]}, "the generator logged no loop lag"),
+        # An undecided fault keeps the window open to the end.
+        ({"lag": lags(("gateway", 350.0, 250.0)), "detections": seen({"host_crash": 85.0}, "censored")}, "250 ms"),
+        # Nothing injected (a control): the whole steady time counts.
+        ({"lag": lags(("gateway", 350.0, 250.0)), "injections": late(), "detections": seen({})}, "250 ms"),
+    ],
+)  # fmt: skip
+def test_what_makes_a_run_unsound(changes: dict[str, Any], reason: str) -> None:
+    verdict = judge(**changes)
+    assert not verdict.sound
+    (given,) = verdict.reasons
+    assert reason in given
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lag": lags(("gateway", 200.0, 190.0))},  # ε = 0.9625 s
+        {"injections": late(0.9)},
+        # A close is seen at once: it sets no bound on lag.
+        {"lag": lags(("gateway", 200.0, 100.0)), "detections": seen({"host_crash": 85.0, "orderly_close": 0.01})},
+        {"lag": lags(("gateway", 5.0, 900.0)), "injections": late(), "detections": seen({})},  # the ramp of a control
+        {"heartbeat_interval_s": None},
+    ],
+)  # fmt: skip
+def test_what_does_not(changes: dict[str, Any]) -> None:
+    assert judge(**changes).sound
+
+
+def test_an_unknown_epsilon_is_not_a_small_one() -> None:
+    verdict = judge(lag=frame("lag", []))
+    assert math.isnan(verdict.epsilon_s)
+    assert len(verdict.reasons) == 2
+
+
+def test_which_faults_are_silent() -> None:
+    kinds = ("orderly_close", "refresh", "process_crash", "host_crash", "network_cut", "frozen")
+    faults = [fault(0, kind) for kind in kinds]
+    faults += [
+        fault(1, "nat_timeout", fault=f"nat_{e}", params={"expiry": e}) for e in ("drop", "reset")
+    ]
+    assert silent_faults(faults) == {"host_crash", "network_cut", "frozen", "nat_drop"}

@@ -1,0 +1,158 @@
+"""The suite under plain Locust, with Locust's own options, against a gateway that somebody else started."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.events.log import read_log
+from harness.exit_codes import Exit
+from harness.real.processes.children import Children
+from harness.real.processes.redis import RedisServer, quiet_port
+from reference_server.events import Event, EventKind
+from tests.reference_server.apart import start
+from tests.support import is_gone, wait_until
+
+pytestmark = pytest.mark.real
+
+LOCUSTFILE = Path(__file__).parents[4] / "harness" / "real" / "generator" / "locustfile.py"
+POLICY = {"heartbeat_interval": "0.5s", "heartbeat_timeout": "0.2s", "max_failures": 3}
+SCENARIO = f"""name: plain
+duration: 60s
+liveness: {json.dumps(POLICY)}
+faults: [{{kind: process_crash, share: 50%, at: {{uniform: {{low: 0s, high: 500ms}}}}}}]
+thresholds: ["detection_latency{{fault=process_crash}}.max < 1ms"]
+"""  # nothing is that fast: a threshold that is missed
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    (tmp_path / "run" / "logs").mkdir(parents=True)
+    (tmp_path / "run" / "scenario.yaml").write_text(SCENARIO)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def gateway(
+    private_redis: RedisServer, key_prefix: str, run_dir: Path, tmp_path: Path
+) -> Iterator[dict[str, int]]:
+    """A gateway that logs into the run directory, as one of `flatline serve` does."""
+    origin_s = time.monotonic()
+    logs = run_dir / "logs"
+    (logs / "gateway-node-1.json").write_text(json.dumps({"origin_s": origin_s}))
+    with Children() as children:
+        _, ports = start(
+            children, private_redis, key_prefix, tmp_path, policy=POLICY, origin_s=origin_s,
+            event_log=str(logs / "gateway-node-1.jsonl"),
+        )  # fmt: skip
+        yield ports
+
+
+def locust(ports: dict[str, int], run_dir: Path, *arguments: str) -> subprocess.Popen[str]:
+    argv = [
+        *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"),
+        *("--ws-url", f"ws://127.0.0.1:{ports['port']}/ws"),
+        *("--http-url", f"http://127.0.0.1:{ports['http_port']}", "--run-dir", str(run_dir)),
+        *arguments,
+    ]
+    # Options may come by the environment, too, as for any of Locust's.
+    environment = os.environ | {"LOCUST_USERS": "12", "LOCUST_SPAWN_RATE": "12"}
+    return subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+        cwd=run_dir.parent, start_new_session=True,
+    )  # fmt: skip
+
+
+def logged(run_dir: Path, kind: EventKind, which: str = "client-*.jsonl") -> list[Event]:
+    events = read_log(*sorted((run_dir / "logs").glob(which))).events
+    return [event for event in events if event.kind is kind]
+
+
+def test_a_missed_threshold_is_locusts_exit_code(
+    gateway: dict[str, int], run_dir: Path, tmp_path: Path
+) -> None:
+    """Faults, request events and the horizon, by -u, -r and -t alone."""
+    process = locust(gateway, run_dir, "-t", "2s", "--csv", str(tmp_path / "stats"))
+    output, _ = process.communicate(timeout=60)
+    # No store watch logs here: without all of its witnesses a run says nothing, however it came out.
+    assert process.returncode == Exit.UNSOUND, output
+    thresholds = (run_dir / "thresholds.csv").read_text()
+    assert "process_crash" in thresholds
+    assert len(logged(run_dir, EventKind.FAULT_INJECTED)) == 6
+    with (tmp_path / "stats_stats.csv").open() as file:
+        rows = {(row["Type"], row["Name"]): row for row in csv.DictReader(file)}
+    assert rows["WSC", "connect"]["Request Count"] == "12"
+    # One every 0.5 s of 2 s: at most 4 and the first; of the six healthy ones, there for 1 s, one at least.
+    assert 6 <= int(rows["WSR", "heartbeat"]["Request Count"]) <= 60
+
+
+def test_a_shape_sends_clients_away_and_brings_them_back(
+    gateway: dict[str, int], run_dir: Path
+) -> None:
+    """The load rises sixfold and falls again; whoever leaves does so in order."""
+    (run_dir / "scenario.yaml").write_text(f"duration: 60s\nliveness: {json.dumps(POLICY)}\n")
+    (run_dir / "logs" / "gateway-node-1.json").unlink()  # of an unknown origin: nothing is judged
+    process = locust(gateway, run_dir, "-t", "4s", "--shape", "spike")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    connected = [event.detail["client"] for event in logged(run_dir, EventKind.CONNECTED)]
+    assert sorted(connected) == list(range(12))
+    ends = [event.cause for event in logged(run_dir, EventKind.SUSPECTED, "gateway-*.jsonl")]
+    # Back from twelve to two; these two live until the process ends, which is no part of the run.
+    assert ends[:10] == ["close_frame"] * 10
+    assert set(ends[10:]) <= {"tcp_fin", "tcp_reset"}
+
+
+def test_workers_share_the_plan_and_one_that_dies_is_told(
+    gateway: dict[str, int], run_dir: Path
+) -> None:
+    port = str(quiet_port())
+    ports = ("--master-port", port, "--master-bind-port", port)
+    process = locust(gateway, run_dir, "-t", "8s", "--processes", "2", "-u", "11", *ports)
+    try:
+        wait_until(lambda: len(logged(run_dir, EventKind.CONNECTED)) == 11, "all clients", 30)
+        logs = sorted((run_dir / "logs").glob("client-*.jsonl"))
+        clients = [{event.detail["client"] for event in _connected(log)} for log in logs]
+        assert {frozenset(mine) for mine in clients} == {
+            frozenset(range(0, 11, 2)), frozenset(range(1, 11, 2))
+        }  # fmt: skip
+        begun = logged(run_dir, EventKind.RUN_STARTED)
+        assert len({event.time_s for event in begun}) == 1  # one time zero for all
+        pid = int(logs[0].stem.removeprefix("client-"))
+        os.kill(pid, signal.SIGKILL)
+        wait_until(
+            lambda: logged(run_dir, EventKind.WORKER_LOST, "harness-*.jsonl"), "the loss", 15
+        )
+        (lost,) = logged(run_dir, EventKind.WORKER_LOST, "harness-*.jsonl")
+        assert lost.detail["clients"] == len(clients[0])
+        family = [process.pid, *_children(process.pid)]
+    finally:
+        process.kill()
+        process.communicate()
+    wait_until(lambda: all(is_gone(pid) for pid in family), "nobody is left", 10)
+
+
+def test_a_second_run_into_the_same_directory_is_refused(run_dir: Path) -> None:
+    (run_dir / "logs" / "client-1.jsonl").touch()
+    process = locust({"port": 9, "http_port": 9}, run_dir)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == Exit.BAD_INPUT
+    assert "holds a run already" in output
+
+
+def _connected(log: Path) -> list[Event]:
+    return [event for event in read_log(log).events if event.kind is EventKind.CONNECTED]
+
+
+def _children(pid: int) -> list[int]:
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]

@@ -1,0 +1,123 @@
+"""When a session counts as cleared, answer by answer, on virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.real.store_watch.clearing import Clearing
+from reference_server.events import Event, EventKind, Source
+
+HERE, GONE = b"u1|c1", None
+NAMES_IT, NAMES_OTHER = b"s1|c1", b"s2|c9"
+
+
+def client(kind: EventKind, session_id: str = "s1", user_id: str = "u1") -> Event:
+    return Event(0.0, Source.CLIENT, kind, session_id, detail={"user_id": user_id})
+
+
+def watching(*session_ids: str) -> Clearing:
+    clearing = Clearing("p:")
+    for n, session_id in enumerate(session_ids or ["s1"], 1):
+        clearing.on_client_event(client(EventKind.FAULT_INJECTED, session_id, f"u{n}"))
+    return clearing
+
+
+def answers(clearing: Clearing, *values: tuple[bytes | None, bytes | None]) -> list[Event]:
+    """Poll once a second, the answer 0.1 s after the question; one pair of values a poll."""
+    events = []
+    for n, pair in enumerate(values):
+        for question in clearing.questions():
+            events += clearing.on_answer(question, pair, float(n), n + 0.1)
+    return events
+
+
+TABLE = [
+    ("both keys go at once", [(HERE, NAMES_IT), (GONE, GONE)], (1.1, 1.1, 1.1, 0.0)),
+    ("both are gone at the first look", [(GONE, GONE)], (0.1, 0.1, 0.1, 0.0)),
+    ("the status names another session", [(GONE, NAMES_OTHER)], (0.1, 0.1, 0.1, 0.0)),
+    (
+        "a longer session id that begins alike is another session",
+        [(GONE, b"s11|c1")],
+        (0.1, 0.1, 0.1, 0.0),
+    ),
+    ("the session key alone is not enough", [(GONE, NAMES_IT), (GONE, NAMES_IT)], None),
+    ("the status key alone is not enough", [(HERE, GONE), (HERE, NAMES_OTHER)], None),
+    (
+        "the session goes first, the status two polls later",
+        [(HERE, NAMES_IT), (GONE, NAMES_IT), (GONE, NAMES_IT), (GONE, GONE)],
+        (3.1, 1.1, 3.1, 2.0),
+    ),
+    (
+        "the status goes first",
+        [(HERE, GONE), (GONE, GONE)],
+        (1.1, 1.1, 0.1, 0.0),
+    ),
+    (
+        "what came back was not gone: the last time counts",
+        [(GONE, NAMES_IT), (HERE, NAMES_IT), (GONE, GONE)],
+        (2.1, 2.1, 2.1, 1.0),
+    ),
+]
+
+
+@pytest.mark.parametrize(("_", "values", "expected"), TABLE, ids=[row[0] for row in TABLE])
+def test_table(
+    _: str,
+    values: list[tuple[bytes | None, bytes | None]],
+    expected: tuple[float, float, float, float] | None,
+) -> None:
+    events = answers(watching(), *values)
+    if expected is None:
+        assert events == []
+        return
+    time_s, session_gone_s, status_gone_s, previous_poll_s = expected
+    assert events == [
+        Event(
+            time_s,
+            Source.STORE,
+            EventKind.STORE_CLEARED,
+            "s1",
+            detail={
+                "user_id": "u1",
+                "session_gone_s": session_gone_s,
+                "status_gone_s": status_gone_s,
+                "previous_poll_s": previous_poll_s,
+            },
+        )
+    ]
+
+
+def test_a_cleared_session_is_asked_for_no_more() -> None:
+    clearing = watching()
+    assert len(answers(clearing, (GONE, GONE), (GONE, GONE))) == 1
+    assert clearing.questions() == []
+
+
+def test_a_recovered_session_is_asked_for_no_more_and_a_second_fault_changes_nothing() -> None:
+    clearing = watching()
+    clearing.on_client_event(client(EventKind.FAULT_RECOVERED))
+    clearing.on_client_event(client(EventKind.FAULT_INJECTED))
+    assert clearing.questions() == []
+
+
+def test_a_healthy_session_is_counted_but_not_watched() -> None:
+    clearing = Clearing("p:")
+    clearing.on_client_event(client(EventKind.LOGGED_IN))
+    clearing.on_client_event(client(EventKind.CONNECTED))
+    assert clearing.questions() == []
+    assert clearing.session_keys == [b"p:session:s1"]
+
+
+def test_questions_come_in_chunks_and_answers_stay_with_their_sessions() -> None:
+    names = [f"s{n}" for n in range(1, 1202)]
+    clearing = watching(*names)
+    questions = clearing.questions()
+    assert [len(q.sessions) for q in questions] == [500, 500, 201]
+    assert questions[0].keys[:1] == [b"p:session:s1"]
+    assert questions[0].keys[500:501] == [b"p:status:u1"]
+    last = questions[-1]
+    values: list[bytes | None] = [b"there"] * len(last.keys)
+    values[7] = values[201 + 7] = None
+    (event,) = clearing.on_answer(last, values, 1.0, 1.1)
+    assert (event.session_id, event.detail["user_id"]) == ("s1008", "u1008")
+    assert len(clearing.watched) == 1200

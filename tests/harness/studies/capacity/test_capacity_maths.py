@@ -1,0 +1,147 @@
+"""Knee, scaling law and plan on inputs whose answers are known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.studies.capacity.extrapolation import Assumptions, plan, slope, unit_costs
+from harness.studies.capacity.find_knee import find_knee
+from harness.studies.capacity.scaling_law import fit, reasons_against, usl
+
+KNEES: dict[str, tuple[int, dict[str, Any]]] = {
+    # the true knee, how it is searched
+    "doubling, then halving the gap": (3000, {"start": 500}),
+    "an even step": (3000, {"start": 500, "factor": None, "step": 1000}),
+    "not even the first": (100, {"start": 500}),
+    "all of them": (10**9, {"start": 500}),
+    "the last one breaks": (7999, {"start": 500}),
+    "no bisection": (3000, {"start": 500, "resolution": 1.0}),
+    "one client more": (5, {"start": 1, "resolution": 0.01}),
+}
+
+
+@pytest.mark.parametrize("name", KNEES)
+def test_the_knee_lies_in_its_bracket(name: str) -> None:
+    true, given = KNEES[name]
+    asked: list[int] = []
+
+    def holds(load: int) -> bool:
+        asked.append(load)
+        return load <= true
+
+    knee = find_knee(holds, **{"maximum": 8000, **given})
+    assert knee.holds <= true
+    assert knee.breaks is None or knee.breaks > true
+    if knee.is_bracketed and given.get("resolution", 0.1) < 1 and knee.breaks is not None:
+        assert knee.breaks - knee.holds <= max(1, given.get("resolution", 0.1) * knee.holds)
+    assert [load for load, _ in knee.tried] == asked
+    assert len(asked) == len(set(asked)), "nothing is run twice"
+    assert knee.in_words()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"start": 0}, {"start": 9000}, {"start": 1, "factor": 1.0}, {"start": 1, "resolution": 0.0},
+     {"start": 1, "factor": None, "step": 0}],
+)  # fmt: skip
+def test_loads_that_do_not_rise_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="allowed"):
+        find_knee(lambda _: True, **{"maximum": 8000, **wrong})
+
+
+NODES = [1, 2, 4, 6, 8, 12]
+
+
+def test_the_law_is_found_again_from_its_own_points() -> None:
+    law = fit(NODES, usl(NODES, 20_000, 0.05, 0.002).tolist())
+    assert law.rate == pytest.approx(20_000, rel=1e-4)
+    assert law.contention == pytest.approx(0.05, rel=1e-3)
+    assert law.coherency == pytest.approx(0.002, rel=1e-3)
+    assert law.r_squared == pytest.approx(1)
+    assert law.peak_nodes == pytest.approx(math.sqrt(0.95 / 0.002), rel=1e-3)
+
+
+def test_its_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """95 % intervals of the rate over 300 noisy fits: at least 90 % hold it, by the binomial's own error."""
+    rng = np.random.default_rng(5)
+    truth = usl(NODES, 20_000, 0.05, 0.002)
+    held = 0
+    for _ in range(300):
+        law = fit(NODES, (truth * rng.normal(1, 0.02, len(truth))).tolist())
+        held += abs(law.rate - 20_000) <= law.half_widths[0]
+    assert held >= 270
+
+
+def test_linear_growth_has_neither_contention_nor_a_peak() -> None:
+    law = fit([1, 2, 4, 8], [100, 200, 400, 800])
+    assert law.contention == pytest.approx(0, abs=1e-6)
+    assert law.curve([16])["clients"].iloc[0] == pytest.approx(1600, rel=1e-4)
+    band = law.curve(np.arange(1, 17))
+    assert (band["lo"] <= band["clients"]).all()
+    assert (band["hi"] >= band["clients"]).all()
+    assert law.lines()
+
+
+AGAINST = {
+    "three numbers of nodes": ([1, 2, 4], None, 1),
+    "four, each on its own machine": ([1, 2, 4, 8], None, 0),
+    "four on a machine that is too small": ([1, 2, 3, 4], 2, 1),
+    "two on two cores, with everything else": ([1, 2], 2, 2),
+    "four on a large machine": ([1, 2, 3, 4], 16, 0),
+}
+
+
+@pytest.mark.parametrize("name", AGAINST)
+def test_when_points_cannot_tell(name: str) -> None:
+    nodes, cores, count = AGAINST[name]
+    assert len(reasons_against(nodes, cores)) == count
+
+
+def test_three_points_are_not_fitted() -> None:
+    with pytest.raises(ValueError, match="4 or more"):
+        fit([1, 2, 4], [1.0, 2.0, 4.0])
+
+
+def steps(**changes: Any) -> pd.DataFrame:
+    """Four steps at speedup 10: 50 µs a heartbeat at T = 30 s, 12 KiB a client, 20 commands a session."""
+    clients = np.array([500, 1000, 2000, 4000])
+    beats = clients / 30 * 10
+    return pd.DataFrame(
+        {
+            "clients": clients, "speedup": 10.0, "cpu_percent": 100 * (0.01 + beats * 50e-6),
+            "rss_bytes": 60e6 + clients * 12 * 1024, "commands_per_session": 20.0,
+            "store_bytes_per_session": 3000.0, "commands_per_client_s": 0.01, **changes,
+        }
+    )  # fmt: skip
+
+
+def test_unit_costs_are_slopes_at_the_policys_own_pace() -> None:
+    costs = unit_costs(steps(), heartbeat_interval_s=30)
+    assert costs.core_share.value == pytest.approx(50e-6 / 30)
+    assert costs.rss_bytes.value == pytest.approx(12 * 1024)
+    assert costs.commands_per_s == pytest.approx(0.001)
+    assert costs.clients_per_core(0.6)[1] == pytest.approx(0.6 * 30 / 50e-6)
+
+
+def test_a_plan_counts_what_is_assumed() -> None:
+    given = Assumptions(kernel_bytes=4096, memory_share=1.0, node_gib=4.0)
+    row = plan(unit_costs(steps(), heartbeat_interval_s=30), [1_000_000], given).iloc[0]
+    assert row["cores"] == pytest.approx(1e6 / 30 * 50e-6 / 0.6)
+    assert row["gib"] == pytest.approx(1e6 * 16 * 1024 / 2**30)
+    assert row["nodes"] == math.ceil(max(row["cores_hi"], row["gib_hi"] / 4))
+    assert row["store_commands_per_s"] == pytest.approx(1e6 * (20 / 3600 + 0.001))
+    assert row["store_shards"] == 1
+    assert row["client_mbit_per_s"] == pytest.approx(1e6 / 30 * given.beat_bytes * 8 / 1e6)
+
+
+def test_one_step_tells_no_slope_and_two_no_interval() -> None:
+    assert math.isnan(slope([1.0], [2.0]).value)
+    two = slope([1.0, 2.0], [2.0, 4.0])
+    assert (two.value, two.half) == (2.0, math.inf)
+    lonely = unit_costs(steps().iloc[:1], heartbeat_interval_s=30)
+    assert math.isnan(plan(lonely, [1000], Assumptions())["nodes"].iloc[0])

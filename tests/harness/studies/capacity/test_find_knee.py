@@ -1,0 +1,107 @@
+"""A whole search in the model, whose knee is known: a loop that a heartbeat keeps busy for so long."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli.main import app
+from harness.judge.thresholds import ThresholdError
+from harness.studies.capacity import find_knee as searching
+from harness.studies.capacity import steps
+from harness.studies.capacity.find_knee import Search, search
+from scenarios.schema import Scenario
+
+SERVICE_S = 0.1  # of a heartbeat: 300 clients at T = 30 s keep the loop busy for good
+
+
+def scenario(**changes: Any) -> Scenario:
+    given: dict[str, Any] = {
+        "name": "busy", "duration": "90s", "ramp": "30s",
+        "gateway": {"heartbeat_service": SERVICE_S},
+        "thresholds": ["false_suspicions.count == 0", "heartbeat_lateness.p99 < 500ms"],
+    }  # fmt: skip
+    return Scenario.model_validate(given | changes)
+
+
+def test_the_knee_of_a_loop_of_known_speed(tmp_path: Path) -> None:
+    what = Search(start=50, maximum=800, real=False, nodes=(1, 2), users=(10_000,))
+    told: list[str] = []
+    found = search(scenario(), what, tmp_path, told.append)
+    folder = found.report.parent
+    table = pd.read_csv(folder / "steps.csv")
+    assert len(told) == len(table)
+    knees = table[table["holds"]].groupby("nodes")["clients"].max()
+    broke = table[~table["holds"]].groupby("nodes")["clients"].min()
+    assert 200 < knees[1] < 300 < 1.3 * broke[1]
+    assert 400 < knees[2] < 600 < 1.5 * broke[2]
+    assert set(table["engine"]) == {"simulated"}
+    assert table["missed"].dropna().str.contains("heartbeat_lateness").any()
+    said = json.loads((folder / "capacity.json").read_text())
+    assert said["knee_clients"] == knees[1]
+    assert "cannot tell" in said["scaling"][0]
+    assert list(pd.read_csv(folder / "scaling.csv")["clients"]) == [knees[1], knees[2]]
+    for name in ("report.html", "report.md", "figures/capacity.svg", "figures/capacity.png"):
+        assert (folder / name).stat().st_size > 1000, name
+    assert "cannot tell" in (folder / "report.md").read_text()
+
+
+def test_four_numbers_of_nodes_are_fitted(tmp_path: Path) -> None:
+    """Nodes of the model do not get in each other's way: next to no contention, and the law says so."""
+    bound = ["heartbeat_lateness.p99 < 4s"]
+    busy = scenario(gateway={"heartbeat_service": 0.4}, duration="60s", thresholds=bound)
+    what = Search(start=30, maximum=480, factor=2.0, resolution=0.2, real=False, nodes=(1, 2, 3, 4))
+    found = search(busy, what, tmp_path)
+    assert any("R²" in line for line in found.lines), found.lines
+    law = pd.read_csv(found.report.parent / "law.csv")
+    assert (law["lo"] <= law["hi"]).all()
+    points = pd.read_csv(found.report.parent / "scaling.csv")
+    assert points["clients"].iloc[3] > 3 * points["clients"].iloc[0]
+
+
+def test_ctrl_c_reports_what_was_stepped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = steps.run_step
+    seen: list[int] = []
+
+    def interrupted(*args: Any, **keys: Any) -> Any:
+        seen.append(keys["clients"])
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return done(*args, **keys)
+
+    monkeypatch.setattr(searching, "run_step", interrupted)
+    found = search(scenario(), Search(start=20, maximum=100, real=False), tmp_path)
+    assert found.interrupted
+    assert len(pd.read_csv(found.report.parent / "steps.csv")) == 2
+    assert "partial" in found.report.read_text()
+
+
+def test_a_load_without_a_fault_cannot_keep_its_bound(tmp_path: Path) -> None:
+    few = scenario(faults=[{"kind": "frozen", "share": "2%", "at": "5s"}])
+    with pytest.raises(ValueError, match="start 20: 2 % of them is nobody"):
+        search(few, Search(start=20, maximum=40, real=False), tmp_path)
+
+
+def test_without_thresholds_nothing_can_break(tmp_path: Path) -> None:
+    with pytest.raises(ThresholdError, match="no thresholds"):
+        search(scenario(thresholds=[]), Search(real=False), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command(tmp_path: Path) -> None:
+    given = tmp_path / "calibration.yaml"
+    given.write_text("gateway: {heartbeat_service: 1ms, handshake_service: 5ms}\n")
+    arguments = ["capacity", "--simulated", "--start", "30", "--max", "40", "--runs", str(tmp_path)]
+    idle = CliRunner().invoke(app, arguments)
+    assert idle.exit_code == 2
+    arguments += ["--calibration", str(given)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "not reached: 40 clients still hold" in done.output
+    assert CliRunner().invoke(app, [*arguments, "--nodes", "0"]).exit_code == 2
+    assert CliRunner().invoke(app, [*arguments, "--factor", "1"]).exit_code == 2

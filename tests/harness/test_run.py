@@ -1,0 +1,279 @@
+"""The main job with real sockets: small scenarios, bounds from the formula plus the ε that the run measured."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pandas as pd
+import psutil
+import pytest
+
+from harness.exit_codes import Exit
+from harness.real.engine import RealSetup
+from harness.run import conclude, run
+from harness.runs.directory import RunDir, find_run
+from scenarios.load import parse_scenario
+from scenarios.schema import Scenario
+from tests.support import is_gone, require_silence, wait_until
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.root,
+    pytest.mark.alone,
+    pytest.mark.timeout(180),
+]
+
+# T = 0.6 s of real time; T_D in [14, 20) s of scenario time.
+POLICY = "liveness: {heartbeat_interval: 6s, heartbeat_timeout: 2s, max_failures: 3, resume_window: 4s}\n"
+
+
+def scenario(text: str, **overrides: Any) -> Scenario:
+    base = "name: small\nseed: 3\nclients: 40\nramp: 10s\nduration: 45s\nspeedup: 10\n"
+    return parse_scenario(base + POLICY + text, **overrides)
+
+
+def measured(directory: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(
+        directory / f"{name}.csv", keep_default_na=False, na_values={"duration_s": [""]}
+    )
+
+
+def rows(directory: Path, milestone: str = "suspected", engine: str = "real") -> pd.DataFrame:
+    table = measured(directory, "detections")
+    return table[(table["engine"] == engine) & (table["milestone"] == milestone)]
+
+
+def latest(root: Path) -> Path:
+    return find_run("latest", root).path
+
+
+def summary(directory: Path) -> dict[str, Any]:
+    return RunDir(directory).read_json(directory / "summary.json")
+
+
+@pytest.fixture(autouse=True)
+def _silence() -> None:
+    require_silence()
+
+
+def test_host_crash_three_ways(tmp_path: Path) -> None:
+    """Every detection within [lo - ε, hi + ε], nobody else thrown out, the data unacknowledged."""
+    text = "faults: [{kind: host_crash, share: 75%, at: {uniform: {low: 8s, high: 18s}}}]\n"
+    text += "reconnect: {relogin: {after: 0s, retry: 1s}}\nsessions: {second_login: refuse}\n"
+    outcome = run(scenario(text), root=tmp_path)
+    directory = latest(tmp_path)
+    assert outcome.exit_code in (Exit.GOOD, Exit.UNSOUND), outcome
+    epsilon = summary(directory)["epsilon_s"]
+    for engine in ("real", "simulated"):
+        seen = rows(directory, engine=engine)
+        assert len(seen) == 30
+        assert set(seen["outcome"]) == {"detected"}
+        assert set(seen["cause"]) == {"heartbeat"}
+        slack = epsilon if engine == "real" else 0.01
+        assert seen["duration_s"].between(14 - slack, 20 + slack).all(), seen[
+            "duration_s"
+        ].describe()
+    for milestone in ("socket_closed", "store_cleared", "peers_notified", "locked_out"):
+        later = rows(directory, milestone)
+        assert set(later["outcome"]) == {"detected"}, milestone
+        assert (
+            later["duration_s"].to_numpy() >= rows(directory)["duration_s"].to_numpy() - epsilon
+        ).all()
+    false = measured(directory, "false_suspicions")
+    assert (false["count"] == 0).all()
+    tcp = measured(directory, "tcp_info").query("engine == 'real'")
+    assert tcp["unacked_share"].tolist() == [1.0]
+    assert tcp["retransmitted_share"].tolist() == [1.0]
+    for name in ("report.html", "report.md", "summary.json", "qos.csv", "agreement.csv"):
+        assert (directory / name).stat().st_size > 0
+
+
+def test_each_fault_is_caught_by_its_layer(tmp_path: Path) -> None:
+    at = "at: {uniform: {low: 8s, high: 16s}}"
+    text = f"""faults:
+  - {{kind: orderly_close, share: 10%, {at}}}
+  - {{kind: refresh, share: 10%, {at}}}
+  - {{kind: process_crash, name: fin, share: 10%, {at}}}
+  - {{kind: process_crash, name: rst, by: rst, share: 10%, {at}}}
+  - {{kind: frozen, share: 10%, {at}}}
+  - {{kind: nat_timeout, name: nat_kept, share: 10%, {at}, nat: {{idle_timeout: 8s}}}}
+  - {{kind: nat_timeout, name: nat_lost, share: 10%, {at}, nat: {{idle_timeout: 4s}}}}
+  - {{kind: nat_timeout, name: nat_reset, share: 10%, {at}, nat: {{idle_timeout: 4s, expiry: reset}}}}
+"""
+    outcome = run(
+        scenario(text), engines=("theory", "real"), root=tmp_path, setup=RealSetup(ledger=True)
+    )
+    directory = latest(tmp_path)
+    assert outcome.exit_code in (Exit.GOOD, Exit.UNSOUND), outcome
+    epsilon = summary(directory)["epsilon_s"]
+    seen = rows(directory)
+    causes = {fault: set(group["cause"]) for fault, group in seen.groupby("fault")}
+    assert causes["orderly_close"] == {"close_frame"}
+    assert causes["refresh"] == {"close_frame"}
+    assert causes["fin"] == {"tcp_fin"}
+    assert causes["rst"] == {"tcp_reset"}
+    assert causes["frozen"] == {"heartbeat"}
+    assert causes["nat_lost"] == {"heartbeat"}
+    assert causes["nat_reset"] == {"tcp_reset"}
+    assert set(seen.loc[seen["fault"] == "nat_kept", "outcome"]) == {"not_applicable"}
+    # (T - N) + (k-1)R + tau = 2 + 12 + 2, not random
+    assert (
+        seen.loc[seen["fault"] == "nat_lost", "duration_s"]
+        .between(16 - epsilon, 16 + epsilon)
+        .all()
+    )
+    assert (
+        seen.loc[seen["fault"] == "nat_reset", "duration_s"].between(2 - epsilon, 2 + epsilon).all()
+    )
+    assert (
+        seen.loc[seen["fault"].isin(["fin", "rst", "refresh"]), "duration_s"]
+        .between(0, epsilon)
+        .all()
+    )
+    frozen = measured(directory, "tcp_info").query("fault == 'frozen'")
+    assert frozen["unacked_share"].tolist() == [0.0]
+    refreshed = rows(directory, "store_cleared").query("fault == 'refresh'")
+    assert set(refreshed["outcome"]) == {"recovered"}
+    quality = measured(directory, "session_quality").set_index("figure")
+    audited = quality.loc["ledger_inconsistencies"]
+    assert (audited["count"], audited["note"]) == (0, "")
+    assert audited["of"] >= 40  # each client's session
+
+
+def test_a_new_login_takes_over_from_a_dead_client(tmp_path: Path) -> None:
+    """Nobody is locked out, and the take-over catches the dead client before any heartbeat does."""
+    text = "faults: [{kind: host_crash, share: 50%, at: {uniform: {low: 8s, high: 14s}}}]\n"
+    text += "reconnect: {relogin: {after: 3s, retry: 1s}}\nsessions: {second_login: take_over}\n"
+    outcome = run(scenario(text), root=tmp_path)
+    directory = latest(tmp_path)
+    assert outcome.exit_code in (Exit.GOOD, Exit.UNSOUND), outcome
+    for engine in ("real", "simulated"):
+        seen = rows(directory, engine=engine)
+        assert set(seen["cause"]) == {"take_over"}
+        # The try comes 3 s after the fault. For real seven loops are passed on the way, each of which may lag:
+        # the client's timer, the login and its answer, the handshake and its answer, the authentication,
+        # the store's answer. The model knows one round trip.
+        told = summary(directory)
+        late_s = 7 * told["epsilon_s"] if engine == "real" else told["round_trip_s"]
+        assert seen["duration_s"].between(3, 3 + late_s).all(), seen["duration_s"].describe()
+        locked = rows(directory, "locked_out", engine=engine)
+        assert (locked["duration_s"] == 0).all()
+
+
+def test_a_gateway_with_another_policy_turns_the_agreement_red(tmp_path: Path) -> None:
+    """Negative control: k = 2 under a scenario that says 3."""
+    text = "faults: [{kind: host_crash, share: 50%, at: {uniform: {low: 8s, high: 14s}}}]\n"
+    told = scenario(text)
+    other = told.liveness.model_copy(update={"max_failures": 2})
+    outcome = run(
+        told, engines=("theory", "real"), root=tmp_path, setup=RealSetup(gateway_policy=other)
+    )
+    agreement = measured(latest(tmp_path), "agreement")
+    failed = agreement[(agreement["milestone"] == "suspected") & (agreement["verdict"] == "fail")]
+    assert "range" in set(failed["figure"])
+    assert outcome.exit_code in (Exit.MISSED, Exit.UNSOUND), outcome
+
+
+class Running:
+    """`flatline run` as a user starts it."""
+
+    def __init__(self, root: Path, text: str, policy: str = POLICY) -> None:
+        self.root = root
+        file = root / "small.yaml"
+        root.mkdir(exist_ok=True)
+        base = "seed: 3\nclients: 40\nramp: 10s\nduration: 60s\nspeedup: 10\n"
+        file.write_text(base + policy + text)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "harness", "run", str(file), "--runs", str(root)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    @property
+    def run(self) -> RunDir:
+        return find_run("latest", self.root)
+
+    def pids(self) -> dict[str, int]:
+        wait_until(lambda: (self.root / "latest" / "logs" / "pids.json").exists(), "processes", 60)
+        found: dict[str, int] = orjson.loads((self.run.logs / "pids.json").read_bytes())
+        return found
+
+    def wait_for(self, kind: str) -> None:
+        def logged() -> bool:
+            return any(
+                kind.encode() in p.read_bytes() for p in self.run.logs.glob("client-*.jsonl")
+            )
+
+        wait_until(logged, kind, 60)
+
+    def children(self) -> list[int]:
+        return [child.pid for child in psutil.Process(self.process.pid).children(recursive=True)]
+
+    def end(self, timeout_s: float = 90) -> tuple[int, str]:
+        output, _ = self.process.communicate(timeout=timeout_s)
+        return self.process.returncode, output
+
+
+CRASH = "faults: [{kind: host_crash, share: 50%, at: {uniform: {low: 8s, high: 14s}}}]\n"
+
+
+def test_ctrl_c_ends_every_child_and_reports_what_was_measured(tmp_path: Path) -> None:
+    running = Running(tmp_path, CRASH)
+    running.pids()
+    running.wait_for("fault_injected")
+    children = running.children()
+    assert len(children) >= 4  # redis, gateway, store watch, locust
+    running.process.send_signal(signal.SIGINT)
+    code, output = running.end()
+    assert code == Exit.INTERRUPTED, output
+    assert all(is_gone(pid) for pid in children)
+    assert summary(running.run.path)["status"] == "partial"
+    assert "partial" in (running.run.path / "report.html").read_text().lower()
+    assert len(rows(running.run.path)) == 20
+
+
+def test_a_killed_run_leaves_no_child_and_its_log_can_be_reported(tmp_path: Path) -> None:
+    running = Running(tmp_path, CRASH)
+    running.pids()
+    running.wait_for("fault_injected")
+    children = running.children()
+    os.kill(running.process.pid, signal.SIGKILL)
+    running.process.wait()
+    wait_until(lambda: all(is_gone(pid) for pid in children), "the children end by themselves")
+    conclude(running.run)
+    assert summary(running.run.path)["status"] == "partial"
+    assert (rows(running.run.path)["injected_at_s"] != "").any()
+
+
+def test_a_stopped_gateway_still_has_the_store_watch_see_its_rows(tmp_path: Path) -> None:
+    """The store's own TTL clears the records; the gateway's word is not needed for it."""
+    short_ttl = POLICY.replace("resume_window: 4s", "session_ttl: 20s, status_ttl: 20s")
+    running = Running(tmp_path, CRASH, short_ttl)
+    gateway = running.pids()["gateway/node-1"]
+    running.wait_for("fault_injected")
+    os.kill(gateway, signal.SIGSTOP)
+    code, output = running.end()
+    assert code != Exit.GOOD, output
+    cleared = rows(running.run.path, "store_cleared")
+    assert (cleared["outcome"] == "detected").any(), output
+    assert (rows(running.run.path)["outcome"] != "detected").all()
+
+
+def test_a_stalled_generator_makes_the_run_unsound(tmp_path: Path) -> None:
+    running = Running(tmp_path, CRASH)
+    generator = running.pids()["generator"]
+    running.wait_for("fault_injected")
+    os.kill(generator, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(generator).status() == psutil.STATUS_STOPPED, "it stops")
+    stopped_s = time.monotonic()
+    wait_until(lambda: time.monotonic() - stopped_s > 0.5, "half a second of stall")
+    os.kill(generator, signal.SIGCONT)
+    code, output = running.end()
+    assert code == Exit.UNSOUND, output
+    assert "generator" in summary(running.run.path)["unsound_reasons"][0]

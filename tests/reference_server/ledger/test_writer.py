@@ -1,0 +1,346 @@
+"""What the ledger's table says after what: the same sentences for SQLite and for PostgreSQL."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, inspect, select, text
+
+from reference_server.ledger.rows import (
+    LOGGED_OUT,
+    AddressFull,
+    Batch,
+    LedgerUnavailable,
+    LedgerUnfit,
+    Login,
+    Mark,
+    merge,
+)
+from reference_server.ledger.table import LedgerTables, ledger_tables, ledger_url, open_engine
+from reference_server.ledger.writer import LedgerWriter
+
+T0 = time() - 1000.0  # when everything below begins
+
+
+@pytest.fixture
+def url(ledger: str) -> Iterator[str]:
+    yield ledger
+    while MADE:
+        MADE.pop().close()
+
+
+MADE: list[LedgerWriter] = []
+
+
+def writer(url: str, node: str = "n1", **options: Any) -> LedgerWriter:
+    made = LedgerWriter(url, node, **{"session_ttl_s": 3600.0, "resume_window_s": 30.0} | options)
+    MADE.append(made)
+    made.open()
+    return made
+
+
+def rows(url: str) -> dict[str, Any]:
+    """The table, by session."""
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        found = connection.execute(select(ledger_tables(engine).sessions)).all()
+    engine.dispose()
+    return {row.session_id: row for row in found}
+
+
+def at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(T0, UTC) + timedelta(seconds=seconds)
+
+
+def close_to(one: datetime, other: datetime) -> bool:
+    return abs(one - other) <= timedelta(milliseconds=1)
+
+
+def login(session: str, user: str = "ann", seconds: float = 0.0, ip: str = "10.0.0.1") -> Login:
+    return Login(session, user, "mobile", ip, "Test/1.0", "", T0 + seconds)
+
+
+def begun(session: str, owner: str, seconds: float, user: str = "ann") -> Mark:
+    moment_s = T0 + seconds
+    return Mark(session, user, (owner,), True, "", moment_s, moment_s)
+
+
+def ended(session: str, owner: str, seconds: float, cause: str, user: str = "ann") -> Mark:
+    return Mark(session, user, (owner,), False, cause, T0 + seconds, T0 + seconds - 5)
+
+
+def over(session: str, seconds: float, cause: str = LOGGED_OUT) -> Mark:
+    return Mark(session, "", (), False, cause, T0 + seconds, T0 + seconds)
+
+
+def story(ledger: LedgerWriter, *steps: Mark | Login, together: bool = False) -> None:
+    """Write steps each by itself, or merged as they would be after an outage."""
+    waiting: dict[str, Mark] = {}
+    for step in steps:
+        if isinstance(step, Login):
+            ledger.write(Batch(logins=[step]))
+        elif together:
+            waiting[step.session_id] = merge(waiting.get(step.session_id), step)
+        else:
+            ledger.write(Batch(marks=[step]))
+    ledger.write(Batch(marks=list(waiting.values())))
+
+
+def test_a_login_has_every_field(url: str) -> None:
+    ledger = writer(url)
+    assert ledger.write(Batch(logins=[login("s1"), login("s2", "bob", 1.5)])) == {}
+    row = rows(url)["s2"]
+    assert (row.user_id, row.device_type, row.ip_address) == ("bob", "mobile", "10.0.0.1")
+    assert (row.user_agent, row.status, row.logout_time, row.ended_by) == (
+        "Test/1.0",
+        0,
+        None,
+        None,
+    )
+    assert (row.connection_id, row.node) == ("", "n1")
+    assert close_to(row.login_time, at(1.5)) and row.login_time == row.last_active_time
+    assert abs(row.created_at - datetime.now(UTC)) < timedelta(seconds=30)
+    assert row.created_at == row.updated_at
+    assert row.id != rows(url)["s1"].id
+
+
+# One row each: the steps, and then status, ended_by, connection, logout and last activity in seconds.
+STORIES: dict[str, tuple[list[Mark], tuple[int, str | None, str, float | None, float]]] = {
+    "online": ([begun("s", "a", 10)], (1, None, "a", None, 10)),
+    "ended": ([begun("s", "a", 10), ended("s", "a", 60, "heartbeat")], (0, "heartbeat", "a", 60, 55)),
+    "resumed": (
+        [begun("s", "a", 10), ended("s", "a", 60, "tcp_fin"), begun("s", "b", 70)],
+        (1, None, "b", None, 70),
+    ),
+    "the end of an older connection comes late": (
+        [begun("s", "a", 10), begun("s", "b", 70), ended("s", "a", 90, "take_over")],
+        (1, None, "b", None, 70),
+    ),
+    "the beginning of an older connection comes late": (
+        [begun("s", "b", 70), begun("s", "a", 80)],
+        (1, None, "b", None, 70),
+    ),
+    "both end, the older one last": (
+        [begun("s", "a", 10), begun("s", "b", 70), ended("s", "b", 80, "close_frame"),
+         ended("s", "a", 90, "take_over")],
+        (0, "close_frame", "b", 80, 75),
+    ),
+    "logged out": ([begun("s", "a", 10), over("s", 30)], (0, "logout", "a", 30, 30)),
+    "logged out, its connection's end afterwards": (
+        [begun("s", "a", 10), over("s", 30), ended("s", "a", 31, "close_frame")],
+        (0, "logout", "a", 30, 30),
+    ),
+    "ended, then logged out: over at its end": (
+        [begun("s", "a", 10), ended("s", "a", 60, "tcp_fin"), over("s", 80)],
+        (0, "logout", "a", 60, 80),
+    ),
+    "a logged out session never comes back": (
+        [begun("s", "a", 10), over("s", 30), begun("s", "b", 40)],
+        (0, "logout", "a", 30, 30),
+    ),
+    "an end that it has never heard of": ([ended("s", "x", 50, "tcp_fin")], (0, None, "", None, 0)),
+    "gone before it was in service": (
+        [Mark("s", "ann", ("a",), True, "tcp_reset", T0 + 20, T0 + 18)],
+        (0, "tcp_reset", "a", 20, 18),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["apart", "together"])
+def test_stories_of_sessions(together: bool, url: str) -> None:
+    """Whether their marks are written one by one, or merged while the ledger was away."""
+    ledger = writer(url)
+    story(ledger, login("untouched"))
+    for name, (marks, _) in STORIES.items():
+        of_it = (replace(mark, session_id=name) for mark in marks)
+        story(ledger, login(name), *of_it, together=together)
+    table = rows(url)
+    for name, (_, (status, cause, connection, logout_s, active_s)) in STORIES.items():
+        row = table[name]
+        assert (row.status, row.ended_by) == (status, cause), name
+        if not (
+            together and cause == LOGGED_OUT
+        ):  # merged with a logout: who had it is not written
+            assert row.connection_id == connection, name
+        if logout_s is None:
+            assert row.logout_time is None, name
+        else:
+            assert close_to(row.logout_time, at(logout_s)), name
+        assert close_to(row.last_active_time, at(active_s)), name
+    row = table["untouched"]
+    assert (row.status, row.connection_id, row.ended_by) == (0, "", None)
+
+
+def test_signs_of_life_go_forward_only_and_not_past_the_end(url: str) -> None:
+    ledger = writer(url)
+    story(ledger, login("s"), login("t", "bob"), begun("s", "a", 1), over("t", 5))
+    ledger.write(Batch(seen=[("s", "ann", T0 + 40), ("t", "bob", T0 + 40), ("nobody", "x", T0)]))
+    ledger.write(Batch(seen=[("s", "ann", T0 + 20)]))
+    assert close_to(rows(url)["s"].last_active_time, at(40))
+    assert close_to(rows(url)["t"].last_active_time, at(5))
+
+
+def test_a_node_that_starts_closes_its_own_stale_rows_only(url: str) -> None:
+    first, other = writer(url, "n1"), writer(url, "n2")
+    story(first, login("mine"), begun("mine", "a", 1), login("waiting", "bob"))
+    story(other, login("theirs", "cyd"), begun("theirs", "b", 2, "cyd"))
+    first.write(Batch(seen=[("mine", "ann", T0 + 33)]))
+    again = LedgerWriter(url, "n1", session_ttl_s=3600.0)
+    assert again.open() == 1
+    table = rows(url)
+    assert (table["mine"].status, table["mine"].ended_by) == (0, "node_restart")
+    assert close_to(table["mine"].logout_time, at(33))
+    assert table["theirs"].status == 1
+    assert table["waiting"].logout_time is None
+    story(again, begun("mine", "c", 50))  # its client comes back with the session it has
+    row = rows(url)["mine"]
+    assert (row.status, row.ended_by, row.logout_time, row.connection_id) == (1, None, None, "c")
+
+
+def test_what_nobody_has_heard_of_for_a_session_s_life_is_over(url: str) -> None:
+    ledger = writer(url, session_ttl_s=600.0)
+    story(ledger, login("old"), login("young", "bob", 990))
+    assert ledger.expire() == 1
+    table = rows(url)
+    assert table["old"].ended_by == "ttl" and close_to(table["old"].logout_time, at(0))
+    assert table["young"].logout_time is None
+
+
+def test_logins_that_never_connected_can_be_told(url: str) -> None:
+    """They are all that a Redis that lost everything does not get back from its connections."""
+    ledger = writer(url, session_ttl_s=3600.0)
+    second_phone = replace(login("phone"), device_id="p2")
+    story(
+        ledger, login("in"), second_phone, login("on"), begun("on", "a", 990), login("out"), over("out", 995),
+        login("gone"), begun("gone", "c", 900), ended("gone", "c", 905, "tcp_fin"),
+        login("expired", seconds=-3000),
+    )  # fmt: skip
+    found = {s.session_id: s for s in ledger.unconnected()}
+    assert found.keys() == {"in", "phone"}
+    assert (found["in"].device, found["phone"].device) == ("mobile", "p2")
+    assert abs(found["in"].seen_s - T0) < 0.002
+    assert ledger.over(["in", "out", "gone", "unheard of"]) == {"out"}
+
+
+def test_an_address_has_no_more_sessions_than_it_may(url: str) -> None:
+    """In one batch and over several; an ended session makes room; unknown addresses are not counted."""
+    ledger = writer(url, most_per_address=2)
+    batch = Batch(logins=[login(f"s{n}", f"u{n}", ip="10.0.0.9") for n in range(3)])
+    refused = ledger.write(batch)
+    assert refused.keys() == {"s2"} and isinstance(refused["s2"], AddressFull)
+    assert ledger.write(Batch(logins=[login("t", ip="10.0.0.9")])).keys() == {"t"}
+    assert ledger.write(Batch(logins=[login("v", ip="10.0.0.8")])) == {}
+    story(ledger, over("s0", 5))
+    assert ledger.write(Batch(logins=[login("w", ip="10.0.0.9")])) == {}
+    assert ledger.write(Batch(logins=[login(f"x{n}", ip="") for n in range(4)])) == {}
+    assert rows(url).keys() == {"s0", "s1", "v", "w", "x0", "x1", "x2", "x3"}
+
+
+def test_one_bad_row_does_not_keep_the_others_out(url: str) -> None:
+    ledger = writer(url)
+    story(ledger, login("s"))
+    again = login("s")  # its id is taken
+    refused = ledger.write(Batch(logins=[login("a", "bob"), again, login("b", "cyd")]))
+    assert refused.keys() == {"s"} and isinstance(refused["s"], LedgerUnavailable)
+    assert rows(url).keys() == {"s", "a", "b"}
+
+
+def test_a_batch_is_whole_or_not_at_all(url: str) -> None:
+    """Killed between the statements of a transaction: nothing of it is there."""
+    ledger = writer(url)
+    story(ledger, login("s"))
+
+    def fail_halfway(connection: Connection) -> None:
+        ledger._write(connection, Batch(logins=[login("t")]))
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        ledger._carry_out(fail_halfway)
+    assert rows(url).keys() == {"s"}
+    story(ledger, login("t"))
+    assert rows(url).keys() == {"s", "t"}
+
+
+def test_a_table_of_another_make_is_refused(url: str) -> None:
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE IF EXISTS user_sessions"))
+        connection.execute(text("CREATE TABLE user_sessions (id INTEGER, session_id TEXT)"))
+    with pytest.raises(LedgerUnfit, match=r"lacks .*user_id"):
+        writer(url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE user_sessions"))
+    engine.dispose()
+
+
+@pytest.mark.parametrize("url_", ["mysql://h/db", "sqlite:///:memory:", "sqlite://", "no url"])
+def test_other_urls_are_refused(url_: str) -> None:
+    with pytest.raises(ValueError, match="ledger"):
+        open_engine(url_)
+
+
+def indexes(engine: Engine, tables: LedgerTables) -> set[tuple[str, ...]]:
+    found = inspect(engine).get_indexes(tables.sessions.name)
+    return {tuple(str(name) for name in index["column_names"]) for index in found}
+
+
+def test_the_indexes_are_there(url: str) -> None:
+    writer(url)
+    engine = open_engine(url)
+    found = indexes(engine, ledger_tables(engine))
+    assert {("user_id",), ("session_id", "user_id"), ("status", "node"), ("login_time",)} <= found
+    engine.dispose()
+
+
+def test_sqlite_is_durable(tmp_path: Path) -> None:
+    engine = open_engine(ledger_url(tmp_path / "ledger.db"))
+    with engine.begin() as connection:
+        assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert connection.scalar(text("PRAGMA synchronous")) == 2  # FULL
+        assert connection.scalar(text("PRAGMA busy_timeout")) == 1000
+    engine.dispose()
+
+
+@pytest.mark.real
+def test_postgresql_is_partitioned_by_user(postgres_url: str) -> None:
+    writer(postgres_url, "elsewhere").close()
+    engine = create_engine(postgres_url)
+    with engine.begin() as connection:
+        kind = connection.scalar(text("SELECT pg_get_partkeydef('user_sessions'::regclass)"))
+        parts = connection.scalar(
+            text("SELECT count(*) FROM pg_inherits WHERE inhparent = 'user_sessions'::regclass")
+        )
+        key = inspect(engine).get_pk_constraint("user_sessions")["constrained_columns"]
+    engine.dispose()
+    assert (kind, parts, set(key)) == ("HASH (user_id)", 8, {"id", "user_id"})
+
+
+def test_a_locked_file_is_an_outage_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = writer(ledger_url(path))
+    locker = sqlite3.connect(path, isolation_level=None)
+    locker.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(LedgerUnavailable, match="locked"):
+        ledger.write(Batch(logins=[login("s")]))
+    locker.execute("ROLLBACK")
+    locker.close()
+    ledger.write(Batch(logins=[login("s")]))
+    assert rows(ledger_url(path)).keys() == {"s"}
+
+
+def test_a_file_that_was_deleted_is_noticed(tmp_path: Path) -> None:
+    """SQLite itself would go on writing into it, and say that all is well."""
+    path = tmp_path / "ledger.db"
+    ledger = writer(ledger_url(path))
+    for file in tmp_path.glob("ledger.db*"):
+        file.unlink()
+    with pytest.raises(LedgerUnavailable):
+        ledger.write(Batch(logins=[login("s")]))
+    ledger.close()
