@@ -1,6 +1,6 @@
 """One engine's part of an event log, indexed once: what happened, by kind and session, in scenario seconds.
 
-From events and the plan to faults as they took effect (`Strike`). It decides nothing about outcomes:
+From events and the plan to faults as they took effect (`InjectedFault`). It decides nothing about outcomes:
 that is `detect.py`. Events of equal times may come in any order.
 
 What the log says of generators on other hosts: how well their clocks are known, and which of them died.
@@ -18,13 +18,13 @@ from functools import cached_property
 from harness.faults import Plan, PlannedFault
 from reference_server.events import Event, EventKind, Source
 
-__all__ = ["ENGINES", "History", "Lost", "Strike", "Workers", "workers_of"]
+__all__ = ["ENGINES", "History", "InjectedFault", "Lost", "Workers", "workers_of"]
 
 ENGINES = ("real", "simulated")
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
+class InjectedFault:
     """A planned fault as it went. Times are scenario seconds from the run's origin.
 
     ``injected_s`` is None for a fault that never took effect before the run's end.
@@ -125,13 +125,13 @@ class History:
         return self._by_fault[kind]
 
     @cached_property
-    def strikes(self) -> tuple[Strike, ...]:
+    def injected_faults(self) -> tuple[InjectedFault, ...]:
         """Every planned fault, in the plan's order."""
         injected = self.by_fault(EventKind.FAULT_INJECTED)
         recovered = self.by_fault(EventKind.FAULT_RECOVERED)
         connected = self.by_session(EventKind.CONNECTED, Source.CLIENT)
         return tuple(
-            self._strike(
+            self._injected_fault(
                 fault,
                 injected.get(fault.fault_id, []),
                 recovered.get(fault.fault_id, []),
@@ -140,15 +140,15 @@ class History:
             for fault in self.plan.faults
         )
 
-    def _strike(
+    def _injected_fault(
         self,
         fault: PlannedFault,
         injected: list[Event],
         recovered: list[Event],
         connected: dict[str, list[Event]],
-    ) -> Strike:
+    ) -> InjectedFault:
         if not injected:
-            return Strike(fault, None, None, "", "", None)
+            return InjectedFault(fault, None, None, "", "", None)
         hit = min(injected, key=lambda event: (event.time_s, event.session_id, event.connection_id))
         back = [event.time_s for event in recovered if event.time_s >= hit.time_s]
         scheduled = hit.detail.get("scheduled_s")
@@ -160,7 +160,7 @@ class History:
                 if event.time_s <= hit.time_s
             ]
             connection = max(earlier)[1] if earlier else ""
-        return Strike(
+        return InjectedFault(
             planned=fault,
             injected_s=self.time_s(hit),
             scheduled_s=None if scheduled is None else float(scheduled) * self.speedup,

@@ -18,11 +18,11 @@ from typing import Self
 
 from reference_server.events import CLOCK_KEYS, Event, EventKind, Source, decode, encode
 
-__all__ = ["EventWriter", "ReadLog", "collector_paused", "merge_logs", "read_log", "write_log"]
+__all__ = ["EventWriter", "ReadLog", "gc_paused", "merge_logs", "read_log", "write_log"]
 
 
 @contextmanager
-def collector_paused() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """No collection of cycles within the block; afterwards it is as it was before."""
     collecting = gc.isenabled()
     gc.disable()
@@ -74,7 +74,7 @@ def read_log(*paths: Path) -> ReadLog:
     """
     events: list[Event] = []
     torn = 0
-    with collector_paused():  # a million new objects would have it look again and again
+    with gc_paused():  # a million new objects would have it look again and again
         for path in paths:
             with path.open("rb") as file:
                 for line in file:

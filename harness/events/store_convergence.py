@@ -6,8 +6,8 @@ Says which sessions to ask for and judges what the store has of them; reads no c
 Hit by an incident of a node are the sessions whose last connection is on it; by one of the store those of
 every connected client. A record that names the connection that a crash or a drain has ended is a ghost. A
 session agrees when both of its records name its client's living connection, or, where its client is dead or
-has left it, when they are gone. Each agrees once: what befalls it later is another's business, and so is a
-session whose client meets a fault of its own meanwhile.
+has left it, when they are gone. A session is counted as agreeing the first time that both of its records do, and
+is not watched afterwards. Sessions whose client meets a planned fault during the incident are excluded.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from dataclasses import dataclass, field
 
 from reference_server.events import Event, EventKind, Source
 
-__all__ = ["WANTED", "Converging", "Records"]
+__all__ = ["CUTS_CONNECTIONS", "WANTED", "Records", "StoreConvergence"]
+
+CUTS_CONNECTIONS = ("node_crash", "node_drain")
+"""The kinds of incidents that end every connection of their node."""
 
 WANTED = frozenset({
     EventKind.LOGGED_IN, EventKind.CONNECTED, EventKind.DISCONNECTED, EventKind.SESSION_UNKNOWN,
     EventKind.FAULT_INJECTED, EventKind.FAULT_RECOVERED, EventKind.INCIDENT_STARTED, EventKind.INCIDENT_ENDED,
 })  # fmt: skip
 """The kinds of events that `take` makes use of."""
-
-_CUTS_CONNECTIONS = ("node_crash", "node_drain")
 
 Records = tuple[str | None, str | None]
 """What the store has of a session: its owner, and ``session|owner`` of its user's status. None: no such record."""
@@ -60,12 +61,14 @@ class _Incident:
     differ: set[str] = field(default_factory=set)
     ghosts: set[str] = field(default_factory=set)
     ghosts_gone: bool = False
-    looked_s: float | None = None  # when the last question was asked that found a difference
-    haunted_s: float | None = None  # likewise, a ghost
+    difference_seen_s: float | None = (
+        None  # when the last question was asked that found a difference
+    )
+    ghost_seen_s: float | None = None  # likewise, a ghost
 
 
-class Converging:
-    """Follows every incident of a run until the store shows nothing of it any more.
+class StoreConvergence:
+    """Follows every incident of a run until the store agrees with the clients again.
 
     Args:
         source: whose the events are that it returns.
@@ -140,7 +143,7 @@ class Converging:
         if hit:
             incident.hit[session_id] = one.connection_id
             incident.differ.add(session_id)
-            if incident.kind in _CUTS_CONNECTIONS:
+            if incident.kind in CUTS_CONNECTIONS:
                 incident.ghosts.add(session_id)
 
     @property
@@ -174,21 +177,25 @@ class Converging:
                 continue
             self._judge(incident, found)
             if incident.ghosts:
-                incident.haunted_s = asked_s
-            elif incident.kind in _CUTS_CONNECTIONS and not incident.ghosts_gone:
+                incident.ghost_seen_s = asked_s
+            elif incident.kind in CUTS_CONNECTIONS and not incident.ghosts_gone:
                 incident.ghosts_gone = True
-                yield self._event(EventKind.GHOSTS_GONE, incident, incident.haunted_s, answered_s)
+                yield self._event(
+                    EventKind.GHOSTS_GONE, incident, incident.ghost_seen_s, answered_s
+                )
             if incident.differ:
-                incident.looked_s = asked_s
+                incident.difference_seen_s = asked_s
             elif not incident.ghosts:
                 self._open.remove(incident)
-                yield self._event(EventKind.STORE_AGREES, incident, incident.looked_s, answered_s)
+                yield self._event(
+                    EventKind.STORE_AGREES, incident, incident.difference_seen_s, answered_s
+                )
 
     def _judge(self, incident: _Incident, found: Mapping[str, Records]) -> None:
         for session_id in (*incident.ghosts, *incident.differ):
             owner, status = found[session_id]
             one, was = self._sessions[session_id], incident.hit[session_id]
-            ended = incident.kind in _CUTS_CONNECTIONS and one.connection_id == was
+            ended = incident.kind in CUTS_CONNECTIONS and one.connection_id == was
             if was not in (owner, _owner_of(status, session_id)):
                 incident.ghosts.discard(session_id)
             lives = one.lives and not ended

@@ -85,7 +85,7 @@ def _traced(history: History, held: float) -> tuple[float, str]:
     watched_s = 0.0
     connected = history.by_session(EventKind.CONNECTED, Source.CLIENT)
     sent = history.by_session(EventKind.HEARTBEAT_SENT)
-    for strike in history.strikes:
+    for strike in history.injected_faults:
         if strike.planned.traced and strike.injected_s is not None:
             since_s = min(map(history.time_s, connected.get(strike.session_id, [])), default=np.inf)
             if since_s < strike.injected_s:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from harness.events.history import History, Strike
+from harness.events.history import History, InjectedFault
 from harness.frames import MILESTONES, frame
 from reference_server.events import Event, EventKind, Source
 
@@ -59,7 +59,7 @@ def find_outcomes(history: History) -> Outcomes:
     follow = _Follower(history)
     rows: list[tuple[object, ...]] = []
     reasons: Counter[tuple[str, str, str, str]] = Counter()
-    for strike in history.strikes:
+    for strike in history.injected_faults:
         for milestone, row, reason in follow(strike):
             rows.append(row)
             if reason:
@@ -88,7 +88,7 @@ class _Follower:
             watched for clients in history.plan.watches.values() for watched in set(clients)
         )
 
-    def __call__(self, strike: Strike) -> Iterator[tuple[str, tuple[object, ...], str]]:
+    def __call__(self, strike: InjectedFault) -> Iterator[tuple[str, tuple[object, ...], str]]:
         """Yield (milestone, row, reason why it is not applicable) for each milestone."""
         h, fault = self._h, strike.planned
         hopeless = self._hopeless(strike)
@@ -104,7 +104,7 @@ class _Follower:
             )  # fmt: skip
             yield milestone, row, found.reason if isinstance(found, _Missing) else ""
 
-    def _hopeless(self, strike: Strike) -> str:
+    def _hopeless(self, strike: InjectedFault) -> str:
         """Why nothing about this fault can be measured; empty where it can."""
         if strike.injected_s is None:
             return "the fault never took effect"
@@ -121,7 +121,7 @@ class _Follower:
         return ""
 
     def _find(
-        self, milestone: str, strike: Strike, verdict: _Seen | None
+        self, milestone: str, strike: InjectedFault, verdict: _Seen | None
     ) -> _Seen | _Missing | None:
         match milestone:
             case "suspected":
@@ -141,14 +141,16 @@ class _Follower:
             case _:
                 return self._accepted_login(strike)
 
-    def _first_on_connection(self, events: dict[str, list[Event]], strike: Strike) -> _Seen | None:
+    def _first_on_connection(
+        self, events: dict[str, list[Event]], strike: InjectedFault
+    ) -> _Seen | None:
         ours = strike.connection_id
         found = events.get(strike.session_id, [])
         return self._first(
             [e for e in found if e.connection_id == ours or not e.connection_id or not ours], strike
         )
 
-    def _first(self, events: Iterable[Event], strike: Strike) -> _Seen | None:
+    def _first(self, events: Iterable[Event], strike: InjectedFault) -> _Seen | None:
         assert strike.injected_s is not None
         first: _Seen | None = None
         for event in events:
@@ -159,7 +161,7 @@ class _Follower:
                 first = seen if first is None else min(first, seen)
         return first
 
-    def _last_watcher(self, strike: Strike) -> _Seen | _Missing | None:
+    def _last_watcher(self, strike: InjectedFault) -> _Seen | _Missing | None:
         expected = self._watchers[strike.planned.client]
         if not expected:
             return _Missing("nobody watches this user")
@@ -172,7 +174,7 @@ class _Follower:
                 told[watcher] = min(time_s, told.get(watcher, time_s))
         return _Seen(max(told.values())) if len(told) >= expected else None
 
-    def _accepted_login(self, strike: Strike) -> _Seen | _Missing | None:
+    def _accepted_login(self, strike: InjectedFault) -> _Seen | _Missing | None:
         if strike.planned.relogin_after_s is None:
             return _Missing("the user does not try again")
         fault_id = strike.planned.fault_id
@@ -184,7 +186,7 @@ class _Follower:
         return accepted
 
     def _outcome(
-        self, strike: Strike, found: _Seen | _Missing | None, verdict: _Seen | None
+        self, strike: InjectedFault, found: _Seen | _Missing | None, verdict: _Seen | None
     ) -> tuple[str, float, str]:
         """Return outcome, duration in scenario seconds, and the layer that caught it."""
         if isinstance(found, _Missing):

@@ -23,7 +23,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.events.history import History
-from harness.events.incident_windows import Spell, spells
+from harness.events.incident_windows import IncidentWindow, incident_windows
 from harness.frames import frame
 from reference_server.events import Cause, Event, EventKind, Source
 
@@ -97,7 +97,7 @@ def find_health(history: History) -> Health:
     clients: dict[str, str] = {}
     health = Health()
 
-    happened = spells(history)
+    happened = incident_windows(history)
     begun = {e.connection_id: e for e in history.of(EventKind.CONNECTED) if e.node}
 
     def note(event: Event, rank: int) -> None:
@@ -120,7 +120,7 @@ def find_health(history: History) -> Health:
         note(event, _SUSPECTED)
     for event in history.of(EventKind.DISCONNECTED, Source.CLIENT):
         note(event, _DISCONNECTED)
-    for strike in history.strikes:
+    for strike in history.injected_faults:
         if strike.injected_s is not None:
             steps[strike.session_id].append(_Step(strike.injected_s, _INJECTED, "", "", ""))
             if strike.recovered_s is not None:
@@ -133,20 +133,22 @@ def find_health(history: History) -> Health:
     return health
 
 
-def _had_died(happened: Iterable[Spell], node: str, connected_s: float, now_s: float) -> bool:
+def _had_died(
+    happened: Iterable[IncidentWindow], node: str, connected_s: float, now_s: float
+) -> bool:
     return any(
-        spell.cuts_connections and spell.node == node and connected_s <= spell.start_s <= now_s
-        for spell in happened
+        window.cuts_connections and window.node == node and connected_s <= window.start_s <= now_s
+        for window in happened
     )
 
 
-def _laid_to(happened: Iterable[Spell], mistake: Mistake) -> str:
+def _laid_to(happened: Iterable[IncidentWindow], mistake: Mistake) -> str:
     """The last incident that may have made the gateway suspect a healthy client; empty: none."""
     found = ""
-    for spell in happened:
-        near = spell.start_s <= mistake.time_s <= spell.end_s + _AFTERMATH_S
-        if near and spell.node in ("", mistake.node):
-            found = spell.incident_id
+    for window in happened:
+        near = window.start_s <= mistake.time_s <= window.end_s + _AFTERMATH_S
+        if near and window.node in ("", mistake.node):
+            found = window.incident_id
     return found
 
 
@@ -210,7 +212,7 @@ def poisson_interval(count: int, exposure: float, confidence: float = 0.95) -> t
 
 def false_suspicions(history: History, health: Health) -> pd.DataFrame:
     """One row: clients that no fault hit, healthy connected time, false suspicions and their rate."""
-    hit = {str(s.planned.client) for s in history.strikes if s.injected_s is not None}
+    hit = {str(s.planned.client) for s in history.injected_faults if s.injected_s is not None}
     count, days = len(health.mistakes), health.client_days
     low, high = poisson_interval(count, days)
     rate = count / days if days > 0 else float("nan")

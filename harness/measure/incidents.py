@@ -9,7 +9,7 @@ empty: it did not come to pass before the run's end, or there is nothing that co
   met a fault of its own before is not counted.
 * **detected**: a peer found the lease ended and said so of a first session; there is nothing to say where every
   client was back before that.
-* **ghosts gone**, **store agrees**: what the store watch saw (`converging.py`); **grain** is how wide the
+* **ghosts gone**, **store agrees**: what the store watch saw (`store_convergence.py`); **grain** is how wide the
   moment of the latter is.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from harness.events.history import History
-from harness.events.incident_windows import Spell, spells
+from harness.events.incident_windows import IncidentWindow, incident_windows
 from harness.frames import frame
 from reference_server.events import Cause, Event, EventKind, Source
 from scenarios.schema import Scenario
@@ -53,8 +53,8 @@ def incidents(history: History, mistakes: pd.DataFrame) -> pd.DataFrame:
         history: of one engine.
         mistakes: mistakes.csv of the same engine: false suspicions with the incident that they are laid to.
     """
-    all_spells = spells(history)
-    if not all_spells:
+    windows = incident_windows(history)
+    if not windows:
         return frame("incidents", [])
     held = _held(history)
     hurt = _hurt(history)
@@ -63,22 +63,22 @@ def incidents(history: History, mistakes: pd.DataFrame) -> pd.DataFrame:
     laid = mistakes["incident"].value_counts()
     reaped = [e for e in history.of(EventKind.SUSPECTED) if e.cause == Cause.NODE_LEASE]
     rows = []
-    for n, spell in enumerate(all_spells):
-        until_s = all_spells[n + 1].start_s if n + 1 < len(all_spells) else history.end_s
+    for n, window in enumerate(windows):
+        until_s = windows[n + 1].start_s if n + 1 < len(windows) else history.end_s
         hit = {
             client: mine[place]
             for client, mine in held.items()
-            if (place := _at(mine, spell.start_s)) is not None
-            and (not spell.node or mine[place].node == spell.node)
+            if (place := _at(mine, window.start_s)) is not None
+            and (not window.node or mine[place].node == window.node)
         }
-        lost, back_s = _back(spell, hit, held, hurt, until_s)
+        lost, back_s = _back(window, hit, held, hurt, until_s)
         rows.append((
-            history.engine, spell.incident_id, spell.kind, spell.node, spell.start_s,
-            min(spell.end_s, history.end_s) - spell.start_s if spell.end_s <= history.end_s else _NAN,
-            history.end_s - spell.start_s, len(hit), lost, len(back_s), lost - len(back_s), *_figures(back_s),
-            _detected_s(spell, reaped, history), _after(gone, spell), _after(agrees, spell),
-            _grain_s(spell, history),
-            int(laid.get(spell.incident_id, 0)), _NAN,
+            history.engine, window.incident_id, window.kind, window.node, window.start_s,
+            min(window.end_s, history.end_s) - window.start_s if window.end_s <= history.end_s else _NAN,
+            history.end_s - window.start_s, len(hit), lost, len(back_s), lost - len(back_s), *_figures(back_s),
+            _detected_s(window, reaped, history), _after(gone, window), _after(agrees, window),
+            _grain_s(window, history),
+            int(laid.get(window.incident_id, 0)), _NAN,
         ))  # fmt: skip
     return frame("incidents", rows)
 
@@ -118,7 +118,7 @@ def _held(history: History) -> dict[str, list[_Held]]:
         ended.setdefault((event.session_id, event.connection_id), history.time_s(event))
     struck = {
         (s.session_id, s.connection_id): s.injected_s
-        for s in history.strikes
+        for s in history.injected_faults
         if s.injected_s is not None
     }
     starts: dict[str, list[tuple[float, Event]]] = defaultdict(list)
@@ -143,7 +143,9 @@ def _held(history: History) -> dict[str, list[_Held]]:
 def _hurt(history: History) -> dict[str, float]:
     """When each client's own fault took effect."""
     return {
-        str(s.planned.client): s.injected_s for s in history.strikes if s.injected_s is not None
+        str(s.planned.client): s.injected_s
+        for s in history.injected_faults
+        if s.injected_s is not None
     }
 
 
@@ -154,7 +156,7 @@ def _at(spans: list[_Held], time_s: float) -> int | None:
 
 
 def _back(
-    spell: Spell,
+    window: IncidentWindow,
     hit: dict[str, _Held],
     held: dict[str, list[_Held]],
     hurt: dict[str, float],
@@ -163,15 +165,15 @@ def _back(
     """How many lost their connection, and how long each was away, of those who came back."""
     lost, away = 0, []
     for client, span in hit.items():
-        if not spell.cuts_connections and not (span.lost and span.end_s < until_s):
+        if not window.cuts_connections and not (span.lost and span.end_s < until_s):
             continue
-        next_s = min((s.start_s for s in held[client] if s.start_s > spell.start_s), default=None)
+        next_s = min((s.start_s for s in held[client] if s.start_s > window.start_s), default=None)
         fault_s = hurt.get(client, float("inf"))
-        if spell.start_s <= fault_s <= (float("inf") if next_s is None else next_s):
+        if window.start_s <= fault_s <= (float("inf") if next_s is None else next_s):
             continue
         lost += 1
         if next_s is not None:
-            away.append(next_s - spell.start_s)
+            away.append(next_s - window.start_s)
     return lost, away
 
 
@@ -183,25 +185,25 @@ def _figures(away_s: list[float]) -> tuple[float, float, float]:
     return float(p50), float(p99), float(times.max())
 
 
-def _detected_s(spell: Spell, reaped: list[Event], history: History) -> float:
+def _detected_s(window: IncidentWindow, reaped: list[Event], history: History) -> float:
     """The first session that a peer ended because of the lease, of a connection made before the incident."""
-    if not spell.node:
+    if not window.node:
         return _NAN
     made = {
         e.connection_id
         for e in history.of(EventKind.CONNECTED)
-        if e.node == spell.node and history.time_s(e) <= spell.start_s
+        if e.node == window.node and history.time_s(e) <= window.start_s
     }
     times = [history.time_s(e) for e in reaped if e.connection_id in made]
-    later = [time_s - spell.start_s for time_s in times if time_s >= spell.start_s]
+    later = [time_s - window.start_s for time_s in times if time_s >= window.start_s]
     return min(later, default=_NAN)
 
 
-def _grain_s(spell: Spell, history: History) -> float:
+def _grain_s(window: IncidentWindow, history: History) -> float:
     """How wide the moment is at which the store agreed: since the look before."""
     for event in history.of(EventKind.STORE_AGREES):
         before_s = event.detail["previous_poll_s"]
-        if event.detail["incident_id"] == spell.incident_id and before_s is not None:
+        if event.detail["incident_id"] == window.incident_id and before_s is not None:
             return history.time_s(event) - float(before_s) * history.speedup
     return 0.0
 
@@ -210,5 +212,5 @@ def _first(history: History, kind: EventKind) -> dict[str, float]:
     return {e.detail["incident_id"]: history.time_s(e) for e in reversed(history.of(kind))}
 
 
-def _after(seen: dict[str, float], spell: Spell) -> float:
-    return seen[spell.incident_id] - spell.start_s if spell.incident_id in seen else _NAN
+def _after(seen: dict[str, float], window: IncidentWindow) -> float:
+    return seen[window.incident_id] - window.start_s if window.incident_id in seen else _NAN

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.events.history import History
-from harness.events.log import collector_paused
+from harness.events.log import gc_paused
 from harness.faults import Plan
 from harness.measure import health as healthy
 from harness.measure import series
@@ -74,7 +74,7 @@ def measure(
     Raises:
         ValueError: another engine.
     """
-    with collector_paused():
+    with gc_paused():
         return _tables(History(events, plan, engine=engine, speedup=speedup, horizon_s=horizon_s))
 
 

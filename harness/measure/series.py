@@ -55,7 +55,7 @@ def injections(history: History) -> pd.DataFrame:
     have no row: a NAT mapping that traffic kept alive was not late.
     """
     rows = []
-    for strike in history.strikes:
+    for strike in history.injected_faults:
         if strike.injected_s is not None:
             due_s = strike.planned.at_s if strike.scheduled_s is None else strike.scheduled_s
             rows.append(
@@ -125,7 +125,9 @@ def _count(times: Times, starts: Times, stops: Times) -> NDArray[np.int64]:
 def timelines(history: History) -> pd.DataFrame:
     """Everything about the session of each traced fault, in time from the fault."""
     traced = {
-        s.session_id: s for s in history.strikes if s.planned.traced and s.injected_s is not None
+        s.session_id: s
+        for s in history.injected_faults
+        if s.planned.traced and s.injected_s is not None
     }
     by_id = {s.planned.fault_id: s for s in traced.values()}
     seen = [(traced[e.session_id], _lane(e), e) for e in history.of_sessions(traced)]
@@ -176,7 +178,7 @@ def tcp_info(history: History) -> pd.DataFrame:
     """
     suspected = history.by_session(EventKind.SUSPECTED)
     found: dict[str, list[tuple[bool, bool]]] = {}
-    for strike in history.strikes:
+    for strike in history.injected_faults:
         if strike.injected_s is None:
             continue
         verdicts = [

@@ -88,7 +88,7 @@ def _row(history: History, fault: str, figure: str, count: int, of: int, note: s
 
 
 def _returns(history: History) -> Iterator[Row]:
-    hit = {s.session_id: s for s in history.strikes if s.injected_s is not None}
+    hit = {s.session_id: s for s in history.injected_faults if s.injected_s is not None}
     known: set[str] = set()
     resumed: Counter[str] = Counter()
     refused: Counter[str] = Counter()

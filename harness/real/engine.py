@@ -120,7 +120,7 @@ def _begun_s(logs: Path) -> float | None:
     return min(begun, default=None)
 
 
-POLL_S = 0.05  # the store watch's grain, real seconds
+POLL_S = 0.05  # the store watch's resolution, real seconds
 TCP_GIVE_UP_S = tcp_give_up_s()  # what the kernel would wait for, at the least
 _HOSTS_COME_WITHIN_S = 600.0  # somebody starts them by hand
 _LOCUSTFILE = Path(__file__).with_name("generator") / "locustfile.py"
@@ -130,13 +130,18 @@ _LOCUSTFILE = Path(__file__).with_name("generator") / "locustfile.py"
 class RealSetup:
     """How to run for real.
 
-    ``gateway_policy`` replaces the scenario's policy in the gateway alone, in scenario time: a negative
-    control, which must turn the agreement red. So does ``gateway_preset``, the name of a preset that the
-    gateway is instead of what the scenario says. ``network``: see `network.py`. ``workers``: generator
-    processes; None: as many as the clients need. ``hosts``: instead, how many workers on other hosts to wait for
-    (`hosts.py`); they reach this one at ``address``. ``ledger``: the gateways keep the durable ledger, too, in the
-    run directory, and it is audited at the end; a login then waits for the disk, speedup times as long in
-    scenario time. ``store_sample_s``: how often the store watch counts all sessions, which is work for Redis.
+    Attributes:
+        redis_url: the user's Redis; None: a private one.
+        gateway_policy: replaces the scenario's policy in the gateway alone, in scenario time: a negative control,
+            which must turn the agreement red.
+        network: where clients and gateway are, see `network/nat.py`.
+        workers: generator processes; None: as many as the clients need.
+        hosts: instead, how many workers on other hosts to wait for (`remote_workers.py`).
+        address: where those reach this host.
+        ledger: the gateways keep the durable ledger, too, in the run directory, and it is audited at the end; a
+            login then waits for the disk, speedup times as long in scenario time.
+        store_sample_s: how often the store watch counts all sessions, real seconds: it is work for Redis.
+        gateway_preset: name of a preset that the gateway is instead of what the scenario says: a negative control.
     """
 
     redis_url: str | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from harness.events.store_convergence import WANTED, Converging, Records
+from harness.events.store_convergence import WANTED, Records, StoreConvergence
 from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
 from harness.simulated.store import Store
@@ -72,7 +72,7 @@ class StoreWatch:
         self._store = store
         self._log = log
         self._users: dict[str, str] = {}  # session id -> user id, of the sessions under watch
-        self._converging = Converging(Source.SIMULATION)
+        self._convergence = StoreConvergence(Source.SIMULATION)
         self._compares = False
         store.on_change = self._look
         log.on_event = self._take
@@ -97,19 +97,19 @@ class StoreWatch:
         self._clock.after(interval_s, lambda: self.sample_every(interval_s))
 
     def _take(self, event: Event) -> None:
-        self._converging.take(event)
-        if self._converging.is_open and not self._compares:
+        self._convergence.take(event)
+        if self._convergence.is_open and not self._compares:
             self._compares = True
             self._clock.after(_COMPARE_S, self._compare)
 
     def _compare(self) -> None:
         now_s = self._clock.now_s
         if self._store.available:
-            asked = self._converging.questions()
+            asked = self._convergence.questions()
             found = {one: self._records(one, user_id, now_s) for one, user_id in asked.items()}
-            for event in list(self._converging.answer(found, now_s, now_s)):
+            for event in list(self._convergence.answer(found, now_s, now_s)):
                 self._log.write(event.kind, node=event.node, detail=event.detail)
-        self._compares = self._converging.is_open
+        self._compares = self._convergence.is_open
         if self._compares:
             self._clock.after(_COMPARE_S, self._compare)
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from harness.conclude import conclude
-from harness.events.log import collector_paused, write_log
+from harness.events.log import gc_paused, write_log
 from harness.faults import make_plan
 from harness.frames import SCHEMAS
 from harness.runs.directory import RunDir
@@ -84,12 +84,12 @@ def test_the_tables_agree(run: RunTables) -> None:
 
 def test_the_collector_is_as_it_was_before() -> None:
     assert gc.isenabled()
-    with collector_paused():
+    with gc_paused():
         assert not gc.isenabled()
-        with collector_paused():
+        with gc_paused():
             pass
         assert not gc.isenabled(), "the outer block is not over"
     assert gc.isenabled()
-    with pytest.raises(ZeroDivisionError), collector_paused():
+    with pytest.raises(ZeroDivisionError), gc_paused():
         _ = 1 / 0
     assert gc.isenabled()

@@ -25,7 +25,7 @@ from harness.real.network.nat import NatBox, is_behind_nat, load_boxes
 
 if TYPE_CHECKING:
     from harness.real.generator.client import Client
-    from harness.real.generator.websocket import Wire
+    from harness.real.generator.websocket import WebSocketConnection
 
 __all__ = ["BehindNat", "nats_of"]
 
@@ -40,7 +40,9 @@ class BehindNat:
         self.source = box.source
         self._idle_s = box.idle_timeout_s
         self._conntrack = Conntrack(box.namespace)
-        self._connected: dict[int, tuple[Client, Wire]] = {}  # by the client's own port
+        self._connected: dict[
+            int, tuple[Client, WebSocketConnection]
+        ] = {}  # by the client's own port
         gevent.spawn(self._listen)
 
     def connected(self, client: Client) -> None:

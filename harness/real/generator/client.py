@@ -1,7 +1,7 @@
 """The life of one client: log in, connect, answer heartbeats, suffer what the plan says, come back.
 
-It has no greenlet. While it is connected, the swarm calls it when its socket can be read or a step is due;
-what has to wait runs in a greenlet that the swarm lends it. What a fault does to it is in `injectors.py`.
+It has no greenlet. While it is connected, the event loop calls it when its socket can be read or a step is due;
+what has to wait runs in a greenlet that the event loop lends it. What a fault does to it is in `injectors.py`.
 
     start ──► come (greenlet): log in, connect ──► settled: on_readable, steps
                 ▲                                     │
@@ -33,7 +33,7 @@ from harness.catalogue import ClientGone, PageReloaded, client_fault
 from harness.faults import PlannedFault
 from harness.real.generator.behind_nat import BehindNat
 from harness.real.generator.gateway_client import LoginRefused, LoginUnavailable
-from harness.real.generator.websocket import ConnectionEnded, Wire
+from harness.real.generator.websocket import ConnectionEnded, WebSocketConnection
 from harness.real.generator.websocket_frames import PING, PONG, TEXT, Frame, masked
 from harness.real.network.silence import attach, detach
 from reference_server.events import Cause, EventKind
@@ -67,7 +67,7 @@ class Relogin:
         self._client, self._user_id, self._fault, self._g = client, user_id, fault, generator
         self._began_s = began_s  # when the fault took effect
         self._attempts = count()
-        self._wire: Wire | None = None
+        self._wire: WebSocketConnection | None = None
         self._next()
 
     def _next(self) -> None:
@@ -75,7 +75,10 @@ class Relogin:
         assert relogin is not None and self._fault.relogin_after_s is not None
         # On a fixed grid: the time that an answer takes must not add up.
         wait_s = self._fault.relogin_after_s + next(self._attempts) * relogin.retry
-        g.swarm.at(self._began_s + wait_s / g.scenario.speedup, lambda: g.swarm.lend(self._attempt))
+        g.loop.at(
+            self._began_s + wait_s / g.scenario.speedup,
+            lambda: g.loop.run_in_greenlet(self._attempt),
+        )
 
     def _attempt(self) -> None:
         """Log in; blocks the greenlet."""
@@ -103,7 +106,7 @@ class Relogin:
             g.on_request("WSC", "connect elsewhere", 0.0, error)
             return
         self._wire = wire
-        g.swarm.watch(wire.sock.fileno(), self)
+        g.loop.watch(wire.sock.fileno(), self)
 
     def on_readable(self) -> None:
         """Answer heartbeats; take the place of the dead device where that is the rule."""
@@ -143,7 +146,7 @@ class Client:
         self.fault: PlannedFault | None = generator.faults.get(index)
         self.session_id = ""
         self.connection_id = ""
-        self.wire: Wire | None = None  # None: not connected
+        self.wire: WebSocketConnection | None = None  # None: not connected
         self._home: int | None = generator.plan.home(index)  # None once it has been connected
         self.last_packet_s = 0.0
         self.behind: BehindNat | None = generator.nats.get(index)  # a real NAT of the run's network
@@ -179,9 +182,9 @@ class Client:
         if self.wire is None or self.wire.sock.fileno() < 0:
             return
         if deaf:
-            self.g.swarm.ignore(self.wire.sock.fileno())
+            self.g.loop.ignore(self.wire.sock.fileno())
             return
-        self.g.swarm.watch(self.wire.sock.fileno(), self)
+        self.g.loop.watch(self.wire.sock.fileno(), self)
         if not self._idle_watched:
             self._watch_idleness(self.wire)
 
@@ -196,7 +199,7 @@ class Client:
             start_s = g.at_s(outage.at_s)
             self.at(start_s, self._outage_starts)
             self.at(start_s + outage.length_s / g.scenario.speedup, self._outage_ends)
-        g.swarm.at(connect_at_s, self._come_soon)
+        g.loop.at(connect_at_s, self._come_soon)
 
     def leave(self) -> None:
         """End for good and in order, as a tab that is closed; after the run nothing is said any more."""
@@ -206,7 +209,7 @@ class Client:
         self._gone = True
 
     def _come_soon(self) -> None:
-        self.g.swarm.lend(self._come)
+        self.g.loop.run_in_greenlet(self._come)
 
     def _come(self) -> None:
         """Log in where that is needed, and connect; blocks the greenlet."""
@@ -234,13 +237,13 @@ class Client:
         self._back_off()
 
     def _settle(self, frames: list[Frame]) -> None:
-        """Be connected: whatever comes from now on comes through the swarm."""
+        """Be connected: whatever comes from now on comes through the event loop."""
         assert self.wire is not None
         if self._gone:  # told to leave while it came
             self.wire.close(1000)
             return
         self._deaf = False
-        self.g.swarm.watch(self.wire.sock.fileno(), self)
+        self.g.loop.watch(self.wire.sock.fileno(), self)
         self._watch_idleness(self.wire)
         if self.g.beating is not None:
             self.g.beating.begin(self, self.wire)
@@ -262,7 +265,7 @@ class Client:
             case ClientGone():
                 self._gone = True
             case PageReloaded():
-                self.g.swarm.at(self.g.now_s() + end.after_s, self._come_soon)
+                self.g.loop.at(self.g.now_s() + end.after_s, self._come_soon)
             case ConnectionEnded():
                 self._log(EventKind.DISCONNECTED, cause=end.cause, detail={"code": end.code})
                 self.drop_wire()
@@ -276,13 +279,13 @@ class Client:
             reconnect.backoff_max, reconnect.backoff_base * 2.0 ** min(self._failures - 1, 60)
         )
         wait_s = float(self.g.rng.uniform(0, ceiling_s)) / self.g.scenario.speedup
-        self.g.swarm.at(self.g.now_s() + wait_s, self._come_soon)
+        self.g.loop.at(self.g.now_s() + wait_s, self._come_soon)
 
     def drop_wire(self) -> None:
         """Forget the connection; a socket that still stands is closed."""
         if self.wire is not None:
             if self.wire.sock.fileno() >= 0:
-                self.g.swarm.ignore(self.wire.sock.fileno())
+                self.g.loop.ignore(self.wire.sock.fileno())
             self.wire.sock.close()
             self.wire = None
 
@@ -349,11 +352,11 @@ class Client:
             return
         late_s = self.g.answer_delay_s()
         if late_s > 0:
-            self.g.swarm.at(now_s + late_s, partial(self._answer_late, self.wire, now_s))
+            self.g.loop.at(now_s + late_s, partial(self._answer_late, self.wire, now_s))
         else:
             self._answer(now_s)
 
-    def _answer_late(self, wire: Wire | None, heard_s: float) -> None:
+    def _answer_late(self, wire: WebSocketConnection | None, heard_s: float) -> None:
         if wire is not None and self.wire is wire and not self._deaf and not self._gone:
             self._guarded(partial(self._answer, heard_s))
 
@@ -371,7 +374,7 @@ class Client:
             self.after_answer()
         self.g.on_request("WSR", "heartbeat", (now_s - heard_s) * 1000, None)
 
-    def _watch_idleness(self, wire: Wire) -> None:
+    def _watch_idleness(self, wire: WebSocketConnection) -> None:
         """Give a connection up on which nothing was heard for the idle limit."""
         limit = self.g.scenario.reconnect.idle_limit
         if limit is None or self.wire is not wire or self._gone:
@@ -381,7 +384,7 @@ class Client:
             return
         gives_up_s = self.last_packet_s + limit / self.g.scenario.speedup
         if self.g.now_s() < gives_up_s:
-            self.g.swarm.at(gives_up_s, partial(self._watch_idleness, wire))
+            self.g.loop.at(gives_up_s, partial(self._watch_idleness, wire))
         else:
             self._over(ConnectionEnded(Cause.SESSION_TIMEOUT))
 
@@ -426,7 +429,9 @@ class Client:
             self._recovered(self._healing)
         return frames
 
-    def _await_ready(self, wire: Wire, began_s: float) -> tuple[dict[str, Any], list[Frame]]:
+    def _await_ready(
+        self, wire: WebSocketConnection, began_s: float
+    ) -> tuple[dict[str, Any], list[Frame]]:
         while (left_s := began_s + _HANDSHAKE_TIMEOUT_S - self.g.now_s()) > 0:
             try:
                 frames = wire.wait(left_s)
@@ -447,7 +452,7 @@ class Client:
 
     def at(self, time_s: float, step: Callable[[], None]) -> None:
         """Do something at a real time of the run; without a connection then, as soon as there is one."""
-        self.g.swarm.at(time_s, partial(self._due, step))
+        self.g.loop.at(time_s, partial(self._due, step))
 
     def _due(self, step: Callable[[], None]) -> None:
         if self._gone:
@@ -483,11 +488,13 @@ class Client:
         """It is back, unless what it hears is of a connection that the gateway has ended: then a FIN is next."""
         if self._healing is not None:
             now_s = self.g.now_s()
-            self.g.swarm.at(
+            self.g.loop.at(
                 now_s + _FIN_FOLLOWS_S, partial(self._stands, self.wire, self._healing, now_s)
             )
 
-    def _stands(self, wire: Wire | None, fault: PlannedFault, heard_s: float) -> None:
+    def _stands(
+        self, wire: WebSocketConnection | None, fault: PlannedFault, heard_s: float
+    ) -> None:
         if self._healing is fault and wire is not None and self.wire is wire and not wire.ended():
             self._recovered(fault, heard_s)
 

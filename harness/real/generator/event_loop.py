@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import gevent
 import gevent.monkey
 
-__all__ = ["Reader", "Swarm"]
+__all__ = ["ClientEventLoop", "Reader"]
 
 # Monkey-patching takes epoll away because waiting in it would stop the hub; here it is only ever asked.
 _epoll: Callable[[], select.epoll] = getattr(select, "epoll", None) or gevent.monkey.get_original(
@@ -48,7 +48,7 @@ class Reader(Protocol):
         """Read what is there; do not block."""
 
 
-class Swarm:
+class ClientEventLoop:
     """Watches sockets and time for the clients of one process. `start` before use, `stop` at the end."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
@@ -61,7 +61,7 @@ class Swarm:
         self._timer: Any = None
         self._io: Any = None
         self._waiting: deque[Callable[[], None]] = deque()
-        self._lent = 0
+        self._greenlets = 0
         self._late_s = 0.0  # of the last step that was due
         self._stopped = False
 
@@ -150,7 +150,7 @@ class Swarm:
 
     # -- what takes waiting ------------------------------------------------------------------------
 
-    def lend(self, job: Callable[[], None]) -> None:
+    def run_in_greenlet(self, job: Callable[[], None]) -> None:
         """Run a job that may block, in a greenlet; above a thousand at a time it waits for its turn.
 
         In a loop that is late there are far fewer at a time: a thousand handshakes are half a second's work,
@@ -159,16 +159,16 @@ class Swarm:
         if self._stopped:
             return
         self._waiting.append(job)
-        if self._lent < (_MOST_WAITING if self._late_s < _LATE_S else _FEW_WAITING):
-            self._lent += 1
+        if self._greenlets < (_MOST_WAITING if self._late_s < _LATE_S else _FEW_WAITING):
+            self._greenlets += 1
             gevent.spawn(self._work)
 
     def _work(self) -> None:
         try:
-            while self._waiting and (self._late_s < _LATE_S or self._lent <= _FEW_WAITING):
+            while self._waiting and (self._late_s < _LATE_S or self._greenlets <= _FEW_WAITING):
                 try:
                     self._waiting.popleft()()
                 except Exception:
                     traceback.print_exc()
         finally:
-            self._lent -= 1
+            self._greenlets -= 1

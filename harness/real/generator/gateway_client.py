@@ -18,7 +18,7 @@ from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 from numpy.random import Generator as Rng
 from websockets.uri import WebSocketURI, parse_uri
 
-from harness.real.generator.websocket import Wire
+from harness.real.generator.websocket import WebSocketConnection
 
 __all__ = ["Gateways", "LoginRefused", "LoginUnavailable", "Target"]
 
@@ -126,7 +126,7 @@ class Gateways:
 
     def connect(
         self, client: int, home: int | None = None, source: str | None = None
-    ) -> tuple[Wire, str]:
+    ) -> tuple[WebSocketConnection, str]:
         """Shake hands with the first node that is there; return the connection and the node's name.
 
         Args:
@@ -136,13 +136,15 @@ class Gateways:
 
         Raises:
             ConnectionRefusedError: none of them listens.
-            OSError, ConnectionEnded, InvalidHandshake: see `Wire.connect`.
+            OSError, ConnectionEnded, InvalidHandshake: see `WebSocketConnection.connect`.
         """
         refused: ConnectionRefusedError | None = None
         source = source or self.source(client)
         for n in self.to_try(home):
             try:
-                return Wire.connect(self._uris[n], TIMEOUT_S, source), f"node-{n + 1}"
+                return WebSocketConnection.connect(
+                    self._uris[n], TIMEOUT_S, source
+                ), f"node-{n + 1}"
             except ConnectionRefusedError as error:
                 refused = error
         assert refused is not None

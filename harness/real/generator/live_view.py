@@ -1,4 +1,4 @@
-"""What a run looks like while it goes on: who is live, what was injected, what was noticed, what haunts the store.
+"""Live counters of a run: connected clients, faults injected, faults detected, stale records in the store.
 
 From events in any order, as the logs of several processes give them, to a small table and a curve of the last
 minutes. Approximate on purpose: the report measures, this shows. Times are real seconds of the run; latencies
@@ -93,9 +93,9 @@ class LiveView:
 
     def mark(self, time_s: float) -> Point:
         """Add a point to the curve: how things stand at ``time_s``."""
-        haunting = sum(self._ghosts().values()) if self._in_store is not None else None
+        ghosts = sum(self._ghosts().values()) if self._in_store is not None else None
         point = Point(
-            round(time_s, 3), len(self._live), haunting, self._in_store,
+            round(time_s, 3), len(self._live), ghosts, self._in_store,
             sum(self._injected.values()), sum(map(len, self._latencies.values())),
         )  # fmt: skip
         self._points.append(point)

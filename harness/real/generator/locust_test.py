@@ -3,7 +3,7 @@
     master, or alone: scenario ─► plan ─► run directory ──┐  (Locust tells its workers the options)
     worker, or alone:                                     └─► generator ─► clients' event log
 
-On another host a worker gets the plan by message, and its log goes back the same way (`hosts.py`).
+On another host a worker gets the plan by message, and its log goes back the same way (`remote_workers.py`).
 
 From Locust's options to a run that `flatline report` can measure. A master has no clients; it ends the run at
 the horizon and says which workers were lost.
@@ -40,8 +40,8 @@ from harness.events.log import EventWriter
 from harness.exit_codes import Exit
 from harness.faults import Plan, make_plan
 from harness.real.generator.gateway_client import Target
-from harness.real.generator.remote_workers import Guest, Hub, in_order_of_dispatch
-from harness.real.generator.shard import Places, Share
+from harness.real.generator.remote_workers import Coordinator, WorkerHost, in_order_of_dispatch
+from harness.real.generator.shard import ClientIndexPool, WorkerShard
 from harness.real.generator.shared import Generator, OnRequest
 from harness.real.generator.web_ui import LivenessPages
 from harness.runs.directory import RunDir, new_run
@@ -49,13 +49,13 @@ from reference_server.events import Event, EventKind, Source
 from scenarios.load import dump_scenario, load_scenario
 from scenarios.schema import Scenario
 
-__all__ = ["COURSES", "Course", "Suite"]
+__all__ = ["SHAPES", "RampShape", "Suite"]
 
 _STEPS = 5
 _BASE = 0.2
 
 # (share of the length, share of the most), joined by straight lines.
-COURSES: Mapping[str, tuple[tuple[float, float], ...]] = MappingProxyType(
+SHAPES: Mapping[str, tuple[tuple[float, float], ...]] = MappingProxyType(
     {
         "ramp": ((0.0, 0.0), (0.6, 1.0), (1.0, 1.0)),
         "step": tuple(
@@ -69,11 +69,11 @@ COURSES: Mapping[str, tuple[tuple[float, float], ...]] = MappingProxyType(
 )
 
 
-class Course(LoadTestShape):
-    """One of the courses.
+class RampShape(LoadTestShape):
+    """One of the shapes.
 
     Args:
-        name: of `COURSES`.
+        name: of `SHAPES`.
         most: clients at its highest.
         length_s: real seconds.
     """
@@ -84,7 +84,7 @@ class Course(LoadTestShape):
     def __init__(self, name: str, most: int, length_s: float) -> None:
         super().__init__()
         self.most, self.length_s = most, length_s
-        self._points = COURSES[name]
+        self._points = SHAPES[name]
 
     @property
     def rises_for_s(self) -> float:
@@ -139,14 +139,14 @@ class Suite:
         self._environment = environment
         self._on_request = on_request
         self.generator: Generator | None = None  # of the test that runs; a master has none
-        self.places = Places(Share(), 0)
+        self.free_indices = ClientIndexPool(WorkerShard(), 0)
         self._run: _Run | None = None
         self._start_s = 0.0
         self._background: list[Any] = []
         self._pages = LivenessPages(environment) if environment.web_ui is not None else None
         runner = environment.runner
-        self._hub = Hub(runner) if isinstance(runner, MasterRunner) else None
-        self._guest = Guest(runner) if isinstance(runner, WorkerRunner) else None
+        self._coordinator = Coordinator(runner) if isinstance(runner, MasterRunner) else None
+        self._worker_host = WorkerHost(runner) if isinstance(runner, WorkerRunner) else None
         self._lost: set[str] = set()
         if not self._is_worker:
             _refuse_a_second_run(self.options)
@@ -154,7 +154,7 @@ class Suite:
             if self.options.shape:
                 length_s = self.options.run_time or scenario.horizon_s / scenario.speedup
                 self.options.run_time = None  # Locust would wait for it after the shape's end
-                environment.shape_class = Course(
+                environment.shape_class = RampShape(
                     self.options.shape, self.options.num_users or scenario.clients, length_s
                 )
                 environment.shape_class.runner = environment.runner
@@ -175,12 +175,12 @@ class Suite:
         self._run = run = self._join() if self._is_worker else self._begin()
         runner = self._environment.runner
         if isinstance(runner, MasterRunner):
-            assert self._hub is not None
+            assert self._coordinator is not None
             # What is in the options reaches the workers with Locust's first message to them.
             workers = runner.clients.ready + runner.clients.running + runner.clients.spawning
             names = in_order_of_dispatch([worker.id for worker in workers])
-            self._hub.wait_ready(names)
-            self._hub.begin(run.directory, names)
+            self._coordinator.wait_ready(names)
+            self._coordinator.begin(run.directory, names)
             self._lost = set()
             self._start_s = time.monotonic() - run.origin_s
             self.options.flatline_run = {
@@ -189,8 +189,8 @@ class Suite:
             }  # fmt: skip
             self._background = [gevent.spawn(self._watch_workers, names)]
         else:
-            share = self._share()
-            self.places = Places(share, run.plan.clients)
+            shard = self._shard()
+            self.free_indices = ClientIndexPool(shard, run.plan.clients)
             target = Target(
                 tuple(self.options.ws_url.split(",")), tuple(self.options.http_url.split(","))
             )
@@ -201,14 +201,14 @@ class Suite:
                 target,
                 log,
                 run.origin_s,
-                share,
+                shard,
                 on_request=self._on_request,
             )
             told = getattr(self.options, "flatline_run", None) if self._is_worker else None
             self.generator.start(told["start_s"] if told else None)
             self._start_s = self.generator.start_s
-            if self._guest is not None:
-                self._guest.serve(self.generator, run.directory.logs)
+            if self._worker_host is not None:
+                self._worker_host.serve(self.generator, run.directory.logs)
         self._background.append(gevent.spawn(self._end_at_the_horizon))
         if self._pages is not None:
             self._pages.follow(
@@ -219,8 +219,8 @@ class Suite:
         """End a test: its log is whole afterwards."""
         if self.generator is not None:
             self.generator.stop()
-        if self._guest is not None:
-            self._guest.relay()
+        if self._worker_host is not None:
+            self._worker_host.relay()
         background, self._background = self._background, []
         gevent.killall([one for one in background if one is not gevent.getcurrent()])
 
@@ -255,7 +255,7 @@ class Suite:
             return _Run(given, self._scenario(), Plan.load(given.plan), origin_s, paced=True)
         scenario = self._scenario()
         shape = self._environment.shape_class
-        if isinstance(shape, Course):
+        if isinstance(shape, RampShape):
             clients, ramp_s, length_s = shape.most, shape.rises_for_s, shape.length_s
         else:
             assert runner is not None
@@ -280,21 +280,23 @@ class Suite:
         return _Run(run, scenario, plan, _origin_s(run, origin_s), paced=False)
 
     def _join(self) -> _Run:
-        assert self._guest is not None
+        assert self._worker_host is not None
         told = self.options.flatline_run
-        elsewhere = self._guest.elsewhere
-        run = self._guest.own_copy() if elsewhere else RunDir(Path(told["directory"]))
+        elsewhere = self._worker_host.elsewhere
+        run = self._worker_host.own_copy() if elsewhere else RunDir(Path(told["directory"]))
         if not run.plan.exists():
             raise SystemExit(f"flatline: the master's run directory is not here: {run.path}")
         scenario, plan = load_scenario(str(run.scenario)), Plan.load(run.plan)
-        return _Run(run, scenario, plan, self._guest.origin_s(told["origin_s"]), told["paced"])
+        return _Run(
+            run, scenario, plan, self._worker_host.origin_s(told["origin_s"]), told["paced"]
+        )
 
-    def _share(self) -> Share:
+    def _shard(self) -> WorkerShard:
         if not self._is_worker:
-            return Share()
+            return WorkerShard()
         names = self.options.flatline_run["workers"]
         assert isinstance(self._environment.runner, WorkerRunner)
-        return Share(names.index(self._environment.runner.client_id), len(names))
+        return WorkerShard(names.index(self._environment.runner.client_id), len(names))
 
     # -- while it runs -----------------------------------------------------------------------------
 
@@ -304,14 +306,14 @@ class Suite:
         horizon_s = self._start_s + run.plan.horizon_s / run.scenario.speedup
         while (left_s := horizon_s - self._now_s(run)) > 0:
             gevent.sleep(min(left_s, _CLOCK_HOLDS_S))
-        if self._hub is not None:
+        if self._coordinator is not None:
             for name in self.options.flatline_run["workers"]:
-                while not self._hub.is_done(name) and name not in self._lost:
+                while not self._coordinator.is_done(name) and name not in self._lost:
                     gevent.sleep(_LOOK_S / 10)
         # Before the clients end: what their ends do to the gateway is not part of the run.
         self.stop()
-        if self._guest is not None:
-            self._guest.finish()
+        if self._worker_host is not None:
+            self._worker_host.finish()
             return  # the master ends it
         ends: Callable[[], None] = runner.quit if self.options.headless else runner.stop
         ends()
@@ -323,7 +325,9 @@ class Suite:
     def _watch_workers(self, names: list[str]) -> None:
         """Log each worker that is gone, with the number of clients that went with it."""
         run, runner = self._run, self._environment.runner
-        assert run is not None and self._hub is not None and isinstance(runner, MasterRunner)
+        assert (
+            run is not None and self._coordinator is not None and isinstance(runner, MasterRunner)
+        )
         with EventWriter(run.directory.logs / f"harness-master-{os.getpid()}.jsonl") as log:
             watched = dict(enumerate(names))
             while watched:
@@ -334,8 +338,8 @@ class Suite:
                         continue
                     del watched[position]
                     self._lost.add(name)
-                    lost = Share(position, len(names)).count(run.plan.clients)
-                    called = self._hub.name(name)
+                    lost = WorkerShard(position, len(names)).count(run.plan.clients)
+                    called = self._coordinator.name(name)
                     print(f"flatline: worker {called} died, and {lost} clients with it", flush=True)
                     detail = {"worker": called, "clients": lost}
                     now_s = time.monotonic() - run.origin_s

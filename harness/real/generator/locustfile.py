@@ -20,11 +20,10 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
 from harness.exit_codes import Exit
-from harness.real.generator import locust_test as shapes
 from harness.real.generator.client import Client
-from harness.real.generator.locust_test import Suite
+from harness.real.generator.locust_test import SHAPES, Suite
 from harness.real.generator.shared import OnRequest
-from harness.real.processes.children import die_with_parent
+from harness.real.processes.die_with_parent import die_with_parent
 from reference_server.websocket.listener import raise_descriptor_limit
 from scenarios.load import ScenarioError
 
@@ -42,8 +41,8 @@ def _options(parser: LocustArgumentParser) -> None:
                        help="the gateway's WebSocket endpoint; several nodes: separated by commas")  # fmt: skip
     group.add_argument("--http-url", default="http://127.0.0.1:8766", env_var="FLATLINE_HTTP_URL",
                        help="the gateway's HTTP API; several nodes: commas, in the same order")  # fmt: skip
-    group.add_argument("--shape", default="", choices=["", *shapes.COURSES], env_var="FLATLINE_SHAPE",
-                       help="a course of the load over -t, with -u clients at its highest; default: none")  # fmt: skip
+    group.add_argument("--shape", default="", choices=["", *SHAPES], env_var="FLATLINE_SHAPE",
+                       help="a shape of the load over -t, with -u clients at its highest; default: none")  # fmt: skip
     parser.add_argument("--origin-s", type=float, default=None, include_in_web_ui=False,
                        help="CLOCK_MONOTONIC at the run's origin; default: now")  # fmt: skip
     parser.add_argument("--with-parent", action="store_true", include_in_web_ui=False,
@@ -100,7 +99,7 @@ def _let_everybody_go(environment: Environment, **_: Any) -> None:
 class LivenessClient(User):
     """One client of the plan, from its login to its fault or the horizon.
 
-    It has no greenlet of its own: the swarm calls it. Locust wants one to count and to stop its users by; the
+    It has no greenlet of its own: the event loop calls it. Locust wants one to count and to stop its users by; the
     one it gets is never started, so it has no stack and weighs half a kilobyte instead of eight.
     """
 
@@ -112,7 +111,7 @@ class LivenessClient(User):
         self._group = group
         self._greenlet: Any = gevent.Greenlet(_never_run, self)
         group.add(self._greenlet)
-        index = suite.places.take()
+        index = suite.free_indices.take()
         # Kept until the user is stopped: a client that is let go closes its socket, which is an event.
         self._client: Client | None = None
         if index is not None and (g := suite.generator) is not None and g.running:
@@ -124,7 +123,7 @@ class LivenessClient(User):
         """End it: at once and in order, so there is nothing to wait for."""
         if self._client is not None:
             self._client.leave()
-            self.environment.flatline.places.give_back(self._client.index)
+            self.environment.flatline.free_indices.give_back(self._client.index)
         self._group.discard(self._greenlet)
         return True
 

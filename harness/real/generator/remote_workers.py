@@ -1,4 +1,4 @@
-"""Workers on other hosts: they share neither disk nor clock with the run. Told over Locust's own messages.
+"""Workers on other hosts: they shard neither disk nor clock with the run. Told over Locust's own messages.
 
     worker                                   master, where the run directory is
     here: where it is ─────────────────────►
@@ -42,8 +42,8 @@ from harness.runs.directory import RunDir
 from reference_server.events import Event, EventKind, Source, encode
 
 __all__ = [
-    "Guest",
-    "Hub",
+    "Coordinator",
+    "WorkerHost",
     "in_order_of_dispatch",
 ]
 
@@ -70,7 +70,7 @@ class _Known:
     receiver: Receiver = field(default_factory=Receiver)
 
 
-class Hub:
+class Coordinator:
     """The master's half."""
 
     def __init__(self, runner: MasterRunner) -> None:
@@ -151,7 +151,7 @@ class Hub:
         self._known[msg.node_id].done = True
 
 
-class Guest:
+class WorkerHost:
     """The worker's half."""
 
     def __init__(self, runner: WorkerRunner) -> None:

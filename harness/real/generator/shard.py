@@ -1,6 +1,6 @@
-"""Which clients of a plan are one generator's: client i is the one's whose position is i modulo their number.
+"""Which clients of a plan one worker runs: client i is run by the worker whose position is i modulo their number.
 
-Locust hands its users out to workers in turns, so each worker is given as many users as it has clients here.
+Locust hands its users out to the workers in turn, so each worker is given as many users as its shard has clients.
 Pure.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-__all__ = ["Places", "Share"]
+__all__ = ["ClientIndexPool", "WorkerShard"]
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """One generator's part: ``position``, from 0, of ``of`` generators."""
+class WorkerShard:
+    """One worker's part of the clients: ``position``, from 0, of ``of`` workers."""
 
     position: int = 0
     of: int = 1
@@ -24,21 +24,21 @@ class Share:
         return len(range(self.position, clients, self.of))
 
 
-class Places:
-    """The places for clients that a generator has: the lowest free one is taken first."""
+class ClientIndexPool:
+    """The indices of a shard's clients; the lowest free one is taken first."""
 
-    def __init__(self, share: Share, clients: int) -> None:
-        self._share, self._clients = share, clients
-        self._next = share.position
+    def __init__(self, shard: WorkerShard, clients: int) -> None:
+        self._shard, self._clients = shard, clients
+        self._next = shard.position
         self._free: list[int] = []
 
     def take(self) -> int | None:
-        """Return a client's index; None: there are no more clients than are taken."""
+        """Return the index of a client that nobody runs; None: there is none left."""
         if self._free:
             return heapq.heappop(self._free)
-        index, self._next = self._next, self._next + self._share.of
+        index, self._next = self._next, self._next + self._shard.of
         return index if index < self._clients else None
 
     def give_back(self, index: int) -> None:
-        """Let another user have a client's place: a load that goes down and up again."""
+        """Let another user run this client: a load that goes down and up again."""
         heapq.heappush(self._free, index)

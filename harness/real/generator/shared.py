@@ -1,8 +1,8 @@
-"""What all clients of one generator process share: settings, clock, event log, login, loop lag.
+"""What all clients of one generator process shard: settings, clock, event log, login, loop lag.
 
 Reads the clock and writes the log; decides nothing about clients.
 
-Clients that beat by themselves: each sends a heartbeat every interval, from the swarm's heap of steps.
+Clients that beat by themselves: each sends a heartbeat every interval, from the event loop's heap of steps.
 
 From connections to frames on the wire; a client that is deaf sends nothing and goes on at the next moment of its
 own grid. What the answer means is the client's business.
@@ -24,9 +24,9 @@ from numpy.random import SeedSequence, default_rng
 from harness.events.log import EventWriter
 from harness.faults import Plan, PlannedFault, PlannedOutage
 from harness.real.generator.behind_nat import nats_of
-from harness.real.generator.event_loop import Swarm
+from harness.real.generator.event_loop import ClientEventLoop
 from harness.real.generator.gateway_client import Gateways, Target
-from harness.real.generator.shard import Share
+from harness.real.generator.shard import WorkerShard
 from harness.real.generator.websocket_frames import TEXT, ReadyMade
 from harness.real.network.nat import NETWORK_RECORD
 from reference_server.events import Event, EventKind, Source
@@ -36,7 +36,7 @@ from scenarios.schema import Scenario
 
 if TYPE_CHECKING:
     from harness.real.generator.client import Client
-    from harness.real.generator.websocket import Wire
+    from harness.real.generator.websocket import WebSocketConnection
 
 __all__ = [
     "Beating",
@@ -68,12 +68,12 @@ class Beating:
         self._rng = rng
         self.frame = ReadyMade(TEXT, b'{"type":"heartbeat"}')
 
-    def begin(self, client: Client, wire: Wire) -> None:
+    def begin(self, client: Client, wire: WebSocketConnection) -> None:
         """Begin on a new connection, at a uniformly random phase."""
         first_s = self._now_s() + self._interval_s * (1 - float(self._rng.random()))
         self._at(first_s, partial(self._beat, client, wire, first_s))
 
-    def _beat(self, client: Client, wire: Wire, due_s: float) -> None:
+    def _beat(self, client: Client, wire: WebSocketConnection, due_s: float) -> None:
         if client.wire is not wire or client.has_gone:
             return
         due_s += self._interval_s
@@ -90,7 +90,7 @@ _LAG_TIMER_S = 0.01
 _LAG_REPORT_S = 0.5
 _OWN_ROUND_TRIP_S = 0.002  # what loopback and two event loops take themselves; only more is added
 _DELAYS_AT_ONCE = 1024
-_ALL = Share()
+_ALL = WorkerShard()
 
 
 class Generator:
@@ -103,16 +103,16 @@ class Generator:
         target: Target,
         log: Path,
         origin_s: float,
-        share: Share = _ALL,
+        shard: WorkerShard = _ALL,
         on_request: OnRequest = lambda *_: None,
     ) -> None:
         self.scenario = scenario
         self.plan = plan
         self.origin_s = origin_s
-        self.share = share
+        self.shard = shard
         self.start_s = 0.0  # set by `start`: when the plan's time zero was
         self.on_request = on_request
-        self.swarm = Swarm(self.now_s)
+        self.loop = ClientEventLoop(self.now_s)
         self.pong = ReadyMade(TEXT, PONG_TEXT)
         self.faults: dict[int, PlannedFault] = {fault.client: fault for fault in plan.faults}
         self.outages: dict[int, list[PlannedOutage]] = {}
@@ -120,7 +120,7 @@ class Generator:
             self.outages.setdefault(outage.client, []).append(outage)
         # A blackholed socket must outlive its client: closing it would send a FIN and end the silence.
         self.graveyard: list[Any] = []
-        self.rng: Rng = default_rng(SeedSequence([scenario.seed, 0x67656E, share.position]))
+        self.rng: Rng = default_rng(SeedSequence([scenario.seed, 0x67656E, shard.position]))
         self.nats = nats_of(log.with_name(NETWORK_RECORD), self.faults)
         self.beating = self._beating()
         self._writer = EventWriter(log)
@@ -135,7 +135,7 @@ class Generator:
         if not isinstance(self.scenario.detector, ClientBeats) or interval_s is None:
             return None
         return Beating(
-            interval_s / self.scenario.speedup, self.swarm.at, self.now_s, self.rng.spawn(1)[0]
+            interval_s / self.scenario.speedup, self.loop.at, self.now_s, self.rng.spawn(1)[0]
         )
 
     def now_s(self) -> float:
@@ -159,12 +159,12 @@ class Generator:
         """
         self.start_s = self.now_s() if start_s is None else start_s
         detail = {
-            "clients": self.share.count(self.plan.clients),
-            "worker": self.share.position,
-            "workers": self.share.of,
+            "clients": self.shard.count(self.plan.clients),
+            "worker": self.shard.position,
+            "workers": self.shard.of,
         }
         self.log(EventKind.RUN_STARTED, detail=detail, time_s=self.start_s)
-        self.swarm.start()
+        self.loop.start()
         self._background = [gevent.spawn(self._sample_lag), gevent.spawn(self._mark_steady)]
 
     def stop(self) -> None:
@@ -172,7 +172,7 @@ class Generator:
         if self._background:
             gevent.killall(self._background)
             self._background = []
-            self.swarm.stop()
+            self.loop.stop()
             self.log(EventKind.RUN_ENDED)
             self._writer.close()
 
@@ -216,7 +216,7 @@ class Generator:
         self.log(EventKind.STEADY, detail={"clients": self.plan.clients})
 
     def _sample_lag(self) -> None:
-        """Log the largest lateness of a short timer, twice a second: this loop's share of any delay seen."""
+        """Log the largest lateness of a short timer, twice a second: this loop's shard of any delay seen."""
         worst = 0.0
         reported = flushed = self.now_s()
         while True:

@@ -33,7 +33,7 @@ from reference_server.websocket.tcp_info import TcpState, read_tcp_info
 
 __all__ = [
     "ConnectionEnded",
-    "Wire",
+    "WebSocketConnection",
 ]
 
 
@@ -56,7 +56,7 @@ class ConnectionEnded(Exception):
         self.code = code
 
 
-class Wire:
+class WebSocketConnection:
     """An open WebSocket. `connect` makes one; every method may raise :class:`ConnectionEnded`."""
 
     __slots__ = ("_reader", "sock")
@@ -66,7 +66,9 @@ class Wire:
         self._reader: FrameReader | None = None  # None: between two frames
 
     @classmethod
-    def connect(cls, uri: WebSocketURI, timeout_s: float, source: str | None = None) -> Wire:
+    def connect(
+        cls, uri: WebSocketURI, timeout_s: float, source: str | None = None
+    ) -> WebSocketConnection:
         """Open a TCP connection and shake hands; blocks the greenlet.
 
         Args:

@@ -4,7 +4,7 @@ From command lines to running processes with a name and a log file. Knows nothin
 
 No child outlives the run. An orderly end stops them in reverse order; Ctrl-C reaches only the
 parent (each child has a session of its own), which then stops them; a parent that is killed takes
-them along (`leash.py`). Only processes started here, and what those have forked, are ever signalled.
+them along (`die_with_parent.py`). Only processes started here, and what those have forked, are ever signalled.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from harness.real.processes import die_with_parent as leash
-from harness.real.processes.die_with_parent import die_with_parent
+from harness.real.processes import die_with_parent
 
-__all__ = ["Child", "ChildDied", "Children", "Terminated", "die_with_parent", "end_on_sigterm"]
+__all__ = ["Child", "ChildDied", "Children", "Terminated", "end_on_sigterm"]
 
 _POLL_S = 0.01  # how often a wait looks; waiting on several children at once has no blocking call
 _LOG_TAIL_LINES = 20
@@ -231,8 +230,8 @@ def _only_the_main_thread() -> None:
 def _popen(
     argv: Sequence[str], log: Path, env: Mapping[str, str] | None
 ) -> subprocess.Popen[bytes]:
-    """Start a program on the leash of this process."""
-    wrapper = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid())]
+    """Start a program that the kernel kills when this process ends."""
+    wrapper = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
     with log.open("ab") as output:
         return subprocess.Popen(
             [*wrapper, *argv],

@@ -1,7 +1,7 @@
 """Ties a process's life to its parent's, by Linux's ``PR_SET_PDEATHSIG``: no run leaves orphans.
 
 Two uses: `die_with_parent` in a forked process, and this file as a wrapper that ties itself and then
-becomes another program (`python leash.py PARENT_PID PROGRAM ARGUMENT…`; the pid stays the same).
+becomes another program (`python die_with_parent.py PARENT_PID PROGRAM ARGUMENT…`; the pid stays the same).
 A wrapper and not `preexec_fn`: Python code between fork and exec may deadlock in a threaded parent.
 
 Imports the standard library only: the wrapper runs without site packages, in about 20 ms.

@@ -3,7 +3,7 @@
     python -m harness.real.store_watch.process --redis URL --prefix P --logs DIR --out FILE --origin-s X
 
 From the clients' event logs (`client-*.jsonl` of DIR: which sessions there are, which are faulted), the
-harness's of incidents (`incidents-*.jsonl`) and Redis, polled, to `store_cleared` (rules: `clearing.py`),
+harness's of incidents (`incidents-*.jsonl`) and Redis, polled, to `store_cleared` (rules: `store_clearing.py`),
 `ghosts_gone` and `store_agrees` (rules: `harness/events/store_convergence.py`), `store_sample` and `loop_lag` events.
 It asks the gateway nothing, so it goes on when that is frozen, and it does not rely on keyspace notifications,
 which come late or not at all.
@@ -33,9 +33,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from harness.events.log import EventWriter
-from harness.events.store_convergence import WANTED, Converging, Records
+from harness.events.store_convergence import WANTED, Records, StoreConvergence
 from harness.events.tail import LogTail
-from harness.real.store_watch.clearing import Clearing
+from harness.real.store_watch.store_clearing import StoreClearing
 from reference_server.events import Event, EventKind, Source, decode
 
 __all__ = ["Store", "Watch", "main"]
@@ -118,8 +118,8 @@ class Watch:
         self._prefix = prefix
         self._online_key = f"{prefix}online"
         self._sample_s = sample_s
-        self._clearing = Clearing(prefix)
-        self._converging = Converging()
+        self._clearing = StoreClearing(prefix)
+        self._convergence = StoreConvergence()
         self._next_look_s = self._next_sample_s = self._next_comparison_s = 0.0
 
     def read_logs(self, now_s: float) -> None:
@@ -135,12 +135,12 @@ class Watch:
 
     def ask(self, now_s: float) -> None:
         """Do one poll; what it saw is with the operating system when it returns."""
-        for question in self._clearing.questions():
-            answer = self._store.ask(partial(redis.Redis.mget, keys=question.keys))
+        for query in self._clearing.queries():
+            answer = self._store.ask(partial(redis.Redis.mget, keys=query.keys))
             if answer is None:
                 break
             for event in self._clearing.on_answer(
-                question, answer.value, answer.asked_s, answer.answered_s
+                query, answer.value, answer.asked_s, answer.answered_s
             ):
                 self._out.write(event)
         if now_s >= self._next_comparison_s:
@@ -156,11 +156,11 @@ class Watch:
             _log.warning("passed over: %s", error)
             return
         self._clearing.on_client_event(event)
-        self._converging.take(event)
+        self._convergence.take(event)
 
     def _compare(self, now_s: float) -> float:
         """Ask for what an incident has hit; return how long that is to suffice, in seconds."""
-        asked = self._converging.questions()
+        asked = self._convergence.questions()
         sessions = list(asked)
         found: dict[str, Records] = {}
         began_s = answered_s = now_s
@@ -178,7 +178,7 @@ class Watch:
             ):
                 owner = None if record is None else record.decode().rpartition("|")[2]
                 found[one] = (owner, None if status is None else status.decode())
-        for event in self._converging.answer(found, began_s, answered_s):
+        for event in self._convergence.answer(found, began_s, answered_s):
             self._out.write(event)
         return len(sessions) / _SESSIONS_PER_S
 
@@ -216,7 +216,7 @@ def _run(
 ) -> None:
     """Poll until SIGTERM or Ctrl-C, and once more after it.
 
-    The loop's lag is what this process adds to the grain of its polls: a question that left late, or
+    The loop's lag is what this process adds to the resolution of its polls: a question that left late, or
     work of its own that is longer than a poll. A store that makes it wait is `store_wait_s` instead.
     """
     ends = {signal.SIGTERM, signal.SIGINT}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from harness.events.store_convergence import Converging, Records
+from harness.events.store_convergence import Records, StoreConvergence
 from reference_server.events import Event, EventKind, Source
 
 K = EventKind
@@ -32,14 +32,16 @@ def held(session: str = "s0", connection: str = "c0") -> Records:
     return connection, f"{session}|{connection}"
 
 
-def course(*events: Event) -> Converging:
-    found = Converging()
+def course(*events: Event) -> StoreConvergence:
+    found = StoreConvergence()
     for event in events:
         found.take(event)
     return found
 
 
-def seen(of: Converging, records: Mapping[str, Records], now_s: float = 12.0) -> list[EventKind]:
+def seen(
+    of: StoreConvergence, records: Mapping[str, Records], now_s: float = 12.0
+) -> list[EventKind]:
     asked = of.questions()
     found = {one: records.get(one, GONE) for one in asked}
     return [event.kind for event in of.answer(found, now_s - 0.05, now_s)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.real.generator.shard import Places, Share
+from harness.real.generator.shard import ClientIndexPool, WorkerShard
 from harness.real.machine_limits import Load, Machine, complaints, workers_for
 
 ROOMY = Machine(descriptors=20_000, ports=28_232, memory_bytes=22 << 30)
@@ -43,17 +43,17 @@ def test_what_would_do_does(clients: int) -> None:
 def test_every_client_is_one_generators(clients: int, of: int) -> None:
     taken = []
     for position in range(of):
-        share = Share(position, of)
-        places = Places(share, clients)
-        mine = [places.take() for _ in range(share.count(clients) + 1)]
+        shard = WorkerShard(position, of)
+        pool = ClientIndexPool(shard, clients)
+        mine = [pool.take() for _ in range(shard.count(clients) + 1)]
         assert mine.pop() is None  # one user too many has no client
         taken += mine
     assert sorted(index for index in taken if index is not None) == list(range(clients))
 
 
 def test_a_place_that_is_given_back_is_taken_again_first() -> None:
-    places = Places(Share(1, 2), 8)
-    assert [places.take(), places.take(), places.take()] == [1, 3, 5]
-    places.give_back(3)
-    places.give_back(1)
-    assert [places.take(), places.take(), places.take(), places.take()] == [1, 3, 7, None]
+    pool = ClientIndexPool(WorkerShard(1, 2), 8)
+    assert [pool.take(), pool.take(), pool.take()] == [1, 3, 5]
+    pool.give_back(3)
+    pool.give_back(1)
+    assert [pool.take(), pool.take(), pool.take(), pool.take()] == [1, 3, 7, None]

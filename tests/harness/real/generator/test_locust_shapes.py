@@ -8,10 +8,10 @@ import sys
 
 _ASK = """
 import json
-from harness.real.generator.locust_test import COURSES, Course
-courses = [Course(name, 100, 50.0) for name in COURSES]
+from harness.real.generator.locust_test import SHAPES, RampShape
+shapes = [RampShape(name, 100, 50.0) for name in SHAPES]
 times_s = (0, 10, 19.9, 20, 25, 30, 40, 49.9)
-print(json.dumps({n: [c.rises_for_s, [c.users(t) for t in times_s]] for n, c in zip(COURSES, courses)}))
+print(json.dumps({n: [c.rises_for_s, [c.users(t) for t in times_s]] for n, c in zip(SHAPES, shapes)}))
 """
 EXPECTED = {
     "ramp": [30.0, [1, 33, 66, 67, 83, 100, 100, 100]],
@@ -21,7 +21,7 @@ EXPECTED = {
 }
 
 
-def test_the_courses() -> None:
+def test_the_shapes() -> None:
     """When a load of 100 clients over 50 s has its most, and how many there are at eight moments."""
     # Importing Locust patches the standard library of its process.
     answer = subprocess.run(

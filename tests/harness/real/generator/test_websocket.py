@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from harness.real.generator.websocket import ConnectionEnded, Wire
+from harness.real.generator.websocket import ConnectionEnded, WebSocketConnection
 from reference_server.events import Cause
 from reference_server.websocket.frames import text_frame
 from tests.support import wait_until
@@ -20,7 +20,7 @@ def test_an_error_that_comes_together_with_the_close_frame_is_read_first() -> No
     with ours, gateways:
         ours.setblocking(False)
         gateways.sendall(text_frame(b'{"type":"error"}') + b"\x88\x02" + struct.pack("!H", 4401))
-        wire = Wire(ours)
+        wire = WebSocketConnection(ours)
         frames = wire.frames(wire.read())
         assert bytes(next(frames).data) == b'{"type":"error"}'
         with pytest.raises(ConnectionEnded) as ended:
@@ -33,7 +33,7 @@ def test_a_connection_knows_that_its_other_end_is_gone_before_it_has_read_so() -
         ours = socket.create_connection(server.getsockname())
         gateways, _ = server.accept()
     with ours, gateways:
-        wire = Wire(ours)
+        wire = WebSocketConnection(ours)
         gateways.sendall(text_frame(b"{}"))
         assert not wire.ended()
         gateways.close()

@@ -32,7 +32,7 @@ FORKER = [
     sys.executable,
     "-c",
     "import os, time\n"
-    "from harness.real.processes.children import die_with_parent\n"
+    "from harness.real.processes.die_with_parent import die_with_parent\n"
     "me = os.getpid()\n"
     "tied = os.fork()\n"
     "if not tied: die_with_parent(me); time.sleep(600)\n"

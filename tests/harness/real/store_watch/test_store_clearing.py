@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.real.store_watch.clearing import Clearing
+from harness.real.store_watch.store_clearing import StoreClearing
 from reference_server.events import Event, EventKind, Source
 
 HERE, GONE = b"u1|c1", None
@@ -15,19 +15,19 @@ def client(kind: EventKind, session_id: str = "s1", user_id: str = "u1") -> Even
     return Event(0.0, Source.CLIENT, kind, session_id, detail={"user_id": user_id})
 
 
-def watching(*session_ids: str) -> Clearing:
-    clearing = Clearing("p:")
+def watching(*session_ids: str) -> StoreClearing:
+    clearing = StoreClearing("p:")
     for n, session_id in enumerate(session_ids or ["s1"], 1):
         clearing.on_client_event(client(EventKind.FAULT_INJECTED, session_id, f"u{n}"))
     return clearing
 
 
-def answers(clearing: Clearing, *values: tuple[bytes | None, bytes | None]) -> list[Event]:
+def answers(clearing: StoreClearing, *values: tuple[bytes | None, bytes | None]) -> list[Event]:
     """Poll once a second, the answer 0.1 s after the question; one pair of values a poll."""
     events = []
     for n, pair in enumerate(values):
-        for question in clearing.questions():
-            events += clearing.on_answer(question, pair, float(n), n + 0.1)
+        for query in clearing.queries():
+            events += clearing.on_answer(query, pair, float(n), n + 0.1)
     return events
 
 
@@ -90,32 +90,32 @@ def test_table(
 def test_a_cleared_session_is_asked_for_no_more() -> None:
     clearing = watching()
     assert len(answers(clearing, (GONE, GONE), (GONE, GONE))) == 1
-    assert clearing.questions() == []
+    assert clearing.queries() == []
 
 
 def test_a_recovered_session_is_asked_for_no_more_and_a_second_fault_changes_nothing() -> None:
     clearing = watching()
     clearing.on_client_event(client(EventKind.FAULT_RECOVERED))
     clearing.on_client_event(client(EventKind.FAULT_INJECTED))
-    assert clearing.questions() == []
+    assert clearing.queries() == []
 
 
 def test_a_healthy_session_is_counted_but_not_watched() -> None:
-    clearing = Clearing("p:")
+    clearing = StoreClearing("p:")
     clearing.on_client_event(client(EventKind.LOGGED_IN))
     clearing.on_client_event(client(EventKind.CONNECTED))
-    assert clearing.questions() == []
+    assert clearing.queries() == []
     assert clearing.session_keys == [b"p:session:s1"]
 
 
-def test_questions_come_in_chunks_and_answers_stay_with_their_sessions() -> None:
+def test_queries_come_in_chunks_and_answers_stay_with_their_sessions() -> None:
     names = [f"s{n}" for n in range(1, 1202)]
     clearing = watching(*names)
-    questions = clearing.questions()
-    assert [len(q.sessions) for q in questions] == [500, 500, 201]
-    assert questions[0].keys[:1] == [b"p:session:s1"]
-    assert questions[0].keys[500:501] == [b"p:status:u1"]
-    last = questions[-1]
+    queries = clearing.queries()
+    assert [len(q.sessions) for q in queries] == [500, 500, 201]
+    assert queries[0].keys[:1] == [b"p:session:s1"]
+    assert queries[0].keys[500:501] == [b"p:status:u1"]
+    last = queries[-1]
     values: list[bytes | None] = [b"there"] * len(last.keys)
     values[7] = values[201 + 7] = None
     (event,) = clearing.on_answer(last, values, 1.0, 1.1)

@@ -1,6 +1,6 @@
 """When is a faulted session cleared from the store? Pure: from client events and answers to events.
 
-Says what to ask Redis and judges the answers; reads no clock, no file and no socket (`watch.py` does).
+Says what to ask Redis and judges the answers; reads no clock, no file and no socket (`process.py` does).
 
 A session is cleared when its session key is gone and its user's status key is gone or names another
 session. The moment lies between the last question that still found it and the answer that did not.
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from reference_server.events import Event, EventKind, Source
 
-__all__ = ["Clearing", "Question", "Watched"]
+__all__ = ["MGet", "StoreClearing", "WatchedSession"]
 
 _CHUNK = 500  # sessions in one MGET: Redis serves nobody else for a fraction of a millisecond
 
 
 @dataclass(slots=True)
-class Watched:
+class WatchedSession:
     """A faulted session whose records may still be in the store; times in seconds since the origin."""
 
     session_id: str
@@ -34,20 +34,20 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class MGet:
     """One MGET: the sessions' session keys, then their users' status keys in the same order."""
 
-    sessions: list[Watched]
+    sessions: list[WatchedSession]
     keys: list[bytes]
 
 
-class Clearing:
+class StoreClearing:
     """The sessions under watch, each from its fault until it is cleared or its client is back."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self._faulted: set[str] = set()
-        self.watched: dict[str, Watched] = {}
+        self.watched: dict[str, WatchedSession] = {}
         self.session_keys: list[bytes] = []  # of every session that a client was ever given
 
     def on_client_event(self, event: Event) -> None:
@@ -57,7 +57,7 @@ class Clearing:
         elif event.kind is EventKind.FAULT_INJECTED and event.session_id not in self._faulted:
             self._faulted.add(event.session_id)
             user_id = event.detail["user_id"]
-            self.watched[event.session_id] = Watched(
+            self.watched[event.session_id] = WatchedSession(
                 event.session_id,
                 user_id,
                 session_key=f"{self._prefix}session:{event.session_id}".encode(),
@@ -68,18 +68,18 @@ class Clearing:
         elif event.kind is EventKind.FAULT_RECOVERED:
             self.watched.pop(event.session_id, None)
 
-    def questions(self) -> list[Question]:
-        """Return what to ask the store now."""
+    def queries(self) -> list[MGet]:
+        """Return the MGETs to send now."""
         sessions = list(self.watched.values())
         chunks = [sessions[n : n + _CHUNK] for n in range(0, len(sessions), _CHUNK)]
         return [
-            Question(chunk, [w.session_key for w in chunk] + [w.status_key for w in chunk])
+            MGet(chunk, [w.session_key for w in chunk] + [w.status_key for w in chunk])
             for chunk in chunks
         ]
 
     def on_answer(
         self,
-        question: Question,
+        query: MGet,
         values: Sequence[bytes | None],
         asked_s: float,
         answered_s: float,
@@ -87,14 +87,14 @@ class Clearing:
         """Judge an answer; return `store_cleared` for the sessions that are cleared now.
 
         Args:
-            question: what was asked.
+            query: what was asked.
             values: of its keys, None where there is none.
             asked_s: when the question left, seconds since the origin.
             answered_s: when its answer was there.
         """
-        half = len(question.sessions)
+        half = len(query.sessions)
         cleared = []
-        for w, session, status in zip(question.sessions, values[:half], values[half:], strict=True):
+        for w, session, status in zip(query.sessions, values[:half], values[half:], strict=True):
             # Gone may be followed by there again: a client that came back has its records rewritten.
             w.session_gone_s = _since(w.session_gone_s, session is None, answered_s)
             other = status is None or not status.startswith(w.alive_status)
