@@ -10,7 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["GilbertElliott", "beats_to_suspicion_gilbert", "beats_to_suspicion_iid"]
+__all__ = [
+    "GilbertElliott",
+    "beats_to_suspicion_gilbert",
+    "beats_to_suspicion_iid",
+    "chance_of_suspicion_iid",
+]
 
 
 def beats_to_suspicion_iid(loss: float, max_failures: int) -> float:
@@ -25,6 +30,26 @@ def beats_to_suspicion_iid(loss: float, max_failures: int) -> float:
         raise ValueError(f"loss {loss:g}, k {max_failures}; allowed: 0 < loss < 1, k >= 1")
     run = float(loss**max_failures)
     return (1 - run) / (run * (1 - loss))
+
+
+def chance_of_suspicion_iid(loss: float, max_failures: int, beats: int) -> float:
+    """The chance of at least one run of k losses among n heartbeats; .495432 at p = .05, k = 3, n = 5760.
+
+    s(n), the chance of none, obeys s(n) = s(n−1) − (1 − p)·p^k·s(n−k−1), with s(n) = 1 below k and
+    s(k) = 1 − p^k. Source: runs of successes, Feller, An Introduction to Probability Theory, vol. 1, XIII.7.
+
+    Raises:
+        ValueError: p outside [0, 1], k below 1 or n below 0.
+    """
+    if not 0 <= loss <= 1 or max_failures < 1 or beats < 0:
+        raise ValueError(
+            f"loss {loss:g}, k {max_failures}, n {beats}; allowed: 0 <= loss <= 1, k >= 1, n >= 0"
+        )
+    k, run = max_failures, float(loss**max_failures)
+    none = [1.0] * k + [1 - run]
+    for n in range(k + 1, beats + 1):
+        none.append(none[n - 1] - (1 - loss) * run * none[n - k - 1])
+    return 1 - none[beats]
 
 
 def beats_to_suspicion_gilbert(to_bad: float, to_good: float, max_failures: int) -> float:

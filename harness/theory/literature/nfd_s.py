@@ -1,7 +1,8 @@
 """NFD-S, the failure detector of Chen, Toueg and Aguilera, its quality of service and its configurator.
 
 Source: W. Chen, S. Toueg, M. K. Aguilera, "On the Quality of Service of Failure Detectors", IEEE
-Transactions on Computers 51(5), 2002: theorem 5 (metrics), section 4 (configuration with known delays).
+Transactions on Computers 51(5), 2002: theorem 5 (metrics), section 4 (configuration with known delays), section 5
+(configuration by loss, mean and variance alone).
 Heartbeats are datagrams sent every η with loss p_L and delays of a continuous law D. Seconds.
 """
 
@@ -17,7 +18,14 @@ from scipy.optimize import brentq
 from harness.theory.law import FloatArray
 from scenarios.distributions import Distribution
 
-__all__ = ["ChenNetwork", "NfdS", "NotConfigurable", "Qos", "configure_nfd_s"]
+__all__ = [
+    "ChenNetwork",
+    "NfdS",
+    "NotConfigurable",
+    "Qos",
+    "configure_nfd_s",
+    "configure_nfd_s_by_moments",
+]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 _PIECES = 64
@@ -135,6 +143,56 @@ def configure_nfd_s(network: ChenNetwork, *, t_d_s: float, t_mr_s: float, t_m_s:
             eta_s = float(
                 brentq(lambda x, k: float(slack(x, k)), eta_s, etas[n - 1], args=(beats,))
             )
+        return NfdS(eta_s, t_d_s - eta_s)
+    raise NotConfigurable(
+        f"not even {_MOST_BEATS} heartbeats within {t_d_s:g} s give one mistake in {t_mr_s:g} s"
+    )
+
+
+def configure_nfd_s_by_moments(
+    *, loss: float, mean_s: float, variance_s2: float, t_d_s: float, t_mr_s: float, t_m_s: float
+) -> NfdS:
+    """An NFD-S that keeps the same wants on every network of this loss, mean and variance of the delay.
+
+    The one-sided Chebyshev inequality takes the place of the delay's law. With w = t_d − E(D):
+    γ = (1 − p_L)·w² / (V + w²), η_max = min(γ·t_m, w); the largest η <= η_max with
+    η·Π_{j=1..ceil(w/η)−1} (V + (w − jη)²) / (V + p_L·(w − jη)²) >= t_mr; δ = t_d − η.
+
+    Args:
+        loss: p_L, the chance that a heartbeat is lost.
+        mean_s, variance_s2: E(D) and V(D), seconds and seconds squared.
+        t_d_s, t_mr_s, t_m_s: T_D at most, E(T_MR) at least, E(T_M) at most; seconds.
+
+    Raises:
+        NotConfigurable: no η does it.
+
+    Source: section 5 of the paper, theorem 7 and the procedure after it.
+    """
+    w = t_d_s - mean_s
+    if w <= 0:
+        raise NotConfigurable(
+            f"a heartbeat takes {mean_s:g} s on average, as long as t_d or longer"
+        )
+    gamma = (1 - loss) * w**2 / (variance_s2 + w**2)
+    eta_max_s = min(gamma * t_m_s, w)
+
+    def slack(eta_s: float, beats: int) -> float:
+        left = (w - eta_s * np.arange(1, beats)) ** 2
+        with np.errstate(divide="ignore"):
+            log_product = np.log((variance_s2 + left) / (variance_s2 + loss * left)).sum()
+        return float(np.log(eta_s / t_mr_s) + log_product)
+
+    for beats in range(math.ceil(w / eta_max_s - 1e-12), _MOST_BEATS):
+        low = w / beats
+        high = min(eta_max_s, w / (beats - 1) * (1 - 1e-12)) if beats > 1 else eta_max_s
+        etas = np.linspace(high, low, _ETAS)
+        enough = np.array([slack(float(eta), beats) >= 0 for eta in etas])
+        if not enough.any():
+            continue
+        n = int(np.argmax(enough))
+        eta_s = float(etas[n])
+        if n:
+            eta_s = float(brentq(slack, eta_s, float(etas[n - 1]), args=(beats,)))
         return NfdS(eta_s, t_d_s - eta_s)
     raise NotConfigurable(
         f"not even {_MOST_BEATS} heartbeats within {t_d_s:g} s give one mistake in {t_mr_s:g} s"

@@ -18,6 +18,8 @@ from harness.theory import (
     configure_nfd_s,
 )
 from harness.theory.law import FloatArray
+from harness.theory.literature.datagram_loss import chance_of_suspicion_iid
+from harness.theory.literature.nfd_s import configure_nfd_s_by_moments
 from scenarios.distributions import Distribution, Exponential, Lognormal
 from tests.harness.theory.montecarlo import mean_agrees, share_agrees
 
@@ -55,7 +57,27 @@ def test_gilbert_elliott_against_a_simulated_channel(channel: GilbertElliott, k:
     mean_agrees(beats(channel, k, 20_000, np.random.default_rng(11)), channel.beats_to_suspicion(k))
 
 
+@pytest.mark.parametrize(("loss", "k"), [(0.3, 2), (0.5, 3), (0.2, 1)])
+def test_chance_of_a_run_against_counting(loss: float, k: int) -> None:
+    lost = np.random.default_rng(5).random((20_000, 12)) < loss
+    hits = sum(any(all(row[i : i + k]) for i in range(13 - k)) for row in lost.tolist())
+    share_agrees(hits, len(lost), chance_of_suspicion_iid(loss, k, 12))
+
+
+def test_a_configuration_by_moments_is_the_paper_s_and_keeps_its_wants_on_a_known_network() -> None:
+    wants = {"t_d_s": 30.0, "t_mr_s": 30 * DAY_S, "t_m_s": 60.0}
+    # The paper rounds: 9.71 and 20.29.
+    found = configure_nfd_s_by_moments(loss=0.01, mean_s=0.02, variance_s2=0.02, **wants)
+    assert (found.eta_s, found.delta_s) == pytest.approx((9.7098, 20.2902), abs=5e-5)
+    exponential = configure_nfd_s_by_moments(loss=0.01, mean_s=0.02, variance_s2=0.02**2, **wants)
+    qos = exponential.qos(ChenNetwork(0.01, FAST))
+    assert qos.t_mr_s >= wants["t_mr_s"] and qos.t_m_s <= wants["t_m_s"] and qos.t_d_s <= 30.0
+    with pytest.raises(NotConfigurable):
+        configure_nfd_s_by_moments(loss=0.01, mean_s=40.0, variance_s2=0.02, **wants)
+
+
 def test_loss_has_its_reference_values() -> None:
+    assert chance_of_suspicion_iid(0.05, 3, 5760) == pytest.approx(0.495432, abs=5e-7)
     assert beats_to_suspicion_iid(0.01, 2) == pytest.approx(10100)
     assert beats_to_suspicion_gilbert(0.01 * 0.5 / 0.99, 0.5, 2) == pytest.approx(398)
     assert GilbertElliott(0.01 * 0.5 / 0.99, 0.5).mean_loss == pytest.approx(0.01)
