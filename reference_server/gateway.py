@@ -35,12 +35,12 @@ from reference_server.ledger.ledger import Ledger
 from reference_server.logins import Logins, ledger_settings
 from reference_server.messages import Messages
 from reference_server.session_log import SessionLines
-from reference_server.sessions.codes import CODE_SCRIPTS, Codes
+from reference_server.sessions.codes import Codes
 from reference_server.sessions.owner_tokens import Owners
-from reference_server.sessions.presence import ONLINE_SET_SCRIPTS, PlainOnlineSet, Presence
+from reference_server.sessions.presence import PlainOnlineSet, Presence
 from reference_server.sessions.records import Record, Sessions, flush_records
 from reference_server.sessions.redis_writer import StoreWriter, open_redis
-from reference_server.sessions.scripts import NODE_SCRIPTS, SCRIPTS
+from reference_server.sessions.scripts import SCRIPTS
 from reference_server.websocket.admission import (
     CLOSE_KICKED,
     CLOSE_TAKEN_OVER,
@@ -82,9 +82,7 @@ class Gateway:
         self.redis = open_redis(config.redis_url)
         self.counters = Counters()
         self.lines = SessionLines()
-        self.store = StoreWriter(
-            self.redis, (*SCRIPTS, *NODE_SCRIPTS, *CODE_SCRIPTS, *ONLINE_SET_SCRIPTS)
-        )
+        self.store = StoreWriter(self.redis, SCRIPTS)
         self.codes = Codes(self.store, config.key_prefix, policy.code_ttl, config.code_secret)
         self.owners = Owners(config.node)
         self.sessions = Sessions(

@@ -16,34 +16,13 @@ import hmac
 import secrets
 from enum import IntEnum
 
-from reference_server.sessions.redis_writer import Call, Script, StoreWriter
+from reference_server.sessions.redis_writer import Call, StoreWriter
+from reference_server.sessions.scripts import CODE_ISSUE, CODE_USE
 
-__all__ = ["CODE_SCRIPTS", "CodeVerdict", "Codes"]
+__all__ = ["CodeVerdict", "Codes"]
 
 _DIGITS = 6
 _GUESSES = 5
-
-_ISSUE = Script("""
--- KEYS code; ARGV digest, ttl_ms, guesses. Returns 1.
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'left', ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1
-""")
-
-_USE = Script("""
--- KEYS code; ARGV digest. Returns 1: right, and used up now; 0: wrong; -1: there is none.
-local digest = redis.call('HGET', KEYS[1], 'digest')
-if not digest then return -1 end
-if digest == ARGV[1] then
-  redis.call('DEL', KEYS[1])
-  return 1
-end
-if redis.call('HINCRBY', KEYS[1], 'left', -1) <= 0 then redis.call('DEL', KEYS[1]) end
-return 0
-""")
-
-CODE_SCRIPTS = (_ISSUE, _USE)
 
 
 class CodeVerdict(IntEnum):
@@ -78,7 +57,7 @@ class Codes:
         """
         code = f"{secrets.randbelow(10**_DIGITS):0{_DIGITS}}"
         args = (self._digest(user_id, code), self._ttl_ms, _GUESSES)
-        await self._writer.ask(Call(_ISSUE, (self._key(user_id),), args))
+        await self._writer.ask(Call(CODE_ISSUE, (self._key(user_id),), args))
         return code
 
     async def use(self, user_id: str, code: str) -> CodeVerdict:
@@ -88,7 +67,7 @@ class Codes:
             StoreUnavailable: Redis does not answer; whether the code is used up is unknown.
         """
         digest = self._digest(user_id, code)
-        return CodeVerdict(await self._writer.ask(Call(_USE, (self._key(user_id),), (digest,))))
+        return CodeVerdict(await self._writer.ask(Call(CODE_USE, (self._key(user_id),), (digest,))))
 
     def _key(self, user_id: str) -> str:
         return f"{self._prefix}code:{user_id}"

@@ -1,13 +1,12 @@
 """Who is told when a user goes offline or comes online: from announcements to the clients that watch.
 
-The set of online users and the announcements are written by the scripts, in one step with the records
-(`scripts.py`); this is the receiving end. What is announced while the gateway's subscription is down is lost, so
-for each watched user it is known what the watchers believe, and `reconcile` compares that with the set.
+The scripts write the set of online users and the announcements, in one step with the records (`scripts.py`).
+`Presence` is the receiving end. What is announced while the gateway's subscription is down is lost, so `Presence`
+remembers what the watchers of each user believe, and `reconcile` compares that with the set.
 
-A plain SET of online users, without expiry per member, written apart from the records: as some systems do.
-
-From connections that begin and end to SADD and SREM. A node that dies between the two leaves its users online
-for ever; that is what it is here to show. The gateway's own set is scored and written in one step (`scripts.py`).
+`PlainOnlineSet` is how some other systems do it: a SET without expiry per member, written apart from the records,
+by SADD and SREM as connections begin and end. A node that dies between the two leaves its users online for ever;
+it is here to show that.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from reference_server.sessions.redis_writer import (
     StoreUnavailable,
     StoreWriter,
 )
-from reference_server.sessions.scripts import ONLINE
+from reference_server.sessions.scripts import ONLINE, PLAIN_ADD, PLAIN_REMOVE
 from reference_server.websocket.frames import text_frame
 
-__all__ = ["ONLINE_SET_SCRIPTS", "PlainOnlineSet", "Presence", "Watcher"]
+__all__ = ["PlainOnlineSet", "Presence", "Watcher"]
 
-_ADD = Script("return redis.call('SADD', KEYS[1], ARGV[1])")
-_REMOVE = Script("return redis.call('SREM', KEYS[1], ARGV[1])")
-ONLINE_SET_SCRIPTS = (_ADD, _REMOVE)
+_CHUNK = 500
+
+_log = logging.getLogger(__name__)
 
 
 class PlainOnlineSet:
@@ -46,19 +45,14 @@ class PlainOnlineSet:
 
     def add(self, user_id: str) -> None:
         """A connection of the user has begun."""
-        self._write(_ADD, user_id)
+        self._write(PLAIN_ADD, user_id)
 
     def remove(self, user_id: str) -> None:
         """A connection of the user has ended, whatever other connections the user has."""
-        self._write(_REMOVE, user_id)
+        self._write(PLAIN_REMOVE, user_id)
 
     def _write(self, script: Script, user_id: str) -> None:
-        self._writer.submit(Call(script, (self._key,), (user_id,), duty=f"online:{user_id}"))
-
-
-_CHUNK = 500
-
-_log = logging.getLogger(__name__)
+        self._writer.submit(Call(script, (self._key,), (user_id,), durable_key=f"online:{user_id}"))
 
 
 class Watcher(Protocol):

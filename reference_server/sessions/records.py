@@ -189,7 +189,7 @@ class Sessions:
         key = self._session(session_id)
         ttl_ms = _milliseconds(left_s) if self._session_ttl_ms else 0
         args = (f"{self.slot(user_id, device)}|", ttl_ms)
-        self._writer.submit(Call(RESTORE, (key,), args, duty=f"restore {session_id}"))
+        self._writer.submit(Call(RESTORE, (key,), args, durable_key=f"restore {session_id}"))
 
     async def logout(
         self, session_id: str, user_id: str = "", how: str = "logged_out"
@@ -220,7 +220,7 @@ class Sessions:
         """Delete a session that was made and never told to anybody."""
         args = (*self._head, session_id, self._node, "", self.owners.incarnation, "logged_out")
         key = self._session(session_id)
-        self._writer.submit(Call(LOGOUT, (key,), args, duty=f"forget {session_id}"))
+        self._writer.submit(Call(LOGOUT, (key,), args, durable_key=f"forget {session_id}"))
 
     def connect(
         self,
@@ -272,7 +272,7 @@ class Sessions:
             *(*self._head, record.slot, record.session_id, record.owner),
             *(self._session_ttl_ms, self._status_ttl_ms, self._node),
         )
-        self._writer.submit(Call(REFRESH, keys, args, read, duty=record.owner))
+        self._writer.submit(Call(REFRESH, keys, args, read, durable_key=record.owner))
 
     def clear(self, record: Record) -> None:
         """Delete the records as far as they are the connection's, and tell that the user is offline."""
@@ -282,19 +282,19 @@ class Sessions:
         def read(answer: Answer) -> None:
             self._on_cleared(record, answer == 1)
 
-        self._writer.submit(Call(CLEAR, keys, args, read, duty=record.owner))
+        self._writer.submit(Call(CLEAR, keys, args, read, durable_key=record.owner))
 
     def release(self, record: Record) -> None:
         """Leave the records to expire with the resume window: this node will not be there to clear them."""
         keys = (self._session(record.session_id), self._status(record.slot))
         window_ms = int(self._resume_window_s * 1000)  # 0: PEXPIRE deletes
         args = (record.slot, record.session_id, record.owner, window_ms)
-        self._writer.submit(Call(RELEASE, keys, args, duty=record.owner))
+        self._writer.submit(Call(RELEASE, keys, args, durable_key=record.owner))
 
     def prune(self) -> None:
         """Take users off the online set whom nobody has refreshed for a whole status TTL."""
         args = (str(self._status_ttl_s),)
-        self._writer.submit(Call(PRUNE, (f"{self._prefix}online",), args, duty="prune"))
+        self._writer.submit(Call(PRUNE, (f"{self._prefix}online",), args, durable_key="prune"))
 
     def slot(self, user_id: str, device: str) -> str:
         """Return what has one connection at most; a device's name is escaped, it has no ``/``."""

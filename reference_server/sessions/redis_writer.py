@@ -3,22 +3,21 @@
 From calls that anybody may submit at any time, without awaiting, to their answers in the order of
 submission. Knows what a script is, not what it means.
 
-Two kinds. A *request* (a login) fails at once with `StoreUnavailable` when Redis does not answer:
-somebody waits for it. A *duty* (a clean-up, a refresh) is kept until it is done; of several duties under
-one key only the last counts, so an outage of any length costs one call a connection. Scripts must bear
-being executed twice: a pipeline that failed may have been carried out.
+There are two kinds. A *request* (a login) fails at once with `StoreUnavailable` when Redis does not answer:
+somebody waits for it. A *durable* call (a clean-up, a refresh) is retried until Redis acknowledges it. A newer
+durable call with the same key replaces it, so the queue is bounded by the number of keys: one a connection.
+Scripts must bear being executed twice: a pipeline that failed may have been carried out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NewType
 
 from redis.asyncio import Redis
 from redis.backoff import NoBackoff
@@ -55,25 +54,19 @@ Answer = Any
 """What a script returned, as redis-py reads it; or a `StoreUnavailable`."""
 
 
-class Script:
-    """A Lua script, called by its hash."""
-
-    __slots__ = ("sha1", "source")
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.sha1 = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+Script = NewType("Script", str)
+"""The text of a Lua script."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """One call of a script. ``duty`` is the key that it is kept under; None: a request."""
+    """One call of a script. With a ``durable_key`` it is retried until it is done; None: a request."""
 
     script: Script
     keys: tuple[str, ...]
     args: tuple[str | int, ...]
     done: Callable[[Answer], None] | None = None
-    duty: str | None = None
+    durable_key: str | None = None
 
 
 def open_redis(url: str) -> Redis:
@@ -94,14 +87,18 @@ class StoreWriter:
     """Carries calls to Redis. `run` does it, in a task; `submit` never waits.
 
     While Redis is away, requests fail at once and a ping every second at most looks whether it is back.
+
+    Args:
+        redis: of `open_redis`.
+        scripts: all that will be called.
     """
 
-    def __init__(self, redis: Redis, scripts: Sequence[Script]) -> None:
+    def __init__(self, redis: Redis, scripts: Iterable[Script]) -> None:
         self._redis = redis
-        self._scripts = scripts
+        self._scripts = {script: redis.register_script(script) for script in scripts}
         self._waiting: deque[Call] = deque()
-        self._duties: dict[str, Call] = {}  # the one that counts under each key
-        self._flying: frozenset[str] = frozenset()  # duties that are being carried out
+        self._durable: dict[str, Call] = {}  # the one that counts under each key
+        self._flying: frozenset[str] = frozenset()  # keys of those that are being carried out
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -115,16 +112,16 @@ class StoreWriter:
 
     def submit(self, call: Call) -> None:
         """Queue a call; ``done`` is called with the answer in a later turn of the loop."""
-        if call.duty is None and not self.available:
+        if call.durable_key is None and not self.available:
             if call.done is not None:
                 error = StoreUnavailable("Redis is away")
                 asyncio.get_running_loop().call_soon(call.done, error)
             return
-        if call.duty is not None:
-            before = self._duties.get(call.duty)
-            if before is not None and call.duty not in self._flying and _same(before, call):
+        if call.durable_key is not None:
+            before = self._durable.get(call.durable_key)
+            if before is not None and call.durable_key not in self._flying and _same(before, call):
                 return  # it waits already, and keeps its place before what was submitted since
-            self._duties[call.duty] = call
+            self._durable[call.durable_key] = call
         self._waiting.append(call)
         self._idle.clear()
         self._wake.set()
@@ -178,9 +175,9 @@ class StoreWriter:
         batch: list[Call] = []
         while self._waiting and len(batch) < _MOST_PER_PIPELINE:
             call = self._waiting.popleft()
-            if call.duty is None or self._duties.get(call.duty) is call:
+            if call.durable_key is None or self._durable.get(call.durable_key) is call:
                 batch.append(call)
-        self._flying = frozenset(call.duty for call in batch if call.duty is not None)
+        self._flying = frozenset(call.durable_key for call in batch if call.durable_key is not None)
         return batch
 
     async def _execute(self, batch: list[Call]) -> list[Answer]:
@@ -189,8 +186,9 @@ class StoreWriter:
         if missed:
             # A restarted Redis has no scripts. What was carried out before they went is not sent again:
             # the second answer of a connect would not be the first one.
-            for script in self._scripts:
-                await self._redis.script_load(script.source)
+            # All are loaded at once, so that calls overtake each other this once and not at each first use.
+            for script in self._scripts.values():
+                await self._redis.script_load(script.script)
             for n, answer in zip(missed, await self._send([batch[n] for n in missed]), strict=True):
                 answers[n] = answer
         for answer in answers:
@@ -201,15 +199,17 @@ class StoreWriter:
         return answers
 
     async def _send(self, batch: list[Call]) -> list[Answer]:
+        # Not `await script(client=pipeline)`: that asks Redis before each pipeline whether it has the scripts.
         pipeline = self._redis.pipeline(transaction=False)
         for call in batch:
-            pipeline.evalsha(call.script.sha1, len(call.keys), *call.keys, *call.args)
+            sha = self._scripts[call.script].sha
+            pipeline.evalsha(sha, len(call.keys), *call.keys, *call.args)
         answers: list[Answer] = await pipeline.execute(raise_on_error=False)
         return answers
 
     def _settle(self, call: Call, answer: Answer) -> None:
-        if call.duty is not None and self._duties.get(call.duty) is call:
-            del self._duties[call.duty]
+        if call.durable_key is not None and self._durable.get(call.durable_key) is call:
+            del self._durable[call.durable_key]
         if isinstance(answer, ResponseError):
             # Wrong for good (a key of another type, say): to try again would never end.
             _log.error("Redis refuses %s %s: %s", call.keys, call.args, answer)
@@ -218,18 +218,18 @@ class StoreWriter:
             call.done(answer)
 
     def _keep(self, batch: list[Call]) -> None:
-        """Put duties back in their order; let requests fail, those still waiting too."""
+        """Put durable calls back in their order; let requests fail, those still waiting too."""
         self.available = False
         self._flying = frozenset()
         everything = [*batch, *self._waiting]
         self._waiting.clear()
-        self._waiting.extend(call for call in everything if call.duty is not None)
+        self._waiting.extend(call for call in everything if call.durable_key is not None)
         for call in everything:
-            if call.duty is None:
+            if call.durable_key is None:
                 self._settle(call, StoreUnavailable("Redis does not answer"))
 
     async def _until_back(self, error: Exception) -> None:
-        _log.warning("Redis is away: %s; %d duties wait", error, len(self._duties))
+        _log.warning("Redis is away: %s; %d durable calls wait", error, len(self._durable))
         wait_s = _FIRST_RETRY_S
         while True:
             await asyncio.sleep(wait_s)
@@ -241,7 +241,7 @@ class StoreWriter:
             except (RedisError, OSError, TimeoutError):
                 continue
             break
-        _log.warning("Redis is back; %d duties wait", len(self._duties))
+        _log.warning("Redis is back; %d durable calls wait", len(self._durable))
         self.available = True
         self.on_back()
 

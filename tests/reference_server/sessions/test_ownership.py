@@ -38,7 +38,6 @@ from reference_server.sessions.redis_writer import Call, StoreUnavailable, Store
 from reference_server.sessions.scripts import (
     CONNECT,
     HOLD,
-    NODE_SCRIPTS,
     REAP,
     REFRESH,
     RENEW,
@@ -94,7 +93,7 @@ class Ownership(RuleBasedStateMachine):
 
     async def _open(self) -> None:
         self.clients = [open_redis(self.url) for _ in range(2)]
-        self.writers = [RecordingWriter(c, (*SCRIPTS, *NODE_SCRIPTS)) for c in self.clients]
+        self.writers = [RecordingWriter(c, SCRIPTS) for c in self.clients]
         self.tasks = [asyncio.create_task(writer.run()) for writer in self.writers]
         self.nodes = [self._node(n) for n in range(2)]
 
@@ -442,11 +441,11 @@ def test_a_clean_up_without_the_owner_token_would_be_found_out(
     from reference_server.sessions import scripts
     from reference_server.sessions.redis_writer import Script
 
-    careless = scripts.CLEAR.source.replace("if by ~= owner then return 0 end", "")
+    careless = scripts.CLEAR.replace("if by ~= owner then return 0 end", "")
     careless = careless.replace(
         "if status and status ~= session .. '|' .. owner then return 0 end", ""
     )
-    assert careless != scripts.CLEAR.source
+    assert careless != scripts.CLEAR
     broken = Script(careless)
     monkeypatch.setattr(sessions, "CLEAR", broken)
     monkeypatch.setattr(f"{__name__}.SCRIPTS", (*SCRIPTS, broken))

@@ -57,8 +57,8 @@ async def writing(url: str) -> AsyncIterator[StoreWriter]:
         await redis.aclose()
 
 
-def append(key: str, value: str, *, duty: str | None = None, done: Any = None) -> Call:
-    return Call(APPEND, (key,), (value,), done, duty)
+def append(key: str, value: str, *, durable_key: str | None = None, done: Any = None) -> Call:
+    return Call(APPEND, (key,), (value,), done, durable_key)
 
 
 def listed(url: str, key: str) -> list[str]:
@@ -92,12 +92,14 @@ def test_calls_of_one_turn_share_pipelines_and_keep_their_order(
     assert listed(private_redis.url, key_prefix) == [str(n) for n in range(1000)]
 
 
-def test_only_the_last_duty_under_a_key_counts(private_redis: RedisServer, key_prefix: str) -> None:
+def test_only_the_last_durable_call_under_a_key_counts(
+    private_redis: RedisServer, key_prefix: str
+) -> None:
     async def scenario() -> None:
         async with writing(private_redis.url) as writer:
             for value in ("refresh", "refresh again", "clear"):
-                writer.submit(append(key_prefix, value, duty="connection-1"))
-            writer.submit(append(key_prefix, "other", duty="connection-2"))
+                writer.submit(append(key_prefix, value, durable_key="connection-1"))
+            writer.submit(append(key_prefix, "other", durable_key="connection-2"))
             assert await writer.drain(5)
 
     run(scenario())
@@ -127,7 +129,7 @@ def test_a_question_that_is_wrong_for_good_fails_alone(
     async def scenario() -> None:
         async with writing(private_redis.url) as writer:
             writer.submit(append(key_prefix, "not a number"))
-            writer.submit(Call(BAD, (key_prefix,), (), duty="poison"))
+            writer.submit(Call(BAD, (key_prefix,), (), durable_key="poison"))
             assert await writer.ask(append(key_prefix, "next")) == 2
             with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
                 await writer.ask(Call(BAD, (key_prefix,), ()))
@@ -138,7 +140,7 @@ def test_a_question_that_is_wrong_for_good_fails_alone(
 
 
 @pytest.mark.parametrize("how", ["stopped", "frozen"])
-def test_requests_fail_soon_and_duties_wait_while_redis_is_away(
+def test_requests_fail_soon_and_durable_calls_wait_while_redis_is_away(
     own_redis: RedisServer, tmp_path: Path, how: str
 ) -> None:
     async def scenario() -> None:
@@ -153,7 +155,7 @@ def test_requests_fail_soon_and_duties_wait_while_redis_is_away(
                 await writer.ask(append("log", "a login"))
             assert time.monotonic() - began_s < 1.5
             for n in range(2000):
-                writer.submit(append("log", f"duty {n % 50}", duty=str(n % 50)))
+                writer.submit(append("log", f"durable {n % 50}", durable_key=str(n % 50)))
             began_s = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 await writer.ask(append("log", "another login"))
@@ -168,7 +170,7 @@ def test_requests_fail_soon_and_duties_wait_while_redis_is_away(
     run(scenario())
     if how == "frozen":
         log = listed(own_redis.url, "log")
-        assert {f"duty {n}" for n in range(50)} <= set(log)
+        assert {f"durable {n}" for n in range(50)} <= set(log)
         assert log[-1] == "after"
 
 
