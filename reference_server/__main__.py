@@ -1,10 +1,9 @@
 """``python -m reference_server --config FILE --preset NAME``: one gateway process, until SIGTERM or Ctrl-C.
 
-``--processes N`` runs N of them on one WebSocket port (`supervisor.py`).
-
 From a JSON file (``-``: standard input), laid over a preset where one is named, to a gateway that listens;
 then the ready file says on which ports.
-The whole configuration is `reference_server.config.GatewayConfig`; nothing is read from the environment.
+The whole configuration is `reference_server.config.GatewayConfig`; nothing is read from the environment. Several
+nodes on one WebSocket port are several such processes with ``reuse_port``; who starts them watches them.
 """
 
 from __future__ import annotations
@@ -25,9 +24,7 @@ from reference_server.config import GatewayConfig
 from reference_server.gateway import Gateway
 from reference_server.ledger.rows import LedgerUnfit
 from reference_server.presets import find_preset, laid_over, load_presets
-from reference_server.ready import write_ready
 from reference_server.session_log import configure_logging
-from reference_server.supervisor import die_with_parent, supervise
 from reference_server.websocket.listener import listen, raise_descriptor_limit
 
 __all__ = ["main"]
@@ -36,22 +33,34 @@ __all__ = ["main"]
 _BAD_CONFIG = 2
 
 
-async def _serve(config: GatewayConfig) -> None:
+async def _serve(config: GatewayConfig) -> str | None:
+    """Run one gateway until it is told to end; return why it could not start, or None."""
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
     gateway = Gateway(config)
     http = HttpServer(gateway)
-    http_sock = listen(config.host, config.http_port)
-    port = await gateway.start()
+    try:
+        http_sock = listen(config.host, config.http_port)
+        port = await gateway.start()
+    except (OSError, LedgerUnfit) as error:  # a port in use, a ledger of another make
+        return str(error)
     await http.begin(http_sock)
     if config.ready_file is not None:
         ports = {"port": port, "http_port": http_sock.getsockname()[1], "pid": os.getpid()}
-        write_ready(config.ready_file, ports)
+        _write_ready(config.ready_file, ports)
     await ending.wait()
     await gateway.drain()
     await http.end()  # last: until then health says why
+    return None
+
+
+def _write_ready(path: Path, ports: dict[str, int]) -> None:
+    """Write the ready file in one step: whoever sees it can read all of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_bytes(orjson.dumps(ports))
+    draft.replace(path)
 
 
 def _tame_collector() -> None:
@@ -71,39 +80,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="reference_server", description="Run one gateway.")
     parser.add_argument("--config", help="JSON file; -: standard input")
     parser.add_argument("--preset", help=f"begin with one of {', '.join(load_presets())}")
-    parser.add_argument(
-        "--processes", type=int, default=1, metavar="N",
-        help="nodes on one WebSocket port, node-1 to node-N, an HTTP port each",
-    )  # fmt: skip
-    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.parent is not None:
-        die_with_parent(options.parent)
     source = options.config or f"--preset {options.preset}"
     if options.config is None and options.preset is None:
         parser.error("say what to run: --config, --preset, or both")
-    if options.processes < 1:
-        parser.error(f"--processes {options.processes}: at least 1")
     try:
         config = _read(options.config, options.preset)
     except (OSError, ValueError) as error:  # of JSON and of the configuration, too
         print(f"{source}: {error}", file=sys.stderr)
         sys.exit(_BAD_CONFIG)
     configure_logging(config.log_format, config.log_level)
-    if options.processes > 1:
-        try:
-            sys.exit(asyncio.run(supervise(config, options.processes)))
-        except OSError as error:
-            print(f"{source}: port {config.port} of {config.host}: {error}", file=sys.stderr)
-            sys.exit(_BAD_CONFIG)
     raise_descriptor_limit()
     _tame_collector()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        try:
-            runner.run(_serve(config))
-        except LedgerUnfit as error:
-            print(f"{source}: {error}", file=sys.stderr)
-            sys.exit(_BAD_CONFIG)
+        problem = runner.run(_serve(config))
+    if problem is not None:
+        print(f"{source}: {problem}", file=sys.stderr)
+        sys.exit(_BAD_CONFIG)
 
 
 def _read(source: str | None, preset: str | None) -> GatewayConfig:

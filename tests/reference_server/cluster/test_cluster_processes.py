@@ -1,4 +1,4 @@
-"""Nodes as processes: one is killed or stands still, and its peer sees to its sessions; one port for several."""
+"""Nodes, each a process: one is killed or stands still, and its peer sees to its sessions; two share a port."""
 
 from __future__ import annotations
 
@@ -8,24 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from harness.events.log import read_log
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer
-from reference_server.config import GatewayConfig
 from reference_server.events import Cause, EventKind
-from reference_server.supervisor import node_config
+from tests.reference_server.apart import log_in, start
 from tests.reference_server.gateways import QUIET, Running, run, running, until
-from tests.support import is_gone, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -39,32 +34,16 @@ def children() -> Iterator[Children]:
         yield started
 
 
-def start(
-    children: Children, server: RedisServer, prefix: str, folder: Path, *argv: str, **options: Any
-) -> tuple[Child, dict[str, Any]]:
-    ready = folder / "ready.json"
+def start_node(
+    children: Children, server: RedisServer, prefix: str, folder: Path, **options: Any
+) -> tuple[Child, dict[str, int]]:
     policy = {"heartbeat_interval": None, "session_timeout": None, "resume_window": "0.3s"}
-    config = {
-        "redis_url": server.url, "key_prefix": prefix, "ready_file": str(ready), "policy": policy,
-        "event_log": str(folder / "events.jsonl"), **LEASE, **options,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    program = [sys.executable, "-m", "reference_server", "--config", str(folder / "config.json")]
-    child = children.start("gateway", [*program, *argv], log=folder / "log", may_finish=True)
-    wait_until(lambda: ready.exists() or child.returncode is not None, "the ready file", 30.0)
-    children.check()
-    return child, json.loads(ready.read_text())
+    folder.mkdir(exist_ok=True)
+    return start(children, server, prefix, folder, **{"policy": policy, **LEASE, **options})
 
 
-def log_in(http_port: int, user_id: str) -> str:
-    body = json.dumps({"user_id": user_id}).encode()
-    with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/user/login", body) as answer:
-        return str(json.loads(answer.read())["session_id"])
-
-
-async def join(ports: dict[str, Any], user_id: str) -> tuple[ClientConnection, dict[str, Any]]:
-    http_port = ports.get("http_port") or ports["nodes"][0]["http_port"]
-    session_id = await asyncio.to_thread(log_in, http_port, user_id)
+async def join(ports: dict[str, int], user_id: str) -> tuple[ClientConnection, dict[str, Any]]:
+    session_id = await asyncio.to_thread(log_in, ports, user_id)
     url = f"ws://127.0.0.1:{ports['port']}/ws/{session_id}"
     client = await connect(url, ping_interval=None, close_timeout=1)
     ready = json.loads(await client.recv())
@@ -83,7 +62,7 @@ async def watching(it: Running, *user_ids: str) -> Any:
 def test_a_killed_node_s_sessions_are_ended_by_its_peer_within_the_bound(
     children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
 ) -> None:
-    killed, ports = start(children, private_redis, key_prefix, tmp_path, node="a")
+    killed, ports = start_node(children, private_redis, key_prefix, tmp_path, node="a")
     (tmp_path / "b").mkdir()
 
     async def scenario() -> None:
@@ -123,7 +102,7 @@ def test_a_killed_node_s_sessions_are_ended_by_its_peer_within_the_bound(
 def test_a_node_that_stood_still_and_was_declared_dead_takes_its_sessions_back(
     children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
 ) -> None:
-    still, ports = start(children, private_redis, key_prefix, tmp_path, node="a")
+    still, ports = start_node(children, private_redis, key_prefix, tmp_path, node="a")
     (tmp_path / "b").mkdir()
 
     async def scenario() -> None:
@@ -154,73 +133,45 @@ def test_a_node_that_stood_still_and_was_declared_dead_takes_its_sessions_back(
     run(scenario())
 
 
-def test_several_processes_share_a_port_and_end_together(
+def test_several_nodes_share_a_port_and_the_kernel_spreads_connections(
     children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
 ) -> None:
-    parent, ready = start(
-        children, private_redis, key_prefix, tmp_path, "--processes", "2", http_port=0
-    )
-    nodes = ready["nodes"]
-    assert ready["pid"] == parent.pid
-    assert [node["node"] for node in nodes] == ["node-1", "node-2"]
-    assert {node["port"] for node in nodes} == {ready["port"]}
-    assert nodes[0]["http_port"] != nodes[1]["http_port"]
-    for node in nodes:
-        own = json.loads((tmp_path / f"ready-{node['node']}.json").read_text())
-        assert own["pid"] == node["pid"]
+    nodes, ports = [], [{"port": 0}]
+    for name in ("node-1", "node-2"):
+        child, listens = start_node(
+            children, private_redis, key_prefix, tmp_path / name,
+            node=name, port=ports[-1]["port"], reuse_port=True,
+        )  # fmt: skip
+        nodes.append(child)
+        ports.append(listens)
+    assert ports[1]["port"] == ports[2]["port"]
+    assert ports[1]["http_port"] != ports[2]["http_port"]
 
     async def scenario() -> None:
         clients = []
         for n in range(20):
-            client, one = await join(ready, f"user-{n}")
+            client, one = await join(ports[1], f"user-{n}")
             clients.append((client, one["connection_id"].partition(".")[0]))
-        assert {on for _, on in clients} == {"node-1", "node-2"}, "the kernel spreads them"
-        parent.send_signal(signal.SIGTERM)
+        assert {on for _, on in clients} == {"node-1", "node-2"}
+        for node in nodes:
+            node.send_signal(signal.SIGTERM)
         for client, _ in clients:
             await asyncio.wait_for(client.wait_closed(), 5)
             assert client.close_code == 1001
 
     run(scenario())
-    assert parent.wait(10) == 0, parent.log_tail()
-    assert all(is_gone(node["pid"]) for node in nodes)
-    for node in nodes:
-        logged = read_log(tmp_path / f"events-{node['node']}.jsonl").events
-        assert {event.node for event in logged} == {node["node"]}
-
-
-@pytest.mark.parametrize("who", ["a node", "the parent"])
-def test_when_one_dies_unasked_none_is_left(
-    children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path, who: str
-) -> None:
-    parent, ready = start(children, private_redis, key_prefix, tmp_path, "--processes", "2")
-    pids = [node["pid"] for node in ready["nodes"]]
-    if who == "a node":
-        psutil.Process(pids[1]).kill()
-        assert parent.wait(10) == 1
-        assert "node-2 ended unasked, exit code -9" in parent.log_tail()
-    else:
-        parent.send_signal(signal.SIGKILL)
-    wait_until(lambda: all(is_gone(pid) for pid in pids), "the others end")
+    for name, node in zip(("node-1", "node-2"), nodes, strict=True):
+        assert node.wait(10) == 0, node.log_tail()
+        logged = read_log(tmp_path / name / "events.jsonl").events
+        assert {event.node for event in logged} == {name}
 
 
 def test_a_port_that_somebody_does_not_share_is_said(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        (tmp_path / "config.json").write_text(json.dumps({"port": port}))
-        argv = ["--config", str(tmp_path / "config.json"), "--processes", "2"]
-        program = [sys.executable, "-m", "reference_server", *argv]
-        ended = subprocess.run(program, capture_output=True, text=True, check=False)
+        (tmp_path / "config.json").write_text(json.dumps({"port": port, "reuse_port": True}))
+        program = [sys.executable, "-m", "reference_server", "--config"]
+        argv = [*program, str(tmp_path / "config.json")]
+        ended = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
-    assert f"port {port}" in ended.stderr and "Traceback" not in ended.stderr
-
-
-def test_what_differs_from_node_to_node(tmp_path: Path) -> None:
-    config = GatewayConfig(http_port=8000, seed=5, event_log=tmp_path / "events.jsonl")
-    second = node_config(config, 2, 9000, tmp_path / "t")
-    assert (second.node, second.port, second.http_port, second.seed, second.reuse_port) == (
-        "node-2", 9000, 8001, 7, True,
-    )  # fmt: skip
-    assert second.event_log == tmp_path / "events-node-2.jsonl"
-    assert second.ready_file == tmp_path / "t" / "ready-node-2.json"
-    named = node_config(GatewayConfig(node="eu"), 1, 9000, tmp_path)
-    assert (named.node, named.http_port, named.event_log) == ("eu-1", 0, None)
+    assert str(port) in ended.stderr and "Traceback" not in ended.stderr
