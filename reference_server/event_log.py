@@ -1,8 +1,8 @@
-"""The gateway's half of the event log: events to a file, and samples of how late the loop runs.
+"""Writing the event log: `EventWriter` for every witness, and `Telemetry`, what a gateway process logs with it.
 
-From what the gateway notices to JSON lines, in batches five times a second: a gateway that is killed loses
-0.2 s of its log at most. Without a path nothing is written; the samples are taken all the same, for
-whoever wants to know whether the loop keeps up.
+From events to JSON lines of a file. A gateway writes in batches, five times a second: one that is killed loses
+0.2 s of its log at most. It also samples how late its loop runs. Without a path nothing is written; the samples
+are taken all the same, for whoever wants to know whether the loop keeps up. Reading is `harness/events/log.py`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Self
 
 from reference_server.events import Cause, Event, EventKind, Source, encode
 from reference_server.heartbeat.timer_wheel import Clock, Handle
 
-__all__ = ["Telemetry"]
+__all__ = ["EventWriter", "Telemetry"]
 
 ROLE = "gateway"
 _FLUSH_EVERY_S = 0.2
@@ -27,8 +27,48 @@ _REPORT_LATENESS_EVERY_S = 1.0
 _log = logging.getLogger(__name__)
 
 
+class EventWriter:
+    """Appends events to a file. Nothing is written before `flush`, `close`. Not thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._lines: list[bytes] = []
+
+    def write(self, event: Event) -> None:
+        """Take an event, to be written at the next `flush`."""
+        self._lines.append(encode(event))
+
+    def flush(self) -> None:
+        """Hand what was taken to the operating system: it survives a SIGKILL from here on.
+
+        Raises:
+            OSError: the disk is full; what was to be written is lost.
+        """
+        data = b"".join(self._lines)
+        self._lines.clear()
+        while data:
+            data = data[self._file.write(data) :]
+
+    def close(self) -> None:
+        """Flush and close.
+
+        Raises:
+            OSError: as `flush`.
+        """
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class Telemetry:
-    """Event writer of one gateway process.
+    """Event log and loop lag of one gateway process.
 
     Args:
         path: appended to; None: nothing is written.
@@ -50,21 +90,19 @@ class Telemetry:
         self._node = node
         self._clock = clock
         self._lateness = lateness
-        self._file: BinaryIO | None = None
+        self._out: EventWriter | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab", buffering=0)
-        self._lines: list[bytes] = []
+            self._out = EventWriter(path)
         self._timers: dict[str, Handle] = {}
-        self._max_lag_s = self._max_lag_before_s = (
-            0.0  # since the last report, and in the one before
-        )
+        self._max_lag_s = 0.0  # since the last report
+        self._max_lag_before_s = 0.0  # in the report before that
         self._sample_due_s = float("inf")
 
     def start(self) -> None:
         """Begin to flush and to sample."""
         self._sample_lag(due_s=self._clock.now_s())
-        if self._file is not None:
+        if self._out is not None:
             self._every("flush", _FLUSH_EVERY_S, self.flush)
         self._every("lag", _REPORT_LAG_EVERY_S, self._report_lag)
         self._every("lateness", _REPORT_LATENESS_EVERY_S, self._report_lateness)
@@ -79,20 +117,18 @@ class Telemetry:
         detail: dict[str, Any] | None = None,
     ) -> None:
         """Note that something happened now."""
-        if self._file is None:
+        if self._out is None:
             return
-        self._lines.append(
-            encode(
-                Event(
-                    time_s=self._clock.now_s() - self._origin_s,
-                    source=Source.GATEWAY,
-                    kind=kind,
-                    session_id=session_id,
-                    connection_id=connection_id,
-                    node=self._node,
-                    cause=cause or "",
-                    detail=detail or {},
-                )
+        self._out.write(
+            Event(
+                time_s=self._clock.now_s() - self._origin_s,
+                source=Source.GATEWAY,
+                kind=kind,
+                session_id=session_id,
+                connection_id=connection_id,
+                node=self._node,
+                cause=cause or "",
+                detail=detail or {},
             )
         )
 
@@ -103,28 +139,25 @@ class Telemetry:
 
     def flush(self) -> None:
         """Hand what was noted to the operating system."""
-        if self._file is None or not self._lines:
+        if self._out is None:
             return
-        data = b"".join(self._lines)
-        self._lines.clear()
         try:
-            while data:
-                data = data[self._file.write(data) :]
+            self._out.flush()
         except OSError as error:  # a full disk ends the log, not the gateway
-            _log.error("event log: %s; %d bytes are lost", error, len(data))
+            _log.error("event log: %s; a part of it is lost", error)
 
     def close(self) -> None:
         """Write the last samples and close."""
         for timer in self._timers.values():
             timer.cancel()
-        if self._file is None:
+        if self._out is None:
             return
         if self._timers:
             self._report_lag()
             self._report_lateness()
         self.flush()
-        self._file.close()
-        self._file = None
+        self._out.close()
+        self._out = None
 
     def _every(self, name: str, period_s: float, do: Callable[[], None]) -> None:
         def again() -> None:

@@ -1,10 +1,7 @@
-"""Event logs: append, read, merge. The record itself is `reference_server.events`.
+"""Reading event logs: decode their lines, merge the logs of all witnesses, write the merged one.
 
-A process that is killed leaves a torn last line; readers pass over torn lines and count them.
-
-Keep the garbage collector from looking through millions of objects of which none is garbage.
-
-It changes nothing but the time that a block of code takes. Reference counting goes on.
+A process that is killed leaves a torn last line; it is passed over and counted. The record is
+`reference_server.events`, the witnesses write it with `reference_server.event_log`.
 """
 
 from __future__ import annotations
@@ -14,16 +11,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from reference_server.events import CLOCK_KEYS, Event, EventKind, Source, decode, encode
 
-__all__ = ["EventWriter", "ReadLog", "gc_paused", "merge_logs", "read_log", "write_log"]
+__all__ = ["ReadLog", "gc_paused", "merge_logs", "read_log", "write_log"]
 
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """No collection of cycles within the block; afterwards it is as it was before."""
+    """Switch the garbage collector off for a block of code; afterwards it is as it was before.
+
+    For code that makes millions of objects of which none is garbage: the collector would look through all of them
+    again and again. Reference counting goes on.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -31,31 +31,6 @@ def gc_paused() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-
-
-class EventWriter:
-    """Appends events to a file; `flush` before the process may be killed. Not thread-safe."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=1 << 16)
-
-    def write(self, event: Event) -> None:
-        """Append one event (buffered)."""
-        self._file.write(encode(event))
-
-    def flush(self) -> None:
-        """Hand what is buffered to the operating system: it survives a SIGKILL from here on."""
-        self._file.flush()
-
-    def close(self) -> None:
-        """Flush and close."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, slots=True)

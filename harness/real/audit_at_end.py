@@ -10,10 +10,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from harness.events.log import EventWriter
 from harness.real.processes.gateways import Nodes
 from harness.real.processes.redis import RedisServer
 from harness.user_sessions.audit import AuditTarget, CannotAudit, audit
+from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
 
 __all__ = ["log_audit"]

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.catalogue import SERVER_FAULTS
-from harness.events.log import EventWriter
 from harness.faults import Plan, PlannedIncident
 from harness.real.errors import CannotRun
 from harness.real.processes.gateways import Nodes
 from harness.real.processes.redis import RedisServer
+from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
 
 __all__ = ["Incidents", "check_incidents"]

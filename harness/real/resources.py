@@ -15,7 +15,7 @@ from typing import Self
 
 import psutil
 
-from harness.events.log import EventWriter
+from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
 
 __all__ = ["ResourceSampler"]

@@ -21,7 +21,6 @@ import gevent
 from numpy.random import Generator as Rng
 from numpy.random import SeedSequence, default_rng
 
-from harness.events.log import EventWriter
 from harness.faults import Plan, PlannedFault, PlannedOutage
 from harness.real.generator.behind_nat import nats_of
 from harness.real.generator.event_loop import ClientEventLoop
@@ -29,6 +28,7 @@ from harness.real.generator.gateway_client import Gateways, Target
 from harness.real.generator.shard import WorkerShard
 from harness.real.generator.websocket_frames import TEXT, ReadyMade
 from harness.real.network.nat import NETWORK_RECORD
+from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
 from reference_server.liveness.socket_checks import ClientBeats
 from reference_server.websocket.frames import PONG_TEXT

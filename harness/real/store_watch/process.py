@@ -32,10 +32,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from harness.events.log import EventWriter
 from harness.events.store_convergence import WANTED, Records, StoreConvergence
 from harness.events.tail import LogTail
 from harness.real.store_watch.store_clearing import StoreClearing
+from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source, decode
 
 __all__ = ["Store", "Watch", "main"]

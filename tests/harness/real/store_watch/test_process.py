@@ -14,10 +14,11 @@ import psutil
 import pytest
 import redis
 
-from harness.events.log import EventWriter, read_log
+from harness.events.log import read_log
 from harness.events.tail import LogTail
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer, find_redis, redis_server
+from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source, encode
 from tests.support import wait_until
 
