@@ -16,11 +16,12 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from harness.theory import false_suspicions_per_client_day, send_fails, tcp_give_up_s
+from harness.theory import send_fails, tcp_give_up_s
 from notebooks.render import HERE, NOTEBOOKS, TIMEOUT_S, execute, warnings_of
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Exponential, Lognormal
 from scenarios.network import Network, Outages
+from tests.harness.theory.quadrature import false_suspicions_per_client_day
 
 MOST_BYTES = 1_000_000  # of all notebooks with their outputs
 OURS = {"harness", "reports", "scenarios", "reference_server"}

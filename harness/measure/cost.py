@@ -59,7 +59,7 @@ def expected_cost(policy: LivenessPolicy, clients: float) -> pd.DataFrame:
     expected = cost(policy, round(clients), beat_bytes=_BEAT_BYTES)
     row = (
         "theory", clients, expected.frames_per_s / 2, expected.frames_per_s, expected.bytes_per_s,
-        expected.redis_operations_per_s, np.nan, np.nan, "2N/T frames a second",
+        expected.store_operations_per_s, np.nan, np.nan, "2N/T frames a second",
     )  # fmt: skip
     return frame("cost", [row])
 

@@ -3,27 +3,33 @@
 Pure: from policies, networks and scenarios to laws and numbers; nothing here samples, runs or opens files.
 """
 
-from harness.theory.costs import Cost, bytes_per_beat, cost
+from harness.theory.costs import (
+    Cost,
+    bytes_per_beat,
+    cost,
+)
 from harness.theory.detectors import (
-    close_seen,
-    connection_check,
     idle_limit,
     miss_at_next_tick,
-    nat_drop,
     nat_prevented,
     nat_reset,
-    patience_s,
     ping_deadline,
-    send_fails,
-    ttl_only,
 )
 from harness.theory.false_suspicions import (
-    false_suspicion_per_outage,
-    false_suspicion_per_outage_exponential,
-    false_suspicions_per_client_day,
+    dropped_by_idle_timer,
+    false_suspicions_by_late_answers,
+    false_suspicions_by_outages,
+    mean_excess_s,
+    noticed_share,
 )
-from harness.theory.fault_laws import Course, course_of
-from harness.theory.law import Law, mixture
+from harness.theory.fault_laws import (
+    FaultLaws,
+    laws_of_fault,
+)
+from harness.theory.law import (
+    Law,
+    mixture,
+)
 from harness.theory.literature.datagram_loss import (
     GilbertElliott,
     beats_to_suspicion_gilbert,
@@ -35,14 +41,50 @@ from harness.theory.literature.loop_stall import (
     loop_utilisation,
     stall_false_suspicion,
 )
-from harness.theory.literature.nfd_s import ChenNetwork, NfdS, NotConfigurable, Qos, configure_nfd_s
-from harness.theory.literature.phi_accrual_laws import AkkaPhi, CassandraPhi, phi_accrual
-from harness.theory.predict import Prediction, coincides, locked_out, predict
-from harness.theory.silence import Healing, race, silent_death, store_floor
-from harness.theory.stack import Layer, Stack, first_of, first_of_common_phase
-from harness.theory.tables import curves_frame, laws_frame
-from harness.theory.tcp import (
+from harness.theory.literature.nfd_s import (
+    ChenNetwork,
+    NfdS,
+    NotConfigurable,
+    Qos,
+    configure_nfd_s,
+)
+from harness.theory.literature.other_detectors import (
+    close_seen,
+    connection_check,
+    false_suspicion_per_outage_exponential,
+    nat_drop,
     next_retransmission_s,
+    send_fails,
+    ttl_only,
+)
+from harness.theory.literature.phi_accrual_laws import (
+    AkkaPhi,
+    CassandraPhi,
+    phi_accrual,
+)
+from harness.theory.predict import (
+    Prediction,
+    coincides,
+    locked_out,
+    predict,
+)
+from harness.theory.silence import (
+    Healing,
+    race,
+    silent_death,
+    store_floor,
+)
+from harness.theory.stack import (
+    Layer,
+    Stack,
+    first_of,
+    first_of_common_phase,
+)
+from harness.theory.tables import (
+    curves_frame,
+    laws_frame,
+)
+from harness.theory.tcp import (
     tcp_give_up_s,
     textbook_ladder_s,
     user_timeout_fires_s,
@@ -53,7 +95,7 @@ __all__ = [
     "CassandraPhi",
     "ChenNetwork",
     "Cost",
-    "Course",
+    "FaultLaws",
     "GilbertElliott",
     "Healing",
     "Law",
@@ -72,25 +114,27 @@ __all__ = [
     "configure_nfd_s",
     "connection_check",
     "cost",
-    "course_of",
     "curves_frame",
-    "false_suspicion_per_outage",
+    "dropped_by_idle_timer",
     "false_suspicion_per_outage_exponential",
-    "false_suspicions_per_client_day",
+    "false_suspicions_by_late_answers",
+    "false_suspicions_by_outages",
     "first_of",
     "first_of_common_phase",
     "harmless_stall_s",
     "idle_limit",
     "laws_frame",
+    "laws_of_fault",
     "locked_out",
     "loop_utilisation",
+    "mean_excess_s",
     "miss_at_next_tick",
     "mixture",
     "nat_drop",
     "nat_prevented",
     "nat_reset",
     "next_retransmission_s",
-    "patience_s",
+    "noticed_share",
     "phi_accrual",
     "ping_deadline",
     "predict",

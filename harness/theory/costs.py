@@ -1,17 +1,18 @@
-"""What a policy costs: frames, bytes, Redis operations, radio wake-ups. Rates for a fleet; no measuring.
+"""What a policy costs (frames, bytes, store operations, radio wake-ups), and how long its records live.
+
+From intervals and patiences to rates, TTLs and timers; arrays or numbers in, the same out. Seconds. Measures nothing.
+
+The TTLs and timers beside the heartbeat do not detect a silent client: they are back-stops (idle limit, TTLs) and
+comfort (resume window) that must not get in the heartbeat's way.
 
 Sources: TCP/IPv4 headers with timestamps (RFC 9293, RFC 7323: 20 + 32 bytes), WebSocket framing (RFC 6455
 section 5.2: 2 bytes out, 6 bytes in with the mask), TLS 1.3 records (RFC 8446: 22 bytes with the tag and
 inner type); radio tails: Balasubramanian et al., "Energy consumption in mobile phones", IMC 2009.
-
-How long the store's records live, and the timers beside the heartbeat, for a given interval and patience.
-
-Nothing here detects a silent client: these are back-stops (idle limit, TTLs) and comfort (resume window) that
-must not get in the heartbeat's way. Arrays or numbers in, the same out. Seconds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +28,11 @@ __all__ = [
     "Cost",
     "bytes_per_beat",
     "cost",
+    "costs",
     "idle_limit_s",
     "resume_window_s",
     "session_ttl_s",
     "status_ttl_s",
-    "store_operations_per_s",
     "sweep_s",
 ]
 
@@ -46,13 +47,13 @@ _LTE_TAIL_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Rates of the whole fleet, a second; the radio's are of one client."""
+    """Rates of all clients, a second; the radio's are of one client. Numbers, or arrays with one entry a policy."""
 
-    frames_per_s: float
-    bytes_per_s: float
-    redis_operations_per_s: float
-    radio_wakeups_per_hour: float
-    radio_on_share: float
+    frames_per_s: Any
+    bytes_per_s: Any
+    store_operations_per_s: Any
+    radio_wakeups_per_hour: Any  # beats closer than the radio's tail keep it awake: then none
+    radio_on_share: Any
 
 
 def bytes_per_beat(
@@ -79,34 +80,66 @@ def cost(
     refresh_every_beat: bool = False,
     radio_tail_s: float = _LTE_TAIL_S,
 ) -> Cost:
-    """The cost of keeping ``clients`` idle connections under a policy.
-
-    2N/T frames a second. A TTL is refreshed when half of it is gone, at the first beat then (or at every
-    beat): the session's and the status record's, one operation each. A beat wakes a sleeping radio, which
-    stays on for its tail; beats closer than the tail keep it on for ever.
-    """
-    t = policy.heartbeat_interval
-    if t is None:
+    """The cost of keeping ``clients`` idle connections under a policy: `costs` of one policy, in numbers."""
+    if policy.heartbeat_interval is None:
         return Cost(0.0, 0.0, 0.0, 0.0, 0.0)
-    refreshes = 0.0
-    for ttl_s in (policy.session_ttl, policy.status_ttl):
-        beats = 1 if refresh_every_beat else max(1, -(-ttl_s / 2 // t))
-        refreshes += 1 / (beats * t)
+    found = costs(
+        policy.heartbeat_interval,
+        (policy.session_ttl, policy.status_ttl),
+        clients,
+        beat_bytes=beat_bytes,
+        refresh_every_beat=refresh_every_beat,
+        radio_tail_s=radio_tail_s,
+    )
+    return Cost(**{name: float(getattr(found, name)) for name in Cost.__slots__})
+
+
+def costs(
+    interval_s: npt.ArrayLike,
+    ttls_s: Sequence[npt.ArrayLike],
+    clients: int,
+    *,
+    beat_bytes: int | None = None,
+    refresh_every_beat: bool = False,
+    radio_tail_s: float = _LTE_TAIL_S,
+) -> Cost:
+    """The costs of policies with a heartbeat, for ``clients`` idle connections.
+
+    2N/T frames a second. A TTL is refreshed when half of it is gone, at the first beat then (or at every beat): one
+    operation for each record. A beat wakes a sleeping radio, which stays on for its tail; beats closer than the tail
+    keep it on for ever.
+
+    Args:
+        interval_s: T, shape (n,) or a number.
+        ttls_s: of each record that is refreshed, as ``interval_s``.
+        clients: N.
+        beat_bytes: of a ping and its answer on the wire; None: `bytes_per_beat`.
+        refresh_every_beat: records are refreshed at every beat.
+        radio_tail_s: how long a radio stays on after a packet.
+    """
+    t = np.asarray(interval_s, dtype=float)
+    beats = [
+        np.ones_like(t)
+        if refresh_every_beat
+        else np.maximum(1, np.ceil(np.asarray(ttl, dtype=float) / 2 / t))
+        for ttl in ttls_s
+    ]
     beat = bytes_per_beat() if beat_bytes is None else beat_bytes
-    sleeps = t > radio_tail_s
     return Cost(
         frames_per_s=2 * clients / t,
         bytes_per_s=clients * beat / t,
-        redis_operations_per_s=clients * refreshes,
-        radio_wakeups_per_hour=3600 / t if sleeps else 0.0,
-        radio_on_share=min(1.0, radio_tail_s / t),
+        store_operations_per_s=sum(clients / (n * t) for n in beats),
+        radio_wakeups_per_hour=np.where(t > radio_tail_s, 3600 / t, 0.0),
+        radio_on_share=np.minimum(1.0, radio_tail_s / t),
     )
 
 
-_NICE_S = np.array([
-    0.2, 0.5, 1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 900, 1200, 1800,
-    3600, 7200, 14400, 28800, 43200, 86400.0,
-])  # fmt: skip
+_TIDY_S = np.array(
+    [
+        *(0.2, 0.5, 1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 900, 1200, 1800),
+        *(3600, 7200, 14400, 28800, 43200, 86400.0),
+    ]
+)
 _MIN_STATUS_TTL_S, _MIN_SESSION_TTL_S = 300.0, 3600.0
 _BOUNDS = 4  # detection bounds that a status record outlives
 
@@ -154,16 +187,6 @@ def resume_window_s(
     return _down(np.minimum(wanted_s, _latest_s(interval_s, patience_s)))
 
 
-def store_operations_per_s(
-    interval_s: npt.ArrayLike, ttls_s: list[FloatArray], clients: int
-) -> FloatArray:
-    """Refreshes a second: each record at the first beat after half its TTL. As `harness.theory.cost` has it."""
-    t = np.asarray(interval_s, dtype=float)
-    return np.asarray(
-        sum(clients / (np.maximum(1, np.ceil(ttl / 2 / t)) * t) for ttl in ttls_s), dtype=float
-    )
-
-
 def _latest_s(interval_s: npt.ArrayLike, patience_s: npt.ArrayLike) -> FloatArray:
     latest = np.asarray(interval_s, dtype=float) + np.asarray(patience_s, dtype=float)
     return np.asarray(latest, dtype=float)
@@ -171,12 +194,12 @@ def _latest_s(interval_s: npt.ArrayLike, patience_s: npt.ArrayLike) -> FloatArra
 
 def _up(seconds: Any) -> FloatArray:
     """The next larger tidy time, at most a day."""
-    i = np.searchsorted(_NICE_S, np.asarray(seconds) * (1 - 1e-12), side="left")
-    return np.asarray(_NICE_S[np.minimum(i, len(_NICE_S) - 1)], dtype=float)
+    i = np.searchsorted(_TIDY_S, np.asarray(seconds) * (1 - 1e-12), side="left")
+    return np.asarray(_TIDY_S[np.minimum(i, len(_TIDY_S) - 1)], dtype=float)
 
 
 def _down(seconds: Any) -> FloatArray:
     """The next smaller tidy time; what is below all of them stays."""
     s = np.asarray(seconds, dtype=float)
-    i = np.searchsorted(_NICE_S, s * (1 + 1e-12), side="right") - 1
-    return np.asarray(np.where(i < 0, s, _NICE_S[np.maximum(i, 0)]), dtype=float)
+    i = np.searchsorted(_TIDY_S, s * (1 + 1e-12), side="right") - 1
+    return np.asarray(np.where(i < 0, s, _TIDY_S[np.maximum(i, 0)]), dtype=float)

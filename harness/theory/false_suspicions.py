@@ -1,104 +1,32 @@
-"""False suspicions of healthy clients, for whole arrays of policies at once.
+"""False suspicions of healthy clients, for arrays of policies: outages over TCP, slow answers, idle timers.
 
-The same quantity as `harness.theory.false_suspicions_per_client_day`, there one policy at a time by
-quadrature, here in closed form: what an outage law leaves above a time x is G(x) = E[(L − x)⁺], and an outage
-that must outlast W after the first lost ping is noticed with probability (G(W) − G(W + T)) / T. Seconds.
+TCP turns loss into delay, so a healthy client is dropped when an outage, rounded up to TCP's next retransmission,
+outlasts the patience (k−1)R + τ. Let G(x) = E[(L − x)⁺] be what an outage law leaves above a time x. An outage that
+must outlast W after the first lost ping is noticed with probability (G(W) − G(W + T)) / T.
 
-False suspicion of healthy clients whose way fails for a while: outages over TCP.
-
-TCP turns loss into delay, so a healthy client is dropped when an outage, rounded up to TCP's next
-retransmission, outlasts the policy. From a policy and an outage law to a probability and a rate.
+From intervals, patiences and a network to probabilities and rates; one policy is an array of one. The idle limit and
+TCP_USER_TIMEOUT are left out. Times are seconds; the tests compare with a quadrature over the phase.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 from harness.theory.law import FloatArray, Law
-from harness.theory.silence import Healing, race, silent_death
-from harness.theory.tcp import user_timeout_fires_s
-from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution
 from scenarios.network import Nat, Network
 
 __all__ = [
     "dropped_by_idle_timer",
-    "false_suspicion_per_outage",
-    "false_suspicion_per_outage_exponential",
+    "false_suspicions_by_late_answers",
     "false_suspicions_by_outages",
-    "false_suspicions_per_client_day",
-    "late_answers",
     "mean_excess_s",
     "noticed_share",
 ]
 
 _DAY_S = 86400.0
-_NO_DELAY = Distribution(constant=0.0)
-
-
-def false_suspicion_per_outage(
-    policy: LivenessPolicy,
-    length: Distribution,
-    *,
-    ladder_s: Sequence[float] | None = None,
-    round_trip: Distribution = _NO_DELAY,
-) -> float:
-    """Probability that one outage makes the gateway drop a healthy client; any retry_interval R.
-
-    The outage starts at a uniform phase, swallows the first ping within it, and is noticed unless the ping
-    gets through before (k−1)R + τ (or the idle limit) is over: at the first entry of ``ladder_s`` after the
-    healing, plus a round trip. ``ladder_s`` None: the moment it heals, as by a datagram sender that retries
-    all the time; a lower bound. Source: RFC 6298 back-off; the quadrature of `silence.py`.
-
-    Raises:
-        ValueError: the policy has no heartbeat.
-    """
-    trip = Law.of(round_trip)
-    gives_up_s = policy.tcp_user_timeout
-    if gives_up_s is not None and ladder_s is not None:
-        gives_up_s = user_timeout_fires_s(gives_up_s, ladder_s)
-    stack = race(policy, trip, gives_up_s)
-    assert policy.heartbeat_interval is not None  # `race` has looked
-    healing = Healing(length, ladder_s)
-    return silent_death(policy.heartbeat_interval, trip, stack.law, healing).mass
-
-
-def false_suspicion_per_outage_exponential(
-    interval_s: float, timeout_s: float, max_failures: int, mean_outage_s: float
-) -> float:
-    """exp(−((k−1)T + τ)/m)·(m/T)·(1 − exp(−T/m)): R = T, L ~ Exp(mean m), no overshoot, no idle limit.
-
-    0.049691 at (T, k, τ, m) = (25, 1, 20, 10). Source: ∫_0^T P(L > u + (k−1)T + τ) du/T.
-    """
-    t, m = interval_s, mean_outage_s
-    return math.exp(-((max_failures - 1) * t + timeout_s) / m) * (m / t) * -math.expm1(-t / m)
-
-
-def false_suspicions_per_client_day(policy: LivenessPolicy, network: Network) -> float:
-    """False suspicions of one client a day by the network's outages; 0 without outages.
-
-    Renewal rate: an outage every ``every`` + its mean length, each one a suspicion with
-    `false_suspicion_per_outage`. Leaves out that a client is away for a moment after each suspicion.
-    Source: the renewal-reward theorem (Ross, Stochastic Processes, section 3.6).
-
-    Raises:
-        ValueError: the policy has no heartbeat.
-    """
-    if network.outages is None:
-        return 0.0
-    cycle_s = network.outages.every + Law.of(network.outages.length).mean_s
-    share = false_suspicion_per_outage(
-        policy,
-        network.outages.length,
-        ladder_s=network.rto_ladder,
-        round_trip=network.round_trip,
-    )
-    return _DAY_S / cycle_s * share
 
 
 def mean_excess_s(law: Distribution, above_s: npt.ArrayLike) -> FloatArray:
@@ -135,7 +63,7 @@ def noticed_share(
     The ping that meets the outage gets through at the first retransmission after the healing. The outage is
     noticed unless that retransmission s and a round trip fit into the patience (k−1)R + τ; so it must outlast
     the last s that does: with probability P(trip ≤ patience − s) − P(trip ≤ patience − next s) that is s.
-    Equal to `harness.theory.false_suspicion_per_outage` without idle limit and TCP_USER_TIMEOUT. 0 without outages.
+    0 without outages.
 
     Args:
         interval_s: T, seconds, shape (n,) or a number.
@@ -164,7 +92,11 @@ def noticed_share(
 def false_suspicions_by_outages(
     interval_s: npt.ArrayLike, patience_s: npt.ArrayLike, network: Network
 ) -> FloatArray:
-    """False suspicions of one client a day by outages: renewal rate × `noticed_share`, as theory has it."""
+    """False suspicions of one client a day by outages: 86400 / (every + mean length) × `noticed_share`.
+
+    Leaves out that a client is away for a moment after each suspicion. Arguments as `noticed_share`.
+    Source: the renewal-reward theorem (Ross, Stochastic Processes, section 3.6).
+    """
     share = noticed_share(interval_s, patience_s, network)
     if network.outages is None:
         return share
@@ -172,7 +104,7 @@ def false_suspicions_by_outages(
     return np.asarray(_DAY_S / cycle_s * share, dtype=float)
 
 
-def late_answers(
+def false_suspicions_by_late_answers(
     interval_s: npt.ArrayLike, patience_s: npt.ArrayLike, network: Network
 ) -> FloatArray:
     """False suspicions of one client a day by slow answers alone: 86400/T × P(round trip > (k−1)R + τ).

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.theory.detectors import nat_prevented, nat_reset, patience_s
+from harness.theory.detectors import nat_prevented, nat_reset
 from harness.theory.late_answers import bundled_answers, late_answers, resent_pings
 from harness.theory.law import Law, mixture
 from harness.theory.layer_laws import after_client_beat, after_unheard_end
@@ -50,15 +50,21 @@ from scenarios.fault_kinds import (
 from scenarios.network import Network
 from scenarios.schema import Scenario
 
-__all__ = ["Course", "course_of", "give_up_late_s"]
+__all__ = ["FaultLaws", "give_up_late_s", "laws_of_fault"]
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """Theory of one fault. A law that is None is one that theory does not give exactly: `note` says why
-    (``cleared_note`` where it is the clean-up's law alone).
+class FaultLaws:
+    """Laws of one fault; each a distribution of seconds since it took effect.
 
-    ``wins``: share of the suspicions by cause. ``heals``: a client that comes back competes with detection.
+    Attributes:
+        suspected: of the suspicion. None: no exact closed form exists; then ``note`` is shown instead and nothing is
+            compared.
+        cleared: of the moment when the store's records are gone; None as above.
+        wins: share of the suspicions by cause.
+        note: a remark, or why there is no law.
+        cleared_note: why there is no law of the clean-up alone.
+        heals: the client may come back by itself, which competes with its detection.
     """
 
     suspected: Law | None
@@ -69,13 +75,13 @@ class Course:
     heals: bool = False
 
 
-def course_of(fault: Fault, scenario: Scenario, speedup: float) -> Course:
-    """Return the course of one fault under its scenario, for a run at ``speedup``."""
+def laws_of_fault(fault: Fault, scenario: Scenario, speedup: float) -> FaultLaws:
+    """Return the laws of one fault under its scenario, for a run at ``speedup``."""
     one_way = Law.of(scenario.network.round_trip).scaled(speedup / 2)
     acts_on = scenario.liveness.close_detection
     match fault:
         case Refresh() if acts_on == "none":
-            return Course(
+            return FaultLaws(
                 None, None, note="close detection is off: the page is back before the end"
             )
         case OrderlyClose() if acts_on == "none":
@@ -92,7 +98,7 @@ def course_of(fault: Fault, scenario: Scenario, speedup: float) -> Course:
         case _ if scenario.liveness.heartbeat_interval is None:
             return _idle_only(fault, scenario)
         case Custom():
-            return Course(
+            return FaultLaws(
                 None, None, note="a fault of the user's own", heals=fault.heal_after is not None
             )
         case Noop():
@@ -109,13 +115,13 @@ def course_of(fault: Fault, scenario: Scenario, speedup: float) -> Course:
             return _silent(fault, scenario, speedup)
 
 
-def _closed(scenario: Scenario, one_way: Law, cause: Cause) -> Course:
+def _closed(scenario: Scenario, one_way: Law, cause: Cause) -> FaultLaws:
     """A close that arrives is a sign of life: the whole resume window is left."""
     cleared = one_way.shifted(scenario.liveness.resume_window)
-    return Course(one_way, cleared, {cause: 1.0})
+    return FaultLaws(one_way, cleared, {cause: 1.0})
 
 
-def _unheard(fault: OrderlyClose | ProcessCrash, scenario: Scenario, one_way: Law) -> Course:
+def _unheard(fault: OrderlyClose | ProcessCrash, scenario: Scenario, one_way: Law) -> FaultLaws:
     """An end that the kernel tells and nobody acts on: whoever looks at the socket, or awaits an answer."""
     policy = scenario.liveness
     if policy.heartbeat_interval is None:
@@ -130,17 +136,17 @@ def _unheard(fault: OrderlyClose | ProcessCrash, scenario: Scenario, one_way: La
     return _raced(scenario, layers, said)
 
 
-def _client_silent(fault: Fault, scenario: Scenario, speedup: float) -> Course:
+def _client_silent(fault: Fault, scenario: Scenario, speedup: float) -> FaultLaws:
     """The client's own beats stop: the idle limit, and the kernel's probes."""
     policy = scenario.liveness
     trip = Law.of(scenario.network.round_trip).scaled(speedup)
     if policy.session_timeout is not None and policy.session_timeout < (
         policy.heartbeat_interval or 0.0
     ):
-        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
+        return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
     if _healing(fault, scenario, speedup) is not None:
         note = "a healed client's next beat competes with the idle limit"
-        return Course(None, None, note=note, heals=True)
+        return FaultLaws(None, None, note=note, heals=True)
     if isinstance(fault, NatTimeout):
         return _client_behind_nat(fault, scenario, trip)
     acknowledged = isinstance(fault, Frozen)
@@ -148,41 +154,41 @@ def _client_silent(fault: Fault, scenario: Scenario, speedup: float) -> Course:
     return _raced(scenario, layers, _phase_note(fault, scenario))
 
 
-def _client_behind_nat(fault: NatTimeout, scenario: Scenario, trip: Law) -> Course:
+def _client_behind_nat(fault: NatTimeout, scenario: Scenario, trip: Law) -> FaultLaws:
     policy, idle_s = scenario.liveness, fault.nat.idle_timeout
     assert policy.heartbeat_interval is not None
     if nat_prevented(policy.heartbeat_interval, idle_s):
         note = f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
-        return Course(Law.never(), Law.never(), note=note)
+        return FaultLaws(Law.never(), Law.never(), note=note)
     if policy.tcp_keepalive is not None or policy.close_detection != "all":
-        return Course(None, None, note="the kernel's probes are traffic, too")
+        return FaultLaws(None, None, note="the kernel's probes are traffic, too")
     # The last packet at the client's end is the pong, a whole round trip after its beat.
     if fault.nat.expiry == "reset":
         reset = trip.scaled(-0.5).shifted(policy.heartbeat_interval - idle_s)
-        return Course(reset, reset.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
+        return FaultLaws(reset, reset.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
     if policy.session_timeout is None:
-        return Course(Law.never(), Law.never(), note="no idle limit: never noticed")
+        return FaultLaws(Law.never(), Law.never(), note="no idle limit: never noticed")
     idle = Law.uniform(0.0, policy.sweep_interval).plus(trip.scaled(-0.5))
     suspected = idle.shifted(policy.session_timeout - idle_s)
-    return Course(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0})
+    return FaultLaws(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0})
 
 
-def _raced(scenario: Scenario, layers: Mapping[str, Layer], said: str) -> Course:
+def _raced(scenario: Scenario, layers: Mapping[str, Layer], said: str) -> FaultLaws:
     """The first of some layers; a session timeout clears at once, other causes when the window is over."""
     policy = scenario.liveness
     assert policy.heartbeat_interval is not None
     if not layers:
-        return Course(Law.never(), Law.never(), note=_notes(said, "no layer notices it"))
+        return FaultLaws(Law.never(), Law.never(), note=_notes(said, "no layer notices it"))
     stack = first_of_common_phase(policy.heartbeat_interval, layers)
     note = _notes(said, _layers_note(stack))
     at_once = set(layers) == {Cause.SESSION_TIMEOUT}
     if not at_once and policy.resume_window > 0 and stack.law.lo_s < policy.resume_window:
         late = "the resume window may end after the suspicion"
-        return Course(stack.law, None, stack.wins, note, late)
-    return Course(stack.law, stack.law, stack.wins, note)
+        return FaultLaws(stack.law, None, stack.wins, note, late)
+    return FaultLaws(stack.law, stack.law, stack.wins, note)
 
 
-def _refreshed(scenario: Scenario, one_way: Law) -> Course:
+def _refreshed(scenario: Scenario, one_way: Law) -> FaultLaws:
     """The records go only where the page takes longer than the window; else it has its session again."""
     window_s = scenario.liveness.resume_window
     too_late = 1 - float(scenario.reconnect.page_load.cdf(window_s))
@@ -190,33 +196,35 @@ def _refreshed(scenario: Scenario, one_way: Law) -> Course:
     note = f"{1 - too_late:.4%} of the pages are back within the resume window" + (
         " (without the time to connect)" if too_late else ""
     )
-    return Course(one_way, cleared, {Cause.CLOSE_FRAME: 1.0}, note, heals=True)
+    return FaultLaws(one_way, cleared, {Cause.CLOSE_FRAME: 1.0}, note, heals=True)
 
 
-def _nothing(scenario: Scenario) -> Course:
+def _nothing(scenario: Scenario) -> FaultLaws:
     """A client that answers in time is never suspected."""
     policy = scenario.liveness
     if policy.session_timeout is not None and policy.session_timeout < (
         policy.heartbeat_interval or 0.0
     ):
-        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
-    return Course(Law.never(), Law.never(), note="nothing happens: the baseline")
+        return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
+    return FaultLaws(Law.never(), Law.never(), note="nothing happens: the baseline")
 
 
-def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, speedup: float) -> Course:
+def _silent(
+    fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, speedup: float
+) -> FaultLaws:
     policy, network = scenario.liveness, scenario.network
     assert policy.heartbeat_interval is not None
     healing = _healing(fault, scenario, speedup)
     if healing is not None and scenario.reconnect.idle_limit is not None:
         note = "a client that reconnects by its own idle limit competes with its recovery"
-        return Course(None, None, note=note, heals=True)
+        return FaultLaws(None, None, note=note, heals=True)
     trip = Law.of(network.round_trip).scaled(speedup)
     acknowledged = isinstance(fault, Frozen)  # by the frozen client's kernel
     stack = _race(scenario, trip, None if acknowledged else _gives_up(scenario, speedup))
     if stack is None:
-        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT, heals=healing is not None)
+        return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT, heals=healing is not None)
     if _probes_between_beats(scenario):
-        return Course(None, None, note=_PROBES, heals=healing is not None)
+        return FaultLaws(None, None, note=_PROBES, heals=healing is not None)
     floor = store_floor(policy, stack.law, trip)
     suspected = silent_death(policy.heartbeat_interval, trip, stack.law, healing)
     note = _notes(
@@ -230,17 +238,17 @@ def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, speedup:
         cleared = suspected
     else:
         cleared, cleared_note = None, "a healed client may resume after the suspicion"
-    return Course(suspected, cleared, wins, note, cleared_note, heals=healing is not None)
+    return FaultLaws(suspected, cleared, wins, note, cleared_note, heals=healing is not None)
 
 
-def _slow_reader(scenario: Scenario, speedup: float) -> Course:
+def _slow_reader(scenario: Scenario, speedup: float) -> FaultLaws:
     """A frozen client, but for the kernel: its patience with a closed window counts from the fault itself."""
     policy = scenario.liveness
     assert policy.heartbeat_interval is not None
     trip = Law.of(scenario.network.round_trip).scaled(speedup)
     stack = _race(scenario, trip, None)
     if stack is None:
-        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
+        return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
     suspected = silent_death(policy.heartbeat_interval, trip, stack.law)
     cleared = silent_death(policy.heartbeat_interval, trip, store_floor(policy, stack.law, trip))
     if policy.tcp_user_timeout is not None and _gives_up(scenario, speedup).lo_s < suspected.hi_s:
@@ -248,19 +256,19 @@ def _slow_reader(scenario: Scenario, speedup: float) -> Course:
             "tcp_user_timeout may be first: the kernel's probe timer, which is coarse and does not scale, "
             "ends the connection 0.2 to 0.6 s after it"
         )
-        return Course(None, None, note=note)
-    return Course(suspected, cleared, stack.wins, _layers_note(stack))
+        return FaultLaws(None, None, note=note)
+    return FaultLaws(suspected, cleared, stack.wins, _layers_note(stack))
 
 
 def _late(
     fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, speedup: float
-) -> Course:
+) -> FaultLaws:
     """A client that answers late is a healthy one: it comes back, so recovery competes with the clean-up."""
     policy = scenario.liveness
     assert policy.heartbeat_interval is not None
     after = "the client comes back by itself and may resume its session"
     if fault.heal_after is not None:
-        return Course(
+        return FaultLaws(
             None, None, note="heals: it competes with answers that come now and then", heals=True
         )
     trip = Law.of(scenario.network.round_trip).scaled(speedup)
@@ -270,11 +278,11 @@ def _late(
         case Delayed():
             longest_s = Law.of(fault.by).hi_s
         case PacketLoss():
-            longest_s = patience_s(policy)  # one that is later is thrown out
+            longest_s = policy.patience_s  # one that is later is thrown out
     gap_s = policy.heartbeat_interval + trip.hi_s + longest_s
     if policy.session_timeout is not None and policy.session_timeout < gap_s:
         note = "the idle limit may run out between two late answers: no closed form"
-        return Course(None, None, note=note, heals=True)
+        return FaultLaws(None, None, note=note, heals=True)
     if isinstance(fault, ThrottledTimers):
         law = bundled_answers(policy, fault.every, trip, scenario.duration)
         why = "R differs from T: the phase of the pings moves with every miss"
@@ -293,70 +301,70 @@ def _late(
             assert stack is not None
             law = silent_death(policy.heartbeat_interval, trip, stack.law) if late else Law.never()
     if law is None:
-        return Course(None, None, note=why, heals=True)
+        return FaultLaws(None, None, note=why, heals=True)
     if not law.mass:
-        return Course(law, law, note="every answer comes before the last deadline")
+        return FaultLaws(law, law, note="every answer comes before the last deadline")
     of = (
         "clients are not thrown out in time"
         if isinstance(fault, PacketLoss)
         else "phases are never thrown out"
     )
     note = "" if law.mass > 1 - 1e-9 else f"{1 - law.mass:.1%} of the {of}"
-    return Course(law, None, {Cause.HEARTBEAT: law.mass}, note, cleared_note=after, heals=True)
+    return FaultLaws(law, None, {Cause.HEARTBEAT: law.mass}, note, cleared_note=after, heals=True)
 
 
-def _nat(fault: NatTimeout, scenario: Scenario, speedup: float) -> Course:
+def _nat(fault: NatTimeout, scenario: Scenario, speedup: float) -> FaultLaws:
     policy, idle_s = scenario.liveness, fault.nat.idle_timeout
     assert policy.heartbeat_interval is not None
     if nat_prevented(policy.heartbeat_interval, idle_s):
         note = f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
-        return Course(Law.never(), Law.never(), note=note)
+        return FaultLaws(Law.never(), Law.never(), note=note)
     trip = Law.of(scenario.network.round_trip).scaled(speedup)
     if _probes_between_beats(scenario):
-        return Course(None, None, note=_PROBES)
+        return FaultLaws(None, None, note=_PROBES)
     if fault.nat.expiry == "reset" and policy.close_detection != "all":
-        return Course(None, None, note="close detection does not act on the RST")
+        return FaultLaws(None, None, note="close detection does not act on the RST")
     if fault.nat.expiry == "reset":
         # The last packet left the client half a round trip after the last ping; the RST takes the other half.
         # Two pings, two independent round trips.
         suspected = nat_reset(policy, idle_s).plus(trip).plus(trip.scaled(-0.5))
-        return Course(suspected, suspected.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
+        return FaultLaws(suspected, suspected.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
     stack = _race(scenario, trip, _gives_up(scenario, speedup))
     if stack is None:
-        return Course(None, None, note=_IDLE_BELOW_HEARTBEAT)
+        return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
     first_lost = trip.scaled(-0.5).shifted(policy.heartbeat_interval - idle_s)
     suspected = first_lost.plus(stack.law)
     cleared = first_lost.plus(store_floor(policy, stack.law, trip))
-    return Course(suspected, cleared, stack.wins, _layers_note(stack))
+    return FaultLaws(suspected, cleared, stack.wins, _layers_note(stack))
 
 
-def _idle_only(fault: Fault, scenario: Scenario) -> Course:
+def _idle_only(fault: Fault, scenario: Scenario) -> FaultLaws:
     """No heartbeat: only the idle limit, counted from the one frame that a silent client ever sent."""
     policy = scenario.liveness
     if isinstance(fault, NatTimeout):
         note = "no heartbeat, no packet: no mapping is made that could expire"
-        return Course(None, None, note=note)
+        return FaultLaws(None, None, note=note)
     if policy.session_timeout is None:
-        return Course(
+        return FaultLaws(
             Law.never(), Law.never(), note="no heartbeat and no idle limit: never noticed"
         )
     if _healing(fault, scenario, 1.0) is not None:
         note = "no heartbeat: nothing tells a healed client from a silent one"
-        return Course(None, None, note=note, heals=True)
+        return FaultLaws(None, None, note=note, heals=True)
     # Clients connect evenly over the ramp, and faults are timed from its end.
     age = Law.uniform(0.0, scenario.ramp).plus(Law.of(fault.at))
     if age.hi_s > policy.session_timeout:
         note = (
             "no heartbeat: the idle limit drops clients, healthy ones too, before some faults come"
         )
-        return Course(None, None, note=note)
+        return FaultLaws(None, None, note=note)
     idle = Law.uniform(policy.session_timeout, policy.session_timeout + policy.sweep_interval)
     suspected = idle.plus(age.scaled(-1.0))
     note = "idle limit counted from the connection: a silent client sends nothing else; it drops healthy clients too"
     if policy.resume_window > policy.session_timeout:
         longer = "resume_window is above session_timeout"
-        return Course(suspected, None, {Cause.SESSION_TIMEOUT: 1.0}, note, longer)
-    return Course(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0}, note)
+        return FaultLaws(suspected, None, {Cause.SESSION_TIMEOUT: 1.0}, note, longer)
+    return FaultLaws(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0}, note)
 
 
 def _kind(scenario: Scenario) -> GatewayDetector:

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.theory.detectors import patience_s
 from harness.theory.law import Law, mixture
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.network import after_probe
@@ -32,7 +31,7 @@ def late_answers(policy: LivenessPolicy, lateness: Law, round_trip: Law) -> bool
     The answer to the first ping of a row of misses comes before the k-th deadline where it is no later than
     (k−1)R + τ less a round trip, and any frame resets the count.
     """
-    patience = patience_s(policy)
+    patience = policy.patience_s
     if lateness.hi_s + round_trip.hi_s < patience:
         return False
     return True if lateness.lo_s + round_trip.lo_s > patience else None
@@ -58,10 +57,10 @@ def bundled_answers(
     assert interval_s is not None
     trip_s = round_trip.mean_s
     # V below this is suspected before the period's answers are back at the gateway.
-    longest_s = every_s + trip_s - patience_s(policy)
+    longest_s = every_s + trip_s - policy.patience_s
     if longest_s <= 0:
         return Law.never()
-    wait_s = patience_s(policy) - trip_s / 2
+    wait_s = policy.patience_s - trip_s / 2
     if longest_s >= interval_s:
         return Law.uniform(wait_s, interval_s + wait_s)
     if policy.retry_s != interval_s:
@@ -104,7 +103,7 @@ def resent_pings(
         round_trip: its law.
         horizon_s: heartbeats that begin later do not count.
     """
-    interval_s, patience = policy.heartbeat_interval, patience_s(policy)
+    interval_s, patience = policy.heartbeat_interval, policy.patience_s
     assert interval_s is not None
     steps: list[list[float]] = []  # in time: of a ping that is probed, of one that is not
     for after in (ladder, after_probe(ladder)):

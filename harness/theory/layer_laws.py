@@ -1,7 +1,7 @@
 """Which layers a policy and a kind of detector have against a death, and when each would speak.
 
-From a policy to laws by cause, for `silence.py` and `courses.py` to race. Seconds. Sources: the rules of
-`reference_server.layers` and `reference_server.liveness`; what the kernel does is `tcp.py`.
+From a policy to laws by cause, for `silence.py` and `fault_laws.py` to race. Seconds. Sources: the rules of
+`reference_server.liveness`; what the kernel does is `tcp.py`.
 
     next look of the gateway ── U ──►  X  ── every T a look ──►
     last beat of the client  ◄── age ── fault ──►  TO after the beat, + sweep
@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from harness.theory.detectors import patience_s
 from harness.theory.law import Law, mixture
 from harness.theory.stack import Layer
 from reference_server.events import Cause
@@ -54,7 +53,7 @@ def after_lost_beat(
     kind = kind or Ping()
     layers: dict[str, Law] = {}
     if isinstance(kind, Ping):
-        layers[Cause.HEARTBEAT] = Law.constant(patience_s(policy))
+        layers[Cause.HEARTBEAT] = Law.constant(policy.patience_s)
     if gives_up is not None and policy.close_detection == "all":
         layers[Cause.TCP_TIMEOUT] = gives_up
     elif gives_up is not None:
@@ -83,7 +82,7 @@ def after_unheard_end(
     layers: dict[str, Layer] = {}
     match kind:
         case Ping():
-            layers[Cause.HEARTBEAT] = Layer(+1, Law.constant(patience_s(policy)))
+            layers[Cause.HEARTBEAT] = Layer(+1, Law.constant(policy.patience_s))
         case SendErrors():
             layers[Cause.SEND_ERROR] = Layer(+1, Law.constant(0.0))
         case StateCheck(cleans_up=True):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.theory.fault_laws import Course, course_of
+from harness.theory.fault_laws import FaultLaws, laws_of_fault
 from harness.theory.law import Law, mixture
 from harness.theory.stack import first_of
 from reference_server.events import Cause
@@ -92,7 +92,7 @@ class Prediction:
 
 
 def predict(scenario: Scenario, speedup: float = 1.0) -> list[Prediction]:
-    """Predict a scenario's faults in the order of the file, each milestone in the order of its course.
+    """Predict a scenario's faults in the order of the file, each milestone in the order of its laws.
 
     `suspected`, `socket_closed`, `store_cleared` and `peers_notified` of every fault, and `locked_out` where
     the scenario has users who log in again. Assumes a uniform phase, an idle network and store, a gateway that is
@@ -131,41 +131,41 @@ def _withheld(prediction: Prediction, fault: Fault, scenario: Scenario) -> Predi
 
 
 def _of_fault(fault: Fault, scenario: Scenario, speedup: float) -> list[Prediction]:
-    course = course_of(fault, scenario, speedup)
+    laws = laws_of_fault(fault, scenario, speedup)
     relogin = (
         None
         if isinstance(fault, Refresh | Noop | ThrottledTimers | Delayed | PacketLoss)
         else scenario.reconnect.relogin
     )
     taking_over = relogin if scenario.sessions.second_login == "take_over" else None
-    cause = max(course.wins, key=lambda name: course.wins[name], default="")
-    suspected, caused_by, remark = _or_taken_over(course, course.suspected, cause, taking_over)
-    cleared, cleared_by, cleared_remark = _or_taken_over(course, course.cleared, cause, taking_over)
+    cause = max(laws.wins, key=lambda name: laws.wins[name], default="")
+    suspected, caused_by, remark = _or_taken_over(laws, laws.suspected, cause, taking_over)
+    cleared, cleared_by, cleared_remark = _or_taken_over(laws, laws.cleared, cause, taking_over)
     cleared, ttl = _unless_ttl(cleared, scenario)
     found = [
         ("suspected", caused_by, suspected, remark),
         ("socket_closed", caused_by, suspected, remark),
-        ("store_cleared", cleared_by, cleared, _join(course.cleared_note, cleared_remark, ttl)),
-        ("peers_notified", cleared_by, *_peers(course, cleared, taking_over, scenario, speedup)),
+        ("store_cleared", cleared_by, cleared, _join(laws.cleared_note, cleared_remark, ttl)),
+        ("peers_notified", cleared_by, *_peers(laws, cleared, taking_over, scenario, speedup)),
     ]
     if relogin is not None:
-        found.append(("locked_out", cause, *_locked_out(course, relogin, scenario)))
+        found.append(("locked_out", cause, *_locked_out(laws, relogin, scenario)))
     return [
         Prediction(
             fault.label, milestone, why if law and law.mass else "", law,
-            _join(course.note, said, _run_ends(fault, law, scenario)),
+            _join(laws.note, said, _run_ends(fault, law, scenario)),
         )
         for milestone, why, law, said in found
     ]  # fmt: skip
 
 
 def _or_taken_over(
-    course: Course, law: Law | None, cause: str, relogin: Relogin | None
+    laws: FaultLaws, law: Law | None, cause: str, relogin: Relogin | None
 ) -> tuple[Law | None, str, str]:
     """Mix in the share of users whose new login ends the old session first."""
     if relogin is None or law is None or law.mass == 0:
         return law, cause, ""
-    if course.heals:
+    if laws.heals:
         return None, cause, "a new login competes with the client's recovery"
     raced = first_of({cause: law, Cause.TAKE_OVER: Law.of(relogin.after)})
     share = relogin.share * raced.wins[Cause.TAKE_OVER]
@@ -200,7 +200,7 @@ def _left_s(ttl_s: float, scenario: Scenario) -> float:
 
 
 def _peers(
-    course: Course,
+    laws: FaultLaws,
     cleared: Law | None,
     relogin: Relogin | None,
     scenario: Scenario,
@@ -209,7 +209,7 @@ def _peers(
     watchers = scenario.sessions.watchers_per_user
     if watchers == 0:
         return None, "nobody watches"
-    if relogin is not None and course.suspected is not None and course.suspected.mass:
+    if relogin is not None and laws.suspected is not None and laws.suspected.mass:
         return None, "after a new login the user is online through another session"
     if cleared is None:
         return None, "follows the clean-up, which has no exact law"
@@ -220,20 +220,20 @@ def _peers(
     return cleared.plus(one_way.slowest_of(watchers)), ""
 
 
-def _locked_out(course: Course, relogin: Relogin, scenario: Scenario) -> tuple[Law | None, str]:
-    if course.suspected is not None and course.suspected.mass == 0 and course.note:
+def _locked_out(laws: FaultLaws, relogin: Relogin, scenario: Scenario) -> tuple[Law | None, str]:
+    if laws.suspected is not None and laws.suspected.mass == 0 and laws.note:
         return Law.never(), ""
     if scenario.sessions.second_login == "take_over":
         return Law.constant(0.0), "a new login is let in at once"
-    if course.heals:
+    if laws.heals:
         return None, "the healed client competes for the login"
-    if course.cleared is None:
+    if laws.cleared is None:
         return None, "follows the clean-up, which has no exact law"
-    if course.cleared.hi_s >= _left_s(scenario.liveness.status_ttl, scenario):
+    if laws.cleared.hi_s >= _left_s(scenario.liveness.status_ttl, scenario):
         return None, "the status record's TTL may end first"
-    if coincides(course.cleared, relogin.after, relogin.retry):
+    if coincides(laws.cleared, relogin.after, relogin.retry):
         return None, "a try comes together with the clean-up: which is first is a matter of lag"
-    return locked_out(course.cleared, relogin.after, relogin.retry), ""
+    return locked_out(laws.cleared, relogin.after, relogin.retry), ""
 
 
 def _run_ends(fault: Fault, law: Law | None, scenario: Scenario) -> str:

@@ -25,12 +25,6 @@ class Stack:
     law: Law
     wins: Mapping[str, float]
 
-    @property
-    def likeliest(self) -> str:
-        """The layer that wins most often; empty where none ever does."""
-        name = max(self.wins, key=lambda layer: self.wins[layer], default="")
-        return name if name and self.wins[name] > 0 else ""
-
 
 @dataclass(frozen=True, slots=True)
 class Layer:

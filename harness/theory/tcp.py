@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
-
-from harness.theory.law import FloatArray
 
 __all__ = [
     "LINUX_FIRST_RTO_S",
@@ -19,7 +16,6 @@ __all__ = [
     "LINUX_RETRIES2",
     "LINUX_RTO_MAX_S",
     "ladder_give_up_s",
-    "next_retransmission_s",
     "tcp_give_up_s",
     "textbook_ladder_s",
     "user_timeout_fires_s",
@@ -100,15 +96,3 @@ def user_timeout_late_s(user_timeout_s: float, ladder_s: Sequence[float]) -> flo
     while wait_ticks >= 63 * 8**level:
         level += 1
     return float(8**level / LINUX_HZ)
-
-
-def next_retransmission_s(ladder_s: Sequence[float], wait_s: npt.ArrayLike) -> FloatArray:
-    """First entry of the ladder at or after each wait, the shape of ``wait_s``; inf beyond its end.
-
-    A segment sent at the start of an outage of this length arrives then: TCP turns loss into delay, and
-    overshoots the healing by up to the last back-off. A wait of zero or less is the first send itself.
-    """
-    wait = np.asarray(wait_s, dtype=float)
-    steps = np.array([*ladder_s, np.inf])
-    found = steps[np.searchsorted(steps[:-1], wait, side="left")]
-    return np.asarray(np.where(wait <= 0, 0.0, found), dtype=float)

@@ -130,12 +130,16 @@ class LivenessPolicy(BaseModel):
         return self.retry_interval or self.heartbeat_interval or self.heartbeat_timeout
 
     @property
+    def patience_s(self) -> float:
+        """(k−1)R + τ in seconds: from the first unanswered ping to the suspicion."""
+        return (self.max_failures - 1) * self.retry_s + self.heartbeat_timeout
+
+    @property
     def detection_range_s(self) -> tuple[float, float] | None:
         """[lo, hi) of the heartbeat's detection latency of a silent death; None without heartbeat."""
         if self.heartbeat_interval is None:
             return None
-        silence_s = (self.max_failures - 1) * self.retry_s + self.heartbeat_timeout
-        return silence_s, self.heartbeat_interval + silence_s
+        return self.patience_s, self.heartbeat_interval + self.patience_s
 
     def faster(self, speedup: float) -> LivenessPolicy:
         """Return the policy with every time divided by ``speedup`` (counts stay)."""

@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import jinja2
 
-from harness.theory import patience_s
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
 __all__ = [
@@ -64,7 +63,7 @@ class Wanted:
     def of(cls, policy: LivenessPolicy) -> Self:
         """Take a policy that has a heartbeat."""
         assert policy.heartbeat_interval is not None
-        waits_s = patience_s(policy)
+        waits_s = policy.patience_s
         backstop_s = policy.heartbeat_interval + waits_s
         return cls(policy.heartbeat_interval, waits_s, policy.tcp_user_timeout or backstop_s)
 

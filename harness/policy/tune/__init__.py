@@ -40,13 +40,6 @@ from harness.policy.tune.verify import (
     verify,
 )
 from harness.policy.tune.wants import Limit, Wants, WantsError, parse_wants
-from harness.theory.false_suspicions import (
-    dropped_by_idle_timer,
-    false_suspicions_by_outages,
-    late_answers,
-    mean_excess_s,
-    noticed_share,
-)
 
 __all__ = [
     "PLOT_COLUMNS",
@@ -66,20 +59,15 @@ __all__ = [
     "WantsError",
     "compare_with_prediction",
     "conditions_of_profile",
-    "dropped_by_idle_timer",
     "explain",
-    "false_suspicions_by_outages",
     "fit_law",
     "format_number",
     "format_rate",
     "heat_map",
     "idle_timer_reason",
     "indistinct",
-    "late_answers",
-    "mean_excess_s",
     "network_from_csv",
     "network_from_run",
-    "noticed_share",
     "pareto_mask",
     "parse_budget",
     "parse_rate",

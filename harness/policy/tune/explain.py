@@ -12,7 +12,6 @@ import pandas as pd
 
 from harness.policy.tune.recommend import Recommendation
 from harness.policy.tune.units import format_number, format_rate
-from harness.theory import patience_s
 from harness.theory.costs import PER_CLIENTS
 from reference_server.durations import format_duration
 
@@ -42,7 +41,7 @@ def idle_timer_reason(recommendation: Recommendation) -> str:
         "the next ping is answered with RST: every idle client is thrown out at every beat"
         if nat.expiry == "reset"
         else "the next ping vanishes: every idle client is thrown out "
-        f"{format_duration(round(patience_s(r.policy), 3))} after its first beat"
+        f"{format_duration(round(r.policy.patience_s, 3))} after its first beat"
     )
     return (
         f"T = {format_duration(interval_s)} is {1 - interval_s / nat.idle_timeout:.0%} below the idle timer of {timer} "
@@ -52,7 +51,7 @@ def idle_timer_reason(recommendation: Recommendation) -> str:
 
 
 def _reasons(r: Recommendation) -> Iterator[str]:
-    p, patience = r.policy, patience_s(r.policy)
+    p, patience = r.policy, r.policy.patience_s
     assert p.heartbeat_interval is not None  # a recommendation has a heartbeat
     wants = "the wants" if r.feasible else "the relaxed wants"
     yield f"Among the policies that keep {wants}: {_PREFERENCES[r.wants.prefer]}."

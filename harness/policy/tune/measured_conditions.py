@@ -23,7 +23,6 @@ from harness.measure.health import poisson_interval
 from harness.policy.tune.conditions import Conditions
 from harness.policy.tune.fit import Fit, fit_law
 from harness.runs.directory import RunDir
-from harness.theory import patience_s
 from harness.theory.law import FloatArray
 from reference_server.durations import format_duration
 from reference_server.events import EventKind, Source
@@ -317,7 +316,7 @@ def _nat(run: RunDir, scenario: Scenario, plan: Plan, engine: str) -> tuple[Nat,
         )
         return Nat(idle_timeout=t), note
     reset = (lost["cause"] == "tcp_reset").to_numpy()
-    waited = policy.heartbeat_interval + np.where(reset, 0.0, patience_s(policy))
+    waited = policy.heartbeat_interval + np.where(reset, 0.0, policy.patience_s)
     timers = waited - lost["duration_s"].to_numpy(dtype=float)
     idle_s = float(np.round(pd.Series(timers).groupby(lost["fault"].to_numpy()).median().min(), 3))
     expiry = "reset" if reset.all() else "drop"

@@ -26,11 +26,11 @@ import pandas as pd
 
 from harness.policy.tune.conditions import Conditions, Rules
 from harness.policy.tune.wants import DETECTION, Limit, Wants
-from harness.theory.costs import PER_CLIENTS, session_ttl_s, status_ttl_s, store_operations_per_s
+from harness.theory.costs import PER_CLIENTS, costs, session_ttl_s, status_ttl_s
 from harness.theory.false_suspicions import (
     dropped_by_idle_timer,
+    false_suspicions_by_late_answers,
     false_suspicions_by_outages,
-    late_answers,
 )
 from harness.theory.law import FloatArray
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
@@ -67,16 +67,16 @@ def with_figures(
     waits = np.maximum(patience - rules.lag_s, 0.0)
     network = conditions.network
     status = status_ttl_s(t, patience, operations_per_s)
+    records_s = (status, session_ttl_s(status))
+    cost = costs(t, records_s, PER_CLIENTS, beat_bytes=rules.beat_bytes)
     return policies.assign(
         **{f"{name}_s": quantile * t + patience for name, quantile in DETECTION.items()},
         false_per_client_day=false_suspicions_by_outages(t, waits, network)
-        + late_answers(t, waits, network)
+        + false_suspicions_by_late_answers(t, waits, network)
         + dropped_by_idle_timer(t, patience, conditions.nat),
-        frames_per_s=2 * PER_CLIENTS / t,
-        bytes_per_s=PER_CLIENTS * rules.beat_bytes / t,
-        store_operations_per_s=store_operations_per_s(
-            t, [status, session_ttl_s(status)], PER_CLIENTS
-        ),
+        frames_per_s=cost.frames_per_s,
+        bytes_per_s=cost.bytes_per_s,
+        store_operations_per_s=cost.store_operations_per_s,
         radio_wakeups_per_hour=3600 / t,
     )
 

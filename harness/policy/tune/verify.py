@@ -27,7 +27,7 @@ from harness.exit_codes import Exit
 from harness.faults import Plan
 from harness.policy.tune.recommend import Recommendation
 from harness.runs.directory import RunDir
-from harness.theory import Law, patience_s, predict
+from harness.theory import Law, predict
 from harness.theory.false_suspicions import noticed_share
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Sessions
@@ -130,7 +130,7 @@ def _chances(scenario: Scenario, plan: Plan, speedup: float) -> tuple[list[float
     W is the last retransmission that fits into the patience.
     """
     policy, network = scenario.liveness, scenario.network.seen_at(speedup)
-    interval_s, patience = policy.heartbeat_interval, patience_s(policy)
+    interval_s, patience = policy.heartbeat_interval, policy.patience_s
     if interval_s is None:
         return [], []
     trip_s = float(network.round_trip.quantile(0.5))
@@ -226,7 +226,7 @@ def verification_scenario(
         ValueError: the policy has no heartbeat.
     """
     policy, conditions = recommendation.policy, recommendation.conditions
-    interval_s, patience = policy.heartbeat_interval, patience_s(policy)
+    interval_s, patience = policy.heartbeat_interval, policy.patience_s
     if interval_s is None:
         raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
     ramp_s = max(2.0, interval_s / 2)
@@ -264,7 +264,7 @@ def _speedup(policy: LivenessPolicy, at_least: float) -> float:
     if least == 1:
         return 1.0
     speedups = np.arange(least, 2 * least + 2)
-    patience = np.log(patience_s(policy) / speedups)
+    patience = np.log(policy.patience_s / speedups)
     clear = np.abs(np.subtract.outer(patience, ladder)).min(axis=1)
     good = np.flatnonzero(clear >= _CLEAR_OF_LADDER)
     return float(speedups[good[0] if len(good) else int(np.argmax(clear))])
@@ -282,7 +282,7 @@ def _stretched(
     def noticed(stretch: float) -> float:
         outages = Outages(every=duration_s, length=length.scaled(stretch))
         seen = way.model_copy(update={"outages": outages})
-        return float(noticed_share(policy.heartbeat_interval or 0.0, patience_s(policy), seen))
+        return float(noticed_share(policy.heartbeat_interval or 0.0, policy.patience_s, seen))
 
     shares = np.array([noticed(float(stretch)) for stretch in _STRETCHES])
     stretch = float(_STRETCHES[np.argmin(np.abs(shares - _NOTICED))])

@@ -1,1 +1,1 @@
-"""Closed forms of the literature, kept as reference values; each names its paper."""
+"""Reference values of the literature, each with its paper: what notebooks and tests compare with, no scenario uses."""

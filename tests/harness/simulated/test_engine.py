@@ -11,11 +11,12 @@ import pytest
 from harness.faults import PlannedOutage, make_plan
 from harness.measure.one_engine import measure
 from harness.simulated import simulate
-from harness.theory import Law, false_suspicion_per_outage, predict
+from harness.theory import Law, predict
 from reference_server.events import Event, EventKind, Source, decode, encode
 from scenarios.load import built_in, load_scenario
 from tests.harness.simulated.support import K, Log, run, run_planned, scenario
 from tests.harness.theory.montecarlo import agrees, share_agrees
+from tests.harness.theory.quadrature import false_suspicion_per_outage
 
 MIXED = {"exponential": {"mean": 20.0}}
 JITTER = {"lognormal": {"median": 0.05, "sigma": 0.5}}

@@ -11,9 +11,7 @@ from harness.theory import (
     answer_wait_bound,
     bytes_per_beat,
     cost,
-    false_suspicion_per_outage,
     false_suspicion_per_outage_exponential,
-    false_suspicions_per_client_day,
     harmless_stall_s,
     loop_utilisation,
     stall_false_suspicion,
@@ -22,6 +20,10 @@ from reference_server.liveness.heartbeat_policy import Action, LivenessPolicy, P
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform
 from scenarios.network import Network, Outages
 from tests.harness.theory.montecarlo import mean_agrees, share_agrees
+from tests.harness.theory.quadrature import (
+    false_suspicion_per_outage,
+    false_suspicions_per_client_day,
+)
 from tests.harness.theory.worlds import Way, live_through
 
 LOOPBACK = (0.208, 0.416, 0.848, 1.68, 3.34, 6.70, 13.36, 26.7, 53.4, 106.8)
@@ -182,11 +184,11 @@ def test_costs_count_what_a_day_of_beats_counts() -> None:
     beats = days_s / beat_s
     assert found.frames_per_s * days_s == pytest.approx(2 * beats)
     assert found.bytes_per_s * days_s == pytest.approx(120 * beats)
-    assert found.redis_operations_per_s * days_s == pytest.approx(sum(refreshed.values()), abs=2)
+    assert found.store_operations_per_s * days_s == pytest.approx(sum(refreshed.values()), abs=2)
     assert found.radio_wakeups_per_hour == 120
     assert found.radio_on_share == pytest.approx(1 / 3)
     wasteful = cost(policy, clients=1, refresh_every_beat=True)
-    assert wasteful.redis_operations_per_s * days_s == pytest.approx(2 * beats)
+    assert wasteful.store_operations_per_s * days_s == pytest.approx(2 * beats)
 
 
 def test_no_heartbeat_costs_nothing_and_a_dense_one_never_lets_the_radio_sleep() -> None:

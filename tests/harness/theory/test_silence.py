@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.theory import false_suspicion_per_outage
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Exponential, Lognormal
+from tests.harness.theory.quadrature import false_suspicion_per_outage
 
 
 def test_an_outage_too_short_to_be_told_from_none_is_never_noticed() -> None:

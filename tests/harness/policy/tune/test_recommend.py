@@ -18,8 +18,9 @@ from harness.policy.tune import (
     parse_wants,
     recommend,
 )
-from harness.theory import false_suspicions_per_client_day, patience_s, ping_deadline
+from harness.theory import ping_deadline
 from scenarios.client_rules import Reconnect
+from tests.harness.theory.quadrature import false_suspicions_per_client_day
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "office-wifi-60s-lb": {
@@ -79,7 +80,7 @@ def test_nothing_beside_the_heartbeat_gets_in_its_way(answer: Recommendation) ->
     policy = answer.policy
     assert policy.heartbeat_interval is not None
     assert policy.session_timeout is not None
-    latest_s = policy.heartbeat_interval + patience_s(policy)
+    latest_s = policy.heartbeat_interval + policy.patience_s
     assert policy.session_timeout > latest_s  # the idle limit never wins
     assert policy.sweep_interval <= latest_s
     assert policy.status_ttl > 2 * latest_s  # refreshed at half, then a beat and the patience

@@ -170,7 +170,7 @@ def test_costs_are_theorys() -> None:
     expected = cost(found.policy, 1000, beat_bytes=found.rules.beat_bytes)
     assert found.figures["frames_per_s"] == pytest.approx(expected.frames_per_s)
     assert found.figures["bytes_per_s"] == pytest.approx(expected.bytes_per_s)
-    assert found.figures["store_operations_per_s"] == pytest.approx(expected.redis_operations_per_s)
+    assert found.figures["store_operations_per_s"] == pytest.approx(expected.store_operations_per_s)
     assert found.figures["store_operations_per_s"] <= 2
     assert found.figures["radio_wakeups_per_hour"] == pytest.approx(expected.radio_wakeups_per_hour)
 

@@ -19,7 +19,6 @@ from harness.policy.tune import (
     verify,
 )
 from harness.run import run
-from harness.theory import patience_s
 from scenarios.distributions import Distribution, Exponential
 from scenarios.fault_kinds import HostCrash, NatTimeout
 from scenarios.load import dump_scenario
@@ -60,7 +59,7 @@ def test_the_scenario_ends_in_time_and_sees_all(profile: str, p99: str) -> None:
 
 def test_the_speedup_keeps_clear_of_retransmissions(office: Recommendation) -> None:
     scenario = verification_scenario(office)
-    patience = patience_s(office.policy) / scenario.speedup
+    patience = office.policy.patience_s / scenario.speedup
     assert scenario.speedup > 1
     assert np.abs(np.log(patience / np.array(Network().rto_ladder))).min() >= 0.15
 
@@ -126,7 +125,7 @@ def test_the_real_engine_confirms_a_small_one(tmp_path: Path) -> None:
     assert (answer.policy.heartbeat_interval or 0) <= 6.4
     result = verify(answer, engines=("theory", "real"), root=tmp_path, clients=60, real_s=12)
     # A machine that is busy for a second must not look like a network that is out.
-    assert patience_s(answer.policy) / result.scenario.speedup > 1.5
+    assert answer.policy.patience_s / result.scenario.speedup > 1.5
     table = result.table
     assert set(table["engine"]) == {"real"}
     assert (table["verdict"] == "pass").all(), table.to_string()

@@ -17,7 +17,6 @@ from harness.theory import (
     beats_to_suspicion_iid,
     bytes_per_beat,
     false_suspicion_per_outage_exponential,
-    false_suspicions_per_client_day,
 )
 from reference_server.events import Cause
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
@@ -25,6 +24,7 @@ from scenarios.client_rules import Reconnect
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform
 from scenarios.fault_kinds import Fault, Frozen, HostCrash, NatTimeout, NetworkCut, OrderlyClose
 from scenarios.network import Nat, Network, Outages
+from tests.harness.theory.quadrature import false_suspicions_per_client_day
 
 POLICY = LivenessPolicy(heartbeat_interval=30.0, heartbeat_timeout=10.0, max_failures=3)
 TRIP_S = 0.1

@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from harness.policy.tune import (
+from harness.theory import (
     dropped_by_idle_timer,
+    false_suspicions_by_late_answers,
     false_suspicions_by_outages,
-    late_answers,
     mean_excess_s,
     noticed_share,
 )
-from harness.theory import false_suspicion_per_outage, false_suspicions_per_client_day
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Exponential, Lognormal, Normal, Uniform
 from scenarios.network import Nat, Network, Outages
+from tests.harness.theory.quadrature import (
+    false_suspicion_per_outage,
+    false_suspicions_per_client_day,
+)
 
 LENGTHS = {
     "constant": Distribution(constant=9.0),
@@ -116,7 +119,9 @@ def test_equal_to_theory_with_a_random_round_trip() -> None:
 
 def test_patience_below_the_round_trip_drops_everybody() -> None:
     way = Network(round_trip=Distribution(constant=0.2))
-    assert late_answers(10.0, np.array([0.1, 0.3]), way) == pytest.approx([8640.0, 0.0])
+    assert false_suspicions_by_late_answers(10.0, np.array([0.1, 0.3]), way) == pytest.approx(
+        [8640.0, 0.0]
+    )
 
 
 def test_without_outages_nobody_is_noticed() -> None:
