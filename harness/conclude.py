@@ -30,7 +30,7 @@ from harness.theory.tables import plotted_detections
 from reference_server.events import EventKind, Source
 from reports.agreement import compare
 from reports.build import build_report
-from reports.tables import load_run
+from reports.run_tables import load_run
 from scenarios.load import load_scenario
 from scenarios.schema import Scenario
 

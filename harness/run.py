@@ -20,12 +20,12 @@ from harness.runs.directory import new_run
 from harness.runs.provenance import begin, finish
 from harness.simulated import simulate
 from harness.theory.fault_laws import give_up_late_s
+from reports.run_tables import ENGINES
 from scenarios.load import dump_scenario
 from scenarios.schema import Scenario
 
 __all__ = ["ENGINES", "Outcome", "Progress", "conclude", "run"]
 
-ENGINES = ("theory", "simulated", "real")
 
 Progress = Callable[[str, float], None]
 """Told the name of a phase and how much of it is done, 0 to 1."""

@@ -44,9 +44,9 @@ import pandas as pd
 from reports.agreement_bounds import range_row, share_row
 from reports.numbers import caption_seconds as in_seconds
 from reports.numbers import signed_seconds
-from reports.observed import CONFIDENCE, PERCENTILES, Law, Observed, Slack, observe
+from reports.observed import CONFIDENCE, Law, Observed, Slack, observe
 from reports.order_statistics import Estimate, Sample, difference, smallest_sample
-from reports.tables import RunTables
+from reports.run_tables import PERCENTILES, RunTables
 
 __all__ = ["COLUMNS", "AgreementVerdict", "compare", "judge"]
 

@@ -18,7 +18,7 @@ from reports.gallery import draw
 from reports.observed import Slack
 from reports.page import Page
 from reports.render import render_html, render_markdown
-from reports.tables import RunTables, load_run
+from reports.run_tables import RunTables, load_run
 from reports.verdict import RunVerdict, conclude
 
 __all__ = ["ReportResult", "build_report"]

@@ -19,11 +19,11 @@ from reports.figures.claims import claims
 from reports.figures.data import NothingToDraw
 from reports.numbers import ABSENT, cause_name, seconds, share
 from reports.page import Cell, Table
+from reports.run_tables import ENGINES
 from reports.style import save
 
 __all__ = ["claims_table", "write_claims_page"]
 
-_ENGINES = ("theory", "simulated", "real")
 _TITLES = {
     "suspected": "Detection: from the fault to the verdict",
     "store_cleared": "Clean-up: from the fault until the store shows nothing of it",
@@ -79,13 +79,13 @@ def claims_table(rows: pd.DataFrame, milestone: str) -> Table:
         claimed = str(cell["claimed"].iloc[0]) or ABSENT
         lines.append([
             Cell(str(preset)), Cell(str(case)), Cell(claimed),
-            *(_seen(cell[cell["engine"] == engine]) for engine in _ENGINES),
+            *(_seen(cell[cell["engine"] == engine]) for engine in ENGINES),
             Cell(verdict, detail=reason, tone=_TONES.get(verdict, "")),
             Cell(_layer(cell)),
             Cell(_last(cell, "fidelity") or ABSENT),
         ])  # fmt: skip
     return Table(
-        ["preset", "case", "claimed", *_ENGINES, "verdict", "by", "how the real fault was made"],
+        ["preset", "case", "claimed", *ENGINES, "verdict", "by", "how the real fault was made"],
         lines, title=_TITLES[milestone], csv="claims.csv",
         note="Scenario seconds: least to largest (median).",
     )  # fmt: skip
@@ -93,7 +93,7 @@ def claims_table(rows: pd.DataFrame, milestone: str) -> Table:
 
 def _overall(cell: pd.DataFrame) -> tuple[str, str]:
     """Reality's verdict where it is known, else the simulation's, else theory's."""
-    for engine in reversed(_ENGINES):
+    for engine in reversed(ENGINES):
         one = cell[cell["engine"] == engine]
         if len(one) and one["verdict"].iloc[0] != "unknown":
             said = (
@@ -129,7 +129,7 @@ def _layer(cell: pd.DataFrame) -> str:
 
 def _last(cell: pd.DataFrame, column: str) -> str:
     """The value of the engine nearest to reality that has one."""
-    for engine in reversed(_ENGINES):
+    for engine in reversed(ENGINES):
         one = cell[(cell["engine"] == engine) & (cell[column] != "")]
         if len(one):
             return str(one[column].iloc[0])

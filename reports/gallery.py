@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from reports import figures
 from reports.numbers import caption_seconds, count
 from reports.page import Picture, Text
+from reports.run_tables import RunTables
 from reports.style import save
-from reports.tables import RunTables
 
 __all__ = ["Gallery", "draw"]
 

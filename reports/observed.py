@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from reports.order_statistics import Sample
-from reports.tables import RunTables
+from reports.run_tables import PERCENTILES, RunTables
 
 __all__ = [
     "CONFIDENCE",
     "LOOPS",
-    "PERCENTILES",
     "ROUNDING_S",
     "Curve",
     "Law",
@@ -35,7 +34,6 @@ __all__ = [
     "observe",
 ]
 
-PERCENTILES: Final[Mapping[str, float]] = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 ROUNDING_S: Final = 1e-6  # times were logged, scaled by the speedup and read back
 CONFIDENCE: Final = 0.95
 

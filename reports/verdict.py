@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from reports.agreement import AgreementVerdict
-from reports.tables import RunTables
+from reports.run_tables import RunTables
 
 __all__ = ["RunVerdict", "conclude"]
 

@@ -35,7 +35,7 @@ from harness.runs.directory import RunDirError
 from harness.studies.calibrate import CannotCalibrate
 from harness.studies.compare.inputs import CannotCompare
 from reference_server.presets import UnknownPresetError
-from reports.tables import TablesError
+from reports.run_tables import TablesError
 from scenarios.load import ScenarioError
 
 __all__ = ["errors", "finish", "progress", "say", "show_frame", "show_markdown", "show_table"]

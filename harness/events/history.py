@@ -17,10 +17,9 @@ from functools import cached_property
 
 from harness.faults import Plan, PlannedFault
 from reference_server.events import Event, EventKind, Source
+from reports.run_tables import MEASURED_ENGINES
 
-__all__ = ["ENGINES", "History", "InjectedFault", "Lost", "Workers", "workers_of"]
-
-ENGINES = ("real", "simulated")
+__all__ = ["History", "InjectedFault", "Lost", "Workers", "workers_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,8 @@ class History:
     def __init__(
         self, events: Iterable[Event], plan: Plan, *, engine: str, speedup: float, horizon_s: float
     ) -> None:
-        if engine not in ENGINES:
-            raise ValueError(f"engine {engine!r}; allowed: {', '.join(ENGINES)}")
+        if engine not in MEASURED_ENGINES:
+            raise ValueError(f"engine {engine!r}; allowed: {', '.join(MEASURED_ENGINES)}")
         self.plan = plan
         self.engine = engine
         self.speedup = speedup if engine == "real" else 1.0

@@ -23,10 +23,9 @@ from typing import Any
 
 import pandas as pd
 
-from harness.events.history import ENGINES
-from harness.frames import MILESTONES, frame
 from harness.judge.threshold_metrics import METRICS, Estimate, Metric, Query, Tables
 from reference_server.durations import parse_duration
+from reports.run_tables import MEASURED_ENGINES, MILESTONES, frame
 from scenarios.schema import Scenario
 
 __all__ = ["Threshold", "ThresholdError", "check_thresholds", "evaluate", "parse_threshold"]
@@ -97,7 +96,12 @@ def parse_threshold(
             "p50, p95, p99, or any other percentile" if a == "p" else a for a in metric.aggregates
         ]
         raise wrong(f"{name} has no", aggregate, allowed)
-    values = {"fault": faults, "milestone": MILESTONES, "engine": ENGINES, "incident": incidents}
+    values = {
+        "fault": faults,
+        "milestone": MILESTONES,
+        "engine": MEASURED_ENGINES,
+        "incident": incidents,
+    }
     written_tags = f"{match['tags'] or ''},{match['late_tags'] or ''}"
     tags: dict[str, str] = {}
     for written in filter(None, (tag.strip() for tag in written_tags.split(","))):

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from harness.events.history import History
-from harness.frames import frame
 from harness.theory.costs import bytes_per_beat, cost
 from reference_server.events import EventKind, Source
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reports.run_tables import frame
 
 __all__ = ["expected_cost", "running_cost"]
 

@@ -25,8 +25,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from harness.events.history import History, InjectedFault
-from harness.frames import MILESTONES, frame
 from reference_server.events import Event, EventKind, Source
+from reports.run_tables import MILESTONES, frame
 
 __all__ = ["Outcomes", "find_outcomes"]
 

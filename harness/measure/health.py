@@ -24,8 +24,9 @@ from scipy import stats
 
 from harness.events.history import History
 from harness.events.incident_windows import IncidentWindow, incident_windows
-from harness.frames import frame
+from reference_server.durations import DAY_S
 from reference_server.events import Cause, Event, EventKind, Source
+from reports.run_tables import frame
 
 __all__ = [
     "Health",
@@ -37,7 +38,6 @@ __all__ = [
     "poisson_interval",
 ]
 
-_DAY_S = 86400.0
 _NODE_DIED = "node_died"  # instead of the cause: it was so
 _NO_SUSPICION = frozenset(
     {Cause.CLOSE_FRAME, Cause.TCP_FIN, Cause.TCP_RESET, Cause.LOGOUT, Cause.TAKE_OVER, Cause.DRAIN, _NODE_DIED}
@@ -71,7 +71,7 @@ class Health:
     @property
     def client_days(self) -> float:
         """Healthy connected time of all clients, scenario days."""
-        return sum(stop - start for start, stop in self.alive_s) / _DAY_S
+        return sum(stop - start for start, stop in self.alive_s) / DAY_S
 
 
 class _Step(NamedTuple):
@@ -260,7 +260,7 @@ def accuracy(engine: str, mistakes: pd.DataFrame, client_days: float) -> pd.Data
     Source: Chen, Toueg, Aguilera, IEEE Transactions on Computers 51(5), 2002.
     """
     count, mistaken_s = len(mistakes), float(mistakes["duration_s"].sum())
-    total_s = client_days * _DAY_S + mistaken_s
+    total_s = client_days * DAY_S + mistaken_s
     if not count or total_s <= 0:
         nan = float("nan")
         return frame("accuracy", [(engine, count, nan, nan, 1.0 if total_s > 0 else nan)])

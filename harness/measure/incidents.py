@@ -24,8 +24,8 @@ import pandas as pd
 
 from harness.events.history import History
 from harness.events.incident_windows import IncidentWindow, incident_windows
-from harness.frames import frame
 from reference_server.events import Cause, Event, EventKind, Source
+from reports.run_tables import frame
 from scenarios.schema import Scenario
 
 __all__ = ["incidents", "with_bounds"]

@@ -24,9 +24,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.events.history import History
-from harness.frames import frame
 from harness.measure.series import injections, lag
 from harness.statistics.incidence import incidence
+from reports.run_tables import frame
 
 __all__ = ["longest_durations", "omission"]
 

@@ -30,7 +30,7 @@ __all__ = ["Measured", "detections", "measure"]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All tables of one engine's run; their columns are in `frames.py` and ARCHITECTURE.md."""
+    """All tables of one engine's run; their columns are in `reports/run_tables.py`."""
 
     engine: str
     speedup: float

@@ -16,11 +16,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from harness.frames import frame
 from harness.statistics.incidence import Incidence, Quantile, incidence
+from reports.run_tables import PERCENTILES, frame
 
 __all__ = [
-    "PERCENTILES",
     "RECOVERED",
     "bounds",
     "breakdown",
@@ -75,7 +74,6 @@ def _curves(group: pd.DataFrame) -> Iterator[tuple[str, Incidence]]:
         yield str(name), incidence(group["duration_s"].to_numpy(), outcome)
 
 
-PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 _GROUP = ["engine", "fault", "milestone"]
 
 

@@ -18,9 +18,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.events.history import History
-from harness.frames import frame
 from harness.measure.health import Health
 from reference_server.events import Event, EventKind, Source
+from reports.run_tables import frame
 
 __all__ = [
     "ghosts",

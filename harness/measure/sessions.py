@@ -13,9 +13,9 @@ import pandas as pd
 from scipy import stats
 
 from harness.events.history import History
-from harness.frames import frame
 from harness.statistics.incidence import CONFIDENCE
 from reference_server.events import EventKind, Source
+from reports.run_tables import frame
 
 __all__ = ["FLICKER_WITHIN_S", "flicker", "session_quality"]
 

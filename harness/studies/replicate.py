@@ -26,6 +26,7 @@ from harness.measure.health import find_health
 from harness.measure.quality_of_service import qos
 from harness.runs.directory import RunDir
 from harness.simulated import simulate
+from reference_server.durations import DAY_S
 from reference_server.events import EventKind
 from scenarios.schema import Scenario
 
@@ -39,7 +40,6 @@ COLUMNS = {
 """replications.csv: one row a figure. ``missing``: runs without it; the intervals are of the ``n`` others."""
 
 _QOS = ("mean_s", "p50_s", "p95_s", "p99_s")
-_DAY_S = 86400.0
 _RESAMPLES = 2000
 
 
@@ -202,7 +202,7 @@ def _run(scenario: Scenario, seed: int, *, warm_up_s: float) -> dict[str, float]
             figures |= {f"{name}.{figure}": float(row[figure]) for figure in _QOS}
             figures[f"{name}.detected_share"] = row["detected"] / (row["n"] - row["not_applicable"])
     health = find_health(history)
-    days = sum(max(0.0, to - max(start, from_s)) for start, to in health.alive_s) / _DAY_S
+    days = sum(max(0.0, to - max(start, from_s)) for start, to in health.alive_s) / DAY_S
     count = sum(mistake.time_s >= from_s for mistake in health.mistakes)
     figures["false_suspicions.per_client_day"] = count / days if days > 0 else float("nan")
     late = [

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from harness.theory.law import FloatArray, Law
+from reference_server.durations import DAY_S
 from scenarios.distributions import Distribution
 from scenarios.network import Nat, Network
 
@@ -25,8 +26,6 @@ __all__ = [
     "mean_excess_s",
     "noticed_share",
 ]
-
-_DAY_S = 86400.0
 
 
 def mean_excess_s(law: Distribution, above_s: npt.ArrayLike) -> FloatArray:
@@ -101,7 +100,7 @@ def false_suspicions_by_outages(
     if network.outages is None:
         return share
     cycle_s = network.outages.every + Law.of(network.outages.length).mean_s
-    return np.asarray(_DAY_S / cycle_s * share, dtype=float)
+    return np.asarray(DAY_S / cycle_s * share, dtype=float)
 
 
 def false_suspicions_by_late_answers(
@@ -113,7 +112,7 @@ def false_suspicions_by_late_answers(
     ping's own answer takes longer than the whole patience.
     """
     t, patience = np.asarray(interval_s, dtype=float), np.asarray(patience_s, dtype=float)
-    return np.asarray(_DAY_S / t * (1 - network.round_trip.cdf(patience)), dtype=float)
+    return np.asarray(DAY_S / t * (1 - network.round_trip.cdf(patience)), dtype=float)
 
 
 def dropped_by_idle_timer(
@@ -130,4 +129,4 @@ def dropped_by_idle_timer(
     if nat is None:
         return np.zeros(t.shape)
     life = t if nat.expiry == "reset" else t + patience
-    return np.asarray(np.where(t < nat.idle_timeout, 0.0, _DAY_S / life), dtype=float)
+    return np.asarray(np.where(t < nat.idle_timeout, 0.0, DAY_S / life), dtype=float)

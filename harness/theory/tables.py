@@ -1,4 +1,4 @@
-"""The tables of theory: laws.csv and law_curves.csv (ARCHITECTURE.md), from predictions to DataFrames.
+"""The tables of theory: laws.csv and law_curves.csv (docs/reference-tables.md), from predictions to DataFrames.
 
 Theory's rows of detections.csv: each law drawn as if it were a sample, so that every engine has the same table.
 
@@ -8,17 +8,16 @@ is random about them, and their number says nothing of certainty; judgements use
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 from harness.faults import Plan
-from harness.frames import frame
 from harness.theory.predict import Prediction
+from reports.run_tables import frame
 
-__all__ = ["CURVE_COLUMNS", "LAW_COLUMNS", "curves_frame", "laws_frame", "plotted_detections"]
+__all__ = ["curves_frame", "laws_frame", "plotted_detections"]
 
 
 def plotted_detections(predictions: Iterable[Prediction], plan: Plan) -> pd.DataFrame:
@@ -45,16 +44,6 @@ def plotted_detections(predictions: Iterable[Prediction], plan: Plan) -> pd.Data
     return frame("detections", rows)
 
 
-LAW_COLUMNS: Final[Mapping[str, str]] = {
-    "fault": "str", "milestone": "str", "cause": "str", "lo_s": "float64", "hi_s": "float64",
-    "mean_s": "float64", "p50_s": "float64", "p95_s": "float64", "p99_s": "float64",
-    "mass": "float64", "note": "str",
-}  # fmt: skip
-CURVE_COLUMNS: Final[Mapping[str, str]] = {
-    "fault": "str", "milestone": "str", "duration_s": "float64", "probability": "float64",
-}  # fmt: skip
-
-
 def laws_frame(predictions: Iterable[Prediction]) -> pd.DataFrame:
     """One row per prediction; numbers are NaN where theory is not exact.
 
@@ -70,7 +59,7 @@ def laws_frame(predictions: Iterable[Prediction]) -> pd.DataFrame:
             else (law.lo_s, law.hi_s, law.mean_s, *law.quantile([0.5, 0.95, 0.99]), law.mass)
         )
         rows.append((one.fault, one.milestone, one.cause, *figures, one.note))
-    return pd.DataFrame(rows, columns=list(LAW_COLUMNS)).astype(dict(LAW_COLUMNS))
+    return frame("laws", rows)
 
 
 def curves_frame(predictions: Iterable[Prediction], points: int = 100) -> pd.DataFrame:
@@ -80,4 +69,4 @@ def curves_frame(predictions: Iterable[Prediction], points: int = 100) -> pd.Dat
         if one.law is not None:
             t, p = one.law.curve(points)
             rows += [(one.fault, one.milestone, *point) for point in zip(t, p, strict=True)]
-    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS)).astype(dict(CURVE_COLUMNS))
+    return frame("law_curves", rows)

@@ -12,11 +12,11 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from reports.figures.data import NothingToDraw, in_order
 from reports.numbers import caption_seconds, share
+from reports.run_tables import ENGINES
 from reports.style import ENGINE_COLOURS, VERDICT_COLOURS, finish, new_figure, styled
 
 __all__ = ["claims"]
 
-_ENGINES = ("theory", "simulated", "real")
 _LEAST_S = 1e-3  # where the axis begins
 _TICKS_S = (1e-3, 1e-2, 0.1, 1, 10, 60, 300, 900, 3600, 7200, 86400)
 _WORDS = {"pass": "holds", "fail": "wrong", "unknown": "undecided"}
@@ -38,7 +38,7 @@ def claims(rows: pd.DataFrame, *, caption: str = "") -> Figure:
     if rows.empty:
         raise NothingToDraw("No chart of claims: none was put to the test.")
     keys = list(dict.fromkeys(zip(rows["case"], rows["preset"], strict=True)))
-    engines = [engine for engine in _ENGINES if (rows["engine"] == engine).any()]
+    engines = [engine for engine in ENGINES if (rows["engine"] == engine).any()]
     figure, (axes,) = new_figure(height=max(7.2, 1.9 + 0.62 * len(keys)))
     seen = rows[["lo_s", "hi_s", "claim_hi_s"]].to_numpy(dtype=float)
     right = float(np.nanmax(seen)) if np.isfinite(seen).any() else 1.0

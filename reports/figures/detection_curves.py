@@ -14,11 +14,11 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from reports.figures.data import NothingToDraw, in_order, thinned
 from reports.numbers import milestone_name
+from reports.run_tables import MEASURED_ENGINES
 from reports.style import ENGINE_COLOURS, finish, new_figure, no_data, styled
 
 __all__ = ["detection_curves"]
 
-_ENGINES = ("simulated", "real")
 _COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}
 
 
@@ -67,7 +67,7 @@ def detection_curves(
         panel.set_visible(False)
     for panel in axes[::columns]:
         panel.set_ylabel("share detected")
-    engines = [engine for engine in _ENGINES if (measured["engine"] == engine).any()]
+    engines = [engine for engine in MEASURED_ENGINES if (measured["engine"] == engine).any()]
     title = f"How long from the fault until {milestone_name(milestone)}"
     return finish(figure, title, caption, _legend(not theory.empty, engines))
 
@@ -84,7 +84,7 @@ def _panel(
         rises += _rise(law["duration_s"].to_numpy(), law["probability"].to_numpy())
         levels.append(float(law["probability"].iloc[-1]))
     curves = {}
-    for engine in _ENGINES:
+    for engine in MEASURED_ENGINES:
         steps = measured[measured["engine"] == engine].sort_values("duration_s", kind="stable")
         if steps.empty:
             continue

@@ -12,11 +12,11 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from reports.figures.data import NothingToDraw, in_order
 from reports.numbers import caption_seconds, cause_name
+from reports.run_tables import MEASURED_ENGINES
 from reports.style import ENGINE_COLOURS, finish, new_figure, styled
 
 __all__ = ["latency_by_layer"]
 
-_ENGINES = ("simulated", "real")
 _DOTS = 400  # a row; beyond that the dots are evenly spaced ranks
 _GOLDEN = 0.6180339887498949  # its multiples mod 1 spread evenly: jitter without random numbers
 _LINEAR_TO_S = 1.0
@@ -57,7 +57,7 @@ def latency_by_layer(detections: pd.DataFrame, laws: pd.DataFrame, *, caption: s
     seen = detections[
         (detections["milestone"] == "suspected") & (detections["outcome"] == "detected")
     ]
-    seen = seen[seen["engine"].isin(_ENGINES)]  # theory's rows are plotting positions
+    seen = seen[seen["engine"].isin(MEASURED_ENGINES)]  # theory's rows are plotting positions
     if seen.empty:
         raise NothingToDraw("No latency by layer: no fault was detected in this run.")
     pairs = [
@@ -79,7 +79,7 @@ def latency_by_layer(detections: pd.DataFrame, laws: pd.DataFrame, *, caption: s
             ]
             _dots(axes, row + offset, mine["duration_s"].to_numpy(), ENGINE_COLOURS[engine])
     _axes(axes, pairs, float(seen["duration_s"].max()))
-    shown = [engine for engine in _ENGINES if (seen["engine"] == engine).any()]
+    shown = [engine for engine in MEASURED_ENGINES if (seen["engine"] == engine).any()]
     return finish(figure, "How long each layer takes to suspect", caption, _legend(shown))
 
 

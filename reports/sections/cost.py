@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from reports.numbers import ABSENT, count, percent, rate, size_bytes
 from reports.page import Cell, Section, Table, Text
-from reports.tables import RunTables
+from reports.run_tables import RunTables
 
 __all__ = ["cost_section", "cost_sentences"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from reports.gallery import Gallery
 from reports.page import Block, Cell, Section, Table, Text
+from reports.run_tables import RunTables
 from reports.sections.cells import count_cell, engine_cell, seconds_cell
-from reports.tables import RunTables
 
 __all__ = ["ghosts_section"]
 

@@ -12,8 +12,8 @@ from typing import Any
 from reports.gallery import Gallery
 from reports.numbers import ABSENT, seconds, words
 from reports.page import Cell, Section, Table, Text
+from reports.run_tables import RunTables
 from reports.sections.cells import count_cell, engine_cell, seconds_cell, verdict_cell
-from reports.tables import RunTables
 
 __all__ = ["incidents_section", "timelines_section"]
 

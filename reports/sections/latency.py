@@ -10,10 +10,9 @@ import pandas as pd
 
 from reports.gallery import Gallery
 from reports.numbers import cause_name, count, milestone_name, share
-from reports.observed import PERCENTILES
 from reports.page import Cell, Section, Table, Text
+from reports.run_tables import ENGINES, MILESTONES, PERCENTILES, RunTables
 from reports.sections.cells import count_cell, engine_cell, percentile_cell, seconds_cell
-from reports.tables import ENGINES, MILESTONES, RunTables
 
 __all__ = ["latency_section"]
 

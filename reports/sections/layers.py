@@ -10,8 +10,8 @@ import pandas as pd
 from reports.gallery import Gallery
 from reports.numbers import cause_name, share
 from reports.page import Block, Cell, Section, Table, Text
+from reports.run_tables import ENGINES, RunTables
 from reports.sections.cells import count_cell, engine_cell, seconds_cell, share_cell
-from reports.tables import ENGINES, RunTables
 
 __all__ = ["layers_section"]
 

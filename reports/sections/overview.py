@@ -10,9 +10,9 @@ import pandas as pd
 
 from reports.numbers import ABSENT, caption_seconds, cause_name, count, plain, rate, seconds, share
 from reports.page import Block, Cell, Section, Table, Text, Tone
+from reports.run_tables import RunTables
 from reports.sections.cells import percentile_cell, seconds_cell, verdict_cell
 from reports.sections.cost import cost_sentences
-from reports.tables import RunTables
 from reports.verdict import RunVerdict
 
 __all__ = ["facts", "overview_section", "reading", "thresholds_section"]

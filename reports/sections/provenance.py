@@ -7,7 +7,7 @@ from typing import Any
 
 from reports.numbers import count, size_bytes, words
 from reports.page import Block, Cell, Section, Table, Text
-from reports.tables import RunTables
+from reports.run_tables import RunTables
 
 __all__ = ["files_section", "provenance_section"]
 

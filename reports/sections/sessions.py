@@ -9,8 +9,8 @@ from typing import Any
 from reports.gallery import Gallery
 from reports.numbers import ABSENT, count, words
 from reports.page import Block, Cell, Section, Table, Text
+from reports.run_tables import ENGINES, RunTables
 from reports.sections.cells import share_cell
-from reports.tables import ENGINES, RunTables
 
 __all__ = ["sessions_section"]
 

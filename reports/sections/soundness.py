@@ -5,8 +5,8 @@ from __future__ import annotations
 from reports.gallery import Gallery
 from reports.numbers import caption_seconds, count, milliseconds, words
 from reports.page import Block, Cell, Section, Table, Text
+from reports.run_tables import RunTables
 from reports.sections.cells import count_cell, seconds_cell
-from reports.tables import RunTables
 
 __all__ = ["fidelity_section", "soundness_section"]
 

@@ -6,8 +6,8 @@ import math
 
 from reports.numbers import ABSENT, rate, seconds
 from reports.page import Block, Cell, Section, Table, Text
+from reports.run_tables import RunTables
 from reports.sections.cells import count_cell, engine_cell
-from reports.tables import RunTables
 
 __all__ = ["suspicions_section"]
 

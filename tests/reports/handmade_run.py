@@ -14,9 +14,9 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from harness.frames import frame
 from harness.measure import quality_of_service as qos
 from harness.measure.quality_of_service import incidence_by_cause
+from reports.run_tables import frame
 
 RAMP_S, HORIZON_S = 60.0, 310.0
 CHAIN = ("suspected", "socket_closed", "store_cleared", "peers_notified")
@@ -120,6 +120,10 @@ def handmade_run(
         "storm": frame("storm", [row for e in measured for row in _storm(e, rng)]),
         "incidents": frame("incidents", []),
         "omission": omission_of(detections),
+        "agreement": frame("agreement"),
+        "mistakes": frame("mistakes"),
+        "injections": frame("injections"),
+        "handshakes": frame("handshakes"),
         "thresholds": frame(
             "thresholds",
             [

@@ -10,7 +10,7 @@ import pytest
 from reports.agreement import COLUMNS, compare, judge
 from reports.observed import Curve, Slack
 from reports.order_statistics import Sample
-from reports.tables import SCHEMAS, RunTables, load_run
+from reports.run_tables import SCHEMAS, RunTables, load_run
 from tests.reports.handmade_run import (
     Fault,
     HandmadeRun,

@@ -12,7 +12,7 @@ import pytest
 from reports import numbers
 from reports.agreement import compare, judge
 from reports.build import ReportResult, build_report
-from reports.tables import SCHEMAS, load_run
+from reports.run_tables import SCHEMAS, load_run
 from reports.verdict import conclude
 from tests.reports.handmade_run import DEMO, Fault, HandmadeRun, handmade_run
 

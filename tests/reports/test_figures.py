@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from reports import figures
 from reports.figures.data import peaks, thinned
+from reports.run_tables import RunTables, load_run
 from reports.style import save
-from reports.tables import RunTables, load_run
 from tests.reports.handmade_run import handmade_run
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.frames import frame
+from reports.run_tables import frame, load_run
 from reports.sections.incidents import incidents_section
-from reports.tables import load_run
 from tests.reports.handmade_run import Fault, handmade_run
 
 NAN = np.nan

@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.simulated.fleet.draws import FloatArray, Index
+from reference_server.durations import DAY_S
 from reference_server.events import Cause
 
 __all__ = ["CAUSES", "FleetResult", "Outcome"]
 
 CAUSES = (Cause.HEARTBEAT, Cause.SESSION_TIMEOUT, Cause.TCP_TIMEOUT, Cause.TCP_RESET)
 """What the codes in `FleetResult.cause` and `FleetResult.false_cause` stand for."""
-
-_DAY_S = 86400.0
 
 
 class Outcome(IntEnum):
@@ -110,7 +109,7 @@ class FleetResult:
         """Their rate; NaN where no client was healthy for any time."""
         if self.healthy_client_s <= 0:
             return float("nan")
-        return self.false_suspicions / self.healthy_client_s * _DAY_S
+        return self.false_suspicions / self.healthy_client_s * DAY_S
 
     def detections_by_cause(self) -> dict[Cause, int]:
         """Which layer detected how many faults."""

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import yaml
 
-from reports.tables import RunTables, load_run
+from reports.run_tables import RunTables, load_run
 
 __all__ = ["CannotCompare", "Difference", "Input", "differences", "read_inputs"]
 

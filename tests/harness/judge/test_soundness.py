@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from harness.events.history import Workers, workers_of
-from harness.frames import frame
 from harness.judge.soundness import Soundness, assess, silent_faults
 from reference_server.events import Event, EventKind, Source
+from reports.run_tables import frame
 from tests.harness.handmade import fault
 
 ALL = frozenset({Source.CLIENT, Source.GATEWAY, Source.STORE})

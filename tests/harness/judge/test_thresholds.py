@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.frames import frame
 from harness.judge.threshold_metrics import METRICS, Tables
 from harness.judge.thresholds import ThresholdError, check_thresholds, evaluate, parse_threshold
+from reports.run_tables import frame
 from scenarios.load import load_scenario, parse_scenario
 
 FAULTS = ("host_crash", "frozen")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.frames import SCHEMAS, frame
 from harness.measure.quality_of_service import incidence_by_cause, survival
+from reports.run_tables import SCHEMAS, frame
 
 Seen = tuple[float, str, str]  # duration, outcome, cause
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.frames import SCHEMAS, frame
 from harness.measure.quality_of_service import breakdown, causes, qos, survival
 from harness.statistics.incidence import incidence, interval_ranks
+from reports.run_tables import SCHEMAS, frame
 
 REFERENCE = [(12, "d"), (18, "d"), (25, "d"), (25, "c"), (31, "d"), (40, "c")]
 OUTCOMES = {"d": "detected", "c": "censored", "r": "recovered", "n": "not_applicable"}

@@ -11,8 +11,8 @@ import orjson
 import pandas as pd
 import yaml
 
-from harness.frames import frame
 from harness.measure import quality_of_service as qos
+from reports.run_tables import frame
 
 SCENARIO: dict[str, Any] = {
     "name": "hand", "description": "by hand", "seed": 1, "clients": 400, "duration": "250s",

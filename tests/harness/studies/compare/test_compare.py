@@ -11,7 +11,7 @@ import pytest
 from harness.exit_codes import Exit
 from harness.studies.compare.compare import CannotCompare, Comparison, compare
 from harness.studies.compare.page import markdown, plain, save_comparison
-from reports.tables import TablesError
+from reports.run_tables import TablesError
 from tests.harness.studies.compare.runs import SCENARIO, rows, uniform, write
 
 BASE = rows(uniform(400, 70, 100, 1))

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from reports.tables import SCHEMAS, TablesError, load_run
+from reports.run_tables import SCHEMAS, TABLES, TableSchema, TablesError, load_run, reference
 from tests.reports.handmade_run import Fault, handmade_run
 
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference-tables.md"
 ONE = {"host_crash": Fault(8, "heartbeat", 70, 100)}
 
 
@@ -88,3 +89,17 @@ def test_an_empty_file_is_an_empty_table(tmp_path: Path) -> None:
     tables = load_run(tmp_path)
     assert tables.table("qos").empty
     assert "qos" not in tables.absent
+
+
+def test_the_reference_is_of_todays_tables() -> None:
+    """To make it anew: python -m reports.run_tables."""
+    assert REFERENCE.read_text(encoding="utf-8") == reference()
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_every_column_is_named_once_and_says_what_it_means(table: TableSchema) -> None:
+    names = [column.name for column in table.columns]
+    assert len(names) == len(set(names))
+    assert all(column.meaning for column in table.columns)
+    for column in table.columns:
+        assert column.unit or not column.name.endswith(("_s", "_bytes")), column.name
