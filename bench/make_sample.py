@@ -19,8 +19,8 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.exit_codes import Exit
 from harness.runs.directory import RunDir, RunDirError, find_run
+from reference_server.errors import Exit, FlatlineError
 
 __all__ = ["MAIN_FIGURES", "MOST_HTML_BYTES", "NotASample", "make_sample"]
 
@@ -45,7 +45,7 @@ _UNSEEN = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>|(?<=>) (?=<)|(?<=[:;]
 _HARMLESS = " !$'()*+,-./:;<=>?@[]^_`{|}~"  # in a data URL in an attribute in double quotes
 
 
-class NotASample(ValueError):
+class NotASample(FlatlineError):
     """This run is not fit to be shown, or its copy would tell of the machine; the message says why."""
 
 

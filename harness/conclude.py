@@ -15,7 +15,6 @@ import pandas as pd
 
 from harness.events.history import Workers, workers_of
 from harness.events.log import ReadLog, merge_logs, read_log
-from harness.exit_codes import Exit
 from harness.faults import Plan
 from harness.judge.soundness import Soundness, assess, silent_faults, without_planned_stalls
 from harness.judge.threshold_metrics import Tables
@@ -27,6 +26,7 @@ from harness.measure.quality_of_service import breakdown, causes, incidence_by_c
 from harness.runs.directory import RunDir, RunDirError
 from harness.theory import curves_frame, laws_frame, predict
 from harness.theory.tables import plotted_detections
+from reference_server.errors import Exit
 from reference_server.events import EventKind, Source
 from reports.agreement import compare
 from reports.build import build_report

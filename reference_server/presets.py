@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from reference_server.durations import format_duration, parse_duration
+from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.socket_checks import GatewayDetector, Ping
 from reference_server.sessions.record_rules import RecordRules
@@ -42,7 +43,7 @@ _B_KEYS = {
 }
 
 
-class UnknownPresetError(ValueError):
+class UnknownPresetError(FlatlineError, ValueError):
     """No preset, or no environment, of that name; the message lists those that there are."""
 
 

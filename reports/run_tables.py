@@ -531,6 +531,8 @@ _TYPES = {"str": "text", "int64": "integer", "float64": "number", "bool": "True,
 class TablesError(ValueError):
     """A run directory cannot be read. Its text names the file and what is wrong with it."""
 
+    exit_code = 2  # bad input, as `reference_server.errors.Exit` has it: this package imports nothing of ours
+
 
 @dataclass(frozen=True)
 class RunTables:

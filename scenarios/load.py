@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from reference_server.errors import FlatlineError
 from reference_server.presets import (
     UnknownPresetError,
     find_preset,
@@ -44,7 +45,7 @@ class Problem:
     message: str
 
 
-class ScenarioError(ValueError):
+class ScenarioError(FlatlineError):
     """A scenario file cannot be used: which file, and every problem in it."""
 
     def __init__(self, source: str, problems: list[Problem]) -> None:

@@ -19,11 +19,12 @@ from pathlib import Path
 from types import ModuleType
 
 from harness.catalogue.fault import ClientFault
+from reference_server.errors import FlatlineError
 
 __all__ = ["Custom", "CustomFaultError", "load_custom"]
 
 
-class CustomFaultError(ValueError):
+class CustomFaultError(FlatlineError):
     """A fault of the user's own cannot be used: which, and why."""
 
     def __init__(self, what: str, why: str) -> None:

@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from harness.catalogue import AnyFault, ClientFault, catalogue
 from harness.cli.terminal import errors, say, show_markdown, show_table
-from harness.exit_codes import Exit
+from reference_server.errors import Exit
 from reference_server.presets import Preset, environment, environments, find_preset, load_presets
 from scenarios.fault_kinds import fault_model
 

@@ -15,7 +15,7 @@ import yaml
 
 from harness import doctor as machine
 from harness.cli import catalogue, policy, runs, simulate, studies, user_sessions
-from harness.cli.terminal import errors, finish, progress, say, show_table
+from harness.cli.terminal import Commands, errors, finish, progress, say, show_table
 from harness.real.engine import RealSetup
 from harness.real.network.nat import NetworkKind
 from harness.real.processes.children import end_on_sigterm
@@ -30,7 +30,7 @@ from scenarios.schema import Scenario
 __all__ = ["main"]
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
     help="How long until your gateway knows that a WebSocket client has died?\n\n"
     "Exit codes: 0 good, 2 bad input, 3 unsound run, 4 this machine cannot, 5 an audit found differences, "
     "99 thresholds missed or engines disagree, 130 interrupted (the report of what was measured is still written).",

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from harness.cli.terminal import errors, progress, say, show_frame, show_markdown, show_table
-from harness.exit_codes import Exit
 from harness.policy.emit import TARGETS, emit
 from harness.policy.lint import Extras, LintInputError, Severity, lint, middleboxes_of, setting_of
 from harness.policy.profiles import idle_timer_profile, load_profiles, network_profile
@@ -25,6 +24,7 @@ from harness.policy.tune import (
 from harness.real.processes.children import end_on_sigterm
 from harness.runs.directory import find_run
 from reference_server.durations import parse_duration
+from reference_server.errors import Exit
 from reports.figures.heat_map import heat_map
 from reports.figures.pareto import pareto
 from reports.style import save

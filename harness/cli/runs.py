@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from harness.cli.terminal import errors, say, show_markdown, show_table
-from harness.exit_codes import Exit
 from harness.runs.directory import find_run
 from harness.runs.list_and_prune import describe, list_runs, prune, table
 from harness.studies.compare.compare import compare
 from harness.studies.compare.page import markdown, save_comparison
 from reference_server.durations import parse_duration
+from reference_server.errors import Exit
 from reports.numbers import size_bytes
 
 __all__ = ["register"]

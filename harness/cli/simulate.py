@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from harness.cli.terminal import errors, finish, progress, say, show_frame
-from harness.exit_codes import Exit
 from harness.run import run
 from harness.runs.directory import find_run, new_run
 from harness.studies.calibrate import calibrate, calibrated
 from harness.studies.replicate import Stopping, replicate
 from reference_server.durations import parse_duration
+from reference_server.errors import Exit
 from scenarios.load import dump_scenario, load_scenario
 from scenarios.schema import Scenario
 

@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 
 from harness.cli.terminal import errors, progress, say, show_table
-from harness.exit_codes import Exit
 from harness.real.engine import RealSetup
 from harness.real.processes.children import end_on_sigterm
 from harness.studies.calibrate import calibrated
 from harness.studies.capacity.find_knee import Search, search
 from harness.studies.claims import load_claims, put_to_the_test
+from reference_server.errors import Exit
 from reference_server.presets import find_preset, load_presets
 from reports.claims_page import claims_table, write_claims_page
 from scenarios.load import load_scenario

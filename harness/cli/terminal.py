@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pandas as pd
 import typer
@@ -19,32 +19,22 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from typer.core import TyperGroup
 
-from harness.catalogue import CustomFaultError
 from harness.conclude import Outcome
-from harness.exit_codes import Exit
-from harness.judge.thresholds import ThresholdError
-from harness.policy.emit import CannotEmit
-from harness.policy.lint import LintInputError
-from harness.policy.profiles import UnknownProfileError
-from harness.policy.tune import NetworkDataError, NotTunable, WantsError
-from harness.real.errors import CannotRun
-from harness.real.processes.children import ChildDied
-from harness.real.processes.redis import RedisUnavailable
-from harness.runs.directory import RunDirError
-from harness.studies.calibrate import CannotCalibrate
-from harness.studies.compare.inputs import CannotCompare
-from reference_server.presets import UnknownPresetError
+from reference_server.errors import Exit, FlatlineError
 from reports.run_tables import TablesError
-from scenarios.load import ScenarioError
 
-__all__ = ["errors", "finish", "progress", "say", "show_frame", "show_markdown", "show_table"]
-
-_INPUT = (
-    ScenarioError, RunDirError, ThresholdError, TablesError, LintInputError, CannotEmit, CannotCompare, CannotCalibrate,
-    CustomFaultError, NetworkDataError, NotTunable, UnknownPresetError, UnknownProfileError, WantsError,
-)  # fmt: skip
-_MACHINE = (CannotRun, RedisUnavailable, ChildDied)
+__all__ = [
+    "Commands",
+    "errors",
+    "finish",
+    "progress",
+    "say",
+    "show_frame",
+    "show_markdown",
+    "show_table",
+]
 
 _PIPE_WIDTH = 240
 
@@ -120,12 +110,23 @@ def progress() -> Iterator[Callable[[str, float], None]]:
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Print errors that are the user's to mend without a traceback, and exit with their code."""
+    """Print an error that can be foreseen without a traceback, and exit with its code."""
     try:
         yield
-    except _INPUT as error:
+    except (FlatlineError, TablesError) as error:
         say(f"error: {error}", "red")
+        raise typer.Exit(error.exit_code) from error
+    except OSError as error:
+        if error.filename is None:  # not of a file that the user named, or may mend
+            raise
+        say(f"error: {error.filename}: {error.strerror}", "red")
         raise typer.Exit(Exit.BAD_INPUT) from error
-    except _MACHINE as error:
-        say(f"error: {error}", "red")
-        raise typer.Exit(Exit.MACHINE_CANNOT) from error
+
+
+class Commands(TyperGroup):
+    """The group of all commands: whatever one of them raises goes through `errors`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        with errors():
+            return super().invoke(ctx)

@@ -19,8 +19,8 @@ import typer
 from matplotlib.figure import Figure
 
 from harness.cli.terminal import errors, say, show_frame, show_table
-from harness.exit_codes import Exit
 from harness.runs.directory import find_run
+from reference_server.errors import Exit
 from reports.figures.data import NothingToDraw
 from reports.numbers import seconds, share
 from reports.style import save

@@ -25,6 +25,7 @@ import pandas as pd
 
 from harness.judge.threshold_metrics import METRICS, Estimate, Metric, Query, Tables
 from reference_server.durations import parse_duration
+from reference_server.errors import FlatlineError
 from reports.run_tables import MEASURED_ENGINES, MILESTONES, frame
 from scenarios.schema import Scenario
 
@@ -42,7 +43,7 @@ _FORM = re.compile(
 _EXAMPLE = "detection_latency{fault=host_crash}.p99 < 100s"
 
 
-class ThresholdError(ValueError):
+class ThresholdError(FlatlineError):
     """Thresholds that cannot be checked: every problem, with what is allowed."""
 
     def __init__(self, problems: Sequence[str]) -> None:

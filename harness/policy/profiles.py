@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.theory import Law, idle_limit, miss_at_next_tick, ping_deadline
 from reference_server.durations import Duration, PositiveDuration, format_duration
+from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Law as LawField
 from scenarios.network import Nat, Network, Outages
@@ -147,7 +148,7 @@ Detector = Annotated[PingDeadline | IdleLimit | NextTick | Unknown, Field(discri
 _DATA = Path(__file__).parents[1] / "data" / "profiles.yaml"
 
 
-class UnknownProfileError(ValueError):
+class UnknownProfileError(FlatlineError):
     """No profile of that name and kind; the message lists those that there are."""
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from reference_server.errors import MachineError
+
 __all__ = ["CannotRun"]
 
 
-class CannotRun(RuntimeError):
+class CannotRun(MachineError):
     """This machine cannot do what the scenario asks for; the message says what would help."""

@@ -5,6 +5,8 @@ Names paths and writes small JSON files; computes nothing.
 
 from __future__ import annotations
 
+from reference_server.errors import FlatlineError
+
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +18,7 @@ import orjson
 __all__ = ["RunDir", "RunDirError", "find_run", "new_run"]
 
 
-class RunDirError(ValueError):
+class RunDirError(FlatlineError):
     """A run directory is missing or lacks a file that is needed."""
 
 

@@ -25,6 +25,7 @@ from scipy import optimize, stats
 from harness.events.log import read_log
 from harness.runs.directory import RunDir
 from reference_server.durations import format_duration
+from reference_server.errors import FlatlineError
 from reference_server.events import Event, EventKind, Source
 from scenarios.load import dump_scenario, parse_scenario
 from scenarios.schema import Scenario
@@ -37,7 +38,7 @@ _FEWEST = 8  # samples for an estimate
 FloatArray = npt.NDArray[np.float64]
 
 
-class CannotCalibrate(ValueError):
+class CannotCalibrate(FlatlineError):
     """The run's log does not hold what is needed."""
 
 

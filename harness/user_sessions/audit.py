@@ -30,6 +30,7 @@ from sqlalchemy import Engine, func, literal, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness.runs.directory import RunDir
+from reference_server.errors import MachineError
 from reference_server.ledger.rows import FINAL, LedgerUnfit
 from reference_server.ledger.table import LedgerTables, instant, ledger_tables, open_engine
 
@@ -280,7 +281,7 @@ _PER_PAGE = 1000
 _CHUNK = 500
 
 
-class CannotAudit(RuntimeError):
+class CannotAudit(MachineError):
     """One of the three cannot be read; the message says which."""
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from reference_server.errors import FlatlineError, MachineError
+
 __all__ = [
     "FINAL",
     "LOGGED_OUT",
@@ -29,11 +31,11 @@ FINAL = (LOGGED_OUT, UNACKNOWLEDGED)
 """A session that ended by one of these is never connected again; after any other end it may be resumed."""
 
 
-class LedgerUnavailable(Exception):
+class LedgerUnavailable(MachineError):
     """The ledger cannot be written now; whether the row was is unknown until it is back."""
 
 
-class LedgerUnfit(ValueError):
+class LedgerUnfit(FlatlineError):
     """The ledger's URL, driver or table is not one that this version can use; trying again will not help."""
 
 

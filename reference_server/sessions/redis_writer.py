@@ -31,6 +31,8 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from reference_server.errors import MachineError
+
 __all__ = ["Answer", "Call", "Script", "StoreUnavailable", "StoreWriter", "open_redis"]
 
 _GATHER_S = 0.002
@@ -46,7 +48,7 @@ _NOT_NOW_IN_SCRIPT = re.compile(r"\b(MISCONF|READONLY|OOM|NOREPLICAS|MASTERDOWN|
 _log = logging.getLogger(__name__)
 
 
-class StoreUnavailable(Exception):
+class StoreUnavailable(MachineError):
     """Redis does not answer, or cannot serve now; whether the call was carried out is unknown."""
 
 

@@ -15,10 +15,10 @@ import pandas as pd
 import psutil
 import pytest
 
-from harness.exit_codes import Exit
 from harness.real.engine import RealSetup
 from harness.run import conclude, run
 from harness.runs.directory import RunDir, find_run
+from reference_server.errors import Exit
 from scenarios.load import parse_scenario
 from scenarios.schema import Scenario
 from tests.support import is_gone, require_silence, wait_until

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import jinja2
 
+from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
 __all__ = [
@@ -30,7 +31,7 @@ USER_TIMEOUT_LATE_S = 1.0
 _COMMENT_WIDTH = 100
 
 
-class CannotEmit(ValueError):
+class CannotEmit(FlatlineError):
     """The target is unknown, or the policy has nothing that it could be told."""
 
 

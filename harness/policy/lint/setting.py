@@ -26,6 +26,7 @@ from harness.policy.profiles import (
 )
 from harness.theory import tcp_give_up_s
 from reference_server.durations import parse_duration
+from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.load import built_in, load_scenario
 
@@ -173,7 +174,7 @@ _SECTIONS = {
 }
 
 
-class LintInputError(ValueError):
+class LintInputError(FlatlineError):
     """What is to be checked does not exist or cannot be read; lists every problem."""
 
 

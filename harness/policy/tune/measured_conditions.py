@@ -25,6 +25,7 @@ from harness.policy.tune.fit import Fit, fit_law
 from harness.runs.directory import RunDir
 from harness.theory.law import FloatArray
 from reference_server.durations import format_duration
+from reference_server.errors import FlatlineError
 from reference_server.events import EventKind, Source
 from scenarios.load import load_scenario
 from scenarios.network import Nat, Network, Outages
@@ -47,7 +48,7 @@ _OUTAGE_FAMILIES = ("exponential", "lognormal")  # a thin tail would promise too
 _SEED = 0x6E6574  # of the fit test's Monte Carlo: the same data give the same words
 
 
-class NetworkDataError(ValueError):
+class NetworkDataError(FlatlineError):
     """Measurements that cannot be used: file, column and what is wrong."""
 
 

@@ -37,6 +37,7 @@ from harness.policy.tune.search import (
 from harness.policy.tune.wants import Limit, Wants
 from harness.theory import textbook_ladder_s
 from harness.theory.costs import idle_limit_s, resume_window_s, session_ttl_s, status_ttl_s, sweep_s
+from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Lognormal
 
@@ -172,7 +173,7 @@ def probing(found: Search) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-class NotTunable(ValueError):
+class NotTunable(FlatlineError):
     """No policy of the space is sound on this network, whatever is wanted; the message says why."""
 
 

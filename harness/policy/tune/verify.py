@@ -23,12 +23,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.exit_codes import Exit
 from harness.faults import Plan
 from harness.policy.tune.recommend import Recommendation
 from harness.runs.directory import RunDir
 from harness.theory import Law, predict
 from harness.theory.false_suspicions import noticed_share
+from reference_server.errors import Exit
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Sessions
 from scenarios.distributions import Distribution, Uniform

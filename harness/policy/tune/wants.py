@@ -21,6 +21,7 @@ from pydantic import (
 
 from harness.policy.tune.units import Budget, format_number, format_rate, parse_budget, parse_rate
 from reference_server.durations import PositiveDuration, format_duration
+from reference_server.errors import FlatlineError
 
 __all__ = ["DETECTION", "Limit", "Wants", "WantsError", "parse_wants"]
 
@@ -31,7 +32,7 @@ _PER_UNIT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*/\s*(s|h)\s*$")
 _SLACK = 1e-9  # of rounding, where a figure meets its bound exactly
 
 
-class WantsError(ValueError):
+class WantsError(FlatlineError):
     """Wants that cannot be understood; the message lists every problem."""
 
 

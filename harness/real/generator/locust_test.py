@@ -36,7 +36,6 @@ from locust import LoadTestShape
 from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
-from harness.exit_codes import Exit
 from harness.faults import Plan, make_plan
 from harness.real.generator.gateway_client import Target
 from harness.real.generator.remote_workers import Coordinator, WorkerHost, in_order_of_dispatch
@@ -44,6 +43,7 @@ from harness.real.generator.shard import ClientIndexPool, WorkerShard
 from harness.real.generator.shared import Generator, OnRequest
 from harness.real.generator.web_ui import LivenessPages
 from harness.runs.directory import RunDir, new_run
+from reference_server.errors import Exit
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
 from scenarios.load import dump_scenario, load_scenario

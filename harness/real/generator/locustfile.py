@@ -19,13 +19,12 @@ from locust import User, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
-from harness.exit_codes import Exit
 from harness.real.generator.client import Client
 from harness.real.generator.locust_test import SHAPES, Suite
 from harness.real.generator.shared import OnRequest
 from harness.real.processes.die_with_parent import die_with_parent
+from reference_server.errors import Exit, FlatlineError
 from reference_server.websocket.listener import raise_descriptor_limit
-from scenarios.load import ScenarioError
 
 
 @events.init_command_line_parser.add_listener
@@ -60,10 +59,10 @@ def _prepare(environment: Environment, **_: Any) -> None:
     raise_descriptor_limit()
     try:
         environment.flatline = Suite(environment, _request_events(environment))
-    except (ScenarioError, OSError, ValueError) as error:
+    except (FlatlineError, OSError, ValueError) as error:
         # Locust prints a traceback for anything else; the reason is what helps here.
         print(f"flatline: {error}", file=sys.stderr)
-        raise SystemExit(Exit.BAD_INPUT) from error
+        raise SystemExit(getattr(error, "exit_code", Exit.BAD_INPUT)) from error
     # Imports have kept the loop from its clock: Locust's --run-time would end that much too early.
     gevent.get_hub().loop.update_now()
 

@@ -24,6 +24,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from harness.real.processes import die_with_parent
+from reference_server.errors import MachineError
 
 __all__ = ["Child", "ChildDied", "Children", "Terminated", "end_on_sigterm"]
 
@@ -35,7 +36,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP came: wind up as after Ctrl-C. Its argument is the signal."""
 
 
-class ChildDied(RuntimeError):
+class ChildDied(MachineError):
     """A child ended that should be running. Fields: name, returncode (−n: by signal n), log."""
 
     def __init__(self, name: str, returncode: int, log: Path, tail: str) -> None:

@@ -36,6 +36,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from harness.real.processes.children import Child, Children
+from reference_server.errors import MachineError
 
 __all__ = [
     "INSTALL_HELP",
@@ -81,7 +82,7 @@ _USUAL_MAXCLIENTS = 10_000
 _log = logging.getLogger(__name__)
 
 
-class RedisUnavailable(RuntimeError):
+class RedisUnavailable(MachineError):
     """No Redis to run with; the message says what was tried and what would help."""
 
 

@@ -15,6 +15,7 @@ from harness.simulated.fleet.machine import Machine
 from harness.simulated.fleet.record import Record
 from harness.simulated.fleet.result import FleetResult
 from harness.simulated.fleet.ways import BehindNat, ForgetfulNat, OneFault, OutageWay, Way
+from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Reconnect
 from scenarios.fault_kinds import Fault, Frozen, HostCrash, NatTimeout, NetworkCut
@@ -27,7 +28,7 @@ _PART = 25_000  # clients whose state fits a core's cache
 _Part = tuple[LivenessPolicy, int, int, np.random.SeedSequence]
 
 
-class FleetError(ValueError):
+class FleetError(FlatlineError):
     """The fleet cannot run this: it says what, and what is allowed."""
 
 

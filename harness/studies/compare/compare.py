@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.exit_codes import Exit
 from harness.studies.compare.inputs import (
     CannotCompare,
     Difference,
@@ -31,6 +30,7 @@ from harness.studies.compare.statistical_tests import (
     judge_rate,
     judge_share,
 )
+from reference_server.errors import Exit
 
 __all__ = ["MARGIN", "CannotCompare", "Comparison", "compare"]
 

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import yaml
 
+from reference_server.errors import FlatlineError
 from reports.run_tables import RunTables, load_run
 
 __all__ = ["CannotCompare", "Difference", "Input", "differences", "read_inputs"]
@@ -21,7 +22,7 @@ __all__ = ["CannotCompare", "Difference", "Input", "differences", "read_inputs"]
 _NOT_THE_EXPERIMENT = {"name", "description", "seed", "thresholds", "agreement"}
 
 
-class CannotCompare(ValueError):
+class CannotCompare(FlatlineError):
     """Runs that cannot be compared; the text says why and what would help."""
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 
 from harness.theory.law import FloatArray
+from reference_server.errors import FlatlineError
 from scenarios.distributions import Distribution
 
 __all__ = [
@@ -33,7 +34,7 @@ _ETAS = 512
 _MOST_BEATS = 1024  # heartbeats within one detection bound; above it the search gives up
 
 
-class NotConfigurable(ValueError):
+class NotConfigurable(FlatlineError):
     """No heartbeat rate gives the wanted quality of service on this network."""
 
 

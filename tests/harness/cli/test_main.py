@@ -11,8 +11,8 @@ import yaml
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.exit_codes import Exit
 from harness.runs.directory import find_run
+from reference_server.errors import Exit
 
 cli = CliRunner()
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.exit_codes import Exit
 from harness.real.engine import CannotRun, RealSetup
 from harness.run import run
 from harness.runs.directory import RunDir, find_run
+from reference_server.errors import Exit
 from reference_server.liveness.heartbeat_policy import TcpKeepalive
 from scenarios.load import parse_scenario
 from scenarios.schema import Scenario

@@ -15,8 +15,8 @@ from sqlalchemy import insert
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.exit_codes import Exit
 from harness.user_sessions.analytics import Analytics, analyse, read_ledger
+from reference_server.errors import Exit
 from reference_server.ledger.table import ledger_tables, ledger_url, open_engine
 from reference_server.ledger.writer import LedgerWriter
 from reports.figures.active_users import active_users

@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.exit_codes import Exit
 from harness.real.processes.redis import RedisServer
 from harness.user_sessions.audit import Audit, AuditTarget, CannotAudit, audit
+from reference_server.errors import Exit
 from reference_server.ledger.table import ledger_url
 from tests.reference_server.gateways import QUIET, Running, run, running, until
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.exit_codes import Exit
 from harness.run import run
 from harness.runs.directory import RunDir, find_run
+from reference_server.errors import Exit
 from scenarios.load import parse_scenario
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(120)]

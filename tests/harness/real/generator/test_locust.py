@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from harness.events.log import read_log
-from harness.exit_codes import Exit
 from harness.real.processes.children import Children
 from harness.real.processes.redis import RedisServer, quiet_port
+from reference_server.errors import Exit
 from reference_server.events import Event, EventKind
 from tests.reference_server.apart import start
 from tests.support import is_gone, wait_until

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.exit_codes import Exit
 from harness.studies.compare.compare import CannotCompare, Comparison, compare
 from harness.studies.compare.page import markdown, plain, save_comparison
+from reference_server.errors import Exit
 from reports.run_tables import TablesError
 from tests.harness.studies.compare.runs import SCENARIO, rows, uniform, write
 

@@ -1,0 +1,67 @@
+"""What can end a command: every error that a user can meet, and the exit code that it ends with.
+
+::
+
+    FlatlineError
+    ├── CannotCalibrate
+    ├── CannotCompare
+    ├── CannotEmit
+    ├── CustomFaultError
+    ├── FleetError
+    ├── LedgerUnfit
+    ├── LintInputError
+    ├── MachineError
+    │   ├── CannotAudit
+    │   ├── CannotRun
+    │   ├── ChildDied
+    │   ├── LedgerUnavailable
+    │   ├── RedisUnavailable
+    │   └── StoreUnavailable
+    ├── NetworkDataError
+    ├── NotConfigurable
+    ├── NotTunable
+    ├── RunDirError
+    ├── ScenarioError
+    ├── ThresholdError
+    ├── UnknownPresetError
+    ├── UnknownProfileError
+    └── WantsError
+
+Each class is defined beside the code that raises it; this module holds the two that others derive from.
+`reports` imports nothing of ours, so its `TablesError` stands beside the tree, with an exit code of its own.
+Not here: exceptions that one part of a process raises for another and that never leave it, as `ConnectionEnded`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+__all__ = ["Exit", "FlatlineError", "MachineError"]
+
+
+class Exit(IntEnum):
+    """Exit codes; the larger problem wins: bad input, then unsound, then missed."""
+
+    GOOD = 0
+    BAD_INPUT = 2  # scenario, threshold, run directory
+    UNSOUND = 3  # generator or gateway lag: the run says nothing about the policy
+    MACHINE_CANNOT = 4  # no Redis, no socket filter, a child that died
+    INCONSISTENT = 5  # audit: memory, Redis and ledger differ
+    MISSED = 99  # thresholds missed, or engines disagree
+    INTERRUPTED = 130  # Ctrl-C; the report of what was measured is written
+
+
+class FlatlineError(Exception):
+    """Something that can be foreseen is wrong: its text says what, where to look and what would help.
+
+    Commands print the text without a traceback. Without further word it is the input that is wrong.
+    """
+
+    exit_code: ClassVar[Exit] = Exit.BAD_INPUT
+
+
+class MachineError(FlatlineError):
+    """The input is good, but this machine, or a process or server on it, does not do what is needed."""
+
+    exit_code: ClassVar[Exit] = Exit.MACHINE_CANNOT
