@@ -12,15 +12,13 @@ heartbeat suspicion the window is usually over already.
 from __future__ import annotations
 
 import logging
-from asyncio import Event, Task, create_task, get_running_loop, sleep, timeout
+from asyncio import Event, Server, Task, create_task, get_running_loop, sleep, timeout
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import orjson
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.server import ServerProtocol
 
 from reference_server.cluster.lease import Cluster
 from reference_server.cluster.routing import Router, listen_to
@@ -50,7 +48,12 @@ from reference_server.websocket.admission import (
 from reference_server.websocket.connection import GatewayConnection, Phase
 from reference_server.websocket.frames import text_frame
 from reference_server.websocket.listener import BACKLOG, listen
-from reference_server.websocket.overload import Door, TurnedAway, most_sockets
+from reference_server.websocket.overload import (
+    SENTENCES,
+    ConnectionLimiter,
+    RejectedConnection,
+    most_sockets,
+)
 from reference_server.websocket.tcp_info import read_tcp_info
 
 __all__ = ["Gateway"]
@@ -124,16 +127,16 @@ class Gateway:
         self.logins = Logins(config, self.sessions, self.ledger, self.router, self.end_session)
         # Called when Redis has lost records.
         self.store_lost: list[Callable[[], None]] = [self.logins.bring_back]
-        self.door = Door(
+        self.limiter = ConnectionLimiter(
             config.max_connections or most_sockets(),
             config.max_handshakes,
             config.refuse_above_lag_s,
             self.telemetry.recent_lag_s,
-            self.counters.refused,
+            self.count_refused,
         )
         self.port = 0  # once it listens
         self._admission = Admission(
-            self.clock, self.sessions, self, config.auth_timeout_s, self.counters.refused,
+            self.clock, self.sessions, self, config.auth_timeout_s, self.count_refused,
             user_id_handshake=config.records.user_id_handshake,
         )  # fmt: skip
         self._messages = Messages(self._admission, self.presence, self.router)
@@ -142,6 +145,8 @@ class Gateway:
         self.close_detection: str = policy.close_detection
         self.max_buffer_bytes = config.max_buffer_bytes
         self.max_messages_per_s = config.max_messages_per_s or float("inf")
+        self.max_message_bytes = config.max_message_bytes
+        self.handshake_timeout_s = config.auth_timeout_s
         self.close_timeout_s = config.close_timeout_s
         self._sweep_phase_s = float(sweep_rng.uniform(0.0, policy.sweep_interval))
         self._refresh_after_s = self.sessions.refresh_after_s
@@ -169,19 +174,8 @@ class Gateway:
             config.host, config.port, policy.tcp_user_timeout, policy.tcp_keepalive,
             reuse_port=config.reuse_port,
         )  # fmt: skip
-        self._server = await serve(
-            self._handle,
-            sock=sock,
-            backlog=BACKLOG,
-            # A factory does as well as the class that the annotation asks for.
-            create_connection=cast(Any, self._make_connection),
-            process_request=self._admission.route,
-            compression=None,  # 64 KiB a connection, to save nothing on messages of 20 bytes
-            open_timeout=config.auth_timeout_s,
-            close_timeout=config.close_timeout_s,
-            ping_interval=None,  # the library's own keepalive would race ours
-            max_size=config.max_message_bytes,
-            server_header=None,
+        self._server = await get_running_loop().create_server(
+            self._make_connection, sock=sock, backlog=BACKLOG
         )
         self.telemetry.start()
         subscribed = Event()
@@ -223,21 +217,21 @@ class Gateway:
             return
         self.draining = True
         await sleep(self.config.drain_notice_s)
-        self.door.shut = True
+        self.limiter.shut = True
         assert self._server is not None
-        self._server.close(close_connections=False)
+        self._server.close()
         self._admission.stop()
         self.detection.stop()
         deadline_s = monotonic() + self.config.drain_timeout_s
-        everyone = self._server.all_connections
-        for n, connection in enumerate(list(everyone)):
+        sockets, opening = self.limiter.sockets, self.limiter.opening
+        for n, connection in enumerate(sockets - opening):
             assert isinstance(connection, GatewayConnection)
             connection.shut(Cause.DRAIN, _CLOSE_GOING_AWAY, "shutting down")
             if n % _DRAIN_CHUNK == 0:
                 await sleep(0)
-        while everyone and monotonic() < deadline_s:
+        while len(sockets) > len(opening) and monotonic() < deadline_s:
             await sleep(0.01)
-        for left in (*everyone, *self.door.opening):
+        for left in tuple(sockets):
             left.transport.abort()
         for record in self.windows.close():
             self.sessions.release(record)
@@ -263,28 +257,30 @@ class Gateway:
             "status": status,
             "node": self.config.node,
             **{part: "up" if works else "down" for part, works in parts.items()},
-            "refusing": self.door.closed_because(),
+            "refusing": self.limiter.closed_because(),
         }
 
     # -- a connection begins -----------------------------------------------------------------------
 
-    def _make_connection(
-        self, protocol: ServerProtocol, server: Server, **options: Any
-    ) -> GatewayConnection | TurnedAway:
-        code = self.door.closed_because()
+    def _make_connection(self) -> GatewayConnection | RejectedConnection:
+        code = self.limiter.closed_because()
         if code is not None:
-            return TurnedAway(self.door, code)
-        return GatewayConnection(protocol, server, owner=self, **options)
+            return RejectedConnection(self.limiter, code)
+        return GatewayConnection(self)
 
-    async def _handle(self, connection: ServerConnection) -> None:
-        """Stay as long as the connection does; all the rest happens in callbacks."""
-        assert isinstance(connection, GatewayConnection)
-        path = connection.opened()
-        if self.door.shut:  # its handshake was over just before
-            connection.shut(Cause.DRAIN, _CLOSE_GOING_AWAY, "shutting down")
-        else:
-            self._admission.on_handshake(connection, path)
-        await connection.connection_lost_waiter
+    def refusal(self, target: str) -> tuple[int, str] | None:
+        """Return the HTTP status and sentence that refuse a handshake; None: accept it."""
+        if self.limiter.shut:  # since the socket came in
+            return 503, SENTENCES["draining"]
+        return self._admission.refusal(target)
+
+    def on_handshake(self, connection: GatewayConnection, target: str) -> None:
+        """Let a connection in whose handshake is over."""
+        self._admission.on_handshake(connection, target)
+
+    def count_refused(self, code: str) -> None:
+        """Count somebody who was not let in."""
+        self.counters.refused[code] += 1
 
     def take_over(self, owner: str) -> None:
         """End the connection that had the records until now, or what is left of it."""
@@ -363,8 +359,8 @@ class Gateway:
         sock = connection.transport.get_extra_info("socket")  # None: it is gone already
         info = read_tcp_info(sock) if sock is not None else None
         detail: dict[str, Any] = {"tcp_info": info.as_detail()} if info is not None else {}
-        if connection.protocol.close_rcvd is not None:
-            detail["code"] = connection.protocol.close_rcvd.code
+        if connection.close_code is not None:
+            detail["code"] = connection.close_code
         self.counters.decided[connection.cause or ""] += 1
         self._log(EventKind.SUSPECTED, connection, **detail)
         self.lines.disconnected(record.session_id, connection.cause or "")

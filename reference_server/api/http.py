@@ -303,7 +303,7 @@ class _Static(StaticFiles):
 
 
 def _refuse_while_closed(gateway: Gateway) -> None:
-    code = "draining" if gateway.draining else gateway.door.closed_because()
+    code = "draining" if gateway.draining else gateway.limiter.closed_because()
     if code is not None:
         gateway.counters.refused[code] += 1
         raise Refused(503, code, SENTENCES[code], RETRY_AFTER_S)

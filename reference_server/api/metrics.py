@@ -50,10 +50,12 @@ class _GatewayCollector(Collector):
             "flatline_node", "This process.", value={"node": gateway.config.node}
         )
         yield _gauge(
-            "sockets", "Open sockets of clients, authenticated or not.", gateway.door.sockets
+            "sockets",
+            "Open sockets of clients, authenticated or not.",
+            len(gateway.limiter.sockets),
         )
         yield _gauge(
-            "handshakes", "Sockets whose handshake is not over.", len(gateway.door.opening)
+            "handshakes", "Sockets whose handshake is not over.", len(gateway.limiter.opening)
         )
         yield _gauge("connections", "Connections that have a session.", len(gateway.live))
         yield _gauge(

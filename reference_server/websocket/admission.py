@@ -7,14 +7,11 @@ its session's records. Who does not authenticate in time is closed.
 from __future__ import annotations
 
 import weakref
-from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import Protocol
 from urllib.parse import parse_qs
-
-from websockets.asyncio.server import ServerConnection
-from websockets.http11 import Request, Response
 
 from reference_server.events import Cause
 from reference_server.heartbeat.timer_wheel import Clock, TimerWheel
@@ -22,8 +19,15 @@ from reference_server.sessions.records import Connected, ConnectRefused, OlderTh
 from reference_server.sessions.redis_writer import StoreUnavailable
 from reference_server.websocket.connection import GatewayConnection, Phase
 
-__all__ = ["CLOSE_KICKED", "CLOSE_SESSION_UNKNOWN", "CLOSE_TAKEN_OVER", "CLOSE_TRY_AGAIN",
-           "CLOSE_WRONG_USER", "Admission", "Host"]  # fmt: skip
+__all__ = [
+    "CLOSE_KICKED",
+    "CLOSE_SESSION_UNKNOWN",
+    "CLOSE_TAKEN_OVER",
+    "CLOSE_TRY_AGAIN",
+    "CLOSE_WRONG_USER",
+    "Admission",
+    "Host",
+]
 
 _MOST_ID_LENGTH = 128
 _MOST_QUERY_LENGTH = 512
@@ -68,7 +72,7 @@ class Admission:
         sessions: gives connections their records.
         host: called with what becomes of a connection.
         timeout_s: from the handshake to the authentication.
-        refused: counts those who got no session, by code.
+        count_refused: called with the code of who got no session.
         user_id_handshake: let in whoever says ``/ws?userId=…``; see `RecordRules`.
     """
 
@@ -78,34 +82,30 @@ class Admission:
         sessions: Sessions,
         host: Host,
         timeout_s: float,
-        refused: Counter[str],
+        count_refused: Callable[[str], None],
         *,
         user_id_handshake: bool = False,
     ) -> None:
-        self._refused = refused
+        self._count_refused = count_refused
         self._sessions = sessions
         self._host = host
         self._timeout_s = timeout_s
         self._user_id_handshake = user_id_handshake
         self._deadlines: TimerWheel[_Deadline] = TimerWheel(clock, _on_deadline)
 
-    def route(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Let the two paths of the API in; others get 404."""
-        path, _, query = request.path.partition("?")
+    def refusal(self, target: str) -> tuple[int, str] | None:
+        """Return status and sentence that refuse a handshake for a path and query; None for the API's two paths."""
+        path, _, query = target.partition("?")
         session_id = path.removeprefix("/ws/")
-        if len(query) <= _MOST_QUERY_LENGTH and (
-            path == "/ws"
-            or (
-                session_id != path
-                and 0 < len(session_id) <= _MOST_ID_LENGTH
-                and "/" not in path[4:]
-            )
-        ):
+        names_a_session = (
+            session_id != path and 0 < len(session_id) <= _MOST_ID_LENGTH and "/" not in session_id
+        )
+        if len(query) <= _MOST_QUERY_LENGTH and (path == "/ws" or names_a_session):
             return None
-        return connection.respond(404, "not found: connect to /ws or /ws/{session_id}\n")
+        return 404, "not found: connect to /ws or /ws/{session_id}\n"
 
     def on_handshake(self, connection: GatewayConnection, target: str) -> None:
-        """Take a connection whose handshake is over; ``target`` is the path and query it asked for."""
+        """Take a connection whose handshake is over; ``target`` is the path and query that it asked for."""
         path, _, query = target.partition("?")
         named = parse_qs(query)
         if path != "/ws":
@@ -158,9 +158,9 @@ class Admission:
         answer: Connected | ConnectRefused | OlderThan | StoreUnavailable,
     ) -> None:
         if isinstance(answer, ConnectRefused):
-            self._refused[answer.code] += 1
+            self._count_refused(answer.code)
         elif isinstance(answer, StoreUnavailable):
-            self._refused["store_unavailable"] += 1
+            self._count_refused("store_unavailable")
         match answer:
             case Connected(user_id, resumed, displaced, device):
                 record = Record(asked.session_id, asked.owner, user_id, device)

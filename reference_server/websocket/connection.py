@@ -1,8 +1,8 @@
 """One WebSocket: what its frames mean to the gateway, how its end is seen, how it is ended.
 
-From the callbacks of `websockets` to a few verbs of the gateway (`Owner`). Frames are handled where the
-library parses them: no queue, no wake-up of the library's task for a frame, nothing awaited. Decides
-nothing about sessions.
+From an asyncio transport to a few verbs of the gateway (`Owner`). Bytes are parsed by the sans-I/O
+`ServerProtocol` of `websockets`; frames are handled as soon as they are parsed: no task, no queue and no future a
+connection, and nothing awaited. Decides nothing about sessions.
 
     OPENING ──handshake──► ANONYMOUS ──auth──► AUTHENTICATING ──records──► READY
        └────────────────────────┴──────────────────┴──────────── ended ─────┴──► ENDED ──► socket gone
@@ -10,29 +10,29 @@ nothing about sessions.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
-from asyncio import BaseTransport, TimerHandle, Transport
+from contextlib import suppress
 from enum import Enum, auto
 from time import monotonic
 from typing import Any, Protocol, cast
 
 import orjson
-from websockets.asyncio.server import Server, ServerConnection
 from websockets.frames import Frame, Opcode
-from websockets.protocol import Event, State
+from websockets.http11 import Request
+from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
 
 from reference_server.events import Cause
 from reference_server.heartbeat.scheduler import Beat, SocketBeat
 from reference_server.sessions.records import Record
 from reference_server.websocket.frames import PONG_TEXT, error_frame
-from reference_server.websocket.overload import Door
+from reference_server.websocket.overload import ConnectionLimiter
 
 __all__ = ["GatewayConnection", "Owner", "Phase", "cause_of_loss"]
 
 _TEXT, _BINARY, _CONT, _CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE
-# One for all connections: a LoggerAdapter each, as the library makes, costs half a kilobyte.
 _LIBRARY_LOG = logging.getLogger("websockets.server")
 # The answer to a heartbeat on the wire: final text frame, masked, 15 bytes; 4 bytes of mask; the text.
 _ANSWER_HEAD = bytes((0x80 | _TEXT, 0x80 | len(PONG_TEXT)))
@@ -40,7 +40,7 @@ _ANSWER_SIZE = 2 + 4 + len(PONG_TEXT)
 _ANSWER_BITS = int.from_bytes(PONG_TEXT)
 _SLICE = 4096  # bytes parsed between two looks at the rate: 700 empty frames, a few milliseconds
 _RATE_WINDOW_S = 1.0
-_CLOSE_NOT_UTF8, _CLOSE_POLICY = 1007, 1008
+_CLOSE_NO_CODE, _CLOSE_NOT_UTF8, _CLOSE_POLICY = 1005, 1007, 1008
 _KERNEL_GAVE_UP = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
@@ -58,11 +58,19 @@ class Owner(Protocol):
     """The gateway, as a connection sees it."""
 
     heartbeat_frame: bytes
-    max_buffer_bytes: int
+    max_message_bytes: int
+    max_buffer_bytes: int  # unsent; with more than this a connection gets nothing new
     max_messages_per_s: float
+    handshake_timeout_s: float
     close_timeout_s: float
-    door: Door
+    limiter: ConnectionLimiter
     close_detection: str  # of LivenessPolicy
+
+    def refusal(self, target: str) -> tuple[int, str] | None:
+        """Return the HTTP status and sentence that refuse a handshake for a path and query; None: accept it."""
+
+    def on_handshake(self, connection: GatewayConnection, target: str) -> None:
+        """Take a connection whose handshake is over; ``target`` is the path and query it asked for."""
 
     def on_life(self, connection: GatewayConnection, now_s: float) -> None:
         """Take a frame of a READY connection, whatever it says."""
@@ -81,16 +89,6 @@ class Owner(Protocol):
 
     def on_socket_lost(self, connection: GatewayConnection) -> None:
         """Take note that the socket is gone and close detection does not act on it; see ``lost``."""
-
-
-class _NoMessages:
-    """Stands in for the library's queue of incoming messages, which nothing here reads."""
-
-    def close(self) -> None:
-        """Do nothing: there is nobody to wake."""
-
-
-_NO_MESSAGES: Any = _NoMessages()
 
 
 def _wire_size(frame: Frame) -> int:
@@ -118,21 +116,23 @@ def cause_of_loss(error: BaseException | None) -> Cause:
     return Cause.SEND_ERROR
 
 
-class GatewayConnection(ServerConnection):
-    """A connection of the gateway; `websockets.serve` makes them, see ``create_connection``."""
+class GatewayConnection(asyncio.Protocol):
+    """A connection of the gateway."""
 
-    __slots__ = ("_abort_timer", "_parts", "_taken", "_taken_since_s", "_unparsed", "beat", "cause",
-                 "connected_s", "last_seen_s", "lost", "notes_beats", "owner", "phase", "record",
-                 "refresh_due_s", "socket_beat", "trace")  # fmt: skip
+    __slots__ = (
+        "__weakref__", "_frames", "_frames_since_s", "_parser", "_parts", "_socket_is_gone", "_timer",
+        "_unparsed", "beat", "cause", "close_code", "connected_s", "last_seen_s", "lost", "notes_beats",
+        "owner", "phase", "record", "refresh_due_s", "socket_beat", "trace", "transport",
+    )  # fmt: skip
 
-    def __init__(
-        self, protocol: ServerProtocol, server: Server, *, owner: Owner, **options: Any
-    ) -> None:
-        super().__init__(protocol, server, **options)
-        self.protocol.logger = self.logger = _LIBRARY_LOG
+    transport: asyncio.Transport
+
+    def __init__(self, owner: Owner) -> None:
+        self._parser = ServerProtocol(max_size=owner.max_message_bytes, logger=_LIBRARY_LOG)
         self.owner = owner
         self.phase = Phase.OPENING
         self.cause: Cause | None = None  # of its end
+        self.close_code: int | None = None  # of the close frame that came
         self.record: Record | None = None  # from the moment that it authenticates
         self.beat: Beat | None = None
         self.socket_beat: SocketBeat | None = None
@@ -144,50 +144,66 @@ class GatewayConnection(ServerConnection):
         self.refresh_due_s = float("inf")
         self._parts: bytearray | None = None  # of a fragmented message
         self._unparsed = 0  # bytes received that are not part of a parsed frame yet
-        self._abort_timer: TimerHandle | None = None
-        self._taken = 0  # frames that went through the parser, answers to heartbeats mostly do not
-        self._taken_since_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None  # aborts: a handshake or a close too slow
+        self._frames = 0  # since then, parsed ones; answers to heartbeats mostly are not
+        self._frames_since_s = 0.0
+        self._socket_is_gone = False
 
-    def connection_made(self, transport: BaseTransport) -> None:
+    @property
+    def remote_address(self) -> tuple[Any, ...] | None:
+        """Address and port of the peer, and more with IPv6; None when it is not known any more."""
+        address: tuple[Any, ...] | None = self.transport.get_extra_info("peername")
+        return address
+
+    # -- the handshake -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket; the handshake is still to come."""
-        self.owner.door.enter(self)
-        super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, transport)
+        self.owner.limiter.enter(self)
+        self._abort_after(self.owner.handshake_timeout_s)
 
-    def opened(self) -> str:
-        """Begin, the handshake being over, and return the path asked for.
-
-        What only the handshake needed is let go: it is a third of what a connection would weigh.
-        """
-        assert self.request is not None
-        path = self.request.path
-        if self.phase is Phase.OPENING:
+    def _shake_hands(self, data: bytes) -> None:
+        parser = self._parser
+        parser.receive_data(data)
+        events = parser.events_received()
+        if len(events) > 1:
+            self.transport.abort()  # frames before the handshake is over: no WebSocket client
+            return
+        target = ""
+        if events and not parser.close_expected():
+            request = cast(Request, events[0])
+            target = request.path
+            refusal = self.owner.refusal(target)
+            parser.send_response(parser.reject(*refusal) if refusal else parser.accept(request))
+        self._write(parser.data_to_send())
+        if parser.state is State.OPEN:
+            self._cancel_timer()
             self.phase = Phase.ANONYMOUS
-            self.owner.door.handshake_over(self)
-        self.last_seen_s = monotonic()
-        self.request = self.response = None
-        self.request_rcvd = cast(Any, None)
-        self.recv_messages = _NO_MESSAGES
-        return path
+            self.last_seen_s = monotonic()
+            self.owner.limiter.handshake_over(self)
+            self.owner.on_handshake(self, target)
+        elif parser.close_expected():
+            self.transport.close()  # once the refusal is written
 
     # -- what comes in -------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the socket."""
         if self.phase is Phase.OPENING:
-            super().data_received(data)
+            self._shake_hands(data)
             return
-        protocol = self.protocol
         if (
             len(data) == _ANSWER_SIZE
             and not self._unparsed
             and data.startswith(_ANSWER_HEAD)
             and int.from_bytes(data[6:]) ^ int.from_bytes(data[2:6] * 4) >> 8 == _ANSWER_BITS
-            and protocol.state is State.OPEN
+            and self._parser.state is State.OPEN
             and self._parts is None
         ):
             # The answer to a heartbeat, whole and alone: nearly all that ever comes in. The parser,
             # which stands between two frames, need not see it: a fifth of a heartbeat's cost.
-            self._on_frame()
+            self._on_sign_of_life()
             return
         for start in range(0, len(data), _SLICE):
             if not self._parse(data[start : start + _SLICE]):
@@ -195,30 +211,28 @@ class GatewayConnection(ServerConnection):
 
     def _parse(self, data: bytes) -> bool:
         """Take some bytes; False: they were too many frames, and no more are wanted."""
-        protocol = self.protocol
+        parser = self._parser
         self._unparsed += len(data)
-        protocol.receive_data(data)
-        events = protocol.events_received()
-        for event in events:
-            self._unparsed -= _wire_size(cast(Frame, event))
-            self.process_event(event)
-        if protocol.writes:  # a pong or a close frame: rare, so the library's loop is not entered
-            if protocol.state is State.OPEN and self._is_full():
-                protocol.writes.clear()  # pongs for one who reads nothing
-            else:
-                self.send_data()
-        if protocol.state is not State.OPEN and self.phase is not Phase.ENDED and self.lost is None:
-            self._abort_later()
+        parser.receive_data(data)
+        frames = cast(list[Frame], parser.events_received())
+        for frame in frames:
+            self._unparsed -= _wire_size(frame)
+            self._on_frame(frame)
+        answers = parser.data_to_send()  # pongs, or a close frame
+        if answers and not (parser.state is State.OPEN and self._is_full()):
+            self._write(answers)  # no pongs for one who reads nothing
+        if parser.state is not State.OPEN and self.phase is not Phase.ENDED and self.lost is None:
+            self._abort_after(self.owner.close_timeout_s)
             self.end(Cause.PROTOCOL_ERROR)
-        return not events or self._is_bearable(len(events))
+        return not frames or self._is_bearable(len(frames))
 
     def _is_bearable(self, frames: int) -> bool:
         """Count frames, and close on one who sends too many of them in a second."""
         now_s = monotonic()
-        if now_s - self._taken_since_s >= _RATE_WINDOW_S:
-            self._taken, self._taken_since_s = 0, now_s
-        self._taken += frames
-        if self._taken <= self.owner.max_messages_per_s:
+        if now_s - self._frames_since_s >= _RATE_WINDOW_S:
+            self._frames, self._frames_since_s = 0, now_s
+        self._frames += frames
+        if self._frames <= self.owner.max_messages_per_s:
             return True
         if self.phase is Phase.ENDED:
             self.transport.abort()  # told already
@@ -227,22 +241,16 @@ class GatewayConnection(ServerConnection):
             self.transport.pause_reading()  # the rest of the flood stays with its sender
         return False
 
-    def process_event(self, event: Event) -> None:
-        """Take a parsed frame, or the handshake's request."""
-        if self.phase is Phase.OPENING:
-            if self.request is None:
-                super().process_event(event)
-            else:
-                self.transport.abort()  # frames before the handshake is over: no WebSocket client
-            return
-        frame = cast(Frame, event)
-        self._on_frame()
+    def _on_frame(self, frame: Frame) -> None:
+        self._on_sign_of_life()
         opcode = frame.opcode
         if opcode is _TEXT and frame.fin:
             if frame.data != PONG_TEXT:
                 self._on_text(bytes(frame.data))
         elif opcode is _CLOSE:
-            self._abort_later()  # the client may leave its end of TCP open for ever
+            self.close_code = int.from_bytes(frame.data[:2]) if frame.data else _CLOSE_NO_CODE
+            # The client may leave its end of TCP open for ever.
+            self._abort_after(self.owner.close_timeout_s)
             self._on_peer_end(Cause.CLOSE_FRAME)
         elif opcode is _TEXT or (opcode is _CONT and self._parts is not None):
             self._parts = parts = self._parts or bytearray()
@@ -253,7 +261,7 @@ class GatewayConnection(ServerConnection):
         elif opcode is _BINARY:
             self.send_error("binary_unsupported", "messages are JSON in text frames")
 
-    def _on_frame(self) -> None:
+    def _on_sign_of_life(self) -> None:
         self.last_seen_s = now_s = monotonic()
         if self.phase is Phase.READY:
             self.owner.on_life(self, now_s)
@@ -278,13 +286,21 @@ class GatewayConnection(ServerConnection):
         """Write a frame made beforehand; False: the connection is ending, or its buffer is full."""
         transport = self.transport
         if (
-            self.protocol.state is not State.OPEN
+            self._parser.state is not State.OPEN
             or transport.is_closing()
             or transport.get_write_buffer_size() > self.owner.max_buffer_bytes
         ):
             return False
         transport.write(frame)
         return True
+
+    def _write(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            if piece != SEND_EOF:
+                self.transport.write(piece)
+            elif not self.transport.is_closing():
+                with suppress(OSError, RuntimeError):  # the peer was faster
+                    self.transport.write_eof()
 
     def _is_full(self) -> bool:
         return self.transport.get_write_buffer_size() > self.owner.max_buffer_bytes
@@ -303,7 +319,7 @@ class GatewayConnection(ServerConnection):
     @property
     def is_open(self) -> bool:
         """Whether the socket looks open from here; a half-open one does."""
-        return self.protocol.state is State.OPEN and not self.transport.is_closing()
+        return self._parser.state is State.OPEN and not self.transport.is_closing()
 
     def end(self, cause: Cause) -> None:
         """Note the end once, by the layer that saw it first; the socket is left as it is."""
@@ -311,9 +327,9 @@ class GatewayConnection(ServerConnection):
             return
         was, self.phase, self.cause = self.phase, Phase.ENDED, cause
         if was is Phase.OPENING:
-            self.owner.door.handshake_over(self)
+            self.owner.limiter.handshake_over(self)
         self.owner.on_ended(self, was)
-        if self.connection_lost_waiter.done():  # the socket went before anybody acted on it
+        if self._socket_is_gone:  # the socket went before anybody acted on it
             self.owner.on_socket_gone(self)
 
     def drop(self, cause: Cause) -> None:
@@ -325,24 +341,21 @@ class GatewayConnection(ServerConnection):
     def shut(self, cause: Cause, code: int, reason: str) -> None:
         """End a connection that is believed alive: close frame, and abort if it takes too long."""
         self.end(cause)
-        if self.protocol.state is State.OPEN and not self.transport.is_closing():
-            self.protocol.send_close(code, reason)
-            self.send_data()
-        self._abort_later()
+        if self._parser.state is State.OPEN and not self.transport.is_closing():
+            self._parser.send_close(code, reason)
+            self._write(self._parser.data_to_send())
+        self._abort_after(self.owner.close_timeout_s)
 
     def eof_received(self) -> None:
         """Take a FIN: after it the client can hear, but it has nothing more to say."""
-        self._on_peer_end(Cause.TCP_FIN)
-        super().eof_received()
+        self._on_peer_end(Cause.TCP_FIN)  # and asyncio closes the transport
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that the socket is gone."""
-        if self._abort_timer is not None:
-            self._abort_timer.cancel()
-            self._abort_timer = None
+        self._cancel_timer()
         self._on_peer_end(cause_of_loss(exc))
-        super().connection_lost(exc)
-        self.owner.door.leave()
+        self._socket_is_gone = True
+        self.owner.limiter.leave(self)
         if self.phase is Phase.ENDED:
             self.owner.on_socket_gone(self)
         else:
@@ -364,7 +377,11 @@ class GatewayConnection(ServerConnection):
         elif self.lost is None:
             self.lost = cause
 
-    def _abort_later(self) -> None:
-        if self._abort_timer is None:
-            transport: Transport = self.transport
-            self._abort_timer = self.loop.call_later(self.owner.close_timeout_s, transport.abort)
+    def _abort_after(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self.transport.abort)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

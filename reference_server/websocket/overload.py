@@ -10,13 +10,12 @@ from __future__ import annotations
 import resource
 import typing
 from asyncio import BaseTransport, Protocol, TimerHandle, Transport, get_running_loop
-from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import cast
 
 import orjson
 
-__all__ = ["RETRY_AFTER_S", "SENTENCES", "Door", "TurnedAway", "most_sockets"]
+__all__ = ["RETRY_AFTER_S", "SENTENCES", "ConnectionLimiter", "RejectedConnection", "most_sockets"]
 
 RETRY_AFTER_S = 2
 SENTENCES = {
@@ -36,21 +35,21 @@ def most_sockets() -> int | None:
     return None if limit == resource.RLIM_INFINITY else max(1, limit - _RESERVED_DESCRIPTORS)
 
 
-class Opening(Hashable, typing.Protocol):
-    """A socket whose handshake is not over."""
+class Socket(Hashable, typing.Protocol):
+    """A client's socket, as far as its limits are concerned."""
 
     transport: Transport
 
 
-class Door:
-    """Counts sockets, and says whether another one may come in.
+class ConnectionLimiter:
+    """Holds the sockets of clients, and says whether another one may come in.
 
     Args:
         most: sockets at a time, authenticated or not; None: any number.
         most_opening: of these, before the end of their handshake.
         most_lag_s: of the loop, in seconds; None: any.
-        lag_s: says how late the loop has been of late.
-        refused: counts those turned away, by code.
+        lag_s: says how late the loop has been of late, in seconds.
+        count_refused: called with the code of each refusal.
     """
 
     def __init__(
@@ -59,23 +58,23 @@ class Door:
         most_opening: int,
         most_lag_s: float | None,
         lag_s: Callable[[], float],
-        refused: Counter[str],
+        count_refused: Callable[[str], None],
     ) -> None:
         self._most = float("inf") if most is None else most
         self._most_opening = most_opening
         self._most_lag_s = float("inf") if most_lag_s is None else most_lag_s
         self._lag_s = lag_s
-        self.refused = refused
-        self.sockets = 0
-        self.opening: set[Opening] = set()
-        self.lingering = 0
+        self.count_refused = count_refused
+        self.sockets: set[Socket] = set()
+        self.opening: set[Socket] = set()  # of these, those whose handshake is not over
+        self.lingering = 0  # sockets that are being refused
         self.shut = False  # for good: the gateway drains
 
     def closed_because(self) -> str | None:
         """Return the code of why nobody is let in now; None: come in."""
         if self.shut:
             return "draining"
-        if self.sockets >= self._most:
+        if len(self.sockets) >= self._most:
             return "too_many_connections"
         if len(self.opening) >= self._most_opening:
             return "too_many_handshakes"
@@ -83,25 +82,25 @@ class Door:
             return "overloaded"
         return None
 
-    def enter(self, socket: Opening) -> None:
-        """Count a socket that has come in; its handshake is still to come."""
-        self.sockets += 1
+    def enter(self, socket: Socket) -> None:
+        """Take a socket that has come in; its handshake is still to come."""
+        self.sockets.add(socket)
         self.opening.add(socket)
 
-    def handshake_over(self, socket: Opening) -> None:
+    def handshake_over(self, socket: Socket) -> None:
         """Take note of the end of a handshake, good or bad."""
         self.opening.discard(socket)
 
-    def leave(self) -> None:
-        """Count a socket that is gone."""
-        self.sockets -= 1
+    def leave(self, socket: Socket) -> None:
+        """Let go of a socket that is gone."""
+        self.sockets.discard(socket)
 
 
-class TurnedAway(Protocol):
-    """A socket that is told so, and closed."""
+class RejectedConnection(Protocol):
+    """A socket that is told why it is not let in, and closed."""
 
-    def __init__(self, door: Door, code: str) -> None:
-        self._door = door
+    def __init__(self, limiter: ConnectionLimiter, code: str) -> None:
+        self._limiter = limiter
         self._code = code
         self._transport: Transport | None = None
         self._timer: TimerHandle | None = None
@@ -109,9 +108,9 @@ class TurnedAway(Protocol):
     def connection_made(self, transport: BaseTransport) -> None:
         """Wait for its request, so that the answer is not lost; not if there are too many who wait."""
         self._transport = cast(Transport, transport)
-        self._door.refused[self._code] += 1
-        self._door.lingering += 1
-        if self._door.lingering > _MOST_LINGERING:
+        self._limiter.count_refused(self._code)
+        self._limiter.lingering += 1
+        if self._limiter.lingering > _MOST_LINGERING:
             self.data_received(b"")
         else:
             self._timer = get_running_loop().call_later(_LINGER_S, self.data_received, b"")
@@ -124,7 +123,7 @@ class TurnedAway(Protocol):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Let go."""
-        self._door.lingering -= 1
+        self._limiter.lingering -= 1
         if self._timer is not None:
             self._timer.cancel()
         self._transport = self._timer = None

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from harness.real.processes.children import Children
 from harness.real.processes.redis import RedisServer
 from reference_server.events import EventKind
-from reference_server.websocket.overload import Door
+from reference_server.websocket.overload import ConnectionLimiter
 from tests.reference_server.apart import ask, events, lag_s, log_in, start
 from tests.reference_server.gateways import PONG, QUICK, QUIET, run, running, until
 from tests.reference_server.storm import HELLO
@@ -45,26 +44,26 @@ class Socket:
         (0, 0, 0.0, True, "draining"),
     ],
 )
-def test_the_door_is_closed_for_a_reason(
+def test_sockets_are_refused_for_a_reason(
     sockets: int, opening: int, lag_s: float, shut: bool, code: str | None
 ) -> None:
-    door = Door(10, 4, 0.5, lambda: lag_s, Counter())
+    limiter = ConnectionLimiter(10, 4, 0.5, lambda: lag_s, print)
     inside = [Socket() for _ in range(sockets)]
     for socket in inside:
-        door.enter(socket)
+        limiter.enter(socket)
     for socket in inside[opening:]:
-        door.handshake_over(socket)
-    door.shut = shut
-    assert door.closed_because() == code
+        limiter.handshake_over(socket)
+    limiter.shut = shut
+    assert limiter.closed_because() == code
 
 
 def test_limits_that_are_not_set_do_not_count() -> None:
-    door = Door(None, 4, None, lambda: 1e9, Counter())
+    limiter = ConnectionLimiter(None, 4, None, lambda: 1e9, print)
     for _ in range(100_000):
         socket = Socket()
-        door.enter(socket)
-        door.handshake_over(socket)
-    assert door.closed_because() is None
+        limiter.enter(socket)
+        limiter.handshake_over(socket)
+    assert limiter.closed_because() is None
 
 
 @pytest.fixture
@@ -104,17 +103,17 @@ def test_unauthenticated_sockets_count_and_who_leaves_makes_room(make: Any) -> N
             await it.join("ann")
             await it.dial()
             mute, writer = await raw(it.port)
-            await until(lambda: it.gateway.door.sockets == 3, "three sockets")
+            await until(lambda: len(it.gateway.limiter.sockets) == 3, "three sockets")
             assert await refused(it.port) == ("too_many_connections", 2)
             status, answer = await it.http("POST", "/user/login", {"user_id": "bob"})
             assert (status, answer["error"]["code"]) == (503, "too_many_connections")
             writer.close()
-            await until(lambda: it.gateway.door.sockets == 2, "room")
+            await until(lambda: len(it.gateway.limiter.sockets) == 2, "room")
             await it.join("bob")
             assert mute.at_eof() or await mute.read() == b""
             counted = it.gateway.counters.refused
             assert counted == {"too_many_connections": 2}
-            await until(lambda: it.gateway.door.lingering == 0, "let go")
+            await until(lambda: it.gateway.limiter.lingering == 0, "let go")
 
     run(scenario())
 
@@ -125,11 +124,11 @@ def test_handshakes_under_way_are_bounded_and_end_in_time(make: Any) -> None:
         async with make(max_handshakes=2, auth_timeout_s=0.5) as it:
             ann = await it.join("ann")
             half = [await raw(it.port, HELLO[:n]) for n in (0, 20)]
-            await until(lambda: len(it.gateway.door.opening) == 2, "two handshakes")
+            await until(lambda: len(it.gateway.limiter.opening) == 2, "two handshakes")
             assert await refused(it.port) == ("too_many_handshakes", 2)
             for reader, _ in half:
                 assert await asyncio.wait_for(reader.read(), 5) in (b"", b"HTTP/1.1 400")
-            assert not it.gateway.door.opening
+            assert not it.gateway.limiter.opening
             session_id = ann.session_id
             await (await it.join("ann", session_id)).socket.close()
             for _, writer in half:
@@ -150,12 +149,12 @@ def test_those_turned_away_are_few_and_gone_soon_even_when_they_say_nothing(
             await it.join("ann")
             mute = [await raw(it.port) for _ in range(50)]
             await until(lambda: it.gateway.counters.refused.total() == 50, "all are refused")
-            assert it.gateway.door.lingering <= 10
+            assert it.gateway.limiter.lingering <= 10
             for reader, writer in mute:
                 assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 503")
                 writer.close()
-            assert it.gateway.door.lingering == 0
-            assert it.gateway.door.sockets == 1
+            assert it.gateway.limiter.lingering == 0
+            assert len(it.gateway.limiter.sockets) == 1
 
     run(scenario())
 
