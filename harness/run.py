@@ -91,7 +91,7 @@ def run(
         }
         model = scenario.model_copy(update=seen)
         events = simulate(model, plan, progress=lambda done: progress("simulate", done))
-        write_log(directory.logs / "simulation.jsonl", events)
+        write_log(directory.log("simulation"), events)
 
     if "real" in engines:
         try:
@@ -102,7 +102,7 @@ def run(
             finish(directory, "partial")
             return conclude(directory, progress)
         except (ChildDied, CannotRun) as error:
-            if not any(directory.logs.glob("client-*.jsonl")):
+            if not directory.client_logs():
                 raise
             finish(directory, "partial", broke_off=str(error).partition(";")[0])
             return conclude(directory, progress)

@@ -11,7 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Self
 
-__all__ = ["LogTail"]
+__all__ = ["CLIENT_LOGS", "INCIDENT_LOGS", "LogTail"]
+
+CLIENT_LOGS, INCIDENT_LOGS = "client-*.jsonl", "incidents-*.jsonl"
+"""Patterns of the logs that are followed in a run's folder of logs."""
 
 _READ_BYTES = 1 << 22  # of one file in one call, so that a long log to catch up with blocks nobody
 

@@ -31,7 +31,6 @@ from harness.real.processes.redis import RedisServer, quiet_port, redis_server
 from harness.real.resources import ResourceSampler
 from harness.runs.directory import RunDir
 from harness.theory import tcp_give_up_s
-from reference_server.events import EventKind, decode
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.presets import find_preset
 from scenarios.schema import Scenario
@@ -60,7 +59,7 @@ def wait_for_the_end(
     *,
     origin_s: float,
     length_s: float,
-    logs: Path,
+    run: RunDir,
     on_time: Ticker,
     progress: Callable[[float], None],
     begin_within_s: float | None = None,
@@ -72,7 +71,7 @@ def wait_for_the_end(
         locust: one of them.
         origin_s: CLOCK_MONOTONIC at the run's origin.
         length_s: from the plan's time zero to the horizon.
-        logs: where the clients log.
+        run: where the clients log.
         on_time: called from the plan's time zero on.
         progress: told how much is done, 0 to 1.
         begin_within_s: until the plan's time zero; None: a minute.
@@ -88,7 +87,7 @@ def wait_for_the_end(
         now_s = time.monotonic()
         next_s = now_s + _TICK_S
         if began_s is None:
-            begun_s = _begun_s(logs)
+            begun_s = run.clients_began_s()
             began_s = None if begun_s is None else origin_s + begun_s
         if began_s is not None:
             next_s = min(next_s, on_time(now_s, began_s))
@@ -105,19 +104,6 @@ def wait_for_the_end(
     if locust.returncode != 0:
         raise ChildDied(locust.name, locust.returncode, locust.log, locust.log_tail())
     progress(1.0)
-
-
-def _begun_s(logs: Path) -> float | None:
-    """When the first generator began, seconds since the run's origin; None: none has."""
-    begun = []
-    for path in logs.glob("client-*.jsonl"):
-        with path.open("rb") as file:
-            line = file.readline()
-        if line.endswith(b"\n"):
-            event = decode(line)
-            if event.kind is EventKind.RUN_STARTED:
-                begun.append(event.time_s)
-    return min(begun, default=None)
 
 
 POLL_S = 0.05  # the store watch's resolution, real seconds
@@ -165,28 +151,33 @@ def run_real(
 ) -> None:
     """Run a plan against the reference gateway; the logs are in `run.logs` afterwards.
 
-    1. Check that the machine can.
-    2. Start Redis, the gateway nodes, the store watch.
-    3. Start Locust: its clients follow the plan by themselves.
-    4. Do the plan's incidents to nodes and store on time, and wait for the horizon.
-    5. With a ledger, compare it with memory and Redis.
-    6. End everything, the last started first.
+    1. Start Redis, the gateway nodes, the store watch.
+    2. Start Locust: its clients follow the plan by themselves.
+    3. Do the plan's incidents to nodes and store on time, and wait for the horizon.
+    4. With a ledger, compare it with memory and Redis.
+    5. End everything, the last started first.
 
     Ctrl-C (KeyboardInterrupt) passes through after every child has ended and its log is written.
 
+    Args:
+        scenario: what the gateway and the clients are told.
+        plan: who meets which fault, when; `check_machine` has found that the machine can do it.
+        run: its directory, with the scenario and the plan in it.
+        setup: how to run.
+        progress: told how much is done, 0 to 1.
+
     Raises:
-        CannotRun: the machine refuses what the plan needs (socket filters), before anything starts.
+        CannotRun: a part does not begin or end in time.
         RedisUnavailable: no Redis.
         ChildDied: a process ended in mid-run; what was logged stays.
     """
     setup = setup or RealSetup()
-    check_machine(plan, scenario, setup)
     workers = setup.workers or workers_for(plan.clients, this_machine())
     kept = any(incident.params.get("keeps") for incident in plan.incidents)
     origin_s = time.monotonic()
     with (
         Children() as children,
-        network_of(setup.network, plan, scenario.speedup, run.logs, setup.address) as network,
+        network_of(setup.network, plan, scenario.speedup, run.nat_boxes, setup.address) as network,
         redis_server(setup.redis_url, children, run.logs, append_only=kept) as redis,
     ):
         served = as_preset(scenario, setup.gateway_preset)
@@ -210,23 +201,23 @@ def run_real(
         pids |= {"store-watch": watch.pid, "generator": locust.pid}
         if redis.child is not None:
             pids["redis"] = redis.child.pid
-        run.write_json(run.logs / "pids.json", pids)
+        run.write_json(run.pids, pids)
         incidents = Incidents(
             plan,
             scenario.speedup,
             nodes,
             redis,
             pids,
-            run.logs / f"incidents-{os.getpid()}.jsonl",
+            run.log("incidents", os.getpid()),
             origin_s,
         )
-        with ResourceSampler(pids, run.logs / f"harness-{os.getpid()}.jsonl", origin_s):
+        with ResourceSampler(pids, run.log("harness", os.getpid()), origin_s):
             wait_for_the_end(
                 children,
                 locust,
                 origin_s=origin_s,
                 length_s=plan.horizon_s / scenario.speedup,
-                logs=run.logs,
+                run=run,
                 on_time=incidents,
                 begin_within_s=_HOSTS_COME_WITHIN_S if setup.hosts else None,
                 progress=progress,
@@ -235,9 +226,7 @@ def run_real(
             from harness.real.audit_at_end import log_audit
 
             window_s = policy.resume_window
-            log_audit(
-                nodes, redis, ledger, window_s, run.logs / f"audit-{os.getpid()}.jsonl", origin_s
-            )
+            log_audit(nodes, redis, ledger, window_s, run.log("audit", os.getpid()), origin_s)
 
 
 def check_machine(
@@ -365,7 +354,7 @@ def start_store_watch(
     argv = _python(
         "harness.real.store_watch.process",
         *("--redis", redis.url, "--prefix", redis.key_prefix, "--logs", str(run.logs)),
-        *("--out", str(run.logs / "store.jsonl"), "--origin-s", repr(origin_s)),
+        *("--out", str(run.log("store")), "--origin-s", repr(origin_s)),
         *("--poll-ms", str(POLL_S * 1000), "--sample-ms", str(sample_s * 1000)),
     )
     return children.start("store-watch", argv, log=run.logs / "watch.log")

@@ -1,6 +1,7 @@
 """The run directory: where each stage of a run leaves its result, so that later stages can be redone.
 
-Names paths and writes small JSON files; computes nothing.
+Names every file of a run, reads and writes the small JSON ones; computes nothing. The files in `logs` that one
+process writes for others have a method here, which is their schema.
 """
 
 from __future__ import annotations
@@ -11,11 +12,21 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
-__all__ = ["RunDir", "RunDirError", "find_run", "new_run"]
+from harness.events.tail import CLIENT_LOGS
+from reference_server.config import GatewayConfig
+from reference_server.events import EventKind, decode
+
+__all__ = ["NodePorts", "RunDir", "RunDirError", "find_run", "new_run"]
+
+class NodePorts(NamedTuple):
+    """Where a gateway node listens."""
+
+    port: int
+    http_port: int
 
 
 class RunDirError(FlatlineError):
@@ -47,6 +58,67 @@ class RunDir:
     def logs(self) -> Path:
         """Folder of the witnesses' own logs: `<role>-<pid>.jsonl`, and `<role>.log` with their stderr."""
         return self.path / "logs"
+
+    def log(self, role: str, who: str | int = "") -> Path:
+        """The event log of a witness: client, gateway, harness, incidents, audit, each with its pid or name; or store,
+        simulation, of which there is one.
+        """
+        return self.logs / (f"{role}-{who}.jsonl" if who else f"{role}.jsonl")
+
+    def client_logs(self) -> list[Path]:
+        """The event logs of the generators that have begun."""
+        return sorted(self.logs.glob(CLIENT_LOGS))
+
+    def clients_began_s(self) -> float | None:
+        """When the first generator began: the plan's time zero, real seconds since the run's origin; None: none has."""
+        begun = []
+        for path in self.client_logs():
+            with path.open("rb") as file:
+                line = file.readline()
+            if line.endswith(b"\n") and (first := decode(line)).kind is EventKind.RUN_STARTED:
+                begun.append(first.time_s)
+        return min(begun, default=None)
+
+    def gateway_config(self, node: str) -> Path:
+        """What a gateway node was told at its (last) start, a `GatewayConfig` (JSON)."""
+        return self.logs / f"gateway-{node}.json"
+
+    def write_gateway_config(self, config: GatewayConfig) -> Path:
+        """Write what a node is to be told; return where."""
+        path = self.gateway_config(config.node)
+        self.write_json(path, config.model_dump(mode="json"))
+        return path
+
+    def gateway_configs(self) -> list[GatewayConfig]:
+        """What each node was told, node-1 first; empty where no gateway has logged.
+
+        Raises:
+            RunDirError: one cannot be read.
+        """
+        paths = sorted(self.logs.glob("gateway-*.json"))
+        return [GatewayConfig.model_validate(self.read_json(path)) for path in paths]
+
+    def ready_file(self, node: str) -> Path:
+        """Written by a node when it listens, see `node_ports`."""
+        return self.logs / f"ready-{node}.json"
+
+    def node_ports(self, node: str) -> NodePorts | None:
+        """Where a node listens; None: it does not yet."""
+        path = self.ready_file(node)
+        if not path.exists():
+            return None
+        ready = self.read_json(path)
+        return NodePorts(int(ready["port"]), int(ready["http_port"]))
+
+    @property
+    def pids(self) -> Path:
+        """The run's processes: role, or role/node, to process id (JSON)."""
+        return self.logs / "pids.json"
+
+    @property
+    def nat_boxes(self) -> Path:
+        """The real NATs of a run, for its generators, see `harness/real/network/nat.py`; there is no file without."""
+        return self.logs / "network.json"
 
     @property
     def events(self) -> Path:

@@ -21,7 +21,6 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -354,20 +353,17 @@ def target_of_run(run: RunDir) -> AuditTarget:
     Raises:
         CannotAudit: it has no gateways that listen.
     """
-    configs = [orjson.loads(path.read_bytes()) for path in sorted(run.logs.glob("gateway-*.json"))]
+    configs = run.gateway_configs()
     if not configs:
         raise CannotAudit(f"{run.path}: no gateway has run here")
     urls = []
     for config in configs:
-        try:
-            port = orjson.loads(Path(config["ready_file"]).read_bytes())["http_port"]
-        except (OSError, TypeError, ValueError, KeyError) as error:
-            raise CannotAudit(f"{config['node']} of {run.path} does not listen: {error}") from error
-        urls.append(f"http://{config['host']}:{port}")
+        ports = run.node_ports(config.node)
+        if ports is None:
+            raise CannotAudit(f"{config.node} of {run.path} does not listen")
+        urls.append(f"http://{config.host}:{ports.http_port}")
     first = configs[0]
-    return AuditTarget(
-        tuple(urls), first["redis_url"], first["key_prefix"], first.get("ledger_url")
-    )
+    return AuditTarget(tuple(urls), first.redis_url, first.key_prefix, first.ledger_url)
 
 
 def _known(seen: Snapshot) -> int:

@@ -31,7 +31,6 @@ from typing import Any
 
 import gevent
 import numpy as np
-import orjson
 from locust import LoadTestShape
 from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
@@ -194,12 +193,11 @@ class Suite:
             target = Target(
                 tuple(self.options.ws_url.split(",")), tuple(self.options.http_url.split(","))
             )
-            log = run.directory.logs / f"client-{os.getpid()}.jsonl"
             self.generator = Generator(
                 run.scenario,
                 run.plan,
                 target,
-                log,
+                run.directory,
                 run.origin_s,
                 shard,
                 on_request=self._on_request,
@@ -232,8 +230,8 @@ class Suite:
         run = self._run
         if run is None or self._is_worker or (run.paced and self.options.with_parent):
             return None
-        logs = run.directory.logs
-        if not any(logs.glob("gateway-*.jsonl")) or not any(logs.glob("gateway-*.json")):
+        logged = any(run.directory.logs.glob("gateway-*.jsonl"))
+        if not logged or not run.directory.gateway_configs():
             return None  # no log of a gateway, or nobody knows from when its clock counts
         # In a process of its own: this one's standard library is gevent's.
         argv = [sys.executable, "-m", "harness", "report", str(run.directory.path)]
@@ -328,7 +326,7 @@ class Suite:
         assert (
             run is not None and self._coordinator is not None and isinstance(runner, MasterRunner)
         )
-        with EventWriter(run.directory.logs / f"harness-master-{os.getpid()}.jsonl") as log:
+        with EventWriter(run.directory.log("harness", f"master-{os.getpid()}")) as log:
             watched = dict(enumerate(names))
             while watched:
                 gevent.sleep(_LOOK_S)
@@ -348,13 +346,11 @@ class Suite:
 
 
 def _refuse_a_second_run(options: Namespace) -> None:
-    if options.run_dir and any((Path(options.run_dir) / "logs").glob("client-*.jsonl")):
+    if options.run_dir and RunDir(Path(options.run_dir)).client_logs():
         print(f"flatline: {options.run_dir} holds a run already", file=sys.stderr)
         raise SystemExit(Exit.BAD_INPUT)
 
 
 def _origin_s(run: RunDir, otherwise_s: float) -> float:
     """The origin of the run's clock: a gateway that logs there already counts from its own."""
-    for path in run.logs.glob("gateway-*.json"):
-        return float(orjson.loads(path.read_bytes())["origin_s"])
-    return otherwise_s
+    return next((config.origin_s for config in run.gateway_configs()), otherwise_s)

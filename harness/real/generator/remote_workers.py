@@ -34,7 +34,7 @@ import psutil
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
-from harness.events.tail import LogTail
+from harness.events.tail import CLIENT_LOGS, LogTail
 from harness.real.generator.clock import ClockEstimator, Offset
 from harness.real.generator.relay import Batch, Receiver, Sender
 from harness.real.generator.shared import Generator
@@ -105,7 +105,7 @@ class Coordinator:
         for worker in workers:
             known = self._known[worker]
             known.done, known.receiver = False, Receiver()
-            known.log = run.logs / f"client-{known.name}.jsonl"
+            known.log = run.log("client", known.name)
             if known.elsewhere:
                 files = {"scenario": run.scenario.read_bytes(), "plan": run.plan.read_bytes()}
                 self._runner.send_message("flatline_plan", files, client_id=worker)
@@ -214,7 +214,8 @@ class WorkerHost:
         """Elsewhere: send the log as it grows and keep the clock, until the generator has stopped."""
         if not self.elsewhere:
             return
-        self._generator, self._sender, self._tail = generator, Sender(), LogTail(logs, "client-*.jsonl")  # fmt: skip
+        self._generator, self._sender = generator, Sender()
+        self._tail = LogTail(logs, CLIENT_LOGS)
         self._tail.find_files()
         # Its files live on while they are open: nothing is left of a worker that is killed.
         self._folder.cleanup()

@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -27,7 +26,7 @@ from harness.real.generator.event_loop import ClientEventLoop
 from harness.real.generator.gateway_client import Gateways, Target
 from harness.real.generator.shard import WorkerShard
 from harness.real.generator.websocket_frames import TEXT, ReadyMade
-from harness.real.network.nat import NETWORK_RECORD
+from harness.runs.directory import RunDir
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
 from reference_server.liveness.socket_checks import ClientBeats
@@ -101,7 +100,7 @@ class Generator:
         scenario: Scenario,
         plan: Plan,
         target: Target,
-        log: Path,
+        run: RunDir,
         origin_s: float,
         shard: WorkerShard = _ALL,
         on_request: OnRequest = lambda *_: None,
@@ -121,9 +120,9 @@ class Generator:
         # A blackholed socket must outlive its client: closing it would send a FIN and end the silence.
         self.graveyard: list[Any] = []
         self.rng: Rng = default_rng(SeedSequence([scenario.seed, 0x67656E, shard.position]))
-        self.nats = nats_of(log.with_name(NETWORK_RECORD), self.faults)
+        self.nats = nats_of(run.nat_boxes, self.faults)
         self.beating = self._beating()
-        self._writer = EventWriter(log)
+        self._writer = EventWriter(run.log("client", os.getpid()))
         self.gateways = Gateways(target, self.rng)
         self._background: list[Any] = []
         self._round_trip = scenario.network.round_trip

@@ -40,7 +40,6 @@ from harness.real.network.namespaces import Namespace, link, require
 
 __all__ = [
     "GATEWAY",
-    "NETWORK_RECORD",
     "NatBox",
     "Network",
     "NetworkKind",
@@ -240,8 +239,6 @@ def _ruleset(expiry: str) -> str:
 
 NetworkKind = Literal["loopback", "netns-nat"]
 
-NETWORK_RECORD = "network.json"  # in the folder of logs
-
 
 @dataclass(frozen=True, slots=True)
 class Network:
@@ -273,11 +270,16 @@ def check_network(kind: NetworkKind, plan: Plan, speedup: float, redis_url: str 
 
 @contextmanager
 def network_of(
-    kind: NetworkKind, plan: Plan, speedup: float, logs: Path, address: str = ""
+    kind: NetworkKind, plan: Plan, speedup: float, record: Path, address: str = ""
 ) -> Iterator[Network]:
     """Have the network of a run; the calling thread, and what it starts, is in the server's place.
 
-    With an ``address`` of this host the gateway is reached there, and not on loopback alone.
+    Args:
+        kind: loopback, or a real NAT between clients and gateway.
+        plan: which idle timeouts a NAT is to have.
+        speedup: divides them.
+        record: written for the generators where there is a NAT, see :func:`load_boxes`.
+        address: of this host, where the gateway is reached; empty: on loopback alone.
 
     Raises:
         CannotRun: the machine cannot.
@@ -285,5 +287,5 @@ def network_of(
     if kind == "loopback":
         yield Network("0.0.0.0" if address else "127.0.0.1", address or "127.0.0.1", nullcontext)
         return
-    with nat_network(plan, speedup, logs / NETWORK_RECORD) as clients:
+    with nat_network(plan, speedup, record) as clients:
         yield Network("0.0.0.0", GATEWAY, clients.entered)

@@ -15,10 +15,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import orjson
 
 from harness.real.errors import CannotRun
 from harness.real.processes.children import Child, Children
@@ -78,9 +76,9 @@ def gateway_config(
         detector=_detector(scenario),
         records=scenario.records,
         second_login=scenario.sessions.second_login,
-        event_log=run.logs / f"gateway-{name}.jsonl",
+        event_log=run.log("gateway", name),
         origin_s=origin_s,
-        ready_file=run.logs / f"ready-{name}.json",
+        ready_file=run.ready_file(name),
         lease_ttl_s=scenario.gateway.lease.ttl / scenario.speedup,
         lease_renew_s=scenario.gateway.lease.renew / scenario.speedup,
         lease_check_s=scenario.gateway.lease.check / scenario.speedup,
@@ -106,6 +104,7 @@ class Node:
     number: int
     config: GatewayConfig
     child: Child
+    run: RunDir
     port: int = 0
     http_port: int = 0
     incarnation: int = 1
@@ -120,21 +119,12 @@ class Node:
         """Whether the process is there, listening or not."""
         return self.child.returncode is None
 
-    @property
-    def ready_file(self) -> Path:
-        """What it writes when it listens."""
-        assert self.config.ready_file is not None
-        return self.config.ready_file
-
     def listens(self) -> bool:
         """Whether this incarnation has said where it listens; its ports are known from then on."""
-        if self.port and self.ready_file.exists():
-            return True
-        if not self.ready_file.exists():
-            return False
-        told = orjson.loads(self.ready_file.read_bytes())
-        self.port, self.http_port = told["port"], told["http_port"]
-        return True
+        ports = self.run.node_ports(self.name)
+        if ports is not None:
+            self.port, self.http_port = ports
+        return ports is not None
 
 
 class Nodes:
@@ -158,7 +148,8 @@ class Nodes:
         self._run = run
         self._address = address
         self._nodes = [
-            Node(number, config, self._spawn(config)) for number, config in enumerate(configs, 1)
+            Node(number, config, self._spawn(config), run)
+            for number, config in enumerate(configs, 1)
         ]
 
     def __getitem__(self, number: int) -> Node:
@@ -244,25 +235,22 @@ class Nodes:
         """
         node = self[number]
         node.incarnation += 1
-        node.ready_file.unlink(missing_ok=True)
-        log = f"gateway-{node.name}-{node.incarnation}.jsonl"
+        self._run.ready_file(node.name).unlink(missing_ok=True)
         changes = {
-            "port": node.port, "http_port": node.http_port, "event_log": self._run.logs / log,
+            "port": node.port,
+            "http_port": node.http_port,
+            "event_log": self._run.log("gateway", f"{node.name}-{node.incarnation}"),
             "seed": _derived(node.config.seed, node.incarnation),
-        }  # fmt: skip
+        }
         node.config = node.config.model_copy(update=changes)
-        self._write(node.config)
+        self._run.write_gateway_config(node.config)
         node.child = self._children.start_again(node.child)
 
     def _spawn(self, config: GatewayConfig) -> Child:
-        argv = [sys.executable, "-m", "reference_server", "--config", str(self._write(config))]
+        told = self._run.write_gateway_config(config)
+        argv = [sys.executable, "-m", "reference_server", "--config", str(told)]
         log = self._run.logs / f"gateway-{config.node}.log"
         deadline_s = config.drain_timeout_s + _DRAIN_SPARE_S
         return self._children.start(
             f"gateway {config.node}", argv, log=log, stop_deadline_s=deadline_s
         )
-
-    def _write(self, config: GatewayConfig) -> Path:
-        path = self._run.logs / f"gateway-{config.node}.json"
-        path.write_text(config.model_dump_json(indent=2))
-        return path

@@ -33,7 +33,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from harness.events.store_convergence import WANTED, Records, StoreConvergence
-from harness.events.tail import LogTail
+from harness.events.tail import CLIENT_LOGS, INCIDENT_LOGS, LogTail
 from harness.real.store_watch.store_clearing import StoreClearing
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source, decode
@@ -264,8 +264,8 @@ def main() -> None:
 
     store = Store(options.redis, now_s)
     with (
-        LogTail(options.logs, "client-*.jsonl") as clients,
-        LogTail(options.logs, "incidents-*.jsonl") as incidents,
+        LogTail(options.logs, CLIENT_LOGS) as clients,
+        LogTail(options.logs, INCIDENT_LOGS) as incidents,
         EventWriter(options.out) as out,
     ):
         watch = Watch(store, (clients, incidents), out, options.prefix, options.sample_ms / 1000)

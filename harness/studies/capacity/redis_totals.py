@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import orjson
 import redis
 
 from harness.runs.directory import RunDir
@@ -42,7 +41,7 @@ class StoreWitness:
     """Use as a context around a run; `at` tells afterwards. Without an answer it knows nothing and says NaN."""
 
     def __init__(self, run: RunDir, clock: Callable[[], float] = time.monotonic) -> None:
-        self._config = run.logs / "gateway-node-1.json"
+        self._run = run
         self._clock = clock
         self._seen: list[tuple[float, float, float]] = []
         self._own_bytes = 0
@@ -73,11 +72,10 @@ class StoreWitness:
         )
 
     def _watch(self) -> None:
-        while not self._config.exists():
+        while not (configs := self._run.gateway_configs()):
             if self._over.wait(0.02):
                 return
-        url = orjson.loads(self._config.read_bytes())["redis_url"]
-        pool = redis.ConnectionPool.from_url(url, socket_timeout=2.0)
+        pool = redis.ConnectionPool.from_url(configs[0].redis_url, socket_timeout=2.0)
         try:
             connection = pool.get_connection()
             while not self._over.wait(_EVERY_S):

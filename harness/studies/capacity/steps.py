@@ -10,9 +10,7 @@ import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pandas as pd
 
 from harness.conclude import soundness_of
@@ -23,7 +21,7 @@ from harness.judge.soundness import Soundness
 from harness.judge.threshold_metrics import Tables
 from harness.judge.thresholds import check_thresholds, evaluate
 from harness.measure.one_engine import Measured, measure
-from harness.real.engine import CannotRun, RealSetup, run_real
+from harness.real.engine import CannotRun, RealSetup, check_machine, run_real
 from harness.real.processes.children import ChildDied
 from harness.runs.directory import RunDir, new_run
 from harness.runs.provenance import begin, finish
@@ -115,12 +113,13 @@ def run_step(
     if real:
         try:
             with StoreWitness(run) as witness:
+                check_machine(plan, one, setup)
                 run_real(one, plan, run, setup=setup)
         except (CannotRun, ChildDied) as error:
             finish(run, "partial")
             return _broken(one, engine, str(error), run)
     else:
-        write_log(run.logs / "simulation.jsonl", simulate(one, plan))
+        write_log(run.log("simulation"), simulate(one, plan))
     finish(run, "complete")
     events = merge_logs(run.logs, run.events).events
     speedup = one.speedup if real else 1.0
@@ -232,14 +231,8 @@ def _store(
 
 
 def _began_monotonic_s(run: RunDir) -> float:
-    """CLOCK_MONOTONIC at the plan's time zero: the clients' own logs count from the run's origin."""
-    origin_s = float(orjson.loads((run.logs / "gateway-node-1.json").read_bytes())["origin_s"])
-    for path in sorted(run.logs.glob("client-*.jsonl")):
-        with path.open("rb") as lines:
-            first: dict[str, Any] = orjson.loads(next(lines, b"{}"))
-        if first.get("kind") == EventKind.RUN_STARTED:
-            return origin_s + float(first["time_s"])
-    return origin_s
+    """CLOCK_MONOTONIC at the plan's time zero."""
+    return run.gateway_configs()[0].origin_s + (run.clients_began_s() or 0.0)
 
 
 def _limit(missed: list[str], sound: Soundness | None, used: dict[str, float]) -> str:

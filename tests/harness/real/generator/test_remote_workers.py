@@ -100,8 +100,9 @@ class TestHosts:
         doomed, everybody = hosts.workers[2], set(range(hosts.plan.clients))
 
         def kill(done: float) -> None:
-            logs = hosts.run.logs.glob("client-*.jsonl")
-            if doomed.returncode is None and done > 0.3 and set().union(*map(clients, logs)) == everybody:  # fmt: skip
+            logs = hosts.run.client_logs()
+            seen = set().union(*map(clients, logs))
+            if doomed.returncode is None and done > 0.3 and seen == everybody:
                 hosts.children.expect_end(doomed)
                 doomed.send_signal(signal.SIGKILL)
 

@@ -260,7 +260,7 @@ from scenarios.load import load_scenario
 scenario, logs = load_scenario(sys.argv[1]), Path(sys.argv[2]) / "logs"
 logs.mkdir(parents=True)
 plan = make_plan(scenario)
-with Children() as children, network_of("netns-nat", plan, scenario.speedup, logs) as network:
+with Children() as children, network_of("netns-nat", plan, scenario.speedup, logs / "network.json") as network:
     children.start("gateway", ["sleep", "60"], log=logs / "log")
     with network.at_clients():
         children.start("locust", ["sleep", "60"], log=logs / "log")
