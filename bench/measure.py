@@ -17,7 +17,12 @@ from pathlib import Path
 from harness.events.log import read_log, write_log
 from harness.faults import Plan, PlannedFault
 from harness.measure.one_engine import measure
-from harness.measure.quality_of_service import causes, incidence_by_cause, qos, survival
+from harness.measure.quality_of_service import (
+    detections_by_layer,
+    incidence_by_cause,
+    qos,
+    survival,
+)
 from reference_server.events import Event, EventKind, Source
 
 CLIENT, GATEWAY, STORE, K = Source.CLIENT, Source.GATEWAY, Source.STORE, EventKind
@@ -111,9 +116,12 @@ def main(wanted: int = 1_000_000) -> None:
         read = time.perf_counter()
         measured = measure(events, plan, engine="real", speedup=1.0, horizon_s=HORIZON_S)
         tables = time.perf_counter()
-        figures = qos(measured.detections)
-        curves, layers = survival(measured.detections), causes(measured.detections)
-        incidence_by_cause(measured.detections)
+        figures = qos(measured.tables["detections"])
+        curves, layers = (
+            survival(measured.tables["detections"]),
+            detections_by_layer(measured.tables["detections"]),
+        )
+        incidence_by_cause(measured.tables["detections"])
         done = time.perf_counter()
     detected = int(figures["detected"].sum())
     print(f"{lines:,} events, {len(plan.faults):,} faults, {detected:,} milestones detected, "

@@ -1,4 +1,4 @@
-"""Conclude a run: merge logs, predict, measure, judge, report.
+"""Conclude a run: merge, theory, measure, statistics, judge, write the tables, report, summary.json.
 
 Every step reads and writes the run directory only, so it can be done again at any time: on a copy, and
 after a crash with what had been logged.
@@ -6,7 +6,7 @@ after a crash with what had been logged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,37 +16,42 @@ import pandas as pd
 from harness.events.history import Workers, workers_of
 from harness.events.log import ReadLog, merge_logs, read_log
 from harness.faults import Plan
+from harness.judge.agreement import compare, judge
+from harness.judge.observed import Slack
 from harness.judge.soundness import Soundness, assess, silent_faults, without_planned_stalls
-from harness.judge.threshold_metrics import Tables
 from harness.judge.thresholds import check_thresholds, evaluate
+from harness.judge.verdict import weigh
 from harness.measure.cost import expected_cost
 from harness.measure.incidents import with_bounds
 from harness.measure.one_engine import Measured, measure
-from harness.measure.quality_of_service import breakdown, causes, incidence_by_cause, qos, survival
+from harness.measure.quality_of_service import (
+    breakdown,
+    detections_by_layer,
+    incidence_by_cause,
+    qos,
+    survival,
+)
 from harness.runs.directory import RunDir, RunDirError
-from harness.theory import curves_frame, laws_frame, predict
+from harness.theory import Prediction, curves_frame, laws_frame, predict
 from harness.theory.tables import plotted_detections
 from reference_server.errors import Exit
 from reference_server.events import EventKind, Source
-from reports.agreement import compare
 from reports.build import build_report
-from reports.run_tables import load_run
+from reports.run_tables import RunTables, check_format
 from scenarios.load import load_scenario
 from scenarios.schema import Scenario
 
 __all__ = ["Outcome", "conclude", "soundness_of"]
 
-# What a timely gateway may be late at each of the k + 1 steps of a policy of k failures: its wheel's bucket
-# (2 ms), the loop's timer in whole milliseconds, and the look at the sockets before a verdict (1 ms each).
-_WHEEL_S = 0.004
-# Not measured: what a message over loopback and two idle loops takes at most. Lag beyond it is measured.
-_LOOPBACK_ROUND_TRIP_S = 0.002
-_MOST_WINDOWS = 12  # incidents shaded in figures; more would shade everything
-_MEASURED = (
-    "not_applicable", "injections", "false_suspicions", "mistakes", "accuracy", "ghosts", "live",
-    "timelines", "tcp_info", "lag", "lateness", "handshakes", "resources", "omission", "flicker",
-    "session_quality", "storm", "incidents",
-)  # fmt: skip
+# A gateway that is on time may be so late at each of the k + 1 steps of a policy of k failures, real seconds.
+GATEWAY_TIMER_TOLERANCE_S = (
+    0.002  # a bucket of the timer wheel
+    + 0.001  # the event loop's timer has whole milliseconds
+    + 0.001  # the look at the sockets before a verdict
+)
+# Not measured, real seconds: what a message over loopback and two idle loops take at most. More is measured lag.
+LOOPBACK_ROUND_TRIP_S = 0.002
+MOST_SHADED_INCIDENTS = 12  # in figures; more would shade everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,89 +74,63 @@ def conclude(
     3. Measure each engine that ran: one row per fault and milestone.
     4. Statistics: percentiles, curves, causes.
     5. Judge: sound? do the engines agree? do the thresholds hold?
-    6. Report.
+    6. Write the tables, the report, and last summary.json.
 
     Raises:
         RunDirError: no scenario or plan in it, or no events at all.
         ScenarioError: its scenario cannot be read.
+        TablesError: an older flatline made it.
     """
     scenario = load_scenario(str(run.scenario))
     if not run.plan.exists():
         raise RunDirError(f"{run.path}: no plan.json; is it a run directory?")
     plan = Plan.load(run.plan)
     provenance = run.read_json(run.provenance) if run.provenance.exists() else {}
+    check_format(run.path, provenance)
 
     progress("measure", 0.0)
     log = _merge(run)
     engines = _engines(log)
     predictions = predict(scenario, scenario.speedup if "real" in engines else 1.0)
-    laws_frame(predictions).to_csv(run.table("laws"), index=False)
-    curves_frame(predictions).to_csv(run.table("law_curves"), index=False)
     progress("measure", 0.3)
-
     measured = [
         measure(log.events, plan, engine=engine, speedup=scenario.speedup, horizon_s=plan.horizon_s)
         for engine in engines
     ]
-    seen = pd.concat([m.detections for m in measured], ignore_index=True)
-    detections = pd.concat([plotted_detections(predictions, plan), seen], ignore_index=True)
-    tables = {
-        "detections": detections,
-        # Of what was measured: theory's rows are plotting positions, their number is no sample size.
-        "qos": qos(seen),
-        "breakdown": breakdown(seen),
-        "survival": survival(seen),
-        "causes": causes(seen),
-        "incidence": incidence_by_cause(seen),
-        "cost": _cost(scenario, measured),
-        **{
-            name: pd.concat([getattr(m, name) for m in measured], ignore_index=True)
-            for name in _MEASURED
-        },
-    }
-    tables["incidents"] = with_bounds(tables["incidents"], scenario)
-    for name, table in tables.items():
-        table.to_csv(run.table(name), index=False)
+    frames = _tables(scenario, plan, predictions, measured)
     progress("measure", 0.7)
 
     soundness = soundness_of(scenario, plan, measured, workers_of(log.events))
     if soundness is not None and (broke_off := provenance.get("broke_off")):
         reasons = (str(broke_off), *soundness.reasons)
         soundness = replace(soundness, sound=False, reasons=reasons)
-    run.write_json(run.summary, _summary(scenario, plan, log, measured, soundness, provenance))
-    agreement = compare(load_run(run.path), scenario.agreement.model_dump())
-    agreement.to_csv(run.table("agreement"), index=False)
-    evaluate(
-        check_thresholds(scenario),
-        Tables(
-            tuple(engines), detections, tables["false_suspicions"], tables["ghosts"], tables["live"],
-            agreement, soundness.epsilon_s if soundness else 0.0, tables["incidents"], tables["handshakes"],
-            pd.concat([m.lateness.assign(engine=m.engine) for m in measured], ignore_index=True),
-        ),
-        unsound=soundness.reasons if soundness else (),
-    ).to_csv(run.table("thresholds"), index=False)  # fmt: skip
+    slack = Slack.of(scenario, soundness, _store_grain_s(log) * scenario.speedup)
+    facts = _facts(scenario, plan, log, measured, soundness, slack, provenance)
+    tables = RunTables(run.path, facts, provenance, frozenset(), frames)
+    frames["agreement"] = compare(tables, scenario.agreement.model_dump(), slack)
+    frames["thresholds"] = evaluate(
+        check_thresholds(scenario), tables, unsound=tables.unsound_reasons
+    )
+    agreement = judge(frames["agreement"], sound=tables.sound, reasons=tables.unsound_reasons)
+    headline, exit_code = weigh(tables, agreement)
+    if provenance.get("status") == "partial" and "broke_off" not in provenance:
+        exit_code = Exit.INTERRUPTED  # by hand
+    for name, table in frames.items():
+        table.to_csv(run.table(name), index=False)
     progress("measure", 1.0)
 
     progress("report", 0.0)
-    by_hand = provenance.get("status") == "partial" and "broke_off" not in provenance
-    interrupted = Exit.INTERRUPTED if by_hand else None
-    report = build_report(
-        run.path, tolerances=scenario.agreement.model_dump(), exit_code=interrupted
-    )
+    report = build_report(tables, headline, agreement.headline, exit_code)
+    verdict = {
+        "verdict": headline.status,
+        "headline": headline.sentence,
+        "verdict_reasons": list(headline.reasons),
+        "agreement": agreement._asdict(),
+        "exit_code": int(exit_code),
+    }
+    run.write_json(run.summary, facts | verdict)
     progress("report", 1.0)
-    return Outcome(
-        report.verdict.headline, report.verdict.reasons, report.html, Exit(report.verdict.exit_code)
-    )
-
-
-def _cost(scenario: Scenario, measured: Sequence[Measured]) -> pd.DataFrame:
-    """What each engine measured; before it theory, for as many clients as the last engine held on average."""
-    seen = pd.concat([m.cost for m in measured], ignore_index=True)
-    held = seen["clients"].dropna()
-    if held.empty:
-        return seen
-    expected = expected_cost(scenario.liveness, float(held.iloc[-1]))
-    return pd.concat([expected, seen], ignore_index=True)
+    return Outcome(headline.sentence, headline.reasons, report.html, exit_code)
 
 
 def _merge(run: RunDir) -> ReadLog:
@@ -170,6 +149,40 @@ def _engines(log: ReadLog) -> list[str]:
     return simulated + (["real"] if Source.CLIENT in sources else [])
 
 
+def _tables(
+    scenario: Scenario, plan: Plan, predictions: Sequence[Prediction], measured: Sequence[Measured]
+) -> dict[str, pd.DataFrame]:
+    """Return all tables but those of judgements."""
+    tables = {
+        name: pd.concat([m.tables[name] for m in measured], ignore_index=True)
+        for name in measured[0].tables
+    }
+    # Statistics are of what was measured: theory's rows are plotting positions, their number is no sample size.
+    seen = tables["detections"]
+    theory = plotted_detections(predictions, plan)
+    return tables | {
+        "laws": laws_frame(predictions),
+        "law_curves": curves_frame(predictions),
+        "detections": pd.concat([theory, seen], ignore_index=True),
+        "qos": qos(seen),
+        "breakdown": breakdown(seen),
+        "survival": survival(seen),
+        "detections_by_layer": detections_by_layer(seen),
+        "incidence": incidence_by_cause(seen),
+        "cost": _with_expected(tables["cost"], scenario),
+        "incidents": with_bounds(tables["incidents"], scenario),
+    }
+
+
+def _with_expected(cost: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
+    """Put theory first, for as many clients as the last engine held on average."""
+    held = cost["clients"].dropna()
+    if held.empty:
+        return cost
+    expected = expected_cost(scenario.liveness, float(held.iloc[-1]))
+    return pd.concat([expected, cost], ignore_index=True)
+
+
 def soundness_of(
     scenario: Scenario, plan: Plan, measured: Sequence[Measured], workers: Workers
 ) -> Soundness | None:
@@ -179,14 +192,14 @@ def soundness_of(
         return None
     policy = scenario.liveness
     return assess(
-        lag=without_planned_stalls(real.lag, real.incidents, scenario.speedup),
-        detections=real.detections,
-        injections=real.injections,
+        lag=without_planned_stalls(real.tables["lag"], real.tables["incidents"], scenario.speedup),
+        detections=real.tables["detections"],
+        injections=real.tables["injections"],
         witnesses=real.witnesses,
         silent=silent_faults(plan.faults),
         speedup=scenario.speedup,
-        one_way_delay_s=_LOOPBACK_ROUND_TRIP_S / 2,
-        grain_s=(policy.max_failures + 1) * _WHEEL_S,
+        one_way_delay_s=LOOPBACK_ROUND_TRIP_S / 2,
+        grain_s=(policy.max_failures + 1) * GATEWAY_TIMER_TOLERANCE_S,
         heartbeat_interval_s=policy.heartbeat_interval,
         ramp_s=scenario.ramp,
         workers=workers,
@@ -202,11 +215,16 @@ def _store_grain_s(log: ReadLog) -> float:
     return max((now_s - before_s for now_s, before_s in looks if before_s is not None), default=0.0)
 
 
-def _summary(
-    scenario: Scenario, plan: Plan, log: ReadLog, measured: Sequence[Measured],
-    soundness: Soundness | None, provenance: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    network = scenario.network.seen_at(scenario.speedup if soundness else 1.0)
+def _facts(
+    scenario: Scenario,
+    plan: Plan,
+    log: ReadLog,
+    measured: Sequence[Measured],
+    soundness: Soundness | None,
+    slack: Slack,
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what summary.json says beside the verdict."""
     complete = (
         all(m.complete for m in measured) and provenance.get("status", "complete") == "complete"
     )
@@ -214,11 +232,9 @@ def _summary(
         fault.fault: [f.at_s for f in plan.faults if f.fault == fault.fault]
         for fault in plan.faults
     }
-    if len(plan.incidents) <= _MOST_WINDOWS:
+    if len(plan.incidents) <= MOST_SHADED_INCIDENTS:
         for one in plan.incidents:
             windows[one.incident_id] = [one.at_s, one.at_s + (one.lasts_s or 0.0)]
-    counts = {"clients": plan.clients, "faults": len(plan.faults), "events": len(log.events),
-              "torn_lines": log.torn_lines, "outages": len(plan.outages)}  # fmt: skip
     return {
         "name": scenario.name,
         "description": scenario.description,
@@ -226,9 +242,9 @@ def _summary(
         "engines": ["theory", *(m.engine for m in measured)],
         "status": "complete" if complete else "partial",
         "speedup": scenario.speedup,
-        "round_trip_s": network.round_trip.quantile(0.999).item(),
-        "retry_s": scenario.reconnect.relogin.retry if scenario.reconnect.relogin else 0.0,
-        "store_grain_s": _store_grain_s(log) * scenario.speedup,
+        "round_trip_s": slack.simulated_s,
+        "retry_s": slack.retry_s,
+        "store_grain_s": slack.store_grain_s,
         "sound": soundness.sound if soundness else None,
         "unsound_reasons": list(soundness.reasons) if soundness else [],
         "epsilon_s": soundness.epsilon_s if soundness else None,
@@ -236,7 +252,13 @@ def _summary(
         "fault_windows": [
             {"fault": fault, "start_s": min(at), "end_s": max(at)} for fault, at in windows.items()
         ],
-        "counts": counts,
+        "counts": {
+            "clients": plan.clients,
+            "faults": len(plan.faults),
+            "events": len(log.events),
+            "torn_lines": log.torn_lines,
+            "outages": len(plan.outages),
+        },
         "fidelity": provenance.get("fidelity", []),
         "notes": provenance.get("notes", []),
         "negative_control": provenance.get("negative_control"),

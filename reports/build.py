@@ -1,82 +1,48 @@
-"""A run directory in, its report out. Open this file first: `build_report` numbers the steps.
+"""The tables of a run and what was decided of them in, the report out: figures/, report.html and report.md.
 
-Reads tables and JSON, writes agreement.csv, figures/, report.html, report.md and the verdict in
-summary.json. It can be done again at any time.
+Draws what it is handed and decides nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import orjson
+from typing import NamedTuple
 
 from reports import sections
-from reports.agreement import AgreementVerdict, compare, judge
 from reports.gallery import draw
-from reports.observed import Slack
-from reports.page import Page
+from reports.page import Headline, Page
 from reports.render import render_html, render_markdown
-from reports.run_tables import RunTables, load_run
-from reports.verdict import RunVerdict, conclude
+from reports.run_tables import RunTables
 
-__all__ = ["ReportResult", "build_report"]
+__all__ = ["Report", "build_report"]
 
 
-class ReportResult(NamedTuple):
-    """Verdicts of the report and where it is."""
+class Report(NamedTuple):
+    """Where the report is."""
 
-    verdict: RunVerdict
-    agreement: AgreementVerdict
     html: Path
     markdown: Path
 
 
 def build_report(
-    run_path: Path,
-    *,
-    tolerances: Mapping[str, float],
-    slack: Slack | None = None,
-    exit_code: int | None = None,
-) -> ReportResult:
-    """Build the report of a run directory.
-
-    1. Read the tables; what is missing is empty.
-    2. Compare the engines, write agreement.csv.
-    3. Weigh thresholds, agreement and soundness into one verdict.
-    4. Draw the figures.
-    5. Write report.html and report.md, both from the same page.
-    6. Add ``verdict``, ``verdict_reasons``, ``agreement`` and ``exit_code`` to summary.json.
+    tables: RunTables, headline: Headline, agreement: Headline, exit_code: int
+) -> Report:
+    """Write the report of a run into its directory.
 
     Args:
-        run_path: the run directory.
-        tolerances: shares of the law's value for ``p50``, ``p95``, ``p99``.
-        slack: how far off the engines' times may be; default: ``epsilon_s`` and ``round_trip_s`` of the
-            summary.
-        exit_code: shown instead of the verdict's own, by a command that knows better (it was interrupted).
-
-    Raises:
-        TablesError: the directory or one of its files cannot be read.
-        ValueError: a tolerance is missing or negative.
+        tables: the run; agreement.csv and thresholds.csv have been decided.
+        headline: the verdict of the whole run.
+        agreement: whether the engines agree.
+        exit_code: shown beside the verdict.
     """
-    tables = load_run(run_path)
-    comparisons = compare(tables, tolerances, slack)
-    comparisons.to_csv(run_path / "agreement.csv", index=False)
-    agreement = judge(comparisons, sound=tables.sound, reasons=tables.unsound_reasons)
-    verdict = conclude(tables, agreement)
-    if exit_code is not None:
-        verdict = verdict._replace(exit_code=exit_code)
-    _write_verdict(run_path, tables.summary, verdict, agreement)
-
-    gallery = draw(tables, comparisons, run_path / "figures")
+    comparisons = tables.table("agreement")
+    gallery = draw(tables, comparisons, tables.path / "figures")
     page = Page(
         name=tables.name,
         description=tables.description,
         subtitle=_subtitle(tables),
-        verdict=verdict,
-        agreement=agreement,
-        facts=sections.facts(tables, verdict, agreement.verdict),
+        headline=headline,
+        facts=sections.facts(tables, agreement.status, exit_code),
         reading=sections.reading(tables),
         sections=[
             sections.overview_section(tables, comparisons),
@@ -96,10 +62,10 @@ def build_report(
             sections.files_section(tables),
         ],
     )
-    html, markdown = run_path / "report.html", run_path / "report.md"
-    html.write_text(render_html(page), encoding="utf-8")
-    markdown.write_text(render_markdown(page, run_path), encoding="utf-8")
-    return ReportResult(verdict, agreement, html, markdown)
+    report = Report(tables.path / "report.html", tables.path / "report.md")
+    report.html.write_text(render_html(page), encoding="utf-8")
+    report.markdown.write_text(render_markdown(page, tables.path), encoding="utf-8")
+    return report
 
 
 def _subtitle(tables: RunTables) -> str:
@@ -111,19 +77,3 @@ def _subtitle(tables: RunTables) -> str:
     if started := tables.provenance.get("started"):
         parts.append(f"started {started}")
     return " · ".join(parts)
-
-
-def _write_verdict(
-    run_path: Path, summary: Mapping[str, Any], verdict: RunVerdict, agreement: AgreementVerdict
-) -> None:
-    content = {
-        **summary,
-        "verdict": verdict.verdict,
-        "headline": verdict.headline,
-        "verdict_reasons": list(verdict.reasons),
-        "agreement": agreement._asdict(),
-        "exit_code": verdict.exit_code,
-    }
-    draft = run_path / "summary.json.tmp"
-    draft.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
-    draft.replace(run_path / "summary.json")

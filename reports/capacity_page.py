@@ -11,13 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from reports.agreement import AgreementVerdict
 from reports.figures.capacity import capacity
 from reports.numbers import ABSENT
-from reports.page import Block, Cell, Page, Picture, Section, Table, Text
+from reports.page import Block, Cell, Headline, Page, Picture, Section, Table, Text
 from reports.render import render_html, render_markdown
 from reports.style import save
-from reports.verdict import GOOD, RunVerdict
 
 __all__ = ["build_capacity_report"]
 
@@ -64,8 +62,7 @@ def build_capacity_report(folder: Path) -> Path:
         name=f"Capacity: {told['name']}",
         description="",
         subtitle=_subtitle(told),
-        verdict=_verdict(told),
-        agreement=AgreementVerdict("unknown", "one engine only", 0, 0, 0),
+        headline=_headline(told),
         facts=[Cell(f"{told['knee_clients'] or 0:,}", detail="clients at the knee"),
                Cell(str(len(steps)), detail="steps")],
         reading=_READING,
@@ -84,13 +81,13 @@ def _read(path: Path) -> pd.DataFrame:
         return pd.DataFrame()
 
 
-def _verdict(told: dict[str, Any]) -> RunVerdict:
+def _headline(told: dict[str, Any]) -> Headline:
     reasons = (*told["knees"], *told["scaling"])
     if told["interrupted"]:
-        return RunVerdict("partial", "Interrupted: what was stepped until then", reasons, GOOD)
+        return Headline("partial", "Interrupted: what was stepped until then", reasons)
     if told["bracketed"]:
-        return RunVerdict("pass", "The knee is bracketed", reasons, GOOD)
-    return RunVerdict("unknown", "The knee is not bracketed", reasons, GOOD)
+        return Headline("pass", "The knee is bracketed", reasons)
+    return Headline("unknown", "The knee is not bracketed", reasons)
 
 
 def _subtitle(told: dict[str, Any]) -> str:

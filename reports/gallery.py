@@ -90,16 +90,20 @@ def _plan(
         "Live clients, sessions in the store and ghosts over the run",
         (
             lambda: figures.live_sessions(
-                of("live"), tables.records("fault_windows"), caption=caption
+                of("population"), tables.records("fault_windows"), caption=caption
             )
         ),
     )
-    if figures.en_masse(of("storm")):
+    if figures.en_masse(of("reconnects")):
         yield (
             "storm",
             "storm",
             "Who comes, who goes, who is turned away",
-            (lambda: figures.storm(of("storm"), tables.records("fault_windows"), caption=caption)),
+            (
+                lambda: figures.storm(
+                    of("reconnects"), tables.records("fault_windows"), caption=caption
+                )
+            ),
         )
     yield "lateness", "lateness", "Lag of the loops and lateness of the heartbeats", (
         lambda: figures.lateness(

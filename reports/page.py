@@ -8,14 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
-from reports.agreement import AgreementVerdict
-from reports.verdict import RunVerdict
-
-__all__ = ["Block", "Cell", "Page", "Picture", "Section", "Table", "Text"]
+__all__ = ["Block", "Cell", "Headline", "Page", "Picture", "Section", "Table", "Text"]
 
 Tone = Literal["", "pass", "fail", "unknown", "theory", "simulated", "real"]
+
+
+class Headline(NamedTuple):
+    """What was decided elsewhere: ``pass``, ``fail``, ``unknown`` or ``partial``; one sentence; its reasons."""
+
+    status: str
+    sentence: str
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,7 @@ class Page:
     name: str
     description: str
     subtitle: str
-    verdict: RunVerdict
-    agreement: AgreementVerdict
+    headline: Headline
     facts: Sequence[Cell]  # beside the verdict: text, and in detail what it is
     reading: Sequence[tuple[str, str]]  # how to read this: a term and what it means
     sections: Sequence[Section] = field(default=())

@@ -1,24 +1,24 @@
-"""report.md: the same sections, words and numbers as report.html, for a pull request or a terminal.
+"""Pages as HTML and Markdown; the one writer of Markdown tables; docs/reference-tables.md.
 
-From a `Page` to text; pictures are links to the PNG files.
-
-report.html: one file that opens from disk without a network. Figures, style and script are inside it.
-
+report.html is one file that opens from disk without a network: figures, style and script are inside it.
+report.md has the same sections, words and numbers, for a pull request or a terminal; pictures are links.
 From a `Page` to text; what it says is decided in `sections/`.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from reports.page import Block, Cell, Page, Picture, Table, Text
+from reports.run_tables import TABLES
 from reports.sections.cells import mark
 
-__all__ = ["render_html", "render_markdown"]
+__all__ = ["markdown_table", "render_html", "render_markdown", "tables_reference"]
 
 
 def render_html(page: Page) -> str:
@@ -42,15 +42,14 @@ def render_markdown(page: Page, folder: Path) -> str:
 
 
 def _lines(page: Page, folder: Path) -> Iterator[str]:
-    yield f"# {page.name}: {mark(page.verdict.verdict)} {page.verdict.verdict}"
-    yield f"\n**{page.verdict.headline}.**"
+    yield f"# {page.name}: {mark(page.headline.status)} {page.headline.status}"
+    yield f"\n**{page.headline.sentence}.**"
     if page.description:
         yield f"\n{_plain(page.description)}"
     yield f"\n{_plain(page.subtitle)}\n"
-    yield from (f"- {_plain(reason)}" for reason in page.verdict.reasons)
-    yield "\n| " + " | ".join(_plain(fact.detail) for fact in page.facts) + " |"
-    yield "|" + " --- |" * len(page.facts)
-    yield "| " + " | ".join(_plain(fact.text) for fact in page.facts) + " |"
+    yield from (f"- {_plain(reason)}" for reason in page.headline.reasons)
+    yield ""
+    yield markdown_table([f.detail for f in page.facts], [[f.text for f in page.facts]])
     yield "\n## How to read this\n"
     yield from (f"- **{_plain(term)}**: {_plain(meaning)}" for term, meaning in page.reading)
     for section in page.sections:
@@ -76,13 +75,33 @@ def _table(table: Table) -> Iterator[str]:
     if table.folded:
         yield f"{len(table.rows)} rows in [{table.csv}]({table.csv})."
         return
-    names = _headings(table)
-    yield "| " + " | ".join(map(_plain, names)) + " |"
-    yield "|" + "".join(" ---: |" if right else " --- |" for right in table.flush_right)
-    for row in table.rows:
-        yield "| " + " | ".join(_cell(cell) for cell in row) + " |"
+    rows = [[_cell(cell) for cell in row] for row in table.rows]
+    yield markdown_table(_headings(table), rows, flush_right=table.flush_right)
     if table.note:
         yield f"\n{_plain(table.note)}"
+
+
+def markdown_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, flush_right: Sequence[bool] = ()
+) -> str:
+    """Return a table in Markdown, without a newline at its end; cells are shown as they are.
+
+    Args:
+        header: of each column.
+        rows: of as many cells.
+        flush_right: which columns hold numbers; default: none.
+    """
+    right = flush_right or [False] * len(header)
+    lines = [
+        _row(map(_plain, header)),
+        _row("---:" if numbers else "---" for numbers in right),
+        *(_row(map(_plain, row)) for row in rows),
+    ]
+    return "\n".join(lines)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _headings(table: Table) -> list[str]:
@@ -96,11 +115,39 @@ def _headings(table: Table) -> list[str]:
 
 
 def _cell(cell: Cell) -> str:
-    return _plain(cell.text) + (f" ({_plain(cell.detail)})" if cell.detail else "")
+    return cell.text + (f" ({cell.detail})" if cell.detail else "")
 
 
 def _plain(text: str) -> str:
-    """Escape what a table or an emphasis would take for its own."""
-    for sign in "\\|*_<`":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split("\n"))
+    """Escape what a table or an emphasis would take for its own; an underscore within a word is none."""
+    escaped = re.sub(r"[\\|*<`]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    return " ".join(escaped.split("\n"))
+
+
+_TYPES = {"str": "text", "int64": "integer", "float64": "number", "bool": "True, False"}
+
+
+def tables_reference() -> str:
+    """Describe every table of a run directory in Markdown: docs/reference-tables.md."""
+    return "\n".join(_reference()) + "\n"
+
+
+def _reference() -> Iterator[str]:
+    yield "# The tables of a run directory\n"
+    yield "Generated from `reports/run_tables.py`; to make it anew: `python -m reports.render`.\n"
+    yield (
+        "Every table is a CSV file with a header. “s” are seconds of the scenario, “real s” seconds of the "
+        "clock on the wall, which the speedup does not shrink. An empty cell is “no value”. "
+        "summary.json has the verdict, run.json what ran."
+    )
+    for table in TABLES.values():
+        yield f"\n## {table.name}.csv\n\nOne row per {_plain(table.row)}.\n"
+        yield markdown_table(
+            ("column", "type", "unit", "meaning"),
+            [(c.name, _TYPES[c.dtype], c.unit, c.meaning) for c in table.columns],
+        )
+
+
+if __name__ == "__main__":
+    docs = Path(__file__).parents[1] / "docs"
+    (docs / "reference-tables.md").write_text(tables_reference(), encoding="utf-8")

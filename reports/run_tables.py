@@ -1,7 +1,7 @@
 """Every table of a run directory, declared once: its columns, their types, units and meaning.
 
 Writers make their DataFrames with :func:`frame`, readers get them from :func:`load_run`, and
-docs/reference-tables.md is :func:`reference` of what stands here. Computes nothing.
+docs/reference-tables.md is made from what stands here. Computes nothing.
 
 A run may lack tables (one engine only, an interrupted run): a table that is missing or has no rows is an
 empty DataFrame with its columns. A table that is there and lacks a column is an error.
@@ -10,7 +10,7 @@ empty DataFrame with its columns. A table that is there and lacks a column is an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ import pandas as pd
 
 __all__ = [
     "ENGINES",
+    "FORMAT",
     "MEASURED_ENGINES",
     "MILESTONES",
     "PERCENTILES",
@@ -30,11 +31,12 @@ __all__ = [
     "RunTables",
     "TableSchema",
     "TablesError",
+    "check_format",
     "frame",
     "load_run",
-    "reference",
 ]
 
+FORMAT: Final = 2  # of a run directory: names of tables and columns; in run.json
 ENGINES: Final = ("theory", "simulated", "real")
 MEASURED_ENGINES: Final = ("simulated", "real")
 MILESTONES: Final = ("suspected", "socket_closed", "store_cleared", "peers_notified", "locked_out")
@@ -139,8 +141,8 @@ _DECLARED: Final = (
             _seconds("lo_s", "shortest duration"),
             _seconds("hi_s", "longest duration"),
             _seconds("mean_s", "of the detected"),
-            *(_seconds(f"{p}_s", "of all faults; empty above `mass`") for p in PERCENTILES),
-            _number("mass", "fraction", "that is ever detected"),
+            *(_seconds(f"{p}_s", "of all faults; empty above detected_share") for p in PERCENTILES),
+            _number("detected_share", "fraction", "that is ever detected"),
             _text("note", "why theory is not exact, or what it assumes"),
         ),
     ),
@@ -157,13 +159,13 @@ _DECLARED: Final = (
     TableSchema("qos", "engine, fault and milestone", (_ENGINE, _FAULT, _MILESTONE, *_FIGURES)),
     TableSchema(
         "breakdown",
-        "engine, fault, milestone and part, where there is more than one node or deciding layer",
+        "engine, fault, milestone and value, where there is more than one node or deciding layer",
         (
             _ENGINE,
             _FAULT,
             _MILESTONE,
-            _text("by", "node or cause"),
-            _text("part", "which node or cause; a cause's rows hold only what it caught"),
+            _text("dimension", "node or cause"),
+            _text("value", "which node or cause; a cause's rows hold only what it caught"),
             *_FIGURES,
         ),
     ),
@@ -181,7 +183,7 @@ _DECLARED: Final = (
         ),
     ),
     TableSchema(
-        "causes",
+        "detections_by_layer",
         "engine, fault and layer that suspected",
         (
             _ENGINE,
@@ -205,7 +207,7 @@ _DECLARED: Final = (
     ),
     TableSchema(
         "agreement",
-        "comparison of two engines; the numbers of `share` are fractions, not seconds",
+        "comparison of two engines; the numbers of share are fractions, not seconds",
         (
             _FAULT,
             _MILESTONE,
@@ -225,7 +227,7 @@ _DECLARED: Final = (
     ),
     TableSchema(
         "false_suspicions",
-        "engine",
+        "engine: healthy clients that were taken for dead",
         (
             _ENGINE,
             _count("healthy_clients", "that no fault hit"),
@@ -237,8 +239,8 @@ _DECLARED: Final = (
         ),
     ),
     TableSchema(
-        "mistakes",
-        "false suspicion",
+        "false_suspicion_events",
+        "false suspicion: a healthy client taken for dead",
         (
             _ENGINE,
             _SESSION,
@@ -258,9 +260,9 @@ _DECLARED: Final = (
         (
             _ENGINE,
             _count("count", "false suspicions"),
-            _seconds("t_mr_s", "T_MR: mean time from one mistake to the next"),
-            _seconds("t_m_s", "T_M: mean duration of a mistake"),
-            _number("p_a", "fraction", "P_A: of healthy time, rightly trusted"),
+            _seconds("mistake_recurrence_s", "T_MR: mean time from one mistake to the next"),
+            _seconds("mistake_duration_s", "T_M: mean duration of a mistake"),
+            _number("query_accuracy", "fraction", "P_A: of healthy time, rightly trusted"),
         ),
     ),
     TableSchema(
@@ -298,8 +300,8 @@ _DECLARED: Final = (
         ),
     ),
     TableSchema(
-        "live",
-        "look at the store",
+        "population",
+        "look at the store: who is alive, what it shows, how many ghosts",
         (
             _ENGINE,
             _TIME,
@@ -342,6 +344,7 @@ _DECLARED: Final = (
         "lateness",
         "node and second: how late its heartbeats left",
         (
+            _ENGINE,
             _NODE,
             _TIME,
             _count("n", "heartbeats"),
@@ -390,7 +393,7 @@ _DECLARED: Final = (
     ),
     TableSchema(
         "session_quality",
-        "figure of what became of sessions",
+        "figure and fault: what became of sessions",
         (
             _ENGINE,
             _text("fault", "label of the fault; empty: all"),
@@ -401,14 +404,14 @@ _DECLARED: Final = (
                 "ledger_inconsistencies",
             ),
             _count("count", "how many"),
-            _count("of", "out of how many"),
+            _count("denominator", "out of how many"),
             _number("share", "fraction", "the quotient"),
             *_bounds("fraction", "share"),
             _text("note", "what else is to be known"),
         ),
     ),
     TableSchema(
-        "flicker",
+        "presence_flaps",
         "user shown offline and online again within 60 s to a watcher",
         (
             _ENGINE,
@@ -421,7 +424,7 @@ _DECLARED: Final = (
     ),
     TableSchema(
         "cost",
-        "engine; rates are per scenario second after the ramp",
+        "engine: heartbeats, bytes, CPU, memory; rates are per scenario second after the ramp",
         (
             _ANY_ENGINE,
             _number("clients", "", "connections, mean"),
@@ -435,7 +438,7 @@ _DECLARED: Final = (
         ),
     ),
     TableSchema(
-        "storm",
+        "reconnects",
         "span of time: who came and went",
         (
             _ENGINE,
@@ -451,7 +454,7 @@ _DECLARED: Final = (
     ),
     TableSchema(
         "incidents",
-        "incident of a node or the store that took effect; times count from `at_s`",
+        "incident of a node or the store that took effect; times count from at_s",
         (
             _ENGINE,
             _text("incident_id", "which of the planned incidents"),
@@ -477,7 +480,7 @@ _DECLARED: Final = (
     ),
     TableSchema(
         "thresholds",
-        "threshold of the scenario",
+        "threshold of the scenario, with its verdict",
         (
             _text("expression", "as the scenario says it"),
             _number("value", "its own", "what was measured; empty: it could not be"),
@@ -503,29 +506,6 @@ def frame(name: str, rows: Iterable[Sequence[Any]] = ()) -> pd.DataFrame:
     """
     schema = SCHEMAS[name]
     return pd.DataFrame(list(rows), columns=list(schema)).astype(dict(schema))
-
-
-def reference() -> str:
-    """Describe all tables as Markdown: docs/reference-tables.md."""
-    return "\n".join(_reference()) + "\n"
-
-
-def _reference() -> Iterator[str]:
-    yield "# The tables of a run directory\n"
-    yield "Generated from `reports/run_tables.py`; to make it anew: `python -m reports.run_tables`.\n"
-    yield (
-        "Every table is a CSV file with a header. “s” are seconds of the scenario, “real s” seconds of the "
-        "clock on the wall, which the speedup does not shrink. An empty cell is “no value”. "
-        "summary.json has the verdict, run.json what ran."
-    )
-    for table in TABLES.values():
-        yield f"\n## {table.name}.csv\n\nOne row per {table.row}.\n"
-        yield "| column | type | unit | meaning |\n| --- | --- | --- | --- |"
-        for column in table.columns:
-            yield f"| `{column.name}` | {_TYPES[column.dtype]} | {column.unit} | {column.meaning} |"
-
-
-_TYPES = {"str": "text", "int64": "integer", "float64": "number", "bool": "True, False"}
 
 
 class TablesError(ValueError):
@@ -631,21 +611,42 @@ class RunTables:
         return self.provenance.get(key) if value is None else value
 
 
+def check_format(path: Path, provenance: Mapping[str, Any]) -> None:
+    """Refuse a run directory whose tables have other names.
+
+    Args:
+        path: the run directory.
+        provenance: run.json; empty where there is none.
+
+    Raises:
+        TablesError: an older flatline made it, or a newer one.
+    """
+    found = provenance.get("format", 1) if provenance else FORMAT
+    if found != FORMAT:
+        by = "a newer" if isinstance(found, int) and found > FORMAT else "an older"
+        raise TablesError(
+            f"{path}: made by {by} flatline (format {found}, this one reads {FORMAT}); "
+            "read it with that version, or run the scenario again"
+        )
+
+
 def load_run(path: Path) -> RunTables:
     """Read a run directory.
 
     Raises:
-        TablesError: no such directory, a file that is not what its name says, a table without one of
-            its columns, or a number that is none.
+        TablesError: no such directory, one of another format, a file that is not what its name says, a
+            table without one of its columns, or a number that is none.
     """
     if not path.is_dir():
         raise TablesError(f"{path}: no such run directory")
+    provenance = _read_json(path / "run.json")
+    check_format(path, provenance)
     frames = {name: _read_table(path / f"{name}.csv", name) for name in SCHEMAS}
     absent = frozenset(name for name, table in frames.items() if table is None)
     return RunTables(
         path=path,
         summary=_read_json(path / "summary.json"),
-        provenance=_read_json(path / "run.json"),
+        provenance=provenance,
         absent=absent,
         frames={name: frame(name) if table is None else table for name, table in frames.items()},
     )
@@ -684,9 +685,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise TablesError(f"{path}: not a JSON object")
     return content
-
-
-if __name__ == "__main__":
-    (Path(__file__).parents[1] / "docs" / "reference-tables.md").write_text(
-        reference(), encoding="utf-8"
-    )

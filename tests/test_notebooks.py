@@ -47,7 +47,7 @@ HEADLINES = {
         "nodes": dict(plan["nodes"]), "cores": dict(plan["cores"]),
         "back_s": list(storm["everyone back after (s)"])}""",
     "05-bring-your-own-data.ipynb": """{
-        "all": rows[0][3:], "naive": rows[3][3:], "exit": [report.verdict.exit_code, control.verdict.exit_code],
+        "all": rows[0][3:], "naive": rows[3][3:], "exit": [int(verdict.exit_code), int(control.exit_code)],
         "incidents": len(incidents), "kept": int((outcome == "detected").sum())}""",
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ for more than this run (percentiles, means, rates, shares) has its 95 % interval
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -15,27 +15,12 @@ import pandas as pd
 from scipy import stats
 
 from harness.statistics.incidence import CONFIDENCE, incidence
+from reports.run_tables import RunTables
 
-__all__ = ["METRICS", "Estimate", "Metric", "Query", "Tables"]
+__all__ = ["METRICS", "Estimate", "Metric", "Query"]
 
 _INF = float("inf")
 _NAN = float("nan")
-
-
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """What thresholds are checked on: each table with the rows of all engines that ran."""
-
-    engines: tuple[str, ...]  # of real and simulated, those that ran
-    detections: pd.DataFrame
-    false_suspicions: pd.DataFrame
-    ghosts: pd.DataFrame
-    live: pd.DataFrame
-    agreement: pd.DataFrame
-    epsilon_s: float = 0.0  # of the real run, scenario seconds
-    incidents: pd.DataFrame = field(default_factory=pd.DataFrame)
-    handshakes: pd.DataFrame = field(default_factory=pd.DataFrame)
-    lateness: pd.DataFrame = field(default_factory=pd.DataFrame)  # with a column `engine`
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +74,7 @@ class Metric:
     aggregates: tuple[str, ...]
     tags: tuple[str, ...]
     units: Mapping[str, str]  # aggregate -> unit; "" for all others
-    estimate: Callable[[Tables, Query], Estimate]
+    estimate: Callable[[RunTables, Query], Estimate]
 
     def unit(self, aggregate: str) -> str:
         """One of duration, count, share, rate."""
@@ -109,8 +94,8 @@ def _durations(seconds: pd.Series[float], censored: pd.Series[bool], query: Quer
     return Estimate(mean, max(0.0, mean - spread), _INF if cut else mean + spread, note)
 
 
-def _latency(tables: Tables, query: Query) -> Estimate:
-    rows = query.of(tables.detections)
+def _latency(tables: RunTables, query: Query) -> Estimate:
+    rows = query.of(tables.table("detections"))
     rows = rows[rows["outcome"] != "not_applicable"]
     if rows.empty:
         return Estimate.nothing("no such fault took effect")
@@ -131,13 +116,13 @@ def _percentile(seconds: pd.Series[float], outcomes: pd.Series[str], query: Quer
     return Estimate(found.value_s, found.lo_s, found.hi_s, note)
 
 
-def _locked_out(tables: Tables, query: Query) -> Estimate:
+def _locked_out(tables: RunTables, query: Query) -> Estimate:
     tags = {**query.tags, "milestone": "locked_out"}
     return _latency(tables, Query(query.engine, query.aggregate, tags))
 
 
-def _ghost_seconds(tables: Tables, query: Query) -> Estimate:
-    rows = query.of(tables.ghosts)
+def _ghost_seconds(tables: RunTables, query: Query) -> Estimate:
+    rows = query.of(tables.table("ghosts"))
     if rows.empty:
         return Estimate.nothing("no fault that makes a ghost took effect")
     censored = rows["outcome"] == "censored"
@@ -148,18 +133,18 @@ def _ghost_seconds(tables: Tables, query: Query) -> Estimate:
     return _percentile(rows["ghost_s"], ended, query)
 
 
-def _ghosts(tables: Tables, query: Query) -> Estimate:
+def _ghosts(tables: RunTables, query: Query) -> Estimate:
     if query.aggregate == "at_end":
-        rows = query.of(tables.ghosts)
+        rows = query.of(tables.table("ghosts"))
         return Estimate.fact(int((rows["outcome"] == "censored").sum()), f"of {len(rows)} ghosts")
-    rows = query.of(tables.live)
+    rows = query.of(tables.table("population"))
     if rows.empty:
         return Estimate.nothing("no samples")
     return Estimate.fact(float(rows["ghosts"].max()), f"{len(rows)} samples")
 
 
-def _false_suspicions(tables: Tables, query: Query) -> Estimate:
-    rows = query.of(tables.false_suspicions)
+def _false_suspicions(tables: RunTables, query: Query) -> Estimate:
+    rows = query.of(tables.table("false_suspicions"))
     if rows.empty:
         return Estimate.nothing("not measured")
     row = rows.iloc[0]
@@ -171,9 +156,9 @@ def _false_suspicions(tables: Tables, query: Query) -> Estimate:
     )
 
 
-def _handshakes(tables: Tables, query: Query) -> Estimate:
+def _handshakes(tables: RunTables, query: Query) -> Estimate:
     """Of all connections that were made: facts of the run, real seconds."""
-    rows = query.of(tables.handshakes)
+    rows = query.of(tables.table("handshakes"))
     if rows.empty:
         return Estimate.nothing("nobody connected")
     share = 1.0 if query.aggregate == "max" else query.quantile
@@ -181,9 +166,9 @@ def _handshakes(tables: Tables, query: Query) -> Estimate:
     return Estimate.fact(taken_s, f"{len(rows)} handshakes")
 
 
-def _lateness(tables: Tables, query: Query) -> Estimate:
+def _lateness(tables: RunTables, query: Query) -> Estimate:
     """Of all heartbeats, real seconds. The log has each second's p50, p99 and maximum: between them, straight lines."""
-    rows = query.of(tables.lateness)
+    rows = query.of(tables.table("lateness"))
     rows = rows[rows["n"] > 0] if len(rows) else rows
     if rows.empty:
         return Estimate.nothing("no heartbeat was sent")
@@ -197,9 +182,9 @@ def _lateness(tables: Tables, query: Query) -> Estimate:
     return Estimate.fact(float(np.interp(query.quantile, pooled, late_s)), note)
 
 
-def _outcome(name: str) -> Callable[[Tables, Query], Estimate]:
-    def estimate(tables: Tables, query: Query) -> Estimate:
-        rows = query.of(tables.detections)
+def _outcome(name: str) -> Callable[[RunTables, Query], Estimate]:
+    def estimate(tables: RunTables, query: Query) -> Estimate:
+        rows = query.of(tables.table("detections"))
         if name != "not_applicable":
             rows = rows[rows["outcome"] != "not_applicable"]
         n, count = len(rows), int((rows["outcome"] == name).sum())
@@ -213,20 +198,20 @@ def _outcome(name: str) -> Callable[[Tables, Query], Estimate]:
     return estimate
 
 
-def _agreement(tables: Tables, query: Query) -> Estimate:
+def _agreement(tables: RunTables, query: Query) -> Estimate:
     """Largest relative difference |left − right| / right of the rows that the tags select.
 
     Two values that are both within ε of zero can't be told apart: they differ by 0. A row whose own
     verdict is `unknown` may differ by anything.
     """
-    table = tables.agreement
+    table, epsilon_s = tables.table("agreement"), tables.number("epsilon_s") or 0.0
     left, right = query.pair.split("_vs_")
     rows = query.of(table, figure=query.aggregate, left=left, right=right)
     if rows.empty:
         return Estimate.nothing("no such comparison")
     a, b = rows["left_s"].to_numpy(dtype=float), rows["right_s"].to_numpy(dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.where(np.maximum(a, b) <= tables.epsilon_s, 0.0, np.abs(a - b) / b)
+        relative = np.where(np.maximum(a, b) <= epsilon_s, 0.0, np.abs(a - b) / b)
     open_ = ~np.isfinite(relative) | (rows["verdict"] == "unknown").to_numpy()
     note = f"{len(rows)} comparisons" + (f", {open_.sum()} not decided" if open_.any() else "")
     known = relative[~open_]
@@ -236,10 +221,10 @@ def _agreement(tables: Tables, query: Query) -> Estimate:
     return Estimate(worst, worst, _INF if open_.any() else worst, note)
 
 
-def _incident(tables: Tables, query: Query) -> Estimate:
+def _incident(tables: RunTables, query: Query) -> Estimate:
     """The worst of the incidents that the tags select; what did not come to pass is without end."""
     tags = {"incident_id": query.tags["incident"]} if "incident" in query.tags else {}
-    rows = Query(query.engine, query.aggregate, tags).of(tables.incidents)
+    rows = Query(query.engine, query.aggregate, tags).of(tables.table("incidents"))
     if rows.empty:
         return Estimate.nothing("no such incident took effect")
     note = (

@@ -1,7 +1,7 @@
 """Thresholds of a scenario: ``detection_latency{fault=host_crash}.p99 < 100s`` and what became of it.
 
 From expressions to `Threshold`s (before a run: whatever cannot be checked is an error then, never a
-silent pass), and from those and a run's tables to verdicts. The metrics themselves are in `estimates.py`.
+silent pass), and from those and a run's tables to verdicts. The metrics themselves are in `threshold_metrics.py`.
 
 An expression is ``metric{tag=value, …}.aggregate operator limit``; the tags may stand after the aggregate.
 Without a tag the metric takes in everything, but ``milestone`` is then `suspected`, and ``engine`` the
@@ -23,10 +23,10 @@ from typing import Any
 
 import pandas as pd
 
-from harness.judge.threshold_metrics import METRICS, Estimate, Metric, Query, Tables
+from harness.judge.threshold_metrics import METRICS, Estimate, Metric, Query
 from reference_server.durations import parse_duration
 from reference_server.errors import FlatlineError
-from reports.run_tables import MEASURED_ENGINES, MILESTONES, frame
+from reports.run_tables import MEASURED_ENGINES, MILESTONES, RunTables, frame
 from scenarios.schema import Scenario
 
 __all__ = ["Threshold", "ThresholdError", "check_thresholds", "evaluate", "parse_threshold"]
@@ -154,7 +154,7 @@ def check_thresholds(scenario: Scenario) -> tuple[Threshold, ...]:
 
 
 def evaluate(
-    thresholds: Sequence[Threshold], tables: Tables, *, unsound: Sequence[str] = ()
+    thresholds: Sequence[Threshold], tables: RunTables, *, unsound: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Judge thresholds on a run: thresholds.csv.
 
@@ -165,11 +165,11 @@ def evaluate(
     rows = []
     for threshold in thresholds:
         tags = dict(threshold.tags)
-        engine = tags.pop("engine", "real" if "real" in tables.engines else "simulated")
+        engine = tags.pop("engine", "real" if "real" in tables.measured_engines else "simulated")
         if "milestone" in METRICS[threshold.metric].tags:
             tags.setdefault("milestone", "suspected")
         needs = {engine} if not threshold.pair else set(threshold.pair.split("_vs_")) - {"theory"}
-        if absent := needs - set(tables.engines):
+        if absent := needs - set(tables.measured_engines):
             verdict, value, reason = (
                 "unknown",
                 float("nan"),

@@ -33,7 +33,7 @@ def running_cost(history: History, live: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         history: of one engine.
-        live: live.csv of the same engine; ``clients`` is its mean number of connections to live clients
+        population: population.csv of the same engine; ``clients`` is its mean number of connections to live clients
             and ghosts.
     """
     steady = live[live["time_s"] >= history.plan.ramp_s]

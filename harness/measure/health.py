@@ -19,7 +19,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from harness.events.history import History
@@ -32,10 +34,12 @@ __all__ = [
     "Health",
     "Mistake",
     "accuracy",
+    "false_suspicion_events",
     "false_suspicions",
     "find_health",
-    "mistakes",
+    "outages",
     "poisson_interval",
+    "round_trips_s",
 ]
 
 _NODE_DIED = "node_died"  # instead of the cause: it was so
@@ -220,24 +224,25 @@ def false_suspicions(history: History, health: Health) -> pd.DataFrame:
     return frame("false_suspicions", [row])
 
 
-def mistakes(history: History, health: Health) -> pd.DataFrame:
+def false_suspicion_events(history: History, health: Health) -> pd.DataFrame:
     """One row per false suspicion. It lasts until the client connects again, or else until the run's end."""
-    outages = _outages(history)
+    away = outages(history)
     rows = []
     for one in sorted(health.mistakes):
         again = min(
             (t for t in health.connected_s.get(one.client, []) if t > one.time_s), default=None
         )
         stop_s = history.end_s if again is None else again
-        in_outage = any(start <= one.time_s < stop for start, stop in outages.get(one.client, []))
+        in_outage = any(start <= one.time_s < stop for start, stop in away.get(one.client, []))
         rows.append(
             (history.engine, one.session_id, one.client, one.node, one.cause, one.time_s, in_outage,
              again is not None, stop_s - one.time_s, one.incident)
         )  # fmt: skip
-    return frame("mistakes", rows)
+    return frame("false_suspicion_events", rows)
 
 
-def _outages(history: History) -> dict[str, list[tuple[float, float]]]:
+def outages(history: History) -> dict[str, list[tuple[float, float]]]:
+    """When each client's network was away: (begin, end) in scenario seconds; the end is infinite while it lasts."""
     ends: dict[str, list[float]] = defaultdict(list)
     for event in history.of(EventKind.OUTAGE_ENDED):
         ends[str(event.detail.get("client", ""))].append(history.time_s(event))
@@ -247,6 +252,27 @@ def _outages(history: History) -> dict[str, list[tuple[float, float]]]:
         stop = min((t for t in ends[client] if t >= start), default=float("inf"))
         spans[client].append((start, stop))
     return spans
+
+
+def round_trips_s(events: Iterable[Event]) -> NDArray[np.float64]:
+    """Twice the way of each traced ping, from its sending (gateway) to its arrival (client).
+
+    Args:
+        events: of one engine, in any order.
+
+    Returns:
+        Seconds of the log's own clock, shape (n,): round trips do not shrink with a speedup.
+    """
+    sent: dict[str, float] = {}
+    trips = []
+    for event in sorted(events, key=lambda e: e.time_s):
+        if event.kind is EventKind.HEARTBEAT_SENT:
+            sent[event.session_id] = event.time_s
+        # An answer belongs to the last ping before it, and to no other.
+        elif event.kind is EventKind.HEARTBEAT_ANSWERED and event.session_id in sent:
+            trips.append(2 * (event.time_s - sent.pop(event.session_id)))
+    found = np.array(trips, dtype=float)
+    return found[found > 0]
 
 
 def accuracy(engine: str, mistakes: pd.DataFrame, client_days: float) -> pd.DataFrame:

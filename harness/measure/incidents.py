@@ -51,7 +51,7 @@ def incidents(history: History, mistakes: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         history: of one engine.
-        mistakes: mistakes.csv of the same engine: false suspicions with the incident that they are laid to.
+        mistakes: false_suspicion_events.csv of the same engine, with the incident that each is laid to.
     """
     windows = incident_windows(history)
     if not windows:

@@ -1,13 +1,13 @@
 """Events → tables: detections, false suspicions, ghosts, live sessions, what became of sessions, cost, lag.
 
 Pure: from an event log and the fault plan to DataFrames in scenario time; statistics over them are
-`qos.py`. Each table is defined where it is made: milestones and outcomes in `detect.py`, false suspicions in
-`healthy.py`, and so on.
+`quality_of_service.py`. Each table is computed where its name says: milestones and outcomes in `detections.py`,
+false suspicions in `health.py`, and so on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -21,8 +21,8 @@ from harness.measure.cost import running_cost
 from harness.measure.detections import find_outcomes
 from harness.measure.incidents import incidents
 from harness.measure.omission import omission
-from harness.measure.series import storm
-from harness.measure.sessions import flicker, session_quality
+from harness.measure.series import reconnects
+from harness.measure.sessions import presence_flaps, session_quality
 from reference_server.events import Event, Source
 
 __all__ = ["Measured", "detections", "measure"]
@@ -30,33 +30,14 @@ __all__ = ["Measured", "detections", "measure"]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All tables of one engine's run; their columns are in `reports/run_tables.py`."""
+    """All tables of one engine's run."""
 
     engine: str
     speedup: float
     end_s: float  # scenario seconds: what was not seen by then is censored
     complete: bool  # the run's own end is in the log
     witnesses: frozenset[Source]
-    detections: pd.DataFrame
-    not_applicable: pd.DataFrame
-    injections: pd.DataFrame
-    false_suspicions: pd.DataFrame
-    mistakes: pd.DataFrame
-    accuracy: pd.DataFrame
-    ghosts: pd.DataFrame
-    live: pd.DataFrame
-    timelines: pd.DataFrame
-    tcp_info: pd.DataFrame
-    lag: pd.DataFrame
-    lateness: pd.DataFrame
-    handshakes: pd.DataFrame
-    resources: pd.DataFrame
-    omission: pd.DataFrame
-    flicker: pd.DataFrame
-    session_quality: pd.DataFrame
-    cost: pd.DataFrame
-    storm: pd.DataFrame
-    incidents: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]  # by name, as `reports/run_tables.py` declares them
 
 
 def measure(
@@ -81,35 +62,38 @@ def measure(
 def _tables(history: History) -> Measured:
     outcomes = find_outcomes(history)
     health = healthy.find_health(history)
-    mistakes = healthy.mistakes(history, health)
-    live = series.live(history, health, outcomes.detections)
-    flickers = flicker(history)
+    mistakes = healthy.false_suspicion_events(history, health)
+    live = series.population(history, health, outcomes.detections)
+    flaps = presence_flaps(history)
+    tables = {
+        "detections": outcomes.detections,
+        "not_applicable": outcomes.not_applicable,
+        "injections": series.injections(history),
+        "false_suspicions": healthy.false_suspicions(history, health),
+        "false_suspicion_events": mistakes,
+        "accuracy": healthy.accuracy(history.engine, mistakes, health.client_days),
+        "ghosts": series.ghosts(history, outcomes.detections),
+        "population": live,
+        "timelines": series.timelines(history),
+        "tcp_info": series.tcp_info(history),
+        "lag": series.lag(history),
+        "lateness": series.lateness(history),
+        "handshakes": series.handshakes(history),
+        "resources": series.resources(history),
+        "omission": omission(history, outcomes.detections),
+        "presence_flaps": flaps,
+        "session_quality": session_quality(history, outcomes.detections, live, flaps),
+        "cost": running_cost(history, live),
+        "reconnects": reconnects(history),
+        "incidents": incidents(history, mistakes),
+    }
     return Measured(
         engine=history.engine,
         speedup=history.speedup,
         end_s=history.end_s,
         complete=history.complete,
         witnesses=history.witnesses,
-        detections=outcomes.detections,
-        not_applicable=outcomes.not_applicable,
-        injections=series.injections(history),
-        false_suspicions=healthy.false_suspicions(history, health),
-        mistakes=mistakes,
-        accuracy=healthy.accuracy(history.engine, mistakes, health.client_days),
-        ghosts=series.ghosts(history, outcomes.detections),
-        live=live,
-        timelines=series.timelines(history),
-        tcp_info=series.tcp_info(history),
-        lag=series.lag(history),
-        lateness=series.lateness(history),
-        handshakes=series.handshakes(history),
-        resources=series.resources(history),
-        omission=omission(history, outcomes.detections),
-        flicker=flickers,
-        session_quality=session_quality(history, outcomes.detections, live, flickers),
-        cost=running_cost(history, live),
-        storm=storm(history),
-        incidents=incidents(history, mistakes),
+        tables=tables,
     )
 
 

@@ -1,6 +1,7 @@
 """Detections → quality of service: percentiles with intervals, survival curves, which layer caught what.
 
-From detections.csv to qos.csv, breakdown.csv, survival.csv and causes.csv. The estimators are in `survival.py`.
+From detections.csv to qos.csv, breakdown.csv, survival.csv and detections_by_layer.csv. The estimators are in
+`harness/statistics/incidence.py`.
 
 Detections → incidence.csv: of all faults of a kind, what share had each layer caught by when.
 
@@ -23,8 +24,8 @@ __all__ = [
     "RECOVERED",
     "bounds",
     "breakdown",
-    "causes",
     "curve_of",
+    "detections_by_layer",
     "incidence_by_cause",
     "qos",
     "survival",
@@ -37,9 +38,9 @@ RECOVERED = "recovered"
 def incidence_by_cause(detections: pd.DataFrame, milestone: str = "suspected") -> pd.DataFrame:
     """One row per engine, fault, cause and step of its curve, from (0, 0) to the last time watched.
 
-    ``lo`` and ``hi`` are 95 % bounds (complementary log-log, delta-method variance; see `survival.py`),
-    empty where the incidence is 1. A cause that never came has no rows. A detection without a cause (the
-    gateway named none) is a layer of its own, with an empty name.
+    ``lo`` and ``hi`` are 95 % bounds (complementary log-log, delta-method variance), empty where the incidence
+    is 1. A cause that never came has no rows. A detection without a cause (the gateway named none) is a layer
+    of its own, with an empty name.
 
     Args:
         detections: detections.csv; what is not applicable is left out, the run's end censors.
@@ -110,7 +111,7 @@ def qos(detections: pd.DataFrame) -> pd.DataFrame:
 def breakdown(detections: pd.DataFrame) -> pd.DataFrame:
     """The figures of :func:`qos` for each node that held a client, and for each layer that decided.
 
-    Only where there is more than one. ``by`` is ``node`` or ``cause``. A node's rows hold all its faults,
+    Only where there is more than one. ``dimension`` is ``node`` or ``cause``. A node's rows hold all its faults,
     the undetected ones too. A cause's rows hold what that layer caught and nothing else, so its percentiles
     are conditional on that: how likely it was to be this layer is in incidence.csv.
     """
@@ -160,7 +161,7 @@ def survival(detections: pd.DataFrame) -> pd.DataFrame:
     return frame("survival", rows)
 
 
-def causes(detections: pd.DataFrame) -> pd.DataFrame:
+def detections_by_layer(detections: pd.DataFrame) -> pd.DataFrame:
     """Which layer decided: suspicions per engine, fault and cause, the most frequent first.
 
     ``median_s`` is inf{t : F(t) ≥ 1/2} as in qos.csv: where one layer caught all of a fault, both say the same.
@@ -177,7 +178,7 @@ def causes(detections: pd.DataFrame) -> pd.DataFrame:
         .reset_index()
         .sort_values(["engine", "fault", "size"], ascending=[True, True, False], kind="stable")
     )
-    return frame("causes", table.itertuples(index=False, name=None))
+    return frame("detections_by_layer", table.itertuples(index=False, name=None))
 
 
 def _groups(

@@ -5,7 +5,7 @@ they are what this machine was late by, and `speedup` does not shrink them.
 
 Who came and went when: the counts that a reconnect storm is drawn from.
 
-From an indexed history to storm.csv; judges nothing. The clients say it, except for what the gateway refused:
+From an indexed history to reconnects.csv; judges nothing. The clients say it, except for what the gateway refused:
 that too is what a client was told.
 """
 
@@ -28,9 +28,9 @@ __all__ = [
     "injections",
     "lag",
     "lateness",
-    "live",
+    "population",
+    "reconnects",
     "resources",
-    "storm",
     "tcp_info",
     "timelines",
 ]
@@ -81,7 +81,7 @@ def ghosts(history: History, detections: pd.DataFrame) -> pd.DataFrame:
     return frame("ghosts", columns.itertuples(index=False, name=None))
 
 
-def live(history: History, health: Health, detections: pd.DataFrame) -> pd.DataFrame:
+def population(history: History, health: Health, detections: pd.DataFrame) -> pd.DataFrame:
     """Live clients, sessions in the store, and ghosts, at each sample of the store.
 
     Without a store watch there is a regular grid over the run and `store_sessions` is empty.
@@ -103,7 +103,7 @@ def live(history: History, health: Health, detections: pd.DataFrame) -> pd.DataF
     # Whoever is alive when the run ends is alive in the sample at its end as well.
     until = np.where(alive[:, 1] >= history.end_s, np.inf, alive[:, 1])
     return frame(
-        "live",
+        "population",
         zip(
             [history.engine] * len(times),
             times,
@@ -229,10 +229,10 @@ def lateness(history: History) -> pd.DataFrame:
     """How late the gateway's heartbeats left, real seconds, one row per node and second."""
     keys = ("n", "p50_s", "p99_s", "max_s")
     rows = [
-        (event.node, history.time_s(event), *(event.detail.get(key, 0) for key in keys))
+        (history.engine, event.node, history.time_s(event), *(event.detail.get(k, 0) for k in keys))
         for event in history.of(EventKind.HEARTBEAT_LATENESS)
     ]
-    return frame("lateness", sorted(rows, key=lambda row: (row[1], row)))
+    return frame("lateness", sorted(rows, key=lambda row: (row[2], row)))
 
 
 def handshakes(history: History) -> pd.DataFrame:
@@ -255,7 +255,7 @@ _KINDS = (
 )  # fmt: skip
 
 
-def storm(history: History, width_s: float | None = None) -> pd.DataFrame:
+def reconnects(history: History, width_s: float | None = None) -> pd.DataFrame:
     """Count connections, resumptions, errors and logins in spans of equal width from the run's start.
 
     Args:
@@ -267,7 +267,7 @@ def storm(history: History, width_s: float | None = None) -> pd.DataFrame:
     width_s = width_s or max(1.0, float(np.ceil(history.end_s / _BINS)))
     edges = np.arange(0.0, history.end_s + width_s, width_s)
     if history.end_s <= 0:
-        return frame("storm", [])
+        return frame("reconnects", [])
 
     def counts(kind: EventKind, resumed: bool = False) -> NDArray[np.int64]:
         times = [
@@ -280,7 +280,7 @@ def storm(history: History, width_s: float | None = None) -> pd.DataFrame:
     gone, back, unknown, accepted, refused = map(counts, _KINDS)
     columns = (gone, back, counts(EventKind.CONNECTED, True), unknown, accepted, refused)
     return frame(
-        "storm",
+        "reconnects",
         (
             (history.engine, start, width_s, *numbers)
             for start, *numbers in zip(edges[:-1], *columns, strict=True)

@@ -1,6 +1,6 @@
 """What became of sessions: resumed or unknown, flicker of presence, records that do not fit the clients.
 
-From an indexed history and its tables to session_quality.csv and flicker.csv. The client says what it was
+From an indexed history and its tables to session_quality.csv and presence_flaps.csv. The client says what it was
 told, the store watch what the store showed; the gateway is not asked.
 """
 
@@ -17,16 +17,16 @@ from harness.statistics.incidence import CONFIDENCE
 from reference_server.events import EventKind, Source
 from reports.run_tables import frame
 
-__all__ = ["FLICKER_WITHIN_S", "flicker", "session_quality"]
+__all__ = ["FLAP_WITHIN_S", "presence_flaps", "session_quality"]
 
-FLICKER_WITHIN_S = 60.0
+FLAP_WITHIN_S = 60.0
 """Scenario seconds. Whoever is announced offline and is back sooner had only gone round the corner."""
 
 Row = tuple[object, ...]
 
 
 def session_quality(
-    history: History, detections: pd.DataFrame, live: pd.DataFrame, flickers: pd.DataFrame
+    history: History, detections: pd.DataFrame, live: pd.DataFrame, flaps: pd.DataFrame
 ) -> pd.DataFrame:
     """Shares with exact 95 % intervals (Clopper and Pearson), one row each. Empty ``fault``: all sessions.
 
@@ -34,7 +34,7 @@ def session_quality(
       fault that had hit the session.
     * ``stale_session_errors``: attempts to connect that were told "session unknown", of all attempts.
     * ``presence_flicker``: announcements "offline" that "online" of the same session followed within
-      `FLICKER_WITHIN_S`, of all such announcements, each watcher's counted.
+      `FLAP_WITHIN_S`, of all such announcements, each watcher's counted.
     * ``records_of_dead_sessions``: sessions whose client had died for good and whose records were still
       there at the end, of all that died. ``records_left_after_verdict``: those of them that the gateway had
       suspected by then: the clean-up's part of it.
@@ -48,12 +48,12 @@ def session_quality(
     Args:
         history: of one engine.
         detections: of the same engine.
-        live: live.csv of the same engine.
-        flickers: what `flicker` found.
+        population: population.csv of the same engine.
+        flaps: what `presence_flaps` found.
     """
     rows = [
         *_returns(history),
-        _flicker_row(history, flickers),
+        _flicker_row(history, flaps),
         *_left(history, detections),
         *_balance(history, live),
         *_audited(history),
@@ -61,7 +61,7 @@ def session_quality(
     return frame("session_quality", rows)
 
 
-def flicker(history: History, within_s: float = FLICKER_WITHIN_S) -> pd.DataFrame:
+def presence_flaps(history: History, within_s: float = FLAP_WITHIN_S) -> pd.DataFrame:
     """Find each watcher that was told "offline" and, within so many scenario seconds, "online" of one session."""
     back: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in history.of(EventKind.PEER_ONLINE):
@@ -75,7 +75,7 @@ def flicker(history: History, within_s: float = FLICKER_WITHIN_S) -> pd.DataFram
         if again_s - gone_s <= within_s:
             user = str(event.detail.get("user_id", ""))
             rows.append((history.engine, event.session_id, user, watcher, gone_s, again_s - gone_s))
-    return frame("flicker", sorted(rows, key=lambda row: (row[4], row)))
+    return frame("presence_flaps", sorted(rows, key=lambda row: (row[4], row)))
 
 
 def _row(history: History, fault: str, figure: str, count: int, of: int, note: str = "") -> Row:
@@ -115,11 +115,11 @@ def _returns(history: History) -> Iterator[Row]:
     yield _row(history, "", "stale_session_errors", stale, attempts)
 
 
-def _flicker_row(history: History, flickers: pd.DataFrame) -> Row:
+def _flicker_row(history: History, flaps: pd.DataFrame) -> Row:
     told = len(history.of(EventKind.PEER_NOTIFIED))
-    sessions = flickers["session_id"].nunique()
+    sessions = flaps["session_id"].nunique()
     note = f"of {sessions} sessions" if sessions else ""
-    return _row(history, "", "presence_flicker", len(flickers), told, note)
+    return _row(history, "", "presence_flicker", len(flaps), told, note)
 
 
 def _left(history: History, detections: pd.DataFrame) -> Iterator[Row]:

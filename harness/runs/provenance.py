@@ -15,6 +15,7 @@ from harness.real.engine import TCP_GIVE_UP_S, RealSetup, fidelity
 from harness.runs.directory import RunDir
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.presets import find_preset
+from reports.run_tables import FORMAT
 from scenarios.schema import Scenario
 
 __all__ = ["begin", "finish"]
@@ -36,6 +37,7 @@ def begin(
     run.write_json(
         run.provenance,
         {
+            "format": FORMAT,
             "scenario": scenario.name,
             "seed": scenario.seed,
             "engines": list(engines),

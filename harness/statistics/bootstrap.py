@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.statistics.incidence import CONFIDENCE, interval_ranks
+from harness.statistics.incidence import CONFIDENCE
+from harness.statistics.order_statistics import interval_ranks
 
 __all__ = ["DRAWS", "Shift", "shifts"]
 
@@ -146,5 +147,5 @@ def _shift(before_s: float, after_s: float, draws: Numbers, large_enough: bool) 
 
 
 def _large_enough(n: int, level: float) -> bool:
-    low, high = interval_ranks(n, level)
+    low, high = interval_ranks(n, level, CONFIDENCE)
     return low >= 1 and high <= n

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-__all__ = ["CONFIDENCE", "Incidence", "Quantile", "incidence", "interval_ranks"]
+from harness.statistics.order_statistics import interval_ranks
+
+__all__ = ["CONFIDENCE", "Incidence", "Quantile", "incidence"]
 
 CONFIDENCE = 0.95
 _ROUNDING = 1e-9  # of a probability: far below 1/n, far above what products of fractions are off by
@@ -76,15 +78,6 @@ class Incidence:
             lo_s = self._ordered_s[low_rank - 1] if low_rank >= 1 else lo_s
             hi_s = self._ordered_s[high_rank - 1] if high_rank <= self.n else hi_s
         return Quantile(value_s, float(lo_s), float(hi_s), exists)
-
-
-def interval_ranks(n: int, q: float, confidence: float = CONFIDENCE) -> tuple[int, int]:
-    """Ranks (from 1) of the order statistics that hold the q-quantile between them.
-
-    0 or n + 1 where the sample is too small for that bound: at 95 %, p99 needs n ≥ 368.
-    """
-    tail = (1 - confidence) / 2
-    return int(stats.binom.ppf(tail, n, q)), int(stats.binom.ppf(1 - tail, n, q)) + 1
 
 
 def incidence(durations_s: ArrayLike, outcomes: ArrayLike) -> Incidence:

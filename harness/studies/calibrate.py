@@ -23,6 +23,7 @@ import yaml
 from scipy import optimize, stats
 
 from harness.events.log import read_log
+from harness.measure.health import round_trips_s
 from harness.runs.directory import RunDir
 from reference_server.durations import format_duration
 from reference_server.errors import FlatlineError
@@ -219,16 +220,9 @@ def _services(events: list[Event], used: list[Event]) -> tuple[Service, Service,
 
 def _round_trips(events: list[Event]) -> tuple[FloatArray, str]:
     """Twice the way of traced heartbeats; where there are too few, the kernel's smoothed estimates."""
-    sent: dict[tuple[str, str], float] = {}
-    trips = []
-    for event in sorted(events, key=lambda e: e.time_s):
-        key = (event.session_id, event.connection_id)
-        if event.kind is EventKind.HEARTBEAT_SENT:
-            sent[key] = event.time_s
-        elif event.kind is EventKind.HEARTBEAT_ANSWERED and key in sent:
-            trips.append(2 * (event.time_s - sent.pop(key)))
+    trips = round_trips_s(events)
     if len(trips) >= _FEWEST:
-        return np.array(trips), "twice the way of traced heartbeats"
+        return trips, "twice the way of traced heartbeats"
     infos = (e.detail.get("tcp_info") or {} for e in events if e.kind is EventKind.SUSPECTED)
     kernel = [info["rtt_us"] / 1e6 for info in infos if info.get("rtt_us")]
     return np.array(kernel), "the kernel's smoothed estimate at each connection's end"

@@ -48,7 +48,7 @@ def laws_frame(predictions: Iterable[Prediction]) -> pd.DataFrame:
     """One row per prediction; numbers are NaN where theory is not exact.
 
     lo_s, hi_s and mean_s are of the detected ones; percentiles are of all faults, so they are NaN above
-    ``mass``, the share that is ever detected.
+    ``detected_share``, the share that is ever detected.
     """
     rows: list[tuple[object, ...]] = []
     for one in predictions:

@@ -25,7 +25,7 @@ def live_sessions(
     """Draw two panels: clients alive beside sessions that the store shows; and the ghosts between them.
 
     Args:
-        live: live.csv.
+        live: population.csv.
         fault_windows: objects with ``fault``, ``start_s``, ``end_s``; drawn as one shaded span and a bar each.
         caption: the line under the figure.
 

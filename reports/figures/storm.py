@@ -69,7 +69,7 @@ def storm(
     A client that died in silence never says that it lost its connection: it stays in the first panel.
 
     Args:
-        rows: storm.csv.
+        rows: reconnects.csv.
         fault_windows: objects with ``fault``, ``start_s``, ``end_s``: shaded.
         engine: which one's arrivals the lower panels show; default: the real one where it ran.
         caption: the line under the figure.

@@ -8,10 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from reports.agreement import AgreementVerdict
 from reports.gallery import Gallery
 from reports.numbers import count, milestone_name, share, signed_seconds
-from reports.page import Block, Cell, Section, Table, Text
+from reports.page import Block, Cell, Headline, Section, Table, Text
 from reports.sections.cells import mark, seconds_cell, verdict_cell
 
 __all__ = ["agreement_section"]
@@ -21,7 +20,7 @@ _FIGURES = ("p50", "p95", "p99", "range", "share")
 _MOST_FAILURES = 30
 
 
-def agreement_section(table: pd.DataFrame, verdict: AgreementVerdict, gallery: Gallery) -> Section:
+def agreement_section(table: pd.DataFrame, verdict: Headline, gallery: Gallery) -> Section:
     """Return the section; ``table`` is agreement.csv."""
     title = "Do theory, simulation and reality agree?"
     if table.empty:
@@ -29,8 +28,8 @@ def agreement_section(table: pd.DataFrame, verdict: AgreementVerdict, gallery: G
         return Section("agreement", title, [Text(f"Nothing could be compared: {why}.", "missing")])
     blocks: list[Block] = [
         Text(
-            f"{mark(verdict.verdict)} {verdict.verdict}: {verdict.reason}.",
-            "warning" if verdict.verdict == "fail" else "plain",
+            f"{mark(verdict.status)} {verdict.status}: {verdict.sentence}.",
+            "warning" if verdict.status == "fail" else "plain",
         )
     ]
     failed = table[table["verdict"] == "fail"]

@@ -13,7 +13,7 @@ __all__ = ["ghosts_section"]
 def ghosts_section(tables: RunTables, gallery: Gallery) -> Section:
     """Return the chart over the run and the ghost time of each fault."""
     blocks: list[Block] = [*gallery.get("live", [])]
-    if len(tables.table("live")):
+    if len(tables.table("population")):
         blocks.append(
             Text(
                 "Sessions in the store also count new ones of dead users who logged in from another device: "

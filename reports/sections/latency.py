@@ -44,7 +44,8 @@ def latency_section(tables: RunTables, gallery: Gallery) -> Section:
         for fault in tables.faults:
             laws_here = laws[(laws["fault"] == fault) & (laws["milestone"] == milestone)]
             rows += [
-                _theory_row(law) for law in laws_here[laws_here["mass"].notna()].to_dict("records")
+                _theory_row(law)
+                for law in laws_here[laws_here["detected_share"].notna()].to_dict("records")
             ]
             here = qos[(qos["fault"] == fault) & (qos["milestone"] == milestone) & (qos["n"] > 0)]
             order = sorted(here.to_dict("records"), key=lambda row: ENGINES.index(row["engine"]))
@@ -72,19 +73,21 @@ def latency_section(tables: RunTables, gallery: Gallery) -> Section:
 
 
 def _parts_table(breakdown: pd.DataFrame, by: str, title: str) -> Table | None:
-    here = breakdown[(breakdown["by"] == by) & (breakdown["milestone"] == "suspected")]
+    here = breakdown[(breakdown["dimension"] == by) & (breakdown["milestone"] == "suspected")]
     if here.empty:
         return None
     rows = []
-    for row in here.sort_values(["fault", "engine", "part"], kind="stable").to_dict("records"):
+    for row in here.sort_values(["fault", "engine", "value"], kind="stable").to_dict("records"):
         fault, *rest = _measured_row(row)
-        rows.append([fault, Cell(cause_name(row["part"]) if by == "cause" else row["part"]), *rest])
+        rows.append(
+            [fault, Cell(cause_name(row["value"]) if by == "cause" else row["value"]), *rest]
+        )
     columns = ("fault", "layer" if by == "cause" else by, *_COLUMNS[1:])
     return Table(columns, rows, title=title, csv="breakdown.csv", folded=True)
 
 
 def _theory_row(law: Mapping[Hashable, Any]) -> list[Cell]:
-    mass = law["mass"]
+    mass = law["detected_share"]
     missing = Cell("–") if math.isnan(mass) else Cell(share(1 - mass), 1 - mass)
     if 0 < mass < 1:
         missing = Cell(share(1 - mass), 1 - mass, detail="mean and max are of the rest")

@@ -21,7 +21,7 @@ _UNKNOWN = (math.nan, math.nan, math.nan)
 def layers_section(tables: RunTables, gallery: Gallery) -> Section:
     """Return the charts, the table of layers and the one of TCP_INFO."""
     blocks: list[Block] = [*gallery.get("layers", [])]
-    causes = tables.table("causes")
+    causes = tables.table("detections_by_layer")
     if len(causes):
         order = {name: n for n, name in enumerate((*tables.faults, *ENGINES))}
         causes = causes.sort_values(
@@ -48,7 +48,9 @@ def layers_section(tables: RunTables, gallery: Gallery) -> Section:
             "“Of all in the end” is the Aalen–Johansen estimate with its 95 % interval: layers compete with each "
             "other and with recovery, and the run’s end censors (incidence.csv has the curves)."
         )
-        blocks.append(Table(columns, rows, title="Layers", note=note, csv="causes.csv"))
+        blocks.append(
+            Table(columns, rows, title="Layers", note=note, csv="detections_by_layer.csv")
+        )
     elif not blocks:
         blocks.append(Text("No layer caught anything: no fault was detected.", "missing"))
     blocks.append(_tcp_info(tables))

@@ -13,7 +13,6 @@ from reports.page import Block, Cell, Section, Table, Text, Tone
 from reports.run_tables import RunTables
 from reports.sections.cells import percentile_cell, seconds_cell, verdict_cell
 from reports.sections.cost import cost_sentences
-from reports.verdict import RunVerdict
 
 __all__ = ["facts", "overview_section", "reading", "thresholds_section"]
 
@@ -22,7 +21,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def facts(tables: RunTables, verdict: RunVerdict, agreement: str) -> list[Cell]:
+def facts(tables: RunTables, agreement: str, exit_code: int) -> list[Cell]:
     """Return the facts beside the verdict: each cell's text is the answer, its detail says to what."""
     sound = {True: "sound", False: "unsound", None: "not judged"}[tables.sound]
     tone: dict[bool | None, Tone] = {True: "pass", False: "fail", None: "unknown"}
@@ -47,7 +46,7 @@ def facts(tables: RunTables, verdict: RunVerdict, agreement: str) -> list[Cell]:
         ),
         Cell(caption_seconds(epsilon_s), detail="ε, what a time may be off by"),
         Cell(complete, detail="run", tone=tone[tables.complete]),
-        Cell(str(verdict.exit_code), detail="exit code"),
+        Cell(str(int(exit_code)), detail="exit code"),
     ]
 
 
@@ -128,14 +127,14 @@ def _row(
     tables: RunTables, agreement: pd.DataFrame, engine: str, row: Mapping[Hashable, Any]
 ) -> list[Cell]:
     fault, n = row["fault"], int(row["n"])
-    causes = tables.table("causes")
+    causes = tables.table("detections_by_layer")
     causes = causes[(causes["engine"] == engine) & (causes["fault"] == fault)].sort_values("count")
     caught = ", ".join(cause_name(cause) for cause in causes["cause"][::-1]) or "nothing"
     laws = tables.table("laws")
     law = laws[(laws["fault"] == fault) & (laws["milestone"] == "suspected")]
     theory = Cell("no exact law")
     if len(law):
-        lo, hi, mass = (float(law[name].iloc[0]) for name in ("lo_s", "hi_s", "mass"))
+        lo, hi, mass = (float(law[name].iloc[0]) for name in ("lo_s", "hi_s", "detected_share"))
         if mass == mass:  # else theory is not exact here
             theory = Cell("never" if mass <= 0 else f"{seconds(lo)} to {seconds(hi)}")
     verdicts = agreement.loc[agreement["fault"] == fault, "verdict"].value_counts()
@@ -162,7 +161,7 @@ def _answers(tables: RunTables, engine: str) -> Iterator[str]:
             f"False suspicions: {count(row['count'])} in {rate(row['client_days'])} healthy client-days; "
             f"at most {rate(row['rate_hi'])} a client-day (95 %)."
         )
-    live = tables.table("live")
+    live = tables.table("population")
     live = live[live["engine"] == engine].sort_values("time_s")
     if len(live):
         yield (

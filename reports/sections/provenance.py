@@ -7,7 +7,7 @@ from typing import Any
 
 from reports.numbers import count, size_bytes, words
 from reports.page import Block, Cell, Section, Table, Text
-from reports.run_tables import RunTables
+from reports.run_tables import TABLES, RunTables
 
 __all__ = ["files_section", "provenance_section"]
 
@@ -15,35 +15,8 @@ _FILES = {
     "scenario.yaml": "the scenario as it ran, every default written out",
     "plan.json": "the fault plan that both engines ran",
     "run.json": "versions, machine, seed",
-    "summary.json": "verdicts, bounds, counts",
     "events.jsonl": "everything that every witness logged, in time order",
-    "detections.csv": "one row per engine, fault and milestone, undetected ones too",
-    "laws.csv": "theory: range, percentiles and mass for each fault and milestone",
-    "law_curves.csv": "theory: the distribution functions",
-    "qos.csv": "percentiles with intervals",
-    "survival.csv": "share not yet detected over time",
-    "causes.csv": "which layer caught what",
-    "incidence.csv": "which layer had caught what share by when",
-    "agreement.csv": "every comparison of two engines",
-    "thresholds.csv": "the thresholds and their verdicts",
-    "false_suspicions.csv": "healthy clients taken for dead",
-    "accuracy.csv": "T_MR, T_M, P_A",
-    "mistakes.csv": "every false suspicion",
-    "not_applicable.csv": "faults and milestones that could not be, and why",
-    "ghosts.csv": "ghost time of every fault",
-    "live.csv": "live clients, sessions in the store, ghosts over time",
-    "timelines.csv": "every event of the traced clients",
-    "tcp_info.csv": "what the kernel knew at each suspicion",
-    "session_quality.csv": "what became of sessions: shares, counts, intervals",
-    "flicker.csv": "every session announced offline and soon online again",
-    "cost.csv": "frames, bytes, Redis operations, CPU and memory",
-    "storm.csv": "who connected, left and was turned away, over time",
-    "incidents.csv": "what each incident of nodes and store did",
-    "injections.csv": "when each fault was due and took effect",
-    "omission.csv": "what a stalled generator could have hidden",
-    "lag.csv": "loop lag of every process",
-    "lateness.csv": "how late heartbeats were sent",
-    "resources.csv": "CPU, memory and descriptors",
+    **{f"{table.name}.csv": f"one row per {table.row}" for table in TABLES.values()},
 }
 
 _SHOWN_ELSEWHERE = ("fidelity", "notes")
@@ -113,13 +86,15 @@ def files_section(tables: RunTables) -> Section:
         for name, what in _FILES.items()
         if (tables.path / name).is_file()
     ]
-    note = "Full precision; ARCHITECTURE.md of the project explains every column."
+    note = (
+        "Full precision; docs/reference-tables.md of the project explains every column. Beside them, summary.json has "
+        "the verdict and the counts."
+    )
     if not rows:
         return Section("files", "Data", [Text("There are no data beside this report.", "missing")])
     return Section("files", "Data", [Table(("file", "what", "size"), rows, note=note)])
 
 
 def _size(tables: RunTables, name: str) -> str:
-
     kibi = (tables.path / name).stat().st_size / 1024
     return f"{kibi:,.0f} KiB" if kibi >= 1 else "under 1 KiB"

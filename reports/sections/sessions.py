@@ -31,7 +31,7 @@ def sessions_section(tables: RunTables, gallery: Gallery) -> Section:
     title = "What became of sessions"
     found = tables.table("session_quality")
     storm = gallery.get("storm", [])
-    if not storm and len(tables.table("storm")):
+    if not storm and len(tables.table("reconnects")):
         calm = "No storm: never within ten seconds did a fifth of the clients lose their connections or come back."
         storm = [Text(calm)]
     if found.empty:
@@ -57,18 +57,20 @@ def sessions_section(tables: RunTables, gallery: Gallery) -> Section:
             ("what", "fault", *engines, "remark"), rows, csv="session_quality.csv",
             note="Below each share its count and its exact 95 % interval (Clopper and Pearson 1934). A session is "
             "resumed where its client, connected once before, is let in again. Flicker is counted for each "
-            "watcher (flicker.csv). The two “at the end” compare counts at the store’s last sample: one may hide the "
-            "other.",
+            "watcher (presence_flaps.csv). The two “at the end” compare counts at the store’s last sample: one "
+            "may hide the other.",
         )
     ]  # fmt: skip
     return Section("sessions", title, [*blocks, *storm])
 
 
 def _share(row: Mapping[Hashable, Any]) -> Cell:
-    if not row["of"]:
+    if not row["denominator"]:
         return Cell(ABSENT, detail="nothing to count")
     cell = share_cell(row["share"], row["lo"], row["hi"])
-    return replace(cell, detail=f"{count(row['count'])} of {count(row['of'])}; {cell.detail}")
+    return replace(
+        cell, detail=f"{count(row['count'])} of {count(row['denominator'])}; {cell.detail}"
+    )
 
 
 def _remarkable(row: Mapping[Hashable, Any]) -> bool:

@@ -49,9 +49,9 @@ def suspicions_section(tables: RunTables) -> Section:
                     [
                         engine_cell(row["engine"]),
                         count_cell(row["count"]),
-                        _or_none(row["t_mr_s"]),
-                        _or_none(row["t_m_s"]),
-                        Cell(ABSENT if math.isnan(row["p_a"]) else f"{row['p_a']:.6f}", row["p_a"]),
+                        _or_none(row["mistake_recurrence_s"]),
+                        _or_none(row["mistake_duration_s"]),
+                        _accuracy(row["query_accuracy"]),
                     ]
                     for row in accuracy.to_dict("records")
                 ],
@@ -61,6 +61,10 @@ def suspicions_section(tables: RunTables) -> Section:
             )
         )  # fmt: skip
     return Section("suspicions", title, blocks)
+
+
+def _accuracy(value: float) -> Cell:
+    return Cell(ABSENT if math.isnan(value) else f"{value:.6f}", value)
 
 
 def _or_none(value_s: float) -> Cell:

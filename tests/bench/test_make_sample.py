@@ -14,8 +14,7 @@ import pytest
 
 from bench.make_sample import MOST_HTML_BYTES, NotASample, make_sample
 from harness.runs.directory import RunDir, RunDirError
-from reports.build import build_report
-from tests.reports.handmade_run import DEMO, handmade_run
+from tests.reports.handmade_run import DEMO, build, handmade_run
 
 COMMITTED = Path(__file__).parents[2] / "reports" / "sample"
 _LINK = re.compile(r'href="([^"#:]+)"')
@@ -27,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hand.summary |= {"engines": ["theory", "simulated", "real"], "status": "complete"}
     folder = hand.write(tmp_path_factory.mktemp("made") / "20300101-demo")
     (folder / "scenario.yaml").write_text("name: demo\n")
-    build_report(folder, tolerances={"p50": 0.03, "p95": 0.03, "p99": 0.03})
+    build(folder)
     change(folder / "summary.json", exit_code=0, sound=True, negative_control=None)
     return folder
 

@@ -42,9 +42,23 @@ def test_each_table_is_written_with_its_columns(run: RunTables, name: str) -> No
 
 def test_a_report_knows_the_tables_that_it_links(run: RunTables) -> None:
     page = (run.path / "report.html").read_text()
-    for name in ("incidence", "omission", "session_quality", "flicker", "cost", "storm"):
+    for name in (
+        "incidence",
+        "omission",
+        "session_quality",
+        "presence_flaps",
+        "cost",
+        "reconnects",
+    ):
         assert name in SCHEMAS
         assert f"{name}.csv" in page
+
+
+def test_the_summary_has_facts_and_verdict(run: RunTables) -> None:
+    assert run.summary["verdict"] == run.summary["agreement"]["verdict"]
+    assert run.summary["exit_code"] in (0, 99)
+    assert run.summary["round_trip_s"] > 0
+    assert run.summary["epsilon_s"] is None, "a simulation has no loops that lag"
 
 
 def by(table: pd.DataFrame, *keys: str) -> dict[tuple[str, ...], dict[str, Any]]:
@@ -67,7 +81,10 @@ def test_the_tables_agree(run: RunTables) -> None:
     qos = run.table("qos")
     suspected = by(qos[qos["milestone"] == "suspected"], "fault")
     last = by(run.table("incidence").groupby("fault").tail(1), "fault")
-    causes, omission = by(run.table("causes"), "fault"), by(run.table("omission"), "fault")
+    causes, omission = (
+        by(run.table("detections_by_layer"), "fault"),
+        by(run.table("omission"), "fault"),
+    )
     assert set(suspected) == {("host_crash",), ("refresh",)}
     for fault, row in suspected.items():
         assert last[fault]["incidence"] == row["detected"] / row["n"] == 1
@@ -75,7 +92,7 @@ def test_the_tables_agree(run: RunTables) -> None:
         assert omission[fault]["p50_s"] == row["p50_s"]
     quality = by(run.table("session_quality"), "figure", "fault")
     assert quality["resumed", "refresh"]["count"] == 15
-    assert run.table("storm")["resumed"].sum() == 15
+    assert run.table("reconnects")["resumed"].sum() == 15
 
 
 def test_the_collector_is_as_it_was_before() -> None:

@@ -39,9 +39,9 @@ def seen(preset: str) -> pd.DataFrame:
     what = scenario(preset)
     plan = make_plan(what)
     events = simulate(what, plan)
-    return measure(
-        events, plan, engine="simulated", speedup=1.0, horizon_s=plan.horizon_s
-    ).detections
+    return measure(events, plan, engine="simulated", speedup=1.0, horizon_s=plan.horizon_s).tables[
+        "detections"
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,7 +157,7 @@ def test_layers_that_no_preset_has(name: str) -> None:
     plan = make_plan(what)
     table = measure(
         simulate(what, plan), plan, engine="simulated", speedup=1.0, horizon_s=plan.horizon_s
-    ).detections
+    ).tables["detections"]
     found = next(p for p in predict(what) if p.milestone == "suspected")
     rows = table[(table["fault"] == kind) & (table["milestone"] == "suspected")]
     assert found.law is not None

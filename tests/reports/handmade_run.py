@@ -5,20 +5,27 @@ Everything that a report reads is here, and each part can be left out or bent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 import pandas as pd
 
+from harness.judge.agreement import AgreementVerdict, compare, judge
+from harness.judge.observed import Slack
+from harness.judge.verdict import RunVerdict, weigh
 from harness.measure import quality_of_service as qos
 from harness.measure.quality_of_service import incidence_by_cause
-from reports.run_tables import frame
+from reports.build import build_report
+from reports.page import Headline
+from reports.run_tables import FORMAT, RunTables, frame, load_run
 
 RAMP_S, HORIZON_S = 60.0, 310.0
+TOLERANCES = {"p50": 0.03, "p95": 0.03, "p99": 0.03}
 CHAIN = ("suspected", "socket_closed", "store_cleared", "peers_notified")
 
 
@@ -65,6 +72,40 @@ class HandmadeRun:
         return path
 
 
+class Built(NamedTuple):
+    """A report, and what was decided for it."""
+
+    headline: Headline
+    exit_code: int
+    agreement: AgreementVerdict
+    html: Path
+    markdown: Path
+
+
+def slack_of(tables: RunTables) -> Slack:
+    """How far off times may be, as the handmade summary says."""
+    epsilon_s = tables.number("epsilon_s")
+    others = (tables.number(key) or 0.0 for key in ("round_trip_s", "store_grain_s", "retry_s"))
+    return Slack(math.nan if epsilon_s is None else epsilon_s, *others)
+
+
+def judged(tables: RunTables) -> tuple[RunTables, AgreementVerdict, RunVerdict]:
+    """The run with its agreement.csv, whether the engines agree, and the verdict."""
+    comparisons = compare(tables, TOLERANCES, slack_of(tables))
+    tables = replace(tables, frames={**tables.frames, "agreement": comparisons})
+    agreement = judge(comparisons, sound=tables.sound, reasons=tables.unsound_reasons)
+    return tables, agreement, weigh(tables, agreement)
+
+
+def build(path: Path, exit_code: int | None = None) -> Built:
+    """Judge a run directory and write its report."""
+    tables, agreement, verdict = judged(load_run(path))
+    tables.table("agreement").to_csv(path / "agreement.csv", index=False)
+    code = verdict.exit_code if exit_code is None else exit_code
+    report = build_report(tables, verdict.headline, agreement.headline, code)
+    return Built(verdict.headline, code, agreement, *report)
+
+
 def handmade_run(
     faults: Mapping[str, Fault] = DEMO,
     *,
@@ -94,7 +135,7 @@ def handmade_run(
         "qos": qos.qos(detections),
         "breakdown": qos.breakdown(detections),
         "survival": qos.survival(detections),
-        "causes": qos.causes(detections),
+        "detections_by_layer": qos.detections_by_layer(detections),
         "false_suspicions": frame(
             "false_suspicions", [(e, 90, 0.26, 0, 0.0, 0.0, 14.2) for e in measured]
         ),
@@ -103,7 +144,7 @@ def handmade_run(
             "not_applicable", [(e, "refresh", "locked_out", "the user does not try again", 19) for e in measured]
         ),
         "ghosts": _ghosts(detections),
-        "live": _live(detections, sum(f.count for f in faults.values()) + 90, rng),
+        "population": _live(detections, sum(f.count for f in faults.values()) + 90, rng),
         "timelines": _timelines(faults, measured, epsilon_s),
         "tcp_info": frame(
             "tcp_info", [("real", "host_crash", 448, 1.0, 1.0), ("real", "frozen", 32, 0.0, 0.0)]
@@ -115,13 +156,13 @@ def handmade_run(
         ),
         "incidence": incidence_by_cause(detections),
         "session_quality": frame("session_quality", [row for e in measured for row in _quality(e)]),
-        "flicker": frame("flicker", [(e, "s1", "u1", "3", 120.0, 4.0) for e in measured]),
+        "presence_flaps": frame("presence_flaps", [(e, "s1", "u1", "3", 120.0, 4.0) for e in measured]),
         "cost": frame("cost", _cost(engines)),
-        "storm": frame("storm", [row for e in measured for row in _storm(e, rng)]),
+        "reconnects": frame("reconnects", [row for e in measured for row in _storm(e, rng)]),
         "incidents": frame("incidents", []),
         "omission": omission_of(detections),
         "agreement": frame("agreement"),
-        "mistakes": frame("mistakes"),
+        "false_suspicion_events": frame("false_suspicion_events"),
         "injections": frame("injections"),
         "handshakes": frame("handshakes"),
         "thresholds": frame(
@@ -183,7 +224,7 @@ def laws_of(faults: Mapping[str, Fault]) -> pd.DataFrame:
         "p50_s",
         "p95_s",
         "p99_s",
-        "mass",
+        "detected_share",
     ]
     return pd.DataFrame(rows, columns=columns)
 
@@ -219,7 +260,7 @@ def _live(detections: pd.DataFrame, clients: int, rng: np.random.Generator) -> p
             dead = int(((start <= t) & ~(back & (stop <= t))).sum())
             ghosts = int(((start <= t) & (stop > t)).sum())
             rows.append((engine, t, up - dead, up - dead + ghosts, ghosts))
-    return frame("live", rows)
+    return frame("population", rows)
 
 
 def _quality(engine: str) -> list[tuple[object, ...]]:
@@ -319,7 +360,7 @@ def _lateness(rng: np.random.Generator) -> list[tuple[object, ...]]:
     found: list[tuple[object, ...]] = []
     for t in np.arange(0.0, HORIZON_S, 5.0):
         late = 0.0005 + rng.exponential(0.001)
-        found.append(("gateway-0", t, 100, late / 4, late, late * 1.5))
+        found.append(("real", "gateway-0", t, 100, late / 4, late, late * 1.5))
     return found
 
 
@@ -360,7 +401,7 @@ def _summary(engines: tuple[str, ...], epsilon_s: float) -> dict[str, Any]:
 
 def _provenance(engines: tuple[str, ...]) -> dict[str, Any]:
     return {
-        "scenario": "demo", "seed": 7, "engines": list(engines), "speedup": 5.0,
+        "format": FORMAT, "scenario": "demo", "seed": 7, "engines": list(engines), "speedup": 5.0,
         "started": "2025-01-02T03:04:05+00:00", "ended": "2025-01-02T03:05:12+00:00", "status": "complete",
         "machine": {"system": "Linux 6.1", "python": "3.11.7", "cpu": "x86_64", "cores": 2,
                     "memory_bytes": 25_769_803_776},

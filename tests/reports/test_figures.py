@@ -15,7 +15,7 @@ from reports import figures
 from reports.figures.data import peaks, thinned
 from reports.run_tables import RunTables, load_run
 from reports.style import save
-from tests.reports.handmade_run import handmade_run
+from tests.reports.handmade_run import handmade_run, judged
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,9 +31,7 @@ def nothing(tmp_path_factory: pytest.TempPathFactory) -> RunTables:
 
 
 def agreement_of(tables: RunTables) -> pd.DataFrame:
-    from reports.agreement import compare
-
-    return compare(tables, {"p50": 0.03, "p95": 0.03, "p99": 0.03})
+    return judged(tables)[0].table("agreement")
 
 
 DRAW: dict[str, Callable[[RunTables], Figure]] = {
@@ -41,7 +39,7 @@ DRAW: dict[str, Callable[[RunTables], Figure]] = {
     "latency_by_layer": lambda t: figures.latency_by_layer(t.table("detections"), t.table("laws")),
     "layers": lambda t: figures.layers(t.table("detections")),
     "timeline": lambda t: figures.timeline(t.table("timelines"), "host_crash"),
-    "live_sessions": lambda t: figures.live_sessions(t.table("live"), t.records("fault_windows")),
+    "live_sessions": lambda t: figures.live_sessions(t.table("population"), t.records("fault_windows")),
     "lateness": lambda t: figures.lateness(t.table("lag"), t.table("lateness"), speedup=5.0),
     "competing": lambda t: figures.competing(t.table("incidence")),
     "agreement_chart": lambda t: figures.agreement_chart(agreement_of(t)),

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from reports.run_tables import SCHEMAS, TABLES, TableSchema, TablesError, load_run, reference
+from reports.render import tables_reference
+from reports.run_tables import SCHEMAS, TABLES, TableSchema, TablesError, load_run
 from tests.reports.handmade_run import Fault, handmade_run
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference-tables.md"
@@ -45,6 +46,19 @@ def test_a_killed_run_is_not_complete(tmp_path: Path) -> None:
     run = handmade_run(ONE)
     run.summary["status"] = "running"
     assert load_run(run.write(tmp_path)).complete is False
+
+
+@pytest.mark.parametrize(
+    ("number", "made_by"), [(None, "an older"), (1, "an older"), (3, "a newer")]
+)
+def test_a_run_of_another_format_is_said_in_one_sentence(
+    tmp_path: Path, number: int | None, made_by: str
+) -> None:
+    run = handmade_run(ONE)
+    run.provenance = {"scenario": "demo"} | ({"format": number} if number else {})
+    run.write(tmp_path)
+    with pytest.raises(TablesError, match=f"made by {made_by} flatline"):
+        load_run(tmp_path)
 
 
 def test_more_columns_are_welcome_and_text_stays_text(tmp_path: Path) -> None:
@@ -92,8 +106,8 @@ def test_an_empty_file_is_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_the_reference_is_of_todays_tables() -> None:
-    """To make it anew: python -m reports.run_tables."""
-    assert REFERENCE.read_text(encoding="utf-8") == reference()
+    """To make it anew: python -m reports.render."""
+    assert REFERENCE.read_text(encoding="utf-8") == tables_reference()
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)

@@ -10,7 +10,6 @@ injected by it; of a log from elsewhere they are what it saw.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ import pandas as pd
 from harness.events.history import History
 from harness.events.log import read_log
 from harness.faults import Plan
-from harness.measure.health import poisson_interval
+from harness.measure.health import outages, poisson_interval, round_trips_s
 from harness.policy.tune.conditions import Conditions
 from harness.policy.tune.fit import Fit, fit_law
 from harness.runs.directory import RunDir
@@ -246,54 +245,26 @@ def network_from_run(run: RunDir) -> Conditions:
     history = History(
         events, plan, engine=engine, speedup=scenario.speedup, horizon_s=plan.horizon_s
     )
-    lengths_s, ongoing = _outages(history)
+    trips_s = round_trips_s(
+        [*history.of(EventKind.HEARTBEAT_SENT), *history.of(EventKind.HEARTBEAT_ANSWERED)]
+    )
+    if not len(trips_s):
+        raise NetworkDataError(
+            "no ping of a traced client was answered; a run traces one client of every fault"
+        )
+    spans = sorted(span for client in outages(history).values() for span in client)
+    spans = [(start_s, stop_s) for start_s, stop_s in spans if start_s < min(stop_s, history.end_s)]
     healthy = plan.clients - len(plan.faults)
     observed_s = healthy * max(0.0, history.end_s - plan.ramp_s)
     return conditions_of(
         f"run-{run.path.name}",
         f"{engine} engine of {run.path.name}",
-        round_trips_s=_round_trips_s(history),
-        outages_s=lengths_s,
-        outages_ongoing=ongoing,
+        round_trips_s=trips_s,
+        outages_s=np.array([min(stop_s, history.end_s) - start_s for start_s, stop_s in spans]),
+        outages_ongoing=np.array([np.isinf(stop_s) for _, stop_s in spans], dtype=bool),
         observed_s=observed_s if observed_s > 0 else None,
         nat=_nat(run, scenario, plan, engine),
     )
-
-
-def _round_trips_s(history: History) -> FloatArray:
-    """Real seconds: round trips do not shrink with a speedup."""
-    sent = history.by_session(EventKind.HEARTBEAT_SENT, Source.GATEWAY)
-    answered = history.by_session(EventKind.HEARTBEAT_ANSWERED, Source.CLIENT)
-    trips: list[float] = []
-    for session_id, pings in sent.items():
-        pings_s = np.sort([event.time_s for event in pings])
-        answers_s = np.sort([event.time_s for event in answered.get(session_id, [])])
-        # The next answer belongs to this ping if it comes before the next ping.
-        nth = np.searchsorted(answers_s, pings_s, side="left")
-        after = np.append(pings_s[1:], np.inf)
-        seen = nth < len(answers_s)
-        one_way = answers_s[nth[seen]] - pings_s[seen]
-        trips += (2 * one_way[(answers_s[nth[seen]] < after[seen]) & (one_way > 0)]).tolist()
-    if not trips:
-        raise NetworkDataError(
-            "no ping of a traced client was answered; a run traces one client of every fault"
-        )
-    return np.array(trips)
-
-
-def _outages(history: History) -> tuple[FloatArray, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    ends: dict[object, list[float]] = defaultdict(list)
-    for event in history.of(EventKind.OUTAGE_ENDED):
-        ends[event.detail.get("client")].append(history.time_s(event))
-    lengths, ongoing = [], []
-    for event in history.of(EventKind.OUTAGE_STARTED):
-        begun_s = history.time_s(event)
-        later = [t for t in ends[event.detail.get("client")] if t >= begun_s]
-        until_s = min(later, default=history.end_s)
-        if until_s > begun_s:
-            lengths.append(until_s - begun_s)
-            ongoing.append(not later)
-    return np.array(lengths, dtype=float), np.array(ongoing, dtype=bool)
 
 
 def _nat(run: RunDir, scenario: Scenario, plan: Plan, engine: str) -> tuple[Nat, str] | None:

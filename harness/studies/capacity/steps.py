@@ -18,7 +18,6 @@ from harness.events.history import workers_of
 from harness.events.log import merge_logs, write_log
 from harness.faults import Plan, make_plan
 from harness.judge.soundness import Soundness
-from harness.judge.threshold_metrics import Tables
 from harness.judge.thresholds import check_thresholds, evaluate
 from harness.measure.one_engine import Measured, measure
 from harness.real.engine import CannotRun, RealSetup, check_machine, run_real
@@ -28,6 +27,7 @@ from harness.runs.provenance import begin, finish
 from harness.simulated import simulate
 from harness.studies.capacity.redis_totals import StoreTotals, StoreWitness
 from reference_server.events import Event, EventKind
+from reports.run_tables import RunTables, frame
 from scenarios.load import dump_scenario
 from scenarios.schema import Scenario
 
@@ -138,7 +138,7 @@ def run_step(
         lateness_p99_s=_asked("heartbeat_lateness.p99 < 1s", one, measured, sound),
         lateness_max_s=_asked("heartbeat_lateness.max < 1s", one, measured, sound),
         handshake_p99_s=_asked("handshake.p99 < 1s", one, measured, sound),
-        false_suspicions=int(measured.false_suspicions["count"].sum()),
+        false_suspicions=int(measured.tables["false_suspicions"]["count"].sum()),
         detection_p99_s=_detection_p99_s(measured),
         **used, commands_per_session=store[0], store_bytes_per_session=store[1],
         commands_per_client_s=store[2], load_average=os.getloadavg()[0],
@@ -164,35 +164,26 @@ def _asked(expression: str, one: Scenario, measured: Measured, sound: Soundness 
     return float(evaluate(asked, _tables(measured, sound))["value"].iloc[0])
 
 
-def _tables(measured: Measured, sound: Soundness | None) -> Tables:
-    return Tables(
-        engines=(measured.engine,),
-        detections=measured.detections,
-        false_suspicions=measured.false_suspicions,
-        ghosts=measured.ghosts,
-        live=measured.live,
-        agreement=pd.DataFrame(columns=["figure", "left", "right"]),
-        epsilon_s=sound.epsilon_s if sound else 0.0,
-        incidents=measured.incidents,
-        handshakes=measured.handshakes,
-        lateness=measured.lateness.assign(engine=measured.engine),
-    )
+def _tables(measured: Measured, sound: Soundness | None) -> RunTables:
+    facts = {"engines": [measured.engine], "epsilon_s": sound.epsilon_s if sound else 0.0}
+    frames = {**measured.tables, "agreement": frame("agreement")}
+    return RunTables(Path(), facts, {}, frozenset(), frames)
 
 
 def _detection_p99_s(measured: Measured) -> float:
-    rows = measured.detections
+    rows = measured.tables["detections"]
     mine = rows[(rows["milestone"] == "suspected") & (rows["outcome"] == "detected")]
     return float(mine["duration_s"].quantile(0.99, interpolation="higher")) if len(mine) else _NAN
 
 
 def _rate(measured: Measured, speedup: float) -> float:
     """Heartbeats a real second, as the gateways counted them."""
-    return float(measured.cost["heartbeats_per_s"].iloc[0]) * speedup
+    return float(measured.tables["cost"]["heartbeats_per_s"].iloc[0]) * speedup
 
 
 def _used(measured: Measured, plan: Plan) -> dict[str, float]:
     """Processor and memory after the ramp."""
-    rows = measured.resources
+    rows = measured.tables["resources"]
     rows = rows[rows["time_s"] >= plan.ramp_s]
     gateway = rows[rows["role"] == "gateway"].groupby("pid")
     generator = rows[rows["role"].isin(["generator", "worker"])].groupby("pid")

@@ -209,9 +209,9 @@ def _wanted(scenario: Scenario, laws: pd.DataFrame) -> Iterator[tuple[str, str]]
 
 def _of_theory(rows: pd.DataFrame) -> tuple[Seen, str]:
     law: dict[str, Any] = dict(rows.iloc[0])
-    if law["mass"] == "":
+    if law["detected_share"] == "":
         return _nothing(f"no closed form: {law['note']}"), ""
-    mass = float(law["mass"])
+    mass = float(law["detected_share"])
     lo_s, p50_s, hi_s = (
         float(law[key]) if law[key] != "" else math.nan for key in ("lo_s", "p50_s", "hi_s")
     )

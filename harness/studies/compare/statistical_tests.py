@@ -27,9 +27,9 @@ from scipy import stats
 
 from harness.statistics.bootstrap import shifts
 from harness.statistics.incidence import CONFIDENCE
+from harness.statistics.order_statistics import Estimate, difference
 from harness.studies.compare.inputs import Input
 from reports.numbers import caption_seconds, rate, share
-from reports.order_statistics import Estimate, difference
 
 __all__ = [
     "ALPHA",

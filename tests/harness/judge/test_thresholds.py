@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from harness.judge.threshold_metrics import METRICS, Tables
+from harness.judge.threshold_metrics import METRICS
 from harness.judge.thresholds import ThresholdError, check_thresholds, evaluate, parse_threshold
-from reports.run_tables import frame
+from reports.run_tables import SCHEMAS, RunTables, frame
 from scenarios.load import load_scenario, parse_scenario
 
 FAULTS = ("host_crash", "frozen")
@@ -29,16 +30,19 @@ def even(n: int, low: float = 70.0, high: float = 100.0) -> list[float]:
     return [low + (high - low) * (i + 0.5) / n for i in range(n)]
 
 
-def tables(*rows: list[tuple[Any, ...]], **changes: Any) -> Tables:
-    given: dict[str, Any] = {
-        "engines": ("real", "simulated"),
+def tables(
+    *rows: list[tuple[Any, ...]],
+    engines: tuple[str, ...] = ("real", "simulated"),
+    epsilon_s: float = 0.0,
+    **changes: pd.DataFrame,
+) -> RunTables:
+    given = {name: frame(name) for name in SCHEMAS} | {
         "detections": frame("detections", [row for part in rows for row in part]),
         "false_suspicions": frame("false_suspicions", [("real", 10, 2.0, 0, 0.0, 0.0, 1.844)]),
-        "ghosts": frame("ghosts", []),
-        "live": frame("live", []),
         "agreement": agreement(),
     }
-    return Tables(**{**given, **changes})
+    facts = {"engines": list(engines), "epsilon_s": epsilon_s}
+    return RunTables(Path(), facts, {}, frozenset(), given | changes)
 
 
 def agreement(*rows: tuple[str, str, str, float, float, str]) -> pd.DataFrame:
@@ -53,7 +57,9 @@ def agreement(*rows: tuple[str, str, str, float, float, str]) -> pd.DataFrame:
     )
 
 
-def verdict(expression: str, of: Tables, unsound: tuple[str, ...] = ()) -> tuple[str, float, str]:
+def verdict(
+    expression: str, of: RunTables, unsound: tuple[str, ...] = ()
+) -> tuple[str, float, str]:
     (row,) = (
         evaluate([parse_threshold(expression, FAULTS)], of, unsound=unsound).to_numpy().tolist()
     )
@@ -72,7 +78,8 @@ GHOSTS = frame(
     ],
 )
 LIVE = frame(
-    "live", [("real", 50.0, 4, 4.0, 0), ("real", 60.0, 4, 4.0, 3), ("simulated", 60.0, 4, 4.0, 9)]
+    "population",
+    [("real", 50.0, 4, 4.0, 0), ("real", 60.0, 4, 4.0, 3), ("simulated", 60.0, 4, 4.0, 9)],
 )
 AGREE = agreement(
     ("host_crash", "p50", "real", 86.7, 85.0, "pass"), ("frozen", "p50", "real", 84.0, 85.0, "pass"),
@@ -126,8 +133,8 @@ AGREEING = tables(agreement=AGREE, epsilon_s=0.02)
         ("false_suspicions{engine=simulated}.count == 0", THOUSAND, "unknown"),
         ("ghosts.at_end == 0", tables(ghosts=GHOSTS), "fail"),
         ("ghosts.at_end == 0", tables(ghosts=GHOSTS[:1]), "pass"),
-        ("ghosts.max <= 3", tables(live=LIVE), "pass"),
-        ("ghosts{engine=simulated}.max <= 3", tables(live=LIVE), "fail"),
+        ("ghosts.max <= 3", tables(population=LIVE), "pass"),
+        ("ghosts{engine=simulated}.max <= 3", tables(population=LIVE), "fail"),
         ("ghost_seconds.max < 100s", tables(ghosts=GHOSTS[:1]), "pass"),
         ("ghost_seconds.mean < 100s", tables(ghosts=GHOSTS[:1]), "unknown"),  # one is no sample
         ("locked_out.p50 < 90s", tables(detected(even(100, 80, 85), milestone="locked_out")), "pass"),
@@ -139,7 +146,7 @@ AGREEING = tables(agreement=AGREE, epsilon_s=0.02)
         ("agreement.real_vs_simulated.p50 < 3%", AGREEING, "unknown"),
     ],
 )  # fmt: skip
-def test_verdicts(expression: str, of: Tables, expected: str) -> None:
+def test_verdicts(expression: str, of: RunTables, expected: str) -> None:
     found, _, reason = verdict(expression, of)
     assert found == expected, reason
     assert reason

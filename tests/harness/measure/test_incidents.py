@@ -35,7 +35,7 @@ def measured(what: Scenario) -> tuple[pd.Series[Any], Measured]:
     found = measure(
         simulate(what, plan), plan, engine="simulated", speedup=1.0, horizon_s=what.horizon_s
     )
-    return with_bounds(found.incidents, what).iloc[0], found
+    return with_bounds(found.tables["incidents"], what).iloc[0], found
 
 
 def test_a_crash_of_a_process_everyone_is_back_soon_and_nobody_is_suspected() -> None:
@@ -52,7 +52,7 @@ def test_a_crash_of_a_process_everyone_is_back_soon_and_nobody_is_suspected() ->
     assert row["ghosts_gone_s"] <= row["back_max_s"] + 0.25  # the watch's grain
     assert pd.isna(row["detected_s"]), "everyone was back before the lease ended"
     assert row["bound_s"] == TTL_S + CHECK_S
-    assert not len(found.mistakes)
+    assert not len(found.tables["false_suspicion_events"])
 
 
 def test_who_died_with_the_node_is_a_ghost_until_the_lease_ends() -> None:
@@ -64,9 +64,11 @@ def test_who_died_with_the_node_is_a_ghost_until_the_lease_ends() -> None:
     assert TTL_S - RENEW_S <= row["detected_s"] <= TTL_S + CHECK_S
     assert row["detected_s"] <= row["ghosts_gone_s"] <= row["detected_s"] + 0.25
     assert row["ghosts_gone_s"] <= row["bound_s"] + 0.25
-    seen = found.detections.query("milestone == 'suspected' and cause == 'node_lease'")
+    seen = found.tables["detections"].query("milestone == 'suspected' and cause == 'node_lease'")
     assert len(seen) > 5
-    assert not len(found.mistakes), "what a peer says of a dead node's connections is true"
+    assert not len(found.tables["false_suspicion_events"]), (
+        "what a peer says of a dead node's connections is true"
+    )
 
 
 def test_a_silent_host_keeps_its_clients_until_they_give_up_and_that_is_no_mistake_either() -> None:
@@ -76,7 +78,7 @@ def test_a_silent_host_keeps_its_clients_until_they_give_up_and_that_is_no_mista
     row, found = measured(what)
     assert row["clients_lost"] > 0 and row["clients_away"] == 0
     assert row["back_max_s"] > 30.0
-    assert not len(found.mistakes)
+    assert not len(found.tables["false_suspicion_events"])
 
 
 def test_a_node_reaped_alive_makes_mistakes_that_are_laid_to_the_stall() -> None:
@@ -84,9 +86,16 @@ def test_a_node_reaped_alive_makes_mistakes_that_are_laid_to_the_stall() -> None
     row, found = measured(three(stall))
     assert row["kind"] == "gateway_stall" and row["lasts_s"] == pytest.approx(25.0)
     assert TTL_S - RENEW_S <= row["detected_s"] <= TTL_S + CHECK_S
-    assert row["false_suspicions"] == row["clients_hit"] == len(found.mistakes) > 0
-    assert set(found.mistakes["incident"]) == {"pause"}
-    assert set(found.mistakes["node"]) == {"node-1"}, "where the connections are, not who says so"
+    assert (
+        row["false_suspicions"]
+        == row["clients_hit"]
+        == len(found.tables["false_suspicion_events"])
+        > 0
+    )
+    assert set(found.tables["false_suspicion_events"]["incident"]) == {"pause"}
+    assert set(found.tables["false_suspicion_events"]["node"]) == {"node-1"}, (
+        "where the connections are, not who says so"
+    )
     # Its records were reaped; it writes them again when it goes on.
     assert 25.0 <= row["store_agrees_s"] <= 25.25
 
@@ -110,7 +119,7 @@ def test_without_incidents_there_is_no_row() -> None:
     what = three()
     plan = make_plan(what)
     found = measure(simulate(what, plan), plan, engine="simulated", speedup=1.0, horizon_s=200.0)
-    assert found.incidents.empty
+    assert found.tables["incidents"].empty
 
 
 def test_thresholds_know_incidents_by_their_label() -> None:

@@ -116,16 +116,16 @@ ALL_SEEN = [
 )  # fmt: skip
 def test_an_outcome(sentence: str, events: list[Event], milestone: str, expected: Any) -> None:
     events = log(connected(1.0), injected(RELOGIN), events, frame_of_run())
-    found = run(events, plan(RELOGIN, watches=WATCHES)).detections
+    found = run(events, plan(RELOGIN, watches=WATCHES)).tables["detections"]
     assert outcome(found, milestone) == expected, sentence
 
 
 def test_a_fault_that_never_took_effect_has_all_its_rows() -> None:
     measured = run(log(connected(1.0), frame_of_run()), plan(fault(kind="nat_timeout")))
-    assert measured.detections["milestone"].tolist() == list(MILESTONES)
-    assert set(measured.detections["outcome"]) == {"not_applicable"}
-    assert measured.detections["duration_s"].isna().all()
-    assert set(measured.not_applicable["reason"]) == {"the fault never took effect"}
+    assert measured.tables["detections"]["milestone"].tolist() == list(MILESTONES)
+    assert set(measured.tables["detections"]["outcome"]) == {"not_applicable"}
+    assert measured.tables["detections"]["duration_s"].isna().all()
+    assert set(measured.tables["not_applicable"]["reason"]) == {"the fault never took effect"}
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_without_its_witness_a_milestone_is_not_watched(
     events = log(connected(1.0), injected(RELOGIN), frame_of_run())
     found = run(
         [e for e in events if e.source is not witness], plan(RELOGIN, watches=WATCHES)
-    ).detections
+    ).tables["detections"]
     assert set(found.loc[found["outcome"] == "not_applicable", "milestone"]) == milestones
 
 
@@ -150,7 +150,8 @@ def test_real_time_is_multiplied_by_the_speedup_and_a_simulation_is_not() -> Non
     model = [dataclasses.replace(e, source=Source.SIMULATION) for e in seen_at(191.0)]
     both = fast + model  # one merged log: each engine takes its own
     real, simulated = (
-        run(both, plan(fault()), engine=e, speedup=10.0).detections for e in ("real", "simulated")
+        run(both, plan(fault()), engine=e, speedup=10.0).tables["detections"]
+        for e in ("real", "simulated")
     )
     assert outcome(real, "suspected") == ("detected", pytest.approx(85.0), "heartbeat")
     assert outcome(real, "store_cleared") == ("censored", pytest.approx(WATCHED), "")
@@ -165,7 +166,7 @@ def test_a_partial_log_ends_with_its_last_event_but_not_after_the_horizon(
     lag = event(last_s, GATEWAY, K.LOOP_LAG, "", "", role="gateway", pid=2, max_lag_s=0.0)
     measured = run(log(connected(1.0), injected(fault()), lag), plan(fault()))
     assert not measured.complete
-    assert outcome(measured.detections, "suspected") == ("censored", watched_s, "")
+    assert outcome(measured.tables["detections"], "suspected") == ("censored", watched_s, "")
 
 
 def test_a_partial_logs_very_last_event_counts_at_any_speedup() -> None:
@@ -173,7 +174,7 @@ def test_a_partial_logs_very_last_event_counts_at_any_speedup() -> None:
         dataclasses.replace(e, time_s=e.time_s / 7.3)
         for e in log(connected(1.0), injected(fault()), suspected(185.0))
     ]
-    found = run(events, plan(fault()), speedup=7.3).detections
+    found = run(events, plan(fault()), speedup=7.3).tables["detections"]
     assert outcome(found, "suspected") == ("detected", pytest.approx(85.0), "heartbeat")
 
 
@@ -184,14 +185,16 @@ def test_a_refresh_is_seen_on_its_old_connection_and_comes_back_on_a_new_one() -
         recovered(101.1, reload), suspected(120.0, "heartbeat", "c1"), frame_of_run(),
     )  # fmt: skip
     measured = run(events, plan(reload))
-    assert outcome(measured.detections, "suspected") == (
+    assert outcome(measured.tables["detections"], "suspected") == (
         "detected",
         pytest.approx(0.01),
         "close_frame",
     )
-    assert outcome(measured.detections, "store_cleared")[0] == "recovered"
-    assert measured.false_suspicions["count"].item() == 1  # the new connection was healthy
-    assert measured.ghosts.empty
+    assert outcome(measured.tables["detections"], "store_cleared")[0] == "recovered"
+    assert (
+        measured.tables["false_suspicions"]["count"].item() == 1
+    )  # the new connection was healthy
+    assert measured.tables["ghosts"].empty
 
 
 def test_a_connection_that_the_fault_does_not_name_is_the_one_open_at_that_time() -> None:
@@ -199,7 +202,7 @@ def test_a_connection_that_the_fault_does_not_name_is_the_one_open_at_that_time(
         connected(1.0, connection="c1"), suspected(50.0, "heartbeat", "c1"), connected(51.0, connection="c2"),
         dataclasses.replace(injected(fault()), connection_id=""), suspected(180.0, "heartbeat", "c2"), frame_of_run(),
     )  # fmt: skip
-    assert outcome(run(events, plan(fault())).detections, "suspected") == (
+    assert outcome(run(events, plan(fault())).tables["detections"], "suspected") == (
         "detected",
         80.0,
         "heartbeat",
@@ -232,7 +235,7 @@ def test_false_suspicions(
     sentence: str, events: list[Event], count: int, connected_s: float
 ) -> None:
     begin = event(0.0, CLIENT, K.CONNECTED, client=0)
-    table = run(log(begin, events, frame_of_run()), HEALTHY).false_suspicions
+    table = run(log(begin, events, frame_of_run()), HEALTHY).tables["false_suspicions"]
     assert table["count"].item() == count, sentence
     assert table["client_days"].item() * 86400 == pytest.approx(connected_s), sentence
 
@@ -256,23 +259,32 @@ def test_a_faulted_clients_verdict_is_false_before_its_fault_and_after_its_recov
     measured = run(
         log(connected(0.0), injected(cut), back, suspected(time_s), frame_of_run()), plan(cut)
     )
-    assert measured.false_suspicions["count"].item() == count
+    assert measured.tables["false_suspicions"]["count"].item() == count
     # The same verdict is never both, and never neither.
-    is_detection = outcome(measured.detections, "suspected")[0] == "detected"
+    is_detection = outcome(measured.tables["detections"], "suspected")[0] == "detected"
     assert is_detection is (count == 0)
 
 
 def test_a_session_that_no_client_logged_is_taken_for_healthy() -> None:
-    assert run(log(suspected(50.0), frame_of_run()), HEALTHY).false_suspicions["count"].item() == 1
+    assert (
+        run(log(suspected(50.0), frame_of_run()), HEALTHY)
+        .tables["false_suspicions"]["count"]
+        .item()
+        == 1
+    )
 
 
 def test_the_rate_has_an_exact_interval_and_no_event_still_has_an_upper_bound() -> None:
     begin = event(0.0, CLIENT, K.CONNECTED, client=0)
     day = 86400.0
-    quiet = run(log(begin, frame_of_run(day)), HEALTHY, horizon_s=day).false_suspicions.iloc[0]
+    quiet = (
+        run(log(begin, frame_of_run(day)), HEALTHY, horizon_s=day)
+        .tables["false_suspicions"]
+        .iloc[0]
+    )
     assert (quiet["rate_per_client_day"], quiet["rate_lo"]) == (0.0, 0.0)
     assert quiet["rate_hi"] == pytest.approx(3.688879, abs=1e-6)  # −ln 0.025
-    nothing = run(frame_of_run(), HEALTHY).false_suspicions.iloc[0]
+    nothing = run(frame_of_run(), HEALTHY).tables["false_suspicions"].iloc[0]
     assert nothing["rate_hi"] == float("inf")
     assert pd.isna(nothing["rate_per_client_day"])
 
@@ -284,10 +296,13 @@ def test_chens_figures_from_one_mistake() -> None:
         frame_of_run(),
     )  # fmt: skip
     measured = run(events, HEALTHY)
-    mistake, figures = measured.mistakes.iloc[0], measured.accuracy.iloc[0]
+    mistake, figures = (
+        measured.tables["false_suspicion_events"].iloc[0],
+        measured.tables["accuracy"].iloc[0],
+    )
     assert (mistake["in_outage"], mistake["ended"], mistake["duration_s"]) == (True, True, 50.0)
-    assert (figures["t_mr_s"], figures["t_m_s"]) == (300.0, 50.0)
-    assert figures["p_a"] == pytest.approx(1 - 50 / 300)
+    assert (figures["mistake_recurrence_s"], figures["mistake_duration_s"]) == (300.0, 50.0)
+    assert figures["query_accuracy"] == pytest.approx(1 - 50 / 300)
 
 
 def test_ghosts_and_live_clients_over_time() -> None:
@@ -300,10 +315,11 @@ def test_ghosts_and_live_clients_over_time() -> None:
         frame_of_run(),
     )  # fmt: skip
     measured = run(events, plan(gone, stays, back))
-    assert measured.live[["time_s", "live_clients", "store_sessions", "ghosts"]].to_numpy().tolist() == [
+    population = measured.tables["population"].drop(columns="engine")
+    assert population.to_numpy().tolist() == [
         [1, 0, 1, 0], [50, 4, 4, 0], [120, 1, 4, 3], [160, 2, 4, 2], [200, 2, 3, 1], [300, 2, 3, 1],
     ]  # fmt: skip
-    assert dict(zip(measured.ghosts["fault_id"], measured.ghosts["ghost_s"], strict=True)) == {
+    assert dict(zip(measured.tables["ghosts"]["fault_id"], measured.tables["ghosts"]["ghost_s"], strict=True)) == {
         gone.fault_id: 86.0, stays.fault_id: 200.0, back.fault_id: 50.0,
     }  # fmt: skip
 
@@ -316,7 +332,7 @@ def test_tcp_info_tells_silence_from_not_answering() -> None:
         event(180.0, GATEWAY, K.SUSPECTED, "s1", "c1", "heartbeat", tcp_info={"unacked": 0, "retransmits": 0}),
         frame_of_run(),
     )  # fmt: skip
-    table = run(events, plan(crash, frozen)).tcp_info
+    table = run(events, plan(crash, frozen)).tables["tcp_info"]
     shown = table[["fault", "n", "unacked_share", "retransmitted_share"]].to_numpy().tolist()
     assert shown == [["frozen", 1, 0.0, 0.0], ["host_crash", 1, 1.0, 1.0]]
 
@@ -327,7 +343,7 @@ def test_the_timeline_of_a_traced_client_counts_from_its_fault() -> None:
         event(130.0, GATEWAY, K.HEARTBEAT_MISSED, failures=1, max_failures=3), told(187.0, 1), frame_of_run(),
         connected(1.0, 4),
     )  # fmt: skip
-    rows = run(events, plan(RELOGIN, watches=WATCHES)).timelines
+    rows = run(events, plan(RELOGIN, watches=WATCHES)).tables["timelines"]
     shown = rows[rows["time_s"] >= -10][["time_s", "lane", "kind", "note"]].to_numpy().tolist()
     assert shown == [
         [-10.0, "gateway", "heartbeat_sent", ""], [0.0, "client", "fault_injected", "host_crash"],
@@ -341,7 +357,7 @@ def test_injections_say_how_late_each_fault_was() -> None:
         log(connected(1.0), injected(fault(), 100.5, scheduled_s=100.0), frame_of_run()),
         plan(fault()),
     )
-    assert measured.injections["late_s"].tolist() == [0.5]
+    assert measured.tables["injections"]["late_s"].tolist() == [0.5]
 
 
 def test_samples_keep_their_process_and_scenario_time() -> None:
@@ -352,12 +368,16 @@ def test_samples_keep_their_process_and_scenario_time() -> None:
         event(4.0, GATEWAY, K.HEARTBEAT_LATENESS, "", "", n=5, p50_s=0.001, p99_s=0.002, max_s=0.003),
     )  # fmt: skip
     measured = run(events, HEALTHY, speedup=5.0)
-    assert measured.lag.to_numpy().tolist() == [
+    assert measured.tables["lag"].to_numpy().tolist() == [
         ["gateway", 2, 2.5, 0.001, "node-1"],
         ["generator", 7, 10.0, 0.02, ""],
     ]
-    assert measured.resources.to_numpy().tolist() == [["gateway", 2, 15.0, 12.5, 100, 9, ""]]
-    assert measured.lateness.to_numpy().tolist() == [["node-1", 20.0, 5, 0.001, 0.002, 0.003]]
+    assert measured.tables["resources"].to_numpy().tolist() == [
+        ["gateway", 2, 15.0, 12.5, 100, 9, ""]
+    ]
+    assert measured.tables["lateness"].to_numpy().tolist() == [
+        ["real", "node-1", 20.0, 5, 0.001, 0.002, 0.003]
+    ]
 
 
 def test_every_table_has_its_columns_even_of_an_empty_log() -> None:
@@ -411,14 +431,14 @@ def test_any_log_gives_one_row_per_fault_and_milestone_whatever_the_order_of_equ
     of = plan(*FAULTS, watches={5: (0, 1), 6: (0,)})
     ordered = sorted(events, key=lambda e: e.time_s)
     measured = run(ordered, of, horizon_s=6.0)
-    found = measured.detections
+    found = measured.tables["detections"]
     assert list(zip(found["fault_id"], found["milestone"], strict=True)) == list(
         itertools.product((f.fault_id for f in FAULTS), MILESTONES)
     )
     assert (found["duration_s"].isna() == (found["outcome"] == "not_applicable")).all()
     assert not (found["duration_s"] < 0).any()
-    assert (measured.live["ghosts"] >= 0).all()
-    assert (measured.live["live_clients"] >= 0).all()
+    assert (measured.tables["population"]["ghosts"] >= 0).all()
+    assert (measured.tables["population"]["live_clients"] >= 0).all()
     shuffled = sorted(data.draw(st.permutations(events)), key=lambda e: e.time_s)
     again = run(shuffled, of, horizon_s=6.0)
     for name in SCHEMAS.keys() & {f.name for f in dataclasses.fields(measured)}:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.measure.quality_of_service import breakdown, causes, qos, survival
-from harness.statistics.incidence import incidence, interval_ranks
+from harness.measure.quality_of_service import breakdown, detections_by_layer, qos, survival
+from harness.statistics.incidence import incidence
 from reports.run_tables import SCHEMAS, frame
 
 REFERENCE = [(12, "d"), (18, "d"), (25, "d"), (25, "c"), (31, "d"), (40, "c")]
@@ -98,10 +98,6 @@ def test_a_censored_percentile_is_only_known_to_lie_beyond_what_was_watched() ->
     assert (found.lo_s, found.hi_s) == (200, float("inf"))
 
 
-def test_the_ranks_of_a_percentiles_interval() -> None:
-    assert interval_ranks(1000, 0.99) == (983, 997)
-
-
 @pytest.mark.parametrize(("q", "least"), [(0.5, 6), (0.95, 72), (0.99, 368)])
 def test_a_percentile_needs_a_sample_of_its_size(q: float, least: int) -> None:
     exists = [
@@ -177,7 +173,7 @@ def test_each_node_and_each_layer_has_its_own_figures_where_there_are_several() 
     assert breakdown(table.assign(cause="heartbeat")).empty
     table["node"] = ["node-1", "node-2"] * 3
     assert list(breakdown(table).columns) == list(SCHEMAS["breakdown"])
-    found = {(row["by"], row["part"]): row for row in breakdown(table).to_dict("records")}
+    found = {(row["dimension"], row["value"]): row for row in breakdown(table).to_dict("records")}
     first, second, fin = found["node", "node-1"], found["node", "node-2"], found["cause", "tcp_fin"]
     # A node's undetected faults are its own: 12, 25, 31 and 18, 25+, 40+.
     assert (first["n"], first["detected"], first["p50_s"]) == (3, 3, 25)
@@ -191,7 +187,7 @@ def test_each_node_and_each_layer_has_its_own_figures_where_there_are_several() 
 def test_which_layer_caught_what() -> None:
     layers = ["heartbeat", "sweep", "heartbeat", "", "heartbeat"]
     cases = [(70.0, "d"), (90.0, "d"), (80.0, "d"), (200.0, "c"), (99.0, "d")]
-    table = causes(detections(cases, causes=layers))
+    table = detections_by_layer(detections(cases, causes=layers))
     assert table.to_numpy().tolist() == [
         ["real", "host_crash", "heartbeat", 3, 80.0],
         ["real", "host_crash", "sweep", 1, 90.0],
@@ -199,7 +195,7 @@ def test_which_layer_caught_what() -> None:
 
 
 def test_no_detections_give_empty_tables() -> None:
-    for table in (qos, survival, causes):
+    for table in (qos, survival, detections_by_layer):
         assert table(frame("detections", [])).empty
 
 

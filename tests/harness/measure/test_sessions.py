@@ -11,8 +11,8 @@ from harness.faults import Plan
 from harness.measure.cost import expected_cost, running_cost
 from harness.measure.detections import find_outcomes
 from harness.measure.health import find_health
-from harness.measure.series import live, storm
-from harness.measure.sessions import flicker, session_quality
+from harness.measure.series import population, reconnects
+from harness.measure.sessions import presence_flaps, session_quality
 from reference_server.events import Event, Source
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from tests.harness.handmade import (
@@ -42,13 +42,13 @@ Rows = dict[tuple[str, str], dict[Hashable, Any]]
 def quality(events: list[Event], of: Plan) -> Rows:
     history = history_of(events, of)
     detections = find_outcomes(history).detections
-    samples = live(history, find_health(history), detections)
-    table = session_quality(history, detections, samples, flicker(history))
+    samples = population(history, find_health(history), detections)
+    table = session_quality(history, detections, samples, presence_flaps(history))
     return {(row["figure"], row["fault"]): row for row in table.to_dict("records")}
 
 
 def cost_of(history: History) -> dict[Hashable, Any]:
-    samples = live(history, find_health(history), find_outcomes(history).detections)
+    samples = population(history, find_health(history), find_outcomes(history).detections)
     (row,) = running_cost(history, samples).to_dict("records")
     return row
 
@@ -77,20 +77,23 @@ def test_resumptions_are_counted_per_fault_that_hit_the_session() -> None:
     )  # fmt: skip
     table = quality(events, plan(one, two))
     refresh = table["resumed", "refresh"]
-    assert (refresh["count"], refresh["of"]) == (1, 2)
+    assert (refresh["count"], refresh["denominator"]) == (1, 2)
     assert refresh["lo"] == pytest.approx(0.01258, abs=1e-5)  # Clopper and Pearson: 1 of 2
     assert refresh["hi"] == pytest.approx(0.98742, abs=1e-5)
     assert table["resumed", "no fault"]["count"] == 1
-    assert table["resumed", ""]["of"] == 3
+    assert table["resumed", ""]["denominator"] == 3
     stale = table["stale_session_errors", ""]
-    assert (stale["count"], stale["of"]) == (1, 6)  # three first connections, three returns
+    assert (stale["count"], stale["denominator"]) == (
+        1,
+        6,
+    )  # three first connections, three returns
 
 
 def test_a_session_told_unknown_before_it_ever_connected_is_stale_but_no_return() -> None:
     table = quality(log(unknown(5.0, 3), frame_of_run()), plan())
     assert table["stale_session_errors", ""]["count"] == 1
     row = table["resumed", ""]
-    assert row["of"] == 0
+    assert row["denominator"] == 0
     assert (row["lo"], row["hi"]) == (0.0, 1.0), "nothing is known"
 
 
@@ -113,15 +116,15 @@ def test_a_session_told_unknown_before_it_ever_connected_is_stale_but_no_return(
     ],
 )  # fmt: skip
 def test_flicker(sentence: str, events: list[Event], expected: list[float]) -> None:
-    found = flicker(history_of(log(events, frame_of_run()), plan()))
+    found = presence_flaps(history_of(log(events, frame_of_run()), plan()))
     assert found["gap_s"].tolist() == expected, sentence
 
 
 def test_flicker_is_scenario_time() -> None:
     fast = [told(K.PEER_NOTIFIED, 10.0), told(K.PEER_ONLINE, 13.0)]
     history = history_of(log(fast, frame_of_run(END_S / 10)), plan(), speedup=10.0)
-    assert flicker(history)["gap_s"].tolist() == [pytest.approx(30.0)]
-    assert flicker(history, within_s=20.0).empty
+    assert presence_flaps(history)["gap_s"].tolist() == [pytest.approx(30.0)]
+    assert presence_flaps(history, within_s=20.0).empty
 
 
 def test_records_of_the_dead_at_the_end() -> None:
@@ -135,7 +138,7 @@ def test_records_of_the_dead_at_the_end() -> None:
     )  # fmt: skip
     table = quality(events, plan(*faults))
     left = table["records_of_dead_sessions", ""]
-    assert (left["count"], left["of"]) == (2, 3)
+    assert (left["count"], left["denominator"]) == (2, 3)
     assert table["records_left_after_verdict", ""]["count"] == 1, "s1: suspected, never cleared"
     assert table["records_of_nobody", ""]["count"] == 0, "ghosts are somebody's"
 
@@ -143,7 +146,7 @@ def test_records_of_the_dead_at_the_end() -> None:
 def test_a_refresh_on_its_way_back_is_not_dead() -> None:
     one = fault(0, "refresh")
     table = quality(log(connected(1.0), injected(one), frame_of_run()), plan(one))
-    assert table["records_of_dead_sessions", ""]["of"] == 0
+    assert table["records_of_dead_sessions", ""]["denominator"] == 0
 
 
 @pytest.mark.parametrize(("sessions", "lacking", "nobodys"), [(2, 0, 0), (1, 1, 0), (5, 0, 3)])
@@ -221,7 +224,7 @@ def test_a_storm_is_counted_in_spans() -> None:
         event(103.9, CLIENT, K.LOGIN_REFUSED, "", ""), event(104.2, CLIENT, K.LOGGED_IN, "s8", ""),
         frame_of_run(),
     )  # fmt: skip
-    table = storm(history_of(events, plan()), width_s=2.0)
+    table = reconnects(history_of(events, plan()), width_s=2.0)
     rows = {row["time_s"]: row for row in table.to_dict("records")}
     assert rows[0.0]["connected"] == 2, "the gateway's own line of it is not counted again"
     assert rows[100.0]["disconnected"] == 2
@@ -233,7 +236,7 @@ def test_a_storm_is_counted_in_spans() -> None:
 
 def test_a_long_run_has_spans_that_a_slide_can_show() -> None:
     day = log(connected(1.0), event(86400.0, CLIENT, K.RUN_ENDED, "", ""))
-    table = storm(history_of(day, plan(), horizon_s=86400.0))
+    table = reconnects(history_of(day, plan(), horizon_s=86400.0))
     assert len(table) <= 241
     assert table["connected"].sum() == 1
 
@@ -246,7 +249,7 @@ def test_the_audit_s_differences_are_counted_though_the_run_is_over_by_then() ->
         sessions=50, differences={"ledger_online_nobody": 2, "status_of_nobody": 1}, took_s=1.0,
     )  # fmt: skip
     row = quality([*run, audited], plan())["ledger_inconsistencies", ""]
-    assert (row["count"], row["of"]) == (3, 50)
+    assert (row["count"], row["denominator"]) == (3, 50)
     assert row["note"] == "2 ledger_online_nobody, 1 status_of_nobody"
     failed = event(END_S + 3.0, Source.HARNESS, K.AUDITED, "", "", error="Redis: gone")
     for events in ([*run, failed], run):

@@ -133,15 +133,15 @@ def test_built_in_scenarios_agree_with_theory(name: str) -> None:
     measured = measure(
         simulate(what, plan), plan, engine="simulated", speedup=1.0, horizon_s=what.horizon_s
     )
-    assert not len(measured.mistakes)
+    assert not len(measured.tables["false_suspicion_events"])
     compared = 0
     for prediction in predict(what, speedup=1.0):
         if prediction.law is None or prediction.milestone not in ("suspected", "store_cleared"):
             continue
-        rows = measured.detections[
-            (measured.detections["fault"] == prediction.fault)
-            & (measured.detections["milestone"] == prediction.milestone)
-            & (measured.detections["outcome"] != "censored")
+        rows = measured.tables["detections"][
+            (measured.tables["detections"]["fault"] == prediction.fault)
+            & (measured.tables["detections"]["milestone"] == prediction.milestone)
+            & (measured.tables["detections"]["outcome"] != "censored")
         ]
         durations = rows["duration_s"].where(rows["outcome"] == "detected").to_numpy(dtype=float)
         assert len(durations) > 300
@@ -166,7 +166,7 @@ def test_every_built_in_scenario_runs_without_false_suspicions(name: str) -> Non
     measured = measure(events, plan, engine="simulated", speedup=1.0, horizon_s=what.horizon_s)
     assert measured.complete
     # But for those of a node that is reaped alive: the scenario shows just that.
-    assert set(measured.mistakes["incident"]) <= {"longer_than_the_lease"}
+    assert set(measured.tables["false_suspicion_events"]["incident"]) <= {"longer_than_the_lease"}
     struck = Log(events).of(K.FAULT_INJECTED)
     kept = {"nat_above_heartbeat", "filter_kept", "nat_kept"}  # traffic keeps these mappings alive
     expected = [f for f in plan.faults if f.fault not in kept]

@@ -183,6 +183,6 @@ def test_random_stalls_are_planned_once_and_measured_like_anything_else() -> Non
     assert len(Log(events).of(K.INCIDENT_STARTED)) == len(plan.incidents)
     assert len(Log(events).of(K.FAULT_INJECTED)) == 10
     measured = measure(events, plan, engine="simulated", speedup=1.0, horizon_s=what.horizon_s)
-    suspected = measured.detections.query("milestone == 'suspected'")
+    suspected = measured.tables["detections"].query("milestone == 'suspected'")
     assert (suspected["outcome"] == "detected").all() and len(suspected) == 10
     assert run_planned(what).events == events

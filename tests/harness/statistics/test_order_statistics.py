@@ -1,17 +1,33 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from reports.order_statistics import Estimate, Sample, difference, interval_ranks, smallest_sample
+from harness.statistics.order_statistics import (
+    Estimate,
+    Sample,
+    difference,
+    interval_ranks,
+    smallest_sample,
+)
 
 
 def test_reference_ranks() -> None:
     """The reference table of the field: n = 1000, q = 0.99, 95 %."""
     assert interval_ranks(1000, 0.99, 0.95) == (983, 997)
+
+
+@pytest.mark.parametrize("n", [1, 5, 6, 71, 72, 367, 368, 640])
+@pytest.mark.parametrize("q", [0.5, 0.95, 0.99])
+def test_ranks_are_those_of_scipy(n: int, q: float) -> None:
+    for confidence in (0.95, 0.9999):
+        theirs: Any = stats.quantile_test(np.arange(1, n + 1), p=q).confidence_interval(confidence)
+        ranks = int(np.nan_to_num(theirs.low, nan=0)), int(np.nan_to_num(theirs.high, nan=n + 1))
+        assert interval_ranks(n, q, confidence) == ranks
 
 
 @pytest.mark.parametrize(("q", "needed"), [(0.5, 6), (0.95, 72), (0.99, 368)])

@@ -127,12 +127,12 @@ class TestHosts:
         assert len(gone) == lost.clients
 
         kept = [fault.fault_id for fault in hosts.plan.faults if fault.client not in gone]
-        seen = found.detections.query("milestone == 'suspected' and fault_id in @kept")
+        seen = found.tables["detections"].query("milestone == 'suspected' and fault_id in @kept")
         assert len(seen) == len(kept) > 15
         assert set(seen["cause"]) == {"heartbeat"}
         epsilon_s = verdict.epsilon_s
         assert seen["duration_s"].between(14 - epsilon_s, 20 + epsilon_s).all(), seen
-        late_s = found.injections["late_s"]
+        late_s = found.tables["injections"]["late_s"]
         assert late_s.between(-epsilon_s, epsilon_s).all(), late_s.describe()
 
         clocks = [event.detail for event in log.events if event.kind is EventKind.CLOCK]
@@ -155,7 +155,7 @@ def clients(log: Path) -> set[int]:
 
 def judge(scenario: Scenario, plan: Plan, found: Measured, workers: Workers) -> Soundness:
     return assess(
-        lag=found.lag, detections=found.detections, injections=found.injections,
+        lag=found.tables["lag"], detections=found.tables["detections"], injections=found.tables["injections"],
         witnesses=found.witnesses, silent=silent_faults(plan.faults), speedup=scenario.speedup,
         one_way_delay_s=0.001, grain_s=0.016, heartbeat_interval_s=6.0, ramp_s=scenario.ramp,
         workers=workers,

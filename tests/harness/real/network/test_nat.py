@@ -211,8 +211,8 @@ class TestRun:
         found = measure(
             log.events, plan, engine="real", speedup=what.speedup, horizon_s=plan.horizon_s
         )
-        seen = found.detections.query("milestone == 'suspected'")
-        lag_s = found.lag.groupby("role")["max_lag_s"].max()
+        seen = found.tables["detections"].query("milestone == 'suspected'")
+        lag_s = found.tables["lag"].groupby("role")["max_lag_s"].max()
         # From the answer, late by the generator's loop, to the next ping, late by the gateway's: both count.
         # A round trip, a step of the wheel for each ping; conntrack counts in ticks.
         slack_s = what.speedup * (
@@ -230,7 +230,7 @@ class TestRun:
                 )
                 medians.append(rows["duration_s"].median())
             assert abs(medians[0] - medians[1]) < slack_s
-        assert (found.false_suspicions["count"] == 0).all()
+        assert (found.tables["false_suspicions"]["count"] == 0).all()
 
 
 WHOLE_RUN = """

@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from harness.measure import quality_of_service as qos
-from reports.run_tables import frame
+from reports.run_tables import FORMAT, frame
 
 SCENARIO: dict[str, Any] = {
     "name": "hand", "description": "by hand", "seed": 1, "clients": 400, "duration": "250s",
@@ -60,7 +60,7 @@ def write(
     (path / "scenario.yaml").write_text(yaml.safe_dump(scenario or SCENARIO))
     known = {"name": "hand", "engines": engines, "sound": True, "unsound_reasons": [], **summary}
     (path / "summary.json").write_bytes(orjson.dumps(known))
-    (path / "run.json").write_bytes(orjson.dumps({"negative_control": gateway}))
+    (path / "run.json").write_bytes(orjson.dumps({"format": FORMAT, "negative_control": gateway}))
     if plan:
         faults = [{"word": plan}]
         content = {"clients": 400, "ramp_s": 30.0, "faults": faults, "horizon_s": 280.0}

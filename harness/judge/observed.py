@@ -2,9 +2,9 @@
 
 From laws.csv and detections.csv to samples; judges nothing.
 
-Faults that took effect too late to be watched through the law's range are left out of samples,
-detected or not: whoever is left out is then decided by the plan and not by the outcome. Where that leaves
-nobody, the law is cut at the time for which all were watched.
+A fault that took effect too late to be watched through the law's range is left out, detected or not.
+Exclude by the time of injection, never by the outcome: a sample of what was seen in time holds too many short
+durations. Where that leaves nobody, the law is cut at the time for which all were watched.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from reports.order_statistics import Sample
+from harness.judge.soundness import Soundness
+from harness.statistics.incidence import CONFIDENCE
+from harness.statistics.order_statistics import Sample
 from reports.run_tables import PERCENTILES, RunTables
+from scenarios.schema import Scenario
 
 __all__ = [
     "CONFIDENCE",
@@ -35,7 +38,6 @@ __all__ = [
 ]
 
 ROUNDING_S: Final = 1e-6  # times were logged, scaled by the speedup and read back
-CONFIDENCE: Final = 0.95
 
 
 LOOPS: Final[Mapping[str, int]] = {
@@ -64,12 +66,22 @@ class Slack(NamedTuple):
     retry_s: float = 0.0
 
     @classmethod
-    def of(cls, tables: RunTables) -> Slack:
-        """ε of the run for the real engine, one round trip for the simulated one."""
-        epsilon_s, round_trip_s = tables.number("epsilon_s"), tables.number("round_trip_s")
-        real_s = math.nan if epsilon_s is None else epsilon_s
-        grains = (tables.number(key) or 0.0 for key in ("store_grain_s", "retry_s"))
-        return cls(real_s, round_trip_s or 0.0, *grains)
+    def of(cls, scenario: Scenario, soundness: Soundness | None, store_grain_s: float) -> Slack:
+        """ε of the run for the real engine, one long round trip for the simulated one.
+
+        Args:
+            scenario: its network and its clients' retries.
+            soundness: of the real run; None: there was none.
+            store_grain_s: the longest time between two looks of the store watch, scenario seconds.
+        """
+        network = scenario.network.seen_at(scenario.speedup if soundness else 1.0)
+        relogin = scenario.reconnect.relogin
+        return cls(
+            real_s=soundness.epsilon_s if soundness else math.nan,
+            simulated_s=network.round_trip.quantile(0.999).item(),
+            store_grain_s=store_grain_s,
+            retry_s=relogin.retry if relogin else 0.0,
+        )
 
     def of_times(self, engine: str, milestone: str) -> float:
         """Slack of one engine's times of one milestone."""
@@ -192,9 +204,9 @@ def laws(tables: RunTables) -> Iterator[Law]:
         tuple(map(str, key)): Curve(rows["duration_s"].to_numpy(), rows["probability"].to_numpy())
         for key, rows in tables.table("law_curves").groupby(["fault", "milestone"], sort=False)
     }
-    for row in table[table["mass"].notna()].to_dict("records"):
+    for row in table[table["detected_share"].notna()].to_dict("records"):
         yield Law(
-            row["fault"], row["milestone"], row["lo_s"], row["hi_s"], row["mass"],
+            row["fault"], row["milestone"], row["lo_s"], row["hi_s"], row["detected_share"],
             {name: row[f"{name}_s"] for name in PERCENTILES}, curves.get((row["fault"], row["milestone"])),
         )  # fmt: skip
 

@@ -40,21 +40,21 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from reports.agreement_bounds import range_row, share_row
+from harness.judge.observed import ROUNDING_S, Law, Observed, Slack, observe
+from harness.statistics.incidence import CONFIDENCE
+from harness.statistics.order_statistics import Estimate, Sample, difference, smallest_sample
 from reports.numbers import caption_seconds as in_seconds
-from reports.numbers import signed_seconds
-from reports.observed import CONFIDENCE, Law, Observed, Slack, observe
-from reports.order_statistics import Estimate, Sample, difference, smallest_sample
-from reports.run_tables import PERCENTILES, RunTables
+from reports.numbers import share, signed_seconds
+from reports.page import Headline
+from reports.run_tables import PERCENTILES, SCHEMAS, RunTables
 
-__all__ = ["COLUMNS", "AgreementVerdict", "compare", "judge"]
+__all__ = ["AgreementVerdict", "compare", "judge"]
 
-COLUMNS: Final = (
-    "fault", "milestone", "figure", "left", "right", "left_s", "right_s", "difference_s",
-    "tolerance_s", "verdict", "reason", "n", "lo_s", "hi_s",
-)  # fmt: skip
 FALSE_ALARM: Final = 0.01  # of a whole report in which everything agrees
+SHARE_TOLERANCE: Final = 0.05  # where the law leaves it to chance who is detected
+Row = dict[str, object]
 
 
 class AgreementVerdict(NamedTuple):
@@ -66,18 +66,21 @@ class AgreementVerdict(NamedTuple):
     failed: int
     unknown: int
 
+    @property
+    def headline(self) -> Headline:
+        """For a report."""
+        return Headline(self.verdict, self.reason)
 
-def compare(
-    tables: RunTables, tolerances: Mapping[str, float], slack: Slack | None = None
-) -> pd.DataFrame:
-    """Return agreement.csv: one row a comparison, columns `COLUMNS`.
+
+def compare(tables: RunTables, tolerances: Mapping[str, float], slack: Slack) -> pd.DataFrame:
+    """Return agreement.csv: one row a comparison.
 
     ``lo_s`` and ``hi_s`` are the 95 % interval of the difference, empty where n sets no such bound.
 
     Args:
         tables: the run; ``laws`` and ``detections`` are used.
         tolerances: of ``p50``, ``p95``, ``p99`` as shares of the law's value.
-        slack: how far off the engines' times may be; default: what the run's summary says.
+        slack: how far off the engines' times may be.
 
     Raises:
         ValueError: a percentile has no tolerance, or a negative one.
@@ -87,7 +90,7 @@ def compare(
             raise ValueError(
                 f"tolerances: {name} must be a share of 0 or more, in {dict(tolerances)}"
             )
-    cases = list(observe(tables, slack or Slack.of(tables)))
+    cases = list(observe(tables, slack))
     # Wide enough that all comparisons together give a false alarm only so often.
     family = 1 - FALSE_ALARM / max(1, sum(_left_to_chance(law, seen) for law, seen in cases))
     rows = [
@@ -95,10 +98,10 @@ def compare(
         for law, seen in cases
         for row in _rows(law, seen, tolerances, family)
     ]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table = pd.DataFrame(rows, columns=list(SCHEMAS["agreement"]))
     numbers = ["left_s", "right_s", "difference_s", "tolerance_s", "lo_s", "hi_s"]
     table[numbers] = table[numbers].astype("float64").replace([np.inf, -np.inf], np.nan)
-    return table.astype({"n": "int64"})
+    return table.astype(dict(SCHEMAS["agreement"]))
 
 
 def judge(
@@ -135,11 +138,11 @@ def _left_to_chance(law: Law, seen: list[Observed]) -> int:
 
 def _rows(
     law: Law, seen: list[Observed], tolerances: Mapping[str, float], family: float
-) -> Iterator[dict[str, object]]:
+) -> Iterator[Row]:
     for one in seen:
         yield from _percentile_rows(law, one, None, tolerances, family)
-        yield range_row(law, one)
-        yield share_row(law, one, family)
+        yield _range_row(law, one)
+        yield _share_row(law, one, family)
     by_engine = {one.engine: one for one in seen}
     if by_engine.keys() == {"real", "simulated"}:
         yield from _percentile_rows(
@@ -149,7 +152,7 @@ def _rows(
 
 def _percentile_rows(
     law: Law, left: Observed, right: Observed | None, tolerances: Mapping[str, float], family: float
-) -> Iterator[dict[str, object]]:
+) -> Iterator[Row]:
     sides = [left] if right is None else [left, right]
     n = min(side.latencies.n for side in sides)
     omitted = sum(side.left_out for side in sides)
@@ -158,7 +161,7 @@ def _percentile_rows(
         if not math.isfinite(law_s):
             continue  # the law never gets there; its range and its mass are judged
         tolerance_s = max(tolerances[name] * abs(law_s), sum(side.known_slack_s for side in sides))
-        row: dict[str, object] = {
+        row: Row = {
             "figure": name, "left": left.engine, "right": right.engine if right else "theory",
             "tolerance_s": tolerance_s, "n": n,
         }  # fmt: skip
@@ -218,3 +221,85 @@ def _reach(apart: Estimate) -> str:
     if lo and hi:
         return f"95 %: {lo} to {hi} s"
     return f"95 %: above {lo} s" if lo else f"95 %: below {hi} s" if hi else "no 95 % interval"
+
+
+def _range_row(law: Law, seen: Observed) -> Row:
+    """Every detection lies in the law's range, give or take the engine's slack."""
+    n = len(seen.detected_s)
+    row: Row = {
+        "figure": "range", "left": seen.engine, "right": "theory", "n": n, "tolerance_s": seen.slack_s,
+    }  # fmt: skip
+    if law.mass <= 0:
+        if n:
+            return {
+                **row,
+                "verdict": "fail",
+                "reason": f"{n} were detected, the law says that none is",
+            }
+        return {**row, "verdict": "pass", "reason": "no detection, as the law says"}
+    if math.isnan(seen.slack_s):
+        return {**row, "verdict": "unknown", "reason": "ε of this run is not known"}
+    allowed_s = seen.slack_s + ROUNDING_S
+    around = f"[{in_seconds(law.lo_s)}, {in_seconds(law.hi_s)}] ± {in_seconds(seen.slack_s)}"
+    low_s = float(seen.detected_s.min()) if n else math.inf
+    high_s = float(seen.detected_s.max()) if n else -math.inf
+    took = f"they took {in_seconds(low_s)} to {in_seconds(high_s)}"
+    early_s, late_s = law.lo_s - low_s, high_s - law.hi_s
+    extreme_s, bound_s = (low_s, law.lo_s) if early_s >= late_s else (high_s, law.hi_s)
+    outside = int(
+        ((seen.detected_s < law.lo_s - allowed_s) | (seen.detected_s > law.hi_s + allowed_s)).sum()
+    )
+    if outside:
+        return {
+            **row, "left_s": extreme_s, "right_s": bound_s, "difference_s": extreme_s - bound_s,
+            "verdict": "fail", "reason": f"{outside} of {n} detections lie outside {around}: {took}",
+        }  # fmt: skip
+    if law.mass >= 1 and seen.outlasted_s > law.hi_s + allowed_s:
+        return {
+            **row, "left_s": seen.outlasted_s, "right_s": law.hi_s,
+            "difference_s": seen.outlasted_s - law.hi_s, "verdict": "fail",
+            "reason": f"watched for {in_seconds(seen.outlasted_s)} and not detected; the law says that all are "
+            f"by {in_seconds(law.hi_s)}",
+        }  # fmt: skip
+    if not n:
+        return {**row, "verdict": "unknown", "reason": seen.nothing_seen()}
+    # 0 inside the range: only what lies outside is a difference.
+    beyond_s = extreme_s - bound_s if max(early_s, late_s) > 0 else 0.0
+    return {
+        **row, "left_s": extreme_s, "right_s": bound_s, "difference_s": beyond_s,
+        "verdict": "pass", "reason": f"all {n} detections lie in {around}: {took}",
+    }  # fmt: skip
+
+
+def _share_row(law: Law, seen: Observed, confidence: float) -> Row:
+    """As many are detected as the law says (exact binomial test). The row's numbers are shares, not seconds."""
+    by_chance = 0 < law.mass < 1
+    n, k = seen.n, seen.detected
+    row: Row = {
+        "figure": "share", "left": seen.engine, "right": "theory", "right_s": law.mass, "n": n,
+        "tolerance_s": SHARE_TOLERANCE if by_chance else 0.0,
+    }  # fmt: skip
+    if not n:
+        if law.mass <= 0 and not len(seen.detected_s):
+            return {
+                **row,
+                "verdict": "pass",
+                "reason": "no such fault took effect, as the law says",
+            }
+        return {**row, "verdict": "unknown", "reason": seen.nothing_seen()}
+    mass = min(1.0, max(0.0, law.mass))
+    test = stats.binomtest(k, n, mass)
+    bounds = test.proportion_ci(CONFIDENCE)
+    apart = k / n - mass
+    lo, hi = float(bounds.low) - mass, float(bounds.high) - mass
+    row |= {"left_s": k / n, "difference_s": apart, "lo_s": lo, "hi_s": hi}
+    by = f" by {in_seconds(law.until_s)}" if math.isfinite(law.until_s) else ""
+    of_n = f"{k} of {n} were detected{by}, the law says {share(mass)}"
+    if not by_chance:
+        return {**row, "verdict": "pass" if apart == 0 else "fail", "reason": of_n}
+    if abs(apart) > SHARE_TOLERANCE and test.pvalue < 1 - confidence:
+        return {**row, "verdict": "fail", "reason": f"{of_n}; exact p = {test.pvalue:.2g}"}
+    if max(abs(apart), apart - lo, hi - apart) <= SHARE_TOLERANCE:
+        return {**row, "verdict": "pass", "reason": of_n}
+    why = f"too few faults to tell within {share(SHARE_TOLERANCE)}"
+    return {**row, "verdict": "unknown", "reason": f"{of_n}; {why}"}

@@ -7,28 +7,25 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from reports.agreement import AgreementVerdict
+from harness.exit_codes import Exit
+from harness.judge.agreement import AgreementVerdict
+from reports.page import Headline
 from reports.run_tables import RunTables
 
-__all__ = ["RunVerdict", "conclude"]
-
-GOOD, UNSOUND, MISSED = 0, 3, 99
+__all__ = ["RunVerdict", "weigh"]
 
 
 class RunVerdict(NamedTuple):
-    """``pass``, ``fail``, ``unknown`` or ``partial``; a headline; reasons, one sentence each; exit code."""
+    """What a report says first (``pass``, ``fail``, ``unknown`` or ``partial``, and why), and the exit code."""
 
-    verdict: str
-    headline: str
-    reasons: tuple[str, ...]
-    exit_code: int
+    headline: Headline
+    exit_code: Exit
 
 
-def conclude(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
+def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
     """Weigh a run. The larger problem names it: unsound, then failed, then interrupted, then undecided.
 
-    The exit code is 3 for an unsound run, 99 where thresholds are missed or engines disagree, else 0:
-    an interrupted run has a code of its own, which only the command that was interrupted knows.
+    An interrupted run has an exit code of its own, which only the command that was interrupted knows.
     """
     thresholds = tables.table("thresholds")
     missed = thresholds[thresholds["verdict"] == "fail"]
@@ -50,17 +47,17 @@ def conclude(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
     if agreement.verdict == "unknown":
         reasons.append(f"agreement undecided: {agreement.reason}")
 
-    def found(verdict: str, headline: str, exit_code: int = GOOD) -> RunVerdict:
-        return RunVerdict(verdict, headline, tuple(reasons), exit_code)
+    def found(status: str, sentence: str, exit_code: Exit = Exit.GOOD) -> RunVerdict:
+        return RunVerdict(Headline(status, sentence, tuple(reasons)), exit_code)
 
     if tables.sound is False:
-        return found("unknown", "The run is unsound: its times prove nothing", UNSOUND)
+        return found("unknown", "The run is unsound: its times prove nothing", Exit.UNSOUND)
     if len(missed) and agreement.verdict == "fail":
-        return found("fail", "Thresholds are missed, and the engines disagree", MISSED)
+        return found("fail", "Thresholds are missed, and the engines disagree", Exit.MISSED)
     if agreement.verdict == "fail":
-        return found("fail", "The engines disagree: do not trust these numbers yet", MISSED)
+        return found("fail", "The engines disagree: do not trust these numbers yet", Exit.MISSED)
     if len(missed):
-        return found("fail", f"{len(missed)} of {len(thresholds)} thresholds missed", MISSED)
+        return found("fail", f"{len(missed)} of {len(thresholds)} thresholds missed", Exit.MISSED)
     if tables.complete is False:
         return found("partial", "Interrupted: a report of what was measured until then")
     if len(open_):
