@@ -22,13 +22,13 @@ from collections.abc import Generator, Iterator
 import numpy as np
 import simpy
 
-from harness.faults import make_plan
 from harness.simulated import simulate
 from harness.simulated.fleet import run_fleet
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Reconnect, Sessions
 from scenarios.distributions import Distribution, Exponential, Lognormal
 from scenarios.network import Network, Outages
+from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 
 POLICY = LivenessPolicy(heartbeat_interval=30.0, heartbeat_timeout=10.0, max_failures=3)

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.events.log import read_log, write_log
-from harness.faults import Plan, PlannedFault
 from harness.measure.one_engine import measure
 from harness.measure.quality_of_service import (
     detections_by_layer,
@@ -24,6 +23,9 @@ from harness.measure.quality_of_service import (
     survival,
 )
 from reference_server.events import Event, EventKind, Source
+from scenarios.faults import PlannedFault
+from scenarios.faults.host_crash import DrawnHostCrash
+from scenarios.plan import Plan
 
 CLIENT, GATEWAY, STORE, K = Source.CLIENT, Source.GATEWAY, Source.STORE, EventKind
 PER_FAULTED = 16
@@ -33,7 +35,15 @@ HORIZON_S = 600.0
 def make_plan(faulted: int) -> Plan:
     faults = tuple(
         PlannedFault(
-            f"host_crash-{n}", "host_crash", "host_crash", n, 100 + n % 100, None, 0.0, n == 0, {}
+            f"host_crash-{n}",
+            "host_crash",
+            "host_crash",
+            n,
+            100 + n % 100,
+            None,
+            0.0,
+            n == 0,
+            DrawnHostCrash(),
         )
         for n in range(faulted)
     )

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import simpy
 
-from harness.faults import make_plan
 from harness.simulated import simulate
 from reference_server.events import EventKind
+from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 
 T_S, TAU_S, K, ROUND_TRIP_S, RAMP_S = 30.0, 10.0, 3, 0.05, 60.0

@@ -31,12 +31,12 @@ from pathlib import Path
 
 import psutil
 
-from harness.faults import make_plan
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import redis_server
 from harness.runs.directory import RunDir
 from reference_server.websocket.listener import raise_descriptor_limit
 from scenarios.load import dump_scenario, parse_scenario
+from scenarios.plan import make_plan
 
 MOST_MEMORY_RATIO = 2.0
 _LOCUSTFILE = Path(__file__).parents[1] / "harness" / "real" / "generator" / "locustfile.py"

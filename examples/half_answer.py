@@ -13,22 +13,20 @@ Run it:  flatline run examples/half_answer.yaml
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from websockets.frames import Frame, Opcode
 
-from harness.catalogue import ClientFault, RealClient
-from harness.faults import PlannedFault
-
-if TYPE_CHECKING:
-    from harness.simulated.clients import Client
-    from harness.simulated.connection import Connection
+from scenarios.faults import ClientFault, ModelClient, PlannedFault, RealClient
 
 _PONG = Frame(Opcode.TEXT, b'{"type":"pong"}').serialize(mask=True)
 
 
+@dataclass(frozen=True)
 class HalfAnswer(ClientFault):
-    """`params`: ``bytes``, how many of the answer's are sent; default 9 of 21."""
+    """The parameters are the scenario's `params`."""
+
+    bytes: int = 9  # how many of the answer's 21 are sent
 
     kind = "half_answer"
     summary = "the answer breaks off in the middle of a frame"
@@ -38,20 +36,19 @@ class HalfAnswer(ClientFault):
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Answer the next heartbeat by halves, and never read again."""
-        size = int(fault.params["params"].get("bytes", 9))
         wire = client.wire
 
         def answer_by_halves() -> None:
             if client.wire is not wire:  # a later connection is whole
                 return
-            wire.sock.sendall(_PONG[:size])
-            client.deaf = True
-            client.g.graveyard.append(wire)  # closed, it would send a FIN
+            wire.sock.sendall(_PONG[: self.bytes])
+            client.reading_paused = True
+            client.keep_open()  # closed, it would send a FIN
 
         client.on_heartbeat = answer_by_halves
-        client.took_effect(fault, client.g.at_s(fault.at_s), self.mechanism)
+        client.took_effect(fault)
 
-    def simulated(self, client: Client, fault: PlannedFault, connection: Connection) -> None:
+    def simulated(self, client: ModelClient, fault: PlannedFault) -> None:
         """The model knows whole messages only: half an answer is none."""
         client.took_effect(fault)
         client.freeze()

@@ -15,7 +15,6 @@ import pandas as pd
 
 from harness.events.history import Workers, workers_of
 from harness.events.log import ReadLog, merge_logs, read_log
-from harness.faults import Plan
 from harness.judge.agreement import compare, judge
 from harness.judge.observed import Slack
 from harness.judge.soundness import Soundness, assess, silent_faults, without_planned_stalls
@@ -39,6 +38,7 @@ from reference_server.events import EventKind, Source
 from reports.build import build_report
 from reports.run_tables import RunTables, check_format
 from scenarios.load import load_scenario
+from scenarios.plan import Plan
 from scenarios.schema import Scenario
 
 __all__ = ["Outcome", "conclude", "soundness_of"]

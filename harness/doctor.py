@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 import psutil
 
-from harness.catalogue import ClientFault, catalogue
 from harness.real.network.silence import silence_available
 from harness.real.processes.redis import INSTALL_HELP, find_redis
+from scenarios.faults import ClientFault, catalogue
 
 __all__ = ["Check", "Mechanism", "diagnose", "kernel_checks", "mechanisms", "tried"]
 
@@ -315,9 +315,9 @@ def mechanisms() -> list[Mechanism]:
     found = []
     for kind, fault in catalogue().items():
         why = ""
-        if not fault.is_real:
+        if not fault.is_real():
             why = "simulated only"
-        elif isinstance(fault, ClientFault) and fault.silent and not silence.ok:
+        elif issubclass(fault, ClientFault) and fault.needs_socket_filter and not silence.ok:
             why = f"{silence.reason}; {silence.help}"
         here = "" if why else fault.mechanism
         found.append(Mechanism(kind, here, fault.cannot_show if here else "", why))

@@ -5,13 +5,11 @@ Nothing is computed here; this is the order in which things happen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from harness.catalogue import check_faults
 from harness.conclude import Outcome, conclude
 from harness.events.log import write_log
-from harness.faults import make_plan
 from harness.judge.thresholds import check_thresholds
 from harness.real.engine import RealSetup, bounded_patience, check_machine, run_real
 from harness.real.errors import CannotRun
@@ -21,10 +19,12 @@ from harness.runs.provenance import begin, finish
 from harness.simulated import simulate
 from harness.theory.fault_laws import give_up_late_s
 from reports.run_tables import ENGINES
+from scenarios.faults import CustomFaultError
 from scenarios.load import dump_scenario
+from scenarios.plan import Plan, make_plan
 from scenarios.schema import Scenario
 
-__all__ = ["ENGINES", "Outcome", "Progress", "conclude", "run"]
+__all__ = ["ENGINES", "Outcome", "Progress", "check_faults", "conclude", "run"]
 
 
 Progress = Callable[[str, float], None]
@@ -108,3 +108,24 @@ def run(
             return conclude(directory, progress)
     finish(directory, "complete")
     return conclude(directory, progress)
+
+
+def check_faults(plan: Plan, engines: Collection[str]) -> None:
+    """Return if every engine asked for can do every fault of a plan.
+
+    Raises:
+        CustomFaultError: a fault of the user's own is not there, is no fault, or lacks a half.
+    """
+    for fault in {(one.fault, one.kind): one for one in plan.faults}.values():
+        does, name = fault.behaviour, type(fault.behaviour).__name__
+        if "real" in engines and not does.is_real():
+            raise CustomFaultError(
+                fault.fault,
+                f"{name} has no method `real`; allowed: write it, or use `flatline simulate`",
+            )
+        if "simulated" in engines and not does.is_simulated():
+            raise CustomFaultError(
+                fault.fault,
+                f"{name} has no method `simulated`; "
+                "allowed: write it, or use `flatline run --real-only`",
+            )

@@ -21,7 +21,7 @@ from reference_server.presets import (
     is_b_config,
     read_b_config,
 )
-from scenarios.fault_kinds import Custom
+from scenarios.faults.custom import Custom
 from scenarios.schema import Scenario
 
 __all__ = [

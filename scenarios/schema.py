@@ -23,9 +23,10 @@ from reference_server.liveness.socket_checks import ClientBeats, Ping, SendError
 from reference_server.presets import find_preset, laid_over
 from reference_server.sessions.record_rules import RecordRules
 from scenarios.client_rules import Reconnect, Sessions
-from scenarios.fault_kinds import Fault
-from scenarios.gateway_nodes import Gateway, Store
-from scenarios.incident_kinds import Incident, NodeIncident
+from scenarios.faults.base import Fault
+from scenarios.faults.incidents import Incident, NodeIncident
+from scenarios.faults.registry import AnyFault, AnyIncident
+from scenarios.gateway import Gateway, Store
 from scenarios.network import Network
 from scenarios.parts import Part, Share
 
@@ -84,9 +85,9 @@ class Scenario(Part):
     ] = Ping()
     gateway: Gateway = Gateway()
     store: Store = Store()
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[AnyFault, ...] = ()
     incidents: Annotated[
-        tuple[Incident, ...],
+        tuple[AnyIncident, ...],
         Field(description="what happens to gateway nodes and the store"),
     ] = ()
     thresholds: Annotated[

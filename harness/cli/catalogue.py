@@ -11,11 +11,10 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from harness.catalogue import AnyFault, ClientFault, catalogue
 from harness.cli.terminal import errors, say, show_markdown, show_table
 from reference_server.errors import Exit
 from reference_server.presets import Preset, environment, environments, find_preset, load_presets
-from scenarios.fault_kinds import fault_model
+from scenarios.faults import FAULTS, INCIDENTS, ClientFault, ServerFault, catalogue
 
 __all__ = ["register"]
 
@@ -51,33 +50,34 @@ def faults_command(
     _show(known[name])
 
 
-def _row(fault: AnyFault) -> tuple[str, ...]:
+def _row(fault: type[ClientFault | ServerFault]) -> tuple[str, ...]:
     return (
         fault.kind,
         fault.side,
         fault.summary,
         fault.on_the_wire,
-        fault.mechanism if fault.is_real else "–",
-        "yes" if fault.is_simulated else "–",
+        fault.mechanism if fault.is_real() else "–",
+        "yes" if fault.is_simulated() else "–",
         fault.theory or "–",
     )
 
 
-def _show(fault: AnyFault) -> None:
+def _show(fault: type[ClientFault | ServerFault]) -> None:
     print(f"{fault.kind} ({fault.side})\n\n{fault.drawing()}\n")
     print(f"peer sees      {fault.on_the_wire}")
-    print(f"real           {fault.mechanism if fault.is_real else 'no: simulated only'}")
-    if fault.is_real:
+    print(f"real           {fault.mechanism if fault.is_real() else 'no: simulated only'}")
+    if fault.is_real():
         print(f"cannot show    {fault.cannot_show}")
-    print(f"simulated      {'yes' if fault.is_simulated else 'no'}")
+    print(f"simulated      {'yes' if fault.is_simulated() else 'no'}")
     print(f"theory         {fault.theory or 'no law'}\n")
+    keys = {**FAULTS, **INCIDENTS}[fault.kind]
     rows = [
         (key, _default(field.is_required(), field.default), field.description or "")
-        for key, field in fault_model(fault.kind).model_fields.items()
+        for key, field in keys.model_fields.items()
         if key != "kind"
     ]
     show_table(("key", "default", "meaning"), rows)
-    block = "faults" if isinstance(fault, ClientFault) else "incidents"
+    block = "faults" if issubclass(fault, ClientFault) else "incidents"
     print(f"\nexample\n{block}:\n  - {fault.example}")
 
 

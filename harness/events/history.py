@@ -15,9 +15,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.faults import Plan, PlannedFault
 from reference_server.events import Event, EventKind, Source
 from reports.run_tables import MEASURED_ENGINES
+from scenarios.faults import PlannedFault
+from scenarios.plan import Plan
 
 __all__ = ["History", "InjectedFault", "Lost", "Workers", "workers_of"]
 

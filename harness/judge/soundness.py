@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from harness.events.history import Workers
-from harness.faults import PlannedFault
 from harness.measure.quality_of_service import curve_of
 from reference_server.events import Source
+from scenarios.faults import PlannedFault
 
 __all__ = ["Epsilon", "Soundness", "assess", "silent_faults", "without_planned_stalls"]
 
@@ -25,7 +25,6 @@ MAX_EPSILON_SHARE = 0.02  # of the median detection latency of silent faults
 _ROLES = ("gateway", "generator")
 _SAMPLE_S = 0.6  # real seconds: a sample every 0.5, and some
 _WITNESSES = (Source.CLIENT, Source.GATEWAY, Source.STORE)
-_SILENT = {"host_crash", "network_cut", "nat_timeout", "frozen", "slow_reader"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +66,7 @@ def silent_faults(faults: Iterable[PlannedFault]) -> frozenset[str]:
     An orderly close, a crash (FIN, RST) and a NAT that answers with RST are seen at once; 2 % of next to
     nothing would be no bound.
     """
-    return frozenset(
-        fault.fault
-        for fault in faults
-        if fault.kind in _SILENT and fault.params.get("expiry") != "reset"
-    )
+    return frozenset(fault.fault for fault in faults if fault.params.silent)
 
 
 def without_planned_stalls(

@@ -14,7 +14,6 @@ import pandas as pd
 
 from harness.events.history import History
 from harness.events.log import gc_paused
-from harness.faults import Plan
 from harness.measure import health as healthy
 from harness.measure import series
 from harness.measure.cost import running_cost
@@ -24,6 +23,7 @@ from harness.measure.omission import omission
 from harness.measure.series import reconnects
 from harness.measure.sessions import presence_flaps, session_quality
 from reference_server.events import Event, Source
+from scenarios.plan import Plan
 
 __all__ = ["Measured", "detections", "measure"]
 

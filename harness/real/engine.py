@@ -17,9 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.catalogue import SERVER_FAULTS, client_fault
-from harness.catalogue.nat_timeout import REAL_NAT
-from harness.faults import Plan
 from harness.real.errors import CannotRun
 from harness.real.incidents import Incidents, check_incidents
 from harness.real.machine_limits import Load, check_limits, this_machine, workers_for
@@ -33,6 +30,10 @@ from harness.runs.directory import RunDir
 from harness.theory import tcp_give_up_s
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.presets import find_preset
+from scenarios.faults import INCIDENTS
+from scenarios.faults.incidents import DrawnStoreRestart
+from scenarios.faults.nat_timeout import REAL_NAT
+from scenarios.plan import Plan
 from scenarios.schema import Scenario
 
 __all__ = [
@@ -173,7 +174,7 @@ def run_real(
     """
     setup = setup or RealSetup()
     workers = setup.workers or workers_for(plan.clients, this_machine())
-    kept = any(incident.params.get("keeps") for incident in plan.incidents)
+    kept = any(one.params == DrawnStoreRestart(keeps=True) for one in plan.incidents)
     origin_s = time.monotonic()
     with (
         Children() as children,
@@ -257,7 +258,7 @@ def check_machine(
         )
     check_network(setup.network, plan, scenario.speedup if scenario else 1.0, setup.redis_url)
     filtered = [f for f in plan.faults if not (setup.network == "netns-nat" and is_behind_nat(f))]
-    silent = sorted({one.fault for one in filtered if client_fault(one.kind, one.params).silent})
+    silent = sorted({one.fault for one in filtered if one.behaviour.needs_socket_filter})
     if silent or plan.outages:
         silence = silence_available()
         if not silence.ok:
@@ -326,15 +327,12 @@ def fidelity(plan: Plan, setup: RealSetup | None = None) -> list[dict[str, str]]
     found = {
         label: REAL_NAT
         if real_nat and is_behind_nat(fault)
-        else (
-            (done := client_fault(fault.kind, fault.params)).mechanism_for(fault.params),
-            done.cannot_show,
-        )
+        else ((done := fault.behaviour).drawn_mechanism, done.cannot_show)
         for label, fault in planned.items()
     }
     found |= {
-        kind: (done.mechanism, done.cannot_show)
-        for kind, done in SERVER_FAULTS.items()
+        kind: (one.drawn.mechanism, one.drawn.cannot_show)
+        for kind, one in INCIDENTS.items()
         if any(incident.kind == kind for incident in plan.incidents)
     }
     return [

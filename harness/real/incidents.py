@@ -19,13 +19,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from harness.catalogue import SERVER_FAULTS
-from harness.faults import Plan, PlannedIncident
 from harness.real.errors import CannotRun
 from harness.real.processes.gateways import Nodes
 from harness.real.processes.redis import RedisServer
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
+from scenarios.faults import PlannedIncident
+from scenarios.faults.incidents import DrawnNodeCrash, DrawnStoreRestart
+from scenarios.plan import Plan
 
 __all__ = ["Incidents", "check_incidents"]
 
@@ -40,7 +41,7 @@ def check_incidents(plan: Plan, redis_url: str | None) -> None:
         CannotRun: it cannot; nothing is faked.
     """
     for incident in plan.incidents:
-        if incident.kind == "node_crash" and incident.params["by"] == "host":
+        if incident.params == DrawnNodeCrash("host"):
             raise CannotRun(
                 f"{incident.incident_id}: a host that dies in silence cannot be made of a process: its kernel "
                 "sends FIN for it (by: process), or acknowledges for it (gateway_stall); "
@@ -110,7 +111,7 @@ class Incidents:
         over_s = (
             None if incident.lasts_s is None else self._now_s() + incident.lasts_s / self._speedup
         )
-        mechanism = SERVER_FAULTS[incident.kind].mechanism
+        mechanism = incident.params.mechanism
         # Before the deed: whom it wakes may run at once, and would have been hurt before it began.
         at_s = time.monotonic()
         match incident.kind:
@@ -166,7 +167,7 @@ class Incidents:
             self._soon(partial(self._look, incident, number))
 
     def _start_store(self, incident: PlannedIncident) -> None:
-        self._redis.start(keeps=bool(incident.params["keeps"]))
+        self._redis.start(keeps=incident.params == DrawnStoreRestart(keeps=True))
         assert self._redis.child is not None
         self._pids["redis"] = self._redis.child.pid
         self._soon(partial(self._look_at_store, incident))

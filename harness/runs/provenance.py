@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from harness.faults import Plan
+from scenarios.plan import Plan
 from harness.real.engine import TCP_GIVE_UP_S, RealSetup, fidelity
 from harness.runs.directory import RunDir
 from reference_server.liveness.heartbeat_policy import LivenessPolicy

@@ -1,7 +1,6 @@
 """Clients in the model: log in, connect, answer, suffer what the plan says, come back.
 
-One object a client. Connecting is a SimPy process; a connected client only reacts. What a fault does to
-it is in `injectors.py`.
+One object a client. Connecting is a SimPy process; a connected client only reacts.
 
 Clients that beat by themselves: each sends a frame every interval, the gateway answers it.
 
@@ -11,7 +10,7 @@ is sent into a cut that nobody has noticed yet is lost.
 
 Logins. The user of a dead client tries one from another device: how long is that user locked out?
 
-A planned fault to a client of the model: when it is due, its catalogue file does it.
+What a planned fault does to a client is in its own file, `scenarios/faults/`.
 
 Every fault logs the moment at which it took effect, not the moment it was planned for.
 """
@@ -26,25 +25,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from simpy import Event
 
-from harness.catalogue import client_fault
-from harness.faults import PlannedFault, PlannedOutage
 from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
 from harness.simulated.event_writer import EventLog, StoreWatch
 from harness.simulated.gateway import Gateway
-from harness.simulated.network import Network, put_behind
+from harness.simulated.network import Network, forget_when_idle
 from harness.simulated.nodes import Nodes
 from harness.simulated.store import StoreDown
 from reference_server.events import Cause, EventKind
 from scenarios.client_rules import Reconnect
+from scenarios.faults import PlannedFault
 from scenarios.network import Nat
+from scenarios.plan import PlannedOutage
 
 if TYPE_CHECKING:
     pass
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Client", "ClientBeating", "Surroundings", "inject", "log_in", "log_in_elsewhere"]
+__all__ = ["Client", "ClientBeating", "Surroundings", "log_in", "log_in_elsewhere"]
 
 
 class ClientBeating:
@@ -100,7 +99,6 @@ class Surroundings:
     store_watch: StoreWatch
     reconnect: Reconnect
     back_offs: np.random.Generator
-    inject: Callable[[Client, PlannedFault], None]
     beating: ClientBeating | None = None  # clients that beat by themselves
 
 
@@ -237,12 +235,13 @@ class Client:
         if around.beating is not None:
             around.beating.start(connection)
         if around.nat is not None:
-            put_behind(around.clock, connection, around.nat)
+            nat = around.nat
+            self._forget_when_idle(nat.idle_timeout, nat.expiry, lambda: None, since_s=-1.0)
         if around.reconnect.idle_limit is not None:
             self._check_idle(connection, around.reconnect.idle_limit)
         due, self._due = self._due, []
         for fault in due:
-            around.inject(self, fault)
+            fault.behaviour.simulated(self, fault)
 
     # -- connected ---------------------------------------------------------------------------------
 
@@ -321,21 +320,33 @@ class Client:
         if self.connection is None:
             self._due.append(fault)
         else:
-            self.around.inject(self, fault)
+            fault.behaviour.simulated(self, fault)
+
+    @property
+    def now_s(self) -> float:
+        """Scenario seconds from the run's origin."""
+        return self.around.clock.now_s
+
+    def after(self, delay_s: float, step: Callable[[], None]) -> None:
+        """Do something this much later."""
+        self.around.clock.after(delay_s, step)
 
     def disturb(self) -> None:
         """Something is about to happen to the client or its way: nothing is foretold any more."""
         if self.connection is not None:
             self.around.network.recall(self.connection)
 
-    def leave(self) -> None:
-        """The client is not on its connection any more."""
+    def leave(self, says: Cause | None = None) -> None:
+        """The client is not on its connection any more; the gateway hears this of it, one way later."""
+        connection = self.connection
         self.disturb()
         self.connection = None
+        if says is not None and connection is not None:
+            self.around.network.end_by_client(connection, says)
 
-    def die(self) -> None:
+    def die(self, says: Cause | None = None) -> None:
         """The client's process ends for good."""
-        self.leave()
+        self.leave(says)
         self.alive = False
 
     def cut(self) -> None:
@@ -378,6 +389,29 @@ class Client:
         self.disturb()
         self.frozen = True
 
+    def shut_window(self) -> None:
+        """It reads no more, with data before it."""
+        self.freeze()
+        if self.connection is not None:
+            self.around.network.window_closes(self.connection)
+
+    def forget_when_idle(self, idle_s: float, expiry: str, forgotten: Callable[[], None]) -> None:
+        """A middlebox forgets its connection once that had no packet for ``idle_s``."""
+        self._forget_when_idle(idle_s, expiry, forgotten, since_s=self.now_s)
+
+    def _forget_when_idle(
+        self, idle_s: float, expiry: str, forgotten: Callable[[], None], since_s: float
+    ) -> None:
+        connection = self.connection
+        assert connection is not None
+
+        def expired() -> None:
+            forgotten()
+            self.disturb()
+            connection.forget(expiry)
+
+        forget_when_idle(self.around.clock, connection, idle_s, since_s, expired)
+
     def thaw(self) -> None:
         """Its process goes on: what its kernel has kept comes first."""
         self.frozen = False
@@ -417,6 +451,10 @@ class Client:
     def healed(self, fault: PlannedFault) -> None:
         """Log that a fault's cause is gone; whether the session survived shows later."""
         self._log(EventKind.FAULT_HEALED, detail={"fault_id": fault.fault_id})
+        self.healing = fault
+
+    def expect_recovery(self, fault: PlannedFault) -> None:
+        """The client tries to come back to its session: log the recovery when it has."""
         self.healing = fault
 
     def _recovered(self, fault: PlannedFault) -> None:
@@ -477,9 +515,3 @@ def log_in_elsewhere(
         detail["code"] = refusal
         around.log.write(EventKind.LOGIN_REFUSED, detail=detail)
         yield wait(relogin.retry)
-
-
-def inject(client: Client, fault: PlannedFault) -> None:
-    """Do a planned fault to a connected client."""
-    assert client.connection is not None
-    client_fault(fault.kind, fault.params).simulated(client, fault, client.connection)

@@ -17,8 +17,7 @@ from itertools import count
 
 import numpy as np
 
-from harness.faults import Plan
-from harness.simulated.clients import Client, ClientBeating, Surroundings, inject
+from harness.simulated.clients import Client, ClientBeating, Surroundings
 from harness.simulated.clock import Clock
 from harness.simulated.detectors import Detectors
 from harness.simulated.event_loop import Loop
@@ -30,6 +29,7 @@ from harness.simulated.presence import ExpiryNews, Presence
 from harness.simulated.store import Store
 from reference_server.events import Event, EventKind
 from reference_server.liveness.socket_checks import ClientBeats
+from scenarios.plan import Plan
 from scenarios.schema import Scenario
 
 __all__ = ["simulate"]
@@ -136,12 +136,12 @@ def _build(
         beating = ClientBeating(clock, network, policy.heartbeat_interval, beats)
     around = Surroundings(
         clock, network, nodes, scenario.network.nat, log, store_watch, scenario.reconnect,
-        back_offs, inject, beating,
+        back_offs, beating,
     )  # fmt: skip
     faults = {fault.client: fault for fault in plan.faults}
     clients = [Client(index, around, faults.get(index)) for index in range(plan.clients)]
     for client in clients:
-        client.home = plan.home(client.index)
+        client.home = plan.first_node(client.index)
     for watcher, watched in plan.watches.items():
         clients[watcher].watched = tuple(watched)
     return store, store_watch, nodes, clients

@@ -14,7 +14,7 @@ import numpy as np
 from harness.simulated.clock import Clock
 from harness.simulated.network import RoundTrips
 from reference_server.heartbeat.scheduler import Lateness
-from scenarios.gateway_nodes import Gateway as GatewayModel
+from scenarios.gateway import Gateway as GatewayModel
 
 __all__ = ["Loop"]
 

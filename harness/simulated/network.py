@@ -26,14 +26,13 @@ from harness.simulated.clock import Clock
 from harness.simulated.connection import NEVER_S, Connection
 from reference_server.events import Cause
 from scenarios.distributions import Distribution
-from scenarios.network import ORPHAN_TRIES, Nat, after_probe
+from scenarios.network import ORPHAN_TRIES, after_probe
 
 __all__ = [
     "Network",
     "RoundTrips",
     "forget_when_idle",
     "give_up_s",
-    "put_behind",
     "retransmission_s",
 ]
 
@@ -63,16 +62,6 @@ def forget_when_idle(
             expired()
 
     clock.after(idle_s, check)
-
-
-def put_behind(clock: Clock, connection: Connection, nat: Nat) -> None:
-    """Have a new connection's packets pass a middlebox that forgets."""
-
-    def expired() -> None:
-        connection.client.disturb()
-        connection.forget(nat.expiry)
-
-    forget_when_idle(clock, connection, nat.idle_timeout, -1.0, expired)
 
 
 _RTO_MAX_S = 120.0  # Linux TCP_RTO_MAX

@@ -24,13 +24,14 @@ from functools import partial
 
 import numpy as np
 
-from harness.faults import PlannedIncident
 from harness.simulated.clock import Clock
 from harness.simulated.event_writer import EventLog
 from harness.simulated.gateway import Gateway
 from harness.simulated.store import Store
 from reference_server.events import EventKind
-from scenarios.gateway_nodes import Lease
+from scenarios.faults import PlannedIncident
+from scenarios.faults.incidents import DrawnNodeCrash, DrawnStoreRestart
+from scenarios.gateway import Lease
 
 __all__ = ["Leases", "Nodes", "happen"]
 
@@ -200,7 +201,7 @@ def happen(
             if incident.kind == "node_drain":
                 nodes.drain(number)
             else:
-                nodes.crash(number, host=incident.params["by"] == "host")
+                nodes.crash(number, host=incident.params == DrawnNodeCrash("host"))
             if incident.lasts_s is not None:
 
                 def back() -> None:
@@ -214,7 +215,7 @@ def happen(
             nodes.reset_connections()
         case "store_restart":
             assert incident.lasts_s is not None
-            store.stop(keeps=incident.params["keeps"])
+            store.stop(keeps=incident.params == DrawnStoreRestart(keeps=True))
 
             def answers() -> None:
                 store.start()

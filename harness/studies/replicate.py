@@ -20,7 +20,6 @@ import pandas as pd
 from scipy import stats
 
 from harness.events.history import History
-from harness.faults import make_plan
 from harness.measure.detections import find_outcomes
 from harness.measure.health import find_health
 from harness.measure.quality_of_service import qos
@@ -28,6 +27,7 @@ from harness.runs.directory import RunDir
 from harness.simulated import simulate
 from reference_server.durations import DAY_S
 from reference_server.events import EventKind
+from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 
 __all__ = ["COLUMNS", "Replications", "Stopping", "replicate", "replication_seeds", "summarise"]

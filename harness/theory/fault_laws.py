@@ -31,22 +31,20 @@ from reference_server.liveness.socket_checks import (
     StateCheck,
 )
 from scenarios.distributions import Distribution
-from scenarios.fault_kinds import (
-    Custom,
-    Delayed,
-    Fault,
-    Frozen,
-    HostCrash,
-    NatTimeout,
-    NetworkCut,
-    Noop,
-    OrderlyClose,
-    PacketLoss,
-    ProcessCrash,
-    Refresh,
-    SlowReader,
-    ThrottledTimers,
-)
+from scenarios.faults import Fault
+from scenarios.faults.custom import Custom
+from scenarios.faults.delayed import Delayed
+from scenarios.faults.frozen import Frozen
+from scenarios.faults.host_crash import HostCrash
+from scenarios.faults.nat_timeout import NatTimeout
+from scenarios.faults.network_cut import NetworkCut
+from scenarios.faults.noop import Noop
+from scenarios.faults.orderly_close import OrderlyClose
+from scenarios.faults.packet_loss import PacketLoss
+from scenarios.faults.process_crash import ProcessCrash
+from scenarios.faults.refresh import Refresh
+from scenarios.faults.slow_reader import SlowReader
+from scenarios.faults.throttled_timers import ThrottledTimers
 from scenarios.network import Network
 from scenarios.schema import Scenario
 
@@ -111,8 +109,11 @@ def laws_of_fault(fault: Fault, scenario: Scenario, speedup: float) -> FaultLaws
             return _slow_reader(scenario, speedup)
         case ThrottledTimers() | Delayed() | PacketLoss():
             return _late(fault, scenario, speedup)
-        case _:
+        case HostCrash() | NetworkCut() | Frozen():
             return _silent(fault, scenario, speedup)
+        case _:
+            note = f"theory has no law of {fault.kind}"
+            return FaultLaws(None, None, note=note, heals=fault.healing is not None)
 
 
 def _closed(scenario: Scenario, one_way: Law, cause: Cause) -> FaultLaws:

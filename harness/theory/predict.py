@@ -24,16 +24,7 @@ from reference_server.liveness.adaptive_interval import Probing
 from reference_server.liveness.phi_accrual import PhiAkka, PhiCassandra
 from scenarios.client_rules import Relogin
 from scenarios.distributions import Distribution
-from scenarios.fault_kinds import (
-    Delayed,
-    Fault,
-    Noop,
-    OrderlyClose,
-    PacketLoss,
-    ProcessCrash,
-    Refresh,
-    ThrottledTimers,
-)
+from scenarios.faults import Fault
 from scenarios.schema import Scenario
 
 __all__ = ["Prediction", "coincides", "locked_out", "predict"]
@@ -122,7 +113,7 @@ def _withheld(prediction: Prediction, fault: Fault, scenario: Scenario) -> Predi
         *(["stalls"] if scenario.gateway.stalls else []),
         *(["a NAT before every client"] if scenario.network.nat else []),
     ]
-    announced = isinstance(fault, OrderlyClose | ProcessCrash | Refresh)
+    announced = fault.drawn.announced
     if not announced and isinstance(scenario.detector, PhiAkka | PhiCassandra | Probing):
         unknown.append(f"detector {scenario.detector.kind}")
     if not unknown:
@@ -132,11 +123,7 @@ def _withheld(prediction: Prediction, fault: Fault, scenario: Scenario) -> Predi
 
 def _of_fault(fault: Fault, scenario: Scenario, speedup: float) -> list[Prediction]:
     laws = laws_of_fault(fault, scenario, speedup)
-    relogin = (
-        None
-        if isinstance(fault, Refresh | Noop | ThrottledTimers | Delayed | PacketLoss)
-        else scenario.reconnect.relogin
-    )
+    relogin = None if fault.drawn.user_stays else scenario.reconnect.relogin
     taking_over = relogin if scenario.sessions.second_login == "take_over" else None
     cause = max(laws.wins, key=lambda name: laws.wins[name], default="")
     suspected, caused_by, remark = _or_taken_over(laws, laws.suspected, cause, taking_over)

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from harness.faults import Plan
 from harness.theory.predict import Prediction
 from reports.run_tables import frame
+from scenarios.plan import Plan
 
 __all__ = ["curves_frame", "laws_frame", "plotted_detections"]
 

@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.faults import Plan, PlannedFault
 from reference_server.events import Event, EventKind, Source
+from scenarios.faults import PlannedFault
+from scenarios.faults.registry import read_client_fault
+from scenarios.plan import Plan
 
 CLIENT, GATEWAY, STORE = Source.CLIENT, Source.GATEWAY, Source.STORE
 K = EventKind
 FAULT_AT_S = 100.0
+_PARAMS: dict[str, dict[str, Any]] = {
+    "nat_timeout": {"idle_timeout_s": 20.0, "expiry": "drop"},
+    "process_crash": {"by": "fin"},
+    "refresh": {"page_load_s": 1.0},
+}
 END_S = 300.0
 
 
 def fault(n: int = 0, kind: str = "host_crash", **changes: Any) -> PlannedFault:
     given: dict[str, Any] = {
         "fault_id": f"{kind}-{n:05d}", "fault": kind, "kind": kind, "client": n, "at_s": FAULT_AT_S,
-        "heal_after_s": None, "relogin_after_s": None, "traced": n == 0, "params": {},
+        "heal_after_s": None, "relogin_after_s": None, "traced": n == 0,
+        "params": read_client_fault(kind, _PARAMS.get(kind, {})),
     }  # fmt: skip
     return PlannedFault(**{**given, **changes})
 

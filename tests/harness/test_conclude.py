@@ -10,11 +10,11 @@ import pytest
 
 from harness.conclude import conclude
 from harness.events.log import gc_paused, write_log
-from harness.faults import make_plan
 from harness.runs.directory import RunDir
 from harness.simulated import simulate
 from reports.run_tables import SCHEMAS, RunTables, load_run
 from scenarios.load import dump_scenario, parse_scenario
+from scenarios.plan import make_plan
 
 
 @pytest.fixture(scope="module")

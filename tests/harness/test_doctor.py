@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from harness import doctor
-from harness.catalogue import catalogue
 from harness.doctor import Check, diagnose, mechanisms, tried
 from harness.real.network.silence import Availability, silence_available
 from harness.real.processes.redis import find_redis
+from scenarios.faults import catalogue
 from tests.support import missing, require_root
 
 pytestmark = pytest.mark.real

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.faults import make_plan
 from harness.measure.one_engine import measure
 from harness.simulated import simulate
 from harness.theory import predict
 from reference_server.presets import find_preset, load_presets
+from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 
 KINDS = ("orderly_close", "refresh", "network_cut", "frozen", "process_crash")

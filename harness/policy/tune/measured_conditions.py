@@ -17,7 +17,6 @@ import pandas as pd
 
 from harness.events.history import History
 from harness.events.log import read_log
-from harness.faults import Plan
 from harness.measure.health import outages, poisson_interval, round_trips_s
 from harness.policy.tune.conditions import Conditions
 from harness.policy.tune.fit import Fit, fit_law
@@ -28,6 +27,7 @@ from reference_server.errors import FlatlineError
 from reference_server.events import EventKind, Source
 from scenarios.load import load_scenario
 from scenarios.network import Nat, Network, Outages
+from scenarios.plan import Plan
 from scenarios.schema import Scenario
 
 __all__ = ["COLUMNS", "NetworkDataError", "conditions_of", "network_from_csv", "network_from_run"]

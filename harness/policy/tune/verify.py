@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.faults import Plan
 from harness.policy.tune.recommend import Recommendation
 from harness.runs.directory import RunDir
 from harness.theory import Law, predict
@@ -32,9 +31,12 @@ from reference_server.errors import Exit
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Sessions
 from scenarios.distributions import Distribution, Uniform
-from scenarios.fault_kinds import Fault, HostCrash, NatTimeout
+from scenarios.faults import Fault
+from scenarios.faults.host_crash import HostCrash
+from scenarios.faults.nat_timeout import NatTimeout
 from scenarios.load import load_scenario
 from scenarios.network import Network, Outages
+from scenarios.plan import Plan
 from scenarios.schema import Scenario
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 import gevent
 
-from harness.faults import PlannedFault
 from harness.real.network.conntrack import Conntrack
 from harness.real.network.nat import NatBox, is_behind_nat, load_boxes
+from scenarios.faults import PlannedFault
 
 if TYPE_CHECKING:
     from harness.real.generator.client import Client

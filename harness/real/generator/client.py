@@ -29,15 +29,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from websockets.exceptions import InvalidHandshake
 
-from harness.catalogue import ClientGone, PageReloaded, client_fault
-from harness.faults import PlannedFault
 from harness.real.generator.behind_nat import BehindNat
 from harness.real.generator.gateway_client import LoginRefused, LoginUnavailable
 from harness.real.generator.websocket import ConnectionEnded, WebSocketConnection
 from harness.real.generator.websocket_frames import PING, PONG, TEXT, Frame, masked
-from harness.real.network.silence import attach, detach
+from harness.real.network.silence import attach, attach_lossy, detach
 from reference_server.events import Cause, EventKind
 from reference_server.websocket.frames import HEARTBEAT
+from scenarios.faults import ClientGone, PageReloaded, PlannedFault
 
 if TYPE_CHECKING:
     from harness.real.generator.shared import Generator
@@ -135,7 +134,7 @@ class Client:
     """One user with one device, from `start` until its fault has ended it, the horizon, or `leave`."""
 
     __slots__ = (
-        "_deaf", "_failures", "_gone", "_healing", "_home", "_idle_watched", "_postponed", "after_answer",
+        "_failures", "_gone", "_healing", "_home", "_idle_watched", "_postponed", "_reading_paused", "after_answer",
         "behind", "connection_id", "fault", "g", "index", "last_packet_s", "on_heartbeat", "session_id",
         "wire",
     )  # fmt: skip
@@ -147,13 +146,13 @@ class Client:
         self.session_id = ""
         self.connection_id = ""
         self.wire: WebSocketConnection | None = None  # None: not connected
-        self._home: int | None = generator.plan.home(index)  # None once it has been connected
+        self._home: int | None = generator.plan.first_node(index)  # None once it has been connected
         self.last_packet_s = 0.0
         self.behind: BehindNat | None = generator.nats.get(index)  # a real NAT of the run's network
         # Called instead of answering a heartbeat: a NAT that resets.
         self.on_heartbeat: Callable[[], None] | None = None
         self.after_answer: Callable[[], None] | None = None  # of each heartbeat
-        self._deaf = False
+        self._reading_paused = False
         self._failures = 0
         self._gone = False
         self._healing: PlannedFault | None = None
@@ -172,16 +171,16 @@ class Client:
         return self._gone
 
     @property
-    def deaf(self) -> bool:
+    def reading_paused(self) -> bool:
         """Its process reads nothing: frozen, or nothing can arrive."""
-        return self._deaf
+        return self._reading_paused
 
-    @deaf.setter
-    def deaf(self, deaf: bool) -> None:
-        self._deaf = deaf
+    @reading_paused.setter
+    def reading_paused(self, paused: bool) -> None:
+        self._reading_paused = paused
         if self.wire is None or self.wire.sock.fileno() < 0:
             return
-        if deaf:
+        if paused:
             self.g.loop.ignore(self.wire.sock.fileno())
             return
         self.g.loop.watch(self.wire.sock.fileno(), self)
@@ -203,7 +202,7 @@ class Client:
 
     def leave(self) -> None:
         """End for good and in order, as a tab that is closed; after the run nothing is said any more."""
-        if self.g.running and not self._gone and self.wire is not None and not self._deaf:
+        if self.g.running and not self._gone and self.wire is not None and not self._reading_paused:
             with suppress(ConnectionEnded):
                 self.wire.close(1000)
         self._gone = True
@@ -242,7 +241,7 @@ class Client:
         if self._gone:  # told to leave while it came
             self.wire.close(1000)
             return
-        self._deaf = False
+        self._reading_paused = False
         self.g.loop.watch(self.wire.sock.fileno(), self)
         self._watch_idleness(self.wire)
         if self.g.beating is not None:
@@ -294,7 +293,7 @@ class Client:
     def on_readable(self) -> None:
         """Read what has come in: nearly always one heartbeat, whole and alone."""
         wire = self.wire
-        if wire is None or self._deaf:
+        if wire is None or self._reading_paused:
             return
         try:
             data = wire.read()
@@ -357,7 +356,7 @@ class Client:
             self._answer(now_s)
 
     def _answer_late(self, wire: WebSocketConnection | None, heard_s: float) -> None:
-        if wire is not None and self.wire is wire and not self._deaf and not self._gone:
+        if wire is not None and self.wire is wire and not self._reading_paused and not self._gone:
             self._guarded(partial(self._answer, heard_s))
 
     def _answer(self, heard_s: float) -> None:
@@ -379,8 +378,10 @@ class Client:
         limit = self.g.scenario.reconnect.idle_limit
         if limit is None or self.wire is not wire or self._gone:
             return
-        self._idle_watched = not self._deaf  # a frozen process looks at its clock when it thaws
-        if self._deaf:
+        self._idle_watched = (
+            not self._reading_paused
+        )  # a frozen process looks at its clock when it thaws
+        if self._reading_paused:
             return
         gives_up_s = self.last_packet_s + limit / self.g.scenario.speedup
         if self.g.now_s() < gives_up_s:
@@ -454,6 +455,55 @@ class Client:
         """Do something at a real time of the run; without a connection then, as soon as there is one."""
         self.g.loop.at(time_s, partial(self._due, step))
 
+    def after(self, delay_s: float, step: Callable[[], None]) -> None:
+        """Do something this much scenario time from now, as :meth:`at` does."""
+        self.at(self.now_s() + self.real_s(delay_s), step)
+
+    def now_s(self) -> float:
+        """Real seconds on the run's clock."""
+        return self.g.now_s()
+
+    def real_s(self, length_s: float) -> float:
+        """How long a length of scenario time takes in this run."""
+        return length_s / self.g.scenario.speedup
+
+    def keep_open(self) -> None:
+        """Keep the socket open until the run's end: one that is let go closes itself, which sends a FIN."""
+        self.g.graveyard.append(self.wire)
+
+    def fall_silent(self) -> None:
+        """Let nothing arrive, acknowledge nothing, send nothing; the socket stays open.
+
+        Raises:
+            OSError: the kernel refuses the filter.
+        """
+        assert self.wire is not None
+        attach(self.wire.sock)
+        self.reading_paused = True
+        self.keep_open()
+
+    def end_silence(self) -> bool:
+        """Let packets through again; False: the connection is gone meanwhile."""
+        if self.wire is None:
+            return False
+        detach(self.wire.sock)
+        self.reading_paused = False
+        return True
+
+    def lose_packets(self, rate: float) -> None:
+        """Drop this share of what arrives, at random.
+
+        Raises:
+            OSError: the kernel refuses the filter.
+        """
+        assert self.wire is not None
+        attach_lossy(self.wire.sock, rate)
+
+    def lose_no_packets(self) -> None:
+        """Take that filter off again."""
+        assert self.wire is not None
+        detach(self.wire.sock)
+
     def _due(self, step: Callable[[], None]) -> None:
         if self._gone:
             return
@@ -463,9 +513,24 @@ class Client:
             self._guarded(step)
 
     def took_effect(
-        self, fault: PlannedFault, scheduled_s: float, mechanism: str, at_s: float | None = None
+        self,
+        fault: PlannedFault,
+        scheduled_s: float | None = None,
+        mechanism: str | None = None,
+        at_s: float | None = None,
     ) -> None:
-        """Log that a fault took effect, now or at `at_s`; start the user's attempts to log in again."""
+        """Log that a fault took effect; start the user's attempts to log in again.
+
+        Args:
+            fault: the one planned for this client.
+            scheduled_s: when it was to; None: at the plan's moment.
+            mechanism: how it was done; None: as the fault says of itself.
+            at_s: when it did; None: now.
+        """
+        if scheduled_s is None:
+            scheduled_s = self.g.at_s(fault.at_s)
+        if mechanism is None:
+            mechanism = fault.behaviour.drawn_mechanism
         detail = {
             "fault_id": fault.fault_id, "fault": fault.fault, "kind": fault.kind, "client": self.index,
             "user_id": self.user_id, "scheduled_s": scheduled_s, "mechanism": mechanism,
@@ -504,15 +569,15 @@ class Client:
         self._healing = None
 
     def _outage_starts(self) -> None:
-        if self.wire is not None and not self._deaf:
+        if self.wire is not None and not self._reading_paused:
             attach(self.wire.sock)
-            self.deaf = True
+            self.reading_paused = True
             self._log(EventKind.OUTAGE_STARTED, detail={"client": self.index})
 
     def _outage_ends(self) -> None:
-        if self.wire is not None and self._deaf:
+        if self.wire is not None and self._reading_paused:
             detach(self.wire.sock)
-            self.deaf = False
+            self.reading_paused = False
             self._log(EventKind.OUTAGE_ENDED, detail={"client": self.index})
 
     def _log(
@@ -539,7 +604,7 @@ def inject(client: Client, fault: PlannedFault) -> None:
     """Do a fault to a connected client; a client that is not connected is left alone.
 
     Raises:
-        ClientGone, PageReloaded: what became of the client, see `harness/catalogue/fault.py`.
+        ClientGone, PageReloaded: what became of the client, see `scenarios/faults/base.py`.
     """
     if client.wire is not None:
-        client_fault(fault.kind, fault.params).real(client, fault)
+        fault.behaviour.real(client, fault)

@@ -35,7 +35,6 @@ from locust import LoadTestShape
 from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
-from harness.faults import Plan, make_plan
 from harness.real.generator.gateway_client import Target
 from harness.real.generator.remote_workers import Coordinator, WorkerHost, in_order_of_dispatch
 from harness.real.generator.shard import ClientIndexPool, WorkerShard
@@ -46,6 +45,7 @@ from reference_server.errors import Exit
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
 from scenarios.load import dump_scenario, load_scenario
+from scenarios.plan import Plan, make_plan
 from scenarios.schema import Scenario
 
 __all__ = ["SHAPES", "RampShape", "Suite"]

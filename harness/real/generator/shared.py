@@ -4,8 +4,8 @@ Reads the clock and writes the log; decides nothing about clients.
 
 Clients that beat by themselves: each sends a heartbeat every interval, from the event loop's heap of steps.
 
-From connections to frames on the wire; a client that is deaf sends nothing and goes on at the next moment of its
-own grid. What the answer means is the client's business.
+From connections to frames on the wire; a client whose reading is paused sends nothing and goes on at the next moment
+of its own grid. What the answer means is the client's business.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import gevent
 from numpy.random import Generator as Rng
 from numpy.random import SeedSequence, default_rng
 
-from harness.faults import Plan, PlannedFault, PlannedOutage
 from harness.real.generator.behind_nat import nats_of
 from harness.real.generator.event_loop import ClientEventLoop
 from harness.real.generator.gateway_client import Gateways, Target
@@ -31,6 +30,8 @@ from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
 from reference_server.liveness.socket_checks import ClientBeats
 from reference_server.websocket.frames import PONG_TEXT
+from scenarios.faults import PlannedFault
+from scenarios.plan import Plan, PlannedOutage
 from scenarios.schema import Scenario
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Beating:
             return
         due_s += self._interval_s
         self._at(due_s, partial(self._beat, client, wire, due_s))
-        if not client.deaf:
+        if not client.reading_paused:
             client.beat()
 
 

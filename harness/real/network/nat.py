@@ -33,10 +33,12 @@ from typing import Literal
 
 import orjson
 
-from harness.faults import Plan, PlannedFault
 from harness.real.errors import CannotRun
 from harness.real.network.conntrack import Conntrack
 from harness.real.network.namespaces import Namespace, link, require
+from scenarios.faults import PlannedFault
+from scenarios.faults.nat_timeout import DrawnNatTimeout
+from scenarios.plan import Plan
 
 __all__ = [
     "GATEWAY",
@@ -48,7 +50,6 @@ __all__ = [
     "is_behind_nat",
     "load_boxes",
     "nat_network",
-    "natted",
     "network_of",
 ]
 
@@ -68,14 +69,9 @@ class NatBox:
     expiry: str  # drop, reset
 
 
-def natted(plan: Plan) -> list[PlannedFault]:
-    """The faults of a plan that a real NAT can do."""
-    return [fault for fault in plan.faults if is_behind_nat(fault)]
-
-
 def is_behind_nat(fault: PlannedFault) -> bool:
     """Whether a real NAT does this fault where there is one."""
-    return fault.kind == "nat_timeout" and fault.params.get("by", "any") != "socket_filter"
+    return isinstance(fault.params, DrawnNatTimeout) and fault.params.by != "socket_filter"
 
 
 def check_nat(plan: Plan, speedup: float) -> None:
@@ -136,18 +132,22 @@ def _kinds(plan: Plan, speedup: float) -> dict[_Kind, tuple[str, ...]]:
     Raises:
         CannotRun: a timeout that conntrack cannot have.
     """
-    wanted = {fault.fault: fault.params for fault in natted(plan)}
+    wanted = {
+        fault.fault: fault.params
+        for fault in plan.faults
+        if isinstance(fault.params, DrawnNatTimeout) and is_behind_nat(fault)
+    }
     kinds: dict[_Kind, tuple[str, ...]] = {}
     for label, params in wanted.items():
-        idle_s = params["idle_timeout_s"] / speedup
+        idle_s = params.idle_timeout_s / speedup
         if abs(idle_s - round(idle_s)) > 1e-9 or idle_s < _LEAST_S:
-            fits = _fitting_speedup([p["idle_timeout_s"] for p in wanted.values()])
+            fits = _fitting_speedup([p.idle_timeout_s for p in wanted.values()])
             raise CannotRun(
-                f"{label}: idle_timeout {params['idle_timeout_s']:g} s at speedup {speedup:g} is "
+                f"{label}: idle_timeout {params.idle_timeout_s:g} s at speedup {speedup:g} is "
                 f"{idle_s:g} s; conntrack counts whole seconds, allowed: {_LEAST_S} or more; "
                 f"{f'run with --speedup {fits:g}' if fits >= 1 else 'change idle_timeout'}"
             )
-        kind = (round(idle_s), params["expiry"])
+        kind = (round(idle_s), params.expiry)
         kinds[kind] = (*kinds.get(kind, ()), label)
     return kinds
 
@@ -256,7 +256,11 @@ def check_network(kind: NetworkKind, plan: Plan, speedup: float, redis_url: str 
         CannotRun: it cannot.
     """
     if kind == "loopback":
-        real = {fault.fault for fault in plan.faults if fault.params.get("by") == "netns"}
+        real = {
+            fault.fault
+            for fault in plan.faults
+            if isinstance(fault.params, DrawnNatTimeout) and fault.params.by == "netns"
+        }
         if real:
             raise CannotRun(f"{', '.join(sorted(real))}: by netns; run with --network netns-nat")
         return

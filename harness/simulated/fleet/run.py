@@ -18,7 +18,11 @@ from harness.simulated.fleet.ways import BehindNat, ForgetfulNat, OneFault, Outa
 from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Reconnect
-from scenarios.fault_kinds import Fault, Frozen, HostCrash, NatTimeout, NetworkCut
+from scenarios.faults import Fault
+from scenarios.faults.frozen import Frozen
+from scenarios.faults.host_crash import HostCrash
+from scenarios.faults.nat_timeout import NatTimeout
+from scenarios.faults.network_cut import NetworkCut
 from scenarios.network import Network
 
 __all__ = ["FleetError", "fleet_sweep", "run_fleet"]

@@ -16,7 +16,6 @@ import pandas as pd
 from harness.conclude import soundness_of
 from harness.events.history import workers_of
 from harness.events.log import merge_logs, write_log
-from harness.faults import Plan, make_plan
 from harness.judge.soundness import Soundness
 from harness.judge.thresholds import check_thresholds, evaluate
 from harness.measure.one_engine import Measured, measure
@@ -29,6 +28,7 @@ from harness.studies.capacity.redis_totals import StoreTotals, StoreWitness
 from reference_server.events import Event, EventKind
 from reports.run_tables import RunTables, frame
 from scenarios.load import dump_scenario
+from scenarios.plan import Plan, make_plan
 from scenarios.schema import Scenario
 
 __all__ = ["Step", "frame_of", "run_step"]

@@ -11,6 +11,7 @@ from harness.events.history import Workers, workers_of
 from harness.judge.soundness import Soundness, assess, silent_faults
 from reference_server.events import Event, EventKind, Source
 from reports.run_tables import frame
+from scenarios.faults.nat_timeout import DrawnNatTimeout
 from tests.harness.handmade import fault
 
 ALL = frozenset({Source.CLIENT, Source.GATEWAY, Source.STORE})
@@ -153,6 +154,7 @@ def test_which_faults_are_silent() -> None:
     kinds = ("orderly_close", "refresh", "process_crash", "host_crash", "network_cut", "frozen")
     faults = [fault(0, kind) for kind in kinds]
     faults += [
-        fault(1, "nat_timeout", fault=f"nat_{e}", params={"expiry": e}) for e in ("drop", "reset")
+        fault(1, "nat_timeout", fault="nat_drop", params=DrawnNatTimeout(20.0, "drop")),
+        fault(1, "nat_timeout", fault="nat_reset", params=DrawnNatTimeout(20.0, "reset")),
     ]
     assert silent_faults(faults) == {"host_crash", "network_cut", "frozen", "nat_drop"}

@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.faults import make_plan
 from harness.judge.soundness import without_planned_stalls
 from harness.judge.thresholds import ThresholdError, parse_threshold
 from harness.measure.incidents import with_bounds
 from harness.measure.one_engine import Measured, measure
 from harness.simulated import simulate
+from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 from tests.harness.simulated.support import scenario
 
@@ -44,7 +44,7 @@ def test_a_crash_of_a_process_everyone_is_back_soon_and_nobody_is_suspected() ->
     assert (row["incident_id"], row["node"], row["at_s"], row["lasts_s"]) == (
         "node_crash", "node-2", 90.0, 30.0,
     )  # fmt: skip
-    homes = make_plan(what).homes.count(2)
+    homes = make_plan(what).first_nodes.count(2)
     assert row["clients_hit"] == row["clients_lost"] == row["clients_back"] == homes
     assert row["clients_away"] == 0
     # Full jitter up to 1 s, then three round trips of 1 ms.
@@ -60,7 +60,7 @@ def test_who_died_with_the_node_is_a_ghost_until_the_lease_ends() -> None:
     crashes = [{"kind": "host_crash", "share": "30%", "at": at}]
     what = three({"kind": "node_crash", "at": 80.0, "node": 2}, faults=crashes)
     row, found = measured(what)
-    assert row["clients_lost"] == row["clients_hit"] < make_plan(what).homes.count(2)
+    assert row["clients_lost"] == row["clients_hit"] < make_plan(what).first_nodes.count(2)
     assert TTL_S - RENEW_S <= row["detected_s"] <= TTL_S + CHECK_S
     assert row["detected_s"] <= row["ghosts_gone_s"] <= row["detected_s"] + 0.25
     assert row["ghosts_gone_s"] <= row["bound_s"] + 0.25

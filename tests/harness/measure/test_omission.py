@@ -12,13 +12,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.events.history import History
-from harness.faults import Plan, PlannedFault
 from harness.judge.soundness import Soundness, assess
 from harness.measure.detections import find_outcomes
 from harness.measure.omission import longest_durations, omission
 from harness.measure.series import injections, lag
 from reference_server.events import Event, Source
 from reference_server.liveness.heartbeat_policy import Action, LivenessPolicy, PingDetector
+from scenarios.faults import PlannedFault
+from scenarios.plan import Plan
 from tests.harness.handmade import CLIENT, GATEWAY, K, connected, event, fault, injected, log, plan
 
 POLICY = LivenessPolicy(heartbeat_interval=30.0, heartbeat_timeout=10.0, max_failures=3)

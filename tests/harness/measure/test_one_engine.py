@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.faults import Plan, PlannedFault
 from harness.measure.one_engine import Measured, detections, measure
 from reference_server.events import Event, Source
 from reports.run_tables import MILESTONES, SCHEMAS
+from scenarios.faults import PlannedFault
+from scenarios.plan import Plan
 from tests.harness.handmade import (
     CLIENT,
     END_S,

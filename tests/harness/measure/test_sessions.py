@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from harness.events.history import History
-from harness.faults import Plan
 from harness.measure.cost import expected_cost, running_cost
 from harness.measure.detections import find_outcomes
 from harness.measure.health import find_health
@@ -15,6 +14,7 @@ from harness.measure.series import population, reconnects
 from harness.measure.sessions import presence_flaps, session_quality
 from reference_server.events import Event, Source
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from scenarios.plan import Plan
 from tests.harness.handmade import (
     CLIENT,
     END_S,

@@ -14,12 +14,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.faults import make_plan
 from harness.real.errors import CannotRun
 from harness.real.incidents import check_incidents
 from harness.run import run
 from reference_server.errors import Exit
 from scenarios.load import parse_scenario
+from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 from tests.harness.test_run import Running, latest, measured, summary
 from tests.support import is_gone, require_silence

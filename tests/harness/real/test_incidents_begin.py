@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 
 from harness.events.log import read_log
-from harness.faults import make_plan
 from harness.real.incidents import Incidents
 from reference_server.events import EventKind
+from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 
 

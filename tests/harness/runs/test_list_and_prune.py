@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from harness.events.log import write_log
-from harness.faults import make_plan
+from scenarios.plan import make_plan
 from harness.conclude import conclude
 from harness.runs.directory import RunDir, RunDirError
 from harness.runs.list_and_prune import describe, list_runs, prune, table

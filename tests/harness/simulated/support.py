@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from harness.faults import Plan, PlannedFault, PlannedIncident, PlannedOutage, make_plan
 from harness.simulated import simulate
 from reference_server.events import Event, EventKind
+from scenarios.faults import PlannedFault, PlannedIncident
+from scenarios.faults.registry import read_client_fault, read_server_fault
+from scenarios.plan import Plan, PlannedOutage, make_plan
 from scenarios.schema import Scenario
 
 __all__ = ["RAMP_S", "Log", "fault", "incident", "run", "run_planned", "scenario"]
@@ -63,7 +65,7 @@ def fault(kind: str, client: int = 0, at_s: float = 100.0, **changes: Any) -> Pl
     given: dict[str, Any] = {
         "fault_id": f"{kind}-{client:05d}", "fault": kind, "kind": kind, "client": client, "at_s": at_s,
         "heal_after_s": None, "relogin_after_s": None, "traced": False,
-        "params": {name: value for name, value in changes.items() if name not in fields},
+        "params": read_client_fault(kind, {n: v for n, v in changes.items() if n not in fields}),
     }  # fmt: skip
     return PlannedFault(**given | {n: v for n, v in changes.items() if n in fields})
 
@@ -76,7 +78,7 @@ def incident(
     **params: Any,
 ) -> PlannedIncident:
     """An incident of a node or of the store."""
-    return PlannedIncident(kind, kind, node, at_s, lasts_s, params)
+    return PlannedIncident(kind, kind, node, at_s, lasts_s, read_server_fault(kind, params))
 
 
 def run(

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.faults import make_plan
 from harness.real.engine import CannotRun, check_machine
 from harness.theory import AkkaPhi, CassandraPhi, phi_accrual, predict
+from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 from tests.harness.simulated.support import K, Log, fault, run, scenario
 from tests.harness.theory.montecarlo import agrees

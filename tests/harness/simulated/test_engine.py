@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.faults import PlannedOutage, make_plan
 from harness.measure.one_engine import measure
 from harness.simulated import simulate
 from harness.theory import Law, predict
 from reference_server.events import Event, EventKind, Source, decode, encode
 from scenarios.load import built_in, load_scenario
+from scenarios.plan import PlannedOutage, make_plan
 from tests.harness.simulated.support import K, Log, run, run_planned, scenario
 from tests.harness.theory.montecarlo import agrees, share_agrees
 from tests.harness.theory.quadrature import false_suspicion_per_outage

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.faults import make_plan
 from harness.measure.one_engine import measure
 from harness.simulated import simulate
 from harness.simulated.clock import Clock
 from harness.simulated.event_loop import Loop
 from harness.theory import answer_wait_bound, stall_false_suspicion
 from scenarios.distributions import Distribution, Exponential
-from scenarios.gateway_nodes import Gateway
+from scenarios.gateway import Gateway
+from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 from tests.harness.simulated.support import K, Log, fault, incident, run, run_planned, scenario
 

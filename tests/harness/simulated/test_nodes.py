@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness.faults import make_plan
 from harness.measure.one_engine import measure
 from harness.simulated import simulate
 from reference_server.events import Event
+from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 from tests.harness.simulated.support import K, Log, fault, incident, run, scenario
 

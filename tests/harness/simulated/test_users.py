@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.faults import PlannedOutage
+from scenarios.plan import PlannedOutage
 from tests.harness.simulated.support import K, fault, run, scenario
 
 HALF_S = 0.0005

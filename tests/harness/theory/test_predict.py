@@ -13,7 +13,10 @@ from harness.theory import Law, Prediction, curves_frame, laws_frame, locked_out
 from harness.theory.law import FloatArray
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform
-from scenarios.fault_kinds import Fault, Frozen, HostCrash, NetworkCut
+from scenarios.faults import Fault
+from scenarios.faults.frozen import Frozen
+from scenarios.faults.host_crash import HostCrash
+from scenarios.faults.network_cut import NetworkCut
 from scenarios.load import built_in, load_scenario
 from scenarios.schema import Scenario
 from tests.harness.theory.montecarlo import agrees, share_agrees

@@ -7,32 +7,37 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.catalogue import CustomFaultError, check_faults, client_fault
 from harness.cli.main import app
-from harness.faults import Plan, make_plan
+from harness.run import check_faults
 from harness.simulated import simulate
 from reference_server.events import EventKind
+from scenarios.faults import CustomFaultError
 from scenarios.load import dump_scenario, load_scenario, parse_scenario
+from scenarios.plan import Plan, make_plan
 
 ROOT = Path(__file__).parents[3]
 HALVES = """
-from harness.catalogue import ClientFault
+from dataclasses import dataclass
+from scenarios.faults import ClientFault
 
 class NoModel(ClientFault):
     mechanism, cannot_show = "a wink", "everything else"
     def real(self, client, fault): ...
 
 class NoReal(ClientFault):
-    def simulated(self, client, fault, connection): client.took_effect(fault); client.freeze()
+    def simulated(self, client, fault): client.took_effect(fault); client.freeze()
 
 class Neither(ClientFault): ...
 
 class Silent(ClientFault):
     def real(self, client, fault): ...
 
-class NotMade(ClientFault):
-    def __init__(self, size): ...
+@dataclass(frozen=True)
+class WantsMore(ClientFault):
+    size: int
+    mechanism, cannot_show = "a wink", "everything else"
     def real(self, client, fault): ...
+    def simulated(self, client, fault): ...
 
 something = 3
 """
@@ -43,7 +48,7 @@ def plan_of(folder: Path, uses: str) -> Plan:
     file = folder / "mine.yaml"
     file.write_text(
         "clients: 10\nduration: 60s\nfaults:\n"
-        f"  - {{kind: custom, uses: '{uses}', share: 50%, at: 5s, params: {{a: 1}}}}\n"
+        f"  - {{kind: custom, uses: '{uses}', share: 50%, at: 5s}}\n"
     )
     return make_plan(load_scenario(str(file)))
 
@@ -53,11 +58,11 @@ REFUSED = {
     "a half is missing for a real run": ("mine.py:NoReal", "no method `real`"),
     "both are missing": ("mine.py:Neither", "neither `real` nor `simulated`"),
     "no such class": ("mine.py:Lost", "no such class"),
-    "no fault": ("mine.py:something", "no harness.catalogue.ClientFault"),
+    "no fault": ("mine.py:something", "no scenarios.faults.ClientFault"),
     "no such file": ("other.py:Lost", "does not load"),
     "no such module": ("no.such.module:Lost", "does not load"),
     "a real half that does not say how": ("mine.py:Silent", "`mechanism`"),
-    "it wants arguments": ("mine.py:NotMade", "without arguments"),
+    "its parameters do not fit": ("mine.py:WantsMore", "cannot be made with params {}"),
 }
 
 
@@ -86,7 +91,8 @@ def test_a_run_directory_finds_the_file_from_anywhere(tmp_path: Path) -> None:
     again = parse_scenario(dump_scenario(loaded))
     assert again == loaded
     fault = make_plan(again).faults[0]
-    assert client_fault(fault.kind, fault.params).kind == "half_answer"
+    assert fault.behaviour.kind == "half_answer"
+    assert vars(fault.behaviour) == {"bytes": 9}
 
 
 def test_the_example_is_caught_in_the_model_as_a_frozen_client_is() -> None:

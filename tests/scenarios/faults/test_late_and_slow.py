@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from harness.faults import make_plan
 from harness.simulated import simulate
 from harness.theory import Law, predict
 from reference_server.events import Cause, Event, EventKind
+from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 from tests.harness.theory.montecarlo import agrees
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.faults import make_plan
 from harness.policy.tune import (
     Conditions,
     Recommendation,
@@ -20,9 +19,11 @@ from harness.policy.tune import (
 )
 from harness.run import run
 from scenarios.distributions import Distribution, Exponential
-from scenarios.fault_kinds import HostCrash, NatTimeout
+from scenarios.faults.host_crash import HostCrash
+from scenarios.faults.nat_timeout import NatTimeout
 from scenarios.load import dump_scenario
 from scenarios.network import Nat, Network, Outages
+from scenarios.plan import make_plan
 from tests.support import require_silence
 
 

@@ -14,7 +14,6 @@ import pytest
 
 from harness.events.history import Workers, workers_of
 from harness.events.log import merge_logs, read_log
-from harness.faults import Plan, make_plan
 from harness.judge.soundness import Soundness, assess, silent_faults
 from harness.measure.one_engine import Measured, measure
 from harness.real.engine import CannotRun, RealSetup, check_machine, run_real
@@ -23,6 +22,7 @@ from harness.real.processes.children import Child, Children
 from harness.runs.directory import RunDir, new_run
 from reference_server.events import EventKind
 from scenarios.load import dump_scenario, parse_scenario
+from scenarios.plan import Plan, make_plan
 from scenarios.schema import Scenario
 from tests.support import missing, require_root, require_silence
 

@@ -18,7 +18,6 @@ import psutil
 import pytest
 
 from harness.events.log import merge_logs
-from harness.faults import make_plan
 from harness.measure.one_engine import measure
 from harness.real.engine import RealSetup, check_machine, fidelity, run_real
 from harness.real.errors import CannotRun
@@ -28,6 +27,7 @@ from harness.real.network.nat import GATEWAY, check_nat, load_boxes, nat_network
 from harness.runs.directory import RunDir, new_run
 from reference_server.websocket.tcp_info import read_tcp_info
 from scenarios.load import dump_scenario, parse_scenario
+from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 from tests.support import is_gone, missing, require_root, require_silence, wait_until
 
@@ -236,7 +236,7 @@ class TestRun:
 WHOLE_RUN = """
 import sys
 from pathlib import Path
-from harness.faults import make_plan
+from scenarios.plan import make_plan
 from harness.real.engine import RealSetup, run_real
 from harness.runs.directory import RunDir
 from scenarios.load import load_scenario
@@ -252,7 +252,7 @@ run_real(scenario, plan, run, setup=RealSetup(network="netns-nat"))
 NETWORK_ALONE = """
 import sys, time
 from pathlib import Path
-from harness.faults import make_plan
+from scenarios.plan import make_plan
 from harness.real.network.nat import network_of
 from harness.real.processes.children import Children
 from scenarios.load import load_scenario

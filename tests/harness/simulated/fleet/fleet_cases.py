@@ -7,15 +7,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.faults import PlannedOutage, make_plan
 from harness.simulated import simulate
 from harness.simulated.fleet import FleetResult, Outcome, run_fleet
 from reference_server.events import Cause, Event, EventKind
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Reconnect, Sessions
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform
-from scenarios.fault_kinds import Fault, Frozen, HostCrash, NatTimeout, NetworkCut
+from scenarios.faults import Fault
+from scenarios.faults.frozen import Frozen
+from scenarios.faults.host_crash import HostCrash
+from scenarios.faults.nat_timeout import NatTimeout
+from scenarios.faults.network_cut import NetworkCut
 from scenarios.network import Nat, Network, Outages
+from scenarios.plan import PlannedOutage, make_plan
 from scenarios.schema import Scenario
 
 __all__ = ["Case", "Observed", "fleet_of", "random_case", "simpy_of"]

@@ -22,7 +22,12 @@ from reference_server.events import Cause
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Reconnect
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform
-from scenarios.fault_kinds import Fault, Frozen, HostCrash, NatTimeout, NetworkCut, OrderlyClose
+from scenarios.faults import Fault
+from scenarios.faults.frozen import Frozen
+from scenarios.faults.host_crash import HostCrash
+from scenarios.faults.nat_timeout import NatTimeout
+from scenarios.faults.network_cut import NetworkCut
+from scenarios.faults.orderly_close import OrderlyClose
 from scenarios.network import Nat, Network, Outages
 from tests.harness.theory.quadrature import false_suspicions_per_client_day
 

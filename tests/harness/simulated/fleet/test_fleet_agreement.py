@@ -39,7 +39,9 @@ from harness.theory import (
 )
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution
-from scenarios.fault_kinds import Frozen, NatTimeout, NetworkCut
+from scenarios.faults.frozen import Frozen
+from scenarios.faults.nat_timeout import NatTimeout
+from scenarios.faults.network_cut import NetworkCut
 from tests.harness.simulated.fleet.fleet_cases import (
     Case,
     Observed,

@@ -13,25 +13,34 @@ policy with no more patience than that throws it out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
-from harness.catalogue.fault import ClientFault, RealClient
-from harness.catalogue.late import answer_late
-from harness.catalogue.silence import SOCKET_FILTER
-from harness.faults import PlannedFault
-from harness.real.network.silence import attach_lossy, detach
+from scenarios.client_rules import Reconnect
+from scenarios.distributions import Law
+from scenarios.faults.base import (
+    SOCKET_FILTER,
+    ClientFault,
+    Fault,
+    ModelClient,
+    PlannedFault,
+    RealClient,
+    answer_late,
+)
+from scenarios.parts import Share
 
-if TYPE_CHECKING:
-    from harness.simulated.clients import Client
-    from harness.simulated.connection import Connection
-
-__all__ = ["PacketLoss"]
+__all__ = ["DrawnPacketLoss", "PacketLoss"]
 
 
-class PacketLoss(ClientFault):
+@dataclass(frozen=True)
+class DrawnPacketLoss(ClientFault):
     """A filter that keeps some packets; TCP is the kernel's own. Until healed, or until the next connection."""
+
+    rate: float  # probability that one packet gets lost
+    seed: int  # of the model's dice
 
     kind = "packet_loss"
     summary = "packets to the client get lost at random; TCP's retransmissions make it late"
@@ -40,18 +49,39 @@ class PacketLoss(ClientFault):
     cannot_show = "loss of what the client sends, loss in bursts; the kernel throws the dice, and no seed repeats them"
     theory = "(J + U)T + (k−1)R + τ: J of the first heartbeat of which all tries in time are lost"
     example = "{kind: packet_loss, rate: 30%, share: 10%, at: {uniform: {low: 40s, high: 90s}}}"
-    silent = True
+    user_stays = True
+    needs_socket_filter = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Drop inbound packets at random, before they are acknowledged."""
-        sock = client.wire.sock
-        attach_lossy(sock, fault.params["rate"])
-        answer_late(client, fault, self.mechanism, lambda _now_s: 0.0, over=lambda: detach(sock))
+        client.lose_packets(self.rate)
+        answer_late(client, fault, lambda _now_s: 0.0, over=client.lose_no_packets)
 
-    def simulated(self, client: Client, fault: PlannedFault, connection: Connection) -> None:
+    def simulated(self, client: ModelClient, fault: PlannedFault) -> None:
         """Lose messages at random; the model's TCP sends them again."""
-        dice, rate = np.random.default_rng(fault.params["seed"]), fault.params["rate"]
+        dice, rate = np.random.default_rng(self.seed), self.rate
         client.took_effect(fault)
         client.lose(lambda: bool(dice.random() < rate), fault)
         if fault.heal_after_s is not None:
-            client.around.clock.after(fault.heal_after_s, lambda: client.lose_nothing(fault))
+            client.after(fault.heal_after_s, lambda: client.lose_nothing(fault))
+
+
+class PacketLoss(Fault):
+    """Packets to the client get lost at random; TCP sends them again, each time after twice as long."""
+
+    drawn = DrawnPacketLoss
+
+    kind: Literal["packet_loss"]
+    rate: Annotated[
+        Share,
+        Field(gt=0, lt=1, description="probability that one packet gets lost, each by itself"),
+    ]
+    heal_after: Annotated[
+        Law | None, Field(description="law of the time until nothing is lost any more; null: never")
+    ] = None
+
+    def draw(
+        self, count: int, reconnect: Reconnect, rng: np.random.Generator
+    ) -> list[DrawnPacketLoss]:
+        """Draw each client's seed."""
+        return [DrawnPacketLoss(self.rate, s) for s in rng.integers(2**31, size=count).tolist()]

@@ -9,20 +9,22 @@ Meaning: somebody closes the tab or leaves the page, and `pagehide` closes the W
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
-from harness.catalogue.fault import ClientFault, ClientGone, RealClient
-from harness.faults import PlannedFault
 from reference_server.events import Cause
+from scenarios.faults.base import (
+    ClientFault,
+    ClientGone,
+    Fault,
+    ModelClient,
+    PlannedFault,
+    RealClient,
+)
 
-if TYPE_CHECKING:
-    from harness.simulated.clients import Client
-    from harness.simulated.connection import Connection
-
-__all__ = ["OrderlyClose"]
+__all__ = ["DrawnOrderlyClose", "OrderlyClose"]
 
 
-class OrderlyClose(ClientFault):
+class DrawnOrderlyClose(ClientFault):
     """Close frame, then FIN; the client does not wait for the answer."""
 
     kind = "orderly_close"
@@ -32,15 +34,23 @@ class OrderlyClose(ClientFault):
     cannot_show = "nothing: this is what a closing tab sends"
     theory = "one way"
     example = "{kind: orderly_close, share: 10%, at: {uniform: {low: 40s, high: 90s}}}"
+    announced = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Close and be gone."""
-        client.took_effect(fault, client.g.at_s(fault.at_s), self.mechanism)
+        client.took_effect(fault)
         client.wire.close(1000)
         raise ClientGone
 
-    def simulated(self, client: Client, fault: PlannedFault, connection: Connection) -> None:
+    def simulated(self, client: ModelClient, fault: PlannedFault) -> None:
         """Die; the end arrives one way later."""
         client.took_effect(fault)
-        client.die()
-        client.around.network.end_by_client(connection, Cause.CLOSE_FRAME)
+        client.die(Cause.CLOSE_FRAME)
+
+
+class OrderlyClose(Fault):
+    """The tab is closed: a close frame, then FIN."""
+
+    drawn = DrawnOrderlyClose
+
+    kind: Literal["orderly_close"]

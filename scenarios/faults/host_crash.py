@@ -10,20 +10,21 @@ Meaning: a pulled plug, an empty battery, a kernel panic. `send` on the gateway 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
-from harness.catalogue.fault import ClientFault, RealClient
-from harness.catalogue.silence import SOCKET_FILTER, fall_silent
-from harness.faults import PlannedFault
+from scenarios.faults.base import (
+    SOCKET_FILTER,
+    ClientFault,
+    Fault,
+    ModelClient,
+    PlannedFault,
+    RealClient,
+)
 
-if TYPE_CHECKING:
-    from harness.simulated.clients import Client
-    from harness.simulated.connection import Connection
-
-__all__ = ["HostCrash"]
+__all__ = ["DrawnHostCrash", "HostCrash"]
 
 
-class HostCrash(ClientFault):
+class DrawnHostCrash(ClientFault):
     """Silence that never ends."""
 
     kind = "host_crash"
@@ -36,14 +37,23 @@ class HostCrash(ClientFault):
     theory = "U + (k−1)R + τ, raced by idle limit and TCP"
     example = "{kind: host_crash, share: 80%, at: {uniform: {low: 40s, high: 130s}}}"
     silent = True
+    needs_socket_filter = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Drop every inbound segment before it is acknowledged, and say nothing more."""
-        fall_silent(client)
-        client.took_effect(fault, client.g.at_s(fault.at_s), self.mechanism)
+        client.fall_silent()
+        client.took_effect(fault)
 
-    def simulated(self, client: Client, fault: PlannedFault, connection: Connection) -> None:
+    def simulated(self, client: ModelClient, fault: PlannedFault) -> None:
         """Cut the way and die."""
         client.took_effect(fault)
         client.cut()
         client.die()
+
+
+class HostCrash(Fault):
+    """Power loss: nothing is sent, nothing is acknowledged, ever."""
+
+    drawn = DrawnHostCrash
+
+    kind: Literal["host_crash"]

@@ -11,20 +11,24 @@ Meaning: a tunnel, a lift, a dead switch, an unplugged cable. TCP turns the loss
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Annotated, Literal
 
-from harness.catalogue.fault import ClientFault, RealClient
-from harness.catalogue.silence import SOCKET_FILTER, end_silence, fall_silent
-from harness.faults import PlannedFault
+from pydantic import Field
 
-if TYPE_CHECKING:
-    from harness.simulated.clients import Client
-    from harness.simulated.connection import Connection
+from scenarios.distributions import Law
+from scenarios.faults.base import (
+    SOCKET_FILTER,
+    ClientFault,
+    Fault,
+    ModelClient,
+    PlannedFault,
+    RealClient,
+)
 
-__all__ = ["NetworkCut"]
+__all__ = ["DrawnNetworkCut", "NetworkCut"]
 
 
-class NetworkCut(ClientFault):
+class DrawnNetworkCut(ClientFault):
     """Silence, perhaps with an end."""
 
     kind = "network_cut"
@@ -38,20 +42,21 @@ class NetworkCut(ClientFault):
         "heal_after: {exponential: {mean: 60s}}}"
     )
     silent = True
+    needs_socket_filter = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Filter the socket, and take the filter off when it heals."""
-        fall_silent(client)
-        client.took_effect(fault, client.g.at_s(fault.at_s), self.mechanism)
+        client.fall_silent()
+        client.took_effect(fault)
 
         def heal() -> None:
-            if end_silence(client):
+            if client.end_silence():
                 client.healed(fault)
 
         if fault.heal_after_s is not None:
-            client.at(client.g.now_s() + fault.heal_after_s / client.g.scenario.speedup, heal)
+            client.after(fault.heal_after_s, heal)
 
-    def simulated(self, client: Client, fault: PlannedFault, connection: Connection) -> None:
+    def simulated(self, client: ModelClient, fault: PlannedFault) -> None:
         """Cut the way, and mend it when it heals."""
         client.took_effect(fault)
         client.cut()
@@ -61,4 +66,15 @@ class NetworkCut(ClientFault):
             client.mend()
 
         if fault.heal_after_s is not None:
-            client.around.clock.after(fault.heal_after_s, heal)
+            client.after(fault.heal_after_s, heal)
+
+
+class NetworkCut(Fault):
+    """The way is cut in both directions; it heals after a time, or never."""
+
+    drawn = DrawnNetworkCut
+
+    kind: Literal["network_cut"]
+    heal_after: Annotated[Law | None, Field(description="law of the cut's length; null: never")] = (
+        None
+    )

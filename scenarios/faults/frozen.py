@@ -10,19 +10,17 @@ Meaning: SIGSTOP, a debugger, a frozen tab, a blocked event loop. What was kept 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Annotated, Literal
 
-from harness.catalogue.fault import ClientFault, RealClient
-from harness.faults import PlannedFault
+from pydantic import Field
 
-if TYPE_CHECKING:
-    from harness.simulated.clients import Client
-    from harness.simulated.connection import Connection
+from scenarios.distributions import Distribution, Law
+from scenarios.faults.base import ClientFault, Fault, ModelClient, PlannedFault, RealClient
 
-__all__ = ["Frozen"]
+__all__ = ["DrawnFrozen", "Frozen"]
 
 
-class Frozen(ClientFault):
+class DrawnFrozen(ClientFault):
     """Reads nothing, sends nothing, for a time or for good."""
 
     kind = "frozen"
@@ -35,20 +33,21 @@ class Frozen(ClientFault):
         "{kind: frozen, share: 20%, at: {uniform: {low: 40s, high: 90s}}, "
         "thaw_after: {exponential: {mean: 60s}}}"
     )
+    silent = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Read nothing until the thaw."""
-        client.deaf = True
-        client.took_effect(fault, client.g.at_s(fault.at_s), self.mechanism)
+        client.reading_paused = True
+        client.took_effect(fault)
 
         def thaw() -> None:
-            client.deaf = False
+            client.reading_paused = False
             client.healed(fault)
 
         if fault.heal_after_s is not None:
-            client.at(client.g.now_s() + fault.heal_after_s / client.g.scenario.speedup, thaw)
+            client.after(fault.heal_after_s, thaw)
 
-    def simulated(self, client: Client, fault: PlannedFault, connection: Connection) -> None:
+    def simulated(self, client: ModelClient, fault: PlannedFault) -> None:
         """Keep what comes until the thaw."""
         client.took_effect(fault)
         client.freeze()
@@ -58,4 +57,20 @@ class Frozen(ClientFault):
             client.thaw()
 
         if fault.heal_after_s is not None:
-            client.around.clock.after(fault.heal_after_s, thaw)
+            client.after(fault.heal_after_s, thaw)
+
+
+class Frozen(Fault):
+    """The client stops answering while its kernel acknowledges (SIGSTOP, frozen tab)."""
+
+    drawn = DrawnFrozen
+
+    kind: Literal["frozen"]
+    thaw_after: Annotated[
+        Law | None, Field(description="law of the freeze's length; null: never")
+    ] = None
+
+    @property
+    def healing(self) -> Distribution | None:
+        """Law of the time to its thaw."""
+        return self.thaw_after

@@ -8,19 +8,14 @@ Meaning: the baseline. The fault is planned, injected and measured as any other,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
-from harness.catalogue.fault import ClientFault, RealClient
-from harness.faults import PlannedFault
+from scenarios.faults.base import ClientFault, Fault, ModelClient, PlannedFault, RealClient
 
-if TYPE_CHECKING:
-    from harness.simulated.clients import Client
-    from harness.simulated.connection import Connection
-
-__all__ = ["Noop"]
+__all__ = ["DrawnNoop", "Noop"]
 
 
-class Noop(ClientFault):
+class DrawnNoop(ClientFault):
     """Only its log line."""
 
     kind = "noop"
@@ -30,11 +25,20 @@ class Noop(ClientFault):
     cannot_show = "nothing: there is nothing to show"
     theory = "never suspected"
     example = "{kind: noop, share: 10%, at: {uniform: {low: 40s, high: 90s}}}"
+    user_stays = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Log it."""
-        client.took_effect(fault, client.g.at_s(fault.at_s), self.mechanism)
+        client.took_effect(fault)
 
-    def simulated(self, client: Client, fault: PlannedFault, connection: Connection) -> None:
+    def simulated(self, client: ModelClient, fault: PlannedFault) -> None:
         """Log it."""
         client.took_effect(fault)
+
+
+class Noop(Fault):
+    """Nothing happens: the baseline."""
+
+    drawn = DrawnNoop
+
+    kind: Literal["noop"]

@@ -14,17 +14,25 @@ heartbeat below N prevents the fault. With a real NAT (`--network netns-nat`,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from harness.catalogue.fault import ClientFault, ClientGone, RealClient
-from harness.catalogue.silence import SOCKET_FILTER, fall_silent
-from harness.faults import PlannedFault
+import numpy as np
+from pydantic import Field
 
-if TYPE_CHECKING:
-    from harness.simulated.clients import Client
-    from harness.simulated.connection import Connection
+from scenarios.client_rules import Reconnect
+from scenarios.faults.base import (
+    SOCKET_FILTER,
+    ClientFault,
+    ClientGone,
+    Fault,
+    ModelClient,
+    PlannedFault,
+    RealClient,
+)
+from scenarios.network import Nat
 
-__all__ = ["REAL_NAT", "NatTimeout"]
+__all__ = ["REAL_NAT", "DrawnNatTimeout", "NatTimeout"]
 
 REAL_NAT = (
     "namespace NAT: nftables masquerade, conntrack's idle timeout",
@@ -34,8 +42,16 @@ REAL_NAT = (
 """With ``--network netns-nat``: the mechanism, and what it cannot show."""
 
 
-class NatTimeout(ClientFault):
+Mechanism = Literal["any", "socket_filter", "netns"]
+
+
+@dataclass(frozen=True)
+class DrawnNatTimeout(ClientFault):
     """An idle timer on this connection's own traffic; the fault takes effect when it runs out."""
+
+    idle_timeout_s: float
+    expiry: Literal["drop", "reset"]
+    by: Mechanism = "any"
 
     kind = "nat_timeout"
     summary = "a NAT forgets the idle connection: silence, or RST to the next packet"
@@ -49,21 +65,26 @@ class NatTimeout(ClientFault):
         "{kind: nat_timeout, share: 10%, at: {uniform: {low: 40s, high: 80s}}, "
         "nat: {idle_timeout: 20s, expiry: drop}}"
     )
-    silent = True
+    needs_socket_filter = True
+
+    @property
+    def silent(self) -> bool:
+        """An RST is not."""
+        return self.expiry == "drop"
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Watch the connection's packets from now on, or have a real NAT do so."""
         if client.behind is not None:
             client.behind.let_expire(client, fault)
             return
-        idle_s = fault.params["idle_timeout_s"] / client.g.scenario.speedup
-        armed_s = client.g.now_s()
+        idle_s = client.real_s(self.idle_timeout_s)
+        armed_s = client.now_s()
         armed_for = client.wire
 
         def check() -> None:
             if client.wire is None or client.wire is not armed_for:
                 return
-            now_s = client.g.now_s()
+            now_s = client.now_s()
             if client.last_packet_s <= armed_s:  # no mapping; one made from now on outlasts idle_s
                 client.at(now_s + idle_s, check)
             elif now_s < client.last_packet_s + idle_s:
@@ -74,8 +95,8 @@ class NatTimeout(ClientFault):
         client.at(armed_s + idle_s, check)
 
     def _expire(self, client: RealClient, fault: PlannedFault, expires_s: float) -> None:
-        if fault.params["expiry"] == "drop":
-            fall_silent(client)
+        if self.expiry == "drop":
+            client.fall_silent()
             client.took_effect(fault, expires_s, SOCKET_FILTER)
             return
 
@@ -86,16 +107,31 @@ class NatTimeout(ClientFault):
         client.on_heartbeat = reset
         client.took_effect(fault, expires_s, "RST to the next packet")
 
-    def simulated(self, client: Client, fault: PlannedFault, connection: Connection) -> None:
+    def simulated(self, client: ModelClient, fault: PlannedFault) -> None:
         """The same; a connection made later has a mapping of its own, which does not expire."""
-        # Here, not above: the generator's processes do not load the model.
-        from harness.simulated.network import forget_when_idle
 
-        clock = client.around.clock
+        def forgotten() -> None:
+            client.took_effect(fault, scheduled_s=client.now_s)
 
-        def expired() -> None:
-            client.took_effect(fault, scheduled_s=clock.now_s)
-            client.disturb()
-            connection.forget(fault.params["expiry"])
+        client.forget_when_idle(self.idle_timeout_s, self.expiry, forgotten)
 
-        forget_when_idle(clock, connection, fault.params["idle_timeout_s"], clock.now_s, expired)
+
+class NatTimeout(Fault):
+    """From `at` on the client is behind a NAT with an idle timeout; traffic keeps its mapping alive."""
+
+    drawn = DrawnNatTimeout
+
+    kind: Literal["nat_timeout"]
+    nat: Nat
+    by: Annotated[
+        Mechanism,
+        Field(
+            description="how a real run does it; any: netns with --network netns-nat, else socket_filter"
+        ),
+    ] = "any"
+
+    def draw(
+        self, count: int, reconnect: Reconnect, rng: np.random.Generator
+    ) -> list[DrawnNatTimeout]:
+        """The same NAT for every client."""
+        return [DrawnNatTimeout(self.nat.idle_timeout, self.nat.expiry, self.by)] * count

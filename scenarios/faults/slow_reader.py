@@ -13,16 +13,11 @@ bytes are seen to be stuck: one blocked `send` must not hold up the heartbeats o
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import Literal
 
-from harness.catalogue.fault import ClientFault, RealClient
-from harness.faults import PlannedFault
+from scenarios.faults.base import ClientFault, Fault, ModelClient, PlannedFault, RealClient
 
-if TYPE_CHECKING:
-    from harness.simulated.clients import Client
-    from harness.simulated.connection import Connection
-
-__all__ = ["SlowReader"]
+__all__ = ["DrawnSlowReader", "SlowReader"]
 
 _RECEIVE_BUFFER = (
     2048  # bytes; the kernel doubles it, and charges each small segment far above its size
@@ -35,7 +30,7 @@ _SECOND_BURST_S = 0.05
 _ODD = {"type": "what-a-client-asks-that-does-not-read-the-answers"}  # answered with an error
 
 
-class SlowReader(ClientFault):
+class DrawnSlowReader(ClientFault):
     """A small receive buffer, filled by answers that nobody reads."""
 
     kind = "slow_reader"
@@ -47,20 +42,21 @@ class SlowReader(ClientFault):
     )
     theory = "as frozen; none where TCP_USER_TIMEOUT may be first"
     example = "{kind: slow_reader, share: 10%, at: {uniform: {low: 40s, high: 90s}}}"
+    silent = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Make the buffer small, have it filled, and read nothing."""
         wire = client.wire
         wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        client.deaf = True
-        client.g.graveyard.append(wire)
+        client.reading_paused = True
+        client.keep_open()
         self._ask(client)
-        shuts_s = client.g.now_s() + _SECOND_BURST_S
+        shuts_s = client.now_s() + _SECOND_BURST_S
 
         def shut() -> None:
             if client.wire is wire:
                 self._ask(client)
-                client.took_effect(fault, shuts_s, self.mechanism)
+                client.took_effect(fault, shuts_s)
 
         client.at(shuts_s, shut)
 
@@ -68,8 +64,15 @@ class SlowReader(ClientFault):
         for _ in range(_REQUESTS):
             client.wire.send_json(_ODD)
 
-    def simulated(self, client: Client, fault: PlannedFault, connection: Connection) -> None:
+    def simulated(self, client: ModelClient, fault: PlannedFault) -> None:
         """Freeze, with the window shut."""
         client.took_effect(fault)
-        client.freeze()
-        client.around.network.window_closes(connection)
+        client.shut_window()
+
+
+class SlowReader(Fault):
+    """The client stops reading in the middle of traffic: its receive window closes, the gateway's data stays unsent."""
+
+    drawn = DrawnSlowReader
+
+    kind: Literal["slow_reader"]

@@ -7,52 +7,21 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
+from pydantic import BaseModel
 
-from scenarios.distributions import Distribution
-from scenarios.fault_kinds import (
-    Custom,
-    Delayed,
-    Fault,
-    Frozen,
-    NatTimeout,
-    Noop,
-    PacketLoss,
-    ProcessCrash,
-    Refresh,
-    ThrottledTimers,
-)
-from scenarios.incident_kinds import GatewayStall, NodeCrash, NodeDrain, StoreRestart
+from scenarios.faults.base import Fault, PlannedFault
+from scenarios.faults.incidents import DrawnGatewayStall, NodeIncident, PlannedIncident
+from scenarios.faults.registry import read_client_fault, read_server_fault
 from scenarios.schema import Scenario
 
-__all__ = ["Plan", "PlannedFault", "PlannedIncident", "PlannedOutage", "make_plan"]
+__all__ = ["Plan", "PlannedOutage", "make_plan"]
 
 
 IntArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedFault:
-    """One fault of one client.
-
-    ``params`` holds what its kind needs: ``by`` (process_crash), ``page_load_s`` (refresh),
-    ``idle_timeout_s``, ``expiry`` and ``by`` (nat_timeout), ``every_s`` (throttled_timers), ``by`` (a law) and
-    ``seed`` of its draws (delayed), ``rate`` and ``seed`` (packet_loss), ``uses`` and ``params`` (custom).
-    """
-
-    fault_id: str
-    fault: str  # the label that reports use
-    kind: str
-    client: int
-    at_s: float
-    heal_after_s: float | None  # None: never
-    relogin_after_s: float | None  # the user tries again from another device; None: never
-    traced: bool  # its heartbeats are logged one by one, for the timeline
-    params: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +31,6 @@ class PlannedOutage:
     client: int
     at_s: float
     length_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedIncident:
-    """Something that happens to a gateway node or to the store.
-
-    ``params``: ``by`` (node_crash), ``keeps`` (store_restart).
-    """
-
-    incident_id: str
-    kind: str
-    node: int | None  # counted from 1; None: not a node's
-    at_s: float
-    lasts_s: float | None  # until its cause is gone (a stall's end, a node's return); None: never
-    params: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,24 +45,23 @@ class Plan:
     outages: tuple[PlannedOutage, ...]
     watches: dict[int, tuple[int, ...]]  # watching client -> the clients whose user it watches
     incidents: tuple[PlannedIncident, ...] = ()
-    homes: tuple[int, ...] = ()  # of each client: the node, from 1, that it connects to first
+    first_nodes: tuple[int, ...] = ()  # of each client: the node, from 1, that it connects to first
 
     def connect_at_s(self, client: int) -> float:
         """When the ramp has this client connect."""
         return self.ramp_s * client / self.clients
 
-    def home(self, client: int) -> int | None:
+    def first_node(self, client: int) -> int | None:
         """The node, counted from 1, that a client connects to first; None: whichever the balancer picks.
 
-        A connection after the first one goes to any node that is there: a load balancer knows nothing of homes.
+        A connection after the first one goes to any node that is there: a load balancer remembers no client.
         """
-        return self.homes[client] if self.homes else None
+        return self.first_nodes[client] if self.first_nodes else None
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON."""
-        path.write_bytes(
-            orjson.dumps(asdict(self), option=orjson.OPT_NON_STR_KEYS | orjson.OPT_INDENT_2)
-        )
+        options = orjson.OPT_NON_STR_KEYS | orjson.OPT_INDENT_2
+        path.write_bytes(orjson.dumps(asdict(self), default=BaseModel.model_dump, option=options))
 
     @classmethod
     def load(cls, path: Path) -> Plan:
@@ -119,14 +72,21 @@ class Plan:
             ValueError: not a plan.
         """
         raw = orjson.loads(path.read_bytes())
+        first_nodes = raw.pop(
+            "homes" if "homes" in raw else "first_nodes"
+        )  # `homes`: written by 0.1.0
+        for one in raw["faults"]:
+            one["params"] = read_client_fault(one["kind"], one["params"])
+        for one in raw["incidents"]:
+            one["params"] = read_server_fault(one["kind"], one["params"])
         return cls(
             **{
                 **raw,
                 "faults": tuple(PlannedFault(**fault) for fault in raw["faults"]),
                 "outages": tuple(PlannedOutage(**outage) for outage in raw["outages"]),
                 "watches": {int(k): tuple(v) for k, v in raw["watches"].items()},
-                "incidents": tuple(PlannedIncident(**one) for one in raw.get("incidents", ())),
-                "homes": tuple(raw.get("homes", ())),
+                "incidents": tuple(PlannedIncident(**one) for one in raw["incidents"]),
+                "first_nodes": tuple(first_nodes),
             }
         )
 
@@ -157,7 +117,7 @@ def make_plan(scenario: Scenario) -> Plan:
         outages=_outages(scenario, healthy.tolist(), outage),
         watches=_watches(faults, healthy.tolist(), scenario.sessions.watchers_per_user, watching),
         incidents=_incidents(scenario, incident),
-        homes=_homes(scenario, spread),
+        first_nodes=_first_nodes(scenario, spread),
     )
 
 
@@ -171,15 +131,14 @@ def _planned(
     """Plan one fault of the scenario for all the clients that it hits."""
     n = len(clients)
     relogin = scenario.reconnect.relogin
-    if isinstance(fault, Noop | Refresh | ThrottledTimers | Delayed | PacketLoss):
-        relogin = None  # the user is still there, with the same session
+    if fault.drawn.user_stays:
+        relogin = None
     logs_in_s: list[float | None] = [None] * n
     if relogin is not None:
         tries = rng.random(n) < relogin.share
         after_s = relogin.after.sample(rng, n).tolist()
         logs_in_s = [wait if does else None for does, wait in zip(tries, after_s, strict=True)]
-    law = fault.thaw_after if isinstance(fault, Frozen) else getattr(fault, "heal_after", None)
-    heals_s = [None] * n if law is None else law.sample(rng, n).tolist()
+    heals_s = [None] * n if fault.healing is None else fault.healing.sample(rng, n).tolist()
     return [
         PlannedFault(
             fault_id=f"{fault.label}-{i:05d}",
@@ -192,34 +151,8 @@ def _planned(
             traced=i == 0,
             params=params,
         )
-        for i, params in enumerate(_params(fault, n, scenario, rng))
+        for i, params in enumerate(fault.draw(n, scenario.reconnect, rng))
     ]
-
-
-def _params(
-    fault: Fault, n: int, scenario: Scenario, rng: np.random.Generator
-) -> list[dict[str, Any]]:
-    """What the fault's kind needs, n times."""
-    match fault:
-        case ProcessCrash():
-            return [{"by": fault.by}] * n
-        case Refresh():
-            return [
-                {"page_load_s": s} for s in scenario.reconnect.page_load.sample(rng, n).tolist()
-            ]
-        case NatTimeout():
-            nat = {"idle_timeout_s": fault.nat.idle_timeout, "expiry": fault.nat.expiry}
-            return [nat | {"by": fault.by}] * n
-        case ThrottledTimers():
-            return [{"every_s": fault.every}] * n
-        case Delayed():
-            law = fault.by.model_dump()
-            return [{"by": law, "seed": s} for s in rng.integers(2**31, size=n).tolist()]
-        case PacketLoss():
-            return [{"rate": fault.rate, "seed": s} for s in rng.integers(2**31, size=n).tolist()]
-        case Custom():
-            return [{"uses": fault.uses, "params": fault.params}] * n
-    return [{}] * n
 
 
 def _watches(
@@ -262,7 +195,7 @@ def _outages(
     return tuple(sorted(drawn, key=lambda outage: (outage.client, outage.at_s)))
 
 
-def _homes(scenario: Scenario, rng: np.random.Generator) -> tuple[int, ...]:
+def _first_nodes(scenario: Scenario, rng: np.random.Generator) -> tuple[int, ...]:
     """Spread the clients over the nodes at random, as a load balancer would."""
     nodes = scenario.gateway.nodes
     return tuple(rng.integers(1, nodes + 1, scenario.clients).tolist()) if nodes > 1 else ()
@@ -272,21 +205,13 @@ def _incidents(scenario: Scenario, rng: np.random.Generator) -> tuple[PlannedInc
     """Draw the scenario's incidents, and the random stalls of each node; in order of time."""
     drawn = []
     for incident in scenario.incidents:
-        law: Distribution | None = None
-        node: int | None = None
-        params: dict[str, Any] = {}
-        match incident:
-            case GatewayStall():
-                law, node = incident.length, incident.node
-            case NodeCrash():
-                law, node, params = incident.restart_after, incident.node, {"by": incident.by}
-            case NodeDrain():
-                law, node = incident.restart_after, incident.node
-            case StoreRestart():
-                law, params = incident.down, {"keeps": incident.keeps}
         at_s = scenario.ramp + float(incident.at.sample(rng, 1)[0])
+        law = incident.lasting
         lasts_s = None if law is None else float(law.sample(rng, 1)[0])
-        drawn.append(PlannedIncident(incident.label, incident.kind, node, at_s, lasts_s, params))
+        node = incident.node if isinstance(incident, NodeIncident) else None
+        drawn.append(
+            PlannedIncident(incident.label, incident.kind, node, at_s, lasts_s, incident.draw())
+        )
     stalls = scenario.gateway.stalls
     for node in range(1, scenario.gateway.nodes + 1) if stalls else ():
         assert stalls is not None
@@ -294,7 +219,9 @@ def _incidents(scenario: Scenario, rng: np.random.Generator) -> tuple[PlannedInc
         while at_s < scenario.horizon_s:
             lasts_s = float(stalls.length.sample(rng, 1)[0])
             stall_id = f"stall-{node}-{n:05d}"
-            drawn.append(PlannedIncident(stall_id, "gateway_stall", node, at_s, lasts_s, {}))
+            drawn.append(
+                PlannedIncident(stall_id, "gateway_stall", node, at_s, lasts_s, DrawnGatewayStall())
+            )
             at_s += lasts_s + float(rng.exponential(stalls.every))
             n += 1
     return tuple(sorted(drawn, key=lambda one: (one.at_s, one.incident_id)))
