@@ -239,7 +239,7 @@ class Gateway:
             _log.warning("Redis does not answer: records are left to their TTL")
         await self.cluster.retire(self.config.policy.resume_window, _RETIRE_S)
         if self.ledger is not None and not await self.ledger.close(_LEDGER_DRAIN_S):
-            _log.warning("the ledger: %d rows stay open until the next start", self.ledger.duties)
+            _log.warning("the ledger: %d rows were not written", self.ledger.pending)
         self.logins.stop()
         for task in self._tasks:
             task.cancel()
@@ -249,14 +249,18 @@ class Gateway:
     def health(self) -> dict[str, Any]:
         """Return how the gateway is: ``status`` is `ok`, `degraded` or `draining`; what ails it beside it."""
         parts = {"store": self.store.available}
+        unwritten: dict[str, int] = {}
         if self.ledger is not None:
             parts["ledger"] = self.ledger.available
+            unwritten["ledger_waiting"] = self.ledger.pending
+            unwritten["ledger_dropped"] = self.ledger.dropped
         up = all(parts.values())
         status = "draining" if self.draining else "ok" if up else "degraded"
         return {
             "status": status,
             "node": self.config.node,
             **{part: "up" if works else "down" for part, works in parts.items()},
+            **unwritten,
             "refusing": self.limiter.closed_because(),
         }
 
@@ -389,7 +393,7 @@ class Gateway:
         if self.ledger is not None and not connection.connected_s and record.user_id:
             # It never was in service, but the store has it as the session's.
             cause = connection.cause or Cause.PROTOCOL_ERROR
-            self.ledger.ended(record, cause, connection.last_seen_s, unannounced=True)
+            self.ledger.ended(record, cause, connection.last_seen_s)
         if self.draining and record.user_id:
             self.sessions.release(record)
         elif connection.cause in _AT_ONCE:

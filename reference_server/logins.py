@@ -1,20 +1,25 @@
 """Sessions begin with a login and end with a logout or a kick: in Redis, and committed in the ledger.
 
-From what the HTTP API asks to the records of `sessions.py` and the rows of `ledger.py`. Connections are the
-gateway's: this tells it which of them a session's end concerns.
+From what the HTTP API asks to the session records (`sessions/records.py`) and the rows of the ledger. Connections
+are the gateway's: this tells it which of them a session's end concerns.
 """
 
 from __future__ import annotations
 
 from asyncio import Task, create_task
 from collections.abc import Callable
-from time import time
 
 from reference_server.cluster.routing import Router
 from reference_server.config import GatewayConfig
-from reference_server.ledger.ledger import Ledger, LedgerSettings
+from reference_server.ledger.ledger import Ledger
 from reference_server.ledger.rebuild import rebuild
-from reference_server.ledger.rows import AddressFull, LedgerUnavailable, Login
+from reference_server.ledger.rows import (
+    AddressFull,
+    LedgerSettings,
+    LedgerUnavailable,
+    Login,
+    now_ms,
+)
 from reference_server.sessions.origin import Origin
 from reference_server.sessions.records import Sessions
 from reference_server.websocket.connection import GatewayConnection
@@ -66,9 +71,14 @@ class Logins:
         if session_id is None or self._ledger is None:
             return session_id
         row = Login(
-            session_id, user_id, origin.device_type, origin.ip_address, origin.user_agent,
-            device_id, time(),
-        )  # fmt: skip
+            session_id,
+            user_id,
+            origin.device_type,
+            origin.ip_address,
+            origin.user_agent,
+            device_id,
+            now_ms(),
+        )
         try:
             await self._ledger.login(row)
         except (LedgerUnavailable, AddressFull):
@@ -80,7 +90,7 @@ class Logins:
         """Note a login that nobody asked for; it is committed soon, not first."""
         if self._ledger is not None:
             peer = (connection.remote_address or ("",))[0]
-            self._ledger.note_login(Login(session_id, user_id, "web", peer, "", "", time()))
+            self._ledger.note_login(Login(session_id, user_id, "web", peer, "", "", now_ms()))
 
     async def logout(self, session_id: str, user_id: str = "") -> None:
         """End a session at once, its connection with it; an unknown one is no error.
@@ -114,7 +124,7 @@ class Logins:
         return record is not None
 
     def bring_back(self) -> None:
-        """Write the logins again that the ledger knows and Redis has lost; a loss meanwhile begins it anew."""
+        """Begin to write the logins again that Redis has lost; a rebuild under way is restarted."""
         if self._ledger is None:
             return
         self.stop()
@@ -122,7 +132,7 @@ class Logins:
         self._rebuilding = create_task(rebuild(self._ledger, self._sessions, life_s))
 
     def stop(self) -> None:
-        """Let what is being brought back be."""
+        """End a rebuild that is under way."""
         if self._rebuilding is not None:
             self._rebuilding.cancel()
             self._rebuilding = None
@@ -132,9 +142,12 @@ def ledger_settings(config: GatewayConfig) -> LedgerSettings:
     """Return what a ledger has to know of a gateway that is to have one."""
     assert config.ledger_url is not None
     return LedgerSettings(
-        config.ledger_url, config.node, config.ledger_flush_interval_s,
-        _session_life_s(config), config.policy.resume_window, config.max_sessions_per_ip,
-    )  # fmt: skip
+        config.ledger_url,
+        config.node,
+        _session_life_s(config),
+        config.ledger_flush_interval_s,
+        config.max_sessions_per_ip,
+    )
 
 
 def _session_life_s(config: GatewayConfig) -> float:

@@ -1,4 +1,4 @@
-"""`flatline analytics`: what the ledger says about its users, printed and drawn.
+"""`flatline analytics`: what the ledger says about its users, printed, and active users drawn.
 
 `flatline audit`: do the gateways' memory, Redis and the ledger agree about who is logged in?
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from math import isinf
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import pandas as pd
 import typer
-from matplotlib.figure import Figure
 
 from harness.cli.terminal import errors, say, show_frame, show_table
 from harness.runs.directory import find_run
@@ -45,7 +44,7 @@ def analytics_command(
         str | None, typer.Option(help="URL or SQLite file; default: the latest run's")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="draw four figures into this folder, as SVG and PNG")
+        Path | None, typer.Option(help="draw active users into this folder, as SVG and PNG")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="everything, for programs")] = False,
     root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
@@ -128,23 +127,13 @@ def _rows(table: pd.DataFrame) -> list[Mapping[Any, Any]]:
 
 def _draw(found: Analytics, folder: Path, caption: str) -> None:
     from reports.figures.active_users import active_users
-    from reports.figures.addresses import addresses
-    from reports.figures.retention import retention
-    from reports.figures.session_lengths import session_lengths
 
-    figures: dict[str, Callable[[], Figure]] = {
-        "session_lengths": lambda: session_lengths(found.curves, found.lengths, caption=caption),
-        "active_users": lambda: active_users(found.daily, caption=caption),
-        "retention": lambda: retention(found.retention, caption=caption),
-        "addresses": lambda: addresses(found.addresses, sessions=found.sessions, caption=caption),
-    }
-    for name, draw in figures.items():
-        try:
-            svg, _ = save(draw(), folder, name)
-        except NothingToDraw as nothing:
-            say(str(nothing))
-        else:
-            say(f"drawn: {svg}")
+    try:
+        svg, _ = save(active_users(found.daily, caption=caption), folder, "active_users")
+    except NothingToDraw as nothing:
+        say(str(nothing))
+    else:
+        say(f"drawn: {svg}")
 
 
 def audit_command(

@@ -1,7 +1,7 @@
 """What the ledger says about its users: how long, how often, from where, and whether they come back.
 
-From the table `user_sessions` to DataFrames. The database counts and adds up; what is left for pandas are one
-row a session (device, length) and one a user and span of days. Days are UTC; the last one may not be over.
+From the table `user_sessions` to DataFrames. The database counts and adds up; pandas gets one row a session
+(device, length) and one row a user and span of days. Days are UTC; the last one may not be over.
 
 * A session's length is from its login to its last sign of life. One that is open is censored: its length is what
   it has been so far, and is counted as such (Kaplan–Meier), not left out.
@@ -21,13 +21,13 @@ from scipy import stats
 from sqlalchemy import Engine, Select, case, desc, func, select
 
 from harness.statistics.incidence import CONFIDENCE, incidence
-from reference_server.ledger.table import ledger_tables, unix_seconds
+from reference_server.ledger.table import ledger_tables
 
 __all__ = ["MONTH_DAYS", "Analytics", "analyse", "read_ledger"]
 
 MONTH_DAYS: Final = 30
 _MOST_ADDRESSES: Final = 20
-ALL = "all"
+_DAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +37,17 @@ class Analytics:
     Attributes:
         lengths: device (``all`` first), sessions, open, p50_s, p50_lo_s, p50_hi_s, p90_s, p99_s, mean_s (of those
             that have ended).
-        curves: device, length_s, longer: the share of sessions longer than that.
         daily: day, active (DAU), new, monthly (active in the 30 days up to it), stickiness (active / monthly).
         retention: after_days, users (of cohorts old enough), back, share, lo, hi (exact 95 %): who was active
             again on the so-manieth day after the first.
-        cohorts: cohort (first day), users, after_days, share.
         addresses: ip_address, sessions, users, open; those with most sessions first.
         online_s_per_user_day: average online time of a user on a day on which the user is active.
         sessions, users: how many.
     """
 
     lengths: pd.DataFrame
-    curves: pd.DataFrame
     daily: pd.DataFrame
     retention: pd.DataFrame
-    cohorts: pd.DataFrame
     addresses: pd.DataFrame
     online_s_per_user_day: float
     sessions: int
@@ -80,13 +76,13 @@ def read_ledger(engine: Engine) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFram
 
     Returns:
         lengths: device_type, length_s, is_open; a row a session.
-        spans: user_id, first_day, last_day, online_s; a row a user and pair of days.
+        spans: user_id, first_day, last_day (since 1970), online_s; a row a user and pair of days.
         addresses: ip_address, sessions, users, open.
     """
     c = ledger_tables(engine).sessions.c
-    length_s = unix_seconds(c.last_active_time) - unix_seconds(c.login_time)
+    length_s = (c.last_active_time - c.login_time) / 1000.0
     is_open = case((c.logout_time.is_(None), 1), else_=0)
-    days = func.date(c.login_time), func.date(c.last_active_time)
+    days = c.login_time // _DAY_MS, c.last_active_time // _DAY_MS
     lengths = select(c.device_type, length_s, is_open)
     spans = select(c.user_id, *days, func.sum(length_s)).group_by(c.user_id, *days)
     addresses = (
@@ -111,14 +107,11 @@ def _frame(engine: Engine, query: Select[Any], columns: list[str]) -> pd.DataFra
 def analyse(lengths: pd.DataFrame, spans: pd.DataFrame, addresses: pd.DataFrame) -> Analytics:
     """Work out everything of what `read_ledger` returns."""
     active = _active_days(spans)
-    cohorts, retention = _retention(active)
     online_s = float(spans["online_s"].sum()) / len(active) if len(active) else float("nan")
     return Analytics(
         lengths=_lengths(lengths),
-        curves=_curves(lengths),
         daily=_daily(active),
-        retention=retention,
-        cohorts=cohorts,
+        retention=_retention(active),
         addresses=addresses,
         online_s_per_user_day=online_s,
         sessions=len(lengths),
@@ -126,39 +119,28 @@ def analyse(lengths: pd.DataFrame, spans: pd.DataFrame, addresses: pd.DataFrame)
     )
 
 
-def _by_device(lengths: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+def _lengths(lengths: pd.DataFrame) -> pd.DataFrame:
     devices = sorted(lengths["device_type"].unique(), key=str)
     groups = [(device, lengths[lengths["device_type"] == device]) for device in devices]
-    return [(ALL, lengths), *groups] if len(lengths) else []
-
-
-def _outcomes(rows: pd.DataFrame) -> Any:
-    return np.where(rows["is_open"].astype(bool), "censored", "detected")
-
-
-def _lengths(lengths: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for device, mine in _by_device(lengths):
-        curve = incidence(mine["length_s"].astype(float), _outcomes(mine))
+    for device, mine in [("all", lengths), *groups] if len(lengths) else []:
+        is_open = mine["is_open"].astype(bool)
+        curve = incidence(mine["length_s"].astype(float), np.where(is_open, "censored", "detected"))
         p50, p90, p99 = (curve.quantile(q) for q in (0.5, 0.9, 0.99))
-        ended = mine.loc[~mine["is_open"].astype(bool), "length_s"]
-        rows.append((device, len(mine), int(mine["is_open"].sum()), p50.value_s, p50.lo_s, p50.hi_s,
-                     p90.value_s, p99.value_s, float(ended.mean())))  # fmt: skip
-    return pd.DataFrame(
-        rows,
-        columns=["device", "sessions", "open", "p50_s", "p50_lo_s", "p50_hi_s", "p90_s", "p99_s", "mean_s"],
-    )  # fmt: skip
-
-
-def _curves(lengths: pd.DataFrame) -> pd.DataFrame:
-    parts = []
-    for device, mine in _by_device(lengths):
-        curve = incidence(mine["length_s"].astype(float), _outcomes(mine))
-        parts.append(
-            pd.DataFrame({"device": device, "length_s": curve.time_s, "longer": curve.survival})
+        rows.append(
+            {
+                "device": device,
+                "sessions": len(mine),
+                "open": int(is_open.sum()),
+                "p50_s": p50.value_s,
+                "p50_lo_s": p50.lo_s,
+                "p50_hi_s": p50.hi_s,
+                "p90_s": p90.value_s,
+                "p99_s": p99.value_s,
+                "mean_s": float(mine.loc[~is_open, "length_s"].astype(float).mean()),
+            }
         )
-    columns = ["device", "length_s", "longer"]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return pd.DataFrame(rows)
 
 
 def _active_days(spans: pd.DataFrame) -> pd.DataFrame:
@@ -167,8 +149,8 @@ def _active_days(spans: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(
             {"user_id": pd.Series(dtype=str), "day": pd.Series(dtype="datetime64[s]")}
         )
-    first = pd.to_datetime(spans["first_day"].astype(str))
-    last = pd.to_datetime(spans["last_day"].astype(str))
+    first = pd.to_datetime(spans["first_day"], unit="D")
+    last = pd.to_datetime(spans["last_day"], unit="D")
     days = [pd.date_range(a, b, freq="D") for a, b in zip(first, last, strict=True)]
     active = pd.DataFrame({"user_id": spans["user_id"], "day": days}).explode("day")
     active["day"] = pd.to_datetime(active["day"])
@@ -190,32 +172,26 @@ def _daily(active: pd.DataFrame) -> pd.DataFrame:
     monthly = change.cumsum()
     return pd.DataFrame(
         {
-            "day": every_day, "active": count.to_numpy(), "new": first.to_numpy(),
-            "monthly": monthly.to_numpy(), "stickiness": (count / monthly).to_numpy(),
+            "day": every_day,
+            "active": count.to_numpy(),
+            "new": first.to_numpy(),
+            "monthly": monthly.to_numpy(),
+            "stickiness": (count / monthly).to_numpy(),
         }
-    )  # fmt: skip
+    )
 
 
-def _retention(active: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    cohort_columns = ["cohort", "users", "after_days", "share"]
+def _retention(active: pd.DataFrame) -> pd.DataFrame:
     columns = ["after_days", "users", "back", "share", "lo", "hi"]
-    if active.empty:
-        return pd.DataFrame(columns=cohort_columns), pd.DataFrame(columns=columns)
-    first = active.groupby("user_id")["day"].transform("min")
-    after = (active["day"] - first).dt.days
-    last = active["day"].max()
-    size = active[after == 0].groupby("day").size()
-    back = active.groupby([first.rename("cohort"), after.rename("after_days")]).size()
-    cohorts = [
-        (cohort, int(users), k, int(back.get((cohort, k), 0)) / users)
-        for cohort, users in size.items()
-        for k in range((last - cohort).days + 1)  # what lies in the future is not a loss
-    ]
-    table = pd.DataFrame(cohorts, columns=cohort_columns)
+    first = active.groupby("user_id")["day"].min()
+    if first.empty:
+        return pd.DataFrame(columns=columns)
+    age = (active["day"].max() - first).dt.days  # what lies in the future is not a loss
+    after = (active["day"] - active["user_id"].map(first)).dt.days
+    back = after.value_counts()
     rows = []
-    for k in range(1, int(table["after_days"].max()) + 1):
-        of = table[table["after_days"] == k]
-        users, returned = int(of["users"].sum()), round(float((of["share"] * of["users"]).sum()))
+    for k in range(1, int(age.max()) + 1):
+        users, returned = int((age >= k).sum()), int(back.get(k, 0))
         interval = stats.binomtest(returned, users).proportion_ci(CONFIDENCE, method="exact")
         rows.append((k, users, returned, returned / users, interval.low, interval.high))
-    return table, pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns)

@@ -1,16 +1,12 @@
 """The consistency audit: what memory, Redis and the ledger say about the same sessions, and where they differ.
 
-From three snapshots to differences, each with a code, the session or user that it is about, and a sentence.
-Pure: reads nothing (`audit_readers.py`). The three cannot be read at one moment, so what differs once may be on its
-way: only what differs in every snapshot over a settling time counts (`lasting`).
+From addresses (of the nodes' API, Redis, the ledger) to snapshots, and from a snapshot to differences, each with a
+code, the session or user that it is about, and a sentence. Changes nothing anywhere. The three cannot be read at one
+moment, so what differs once may be on its way: only what differs in every snapshot over a settling time counts.
 
 Expected, and so no difference: a session that waits to be resumed has records and no connection; a login that
 has not connected has a session record without owner and no status; a row that ended may have records while its
 node has it in a resume window.
-
-Reads what the audit compares: the nodes' API, Redis, the ledger; and repeats it until what differs has settled.
-
-From addresses to snapshots. Changes nothing anywhere. A run directory knows the addresses of its own gateways.
 """
 
 from __future__ import annotations
@@ -25,13 +21,13 @@ from typing import Any
 
 import orjson
 import redis
-from sqlalchemy import Engine, func, literal, or_, select
+from sqlalchemy import Engine, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness.runs.directory import RunDir
 from reference_server.errors import MachineError
-from reference_server.ledger.rows import FINAL, LedgerUnfit
-from reference_server.ledger.table import LedgerTables, instant, ledger_tables, open_engine
+from reference_server.ledger.rows import FINAL, LedgerUnfit, now_ms
+from reference_server.ledger.table import LedgerTables, ledger_tables, open_engine
 
 __all__ = [
     "Audit",
@@ -412,9 +408,11 @@ def _store(url: str, prefix: str) -> Store:
             lists[name] = dict(client.hscan_iter(key, count=1000))
         online: Sequence[str] = client.zrange(f"{prefix}online", 0, -1)
         return Store(
-            _strings(client, f"{prefix}session:"), _strings(client, f"{prefix}status:"),
-            frozenset(online), lists,
-        )  # fmt: skip
+            _strings(client, f"{prefix}session:"),
+            _strings(client, f"{prefix}status:"),
+            frozenset(online),
+            lists,
+        )
 
 
 def _strings(client: Any, prefix: str) -> dict[str, str]:
@@ -443,11 +441,16 @@ def _rows(engine: Engine, tables: LedgerTables, known: set[str]) -> dict[str, Ro
     rows: dict[str, Row] = {}
     with engine.begin() as connection:
         lives_s = [life for (life,) in connection.execute(select(nodes.c.session_ttl_s))]
-        oldest = instant(literal(time.time() - max(lives_s, default=0.0)))
+        oldest_ms = now_ms() - int(1000 * max(lives_s, default=0.0))
         query = select(
-            c.session_id, c.user_id, c.status == 1, c.connection_id, c.node, c.ended_by,
-            c.last_active_time < oldest,
-        )  # fmt: skip
+            c.session_id,
+            c.user_id,
+            c.status == 1,
+            c.connection_id,
+            c.node,
+            c.ended_by,
+            c.last_active_time < oldest_ms,
+        )
 
         def keep(found: Any) -> None:
             for session, user, online, owner, node, ended_by, expired in found:

@@ -85,9 +85,11 @@ class _GatewayCollector(Collector):
         yield _gauge("store_up", "1 while Redis answers.", float(gateway.store.available))
         yield _gauge("store_waiting", "Calls to Redis that wait.", gateway.store.waiting)
         if gateway.ledger is not None:
-            up, duties = float(gateway.ledger.available), gateway.ledger.duties
+            ledger = gateway.ledger
+            up = float(ledger.available)
             yield _gauge("ledger_up", "1 while the durable ledger can be written.", up)
-            yield _gauge("ledger_waiting", "Sessions whose row waits to be written.", duties)
+            yield _gauge("ledger_waiting", "Rows that wait to be written.", ledger.pending)
+            yield _counter("ledger_dropped", "Rows that the ledger never took.", ledger.dropped)
         yield _counter(
             "presence_undelivered", "Announcements dropped at a full buffer.",
             gateway.presence.undelivered,

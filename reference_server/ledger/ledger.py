@@ -1,30 +1,25 @@
 """The durable ledger of one gateway: who was logged in, from where, until when; in the event loop, without waiting.
 
-From what the gateway notices to batches that a thread commits (`ledger_writer.py`), one under way at a time:
+From what the gateway notices to batches of rows that a thread commits (`writer.py`), one batch under way at a time:
 whatever comes up meanwhile goes into the next, so a hundred logins cost one commit and not a hundred.
 
-* A login and a logout are committed before they are answered. When the ledger cannot be written they fail
-  at once with `LedgerUnavailable`; the first to find out waits `ANSWER_DEADLINE_S` at the most.
-* What becomes of connections is a duty: written within `_GATHER_S`, kept until it can be, one mark a session.
+* A login and a logout are committed before they are answered. While the ledger is away they fail at once with
+  `LedgerUnavailable`; the first to find out waits `ANSWER_DEADLINE_S` at the most.
+* What became of sessions is written within `_GATHER_S`. While the ledger is away it waits: the last state of each
+  session, so what waits is bounded by the number of sessions (`pending` says how many rows).
 * ``last_active_time`` is written behind: a gateway that is killed loses the signs of life of the last
   ``flush_interval_s`` and of a batch under way, no more.
 
-An outage interrupts nothing but logins and logouts; the ledger is tried once a second until it is back.
-
-What waits to be written to the ledger, and who waits for it.
-
-From logins, logouts and marks to a batch, and from what became of the batch to those who asked. Of several marks
-of one session one is kept (`ledger_rows.merge`), so an outage of any length costs one a session. Writes nothing.
+The ledger is tried once a second until it is back. `dropped` counts rows that never reach it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import islice
 from time import monotonic, time
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -32,96 +27,24 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from reference_server.ledger.rows import (
     LOGGED_OUT,
     UNACKNOWLEDGED,
-    Batch,
+    Connected,
+    Ended,
+    LedgerSettings,
     LedgerUnavailable,
     Login,
-    Mark,
+    Over,
+    PendingRows,
+    Row,
     Seen,
     Unconnected,
-    merge,
+    now_ms,
 )
 from reference_server.sessions.records import Record
 
 if TYPE_CHECKING:
     from reference_server.ledger.writer import LedgerWriter
 
-__all__ = ["ANSWER_DEADLINE_S", "Ledger", "LedgerSettings", "Peer", "Waiting"]
-
-
-@dataclass(slots=True)
-class Waiting:
-    """Logins and logouts with their futures, and duties, each by session."""
-
-    logins: dict[str, tuple[Login, asyncio.Future[None]]] = field(default_factory=dict)
-    logouts: dict[str, list[asyncio.Future[None]]] = field(default_factory=dict)
-    marks: dict[str, Mark] = field(default_factory=dict)
-
-    def login(self, login: Login) -> asyncio.Future[None]:
-        """Add a login; the future is done when it is committed."""
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.logins[login.session_id] = (login, written)
-        return written
-
-    def logout(self, session_id: str) -> asyncio.Future[None]:
-        """Return a future that is done when the session's mark, noted already, is committed."""
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.logouts.setdefault(session_id, []).append(written)
-        return written
-
-    def note(self, mark: Mark) -> None:
-        """Add a duty."""
-        self.marks[mark.session_id] = merge(self.marks.get(mark.session_id), mark)
-
-    def take(self) -> Waiting:
-        """Return all that waits, and wait for nothing."""
-        taken = Waiting(self.logins, self.logouts, self.marks)
-        self.logins, self.logouts, self.marks = {}, {}, {}
-        return taken
-
-    def batch(self) -> Batch:
-        """Return what has to be written."""
-        logins = [login for login, _ in self.logins.values()]
-        return Batch(logins=logins, marks=list(self.marks.values()))
-
-    def put_back(self, taken: Waiting) -> None:
-        """Take what could not be written back in, before what has come since."""
-        newer, self.marks = self.marks, taken.marks
-        for mark in newer.values():
-            self.note(mark)
-        self.logins = taken.logins | self.logins
-        for session_id, futures in taken.logouts.items():
-            self.logouts.setdefault(session_id, []).extend(futures)
-
-    def settle(self, refused: dict[str, Exception]) -> None:
-        """Tell everybody that it is written, but for the logins that were refused."""
-        for session_id, (_, written) in self.logins.items():
-            _answer(written, refused.get(session_id))
-        for futures in self.logouts.values():
-            for written in futures:
-                _answer(written, None)
-
-    def fail(self, error: LedgerUnavailable) -> None:
-        """Tell everybody that it is not; duties stay."""
-        logins, self.logins = self.logins, {}
-        logouts, self.logouts = self.logouts, {}
-        for _, written in logins.values():
-            _answer(written, error)
-        for futures in logouts.values():
-            for written in futures:
-                _answer(written, error)
-
-    def __bool__(self) -> bool:
-        return bool(self.logins or self.marks)
-
-
-def _answer(written: asyncio.Future[None], refusal: Exception | None) -> None:
-    if written.done():  # whoever asked has given up
-        return
-    if refusal is None:
-        written.set_result(None)
-    else:
-        written.set_exception(refusal)
-
+__all__ = ["ANSWER_DEADLINE_S", "Ledger", "Peer"]
 
 T = TypeVar("T")
 _GATHER_S = 0.02
@@ -142,18 +65,6 @@ class Peer(Protocol):
     last_seen_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerSettings:
-    """Where the ledger is, and what it has to know of the gateway."""
-
-    url: str
-    node: str
-    flush_interval_s: float
-    session_ttl_s: float
-    resume_window_s: float
-    most_per_address: int | None = None
-
-
 class Ledger:
     """Use: ``await start()``, then any of the others, then ``await close()``.
 
@@ -168,20 +79,23 @@ class Ledger:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._writer: LedgerWriter | None = None
         self._is_open = False
-        self._waiting = Waiting()
+        self._logins: list[Login] = []
+        self._pending = PendingRows()
+        self._written = _outcome()  # of the next batch: the rows that it did not take, and why
         self._wake, self._idle, self._tried = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._idle.set()
         self._wake_is_set = False
         self._seen_until_s = monotonic()
-        self._expire_due_s = 0.0
+        self._flush_due_s = self._expire_due_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self.available = True  # as of the last attempt to write
+        self.dropped = 0  # rows that the ledger will never have
 
     @property
-    def duties(self) -> int:
-        """How many marks wait to be written."""
-        return len(self._waiting.marks)
+    def pending(self) -> int:
+        """How many rows about ended, begun and logged out sessions wait to be written."""
+        return len(self._pending)
 
     async def start(self) -> None:
         """Open the ledger and close this node's stale rows; without a database, begin without it.
@@ -235,24 +149,22 @@ class Ledger:
             AddressFull: its address has too many open sessions; nothing is written.
         """
         self.check()
-        written = self._waiting.login(login)
-        self._stir(0.0)
+        self._logins.append(login)
         try:
-            await self._answer(written)
+            refused = await self._commit()
         except LedgerUnavailable:
-            now_s = time()
-            self._note(
-                Mark(login.session_id, login.user_id, (), False, UNACKNOWLEDGED, now_s, now_s)
-            )
+            self._add(Over(login.session_id, login.user_id, UNACKNOWLEDGED, now_ms()))
             raise
+        if login.session_id in refused:
+            raise refused[login.session_id]
 
     def note_login(self, login: Login) -> None:
         """Note a login that nobody waits for; one that the ledger cannot take is not in it."""
-        if not self.available:
-            return
-        written = self._waiting.login(login)
-        written.add_done_callback(asyncio.Future.exception)  # nobody else will ask for it
-        self._stir(_GATHER_S)
+        if self.available:
+            self._logins.append(login)
+            self._stir(_GATHER_S)
+        else:
+            self.dropped += 1
 
     async def logout(self, session_id: str, user_id: str = "") -> None:
         """Commit a logout; an unknown session is no error.
@@ -260,12 +172,9 @@ class Ledger:
         Raises:
             LedgerUnavailable: it is not written yet; it will be when the ledger is back.
         """
-        now_s = time()
-        self._note(Mark(session_id, user_id, (), False, LOGGED_OUT, now_s, now_s))
+        self._add(Over(session_id, user_id, LOGGED_OUT, now_ms()))
         self.check()
-        written = self._waiting.logout(session_id)
-        self._stir(0.0)
-        await self._answer(written)
+        await self._commit()
 
     async def unconnected(self) -> list[Unconnected]:
         """Return the logins that are not over and have not connected yet, once what waits is written.
@@ -290,35 +199,28 @@ class Ledger:
         self.check()
         return await self._in_thread(lambda: self._the_writer().over(session_ids))
 
-    # -- duties ------------------------------------------------------------------------------------
+    # -- what is written soon, or when the ledger is back ------------------------------------------
 
     def connected(self, record: Record) -> None:
         """Note that a connection has its session now."""
-        now_s = time()
-        self._note(Mark(record.session_id, record.user_id, (record.owner,), True, "", now_s, now_s))
+        self._add(Connected(record.session_id, record.user_id, record.owner, now_ms()))
 
-    def ended(
-        self, record: Record, cause: str, last_seen_s: float | None, *, unannounced: bool = False
-    ) -> None:
-        """Note that a connection has ended; a row that has another connection by now is left alone.
+    def ended(self, record: Record, cause: str, last_seen_s: float | None) -> None:
+        """Note that a connection has ended; a row that a newer connection has by now is left alone.
 
         Args:
             record: with its user.
             cause: the layer that ended it.
             last_seen_s: its last sign of life, monotonic clock; None: unknown here.
-            unannounced: it had the session, but ended before `connected` could say so.
         """
-        now_s = time()
-        seen_s = 0.0 if last_seen_s is None else now_s - (monotonic() - last_seen_s)
-        owners = (record.owner,)
-        self._note(
-            Mark(record.session_id, record.user_id, owners, unannounced, cause, now_s, seen_s)
-        )
+        at_ms = now_ms()
+        seen_ms = 0 if last_seen_s is None else at_ms - int(1000 * (monotonic() - last_seen_s))
+        self._add(Ended(record.session_id, record.user_id, record.owner, cause, at_ms, seen_ms))
 
     # -- the thread and its batches ----------------------------------------------------------------
 
-    def _note(self, mark: Mark) -> None:
-        self._waiting.note(mark)
+    def _add(self, row: Connected | Ended | Over) -> None:
+        self._pending.add(row)
         self._stir(_GATHER_S)
 
     def _stir(self, after_s: float) -> None:
@@ -330,9 +232,11 @@ class Ledger:
             self._wake_is_set = True
             asyncio.get_running_loop().call_later(after_s, self._wake.set)
 
-    async def _answer(self, written: asyncio.Future[None]) -> None:
+    async def _commit(self) -> dict[str, Exception]:
+        """Wait until the next batch is written; return the rows that it did not take, and why."""
+        self._stir(0.0)
         try:
-            await asyncio.wait_for(written, ANSWER_DEADLINE_S)
+            return await asyncio.wait_for(asyncio.shield(self._written), ANSWER_DEADLINE_S)
         except TimeoutError:
             self.available = False
             raise LedgerUnavailable("the ledger does not answer") from None
@@ -341,27 +245,25 @@ class Ledger:
         retry_s = _FIRST_RETRY_S
         while True:
             try:
-                await self._recover()
+                await self._open()
                 retry_s = _FIRST_RETRY_S
-                await self._carry()
+                while True:
+                    await self._until_due()
+                    await self._write_batch()
             except LedgerUnavailable as error:
                 if self.available:
                     _log.warning("the ledger is away: %s", error)
-                self.available = False
-                self._waiting.fail(error)
+                self._give_up(error)
             except Exception as error:
                 self._failure = error
-                self.available = False
-                self._waiting.fail(LedgerUnavailable(str(error)))
-                self._tried.set()
+                self._give_up(LedgerUnavailable(str(error)))
                 if self._is_open:
                     _log.exception("the ledger's writer has ended")
                 return
-            self._tried.set()
             await asyncio.sleep(retry_s)
             retry_s = min(2 * retry_s, _LAST_RETRY_S)
 
-    async def _recover(self) -> None:
+    async def _open(self) -> None:
         """Open the ledger, or find out that it can be written again."""
         if self._writer is None:
             self._writer = await self._in_thread(self._make_writer)
@@ -371,62 +273,67 @@ class Ledger:
             if stale:
                 _log.warning("the ledger: closed %d rows of an earlier life of this node", stale)
         else:
-            await self._in_thread(self._writer.probe)
-            # A probe may fit on a disk on which a batch does not.
-            taken = self._waiting.take()
-            await self._write(taken.batch(), taken)
-            _log.warning("the ledger is back; %d duties were written", len(taken.marks))
+            waited = len(self._pending)
+            await self._write_batch(probe=True)
+            _log.warning("the ledger is back; %d rows were written", waited)
         self.available = True
         self._tried.set()
         self._wake.set()
 
-    async def _carry(self) -> None:
-        flush_s = self._settings.flush_interval_s
-        flush_due_s = monotonic() + flush_s
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, flush_due_s - monotonic())):
-                    await self._wake.wait()
-            self._wake.clear()
-            self._wake_is_set = False
-            taken = self._waiting.take()
-            batch = taken.batch()
-            looked_s = monotonic()
-            if looked_s >= flush_due_s:
-                flush_due_s = looked_s + flush_s
-                batch.seen = await self._collect()
-            if batch:
-                await self._write(batch, taken)
-                if batch.seen:
-                    self._seen_until_s = looked_s
-            if looked_s >= self._expire_due_s:
-                self._expire_due_s = looked_s + min(
-                    _EXPIRE_EVERY_S, self._settings.session_ttl_s / 2
-                )
-                await self._in_thread(self._the_writer().expire)
-            if not self._waiting:
-                self._idle.set()
+    async def _until_due(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._flush_due_s - monotonic())):
+                await self._wake.wait()
+        self._wake.clear()
+        self._wake_is_set = False
 
-    async def _write(self, batch: Batch, taken: Waiting) -> None:
+    async def _write_batch(self, *, probe: bool = False) -> None:
+        logins, self._logins = self._logins, []
+        pending = self._pending.rows()
+        written, self._written = self._written, _outcome()
+        looked_s = monotonic()
+        seen: list[Seen] = []
+        writer = self._the_writer()
         try:
-            refused = await self._in_thread(lambda: self._the_writer().write(batch))
-        except BaseException:
-            self._waiting.put_back(taken)
+            if looked_s >= self._flush_due_s:
+                self._flush_due_s = looked_s + self._settings.flush_interval_s
+                seen = await self._collect()
+            rows: list[Row] = [*logins, *pending, *seen]
+            refused: dict[str, Exception] = {}
+            if rows or probe:
+                refused = await self._in_thread(lambda: writer.write(rows, probe=probe))
+        except BaseException as error:
+            away = error if isinstance(error, LedgerUnavailable) else LedgerUnavailable(str(error))
+            written.set_exception(away)
             raise
-        taken.settle(refused)
+        self.available = True
+        self._pending.written(pending)
+        self.dropped += sum(isinstance(why, LedgerUnavailable) for why in refused.values())
+        written.set_result(refused)
+        if seen:
+            self._seen_until_s = looked_s
+        if looked_s >= self._expire_due_s:
+            wait_s = min(_EXPIRE_EVERY_S, self._settings.session_ttl_s / 2)
+            self._expire_due_s = looked_s + wait_s
+            await self._in_thread(writer.expire)
+        if not self._logins and not self._pending:
+            self._idle.set()
+
+    def _give_up(self, error: LedgerUnavailable) -> None:
+        """Tell whoever waits that the ledger is away; rows of sessions stay."""
+        self.available = False
+        self._logins.clear()
+        written, self._written = self._written, _outcome()
+        written.set_exception(error)
+        self._tried.set()
 
     async def _collect(self) -> list[Seen]:
         """The connections that have given a sign of life since the last time."""
-        ago_s = time() - monotonic()
+        ago_s, since_s = time() - monotonic(), self._seen_until_s
         seen: list[Seen] = []
         everyone = iter(list(self._live()))
         while chunk := list(islice(everyone, _CHUNK)):
-            since_s = self._seen_until_s
-            seen += [
-                (peer.record.session_id, peer.record.user_id, peer.last_seen_s + ago_s)
-                for peer in chunk
-                if peer.last_seen_s >= since_s and peer.record is not None
-            ]
+            seen += _seen(chunk, since_s, ago_s)
             await asyncio.sleep(0)
         return seen
 
@@ -434,12 +341,7 @@ class Ledger:
         # Here and not above: a gateway without a ledger does without SQLAlchemy, and the loop without the wait.
         from reference_server.ledger.writer import LedgerWriter
 
-        settings = self._settings
-        return LedgerWriter(
-            settings.url, settings.node,
-            session_ttl_s=settings.session_ttl_s, resume_window_s=settings.resume_window_s,
-            most_per_address=settings.most_per_address,
-        )  # fmt: skip
+        return LedgerWriter(self._settings)
 
     def _the_writer(self) -> LedgerWriter:
         if self._writer is None:
@@ -448,3 +350,21 @@ class Ledger:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _outcome() -> asyncio.Future[dict[str, Exception]]:
+    made: asyncio.Future[dict[str, Exception]] = asyncio.get_running_loop().create_future()
+    made.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody need ask
+    return made
+
+
+def _seen(peers: Iterable[Peer], since_s: float, ago_s: float) -> list[Seen]:
+    return [
+        Seen(
+            peer.record.session_id,
+            peer.record.user_id,
+            int(1000 * (peer.last_seen_s + ago_s)),
+        )
+        for peer in peers
+        if peer.last_seen_s >= since_s and peer.record is not None
+    ]

@@ -1,7 +1,7 @@
 """After Redis has lost its records: logins that have not connected yet are brought back from the ledger.
 
 From the ledger's open sessions to `Sessions.restore`. Connections, and sessions that wait to be resumed, are
-not looked at here: their node asserts its own records (`cluster.py`). Every node does this for all logins, which
+not looked at here: their node asserts its own records (`cluster/lease.py`). Every node does this for all logins, which
 changes nothing where another was first.
 
 A logout that another node carries out meanwhile is committed within its answer's deadline, so what is over is
@@ -35,7 +35,7 @@ async def rebuild(ledger: Ledger, sessions: Sessions, session_ttl_s: float) -> i
         try:
             waiting = await ledger.unconnected()
             for n, login in enumerate(waiting, 1):
-                left_s = session_ttl_s - (time() - login.seen_s)
+                left_s = session_ttl_s - (time() - login.seen_ms / 1000)
                 if left_s > 0:
                     sessions.restore(login.session_id, login.user_id, login.device, left_s)
                 if n % _CHUNK == 0:

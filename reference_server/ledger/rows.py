@@ -1,11 +1,13 @@
-"""What the ledger is told: a login, a mark on a session, a last sign of life; and how marks merge while they wait.
+"""What the ledger is told about sessions, one record a statement, and what of it waits to be written.
 
-Plain records and one pure function. Times are Unix seconds. Knows no SQL and no event loop.
+Plain records and one table of them. Times are epoch milliseconds, UTC. Knows no SQL and no event loop.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
+from time import time
 
 from reference_server.errors import FlatlineError, MachineError
 
@@ -14,14 +16,18 @@ __all__ = [
     "LOGGED_OUT",
     "UNACKNOWLEDGED",
     "AddressFull",
-    "Batch",
+    "Connected",
+    "Ended",
+    "LedgerSettings",
     "LedgerUnavailable",
     "LedgerUnfit",
     "Login",
-    "Mark",
+    "Over",
+    "PendingRows",
+    "Row",
     "Seen",
     "Unconnected",
-    "merge",
+    "now_ms",
 ]
 
 LOGGED_OUT = "logout"
@@ -44,6 +50,28 @@ class AddressFull(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """Where the ledger is, and what it has to know of the gateway.
+
+    Attributes:
+        url: of an SQLite file or a PostgreSQL.
+        node: the gateway's name; rows of the same name that are online when the ledger opens are stale.
+        session_ttl_s: a session without a sign of life for this long is over.
+        flush_interval_s: from one writing of the last signs of life to the next.
+        most_per_address: open sessions of one address; None: any number.
+    """
+
+    url: str
+    node: str
+    session_ttl_s: float
+    flush_interval_s: float = 1.0
+    most_per_address: int | None = None
+
+
+# Without slots: their fields are the statements' parameters as they are.
+
+
+@dataclass(frozen=True)
 class Login:
     """A session begins. Strings are cut to what the table holds by whoever makes this."""
 
@@ -53,25 +81,51 @@ class Login:
     ip_address: str  # "": unknown
     user_agent: str
     device_id: str  # which of the user's devices of this type; "": the only one
-    at_s: float
+    at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What became of a session's connection, or of the session.
+@dataclass(frozen=True)
+class Connected:
+    """A connection has the session now."""
 
-    * ``claims``: connection ``owners[0]`` has the session now, and has ended by now unless ``ended_by`` is "".
-    * not ``claims``: the connection has ended; a row that names none of ``owners`` is left alone.
-    * no ``owners``: the session is over for good, whoever had it.
-    """
+    session_id: str
+    user_id: str
+    connection_id: str  # its owner token: the end of it is larger for a newer one
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A connection that had the session has ended; the session may be resumed by a newer one."""
+
+    session_id: str
+    user_id: str
+    connection_id: str
+    ended_by: str
+    at_ms: int
+    seen_ms: int  # its last sign of life; 0: unknown
+
+
+@dataclass(frozen=True)
+class Over:
+    """The session is over for good, whichever connection had it; ``ended_by`` is one of `FINAL`."""
 
     session_id: str
     user_id: str  # "": unknown
-    owners: tuple[str, ...]
-    claims: bool
     ended_by: str
-    at_s: float  # when it began or ended
-    seen_s: float  # last sign of life
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A connection has given a sign of life."""
+
+    session_id: str
+    user_id: str
+    seen_ms: int
+
+
+Row = Login | Connected | Ended | Over | Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,50 +135,47 @@ class Unconnected:
     session_id: str
     user_id: str
     device: str
-    seen_s: float
+    seen_ms: int
 
 
-Seen = tuple[str, str, float]
-"""Session, user, last sign of life."""
+class PendingRows:
+    """What became of sessions and is not written yet: one row about its connection and one `Over` each, at most."""
+
+    def __init__(self) -> None:
+        self._connections: dict[str, Connected | Ended] = {}
+        self._over: dict[str, Over] = {}
+
+    def __len__(self) -> int:
+        return len(self._connections) + len(self._over)
+
+    def add(self, row: Connected | Ended | Over) -> None:
+        """Add a row, unless one that waits already says the last word."""
+        if row.session_id in self._over:
+            return
+        if isinstance(row, Over):
+            self._over[row.session_id] = row
+            return
+        waiting = self._connections.get(row.session_id)
+        if waiting is None or _rank(waiting) < _rank(row):
+            self._connections[row.session_id] = row
+
+    def rows(self) -> list[Row]:
+        """Return them in the order in which they have to be written."""
+        return [*self._connections.values(), *self._over.values()]
+
+    def written(self, rows: Iterable[Row]) -> None:
+        """Forget what is written; what has replaced it meanwhile stays."""
+        for row in rows:
+            table = self._over if isinstance(row, Over) else self._connections
+            if table.get(row.session_id) is row:
+                del table[row.session_id]
 
 
-@dataclass(slots=True)
-class Batch:
-    """What is written in one transaction."""
-
-    logins: list[Login] = field(default_factory=list)
-    marks: list[Mark] = field(default_factory=list)
-    seen: list[Seen] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.logins or self.marks or self.seen)
-
-    def split(self) -> list[Batch]:
-        """Return a batch for each row, in the same order."""
-        return [
-            *(Batch(logins=[login]) for login in self.logins),
-            *(Batch(marks=[mark]) for mark in self.marks),
-            *(Batch(seen=[seen]) for seen in self.seen),
-        ]
+def _rank(row: Connected | Ended) -> tuple[str, bool]:
+    """The newer connection counts, and of one connection its first end."""
+    return row.connection_id[-14:], isinstance(row, Ended)
 
 
-def merge(waiting: Mark | None, new: Mark) -> Mark:
-    """Return the one mark of a session that says as much as two of them, written in this order."""
-    if waiting is None:
-        return new
-    if not waiting.owners:
-        return waiting
-    if not new.owners:  # over for good, since the connection's end if that was before
-        return replace(new, at_s=waiting.at_s) if waiting.ended_by else new
-    if new.claims:
-        older = waiting.claims and _age(new.owners[0]) < _age(waiting.owners[0])
-        return waiting if older else new
-    if waiting.claims:
-        if new.owners[0] != waiting.owners[0]:
-            return waiting  # the late end of an older connection
-        return replace(waiting, ended_by=new.ended_by, at_s=new.at_s, seen_s=new.seen_s)
-    return replace(new, owners=tuple(dict.fromkeys(waiting.owners + new.owners)))
-
-
-def _age(owner: str) -> str:
-    return owner[-14:]  # see `owners.py`
+def now_ms() -> int:
+    """Return the time by the wall clock."""
+    return int(time() * 1000)

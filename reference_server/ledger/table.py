@@ -1,17 +1,14 @@
-"""The table `user_sessions` in SQLite or PostgreSQL: columns, indexes, partitions, and how batches of rows get in.
+"""The table `user_sessions` in SQLite or PostgreSQL: columns, indexes, partitions, durable connections.
 
-From a URL to an engine whose connections are durable and impatient, and to Core constructs that both
-databases understand. Writes nothing.
+From a URL to an engine whose connections are durable and impatient. Writes nothing.
 
 SQLite: WAL, ``synchronous=FULL`` (a commit is on the disk), transactions begin IMMEDIATE, so that two
 processes never deadlock over one file. PostgreSQL: hash-partitioned by ``user_id``, which its primary key
-therefore includes. All times are UTC, to the millisecond.
+therefore includes. All times are epoch milliseconds, UTC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +16,6 @@ from sqlalchemy import (
     DDL,
     BigInteger,
     Column,
-    DateTime,
     Engine,
     Float,
     Identity,
@@ -28,23 +24,13 @@ from sqlalchemy import (
     MetaData,
     SmallInteger,
     String,
-    Subquery,
     Table,
     Text,
-    TypeDecorator,
-    bindparam,
-    cast,
     create_engine,
     event,
-    func,
-    select,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.expression import ColumnElement
-from sqlalchemy.sql.functions import FunctionElement
 
 from reference_server.ledger.rows import LedgerUnfit
 
@@ -52,101 +38,15 @@ __all__ = [
     "BUSY_TIMEOUT_S",
     "PARTITIONS",
     "LedgerTables",
-    "UtcDateTime",
-    "age_of",
-    "batch_of",
-    "instant",
     "ledger_tables",
     "ledger_url",
     "open_engine",
     "shown_url",
-    "unix_seconds",
 ]
 
 BUSY_TIMEOUT_S: Final = 1.0
 """How long a transaction waits for another process's before it counts as an outage."""
 PARTITIONS: Final = 8
-_BATCH: Final = "batch"
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A moment, aware, in UTC. SQLite has no time zones: it is kept there as UTC without saying so."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
-        """Refuse a naive time, of which nobody knows what it means."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"{value!r} has no time zone")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
-        """Return it aware."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class instant(FunctionElement[datetime]):
-    """Unix seconds (SQL) → a moment as the table keeps it."""
-
-    type = UtcDateTime()
-    inherit_cache = True
-    name = "instant"
-
-
-class unix_seconds(FunctionElement[float]):
-    """A moment as the table keeps it → Unix seconds (SQL)."""
-
-    type = Float()
-    inherit_cache = True
-    name = "unix_seconds"
-
-
-@compiles(instant, "sqlite")
-def _instant_sqlite(element: Any, compiler: Any, **options: Any) -> str:
-    # Six places, as every other time in the table has: they are compared as text.
-    inner = compiler.process(element.clauses, **options)
-    return f"(strftime('%Y-%m-%d %H:%M:%f', {inner}, 'unixepoch') || '000')"
-
-
-@compiles(instant, "postgresql")
-def _instant_postgresql(element: Any, compiler: Any, **options: Any) -> str:
-    return f"to_timestamp(CAST({compiler.process(element.clauses, **options)} AS double precision))"
-
-
-@compiles(unix_seconds, "sqlite")
-def _unix_sqlite(element: Any, compiler: Any, **options: Any) -> str:
-    inner = compiler.process(element.clauses, **options)
-    # Whole days and milliseconds apart: a Julian day alone is good to 0.05 ms, times 86400 rounds on.
-    return f"(strftime('%s', {inner}) + (strftime('%f', {inner}) - strftime('%S', {inner})))"
-
-
-@compiles(unix_seconds, "postgresql")
-def _unix_postgresql(element: Any, compiler: Any, **options: Any) -> str:
-    inner = compiler.process(element.clauses, **options)
-    return f"CAST(extract(epoch FROM {inner}) AS double precision)"
-
-
-class age_of(FunctionElement[str]):
-    """Owner token (SQL) → what is larger for the newer of two connections, see `owners.py`."""
-
-    type = String()
-    inherit_cache = True
-    name = "age_of"
-
-
-@compiles(age_of, "sqlite")
-def _age_sqlite(element: Any, compiler: Any, **options: Any) -> str:
-    return f"substr({compiler.process(element.clauses, **options)}, -14)"
-
-
-@compiles(age_of, "postgresql")
-def _age_postgresql(element: Any, compiler: Any, **options: Any) -> str:
-    return f'right({compiler.process(element.clauses, **options)}, 14) COLLATE "C"'
 
 
 class LedgerTables:
@@ -156,7 +56,7 @@ class LedgerTables:
         sessions: one row a session, ``status`` 1 while a connection has it. ``logout_time`` and
             ``ended_by`` are of its end, ``connection_id`` (the owner token) and ``node`` of the connection that
             has or had it, ``device_id`` tells a user's devices of one type apart.
-        nodes: one row a gateway: when it started, what its sessions live by, when it last tried the ledger.
+        nodes: one row a gateway: how long its sessions live, and when it last opened or found the ledger.
     """
 
     def __init__(self, partitioned: bool) -> None:
@@ -172,12 +72,12 @@ class LedgerTables:
             Column("device_type", String(50), nullable=False),
             Column("ip_address", String(45), nullable=False),
             Column("user_agent", Text, nullable=False),
-            Column("login_time", UtcDateTime, nullable=False),
-            Column("last_active_time", UtcDateTime, nullable=False),
+            Column("login_time", BigInteger, nullable=False),
+            Column("last_active_time", BigInteger, nullable=False),
             Column("status", SmallInteger, nullable=False),
-            Column("created_at", UtcDateTime, nullable=False),
-            Column("updated_at", UtcDateTime, nullable=False),
-            Column("logout_time", UtcDateTime),
+            Column("created_at", BigInteger, nullable=False),
+            Column("updated_at", BigInteger, nullable=False),
+            Column("logout_time", BigInteger),
             Column("ended_by", String(32)),
             Column("device_id", String(128), nullable=False),
             Column("connection_id", String(128), nullable=False),
@@ -189,15 +89,18 @@ class LedgerTables:
             postgresql_partition_by="HASH (user_id)",
         )
         is_open = self.sessions.c.logout_time.is_(None)
-        Index("idx_open_ip", self.sessions.c.ip_address, sqlite_where=is_open, postgresql_where=is_open)  # fmt: skip
+        Index(
+            "idx_open_ip",
+            self.sessions.c.ip_address,
+            sqlite_where=is_open,
+            postgresql_where=is_open,
+        )
         self.nodes = Table(
             "ledger_nodes",
             self.metadata,
             Column("node", String(64), primary_key=True),
-            Column("started_at", UtcDateTime, nullable=False),
-            Column("seen_at", UtcDateTime, nullable=False),
+            Column("seen_at", BigInteger, nullable=False),
             Column("session_ttl_s", Float, nullable=False),
-            Column("resume_window_s", Float, nullable=False),
         )
         if partitioned:
             for n in range(PARTITIONS):
@@ -289,25 +192,3 @@ def _postgresql(url: URL) -> Engine:
         connection.commit()
 
     return engine
-
-
-def batch_of(dialect: str, columns: Sequence[tuple[str, type[str] | type[float]]]) -> Subquery:
-    """Return a table made of the bind parameter ``batch``: a JSON array of arrays, one a row.
-
-    One statement for a whole batch, and not one a row: a driver lets go of the interpreter's lock for each
-    statement, and beside a busy event loop it would wait up to 5 ms to get it back.
-    """
-    if dialect == "sqlite":
-        rows = func.json_each(bindparam(_BATCH, type_=String)).table_valued("value", name="item")
-        fields: list[ColumnElement[Any]] = [
-            func.json_extract(rows.c.value, f"$[{n}]") for n in range(len(columns))
-        ]
-    else:
-        batch = cast(bindparam(_BATCH, type_=String), JSONB)
-        rows = func.jsonb_array_elements(batch).table_valued("value", name="item")
-        fields = [
-            cast(rows.c.value.op("->>")(n), Text if kind is str else Float)
-            for n, (_, kind) in enumerate(columns)
-        ]
-    named = [field.label(name) for field, (name, _) in zip(fields, columns, strict=True)]
-    return select(*named).subquery("batch")

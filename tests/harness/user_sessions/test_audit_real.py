@@ -114,7 +114,7 @@ def test_after_an_outage_of_the_ledger_nothing_differs(
                 ledger = it.gateway.ledger
                 assert ledger is not None
                 await until(lambda: not ledger.available, "the outage is noticed")
-                assert ledger.duties == 1
+                assert ledger.pending == 1
                 database.execute("ROLLBACK")
             await until(lambda: ledger.available, "it is back")
             assert found(await asyncio.to_thread(audit, target, 5.0)) == set()
