@@ -273,7 +273,7 @@ def test_a_table_of_another_make_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize("url_", ["mysql://h/db", "sqlite:///:memory:", "sqlite://", "no url"])
 def test_other_urls_are_refused(url_: str) -> None:
-    with pytest.raises(ValueError, match="ledger"):
+    with pytest.raises(LedgerUnfit, match="ledger"):
         open_engine(url_)
 
 
