@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from harness.exit_codes import Exit
 from harness.judge.agreement import AgreementVerdict
+from reference_server.errors import Exit
 from reports.page import Headline
 from reports.run_tables import RunTables
 
