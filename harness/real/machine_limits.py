@@ -30,7 +30,7 @@ _SPARE = 512  # descriptors of a process for logins, logs, Redis and the loop
 _DEVIATIONS = 4  # a node gets a random share of the clients
 _CLIENTS_A_WORKER = 30_000  # one loop answers a thousand heartbeats a second in a tenth of its time
 _PORTS = 28_232  # Linux's ephemeral range
-_CLIENTS_AN_ADDRESS = 16_384  # as in target.py
+_CLIENTS_AN_ADDRESS = 16_384  # as in generator/gateway_client.py
 # Measured with 100,000 clients (`bench/scale.py`), resident: generator and gateway a connection, Redis a
 # session; and two sockets in the kernel, which no process's memory shows.
 _CLIENT_BYTES, _SESSION_BYTES, _STORE_BYTES, _SOCKETS_BYTES = 3 << 10, 14 << 10, 2 << 10, 6 << 10

@@ -8,41 +8,41 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psutil
 
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
 
-__all__ = ["ResourceSampler"]
+__all__ = ["RepeatingThread", "ResourceSampler", "usage_of"]
 
 
-class ResourceSampler:
-    """A thread that samples processes for as long as the context lasts.
+def usage_of(process: psutil.Process) -> dict[str, Any]:
+    """Return pid, CPU use since the last look (100 % is one core), resident bytes and descriptors of a process.
 
-    A process's first sample is one interval after it was first seen: CPU use needs two looks. 100 %
-    is one core. A process that has ended is passed over.
-
-    Args:
-        pids: role (``gateway/node-1``: role and node) to pid. Read anew at each sample, so a process
-            started later may be added.
-        path: event log to append to.
-        origin_s: CLOCK_MONOTONIC at the run's origin.
-        interval_s: real seconds from sample to sample.
+    Raises:
+        psutil.NoSuchProcess, psutil.AccessDenied: it has ended, or is a zombie.
     """
+    with process.oneshot():
+        return {
+            "pid": process.pid,
+            "cpu_percent": process.cpu_percent(),
+            "rss_bytes": process.memory_info().rss,
+            "descriptors": process.num_fds(),
+        }
 
-    def __init__(
-        self, pids: Mapping[str, int], path: Path, origin_s: float, interval_s: float = 1.0
-    ) -> None:
-        self._pids, self._path = pids, path
-        self._origin_s, self._interval_s = origin_s, interval_s
-        self._known: dict[int, psutil.Process] = {}
+
+class RepeatingThread:
+    """A thread that calls something at once and then every so many real seconds, while the context lasts."""
+
+    def __init__(self, step: Callable[[], None], interval_s: float) -> None:
+        self._step, self._interval_s = step, interval_s
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="resources", daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -58,16 +58,50 @@ class ResourceSampler:
         self._thread.join()
 
     def _run(self) -> None:
-        with EventWriter(self._path) as out:
-            due_s = time.monotonic()
-            while True:
-                for name, pid in list(self._pids.items()):
-                    for event in self._sample(name, pid):
-                        out.write(event)
-                out.flush()
-                due_s = max(due_s + self._interval_s, time.monotonic())
-                if self._stop.wait(due_s - time.monotonic()):
-                    return
+        due_s = time.monotonic()
+        while True:
+            self._step()
+            due_s = max(due_s + self._interval_s, time.monotonic())
+            if self._stop.wait(due_s - time.monotonic()):
+                return
+
+
+class ResourceSampler(RepeatingThread):
+    """Samples processes for as long as the context lasts.
+
+    A process's first sample is one interval after it was first seen: CPU use needs two looks. A process that has
+    ended is passed over.
+
+    Args:
+        pids: role (``gateway/node-1``: role and node) to pid. Read anew at each sample, so a process
+            started later may be added.
+        path: event log to append to.
+        origin_s: CLOCK_MONOTONIC at the run's origin.
+        interval_s: real seconds from sample to sample.
+    """
+
+    def __init__(
+        self, pids: Mapping[str, int], path: Path, origin_s: float, interval_s: float = 1.0
+    ) -> None:
+        super().__init__(self._sample_all, interval_s)
+        self._pids, self._origin_s = pids, origin_s
+        self._out = EventWriter(path)
+        self._known: dict[int, psutil.Process] = {}
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        self._out.close()
+
+    def _sample_all(self) -> None:
+        for name, pid in list(self._pids.items()):
+            for event in self._sample(name, pid):
+                self._out.write(event)
+        self._out.flush()
 
     def _sample(self, name: str, pid: int) -> list[Event]:
         role, _, node = name.partition("/")
@@ -79,15 +113,7 @@ class ResourceSampler:
             return []
         for process in family:
             try:
-                with process.oneshot():
-                    cpu_percent = process.cpu_percent()
-                    detail = {
-                        "role": role,
-                        "pid": process.pid,
-                        "cpu_percent": cpu_percent,
-                        "rss_bytes": process.memory_info().rss,
-                        "descriptors": process.num_fds(),
-                    }
+                detail = {"role": role} | usage_of(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue  # it ended in between; a zombie has no descriptors to count
             if process.pid not in self._known:

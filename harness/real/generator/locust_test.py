@@ -6,14 +6,9 @@
 On another host a worker gets the plan by message, and its log goes back the same way (`remote_workers.py`).
 
 From Locust's options to a run that `flatline report` can measure. A master has no clients; it ends the run at
-the horizon and says which workers were lost.
-
-How many clients there are when: a Locust `LoadTestShape` for `--shape ramp | step | spike | soak`.
+the horizon and says which workers were lost. With `--shape` the number of clients varies over the run (`RampShape`):
 
     ramp  ▁▃▅▇█████   step  ▁▁▃▃▅▅██   spike  ▂▂▂██▂▂▂   soak  ▅██████▅
-
-From `-u` (the most), `-t` (the length; without it the scenario's) to a number of users each second. None is
-active unless asked for: Locust would take any shape that it found in the locustfile.
 """
 
 from __future__ import annotations
@@ -69,7 +64,7 @@ SHAPES: Mapping[str, tuple[tuple[float, float], ...]] = MappingProxyType(
 
 
 class RampShape(LoadTestShape):
-    """One of the shapes.
+    """How many clients there are when, as a Locust `LoadTestShape`.
 
     Args:
         name: of `SHAPES`.

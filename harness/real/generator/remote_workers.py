@@ -38,6 +38,7 @@ from harness.events.tail import CLIENT_LOGS, LogTail
 from harness.real.generator.clock import ClockEstimator, Offset
 from harness.real.generator.relay import Batch, Receiver, Sender
 from harness.real.generator.shared import Generator
+from harness.real.resources import usage_of
 from harness.runs.directory import RunDir
 from reference_server.events import Event, EventKind, Source, encode
 
@@ -257,11 +258,7 @@ class WorkerHost:
             self._ask()
             detail = {"worker": self.name, "offset_s": offset.offset_s, "bound_s": offset.bound_s}
             generator.log(EventKind.CLOCK, detail=detail)
-        with self._process.oneshot():
-            detail = {
-                "role": "generator", "pid": os.getpid(), "cpu_percent": self._process.cpu_percent(),
-                "rss_bytes": self._process.memory_info().rss, "descriptors": self._process.num_fds(),
-            }  # fmt: skip
+        detail = {"role": "generator"} | usage_of(self._process)
         event = Event(generator.now_s(), Source.HARNESS, EventKind.RESOURCES, detail=detail)
         self._sender.add(encode(event))
 

@@ -1,10 +1,8 @@
-"""
+"""Locust's web UI, with liveness: a "Liveness" tab (Locust's tabs hold one table each) and a page `/liveness`.
 
-Locust's web UI, with liveness: a "Liveness" tab (Locust's tabs hold one table each) and a page `/liveness`.
-
-From the event logs of a run directory, followed while they grow, to `harness.live.LiveView` and from there to
-the browser. Runs in the process that serves the web UI (the master, or the only one); the logs of workers and
-gateways on the same machine are all there. Counts nothing itself.
+From the event logs of a run directory, followed while they grow, to a `LiveView` and from there to the browser.
+Runs in the process that serves the web UI (the master, or the only one); the logs of workers and gateways on the
+same machine are all there. Counts nothing itself.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One WebSocket connection of a generator client: a handshake in a greenlet, then a socket that never blocks.
 
-From bytes to frames and back (`frames.py`); the handshake is the sans-I/O one of `websockets`. Knows nothing
+From bytes to frames and back (`websocket_frames.py`); the handshake is the sans-I/O one of `websockets`. Knows nothing
 of sessions, heartbeats or faults.
 """
 

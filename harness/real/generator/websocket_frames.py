@@ -1,6 +1,6 @@
 """WebSocket frames of a client, sans I/O: bytes from a server to frames, and messages to masked bytes (RFC 6455).
 
-No extension, no state but a frame that is not whole yet. The handshake is the library's (`wire.py`); after it
+No extension, no state but a frame that is not whole yet. The handshake is the library's (`websocket.py`); after it
 a client lives for hours on 21 bytes every half minute, and the library's protocol object would be most of
 what it weighs.
 """

