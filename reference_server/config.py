@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
 
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
-from reference_server.liveness.socket_checks import GatewayDetector, Ping
+from reference_server.liveness.kinds import DetectorKind, Ping
 from reference_server.session_log import LogFormat, LogLevel
 from reference_server.sessions.record_rules import RecordRules
 
@@ -43,7 +43,7 @@ class GatewayConfig(BaseModel):
         "flatline:"
     )
     policy: LivenessPolicy = LivenessPolicy()
-    detector: GatewayDetector = Ping()
+    detector: DetectorKind = Ping()
     records: RecordRules = RecordRules()
     second_login: Literal["refuse", "take_over"] = "take_over"
     require_code: Annotated[

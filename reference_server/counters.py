@@ -1,7 +1,7 @@
 """What one gateway process counts while it works: plain numbers, added up where things happen.
 
 From the gateway's callbacks to totals since the process began. Nothing here is touched at a heartbeat:
-beats are counted once a second, from the list of how late they were (`keepalive.Lateness`). How the
+beats are counted once a second, from the list of how late they were (`scheduler.Lateness`). How the
 totals are shown is `metrics.py`'s business.
 """
 

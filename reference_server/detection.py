@@ -1,23 +1,29 @@
-"""Which heartbeat a gateway has, and what its verdicts do to a connection.
+"""Which detector a gateway's connections have, and what its verdicts do to them.
 
-From the configuration's detector to one driver for all connections (`keepalive.py`, which counts missing
-answers, or `socket_beats.py`, which looks at sockets), and from what that says to log lines and dropped
-connections. Clients that beat by themselves need none: the sweep sees who is idle.
+From the configuration's detector and what `heartbeat/scheduler.py` says of it to log lines and dropped
+connections. Clients that beat by themselves have no detector: the sweep sees who is idle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from reference_server.config import GatewayConfig
 from reference_server.counters import Counters
 from reference_server.events import Cause, EventKind
-from reference_server.heartbeat.scheduler import Heartbeats, Peer, SocketBeats, SocketPeer
+from reference_server.heartbeat.scheduler import Heartbeats, Peer
 from reference_server.heartbeat.timer_wheel import LoopClock
-from reference_server.liveness.socket_checks import ClientBeats, Ping, SendErrors, StateCheck
+from reference_server.liveness.kinds import (
+    ClientBeats,
+    Detectors,
+    PhiAkka,
+    PhiCassandra,
+    Ping,
+    StateCheck,
+)
 from reference_server.session_log import SessionLines
 from reference_server.websocket.connection import GatewayConnection
 from reference_server.websocket.frames import HEARTBEAT, PING
@@ -26,12 +32,12 @@ __all__ = ["Detection"]
 
 
 class Detection:
-    """The heartbeat of all connections.
+    """The failure detection of all connections.
 
     Args:
         config: its policy and detector.
         clock: the loop's.
-        rng: draws the phase of each connection's first beat.
+        rng: draws the phase of each connection's first heartbeat.
         counters, lines: told of missed heartbeats.
         log: writes an event about a connection.
         refresh: prolongs a connection's records, where the keepalive does that.
@@ -48,62 +54,60 @@ class Detection:
         log: Callable[..., None],
         refresh: Callable[[GatewayConnection], None],
     ) -> None:
-        self._policy = policy = config.policy
-        self._detector = detector = config.detector
+        self._policy = config.policy
+        self._kind = kind = config.detector
+        self._clock = clock
         self._counters = counters
         self._lines = lines
         self._log = log
-        self._refresh = refresh
-        self._keepalive_refreshes = config.records.refreshed == "by_the_keepalive"
+        self._detectors = Detectors(kind, config.policy, rng)
         self.lost: dict[str, GatewayConnection] = {}  # live ones whose socket has gone unheard
         self.heartbeats: Heartbeats | None = None
-        self.socket_beats: SocketBeats | None = None
-        if policy.heartbeat_interval is None or isinstance(detector, ClientBeats):
-            pass  # the gateway sends nothing by itself
-        elif isinstance(detector, Ping):
+        if config.policy.heartbeat_interval is not None and not isinstance(kind, ClientBeats):
+            # As keepalives do: a socket that looks open is enough, half-open ones do.
+            prolongs = kind.looks_at_sockets and config.records.refreshed == "by_the_keepalive"
             self.heartbeats = Heartbeats(
-                policy, clock, rng, on_missed=self._on_missed, on_suspected=self._on_silent
+                clock,
+                on_missed=self._on_missed,
+                on_suspected=self._on_suspected,
+                on_ping=cast(Callable[[Peer], None], refresh) if prolongs else None,
             )
-        else:
-            self.socket_beats = SocketBeats(
-                detector, policy, clock, rng,
-                on_failed=self._on_failed, on_suspected=self._on_dead_socket, on_kept=self._on_kept,
-            )  # fmt: skip
 
     @property
     def frame(self) -> bytes:
         """The heartbeat as it is on the wire: a JSON message, or a protocol ping."""
-        protocol_ping = isinstance(self._detector, StateCheck) or (
-            isinstance(self._detector, Ping) and self._detector.frame == "ping"
+        kind = self._kind
+        protocol_ping = isinstance(kind, StateCheck) or (
+            isinstance(kind, Ping) and kind.frame == "ping"
         )
         return PING if protocol_ping else HEARTBEAT
 
     def lateness(self) -> dict[str, float] | None:
-        """Return how late beats were since the last call; None: there were none."""
-        beats = self.heartbeats or self.socket_beats
-        return beats.lateness.take() if beats else None
+        """Return how late heartbeats were since the last call; None: there were none."""
+        return self.heartbeats.lateness.take() if self.heartbeats is not None else None
 
     def begin(self, connection: GatewayConnection) -> None:
-        """Start the beat of a connection that is in service now."""
+        """Start the heartbeat of a connection that is in service now."""
+        assert connection.record is not None
         if self.heartbeats is not None:
-            connection.beat = self.heartbeats.start(connection)
-        elif self.socket_beats is not None:
-            connection.socket_beat = self.socket_beats.start(connection)
+            # By user, or by device where each has a connection: whoever comes back keeps what was learnt.
+            detector = self._detectors.new(connection.record.slot, self._clock.now_s())
+            assert detector is not None
+            connection.heartbeat = self.heartbeats.start(connection, detector)
 
     def end(self, connection: GatewayConnection) -> None:
-        """End the beat of a connection, if it has one."""
-        if connection.beat is not None and self.heartbeats is not None:
-            self.heartbeats.end(connection.beat)
-        if connection.socket_beat is not None:
-            connection.socket_beat.peer = None
+        """End the heartbeat of a connection, if it has one."""
+        if connection.heartbeat is not None and self.heartbeats is not None:
+            assert connection.cause is not None
+            self.heartbeats.end(connection.heartbeat)
+            connection.heartbeat.detector.on_end(connection.cause)
         if connection.record is not None:
             self.lost.pop(connection.record.owner, None)
 
     def stop(self) -> None:
         """Judge nobody any more."""
-        for beats in (self.heartbeats, self.socket_beats):
-            if beats is not None:
-                beats.stop()
+        if self.heartbeats is not None:
+            self.heartbeats.stop()
         for ghost in list(self.lost.values()):
             ghost.end(Cause.DRAIN)
 
@@ -114,40 +118,25 @@ class Detection:
 
     def on_sweep(self) -> None:
         """Look at the state of all sockets: those that are closed are known."""
-        if isinstance(self._detector, StateCheck) and self._detector.cleans_up:
+        if isinstance(self._kind, StateCheck) and self._kind.cleans_up:
             for ghost in list(self.lost.values()):
                 ghost.drop(Cause.SWEEP)
 
-    # -- missing answers ---------------------------------------------------------------------------
-
     def _on_missed(self, peer: Peer, failures: int) -> None:
-        assert isinstance(peer, GatewayConnection)
-        self._counters.missed += 1
-        self._failed(peer, failures, f"no answer within {self._policy.heartbeat_timeout:g} s")
+        connection = cast(GatewayConnection, peer)
+        if self._kind.looks_at_sockets:
+            reason = f"the socket is closed: {connection.lost or 'closing'}"
+        elif isinstance(self._kind, PhiAkka | PhiCassandra):
+            reason = f"silent until φ reached {self._kind.threshold:g}"
+        else:
+            self._counters.missed += 1
+            reason = f"no answer within {self._policy.heartbeat_timeout:g} s"
+        max_failures = self._policy.max_failures
+        self._log(
+            EventKind.HEARTBEAT_MISSED, connection, failures=failures, max_failures=max_failures
+        )
+        if self._lines.wanted and connection.record is not None:
+            self._lines.failed(connection.record.session_id, failures, max_failures, reason)
 
-    def _on_silent(self, peer: Peer) -> None:
-        assert isinstance(peer, GatewayConnection)
-        peer.drop(Cause.HEARTBEAT)
-
-    # -- sockets -----------------------------------------------------------------------------------
-
-    def _on_failed(self, peer: SocketPeer, failures: int) -> None:
-        assert isinstance(peer, GatewayConnection)
-        self._failed(peer, failures, f"the socket is closed: {peer.lost or 'closing'}")
-
-    def _on_dead_socket(self, peer: SocketPeer) -> None:
-        assert isinstance(peer, GatewayConnection)
-        counts = isinstance(self._detector, SendErrors)
-        peer.drop(Cause.SEND_ERROR if counts else Cause.STATE_CHECK)
-
-    def _on_kept(self, peer: SocketPeer) -> None:
-        """Prolong the records of a socket that looks open, as keepalives do: half-open ones too."""
-        assert isinstance(peer, GatewayConnection)
-        if self._keepalive_refreshes:
-            self._refresh(peer)
-
-    def _failed(self, peer: GatewayConnection, failures: int, reason: str) -> None:
-        detail: dict[str, Any] = {"failures": failures, "max_failures": self._policy.max_failures}
-        self._log(EventKind.HEARTBEAT_MISSED, peer, **detail)
-        if self._lines.wanted and peer.record is not None:
-            self._lines.failed(peer.record.session_id, failures, self._policy.max_failures, reason)
+    def _on_suspected(self, peer: Peer) -> None:
+        cast(GatewayConnection, peer).drop(self._kind.cause)

@@ -1,7 +1,7 @@
 """The gateway: which connection is whose, and what becomes of a session when its connection ends.
 
 Wires the parts together and holds the one table of live connections. Frames are read in `connection.py`,
-deadlines watched in `keepalive.py`, records kept in `sessions.py`; HTTP is in `http.py`.
+deadlines watched in `heartbeat/scheduler.py`, records kept in `sessions.py`; HTTP is in `http.py`.
 
 Every end of a connection comes through :meth:`Gateway.on_ended`, whichever layer saw it: it is logged with
 its cause, the heartbeat stops, and the records stay for the resume window, counted from the last sign of
@@ -327,8 +327,8 @@ class Gateway:
 
     def on_life(self, connection: GatewayConnection, now_s: float) -> None:
         """Take any frame of a READY connection."""
-        if self.heartbeats is not None and connection.beat is not None:
-            self.heartbeats.on_inbound(connection.beat, now_s)
+        if self.heartbeats is not None and connection.heartbeat is not None:
+            self.heartbeats.on_inbound(connection.heartbeat, now_s)
         if now_s >= connection.refresh_due_s:
             connection.refresh_due_s = now_s + self._refresh_after_s
             self._refresh(connection)

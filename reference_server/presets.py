@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from reference_server.durations import format_duration, parse_duration
 from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
-from reference_server.liveness.socket_checks import GatewayDetector, Ping
+from reference_server.liveness.kinds import DetectorKind, Ping
 from reference_server.sessions.record_rules import RecordRules
 
 __all__ = [
@@ -56,7 +56,7 @@ class Preset(BaseModel):
     title: str
     like: str | None = None
     liveness: dict[str, Any] = {}
-    detector: GatewayDetector = Ping()
+    detector: DetectorKind = Ping()
     records: dict[str, Any] = {}
     second_login: Literal["refuse", "take_over"] = "take_over"
     node_lease: bool = False

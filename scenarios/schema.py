@@ -16,10 +16,8 @@ from pydantic import (
 )
 
 from reference_server.durations import PositiveDuration
-from reference_server.liveness.adaptive_interval import Probing
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
-from reference_server.liveness.phi_accrual import PhiAkka, PhiCassandra
-from reference_server.liveness.socket_checks import ClientBeats, Ping, SendErrors, StateCheck
+from reference_server.liveness.kinds import DetectorKind, Ping
 from reference_server.presets import find_preset, laid_over
 from reference_server.sessions.record_rules import RecordRules
 from scenarios.client_rules import Reconnect, Sessions
@@ -30,14 +28,7 @@ from scenarios.gateway import Gateway, Store
 from scenarios.network import Network
 from scenarios.parts import Part, Share
 
-__all__ = ["Agreement", "Detector", "Scenario"]
-
-
-Detector = Annotated[
-    Ping | SendErrors | ClientBeats | StateCheck | PhiAkka | PhiCassandra | Probing,
-    Field(discriminator="kind"),
-]
-_SIMULATED_DETECTORS = (PhiAkka, PhiCassandra, Probing)
+__all__ = ["Agreement", "Scenario"]
 
 
 class Agreement(Part):
@@ -77,12 +68,7 @@ class Scenario(Part):
     sessions: Sessions = Sessions()
     network: Network = Network()
     reconnect: Reconnect = Reconnect()
-    detector: Annotated[
-        Detector,
-        Field(
-            description="how the gateway decides; phi_akka, phi_cassandra, probing: simulated only"
-        ),
-    ] = Ping()
+    detector: Annotated[DetectorKind, Field(description="how the gateway decides")] = Ping()
     gateway: Gateway = Gateway()
     store: Store = Store()
     faults: tuple[AnyFault, ...] = ()
@@ -132,7 +118,6 @@ class Scenario(Part):
     def simulated_only(self) -> tuple[str, ...]:
         """The keys of this scenario that only the simulation can do."""
         changed = {
-            "detector": isinstance(self.detector, _SIMULATED_DETECTORS),
             "store": self.store != Store(),
             "network.nat": self.network.nat is not None,
             "network.give_up_lag": self.network.give_up_lag > 0,

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from harness.simulated.clock import Alarm
-from harness.simulated.detectors import AnyDetector
 from reference_server.events import Cause
+from reference_server.liveness.detector import Detector
 
 if TYPE_CHECKING:
     from harness.simulated.clients import Client
@@ -51,7 +51,7 @@ class Connection:
         )
         self.orphaned = False  # its node died with it, and nobody has said so yet
         self.queued = False  # its heartbeat waits for the loop, not for its alarm
-        self.detector: AnyDetector | None = None
+        self.detector: Detector | None = None
         self.alarm: Alarm[Connection] | None = None
         self.heard_s = now_s  # last sign of life at the gateway
         self.packet_s = now_s  # last packet at the client's end, either direction

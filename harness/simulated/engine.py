@@ -19,7 +19,6 @@ import numpy as np
 
 from harness.simulated.clients import Client, ClientBeating, Surroundings
 from harness.simulated.clock import Clock
-from harness.simulated.detectors import Detectors
 from harness.simulated.event_loop import Loop
 from harness.simulated.event_writer import EventLog, StoreWatch
 from harness.simulated.gateway import Directory, Gateway
@@ -28,7 +27,7 @@ from harness.simulated.nodes import Leases, Nodes, happen
 from harness.simulated.presence import ExpiryNews, Presence
 from harness.simulated.store import Store
 from reference_server.events import Event, EventKind
-from reference_server.liveness.socket_checks import ClientBeats
+from reference_server.liveness.kinds import ClientBeats, Detectors
 from scenarios.plan import Plan
 from scenarios.schema import Scenario
 
@@ -107,7 +106,6 @@ def _build(
         ExpiryNews(clock, store, presence, expiry_lags)
     model, directory = scenario.gateway, Directory()
     stalls = any(incident.kind == "gateway_stall" for incident in plan.incidents)
-    detectors = Detectors(scenario.detector, policy, phases)
     numbers: dict[str, Iterator[int]] = defaultdict(lambda: count(1))
 
     def make(name: str) -> Gateway:
@@ -124,7 +122,7 @@ def _build(
             directory=directory,
             log=log,
             phases=phases,
-            detectors=detectors,
+            detectors=Detectors(scenario.detector, policy, phases),
             loop=Loop(clock, model, services, stalls=stalls),
             numbers=numbers[name],
         )

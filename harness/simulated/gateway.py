@@ -1,7 +1,7 @@
 """The gateway in the model: connections, the layers that decide, and cleaning up after them.
 
-Heartbeats are in `beats.py`; there is no formula for a detection time in this package. What reaches the node or
-comes due waits for its loop (`loop.py`), where that takes time at all; what the node does in one turn takes
+Heartbeats are in `heartbeats.py`; there is no formula for a detection time in this package. What reaches the node or
+comes due waits for its loop (`event_loop.py`), where that takes time at all; what the node does in one turn takes
 effect at the turn's end.
 """
 
@@ -16,7 +16,6 @@ import numpy as np
 
 from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
-from harness.simulated.detectors import Detectors
 from harness.simulated.event_loop import Loop
 from harness.simulated.event_writer import EventLog
 from harness.simulated.heartbeats import Beats, IdleSweep, KernelProbes, MemoryPressure
@@ -24,12 +23,10 @@ from harness.simulated.network import Network
 from harness.simulated.presence import Presence
 from harness.simulated.store import Store, StoreDown
 from reference_server.events import Cause, EventKind
-from reference_server.liveness.adaptive_interval import ProbingDetector
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
-from reference_server.liveness.socket_checks import SendErrors, StateCheck
+from reference_server.liveness.kinds import DetectorKind, Detectors, StateCheck
 from reference_server.sessions.record_rules import RecordRules
 from reference_server.sessions.records import refresh_after_s
-from scenarios.schema import Detector
 
 if TYPE_CHECKING:
     from harness.simulated.clients import Client
@@ -44,12 +41,6 @@ _SOCKET_GONE = _SENT_BY_PEER | {Cause.TCP_TIMEOUT}
 _AT_ONCE = frozenset({Cause.SESSION_TIMEOUT, Cause.MEMORY_PRESSURE})
 # With these the client is believed alive and told why.
 _CLOSE_CODES = {Cause.TAKE_OVER: 4409, Cause.MEMORY_PRESSURE: 1013, Cause.DRAIN: 1001}
-# These tell a probing heartbeat that the way was closed; so does a client that had to come back.
-_LOST = frozenset({Cause.HEARTBEAT, Cause.TCP_RESET, Cause.TCP_TIMEOUT, Cause.TAKE_OVER})
-
-
-# Which layer a detector speaks for.
-_DECIDES: dict[type, Cause] = {SendErrors: Cause.SEND_ERROR, StateCheck: Cause.STATE_CHECK}
 
 
 class Directory:
@@ -75,13 +66,13 @@ class Gateway:
         rules: when records are written and prolonged.
         refuse_second_login: a login of a user who is online is refused, or ends the older session.
         phases: draws of the sweep's phase.
-        detectors: makes each connection's detector.
+        detectors: makes the detectors of its connections.
         loop: its event loop.
         numbers: of its connections; a node that comes back under the same name goes on counting.
     """
 
     def __init__(
-        self, node: str, policy: LivenessPolicy, *, kind: Detector, rules: RecordRules,
+        self, node: str, policy: LivenessPolicy, *, kind: DetectorKind, rules: RecordRules,
         refuse_second_login: bool, clock: Clock,
         network: Network, store: Store, presence: Presence, directory: Directory, log: EventLog,
         phases: np.random.Generator, detectors: Detectors, loop: Loop, numbers: Iterator[int],
@@ -99,10 +90,18 @@ class Gateway:
         self._rules = rules
         self._looks_at_states = isinstance(kind, StateCheck) and kind.cleans_up
         self._lost: dict[Connection, None] = {}  # open ones whose socket is gone
-        cause = _DECIDES.get(type(kind), Cause.HEARTBEAT)
-        silent = partial(self.suspect, cause=cause)
+        prolongs = kind.looks_at_sockets and rules.refreshed == "by_the_keepalive"
         self._beats = Beats(
-            node, policy, clock, network, log, detectors, loop, silent, self._on_kept
+            node,
+            policy,
+            kind,
+            clock,
+            network,
+            log,
+            detectors,
+            loop,
+            on_suspected=partial(self.suspect, cause=kind.cause),
+            on_ping=self._prolong if prolongs else None,
         )
         self._probes = KernelProbes(clock, policy.tcp_keepalive) if policy.tcp_keepalive else None
         self.alive = True
@@ -222,10 +221,9 @@ class Gateway:
         if connection.open and connection.lost is None:
             self._network.send(connection, partial(connection.client.on_pong, connection))
 
-    def _on_kept(self, connection: Connection) -> None:
+    def _prolong(self, connection: Connection) -> None:
         """The keepalive found the socket open: half-open ones look so, too."""
-        if self._rules.refreshed == "by_the_keepalive":
-            self._store.when_available(partial(self._refresh, connection))
+        self._store.when_available(partial(self._refresh, connection))
 
     def _refresh(self, connection: Connection) -> None:
         if self.alive:
@@ -251,6 +249,8 @@ class Gateway:
             connection.unacked.clear()
             connection.unacked_since_s = None
             connection.lost = connection.lost or cause
+            if connection.detector is not None:
+                connection.detector.on_socket_closed()
             self._lost[connection] = None
         elif connection.open:
             connection.settle(self._clock.now_s)
@@ -294,8 +294,8 @@ class Gateway:
         detail = {"tcp_info": self._network.tcp_info(connection)}
         self._log.of_connection(EventKind.SUSPECTED, connection, cause, detail)
         self._log.of_connection(EventKind.SOCKET_CLOSED, connection, cause)
-        if cause in _LOST and isinstance(connection.detector, ProbingDetector):
-            connection.detector.on_lost()
+        if connection.detector is not None:
+            connection.detector.on_end(cause)
         del self._connections[connection]
         self._lost.pop(connection, None)
         self._silence(connection)

@@ -1,19 +1,14 @@
-"""The heartbeats of one node in the model: asks each connection's detector what is due and does it.
+"""What a simulated node does by the clock: heartbeats, the sweep for idle sessions, the kernel's probes.
 
-The simulated counterpart of `reference_server/heartbeat/scheduler.py`, with the very detectors that the real
-gateway drives.
-On a loop that takes time a ping waits for its turn, and a deadline that has passed is judged by a second look,
-after all that lay in the sockets has been read.
+From connections and their detectors to pings, failures, suspicions and ends; whoever is called acts on them.
 
-The gateway's slow layers: the sweep for idle sessions, and memory pressure. They decide; the gateway acts.
-
-Both look at a connection only when it can matter, not at every connection every time; what they decide is
-what looking at all of them would.
-
-TCP keepalive in the model: the kernel's probes of an idle connection, and the end that they bring.
-
-From a connection's last segment to `TCP_TIMEOUT`. While data is in flight nothing is probed (Linux
-`tcp_keepalive_timer`); a frozen client's kernel answers.
+* `Beats`: counterpart of `reference_server/heartbeat/scheduler.py`. It drives the same `Detector` objects through
+  the same verbs. On a loop that takes time a ping waits for its turn, and a judgement waits until all that lay
+  in the sockets has been read, as there.
+* `IdleSweep`, `MemoryPressure`: they look at a connection only when it can matter, and decide what looking at all
+  of them would.
+* `KernelProbes`: TCP keepalive, from a connection's last segment to `TCP_TIMEOUT`. While data is in flight nothing
+  is probed (Linux `tcp_keepalive_timer`); a frozen client's kernel answers.
 """
 
 from __future__ import annotations
@@ -26,46 +21,58 @@ from functools import partial
 
 from harness.simulated.clock import Alarm, Clock
 from harness.simulated.connection import Connection
-from harness.simulated.detectors import Detectors
 from harness.simulated.event_loop import Loop
 from harness.simulated.event_writer import EventLog
 from harness.simulated.network import Network
 from reference_server.events import Cause, EventKind
-from reference_server.liveness.heartbeat_policy import Action, LivenessPolicy, TcpKeepalive
-from reference_server.liveness.socket_checks import (
-    SendErrorDetector,
-    SocketDetector,
-    StateCheckDetector,
-)
+from reference_server.liveness.detector import Action
+from reference_server.liveness.heartbeat_policy import LivenessPolicy, TcpKeepalive
+from reference_server.liveness.kinds import DetectorKind, Detectors, Ping, SendErrors, StateCheck
 
 __all__ = ["Beats", "IdleSweep", "KernelProbes", "MemoryPressure"]
 
-_PINGS = (Action.PING, Action.MISSED_AND_PING)
 _LATENESS_EVERY_S = 1.0
 
 
 class Beats:
     """All heartbeats of a node.
 
-    `on_silent` is called with a connection whose detector has decided, `on_kept` with one whose socket was looked
-    at and is open.
+    Args:
+        node: its name.
+        policy: its heartbeat, scenario seconds.
+        kind: what `detectors` makes.
+        clock, network, log: the model's.
+        detectors: makes one for each connection.
+        loop: the node's event loop.
+        on_suspected: called with a connection whose detector has decided.
+        on_ping: called with one that is about to be pinged; None: nobody wants to know.
     """
 
     def __init__(
-        self, node: str, policy: LivenessPolicy, clock: Clock, network: Network, log: EventLog,
-        detectors: Detectors, loop: Loop, on_silent: Callable[[Connection], None],
-        on_kept: Callable[[Connection], None] = lambda _: None,
-    ) -> None:  # fmt: skip
+        self,
+        node: str,
+        policy: LivenessPolicy,
+        kind: DetectorKind,
+        clock: Clock,
+        network: Network,
+        log: EventLog,
+        detectors: Detectors,
+        loop: Loop,
+        *,
+        on_suspected: Callable[[Connection], None],
+        on_ping: Callable[[Connection], None] | None = None,
+    ) -> None:
         self._node = node
         self._policy = policy
         self._clock = clock
         self._network = network
         self._log = log
         self._detectors = detectors
-        self._foretells = detectors.foretellable and not loop.takes_time
+        # These ping every T whatever is answered, so an exchange can be foretold.
+        self._foretells = isinstance(kind, Ping | SendErrors | StateCheck) and not loop.takes_time
         self._loop = loop
-        self._on_silent = on_silent
-        self._on_kept = on_kept
+        self._on_suspected = on_suspected
+        self._on_ping = on_ping
         self._runs = True
         if loop.takes_time:
             clock.after(_LATENESS_EVERY_S, self._report_lateness)
@@ -135,26 +142,27 @@ class Beats:
             self._clock.after(_LATENESS_EVERY_S, self._report_lateness)
 
     def _beat(self, alarm: Alarm[Connection]) -> None:
-        """Ask the detector what is due and do it."""
+        """Do what the detector wants done by now."""
         connection = alarm.owner
         detector = connection.detector
         assert detector is not None
         now_s = self._clock.env.now
         connection.settle(now_s)
-        if isinstance(detector, SendErrorDetector | StateCheckDetector):
-            self._look_at_socket(alarm, detector, now_s)
+        action = Action.MISSED
+        while action is Action.MISSED and now_s >= detector.due_s:
+            action = detector.on_time(now_s)
+            if action is not Action.PING and action is not Action.NOTHING and detector.failures:
+                detail = {"failures": detector.failures, "max_failures": self._policy.max_failures}
+                self._log.of_connection(EventKind.HEARTBEAT_MISSED, connection, detail=detail)
+        if action is Action.SUSPECT:
+            self._on_suspected(connection)
             return
-        action = detector.on_time(now_s)
         due_s = detector.due_s
-        if action is not Action.PING and action is not Action.NOTHING:
-            detail = {"failures": detector.failures, "max_failures": self._policy.max_failures}
-            self._log.of_connection(EventKind.HEARTBEAT_MISSED, connection, detail=detail)
-            if action is Action.SUSPECT:
-                self._on_silent(connection)
-                return
-        if action in _PINGS:
+        if action is Action.PING or action is Action.MISSED_AND_PING:
             if connection.traced:
                 self._log.of_connection(EventKind.HEARTBEAT_SENT, connection)
+            if self._on_ping is not None:
+                self._on_ping(connection)
             if action is Action.MISSED_AND_PING and self._loop.takes_time:
                 self._loop.reserve(self._loop.frame_s())
             if not self._foretells:
@@ -162,32 +170,8 @@ class Beats:
             elif self._network.ping(connection, now_s, due_s):
                 # The answer comes first, so the next thing to do is the next ping; the detector is
                 # told of the answer before it is asked again.
-                assert self._policy.heartbeat_interval is not None
-                due_s = now_s + self._policy.heartbeat_interval
+                due_s = now_s + self._policy.interval_s
         alarm.set_at(due_s)
-
-    def _look_at_socket(
-        self, alarm: Alarm[Connection], detector: SocketDetector, now_s: float
-    ) -> None:
-        """Write the next heartbeat, or decide by what has become of the socket."""
-        connection = alarm.owner
-        while now_s >= detector.due_s:
-            action = detector.on_time(now_s, connection.lost is None)
-            if action is Action.PING:
-                if connection.traced:
-                    self._log.of_connection(EventKind.HEARTBEAT_SENT, connection)
-                self._on_kept(connection)
-                if self._foretells:
-                    self._network.ping(connection, now_s, detector.due_s)
-                else:
-                    self._network.ping_and_read(connection, now_s)
-            elif detector.failures:
-                detail = {"failures": detector.failures, "max_failures": self._policy.max_failures}
-                self._log.of_connection(EventKind.HEARTBEAT_MISSED, connection, detail=detail)
-            if action is Action.SUSPECT:
-                self._on_silent(connection)
-                return
-        alarm.set_at(detector.due_s)
 
 
 class IdleSweep:

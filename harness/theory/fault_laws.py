@@ -23,9 +23,9 @@ from harness.theory.tcp import (
     user_timeout_late_s,
 )
 from reference_server.events import Cause
-from reference_server.liveness.socket_checks import (
+from reference_server.liveness.kinds import (
     ClientBeats,
-    GatewayDetector,
+    DetectorKind,
     Ping,
     SendErrors,
     StateCheck,
@@ -368,7 +368,7 @@ def _idle_only(fault: Fault, scenario: Scenario) -> FaultLaws:
     return FaultLaws(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0}, note)
 
 
-def _kind(scenario: Scenario) -> GatewayDetector:
+def _kind(scenario: Scenario) -> DetectorKind:
     """The scenario's detector where theory has layers for it; `predict` withholds the laws of the others."""
     if isinstance(scenario.detector, Ping | SendErrors | ClientBeats | StateCheck):
         return scenario.detector

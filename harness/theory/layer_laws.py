@@ -16,7 +16,7 @@ from harness.theory.law import Law, mixture
 from harness.theory.stack import Layer
 from reference_server.events import Cause
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
-from reference_server.liveness.socket_checks import GatewayDetector, Ping, SendErrors, StateCheck
+from reference_server.liveness.kinds import DetectorKind, Ping, SendErrors, StateCheck
 
 __all__ = ["after_client_beat", "after_lost_beat", "after_unheard_end", "next_look"]
 
@@ -35,7 +35,7 @@ def after_lost_beat(
     policy: LivenessPolicy,
     round_trip: Law,
     gives_up: Law | None,
-    kind: GatewayDetector | None = None,
+    kind: DetectorKind | None = None,
 ) -> dict[str, Law]:
     """By cause: the time from the gateway's first beat that nobody gets, independent of the fault's phase.
 
@@ -71,7 +71,7 @@ def after_lost_beat(
 
 
 def after_unheard_end(
-    policy: LivenessPolicy, round_trip: Law, kind: GatewayDetector
+    policy: LivenessPolicy, round_trip: Law, kind: DetectorKind
 ) -> dict[str, Layer]:
     """By cause: the time from an end that the kernel tells and close detection does not act on.
 

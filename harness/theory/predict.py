@@ -20,8 +20,7 @@ from harness.theory.fault_laws import FaultLaws, laws_of_fault
 from harness.theory.law import Law, mixture
 from harness.theory.stack import first_of
 from reference_server.events import Cause
-from reference_server.liveness.adaptive_interval import Probing
-from reference_server.liveness.phi_accrual import PhiAkka, PhiCassandra
+from reference_server.liveness.kinds import PhiAkka, PhiCassandra, Probing
 from scenarios.client_rules import Relogin
 from scenarios.distributions import Distribution
 from scenarios.faults import Fault

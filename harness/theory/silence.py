@@ -20,7 +20,7 @@ from harness.theory.law import FloatArray, Law, mixture
 from harness.theory.layer_laws import after_lost_beat
 from harness.theory.stack import Stack, first_of
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
-from reference_server.liveness.socket_checks import GatewayDetector, StateCheck
+from reference_server.liveness.kinds import DetectorKind, StateCheck
 from scenarios.distributions import Distribution
 
 __all__ = ["Healing", "race", "silent_death", "store_floor"]
@@ -57,7 +57,7 @@ def race(
     policy: LivenessPolicy,
     round_trip: Law,
     tcp_give_up: Law | float | None,
-    kind: GatewayDetector | None = None,
+    kind: DetectorKind | None = None,
 ) -> Stack:
     """M: from the first lost ping to the suspicion, and which layer gives it.
 

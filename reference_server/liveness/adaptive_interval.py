@@ -15,18 +15,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from reference_server.durations import Duration, PositiveDuration
-from reference_server.liveness.heartbeat_policy import LivenessPolicy, PingDetector, Verdict
+from reference_server.events import Cause
+from reference_server.liveness.detector import DetectorSettings, Verdict
+from reference_server.liveness.heartbeat_policy import LivenessPolicy, PingDetector
 
 __all__ = ["ProbedInterval", "Probing", "ProbingDetector"]
 
+# Ends that tell that the way was closed; so does a client that had to come back by itself.
+_WAY_WAS_CLOSED = frozenset({Cause.HEARTBEAT, Cause.TCP_RESET, Cause.TCP_TIMEOUT, Cause.TAKE_OVER})
 
-class Probing(BaseModel):
-    """How the interval is probed. The policy's own ``heartbeat_interval`` is not used."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Probing(DetectorSettings):
+    """How the interval is probed. Of the policy's ``heartbeat_interval`` it only matters that there is one."""
 
     kind: Literal["probing"] = "probing"
     min_interval: PositiveDuration = 270.0
@@ -49,6 +52,11 @@ class Probing(BaseModel):
                 f"less margin {self.margin:g}s"
             )
         return self
+
+    def faster(self, speedup: float) -> Self:
+        """Return it with every time divided by ``speedup``."""
+        times = ("min_interval", "max_interval", "step", "margin")
+        return self.model_copy(update={name: getattr(self, name) / speedup for name in times})
 
 
 class ProbedInterval:
@@ -118,7 +126,7 @@ class ProbingDetector(PingDetector):
             self._interval_s = self._learnt.interval_s
         super().on_inbound(now_s)
 
-    def on_lost(self) -> None:
-        """The connection ended by itself, or was given up: a loss at this interval if a ping was out."""
-        if self.awaiting_answer or self.failures:
+    def on_end(self, cause: Cause) -> None:
+        """Count a loss at this interval where a ping was out and the way was closed."""
+        if cause in _WAY_WAS_CLOSED and (self.awaiting_answer or self.failures):
             self._learnt.on_loss()

@@ -1,7 +1,4 @@
-"""Policies and failure detectors. Pure: time is an argument, nothing here reads a clock or a socket.
-
-The gateway drives these detectors with real time, the simulation with virtual time. A detector is a
-small state machine of one connection: its verbs take the time in seconds and say what to do.
+"""The liveness policy, and its own detector: ping and deadline. Pure: time is an argument.
 
 Detection latency of a silent death at a uniformly random phase U ~ Uniform(0, T) of the heartbeat:
 ``U + (k-1)R + tau``, so it lies in ``[(k-1)R + tau, T + (k-1)R + tau)``.
@@ -9,14 +6,14 @@ Detection latency of a silent death at a uniformly random phase U ~ Uniform(0, T
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from reference_server.durations import Duration, PositiveDuration
+from reference_server.liveness.detector import Action, Detector, DetectorSettings, Verdict
 
-__all__ = ["Action", "LivenessPolicy", "PingDetector", "TcpKeepalive", "Verdict"]
+__all__ = ["LivenessPolicy", "Ping", "PingDetector", "TcpKeepalive"]
 
 
 class TcpKeepalive(BaseModel):
@@ -125,6 +122,17 @@ class LivenessPolicy(BaseModel):
         return value
 
     @property
+    def interval_s(self) -> float:
+        """T in seconds.
+
+        Raises:
+            ValueError: the policy has no heartbeat.
+        """
+        if self.heartbeat_interval is None:
+            raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
+        return self.heartbeat_interval
+
+    @property
     def retry_s(self) -> float:
         """R in seconds: ``retry_interval``, or the heartbeat interval where it is not set."""
         return self.retry_interval or self.heartbeat_interval or self.heartbeat_timeout
@@ -155,28 +163,20 @@ class LivenessPolicy(BaseModel):
         return self.model_copy(update=times)
 
 
-class Action(StrEnum):
-    """What a detector wants done now."""
+class Ping(DetectorSettings):
+    """Ping and deadline, as the policy says: missing answers are counted."""
 
-    NOTHING = "nothing"
-    PING = "ping"
-    MISSED = "missed"  # one failure more, not yet enough
-    MISSED_AND_PING = "missed_and_ping"  # the retry is due at the same moment (R = tau)
-    SUSPECT = "suspect"
-
-
-class Verdict(StrEnum):
-    """What a detector believes."""
-
-    ALIVE = "alive"
-    SUSPECTED = "suspected"
+    kind: Literal["ping"] = "ping"
+    frame: Annotated[
+        Literal["json", "ping"],
+        Field(
+            description="json: the application answers; ping: protocol ping, a frozen page still answers"
+        ),
+    ] = "json"
 
 
-class PingDetector:
+class PingDetector(Detector):
     """Ping and deadline, for one connection.
-
-    Call :meth:`on_time` when ``due_s`` has come and do what it returns; call :meth:`on_inbound` for
-    every frame of any kind. A suspicion is final: the connection is to be dropped.
 
     Guarantees, for a caller that is on time:
 
@@ -186,55 +186,56 @@ class PingDetector:
 
     A ping that is sent late does not move those after it: else one stall of a gateway would gather all the
     pings that fell due in it, and they would burst together ever after.
+
+    Raises:
+        ValueError: the policy has no heartbeat.
     """
 
-    __slots__ = ("_awaiting", "_interval_s", "_last_ping_s", "_max", "_phase_s", "_retry_s",
-                 "_timeout_s", "due_s", "failures", "verdict")  # fmt: skip
+    __slots__ = (
+        "_interval_s",
+        "_last_ping_s",
+        "_max",
+        "_phase_s",
+        "_retry_s",
+        "_timeout_s",
+        "awaiting_answer",
+        "due_s",
+        "failures",
+        "verdict",
+    )
 
     def __init__(self, policy: LivenessPolicy, first_ping_s: float) -> None:
-        if policy.heartbeat_interval is None:
-            raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
-        self._interval_s: float = policy.heartbeat_interval
+        self._interval_s = policy.interval_s
         self._timeout_s: float = policy.heartbeat_timeout
         self._retry_s: float = policy.retry_s
         self._max = policy.max_failures
-        self._awaiting = False
         self._last_ping_s = self._phase_s = first_ping_s - self._interval_s
+        self.awaiting_answer = False
         self.due_s = first_ping_s
         self.failures = 0
         self.verdict = Verdict.ALIVE
 
-    @property
-    def awaiting_answer(self) -> bool:
-        """Whether the next thing due is a ping's deadline, not a ping."""
-        return self._awaiting
-
-    @property
-    def regular_s(self) -> float:
-        """When the next ping is due if the one before is answered (and no earlier than that)."""
-        return self._phase_s + self._interval_s
-
     def on_inbound(self, now_s: float) -> None:
         """Take any inbound frame: the peer lives, the outstanding ping counts as answered."""
-        if self.verdict is Verdict.SUSPECTED or not (self._awaiting or self.failures):
+        if self.verdict is Verdict.SUSPECTED or not (self.awaiting_answer or self.failures):
             return
-        self._awaiting = False
+        self.awaiting_answer = False
         self.failures = 0
-        # With R > T the regular ping may already be overdue: then it is due now.
+        # With R > T, or after a late ping, the regular one may be overdue already: then it is due now.
         self.due_s = max(self._phase_s + self._interval_s, now_s)
 
     def on_time(self, now_s: float) -> Action:
-        """Say what is to be done at ``now_s``; call again when the new ``due_s`` has come."""
+        """Say what is to be done at ``now_s``; ask again when the new ``due_s`` has come."""
         if self.verdict is Verdict.SUSPECTED or now_s < self.due_s:
             return Action.NOTHING
-        if not self._awaiting:
+        if not self.awaiting_answer:
             return self._ping(now_s)
         self.failures += 1
         if self.failures >= self._max:
             self.verdict = Verdict.SUSPECTED
             self.due_s = float("inf")
             return Action.SUSPECT
-        self._awaiting = False
+        self.awaiting_answer = False
         self.due_s = self._last_ping_s + self._retry_s
         if now_s >= self.due_s:
             self._ping(now_s)
@@ -242,7 +243,7 @@ class PingDetector:
         return Action.MISSED
 
     def _ping(self, now_s: float) -> Action:
-        self._awaiting = True
+        self.awaiting_answer = True
         whole_intervals = (now_s - self.due_s) // self._interval_s  # 0, but for a long stall
         self._phase_s = self.due_s + whole_intervals * self._interval_s
         self._last_ping_s = now_s  # not due_s: a late ping still gets its whole deadline

@@ -16,24 +16,30 @@ distrust of its own pauses is the gateway's second look after it has read its so
 from __future__ import annotations
 
 import math
-from collections import deque
-from typing import Annotated, Literal, Protocol
+from array import array
+from typing import Annotated, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from reference_server.durations import Duration, PositiveDuration
-from reference_server.liveness.heartbeat_policy import Action, LivenessPolicy, Verdict
+from reference_server.liveness.detector import Action, Detector, DetectorSettings, Verdict
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
-__all__ = ["AkkaArrivals", "Arrivals", "CassandraArrivals", "PhiAkka", "PhiCassandra", "PhiDetector"]  # fmt: skip
+__all__ = [
+    "AkkaArrivals",
+    "Arrivals",
+    "CassandraArrivals",
+    "PhiAkka",
+    "PhiCassandra",
+    "PhiDetector",
+]
 
 _LN10 = math.log(10)
 # Akka's logistic approximation of the normal tail: e = exp(−y(1.5976 + 0.070566 y²)), p = e/(1 + e).
 _LINEAR, _CUBIC = 1.5976, 0.070566
 
 
-class _Parameters(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Parameters(DetectorSettings):
     threshold: Annotated[float, Field(gt=0, description="φ at which a client is suspected")] = 8.0
     samples: Annotated[int, Field(ge=2, description="inter-arrivals remembered")] = 1000
 
@@ -45,11 +51,24 @@ class PhiAkka(_Parameters):
     min_sigma: Annotated[PositiveDuration, Field(description="floor of the deviation")] = 0.1
     acceptable_pause: Annotated[Duration, Field(description="added to the mean")] = 3.0
 
+    def faster(self, speedup: float) -> Self:
+        """Return it with every time divided by ``speedup``."""
+        times = ("min_sigma", "acceptable_pause")
+        return self.model_copy(update={name: getattr(self, name) / speedup for name in times})
+
+    def arrivals(self, expected_s: float) -> AkkaArrivals:
+        """Return what a new connection begins to learn with; ``expected_s`` from one frame to the next."""
+        return AkkaArrivals(self, expected_s)
+
 
 class PhiCassandra(_Parameters):
     """φ of an exponential law of inter-arrivals, as Cassandra computes it. Its defaults."""
 
     kind: Literal["phi_cassandra"] = "phi_cassandra"
+
+    def arrivals(self, expected_s: float) -> CassandraArrivals:
+        """Return what a new connection begins to learn with; ``expected_s`` from one frame to the next."""
+        return CassandraArrivals(self, expected_s)
 
 
 class Arrivals(Protocol):
@@ -65,43 +84,64 @@ class Arrivals(Protocol):
         ...
 
 
+class _Window:
+    """The last inter-arrivals, at most ``size``: 8 bytes each, taken as they come."""
+
+    __slots__ = ("_oldest", "_size", "_values")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._oldest = 0
+        self._values = array("d")
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def push(self, value: float) -> float:
+        """Take one in; return the one that it displaces, 0 where there was room."""
+        if len(self._values) < self._size:
+            self._values.append(value)
+            return 0.0
+        displaced = self._values[self._oldest]
+        self._values[self._oldest] = value
+        self._oldest = (self._oldest + 1) % self._size
+        return displaced
+
+
 class AkkaArrivals:
     """Normal inter-arrivals: φ reaches the threshold at mean + pause + y·max(σ, floor), y from the threshold.
 
     Starts, as Akka does, with two samples: a quarter of the expected interval below it and above.
     """
 
-    __slots__ = ("_floor_s", "_pause_s", "_samples", "_squares", "_sum", "_y")
+    __slots__ = ("_floor_s", "_pause_s", "_squares", "_sum", "_window", "_y")
 
     def __init__(self, parameters: PhiAkka, expected_s: float) -> None:
         self._pause_s = parameters.acceptable_pause
         self._floor_s = parameters.min_sigma
         self._y = _tail_quantile(parameters.threshold)
-        self._samples: deque[float] = deque(maxlen=parameters.samples)
+        self._window = _Window(parameters.samples)
         self._sum = self._squares = 0.0
-        self.add(expected_s * 0.75)
-        self.add(expected_s * 1.25)
+        self._learn(expected_s * 0.75)
+        self._learn(expected_s * 1.25)
 
     @property
     def patience_s(self) -> float:
         """The silence at which φ reaches the threshold."""
-        n = len(self._samples)
+        n = len(self._window)
         mean_s = self._sum / n
         variance = max(0.0, self._squares / n - mean_s * mean_s)
         return mean_s + self._pause_s + self._y * max(math.sqrt(variance), self._floor_s)
 
     def add(self, interval_s: float) -> None:
         """Learn one inter-arrival time, unless φ had passed the threshold by then: Akka leaves that out."""
-        samples = self._samples
-        if len(samples) >= 2 and interval_s > self.patience_s:
-            return
-        if len(samples) == samples.maxlen:
-            gone_s = samples[0]
-            self._sum -= gone_s
-            self._squares -= gone_s * gone_s
-        samples.append(interval_s)
-        self._sum += interval_s
-        self._squares += interval_s * interval_s
+        if interval_s <= self.patience_s:
+            self._learn(interval_s)
+
+    def _learn(self, interval_s: float) -> None:
+        displaced_s = self._window.push(interval_s)
+        self._sum += interval_s - displaced_s
+        self._squares += interval_s * interval_s - displaced_s * displaced_s
 
 
 class CassandraArrivals:
@@ -110,66 +150,65 @@ class CassandraArrivals:
     Starts, as Cassandra does, with one sample of twice the expected interval, and leaves out longer ones.
     """
 
-    __slots__ = ("_factor", "_longest_s", "_samples", "_sum")
+    __slots__ = ("_factor", "_longest_s", "_sum", "_window")
 
     def __init__(self, parameters: PhiCassandra, expected_s: float) -> None:
         self._factor = parameters.threshold * _LN10
-        self._longest_s = 2 * expected_s
-        self._samples = deque([self._longest_s], maxlen=parameters.samples)
-        self._sum = self._longest_s
+        self._longest_s = self._sum = 2 * expected_s
+        self._window = _Window(parameters.samples)
+        self._window.push(self._longest_s)
 
     @property
     def patience_s(self) -> float:
         """The silence at which φ reaches the threshold."""
-        return self._factor * self._sum / len(self._samples)
+        return self._factor * self._sum / len(self._window)
 
     def add(self, interval_s: float) -> None:
         """Learn one inter-arrival time."""
-        if interval_s > self._longest_s:
-            return
-        samples = self._samples
-        if len(samples) == samples.maxlen:
-            self._sum -= samples[0]
-        samples.append(interval_s)
-        self._sum += interval_s
+        if interval_s <= self._longest_s:
+            self._sum += interval_s - self._window.push(interval_s)
 
 
-class PhiDetector:
-    """Suspects by φ, for one connection; the verbs of `reference_server.liveness.PingDetector`.
-
-    ``failures`` is 1 once it has suspected: there is no count of missed answers.
+class PhiDetector(Detector):
+    """Suspects by φ, for one connection. ``failures`` is 1 once it has suspected: no missed answers are counted.
 
     Guarantees, for a caller that is on time: suspects exactly at the silence at which φ reaches the threshold,
-    and pings every T until then.
+    and pings every T until then. A ping that is sent late does not move those after it.
+
+    Args:
+        policy: its T.
+        arrivals: what is known of the times between two frames.
+        begun_s: the frame that began the connection.
+        first_ping_s: the first ping's time.
+
+    Raises:
+        ValueError: the policy has no heartbeat.
     """
 
-    __slots__ = ("_arrivals", "_heard_s", "_interval_s", "_next_ping_s", "_suspect_s",
-                 "failures", "verdict")  # fmt: skip
+    __slots__ = (
+        "_arrivals",
+        "_heard_s",
+        "_interval_s",
+        "_next_ping_s",
+        "_suspect_s",
+        "awaiting_answer",
+        "due_s",
+        "failures",
+        "verdict",
+    )
 
     def __init__(
         self, policy: LivenessPolicy, arrivals: Arrivals, begun_s: float, first_ping_s: float
     ) -> None:
-        if policy.heartbeat_interval is None:
-            raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
         self._arrivals = arrivals
-        self._interval_s: float = policy.heartbeat_interval
-        self._heard_s = begun_s  # the frame that began the connection
+        self._interval_s = policy.interval_s
+        self._heard_s = begun_s
         self._next_ping_s = first_ping_s
         self._suspect_s = begun_s + arrivals.patience_s
         self.failures = 0
         self.verdict = Verdict.ALIVE
-
-    @property
-    def due_s(self) -> float:
-        """When there is something to do next."""
-        if self.verdict is Verdict.SUSPECTED:
-            return math.inf
-        return min(self._next_ping_s, self._suspect_s)
-
-    @property
-    def awaiting_answer(self) -> bool:
-        """Whether the next thing due is the suspicion, not a ping."""
-        return self._suspect_s <= self._next_ping_s
+        self.due_s = first_ping_s
+        self._look_ahead()
 
     def on_inbound(self, now_s: float) -> None:
         """Take any inbound frame: learn the time since the last one; the silence begins anew."""
@@ -178,17 +217,25 @@ class PhiDetector:
         self._arrivals.add(now_s - self._heard_s)
         self._heard_s = now_s
         self._suspect_s = now_s + self._arrivals.patience_s
+        self._look_ahead()
 
     def on_time(self, now_s: float) -> Action:
-        """Say what is to be done at ``now_s``; call again when the new ``due_s`` has come."""
+        """Say what is to be done at ``now_s``; ask again when the new ``due_s`` has come."""
         if self.verdict is Verdict.SUSPECTED or now_s < self.due_s:
             return Action.NOTHING
         if now_s >= self._suspect_s:
             self.verdict = Verdict.SUSPECTED
             self.failures = 1
+            self.due_s = math.inf
             return Action.SUSPECT
-        self._next_ping_s = now_s + self._interval_s
+        whole_intervals = (now_s - self._next_ping_s) // self._interval_s  # 0, but for a stall
+        self._next_ping_s += (whole_intervals + 1) * self._interval_s
+        self._look_ahead()
         return Action.PING
+
+    def _look_ahead(self) -> None:
+        self.awaiting_answer = self._suspect_s <= self._next_ping_s
+        self.due_s = self._suspect_s if self.awaiting_answer else self._next_ping_s
 
 
 def _tail_quantile(threshold: float) -> float:

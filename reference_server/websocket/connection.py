@@ -25,7 +25,7 @@ from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
 
 from reference_server.events import Cause
-from reference_server.heartbeat.scheduler import Beat, SocketBeat
+from reference_server.heartbeat.scheduler import Heartbeat
 from reference_server.sessions.records import Record
 from reference_server.websocket.frames import PONG_TEXT, error_frame
 from reference_server.websocket.overload import ConnectionLimiter
@@ -121,8 +121,8 @@ class GatewayConnection(asyncio.Protocol):
 
     __slots__ = (
         "__weakref__", "_frames", "_frames_since_s", "_parser", "_parts", "_socket_is_gone", "_timer",
-        "_unparsed", "beat", "cause", "close_code", "connected_s", "last_seen_s", "lost", "notes_beats",
-        "owner", "phase", "record", "refresh_due_s", "socket_beat", "trace", "transport",
+        "_unparsed", "cause", "close_code", "connected_s", "heartbeat", "last_seen_s", "lost", "notes_beats",
+        "owner", "phase", "record", "refresh_due_s", "trace", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -134,8 +134,7 @@ class GatewayConnection(asyncio.Protocol):
         self.cause: Cause | None = None  # of its end
         self.close_code: int | None = None  # of the close frame that came
         self.record: Record | None = None  # from the moment that it authenticates
-        self.beat: Beat | None = None
-        self.socket_beat: SocketBeat | None = None
+        self.heartbeat: Heartbeat | None = None
         self.lost: Cause | None = None  # how the peer's end was seen, where that is not acted on
         self.trace = False
         self.notes_beats = False  # each heartbeat is noted: traced, or log lines are wanted
@@ -316,11 +315,6 @@ class GatewayConnection(asyncio.Protocol):
 
     # -- its end ---------------------------------------------------------------------------------
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the socket looks open from here; a half-open one does."""
-        return self._parser.state is State.OPEN and not self.transport.is_closing()
-
     def end(self, cause: Cause) -> None:
         """Note the end once, by the layer that saw it first; the socket is left as it is."""
         if self.phase is Phase.ENDED:
@@ -376,6 +370,8 @@ class GatewayConnection(asyncio.Protocol):
             self.end(cause)
         elif self.lost is None:
             self.lost = cause
+            if self.heartbeat is not None:
+                self.heartbeat.detector.on_socket_closed()
 
     def _abort_after(self, seconds: float) -> None:
         if self._timer is None:

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from harness.real.processes.redis import RedisServer
 from reference_server.events import Cause, EventKind
-from reference_server.liveness.socket_checks import Ping
+from reference_server.liveness.kinds import Ping
 from tests.reference_server.gateways import PONG, QUICK, QUIET, Client, run, running, until
 
 pytestmark = pytest.mark.real

@@ -12,7 +12,7 @@ import yaml
 from harness.cli.main import app
 from harness.serve import what_to_serve
 from reference_server.config import GatewayConfig
-from reference_server.liveness.socket_checks import ClientBeats, Ping, SendErrors, StateCheck
+from reference_server.liveness.kinds import ClientBeats, Ping, SendErrors, StateCheck
 from reference_server.presets import (
     UnknownPresetError,
     environment,

@@ -28,7 +28,7 @@ from harness.real.generator.websocket_frames import TEXT, ReadyMade
 from harness.runs.directory import RunDir
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
-from reference_server.liveness.socket_checks import ClientBeats
+from reference_server.liveness.kinds import ClientBeats
 from reference_server.websocket.frames import PONG_TEXT
 from scenarios.faults import PlannedFault
 from scenarios.plan import Plan, PlannedOutage

@@ -24,13 +24,6 @@ from harness.real.processes.redis import RedisServer
 from harness.runs.directory import RunDir
 from reference_server.config import GatewayConfig
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
-from reference_server.liveness.socket_checks import (
-    ClientBeats,
-    GatewayDetector,
-    Ping,
-    SendErrors,
-    StateCheck,
-)
 from scenarios.schema import Scenario
 
 __all__ = ["Node", "Nodes", "gateway_config"]
@@ -73,7 +66,7 @@ def gateway_config(
         key_prefix=redis.key_prefix,
         ledger_url=ledger,
         policy=policy,
-        detector=_detector(scenario),
+        detector=scenario.detector.faster(scenario.speedup),
         records=scenario.records,
         second_login=scenario.sessions.second_login,
         event_log=run.log("gateway", name),
@@ -84,13 +77,6 @@ def gateway_config(
         lease_check_s=scenario.gateway.lease.check / scenario.speedup,
         seed=seed,
     )
-
-
-def _detector(scenario: Scenario) -> GatewayDetector:
-    """The scenario's detector, which has been seen to be one that a gateway has."""
-    if isinstance(scenario.detector, Ping | SendErrors | ClientBeats | StateCheck):
-        return scenario.detector
-    raise CannotRun(f"detector {scenario.detector.kind}: only the simulation has it")
 
 
 def _derived(seed: int, number: int) -> int:

@@ -17,7 +17,8 @@ from harness.measure.detections import find_outcomes
 from harness.measure.omission import longest_durations, omission
 from harness.measure.series import injections, lag
 from reference_server.events import Event, Source
-from reference_server.liveness.heartbeat_policy import Action, LivenessPolicy, PingDetector
+from reference_server.liveness.detector import Action
+from reference_server.liveness.heartbeat_policy import LivenessPolicy, PingDetector
 from scenarios.faults import PlannedFault
 from scenarios.plan import Plan
 from tests.harness.handmade import CLIENT, GATEWAY, K, connected, event, fault, injected, log, plan

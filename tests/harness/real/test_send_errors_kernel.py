@@ -18,7 +18,7 @@ from harness.real.processes.redis import RedisServer, redis_server
 from harness.theory.tcp import ladder_give_up_s, tcp_give_up_s, user_timeout_late_s
 from reference_server.events import Cause, EventKind
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
-from reference_server.liveness.socket_checks import SendErrors
+from reference_server.liveness.kinds import SendErrors
 from scenarios.network import Network
 from tests.reference_server.gateways import run, running
 from tests.support import missing, require_root, require_silence

@@ -122,7 +122,6 @@ def test_a_nat_that_resets_tells_the_probing_heartbeat_as_well() -> None:
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        ({"detector": {"kind": "phi_akka"}}, "detector"),
         ({"store": {"expiry_lag": 1.0}}, "store"),
         ({"network": {"nat": {"idle_timeout": 60.0}}}, "network.nat"),
     ],

@@ -26,7 +26,8 @@ from harness.theory import (
     ttl_only,
 )
 from harness.theory.law import FloatArray
-from reference_server.liveness.heartbeat_policy import Action, LivenessPolicy, PingDetector
+from reference_server.liveness.detector import Action
+from reference_server.liveness.heartbeat_policy import LivenessPolicy, PingDetector
 from scenarios.distributions import Distribution, Uniform
 from tests.harness.theory.montecarlo import agrees
 

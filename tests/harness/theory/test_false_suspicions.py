@@ -16,7 +16,8 @@ from harness.theory import (
     loop_utilisation,
     stall_false_suspicion,
 )
-from reference_server.liveness.heartbeat_policy import Action, LivenessPolicy, PingDetector
+from reference_server.liveness.detector import Action
+from reference_server.liveness.heartbeat_policy import LivenessPolicy, PingDetector
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform
 from scenarios.network import Network, Outages
 from tests.harness.theory.montecarlo import mean_agrees, share_agrees

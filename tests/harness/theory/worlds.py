@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from reference_server.liveness.heartbeat_policy import Action, LivenessPolicy, PingDetector
+from reference_server.liveness.detector import Action
+from reference_server.liveness.heartbeat_policy import LivenessPolicy, PingDetector
 
 __all__ = ["Life", "Way", "live_through"]
 

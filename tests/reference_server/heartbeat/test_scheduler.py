@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reference_server.heartbeat.scheduler import Beat, Heartbeats, Peer
+from reference_server.heartbeat.scheduler import Heartbeat, Heartbeats, Peer
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.liveness.kinds import DetectorKind, Detectors, Ping
 from tests.reference_server.fakes import FakeClock
 
 POLICY = LivenessPolicy(heartbeat_interval=30.0, heartbeat_timeout=10.0, max_failures=3)
 SLACK_S = 0.02  # of k+1 looks: a wheel's grain and a loop's millisecond each
 ROUND_TRIP_S = 0.05
+PING = Ping()
 
 
 class Client(Peer):
@@ -24,7 +26,7 @@ class Client(Peer):
     def __init__(self, clock: FakeClock, round_trip_s: float) -> None:
         self.clock = clock
         self.round_trip_s = round_trip_s
-        self.beat: Beat | None = None
+        self.heartbeat: Heartbeat | None = None
         self.sent_s: list[float] = []
         self.answers_s: list[float] = []
         self.dead_s = float("inf")
@@ -45,18 +47,18 @@ class World:
         policy: LivenessPolicy = POLICY,
         seed: int = 1,
         round_trip_s: float = ROUND_TRIP_S,
+        kind: DetectorKind = PING,
     ) -> None:
         self.clock = FakeClock()
         self.heartbeats = Heartbeats(
-            policy,
-            self.clock,
-            np.random.default_rng(seed),
-            on_missed=self._missed,
-            on_suspected=self._suspected,
+            self.clock, on_missed=self._missed, on_suspected=self._suspected
         )
+        detectors = Detectors(kind, policy, np.random.default_rng(seed))
         self.clients = [Client(self.clock, round_trip_s) for _ in range(clients)]
         for client in self.clients:
-            client.beat = self.heartbeats.start(client)
+            detector = detectors.new(client, self.clock.time_s)
+            assert detector is not None
+            client.heartbeat = self.heartbeats.start(client, detector)
         self.clock.read_sockets = self._read_sockets
 
     def _read_sockets(self) -> None:
@@ -64,8 +66,8 @@ class World:
         for client in self.clients:
             if client.answers_s and client.answers_s[0] <= now_s:
                 client.answers_s.clear()
-                assert client.beat is not None
-                self.heartbeats.on_inbound(client.beat, now_s)
+                assert client.heartbeat is not None
+                self.heartbeats.on_inbound(client.heartbeat, now_s)
 
     def _missed(self, peer: Any, failures: int) -> None:
         peer.missed.append(failures)
@@ -117,8 +119,8 @@ def test_an_answer_after_misses_brings_the_next_ping_forward_when_retries_are_sl
     world.run(45)
     assert client.missed == [1]
     client.dead_s = float("inf")
-    assert client.beat is not None
-    world.heartbeats.on_inbound(client.beat, world.clock.time_s)
+    assert client.heartbeat is not None
+    world.heartbeats.on_inbound(client.heartbeat, world.clock.time_s)
     first_s = client.sent_s[0]
     world.run(60)
     assert client.sent_s[1] == pytest.approx(max(first_s + 30, 1045), abs=SLACK_S)
@@ -233,14 +235,14 @@ def test_an_ended_connection_gets_no_heartbeat_no_verdict_and_is_let_go() -> Non
     world = World(2)
     world.run(31)
     gone, stays = world.clients
-    assert gone.beat is not None
-    world.heartbeats.end(gone.beat)
+    assert gone.heartbeat is not None
+    world.heartbeats.end(gone.heartbeat)
     gone.dead_s = world.clock.time_s
     sent = len(gone.sent_s)
     world.run(200)
     assert len(gone.sent_s) == sent
     assert gone.suspected_s is None
-    assert gone.beat.peer is None
+    assert gone.heartbeat.peer is None
     assert len(stays.sent_s) > sent
 
 
@@ -274,11 +276,6 @@ def test_lateness_is_added_up_for_a_histogram_and_beats_are_counted() -> None:
     assert counts[0.005] == counts[1.0] == world.heartbeats.sent - 1
     assert counts[2.5] == world.heartbeats.sent
     assert lateness.sum_s == pytest.approx(2.0, abs=world.heartbeats.sent * SLACK_S)
-
-
-def test_a_policy_without_heartbeat_has_no_heartbeats() -> None:
-    with pytest.raises(ValueError, match="no heartbeat"):
-        World(0, POLICY.model_copy(update={"heartbeat_interval": None}))
 
 
 def test_a_mass_death_is_judged_peer_by_peer() -> None:

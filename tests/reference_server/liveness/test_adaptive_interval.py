@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from reference_server.events import Cause
 from reference_server.liveness.adaptive_interval import ProbedInterval, Probing, ProbingDetector
-from reference_server.liveness.heartbeat_policy import Action, LivenessPolicy, Verdict
+from reference_server.liveness.detector import Action, Verdict
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
 POLICY = LivenessPolicy(heartbeat_timeout=10.0, max_failures=3)
 
@@ -26,7 +28,7 @@ def live(learnt: ProbedInterval, nat_s: float, until: int = 1000) -> list[float]
                     packet_s = now_s
                     detector.on_inbound(now_s + 0.05)
             case Action.SUSPECT:
-                detector.on_lost()
+                detector.on_end(Cause.HEARTBEAT)
                 detector, packet_s = ProbingDetector(POLICY, learnt, now_s), now_s
             case _:
                 pass
@@ -87,7 +89,7 @@ def test_a_loss_without_a_ping_out_says_nothing_about_the_interval() -> None:
     live(learnt, nat_s=1e9, until=4)
     assert learnt.interval_s == 330.0
     for _ in range(5):
-        ProbingDetector(POLICY, learnt, 0.0).on_lost()
+        ProbingDetector(POLICY, learnt, 0.0).on_end(Cause.TCP_RESET)
     assert learnt.interval_s == 330.0
 
 

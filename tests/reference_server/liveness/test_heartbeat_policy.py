@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from reference_server.liveness.heartbeat_policy import Action, LivenessPolicy, PingDetector, Verdict
+from reference_server.liveness.detector import Action, Verdict
+from reference_server.liveness.heartbeat_policy import LivenessPolicy, PingDetector
 
 
 def policy(

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.theory import AkkaPhi, CassandraPhi
-from reference_server.liveness.heartbeat_policy import Action, LivenessPolicy, Verdict
+from reference_server.liveness.detector import Action, Verdict
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.phi_accrual import (
     AkkaArrivals,
     CassandraArrivals,

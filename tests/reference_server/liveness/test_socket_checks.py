@@ -16,15 +16,11 @@ from harness.real.network.silence import attach
 from harness.real.processes.redis import RedisServer
 from reference_server.config import GatewayConfig
 from reference_server.events import Cause, EventKind
-from reference_server.heartbeat.scheduler import SocketBeats, SocketPeer
-from reference_server.liveness.heartbeat_policy import Action, LivenessPolicy, TcpKeepalive, Verdict
-from reference_server.liveness.socket_checks import (
-    ClientBeats,
-    SendErrorDetector,
-    SendErrors,
-    StateCheck,
-    StateCheckDetector,
-)
+from reference_server.heartbeat.scheduler import Heartbeats, Peer
+from reference_server.liveness.detector import Action, Verdict
+from reference_server.liveness.heartbeat_policy import LivenessPolicy, TcpKeepalive
+from reference_server.liveness.kinds import ClientBeats, Detectors, SendErrors, StateCheck
+from reference_server.liveness.socket_checks import SendErrorDetector, StateCheckDetector
 from reference_server.sessions.record_rules import RecordRules
 from reference_server.websocket.listener import listen
 from tests.reference_server.fakes import FakeClock
@@ -40,40 +36,31 @@ AT_ONCE_S = 0.02
 
 def test_failed_writes_are_counted_without_a_wait_between_them() -> None:
     detector = SendErrorDetector(POLICY, 5.0)
-    assert detector.on_time(4.9, True) is Action.NOTHING
-    assert detector.on_time(5.0, True) is Action.PING
+    assert detector.on_time(4.9) is Action.NOTHING
+    assert detector.on_time(5.0) is Action.PING
     assert detector.due_s == 35.0
-    acts = [detector.on_time(35.0, False) for _ in range(4)]
+    detector.on_socket_closed()
+    acts = [detector.on_time(35.0) for _ in range(4)]
     assert acts == [Action.MISSED, Action.MISSED, Action.SUSPECT, Action.NOTHING]
     assert detector.verdict is Verdict.SUSPECTED
-
-
-def test_a_write_that_succeeds_forgets_the_failures() -> None:
-    detector = SendErrorDetector(POLICY, 0.0)
-    assert detector.on_time(0.0, False) is Action.MISSED
-    assert detector.on_time(0.0, True) is Action.PING
-    assert detector.failures == 0
 
 
 @pytest.mark.parametrize(("cleans_up", "then"), [(True, Action.SUSPECT), (False, Action.NOTHING)])
 def test_a_state_check_ends_with_the_socket(cleans_up: bool, then: Action) -> None:
     detector = StateCheckDetector(POLICY, 0.0, cleans_up=cleans_up)
-    assert detector.on_time(0.0, True) is Action.PING
-    assert detector.on_time(29.9, False) is Action.NOTHING
-    assert detector.on_time(30.0, False) is then
+    assert detector.on_time(0.0) is Action.PING
+    detector.on_socket_closed()
+    assert detector.on_time(29.9) is Action.NOTHING
+    assert detector.on_time(30.0) is then
     assert detector.due_s == float("inf")
 
 
-class Peer:
+class Closing(Peer):
     """A socket that somebody closes at a moment."""
 
-    def __init__(self, clock: FakeClock, closes_s: float) -> None:
-        self.clock, self.closes_s = clock, closes_s
+    def __init__(self, closes_s: float) -> None:
+        self.closes_s = closes_s
         self.sent: list[float] = []
-
-    @property
-    def is_open(self) -> bool:
-        return self.clock.time_s < self.closes_s
 
     def send_heartbeat(self, now_s: float) -> None:
         self.sent.append(now_s)
@@ -87,21 +74,25 @@ def test_a_closed_socket_is_found_by_the_next_beat_and_not_before(
 ) -> None:
     clock = FakeClock(0.0)
     failed: list[int] = []
-    dead: list[tuple[SocketPeer, float]] = []
+    dead: list[tuple[Peer, float]] = []
     kept: list[float] = []
-    beats = SocketBeats(
-        kind, POLICY, clock, np.random.default_rng(1),
-        on_failed=lambda _, n: failed.append(n),
+    heartbeats = Heartbeats(
+        clock,
+        on_missed=lambda _, n: failed.append(n),
         on_suspected=lambda peer: dead.append((peer, clock.time_s)),
-        on_kept=lambda _: kept.append(clock.time_s),
-    )  # fmt: skip
-    peers = [Peer(clock, closes_s) for closes_s in np.linspace(40.0, 100.0, 40)]
+        on_ping=lambda _: kept.append(clock.time_s),
+    )
+    detectors = Detectors(kind, POLICY, np.random.default_rng(1))
+    peers = [Closing(closes_s) for closes_s in np.linspace(40.0, 100.0, 40)]
     for peer in peers:
-        beats.start(peer)
+        detector = detectors.new(peer, clock.time_s)
+        assert detector is not None
+        heartbeats.start(peer, detector)
+        clock.call_later(peer.closes_s, detector.on_socket_closed)
     clock.run_until(200.0)
     assert len(dead) == len(peers)
     for found, at_s in dead:
-        assert isinstance(found, Peer)
+        assert isinstance(found, Closing)
         assert found.closes_s <= at_s
         # One beat after the last that was written; a wheel's grain a beat on top.
         assert found.sent[-1] + 30.0 <= at_s <= found.sent[-1] + 30.0 + 0.01
