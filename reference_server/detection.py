@@ -129,7 +129,7 @@ class Detection:
         elif isinstance(self._kind, PhiAkka | PhiCassandra):
             reason = f"silent until φ reached {self._kind.threshold:g}"
         else:
-            self._counters.missed += 1
+            self._counters.missed.inc()
             reason = f"no answer within {self._policy.heartbeat_timeout:g} s"
         max_failures = self._policy.max_failures
         self._log(

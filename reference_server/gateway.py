@@ -284,7 +284,7 @@ class Gateway:
 
     def count_refused(self, code: str) -> None:
         """Count somebody who was not let in."""
-        self.counters.refused[code] += 1
+        self.counters.refusals.labels(code).inc()
 
     def take_over(self, owner: str) -> None:
         """End the connection that had the records until now, or what is left of it."""
@@ -305,8 +305,8 @@ class Gateway:
         connection.connected_s = connection.last_seen_s = now_s
         connection.refresh_due_s = now_s + self._refresh_after_s
         self.live[record.owner] = connection
-        self.counters.connects += 1
-        self.counters.resumes += resumed
+        self.counters.connects.inc()
+        self.counters.resumes.inc(resumed)
         self._log(EventKind.CONNECTED, connection, user_id=record.user_id, resumed=resumed)
         if self.ledger is not None:
             self.ledger.connected(record)
@@ -365,7 +365,7 @@ class Gateway:
         detail: dict[str, Any] = {"tcp_info": info.as_detail()} if info is not None else {}
         if connection.close_code is not None:
             detail["code"] = connection.close_code
-        self.counters.decided[connection.cause or ""] += 1
+        self.counters.suspicions.labels(connection.cause).inc()
         self._log(EventKind.SUSPECTED, connection, **detail)
         self.lines.disconnected(record.session_id, connection.cause or "")
         if self.ledger is not None and connection.cause is not None:
@@ -376,7 +376,7 @@ class Gateway:
     def on_socket_gone(self, connection: GatewayConnection) -> None:
         """Note the end of a socket that had a session."""
         if connection.record is not None and connection.connected_s:
-            self.counters.closed[connection.cause or ""] += 1
+            self.counters.ends.labels(connection.cause).inc()
             self._log(EventKind.SOCKET_CLOSED, connection)
             if connection.cause not in _RECORDS_ARE_ANOTHERS:
                 self.lines.socket_gone(connection.record.session_id, connection.record.owner)
@@ -420,7 +420,7 @@ class Gateway:
         if self.ledger is not None:
             self.ledger.ended(record, Cause.NODE_LEASE, None)
         if not drained:
-            self.counters.decided[Cause.NODE_LEASE] += 1
+            self.counters.suspicions.labels(Cause.NODE_LEASE).inc()
             self.telemetry.log(
                 EventKind.SUSPECTED,
                 session_id=record.session_id,

@@ -305,7 +305,7 @@ class _Static(StaticFiles):
 def _refuse_while_closed(gateway: Gateway) -> None:
     code = "draining" if gateway.draining else gateway.limiter.closed_because()
     if code is not None:
-        gateway.counters.refused[code] += 1
+        gateway.count_refused(code)
         raise Refused(503, code, SENTENCES[code], RETRY_AFTER_S)
 
 
@@ -323,21 +323,21 @@ async def _check_code(gateway: Gateway, user_id: str, code: str) -> None:
 
 def _counted(login: Endpoint, gateway: Gateway) -> Endpoint:
     """Count what becomes of logins."""
-    outcomes = gateway.counters.logins
+    outcome = gateway.counters.logins.labels
 
     async def counting(request: Request) -> Response:
         try:
             answer = await login(request)
         except Refused as error:
-            outcomes[error.code] += 1
+            outcome(error.code).inc()
             raise
         except StoreUnavailable:
-            outcomes["store_unavailable"] += 1
+            outcome("store_unavailable").inc()
             raise
         except LedgerUnavailable:
-            outcomes["ledger_unavailable"] += 1
+            outcome("ledger_unavailable").inc()
             raise
-        outcomes["ok"] += 1
+        outcome("ok").inc()
         return answer
 
     return counting

@@ -1,38 +1,64 @@
 """What a gateway shows to Prometheus, read when it is asked for and at no other time.
 
-From the gateway's counters and states to the text format. The registry is the gateway's own, so that two
-gateways in one process do not meet in it. A scrape costs about a millisecond; a heartbeat pays nothing.
+From the gateway's counters and states to the text format. A scrape costs about a millisecond; a heartbeat pays
+nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client import Gauge, Info, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from reference_server.gateway import Gateway
+from reference_server.gateway import Gateway
 
 __all__ = ["Metrics"]
 
 
 class Metrics:
-    """The metrics of one gateway."""
+    """The metrics of one gateway; one object for each."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_GatewayCollector(gateway))
-        ProcessCollector(registry=self._registry)  # CPU, memory, descriptors; Linux only
+        self._registry = registry = gateway.counters.registry
+        Info("flatline_node", "This process.", registry=registry).info(
+            {"node": gateway.config.node}
+        )
+        limiter, store, cluster = gateway.limiter, gateway.store, gateway.cluster
+        gauges = {
+            "sockets": (
+                "Open sockets of clients, authenticated or not.",
+                lambda: len(limiter.sockets),
+            ),
+            "handshakes": ("Sockets whose handshake is not over.", lambda: len(limiter.opening)),
+            "connections": ("Connections that have a session.", lambda: len(gateway.live)),
+            "resume_windows": (
+                "Sessions without a connection that may still resume.",
+                lambda: len(gateway.windows),
+            ),
+            "loop_lag_seconds": (
+                "Largest lag of the event loop in the last second.",
+                gateway.telemetry.recent_lag_s,
+            ),
+            "store_up": ("1 while Redis answers.", lambda: store.available),
+            "store_waiting": ("Calls to Redis that wait.", lambda: store.waiting),
+            "node_held": ("1 while the node has its lease.", cluster.settled.is_set),
+            "draining": ("1 while the gateway shuts down.", lambda: gateway.draining),
+        }
+        if (ledger := gateway.ledger) is not None:
+            gauges |= {
+                "ledger_up": (
+                    "1 while the durable ledger can be written.",
+                    lambda: ledger.available,
+                ),
+                "ledger_waiting": ("Rows that wait to be written.", lambda: ledger.pending),
+            }
+        for name, (about, value) in gauges.items():
+            Gauge(f"flatline_{name}", about, registry=registry).set_function(value)
+        registry.register(_Totals(gateway))
+        ProcessCollector(registry=registry)  # CPU, memory, descriptors; Linux only
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics and their media type, in the format that an ``Accept`` header prefers."""
@@ -40,35 +66,14 @@ class Metrics:
         return encoder(self._registry), content_type
 
 
-class _GatewayCollector(Collector):
+class _Totals(Collector):
+    """What is counted elsewhere, by those who do it a thousand times a second."""
+
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     def collect(self) -> Iterator[Metric]:
-        gateway, counters = self._gateway, self._gateway.counters
-        yield InfoMetricFamily(
-            "flatline_node", "This process.", value={"node": gateway.config.node}
-        )
-        yield _gauge(
-            "sockets",
-            "Open sockets of clients, authenticated or not.",
-            len(gateway.limiter.sockets),
-        )
-        yield _gauge(
-            "handshakes", "Sockets whose handshake is not over.", len(gateway.limiter.opening)
-        )
-        yield _gauge("connections", "Connections that have a session.", len(gateway.live))
-        yield _gauge(
-            "resume_windows", "Sessions without a connection that may still resume.",
-            len(gateway.windows),
-        )  # fmt: skip
-        yield _counter("connects", "Connections that got a session.", counters.connects)
-        yield _counter("resumes", "Connects of a session that had one before.", counters.resumes)
-        yield _by("suspicions", "cause", "Decisions that a connection is over.", counters.decided)
-        yield _by("ends", "cause", "Sockets of sessions gone.", counters.closed)
-        yield _by("refusals", "code", "Handshakes and connects refused.", counters.refused)
-        yield _by("logins", "outcome", "Logins, by outcome.", counters.logins)
-        yield _counter("heartbeats_missed", "Heartbeats without an answer.", counters.missed)
+        gateway = self._gateway
         if gateway.heartbeats is not None:
             lateness = gateway.heartbeats.lateness
             yield _counter("heartbeats_sent", "Heartbeats sent.", gateway.heartbeats.sent)
@@ -78,45 +83,24 @@ class _GatewayCollector(Collector):
                 buckets=[(_bound(bound), n) for bound, n in lateness.cumulative()],
                 sum_value=lateness.sum_s,
             )
-        yield _gauge(
-            "loop_lag_seconds", "Largest lag of the event loop in the last second.",
-            gateway.telemetry.recent_lag_s(),
-        )  # fmt: skip
-        yield _gauge("store_up", "1 while Redis answers.", float(gateway.store.available))
-        yield _gauge("store_waiting", "Calls to Redis that wait.", gateway.store.waiting)
         if gateway.ledger is not None:
-            ledger = gateway.ledger
-            up = float(ledger.available)
-            yield _gauge("ledger_up", "1 while the durable ledger can be written.", up)
-            yield _gauge("ledger_waiting", "Rows that wait to be written.", ledger.pending)
-            yield _counter("ledger_dropped", "Rows that the ledger never took.", ledger.dropped)
+            yield _counter(
+                "ledger_dropped", "Rows that the ledger never took.", gateway.ledger.dropped
+            )
         yield _counter(
-            "presence_undelivered", "Announcements dropped at a full buffer.",
+            "presence_undelivered",
+            "Announcements dropped at a full buffer.",
             gateway.presence.undelivered,
-        )  # fmt: skip
-        yield _counter(
-            "messages_undelivered", "Messages of users dropped: gone, or a full buffer.",
-            gateway.router.undelivered,
-        )  # fmt: skip
-        yield _gauge(
-            "node_held", "1 while the node has its lease.", gateway.cluster.settled.is_set()
         )
-        yield _gauge("draining", "1 while the gateway shuts down.", float(gateway.draining))
-
-
-def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"flatline_{name}", about, value=value)
+        yield _counter(
+            "messages_undelivered",
+            "Messages of users dropped: gone, or a full buffer.",
+            gateway.router.undelivered,
+        )
 
 
 def _counter(name: str, about: str, value: float) -> CounterMetricFamily:
     return CounterMetricFamily(f"flatline_{name}", about, value=value)
-
-
-def _by(name: str, label: str, about: str, values: Mapping[str, int]) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"flatline_{name}", about, labels=[label])
-    for key, value in values.items():
-        family.add_metric([str(key)], value)
-    return family
 
 
 def _bound(seconds: float) -> str:

@@ -164,7 +164,7 @@ async def a_stale_session(cases: Cases, page: Page) -> None:
     await page.until("document.getElementById('refusal')?.textContent.length > 0", True)
     assert await page.run("sessionStorage.getItem('session')") is None
     assert await page.run("document.getElementById('login').hidden") is False
-    assert cases.it.gateway.counters.refused["session_unknown"] == 1
+    assert cases.it.gateway.counters.value("refusals_total", code="session_unknown") == 1
 
 
 async def closed_tab(cases: Cases, page: Page) -> None:
