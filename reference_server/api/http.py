@@ -13,19 +13,12 @@ uvicorn beside it. Errors are JSON, see `json_http.py`.
 | ``GET /healthz`` | 200, or 503: store down, draining |
 | ``GET /metrics`` | Prometheus |
 | ``GET /`` | the browser client |
-| ``POST /operator/…`` | see `operator.py` |
-
-``/api/sessions`` shows session ids, which let whoever has one in: keep this port from the public.
-
-What an operator may ask of any node: end a user's sessions, send a user a message; wherever the user is.
-
-From HTTP requests with the operator's token to `Logins.kick` and `Router.send`. There are no such routes
-without ``operator_token`` in the configuration.
-
-| | |
-|---|---|
 | ``POST /operator/kick`` | ``user_id`` or ``session_id`` → ``sessions``: how many ended (close code 4410) |
 | ``POST /operator/send`` | ``user_id``, ``payload`` (any JSON) → ``connections``: how many it goes to |
+
+The operator's routes act on a user wherever the user is connected. They need ``operator_token`` in the
+configuration, and the token in the request. ``/api/sessions`` shows session ids, which let whoever has one in: keep
+this port from the public.
 """
 
 from __future__ import annotations
@@ -38,9 +31,10 @@ from itertools import islice
 from pathlib import Path
 from secrets import compare_digest
 from time import monotonic
-from typing import Any
+from typing import Annotated, Any
 
 import uvicorn
+from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -50,15 +44,14 @@ from starlette.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reference_server.api.json_http import (
+    Id,
     Refused,
     bad_request,
     json_answer,
     json_error,
     of_http_exception,
-    optional_text,
-    query_number,
-    read_object,
-    required_text,
+    read_body,
+    read_query,
 )
 from reference_server.api.metrics import Metrics
 from reference_server.config import GatewayConfig
@@ -66,7 +59,7 @@ from reference_server.gateway import Gateway
 from reference_server.ledger.rows import AddressFull, LedgerUnavailable
 from reference_server.sessions.codes import CodeVerdict
 from reference_server.sessions.origin import Origin, address_of, is_in
-from reference_server.sessions.records import WrongUser
+from reference_server.sessions.records import Record, WrongUser
 from reference_server.sessions.redis_writer import StoreUnavailable
 from reference_server.websocket.listener import BACKLOG
 from reference_server.websocket.overload import RETRY_AFTER_S, SENTENCES
@@ -74,6 +67,36 @@ from reference_server.websocket.overload import RETRY_AFTER_S, SENTENCES
 __all__ = ["HttpServer", "create_app", "operator_routes"]
 
 _SENDER = "operator"
+
+
+class _User(BaseModel):
+    user_id: Id
+
+
+class _Login(_User):
+    code: Id | None = None
+    device_type: Id | None = None
+    device_id: Id | None = None
+
+
+class _Logout(BaseModel):
+    session_id: Id
+    user_id: Id | None = None
+
+
+class _Kick(BaseModel):
+    user_id: Id | None = None
+    session_id: Id | None = None
+
+
+class _Send(_User):
+    payload: Any
+
+
+class _Page(BaseModel):
+    page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    per_page: Annotated[int, Field(ge=1, le=1000)] = 100
+    state: str = "live"
 
 
 def operator_routes(gateway: Gateway) -> list[Route]:
@@ -89,21 +112,19 @@ def operator_routes(gateway: Gateway) -> list[Route]:
 
     async def kick(request: Request) -> Response:
         check(request)
-        body = await read_object(request)
-        user_id, session_id = optional_text(body, "user_id"), optional_text(body, "session_id")
-        if bool(user_id) == bool(session_id):
+        body = await read_body(request, _Kick)
+        if bool(body.user_id) == bool(body.session_id):
             raise bad_request('either "user_id" or "session_id"')
-        ended = await gateway.logins.kick(user_id=user_id, session_id=session_id)
+        ended = await gateway.logins.kick(
+            user_id=body.user_id or "", session_id=body.session_id or ""
+        )
         return json_answer({"sessions": ended})
 
     async def send(request: Request) -> Response:
         check(request)
-        body = await read_object(request)
-        user_id = required_text(body, "user_id")
-        if "payload" not in body:
-            raise bad_request('"payload" is missing: any JSON')
+        body = await read_body(request, _Send)
         try:
-            reached = await gateway.router.send(user_id, body["payload"], _SENDER)
+            reached = await gateway.router.send(body.user_id, body.payload, _SENDER)
         except TypeError as error:
             raise bad_request("the payload is nested too deeply") from error
         return json_answer({"connections": reached})
@@ -114,7 +135,6 @@ def operator_routes(gateway: Gateway) -> list[Route]:
     ]
 
 
-_MOST_PER_PAGE = 1000
 _FIRST_REQUEST_S = 5.0
 _STATIC = Path(__file__).parents[1] / "static"
 _PAGE_HEADERS = {
@@ -136,22 +156,19 @@ def create_app(gateway: Gateway) -> Starlette:
 
     async def code(request: Request) -> Response:
         _refuse_while_closed(gateway)
-        user_id = required_text(await read_object(request), "user_id")
-        issued = await gateway.codes.issue(user_id)
+        body = await read_body(request, _User)
+        issued = await gateway.codes.issue(body.user_id)
         return json_answer({"code": issued, "expires_in_s": config.policy.code_ttl})
 
     async def login(request: Request) -> Response:
         _refuse_while_closed(gateway)
-        body = await read_object(request)
-        user_id = required_text(body, "user_id")
-        origin = _origin(request, optional_text(body, "device_type") or "web", config)
+        body = await read_body(request, _Login)
+        user_id, origin = body.user_id, _origin(request, body.device_type or "web", config)
         if is_in(origin.ip_address, config.denied_ips):
             raise Refused(403, "ip_denied", f"{origin.ip_address} may not log in here")
-        await _check_code(gateway, user_id, optional_text(body, "code"))
+        await _check_code(gateway, user_id, body.code or "")
         try:
-            session_id = await gateway.logins.login(
-                user_id, origin, optional_text(body, "device_id")
-            )
+            session_id = await gateway.logins.login(user_id, origin, body.device_id or "")
         except AddressFull as error:
             raise Refused(429, "too_many_sessions_from_ip", str(error)) from error
         if session_id is None:
@@ -159,47 +176,36 @@ def create_app(gateway: Gateway) -> Starlette:
         return json_answer({"session_id": session_id, "user_id": user_id})
 
     async def logout(request: Request) -> Response:
-        body = await read_object(request)
-        session_id, user_id = required_text(body, "session_id"), optional_text(body, "user_id")
+        body = await read_body(request, _Logout)
         try:
-            await gateway.logins.logout(session_id, user_id)
+            await gateway.logins.logout(body.session_id, body.user_id or "")
         except WrongUser:
             raise Refused(403, "wrong_user", "the session is another user's") from None
         return json_answer({})
 
     async def sessions(request: Request) -> Response:
-        page = query_number(request, "page", 1, 1_000_000)
-        per_page = query_number(request, "per_page", 100, _MOST_PER_PAGE)
-        if request.query_params.get("state") == "waiting":
+        query = read_query(request, _Page)
+        first, last = (query.page - 1) * query.per_page, query.page * query.per_page
+        rows: list[dict[str, Any]]
+        if query.state == "waiting":
             # Ended, and not cleared: they may still be resumed.
             held = list(gateway.windows.waiting())
-            waiting = [
+            rows, total = [_row(record, config) for record in held[first:last]], len(held)
+        else:
+            now_s, total = monotonic(), len(gateway.live)
+            # In the order in which they connected: dicts keep it. What ends moves later pages up.
+            rows = [
                 {
-                    "session_id": record.session_id,
-                    "user_id": record.user_id,
-                    "connection_id": record.owner,
-                    "node": config.node,
+                    **_row(connection.record, config),
+                    "connected_for_s": round(now_s - connection.connected_s, 3),
+                    "idle_s": round(now_s - connection.last_seen_s, 3),
                 }
-                for record in held[(page - 1) * per_page : page * per_page]
+                for connection in islice(gateway.live.values(), first, last)
+                if connection.record is not None
             ]
-            told = {"sessions": waiting, "page": page, "per_page": per_page, "total": len(held)}
-            return json_answer(told)
-        now_s = monotonic()
-        # In the order in which they connected: dicts keep it. What ends moves later pages up.
-        rows = [
-            {
-                "session_id": connection.record.session_id,
-                "user_id": connection.record.user_id,
-                "connection_id": connection.record.owner,
-                "node": config.node,
-                "connected_for_s": round(now_s - connection.connected_s, 3),
-                "idle_s": round(now_s - connection.last_seen_s, 3),
-            }
-            for connection in islice(gateway.live.values(), (page - 1) * per_page, page * per_page)
-            if connection.record is not None
-        ]
-        total = len(gateway.live)
-        return json_answer({"sessions": rows, "page": page, "per_page": per_page, "total": total})
+        return json_answer(
+            {"sessions": rows, "page": query.page, "per_page": query.per_page, "total": total}
+        )
 
     async def health(_request: Request) -> Response:
         state = gateway.health()
@@ -300,6 +306,15 @@ class _Static(StaticFiles):
         response = super().file_response(*args, **kwargs)
         response.headers.update(_PAGE_HEADERS)
         return response
+
+
+def _row(record: Record, config: GatewayConfig) -> dict[str, Any]:
+    return {
+        "session_id": record.session_id,
+        "user_id": record.user_id,
+        "connection_id": record.owner,
+        "node": config.node,
+    }
 
 
 def _refuse_while_closed(gateway: Gateway) -> None:

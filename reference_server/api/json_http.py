@@ -6,28 +6,31 @@ of sessions.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import orjson
+from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 __all__ = [
+    "Id",
     "Refused",
     "bad_request",
     "json_answer",
     "json_error",
     "of_http_exception",
-    "optional_text",
-    "query_number",
-    "read_object",
-    "required_text",
+    "read_body",
+    "read_query",
 ]
 
 _MOST_BODY_BYTES = 16_384
-_MOST_ID_LENGTH = 128
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+Id = Annotated[str, Field(strict=True, min_length=1, max_length=128, pattern=r"^[^\x00]*$")]
+"""Text of a body. PostgreSQL keeps no NUL."""
+M = TypeVar("M", bound=BaseModel)
 
 
 class Refused(Exception):
@@ -66,11 +69,11 @@ def of_http_exception(error: HTTPException) -> Refused:
     return Refused(error.status_code, _CODES.get(error.status_code, "error"), f"{error.detail}")
 
 
-async def read_object(request: Request) -> dict[str, Any]:
+async def read_body(request: Request, model: type[M]) -> M:
     """Read a JSON object of a bounded size.
 
     Raises:
-        Refused: it is none, or too large.
+        Refused: it is none, or too large, or not what the model says.
     """
     data = bytearray()
     try:
@@ -86,38 +89,21 @@ async def read_object(request: Request) -> dict[str, Any]:
         raise bad_request(f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise bad_request("the body is not a JSON object")
-    return body
+    return _validated(model, body)
 
 
-def required_text(body: dict[str, Any], key: str) -> str:
-    """Return a text of the body.
-
-    Raises:
-        Refused: it is missing, empty, too long, or no text.
-    """
-    value = body.get(key)
-    if not isinstance(value, str) or not 0 < len(value) <= _MOST_ID_LENGTH or "\0" in value:
-        limit = f"1 to {_MOST_ID_LENGTH} characters, none of them NUL"
-        raise bad_request(f'"{key}" is a string of {limit}')
-    return value
-
-
-def optional_text(body: dict[str, Any], key: str) -> str:
-    """Return a text of the body, or an empty one where it is missing or null.
+def read_query(request: Request, model: type[M]) -> M:
+    """Read the query's parameters.
 
     Raises:
-        Refused: as `required_text`.
+        Refused: they are not what the model says.
     """
-    return "" if body.get(key) is None else required_text(body, key)
+    return _validated(model, dict(request.query_params))
 
 
-def query_number(request: Request, key: str, default: int, most: int) -> int:
-    """Return a number of the query, from 1 to ``most``.
-
-    Raises:
-        Refused: it is none.
-    """
-    text = request.query_params.get(key, str(default))
-    if not (text.isascii() and text.isdigit()) or not 0 < int(text[:10]) <= most:
-        raise bad_request(f'"{key}" is a number from 1 to {most}')
-    return int(text)
+def _validated(model: type[M], values: dict[str, Any]) -> M:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise bad_request(f'"{first["loc"][0]}": {first["msg"]}') from error
