@@ -47,6 +47,14 @@ class Reconnect(Part):
         Relogin | None, Field(description="measure how long a dead client's user is locked out")
     ] = None
 
+    def back_off_ceiling_s(self, failures: int) -> float:
+        """The longest wait after so many failures in a row: the base, doubled each time, capped. 1 or more.
+
+        A client waits uniformly between zero and this (full jitter).
+        """
+        # Beyond 2^60 the cap has long won, and a float would overflow in the end.
+        return min(self.backoff_max, self.backoff_base * 2.0 ** min(failures - 1, 60))
+
 
 class Sessions(Part):
     """Rules about one user's sessions."""

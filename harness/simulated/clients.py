@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from simpy import Event
@@ -37,11 +37,6 @@ from scenarios.client_rules import Reconnect
 from scenarios.faults import PlannedFault
 from scenarios.network import Nat
 from scenarios.plan import PlannedOutage
-
-if TYPE_CHECKING:
-    pass
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Client", "ClientBeating", "Surroundings", "log_in", "log_in_elsewhere"]
 
@@ -145,12 +140,7 @@ class Client:
         return self.around.clock.env.timeout(delay_s)
 
     def _back_off_s(self, failures: int) -> float:
-        """Full jitter: uniform between zero and the doubled, capped base."""
-        reconnect = self.around.reconnect
-        # Beyond 2^60 the cap has long won, and a float would overflow in the end.
-        ceiling_s = min(
-            reconnect.backoff_max, reconnect.backoff_base * 2.0 ** min(failures - 1, 60)
-        )
+        ceiling_s = self.around.reconnect.back_off_ceiling_s(failures)
         return float(self.around.back_offs.uniform(0, ceiling_s))
 
     def _reach_gateway(self) -> Process:

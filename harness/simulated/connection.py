@@ -1,25 +1,74 @@
 """One WebSocket in the model: what the gateway's end, its kernel and the way know of it. State only.
 
-Who acts on it: `gateway.py` (decisions), `network.py` (messages), `clients.py` (the other end).
+Who acts on it: `gateway.py` (decisions), `network.py` (messages), `clients.py` (the other end). Of its two ends it
+knows the protocols stated here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from harness.simulated.clock import Alarm
 from reference_server.events import Cause
 from reference_server.liveness.detector import Detector
+from scenarios.faults import PlannedFault
 
-if TYPE_CHECKING:
-    from harness.simulated.clients import Client
-    from harness.simulated.gateway import Gateway
-
-__all__ = ["NEVER_S", "Connection"]
+__all__ = ["NEVER_S", "ClientEnd", "Connection", "GatewayEnd"]
 
 NEVER_S = math.inf
+
+
+class ClientEnd(Protocol):
+    """The client, as its connections, the network and the gateway see it."""
+
+    index: int
+    user_id: str
+    traced: bool  # its heartbeats are logged one by one
+    alive: bool
+    way_open: bool
+    frozen: bool
+    connection: Connection | None  # the one that it is on
+    answers_after_s: Callable[[], float] | None  # its answers wait so long
+    loses: Callable[[], bool] | None  # whether the next packet to it gets lost
+    healing: PlannedFault | None  # over, but not yet known to be survived
+
+    def on_ping(self, connection: Connection, one_way_s: float) -> None:
+        """A ping is here; its answer takes this long back."""
+
+    def on_pong(self, connection: Connection) -> None:
+        """The answer to a beat of its own is here."""
+
+    def on_end(self, connection: Connection, code: int | None) -> None:
+        """The gateway ended the connection: by a close frame with this code, or by a bare FIN."""
+
+    def disturb(self) -> None:
+        """Something is about to happen to the client or its way."""
+
+
+class GatewayEnd(Protocol):
+    """The gateway's node, as its connections, the network and the clients see it."""
+
+    node: str
+
+    def on_frame(self, connection: Connection) -> None:
+        """A frame is here."""
+
+    def on_client_beat(self, connection: Connection) -> None:
+        """A beat of the client's own is here."""
+
+    def on_end(self, connection: Connection, cause: Cause) -> None:
+        """The connection's end is here, or the kernel has given it up."""
+
+    def suspect(self, connection: Connection, cause: Cause) -> None:
+        """Decide that a connection is over."""
+
+    def due_earlier(self, connection: Connection) -> None:
+        """Something is due before the moment that the connection's alarm waits for."""
+
+    def watch(self, connection: Connection, user_ids: Iterable[str]) -> None:
+        """A client asks to be told about other users."""
 
 
 class Connection:
@@ -37,7 +86,12 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self, gateway: Gateway, client: Client, connection_id: str, session_id: str, now_s: float
+        self,
+        gateway: GatewayEnd,
+        client: ClientEnd,
+        connection_id: str,
+        session_id: str,
+        now_s: float,
     ) -> None:
         self.gateway = gateway
         self.client = client

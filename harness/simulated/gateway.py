@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.simulated.clock import Clock
-from harness.simulated.connection import Connection
+from harness.simulated.connection import ClientEnd, Connection
 from harness.simulated.event_loop import Loop
 from harness.simulated.event_writer import EventLog
 from harness.simulated.heartbeats import Beats, IdleSweep, KernelProbes, MemoryPressure
@@ -27,9 +26,6 @@ from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.kinds import DetectorKind, Detectors, StateCheck
 from reference_server.sessions.record_rules import RecordRules
 from reference_server.sessions.records import refresh_after_s
-
-if TYPE_CHECKING:
-    from harness.simulated.clients import Client
 
 __all__ = ["Directory", "Gateway"]
 
@@ -126,7 +122,7 @@ class Gateway:
 
     # -- requests --------------------------------------------------------------------------------
 
-    def login(self, client: Client) -> str | None:
+    def login(self, client: ClientEnd) -> str | None:
         """Log a client's user in; None: refused, the user is online already.
 
         Raises:
@@ -146,7 +142,7 @@ class Gateway:
             self._store.write_status(session_id, client.user_id, now_s)
         return session_id
 
-    def accept(self, client: Client, session_id: str) -> tuple[Connection, bool] | None:
+    def accept(self, client: ClientEnd, session_id: str) -> tuple[Connection, bool] | None:
         """Authenticate a new connection; returns it and whether it resumes; None: session unknown.
 
         Raises:

@@ -273,10 +273,7 @@ class Client:
     def _back_off(self) -> None:
         """Come again later, with full jitter: uniform between zero and the doubled, capped base."""
         self._failures += 1
-        reconnect = self.g.scenario.reconnect
-        ceiling_s = min(
-            reconnect.backoff_max, reconnect.backoff_base * 2.0 ** min(self._failures - 1, 60)
-        )
+        ceiling_s = self.g.scenario.reconnect.back_off_ceiling_s(self._failures)
         wait_s = float(self.g.rng.uniform(0, ceiling_s)) / self.g.scenario.speedup
         self.g.loop.at(self.g.now_s() + wait_s, self._come_soon)
 

@@ -54,11 +54,8 @@ def connect(
     failures = 0 if resumable_until_s is None else 1
     trying = np.flatnonzero(now_s < horizon_s)
     while trying.size:
-        # Beyond 2^60 the cap has long won.
-        ceiling_s = min(
-            reconnect.backoff_max, reconnect.backoff_base * 2.0 ** min(failures - 1, 60)
-        )
         if failures:
+            ceiling_s = reconnect.back_off_ceiling_s(failures)
             now_s[trying] += rng.uniform(0.0, ceiling_s, len(trying))
         failures += 1
         outside = trying[~has_session[trying]]
