@@ -13,6 +13,8 @@ from harness.policy.lint import Extras, LintInputError, Severity, lint, middlebo
 from harness.policy.profiles import idle_timer_profile, load_profiles, network_profile
 from harness.policy.tune import (
     Recommendation,
+    SimulationCheck,
+    check_by_simulation,
     conditions_of_profile,
     explain,
     network_from_csv,
@@ -74,12 +76,19 @@ def tune_command(
     verified: Annotated[
         bool, typer.Option("--verify", help="run the recommendation for real")
     ] = False,
+    check: Annotated[
+        bool, typer.Option(help="simulate the recommendation and its neighbours, 10 s")
+    ] = True,
     output: Annotated[
         Path | None, typer.Option(help="write recommendation.md, tables and figures there")
     ] = None,
     root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
 ) -> None:
-    """Recommend a policy for a network: interval, timeout, failures, retry, TTLs; with the reasons."""
+    """Recommend a policy for a network: interval, timeout, failures, retry, TTLs; with the reasons.
+
+    Exits with 99 where no policy keeps the wants, or where the simulation of the recommended policy (unless --no-check)
+    or a real run (--verify) contradicts its prediction.
+    """
     with errors():
         if sum(source is not None for source in (network, csv, run)) != 1:
             say("error: say which network: one of --network, --csv, --run", "red")
@@ -97,24 +106,33 @@ def tune_command(
             min_failures=min_failures, headroom=headroom,
         )  # fmt: skip
         found = recommend(conditions, wants)
-        show_markdown(explain(found))
+        checked = None
+        if check:
+            with progress() as shown:
+                checked = check_by_simulation(found, progress=shown)
+        show_markdown(explain(found, checked))
         if output is not None:
-            _write(found, output)
+            _write(found, checked, output)
+        if checked is not None and checked.contradicted:
+            named = ", ".join(checked.contradicted)
+            say(f"the simulation contradicts the prediction of: {named}", "red")
         if verified:
             with end_on_sigterm(), progress() as shown:
-                checked = verify(found, root=root, progress=shown)
-            show_frame(checked.table)
-            say(f"report: {checked.outcome.report}")
-            if not checked.confirmed:
+                verification = verify(found, root=root, progress=shown)
+            show_frame(verification.table)
+            say(f"report: {verification.outcome.report}")
+            if not verification.confirmed:
                 say("the measurement does not confirm the prediction", "red")
-                raise typer.Exit(checked.outcome.exit_code or Exit.MISSED)
-    if not found.feasible:
+                raise typer.Exit(verification.outcome.exit_code or Exit.MISSED)
+    if not found.feasible or (checked is not None and not checked.agrees):
         raise typer.Exit(Exit.MISSED)
 
 
-def _write(found: Recommendation, folder: Path) -> None:
+def _write(found: Recommendation, check: SimulationCheck | None, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recommendation.md").write_text(explain(found), encoding="utf-8")
+    (folder / "recommendation.md").write_text(explain(found, check), encoding="utf-8")
+    if check is not None:
+        check.table.to_csv(folder / "simulated.csv", index=False)
     for name in ("candidates", "pareto", "heat", "rejected", "probing", "sensitivity"):
         getattr(found, name).to_csv(folder / f"{name}.csv", index=False)
     caption = f"{found.conditions.name}: {len(found.candidates):,} policies by closed forms."

@@ -1,8 +1,10 @@
 """The tuner: from a network and wants to a recommended liveness policy, with reasons and alternatives.
 
-Closed forms of `harness.theory` over a grid of policies; `verification_scenario` puts the result to the test.
+Closed forms of `harness.theory` over a grid of policies. Two tests of the result: `check_by_simulation` (the vectorised
+fleet, seconds) and `verify` (a real run).
 """
 
+from harness.policy.tune.check import SimulationCheck, check_by_simulation, neighbours
 from harness.policy.tune.conditions import Conditions, Rules, conditions_of_profile
 from harness.policy.tune.explain import explain, idle_timer_reason, reasons
 from harness.policy.tune.fit import Fit, fit_law
@@ -53,10 +55,12 @@ __all__ = [
     "Relaxation",
     "Rules",
     "Search",
+    "SimulationCheck",
     "Space",
     "Verification",
     "Wants",
     "WantsError",
+    "check_by_simulation",
     "compare_with_prediction",
     "conditions_of_profile",
     "explain",
@@ -66,6 +70,7 @@ __all__ = [
     "heat_map",
     "idle_timer_reason",
     "indistinct",
+    "neighbours",
     "network_from_csv",
     "network_from_run",
     "pareto_mask",

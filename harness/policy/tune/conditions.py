@@ -1,6 +1,6 @@
 """What to tune for: the way between clients and gateway, its idle timer, and the rules of a sound search.
 
-From a scenario's network or a built-in profile to `Conditions`; measured data comes by `network_data.py`.
+From a scenario's network or a built-in profile to `Conditions`; measured data comes by `measured_conditions.py`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ __all__ = ["Conditions", "Rules", "conditions_of_profile"]
 class Conditions:
     """A network to tune for.
 
-    ``nat`` is the shortest idle timer on the way, None where nothing forgets. ``notes`` say where the numbers
-    come from, ``fits`` how well the laws describe what was measured.
+    Attributes:
+        name: for messages.
+        network: round trips, outages, retransmissions.
+        nat: the shortest idle timer on the way; None where nothing forgets.
+        notes: where the numbers come from.
+        fits: how well the laws describe what was measured.
+        not_simulated: sentences on what the measured run had and the fleet does not know.
     """
 
     name: str
@@ -30,6 +35,7 @@ class Conditions:
     nat: Nat | None = None
     notes: tuple[str, ...] = ()
     fits: tuple[Fit, ...] = ()
+    not_simulated: tuple[str, ...] = ()
 
     def with_round_trip(self, factor: float) -> Conditions:
         """Round trips times a factor."""

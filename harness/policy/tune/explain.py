@@ -1,6 +1,7 @@
-"""A recommendation in words: Markdown that also reads well as plain text. From a `Recommendation` to a string.
+"""A recommendation in words: Markdown that also reads well as plain text.
 
-Why a policy is as it is, one sentence a choice. From a `Recommendation` to sentences.
+From a `Recommendation`, and what the fleet says of it, to a string: the policy, what it will do, one sentence for the
+reason of each choice, and what else there is. It decides nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
+from harness.policy.tune.check import CONFIDENCE, FALSE_SUSPICIONS, SimulationCheck
 from harness.policy.tune.recommend import Recommendation
 from harness.policy.tune.units import format_number, format_rate
 from harness.theory.costs import PER_CLIENTS
@@ -72,17 +74,17 @@ def _reasons(r: Recommendation) -> Iterator[str]:
         f"(allowed: {r.rules.late_share:g}; with a later answer the probing begins, nothing worse)."
     )
     yield (
-        f"Idle limit {_written(p.session_timeout)}, looked at every {_written(p.sweep_interval)}: a back-stop behind "
-        f"the heartbeat, which is done after {_written(p.heartbeat_interval + patience)} at the latest."
+        f"Idle limit {_time(p.session_timeout)}, looked at every {_time(p.sweep_interval)}: a back-stop behind "
+        f"the heartbeat, which is done after {_time(p.heartbeat_interval + patience)} at the latest."
     )
     yield (
-        f"TTLs: the status record lives {_written(p.status_ttl)}, so it survives half of that, a beat and the "
+        f"TTLs: the status record lives {_time(p.status_ttl)}, so it survives half of that, a beat and the "
         f"patience; a crashed node's clients are shown online no longer. The session record lives "
-        f"{_written(p.session_ttl)}, which never ends before the status."
+        f"{_time(p.session_ttl)}, which never ends before the status."
     )
     pages = float(r.rules.page_load.cdf(p.resume_window))
     yield (
-        f"Resume window {_written(p.resume_window)}: {pages:.1%} of the page loads are back by then; it is within "
+        f"Resume window {_time(p.resume_window)}: {pages:.1%} of the page loads are back by then; it is within "
         "T + (k−1)R + τ, so it never delays the clean-up of a dead client."
     )
 
@@ -112,20 +114,22 @@ def _patience_reason(r: Recommendation, patience: float) -> str:
     return words
 
 
-def _written(seconds: float | None) -> str:
-    return "none" if seconds is None else format_duration(round(seconds, 3))
-
-
 _PARETO_ROWS = 12
 
 
-def explain(recommendation: Recommendation) -> str:
-    """Tell what is recommended, what it will do, why, and what else there is (Markdown)."""
+def explain(recommendation: Recommendation, check: SimulationCheck | None = None) -> str:
+    """Tell what is recommended, what it will do, why, and what else there is (Markdown).
+
+    Args:
+        recommendation: as `recommend` gives it.
+        check: what the fleet shows beside the prediction; None: it was not simulated.
+    """
     r = recommendation
     parts = [
         *_headline(r),
         *_policy(r),
         *_prediction(r),
+        *(() if check is None else _simulated(check)),
         "## Why",
         *(f"- {reason}" for reason in reasons(r)),
         *_probing(r),
@@ -190,6 +194,40 @@ def _prediction(r: Recommendation) -> Iterator[str]:
         rows.append((label, _figure(column, figure), wanted, verdict))
     yield "## Prediction"
     yield from _table(("figure", "predicted", "wanted", "kept"), rows)
+
+
+def _simulated(check: SimulationCheck) -> Iterator[str]:
+    yield f"## Simulated: {format_number(check.client_days)} client-days of healthy clients, and deaths"
+    if check.contradicted:
+        yield f"**The simulation contradicts the prediction of: {', '.join(check.contradicted)}.**"
+    rows = []
+    for _, row in check.table.iterrows():
+        rate = row["figure"] == FALSE_SUSPICIONS
+        shown = [
+            f"{row[name]:.3g}" if rate else _time(row[name])
+            for name in ("predicted", "simulated", "lo", "hi")
+        ]
+        policy = (
+            f"{row['policy']}: T {row['interval_s']:g}, k {row['max_failures']:.0f}, R {row['retry_s']:g}, "
+            f"τ {row['timeout_s']:g}"
+        )
+        agrees = "yes" if row["agrees"] else "no"
+        rows.append(
+            (policy, row["figure"], *shown[:2], f"{shown[2]} to {shown[3]}", row["n"], agrees)
+        )
+    head = (
+        "policy",
+        "figure",
+        "predicted",
+        "simulated",
+        f"{CONFIDENCE:.2%} interval",
+        "of",
+        "agrees",
+    )
+    yield from _table(head, rows)
+    yield "Predicted without the allowance for lag, which the simulated gateway has not."
+    yield from check.notes
+    yield ""
 
 
 def _probing(r: Recommendation) -> Iterator[str]:

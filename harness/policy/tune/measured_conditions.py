@@ -10,6 +10,7 @@ injected by it; of a log from elsewhere they are what it saw.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from harness.measure.health import outages, poisson_interval, round_trips_s
 from harness.policy.tune.conditions import Conditions
 from harness.policy.tune.fit import Fit, fit_law
 from harness.runs.directory import RunDir
+from harness.simulated.fleet import not_simulated
 from harness.theory.law import FloatArray
 from reference_server.durations import format_duration
 from reference_server.errors import FlatlineError
@@ -256,7 +258,7 @@ def network_from_run(run: RunDir) -> Conditions:
     spans = [(start_s, stop_s) for start_s, stop_s in spans if start_s < min(stop_s, history.end_s)]
     healthy = plan.clients - len(plan.faults)
     observed_s = healthy * max(0.0, history.end_s - plan.ramp_s)
-    return conditions_of(
+    found = conditions_of(
         f"run-{run.path.name}",
         f"{engine} engine of {run.path.name}",
         round_trips_s=trips_s,
@@ -265,6 +267,7 @@ def network_from_run(run: RunDir) -> Conditions:
         observed_s=observed_s if observed_s > 0 else None,
         nat=_nat(run, scenario, plan, engine),
     )
+    return replace(found, not_simulated=not_simulated(scenario))
 
 
 def _nat(run: RunDir, scenario: Scenario, plan: Plan, engine: str) -> tuple[Nat, str] | None:

@@ -47,6 +47,7 @@ __all__ = [
     "Recommendation",
     "Relaxation",
     "heat_map",
+    "policy_of",
     "probing",
     "recommend",
     "rejected",
@@ -389,11 +390,6 @@ class Recommendation:
     probing: pd.DataFrame
     sensitivity: pd.DataFrame
 
-    @property
-    def kept_wants(self) -> Wants:
-        """What the policy keeps: the wants as asked, or the nearest feasible ones."""
-        return self.wants if self.feasible else self.relaxations[0].wants
-
 
 def recommend(
     conditions: Conditions,
@@ -419,7 +415,7 @@ def recommend(
         ways = relaxations(asked)
         row = ways[0].candidate
     kept = wants if not ways else ways[0].wants
-    policy = _policy(asked, row)
+    policy = policy_of(asked.candidates.iloc[row], wants, asked.rules)
     candidates = asked.candidates.assign(recommended=np.arange(len(asked.candidates)) == row)
     pareto = candidates[candidates["pareto"]].sort_values(
         ["frames_per_s", "detect_p99_s"], ignore_index=True
@@ -442,22 +438,22 @@ def recommend(
     )
 
 
-def _policy(found: Search, row: int) -> LivenessPolicy:
-    one = found.candidates.iloc[row]
-    t, patience = float(one["interval_s"]), float(one["patience_s"])
-    status = status_ttl_s(t, patience, found.wants.store_operations)
-    retry = float(one["retry_s"])
+def policy_of(candidate: pd.Series[float], wants: Wants, rules: Rules) -> LivenessPolicy:
+    """The whole policy of a row of `Search.candidates`: its heartbeat, and the TTLs and timers that go with it."""
+    t, patience = float(candidate["interval_s"]), float(candidate["patience_s"])
+    status = status_ttl_s(t, patience, wants.store_operations)
+    retry = float(candidate["retry_s"])
     return LivenessPolicy(
         heartbeat_interval=t,
-        heartbeat_timeout=float(one["timeout_s"]),
-        max_failures=int(one["max_failures"]),
+        heartbeat_timeout=float(candidate["timeout_s"]),
+        max_failures=int(candidate["max_failures"]),
         retry_interval=retry if retry < t else None,
         session_timeout=float(idle_limit_s(t, patience)),
         sweep_interval=float(sweep_s(t, patience)),
         session_ttl=float(session_ttl_s(status)),
         status_ttl=float(status),
-        resume_window=float(resume_window_s(t, patience, found.rules.page_load)),
-        code_ttl=found.rules.code_ttl_s,
+        resume_window=float(resume_window_s(t, patience, rules.page_load)),
+        code_ttl=rules.code_ttl_s,
     )
 
 

@@ -24,6 +24,6 @@ What it leaves out, beyond what the SimPy engine leaves out:
 """
 
 from harness.simulated.fleet.result import FleetResult, Outcome
-from harness.simulated.fleet.run import FleetError, fleet_sweep, run_fleet
+from harness.simulated.fleet.run import FleetError, fleet_sweep, not_simulated, run_fleet
 
-__all__ = ["FleetError", "FleetResult", "Outcome", "fleet_sweep", "run_fleet"]
+__all__ = ["FleetError", "FleetResult", "Outcome", "fleet_sweep", "not_simulated", "run_fleet"]

@@ -16,7 +16,7 @@ from harness.simulated.fleet.record import Record
 from harness.simulated.fleet.result import FleetResult
 from harness.simulated.fleet.ways import BehindNat, ForgetfulNat, OneFault, OutageWay, Way
 from reference_server.errors import FlatlineError
-from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.liveness.heartbeat_policy import LivenessPolicy, Ping
 from scenarios.client_rules import Reconnect
 from scenarios.faults import Fault
 from scenarios.faults.frozen import Frozen
@@ -24,9 +24,12 @@ from scenarios.faults.host_crash import HostCrash
 from scenarios.faults.nat_timeout import NatTimeout
 from scenarios.faults.network_cut import NetworkCut
 from scenarios.network import Network
+from scenarios.schema import Scenario
 
 __all__ = ["FleetError", "fleet_sweep", "run_fleet"]
 
+_FAULTS = (HostCrash, NetworkCut, Frozen, NatTimeout)
+_LAYERS = "close_detection other than all, and tcp_keepalive"
 _PART = 25_000  # clients whose state fits a core's cache
 
 _Part = tuple[LivenessPolicy, int, int, np.random.SeedSequence]
@@ -124,21 +127,55 @@ def fleet_sweep(
     return [FleetResult.merged([next(done) for _ in of_one]) for of_one in parts]
 
 
+def not_simulated(scenario: Scenario) -> tuple[str, ...]:
+    """What a scenario has and the fleet does not know: one sentence each, empty where it knows all.
+
+    A fault, an incident, a detector or a layer that is added to scenarios is unknown until it is named here.
+    """
+    policy = scenario.liveness
+    unknown = [
+        *(
+            f"fault {kind}"
+            for kind in sorted({f.kind for f in scenario.faults if not isinstance(f, _FAULTS)})
+        ),
+        *(f"incident {kind}" for kind in sorted({i.kind for i in scenario.incidents})),
+        *(
+            [f"detector {scenario.detector.kind}"]
+            if not isinstance(scenario.detector, Ping)
+            else []
+        ),
+        *(["a network.nat and a nat_timeout fault together"] if _two_nats(scenario) else []),
+        *(["stalls of the gateway"] if scenario.gateway.stalls else []),
+        *([f"{scenario.gateway.nodes} gateway nodes"] if scenario.gateway.nodes > 1 else []),
+        *(["max_sessions"] if policy.max_sessions is not None else []),
+        *([_LAYERS] if _other_layers(policy) else []),
+    ]
+    return tuple(f"not simulated: {one}; the fleet does not know it" for one in unknown)
+
+
+def _two_nats(scenario: Scenario) -> bool:
+    return scenario.network.nat is not None and any(
+        isinstance(fault, NatTimeout) for fault in scenario.faults
+    )
+
+
+def _other_layers(policy: LivenessPolicy) -> bool:
+    return policy.close_detection != "all" or policy.tcp_keepalive is not None
+
+
 def _check(
     policy: LivenessPolicy, clients: int, duration_s: float, ramp_s: float | None, fault: object
 ) -> None:
     if policy.heartbeat_interval is None:
         raise FleetError("this policy has no heartbeat: heartbeat_interval is null")
-    if policy.close_detection != "all" or policy.tcp_keepalive is not None:
-        raise FleetError(
-            "close_detection other than all, and tcp_keepalive: only the SimPy engine has them"
-        )
+    if _other_layers(policy):
+        raise FleetError(f"{_LAYERS}: only the SimPy engine has them")
     if clients < 1 or duration_s <= 0 or (ramp_s is not None and ramp_s < 0):
         raise FleetError(
             f"clients {clients}, duration_s {duration_s:g}, ramp_s {ramp_s}; allowed: at least one "
             "client, a duration above zero, a ramp of zero or more"
         )
-    if fault is not None and not isinstance(fault, HostCrash | NetworkCut | Frozen | NatTimeout):
+    if fault is not None and not isinstance(fault, _FAULTS):
         raise FleetError(
             f"fault {getattr(fault, 'kind', fault)!r} is not silent; "
             "allowed: host_crash, network_cut, frozen, nat_timeout"
