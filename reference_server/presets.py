@@ -6,7 +6,7 @@ gateway's configuration is laid over. Runs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from reference_server.durations import format_duration, parse_duration
+from reference_server.durations import parse_duration
 from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.kinds import DetectorKind, Ping
@@ -35,12 +35,15 @@ __all__ = [
 
 _DATA = Path(__file__).with_name("presets.yaml")
 _ANSWER_S = 10.0  # the answer's deadline where a heartbeat leaves room for it
-_B_KEYS = {
-    "system.max_sessions": "max_sessions",
-    "system.session_timeout": "session_timeout",
-    "websocket.heartbeat_interval": "heartbeat_interval",
-    "websocket.heartbeat_max_failures": "max_failures",
+_B_SECTIONS = {
+    "system": {"max_sessions": "max_sessions", "session_timeout": "session_timeout"},
+    "websocket": {
+        "heartbeat_interval": "heartbeat_interval",
+        "heartbeat_max_failures": "max_failures",
+    },
 }
+_B_KEYS = {key: ours for section in _B_SECTIONS.values() for key, ours in section.items()}
+_NOT_SETTINGS = frozenset({"name", "preset"})
 
 
 class UnknownPresetError(FlatlineError, ValueError):
@@ -67,7 +70,7 @@ class Preset(BaseModel):
 
     @model_validator(mode="after")
     def _is_possible(self) -> Preset:
-        _ = self.policy, self.rules  # a mistake in the data is told when it is read
+        _ = self.policy, self.rules  # so a mistake in the data is reported when it is read
         return self
 
     @property
@@ -163,39 +166,53 @@ def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
 
 def is_b_config(raw: Mapping[str, Any]) -> bool:
     """Whether a file speaks system B's language: its sections, or its keys without them."""
-    names = {name.partition(".")[0] for name in _B_KEYS} | {n.partition(".")[2] for n in _B_KEYS}
-    return bool(set(raw) - {"name"}) and set(raw) <= names | {"name", "preset"}
+    keys = set(raw) - _NOT_SETTINGS
+    return bool(keys) and keys <= _B_SECTIONS.keys() | _B_KEYS.keys()
 
 
 def read_b_config(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate system B's configuration into keys of `liveness`.
+    """Translate system B's configuration into keys of `liveness`, those that it has.
 
-    Sections (``system: {session_timeout: 180}``) or flat keys; times are bare seconds there, or written with a
-    unit.
+    Sections (``system: {session_timeout: 180}``) or flat keys. Times are bare seconds there, or written with a unit;
+    they come back as seconds. An interval below 10 s is the answer's deadline too.
 
     Raises:
-        ValueError: an unknown key, or a value that is no number of seconds.
+        ValueError: unknown keys, values that are not positive; the message lists every problem.
     """
-    flat: dict[str, Any] = {}
-    for section, value in raw.items():
-        if section in ("name", "preset"):
-            continue
-        pairs = value.items() if isinstance(value, Mapping) else [("", value)]
-        flat |= {f"{section}.{key}".strip("."): told for key, told in pairs}
-    short = {name.partition(".")[2]: to for name, to in _B_KEYS.items()}
+    problems: list[str] = []
     settings: dict[str, Any] = {}
-    for name, told in flat.items():
-        to = _B_KEYS.get(name) or short.get(name)
-        if to is None:
-            raise ValueError(_unknown("key", name, list(_B_KEYS)))
-        is_time = to in ("session_timeout", "heartbeat_interval")
-        if is_time and isinstance(told, int | float) and not isinstance(told, bool):
-            told = format_duration(float(told))
-        settings[to] = told
-    interval_s = parse_duration(settings.get("heartbeat_interval", "30s"))
-    if interval_s < _ANSWER_S:
-        settings["heartbeat_timeout"] = format_duration(interval_s)
+    for name, key, value in _flat(raw):
+        if key not in _B_KEYS:
+            problems.append(f"{name}: {_unknown('key', key, list(_B_KEYS))}")
+            continue
+        ours = _B_KEYS[key]
+        try:
+            settings[ours] = _positive(value, whole=ours.startswith("max"))
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        raise ValueError("; ".join(problems))
+    if (interval_s := settings.get("heartbeat_interval", _ANSWER_S)) < _ANSWER_S:
+        settings["heartbeat_timeout"] = interval_s
     return settings
+
+
+def _flat(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """The keys of a configuration with their full names, for messages, and their values."""
+    for name, value in raw.items():
+        if name in _B_SECTIONS and isinstance(value, Mapping):
+            yield from ((f"{name}.{key}", key, inner) for key, inner in value.items())
+        elif name not in _NOT_SETTINGS:
+            yield name, name, value
+
+
+def _positive(value: Any, *, whole: bool) -> float | int:
+    number = parse_duration(value) if isinstance(value, str) and not whole else value
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if not is_number or not number > 0 or (whole and number != int(number)):
+        wanted = "a whole number above 0" if whole else "seconds above 0, or a duration as 30s"
+        raise ValueError(f"{value!r}; allowed: {wanted}")
+    return int(number) if whole else float(number)
 
 
 @cache

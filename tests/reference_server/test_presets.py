@@ -122,7 +122,7 @@ websocket: {heartbeat_interval: 30, heartbeat_max_failures: 3}
 
 def test_the_document_s_configuration_is_read_in_sections_and_flat() -> None:
     expected = {
-        "max_sessions": 10, "session_timeout": "3m", "heartbeat_interval": "30s", "max_failures": 3,
+        "max_sessions": 10, "session_timeout": 180.0, "heartbeat_interval": 30.0, "max_failures": 3,
     }  # fmt: skip
     raw = yaml.safe_load(B_FILE)
     assert is_b_config(raw)
@@ -140,7 +140,7 @@ def test_a_file_in_the_words_of_b_is_a_scenario() -> None:
 
 
 def test_a_heartbeat_shorter_than_the_answers_deadline_shortens_it() -> None:
-    assert read_b_config({"heartbeat_interval": 4})["heartbeat_timeout"] == "4s"
+    assert read_b_config({"heartbeat_interval": 4})["heartbeat_timeout"] == 4.0
 
 
 def test_the_five_environments() -> None:

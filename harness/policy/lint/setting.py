@@ -25,9 +25,9 @@ from harness.policy.profiles import (
     load_profiles,
 )
 from harness.theory import tcp_give_up_s
-from reference_server.durations import parse_duration
 from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.presets import read_b_config
 from scenarios.load import built_in, load_scenario
 
 __all__ = ["Extras", "LintInputError", "Setting", "middleboxes_of", "setting_of", "setting_of_yaml"]
@@ -165,53 +165,33 @@ class Extras:
         return replace(setting, **{key: value for key, value in said.items() if value is not None})
 
 
-_ANSWER_S = (
-    10.0  # the deadline where a configuration has none: as the gateway that it was written for
-)
-_SECTIONS = {
-    "system": {"max_sessions", "session_timeout"},
-    "websocket": {"heartbeat_interval", "heartbeat_max_failures"},
-}
-
-
 class LintInputError(FlatlineError):
     """What is to be checked does not exist or cannot be read; lists every problem."""
 
 
 def setting_of_yaml(raw: Mapping[str, Any], name: str = "configuration") -> Setting:
-    """The two sections `system` and `websocket`: whole seconds, or durations with a unit.
+    """System B's configuration: two sections `system` and `websocket`, whole seconds or durations with a unit.
 
     A configuration without a deadline gets 10 s, or its interval where that is shorter.
 
     Raises:
         LintInputError: unknown or missing keys, values that are not positive.
     """
-    problems: list[str] = []
-    found: dict[str, float] = {}
-    for section, content in raw.items():
-        if section not in _SECTIONS or not isinstance(content, Mapping):
-            problems.append(f"{section}: unknown; allowed sections: {', '.join(_SECTIONS)}")
-            continue
-        for key, value in content.items():
-            if key not in _SECTIONS[section]:
-                allowed = ", ".join(sorted(_SECTIONS[section]))
-                problems.append(f"{section}.{key}: unknown; allowed: {allowed}")
-                continue
-            try:
-                found[key] = _positive(value, whole=key.startswith("max") or "_max_" in key)
-            except ValueError as error:
-                problems.append(f"{section}.{key}: {error}")
-    if problems or not found:
-        raise LintInputError(f"{name}: " + ("; ".join(problems) or "nothing to check in it"))
+    try:
+        found = read_b_config(raw)
+    except ValueError as error:
+        raise LintInputError(f"{name}: {error}") from error
+    if not found:
+        raise LintInputError(f"{name}: nothing to check in it")
     interval_s = found.get("heartbeat_interval")
-    sessions = found.get("max_sessions")
+    default_s = LivenessPolicy().heartbeat_timeout
     return Setting(
         name=name,
         interval_s=interval_s,
-        timeout_s=None if interval_s is None else min(_ANSWER_S, interval_s),
-        max_failures=int(found.get("heartbeat_max_failures", 1)),
+        timeout_s=None if interval_s is None else found.get("heartbeat_timeout", default_s),
+        max_failures=found.get("max_failures", 1),
         idle_limit_s=found.get("session_timeout"),
-        max_sessions=None if sessions is None else int(sessions),
+        max_sessions=found.get("max_sessions"),
     )
 
 
@@ -236,7 +216,7 @@ def setting_of(name_or_path: str) -> Setting:
             ) from error
         except (yaml.YAMLError, UnicodeError) as error:
             raise LintInputError(f"{name_or_path}: not YAML: {error}") from error
-        if isinstance(raw, Mapping) and not raw.keys().isdisjoint(_SECTIONS):
+        if isinstance(raw, Mapping) and raw.keys() & {"system", "websocket"}:
             return setting_of_yaml(raw, name=name_or_path)
     scenario = load_scenario(name_or_path)
     return Setting.of_policy(scenario.liveness, name=scenario.name)
@@ -256,15 +236,3 @@ def middleboxes_of(network: NetworkProfile) -> tuple[IdleTimerProfile, ...]:
         status=(Status.ASSUMED,),
     )
     return (*named, own)
-
-
-def _positive(value: Any, *, whole: bool) -> float:
-    number: Any = value
-    if isinstance(value, str) and not whole:
-        number = parse_duration(value)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
-        wanted = "a whole number above 0" if whole else "seconds above 0, or a duration as 30s"
-        raise ValueError(f"{value!r}; allowed: {wanted}")
-    if whole and number != int(number):
-        raise ValueError(f"{value!r}; allowed: a whole number above 0")
-    return float(number)
