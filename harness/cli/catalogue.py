@@ -11,7 +11,7 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from harness.cli.terminal import errors, say, show_markdown, show_table
+from harness.cli.terminal import say, show_markdown, show_table
 from reference_server.errors import Exit
 from reference_server.presets import Preset, environment, environments, find_preset, load_presets
 from scenarios.faults import FAULTS, INCIDENTS, ClientFault, ServerFault, catalogue
@@ -96,8 +96,7 @@ def presets_command(
 ) -> None:
     """List the presets (documented systems before and after their fixes), or explain one."""
     if name is not None:
-        with errors():
-            show_markdown(explained(find_preset(name)))
+        show_markdown(explained(find_preset(name)))
         return
     show_table(
         ("name", "what", "layers", "what it gets wrong, first of all"),

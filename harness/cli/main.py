@@ -15,7 +15,7 @@ import yaml
 
 from harness import doctor as machine
 from harness.cli import catalogue, policy, runs, simulate, studies, user_sessions
-from harness.cli.terminal import Commands, errors, finish, progress, say, show_table
+from harness.cli.terminal import Commands, finish, progress, say, show_table
 from harness.real.engine import RealSetup
 from harness.real.network.nat import NetworkKind
 from harness.real.processes.children import end_on_sigterm
@@ -46,10 +46,10 @@ Redis = Annotated[
 Clients = Annotated[int | None, typer.Option(help="replace the scenario's number of clients")]
 Seed = Annotated[int | None, typer.Option(help="replace the scenario's seed")]
 Speedup = Annotated[float | None, typer.Option(help="replace the scenario's speedup of real runs")]
-GatewaySet = Annotated[
+NegativeControl = Annotated[
     list[str] | None,
     typer.Option(
-        "--gateway-set",
+        "--negative-control",
         metavar="KEY=VALUE",
         help="negative control: the gateway alone gets this policy value, as max_failures=2; "
         "the agreement must then turn red",
@@ -110,7 +110,7 @@ def run_command(
     clients: Clients = None,
     seed: Seed = None,
     speedup: Speedup = None,
-    gateway_set: GatewaySet = None,
+    negative_control: NegativeControl = None,
     network: NetworkOf = "loopback",
     real_only: Annotated[
         bool, typer.Option("--real-only", help="theory and real clients, no simulation")
@@ -129,10 +129,9 @@ def run_command(
 ) -> None:
     """Run a scenario: theory, simulation and real clients; ends with a report."""
     loaded = _with_nodes(_load(scenario, clients=clients, seed=seed, speedup=speedup), nodes)
-    policy = _gateway_policy(loaded, gateway_set or [])
+    policy = _gateway_policy(loaded, negative_control or [])
     engines = ("theory", "real") if real_only else ENGINES
-    with errors():
-        preset = find_preset(gateway_preset).name if gateway_preset else None
+    preset = find_preset(gateway_preset).name if gateway_preset else None
     setup = RealSetup(
         redis, policy, network, workers, hosts, address, ledger, gateway_preset=preset
     )
@@ -152,7 +151,7 @@ def report(
     root: Root = Path("runs"),
 ) -> None:
     """Measure and report a run directory again; recovers what an interrupted run has logged."""
-    with errors(), progress() as show:
+    with progress() as show:
         outcome = conclude(find_run(run_name, root), progress=show)
     finish(outcome)
 
@@ -190,10 +189,9 @@ def serve(
     """Run the reference gateway alone, for instance for `locust -f harness/real/generator/locustfile.py`."""
     from harness.serve import serve_forever, what_to_serve
 
-    with errors():
-        served = what_to_serve(scenario or config, preset, environment, speedup)
-        logging = {"log_level": log_level, "log_format": log_format}
-        serve_forever(served, port, http_port, root, redis, ledger, say, **logging)
+    served = what_to_serve(scenario or config, preset, environment, speedup)
+    logging = {"log_level": log_level, "log_format": log_format}
+    serve_forever(served, port, http_port, root, redis, ledger, say, **logging)
 
 
 @app.command()
@@ -238,10 +236,9 @@ def doctor() -> None:
 
 
 def _load(name: str, **overrides: float | None) -> Scenario:
-    with errors():
-        return load_scenario(
-            name, **{key: value for key, value in overrides.items() if value is not None}
-        )
+    return load_scenario(
+        name, **{key: value for key, value in overrides.items() if value is not None}
+    )
 
 
 def _with_nodes(scenario: Scenario, nodes: int | None) -> Scenario:
@@ -249,8 +246,7 @@ def _with_nodes(scenario: Scenario, nodes: int | None) -> Scenario:
         return scenario
     raw = scenario.model_dump(mode="json")
     raw["gateway"]["nodes"] = nodes
-    with errors():
-        return parse_scenario(yaml.safe_dump(raw), source="--nodes")
+    return parse_scenario(yaml.safe_dump(raw), source="--nodes")
 
 
 def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy | None:
@@ -260,12 +256,11 @@ def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy |
     changes = dict(setting.partition("=")[::2] for setting in settings)
     raw = scenario.model_dump(mode="json")
     raw["liveness"] |= {key: yaml.safe_load(value) for key, value in changes.items()}
-    with errors():
-        return parse_scenario(yaml.safe_dump(raw), source="--gateway-set").liveness
+    return parse_scenario(yaml.safe_dump(raw), source="--negative-control").liveness
 
 
 def _run(scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSetup | None) -> None:
-    with errors(), end_on_sigterm(), progress() as show:
+    with end_on_sigterm(), progress() as show:
         outcome = run(
             scenario, engines=engines, root=root, setup=setup, progress=show,
             warn=lambda text: say(f"warning: {text}", "yellow"),

@@ -63,7 +63,10 @@ def tune_command(
         typer.Option(help="of 1000 clients: 70/s (frames) or 9kB/s; may be repeated"),
     ] = None,
     store_operations: Annotated[
-        str | None, typer.Option("--store-ops", help="of 1000 clients")
+        str | None,
+        typer.Option(
+            "--max-store-ops", help="Redis operations a second for 1,000 clients, at most"
+        ),
     ] = None,
     radio_wakeups: Annotated[str | None, typer.Option(help="of one client, as 60/h")] = None,
     min_failures: Annotated[

@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.terminal import errors, say, show_markdown, show_table
+from harness.cli.terminal import duration_s, say, show_markdown, show_table
 from harness.runs.directory import find_run
 from harness.runs.list_and_prune import describe, list_runs, prune, table
 from harness.studies.compare.compare import compare
 from harness.studies.compare.page import markdown, save_comparison
-from reference_server.durations import parse_duration
-from reference_server.errors import Exit
 from reports.numbers import size_bytes
 
 __all__ = ["register"]
@@ -39,8 +37,7 @@ def list_command(context: typer.Context, root: Root = Path("runs")) -> None:
 @runs_app.command("show")
 def show_command(name: str, root: Root = Path("runs")) -> None:
     """Show one run: its verdict and where its report is."""
-    with errors():
-        found = describe(find_run(name, root).path)
+    found = describe(find_run(name, root).path)
     show_table(*table([found]))
     say(found.headline)
     report = found.path / "report.md"
@@ -58,12 +55,8 @@ def prune_command(
     root: Root = Path("runs"),
 ) -> None:
     """Delete old runs; the latest always stays."""
-    try:
-        older_than_s = None if older_than is None else float(parse_duration(older_than))
-        done = prune(root, keep=keep, older_than_s=older_than_s, dry_run=not yes)
-    except ValueError as error:
-        say(f"error: {error}", "red")
-        raise typer.Exit(Exit.BAD_INPUT) from error
+    older_than_s = None if older_than is None else duration_s(older_than, "--older-than")
+    done = prune(root, keep=keep, older_than_s=older_than_s, dry_run=not yes)
     for run in done.gone:
         say(f"{'deleted' if yes else 'would delete'} {run.name}")
     for run, reason in done.spared:
@@ -74,7 +67,8 @@ def prune_command(
 def compare_command(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="the baseline first")],
     different: Annotated[
-        bool, typer.Option("--allow-different", help="compare runs of different scenarios")
+        bool,
+        typer.Option("--ignore-scenario-difference", help="compare runs of different scenarios"),
     ] = False,
     strict: Annotated[bool, typer.Option(help="unknown is a failure, too")] = False,
     output: Annotated[
@@ -83,10 +77,7 @@ def compare_command(
     root: Root = Path("runs"),
 ) -> None:
     """Compare runs with the first one: exit 99 where detection got slower or healthy clients are dropped more."""
-    with errors():
-        comparison = compare(
-            [find_run(name, root).path for name in runs], allow_different=different
-        )
+    comparison = compare([find_run(name, root).path for name in runs], allow_different=different)
     show_markdown(markdown(comparison))
     if output is not None:
         save_comparison(comparison, output)

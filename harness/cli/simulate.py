@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.terminal import errors, finish, progress, say, show_frame
+from harness.cli.terminal import duration_s, finish, progress, say, show_frame
 from harness.run import run
 from harness.runs.directory import find_run, new_run
 from harness.studies.calibrate import calibrate, calibrated
 from harness.studies.replicate import Stopping, replicate
-from reference_server.durations import parse_duration
-from reference_server.errors import Exit
 from scenarios.load import dump_scenario, load_scenario
 from scenarios.schema import Scenario
 
@@ -49,31 +47,27 @@ def simulate_command(
 ) -> None:
     """Run a scenario in theory and simulation only: no sockets, no privileges, any size."""
     changes = {"clients": clients, "seed": seed}
-    with errors():
-        loaded = load_scenario(
-            scenario, **{key: value for key, value in changes.items() if value is not None}
-        )
-        if calibration is not None:
-            loaded = calibrated(loaded, calibration)
-        if replications == 1:
-            with progress() as show:
-                outcome = run(loaded, engines=("theory", "simulated"), root=root, progress=show)
-            finish(outcome)
+    loaded = load_scenario(
+        scenario, **{key: value for key, value in changes.items() if value is not None}
+    )
+    if calibration is not None:
+        loaded = calibrated(loaded, calibration)
+    if replications == 1:
+        with progress() as show:
+            outcome = run(loaded, engines=("theory", "simulated"), root=root, progress=show)
+        finish(outcome)
     _replicate(loaded, replications, warm_up, root)
 
 
 def _replicate(scenario: Scenario, count: int, warm_up: str, root: Path) -> None:
-    try:
-        with progress() as show:
-            found = replicate(
-                scenario,
-                stopping=Stopping(count, count),
-                warm_up_s=float(parse_duration(warm_up)),
-                progress=lambda done: show("replicate", done),
-            )
-    except ValueError as error:
-        say(f"error: {error}", "red")
-        raise typer.Exit(Exit.BAD_INPUT) from error
+    warm_up_s = duration_s(warm_up, "--warm-up")
+    with progress() as show:
+        found = replicate(
+            scenario,
+            stopping=Stopping(count, count),
+            warm_up_s=warm_up_s,
+            progress=lambda done: show("replicate", done),
+        )
     directory = new_run(root, f"{scenario.name}-replicated")
     directory.scenario.write_text(dump_scenario(scenario))
     found.save(directory)
@@ -91,8 +85,7 @@ def calibrate_command(
     root: Root = Path("runs"),
 ) -> None:
     """Estimate a gateway's service times, lag and round trips from a real run, and say how good the fit is."""
-    with errors():
-        found = calibrate(find_run(run_name, root))
+    found = calibrate(find_run(run_name, root))
     for line in found.lines():
         typer.echo(line)
     output.write_text(found.to_yaml(), encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.terminal import errors, progress, say, show_table
+from harness.cli.terminal import progress, say, show_table
 from harness.real.engine import RealSetup
 from harness.real.processes.children import end_on_sigterm
 from harness.studies.calibrate import calibrated
@@ -58,7 +58,7 @@ def capacity_command(
 ) -> None:
     """Step the load until a threshold breaks: the knee, how nodes scale, and a plan for N users."""
     changes = {} if speedup is None else {"speedup": speedup}
-    with errors(), end_on_sigterm():
+    with end_on_sigterm():
         loaded = load_scenario(scenario, **changes)
         if calibration is not None:
             loaded = calibrated(loaded, calibration)
@@ -67,12 +67,7 @@ def capacity_command(
             resolution=resolution, real=real, users=_numbers(users, "--users"), redis_url=redis,
             connects_per_s=connects_per_s,
         )  # fmt: skip
-        try:
-            found = search(loaded, what, root, say)
-        except ValueError as error:
-            if type(error) is not ValueError:
-                raise
-            raise typer.BadParameter(str(error)) from error
+        found = search(loaded, what, root, say)
     for line in found.lines:
         print(line)
     print(f"report: {found.report}")
@@ -122,7 +117,7 @@ def claims_command(
 ) -> None:
     """Put the claims of the documented systems to the test: claimed, theory, simulated, real; a verdict a cell."""
     book = load_claims()
-    with errors(), end_on_sigterm(), progress() as show:
+    with end_on_sigterm(), progress() as show:
         chosen = [find_preset(name).name for name in _split(presets) or load_presets()]
         kinds = _split(faults) or list(book.faults)
         if unknown := [kind for kind in kinds if kind not in book.faults]:

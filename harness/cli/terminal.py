@@ -22,11 +22,13 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from harness.conclude import Outcome
+from reference_server.durations import parse_duration
 from reference_server.errors import Exit, FlatlineError
 from reports.run_tables import TablesError
 
 __all__ = [
     "Commands",
+    "duration_s",
     "errors",
     "finish",
     "progress",
@@ -39,6 +41,14 @@ __all__ = [
 _PIPE_WIDTH = 240
 
 _asides = Console(stderr=True)
+
+
+def duration_s(text: str, option: str) -> float:
+    """Read a duration of the command line in seconds."""
+    try:
+        return float(parse_duration(text))
+    except ValueError as error:
+        raise typer.BadParameter(f"{option}: {error}") from error
 
 
 def say(text: str, style: str | None = None) -> None:

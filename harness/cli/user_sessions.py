@@ -148,8 +148,8 @@ def audit_command(
     redis: Annotated[str | None, typer.Option(help="Redis URL, with --http")] = None,
     prefix: Annotated[str, typer.Option(help="of the gateways' keys, with --http")] = "flatline:",
     ledger: Annotated[str | None, typer.Option(help="URL or SQLite file, with --http")] = None,
-    settle_s: Annotated[
-        float, typer.Option("--settle", help="what differs for so many seconds is a difference")
+    grace_s: Annotated[
+        float, typer.Option("--grace", help="what differs for so many seconds is a difference")
     ] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
     root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
@@ -165,7 +165,7 @@ def audit_command(
         else:
             with errors():
                 target = target_of_run(find_run(run_name, root))
-        found = audit(target, settle_s)
+        found = audit(target, grace_s)
     except CannotAudit as error:
         say(f"error: {error}", "red")
         raise typer.Exit(Exit.MACHINE_CANNOT) from error

@@ -6,8 +6,6 @@ process writes for others have a method here, which is their schema.
 
 from __future__ import annotations
 
-from reference_server.errors import FlatlineError
-
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,9 +16,11 @@ import orjson
 
 from harness.events.tail import CLIENT_LOGS
 from reference_server.config import GatewayConfig
+from reference_server.errors import FlatlineError
 from reference_server.events import EventKind, decode
 
 __all__ = ["NodePorts", "RunDir", "RunDirError", "find_run", "new_run"]
+
 
 class NodePorts(NamedTuple):
     """Where a gateway node listens."""

@@ -126,13 +126,13 @@ def prune(
         now_s: seconds since the epoch; default: the clock.
 
     Raises:
-        ValueError: neither rule is given, or one is negative.
+        RunDirError: neither rule is given, or one is negative.
         OSError: a directory cannot be deleted; those before it are gone.
     """
     if keep is None and older_than_s is None:
-        raise ValueError("say which runs may go: keep, older_than_s, or both")
+        raise RunDirError("say which runs may go: keep, older_than_s, or both")
     if (keep or 0) < 0 or (older_than_s or 0) < 0:
-        raise ValueError(f"keep {keep}, older_than_s {older_than_s}; allowed: 0 or more")
+        raise RunDirError(f"keep {keep}, older_than_s {older_than_s}; allowed: 0 or more")
     now = datetime.fromtimestamp(time.time() if now_s is None else now_s, UTC)
     gone, kept, spared = [], [], []
     for n, run in enumerate(list_runs(root)):

@@ -10,12 +10,12 @@ from typing import Any
 
 import psutil
 
-from scenarios.plan import Plan
 from harness.real.engine import TCP_GIVE_UP_S, RealSetup, fidelity
 from harness.runs.directory import RunDir
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.presets import find_preset
 from reports.run_tables import FORMAT
+from scenarios.plan import Plan
 from scenarios.schema import Scenario
 
 __all__ = ["begin", "finish"]

@@ -26,6 +26,7 @@ from harness.measure.quality_of_service import qos
 from harness.runs.directory import RunDir
 from harness.simulated import simulate
 from reference_server.durations import DAY_S
+from reference_server.errors import FlatlineError
 from reference_server.events import EventKind
 from scenarios.plan import make_plan
 from scenarios.schema import Scenario
@@ -59,11 +60,11 @@ class Stopping:
 
     def __post_init__(self) -> None:
         if not 2 <= self.at_least <= self.at_most:
-            raise ValueError(
+            raise FlatlineError(
                 f"{self.at_least} to {self.at_most} replications; allowed: 2 <= at_least <= at_most"
             )
         if self.precision is not None and not 0 < self.precision < 1:
-            raise ValueError(f"precision {self.precision:g}; allowed: between 0 and 1")
+            raise FlatlineError(f"precision {self.precision:g}; allowed: between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +107,15 @@ def replicate(
         progress: told how many of ``at_most`` are done, 0 to 1.
 
     Raises:
-        ValueError: a warm-up that leaves nothing of the run, or a confidence that is none.
+        FlatlineError: a warm-up that leaves nothing of the run, or a confidence that is none.
     """
     stopping = stopping or Stopping()
     if not 0 <= warm_up_s < scenario.duration:
-        raise ValueError(
+        raise FlatlineError(
             f"warm-up {warm_up_s:g} s; allowed: 0 to below the duration, {scenario.duration:g} s"
         )
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence {confidence:g}; allowed: between 0 and 1")
+        raise FlatlineError(f"confidence {confidence:g}; allowed: between 0 and 1")
     seeds = replication_seeds(scenario.seed, stopping.at_most)
     runs: list[dict[str, float]] = []
     wanted = stopping.at_least

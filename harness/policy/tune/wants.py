@@ -137,7 +137,7 @@ class Wants(BaseModel):
         )
         found += [Limit("budget", f"{one.unit}_per_s", one.per_s) for one in self.budget]
         if self.store_operations is not None:
-            found.append(Limit("store-ops", "store_operations_per_s", self.store_operations))
+            found.append(Limit("max-store-ops", "store_operations_per_s", self.store_operations))
         if self.radio_wakeups is not None:
             found.append(Limit("radio-wakeups", "radio_wakeups_per_hour", self.radio_wakeups))
         return tuple(found)
@@ -150,7 +150,7 @@ class Wants(BaseModel):
                 Budget(one.unit, allowed) if one.unit == unit else one for one in self.budget
             )
             return self.model_copy(update={"budget": budget})
-        names = {"store-ops": "store_operations"}
+        names = {"max-store-ops": "store_operations"}
         name = names.get(limit.key, limit.key.replace("-", "_"))
         return self.model_copy(update={name: allowed})
 

@@ -35,6 +35,7 @@ from harness.runs.directory import RunDir, new_run
 from harness.studies.capacity.extrapolation import Assumptions, UnitCosts, plan, unit_costs
 from harness.studies.capacity.scaling_law import fit, reasons_against
 from harness.studies.capacity.steps import Step, frame_of, run_step
+from reference_server.errors import FlatlineError
 from reports.capacity_page import build_capacity_report
 from scenarios.schema import Scenario
 
@@ -87,16 +88,16 @@ def find_knee(
         resolution: bisection ends when the gap is no more than this share of the load that holds; 1: none.
 
     Raises:
-        ValueError: loads that do not rise, or a resolution that is no share.
+        FlatlineError: loads that do not rise, or a resolution that is no share.
     """
     if start < 1 or maximum < start or (step is not None and step < 1):
-        raise ValueError(
+        raise FlatlineError(
             f"start {start}, maximum {maximum}, step {step}; allowed: 1 <= start <= maximum"
         )
     if step is None and (factor is None or factor <= 1):
-        raise ValueError(f"factor {factor}; allowed: above 1")
+        raise FlatlineError(f"factor {factor}; allowed: above 1")
     if not 0 < resolution <= 1:
-        raise ValueError(f"resolution {resolution}; allowed: above 0, at most 1")
+        raise FlatlineError(f"resolution {resolution}; allowed: above 0, at most 1")
     tried: list[tuple[int, bool]] = []
 
     def good(load: int) -> bool:
@@ -171,7 +172,7 @@ def search(
     Raises:
         RedisUnavailable: no Redis.
         ThresholdError: a threshold that cannot be checked, or a scenario that has none.
-        ValueError: loads that do not rise, or a model whose loop takes no time.
+        FlatlineError: loads that do not rise, or a model whose loop takes no time.
     """
     if not scenario.thresholds:
         raise ThresholdError(
@@ -180,12 +181,12 @@ def search(
     check_thresholds(scenario)
     for fault in scenario.faults:
         if round(fault.share * what.start) < 1:
-            raise ValueError(
+            raise FlatlineError(
                 f"start {what.start}: {fault.share * 100:.3g} % of them is nobody, so {fault.label} would not happen; "
                 f"allowed: --start {round(1 / fault.share)} or more"
             )
     if not what.real and not scenario.gateway.takes_time:
-        raise ValueError(
+        raise FlatlineError(
             "the model's loop takes no time, so no load is too much; allowed: --calibration FILE (from "
             "`flatline calibrate`), or a scenario with gateway.heartbeat_service"
         )

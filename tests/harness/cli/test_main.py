@@ -40,10 +40,22 @@ def write(folder: Path, text: str) -> str:
         (["tune"], "one of --network, --csv, --run"),
         (["tune", "--network", "no-such"], "office-wifi-60s-lb"),
         (["tune", "--network", "data-centre", "--detect-p99", "soon"], "detect-p99"),
-        (["run", "healthy", "--gateway-set", "max_failures=0"], "liveness.max_failures"),
+        (["run", "healthy", "--negative-control", "max_failures=0"], "liveness.max_failures"),
         (["run", "healthy", "--speedup", "0.5"], "speedup"),
         (["runs", "prune"], "say which runs may go"),
         (["compare", "no-such", "neither"], "no run 'no-such'"),
+        (["runs", "prune", "--older-than", "soon"], "--older-than"),
+        (["simulate", "healthy", "--replications", "2", "--warm-up", "soon"], "--warm-up"),
+        (["presets", "no-such"], "allowed: "),
+        (["run", "healthy", "--gateway-preset", "no-such"], "allowed: "),
+        (["faults", "no-such"], "host_crash"),
+        (["claims", "--faults", "no-such"], "no claim is about no-such"),
+        (["capacity", "--simulated"], "--calibration"),
+        (["calibrate", "no-such"], "no run 'no-such'"),
+        (["simulate", "healthy", "--calibration", "no-such.yaml"], "no-such.yaml"),
+        (["serve", "--config", "no-such.yaml"], "no-such.yaml"),
+        (["simulate", "healthy", "--runs", "/proc/none"], "/proc/none"),
+        (["run", "."], "."),
     ],
 )
 def test_bad_input_is_told_and_exits_with_2(
@@ -119,7 +131,7 @@ def test_compare_finds_a_slower_policy(tmp_path: Path) -> None:
     assert refused.exit_code == Exit.BAD_INPUT
     assert "liveness.max_failures" in refused.output
     worse = cli.invoke(
-        app, [*arguments, "after", "--allow-different", "--output", str(tmp_path / "c")]
+        app, [*arguments, "after", "--ignore-scenario-difference", "--output", str(tmp_path / "c")]
     )
     assert worse.exit_code == Exit.MISSED, worse.output
     assert (tmp_path / "c" / "comparison.md").exists()

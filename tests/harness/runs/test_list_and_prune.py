@@ -7,13 +7,14 @@ from typing import Any
 import orjson
 import pytest
 
-from harness.events.log import write_log
-from scenarios.plan import make_plan
 from harness.conclude import conclude
+from harness.events.log import write_log
 from harness.runs.directory import RunDir, RunDirError
 from harness.runs.list_and_prune import describe, list_runs, prune, table
 from harness.simulated import simulate
+from reference_server.errors import FlatlineError
 from scenarios.load import dump_scenario, parse_scenario
+from scenarios.plan import make_plan
 
 DAY_S = 86400.0
 NOW_S = 1_767_225_600.0  # 2026-01-01 00:00 UTC
@@ -126,7 +127,7 @@ def test_a_link_in_a_run_is_removed_and_not_followed(root: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(("rules"), [{}, {"keep": -1}, {"older_than_s": -1.0}])
 def test_a_rule_that_says_nothing_is_refused(rules: dict[str, Any], root: Path) -> None:
-    with pytest.raises(ValueError, match="keep"):
+    with pytest.raises(FlatlineError, match="keep"):
         prune(root, **rules, dry_run=False)
     assert len(list_runs(root)) == 3
 

@@ -10,6 +10,7 @@ import pytest
 
 from harness.runs.directory import new_run
 from harness.studies.replicate import COLUMNS, Stopping, replicate, replication_seeds, summarise
+from reference_server.errors import FlatlineError
 from scenarios.schema import Scenario
 
 MEAN_S = 85.0  # T=30, k=3, τ=10
@@ -109,10 +110,10 @@ def test_the_tables_are_saved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("warm_up_s", [-1.0, 250.0])
 def test_a_warm_up_leaves_something_of_the_run(warm_up_s: float) -> None:
-    with pytest.raises(ValueError, match="warm-up"):
+    with pytest.raises(FlatlineError, match="warm-up"):
         replicate(scenario(), warm_up_s=warm_up_s)
 
 
 def test_one_run_is_no_sample() -> None:
-    with pytest.raises(ValueError, match="at_least"):
+    with pytest.raises(FlatlineError, match="at_least"):
         Stopping(1, 5)

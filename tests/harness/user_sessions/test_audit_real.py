@@ -87,7 +87,7 @@ def command(it: Running, path: Path, server: RedisServer, prefix: str) -> tuple[
     result = CliRunner().invoke(
         app,
         ["audit", "--http", f"http://127.0.0.1:{it.http_port}", "--redis", server.url,
-         "--prefix", prefix, "--ledger", str(path), "--settle", "0.3", "--json"],
+         "--prefix", prefix, "--ledger", str(path), "--grace", "0.3", "--json"],
     )  # fmt: skip
     return result.exit_code, result.stdout
 

@@ -99,7 +99,7 @@ def test_code_that_bounds_no_latency_is_told() -> None:
     [
         ("detect-p95", 12.0, "detect_p95"),
         ("false-suspicions", 0.3, "false_suspicions"),
-        ("store-ops", 7.0, "store_operations"),
+        ("max-store-ops", 7.0, "store_operations"),
         ("radio-wakeups", 9.0, "radio_wakeups"),
     ],
 )

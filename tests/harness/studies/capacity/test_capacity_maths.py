@@ -12,6 +12,7 @@ import pytest
 from harness.studies.capacity.extrapolation import Assumptions, plan, slope, unit_costs
 from harness.studies.capacity.find_knee import find_knee
 from harness.studies.capacity.scaling_law import fit, reasons_against, usl
+from reference_server.errors import FlatlineError
 
 KNEES: dict[str, tuple[int, dict[str, Any]]] = {
     # the true knee, how it is searched
@@ -50,7 +51,7 @@ def test_the_knee_lies_in_its_bracket(name: str) -> None:
      {"start": 1, "factor": None, "step": 0}],
 )  # fmt: skip
 def test_loads_that_do_not_rise_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="allowed"):
+    with pytest.raises(FlatlineError, match="allowed"):
         find_knee(lambda _: True, **{"maximum": 8000, **wrong})
 
 

@@ -15,6 +15,7 @@ from harness.judge.thresholds import ThresholdError
 from harness.studies.capacity import find_knee as searching
 from harness.studies.capacity import steps
 from harness.studies.capacity.find_knee import Search, search
+from reference_server.errors import FlatlineError
 from scenarios.schema import Scenario
 
 SERVICE_S = 0.1  # of a heartbeat: 300 clients at T = 30 s keep the loop busy for good
@@ -83,7 +84,7 @@ def test_ctrl_c_reports_what_was_stepped(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_load_without_a_fault_cannot_keep_its_bound(tmp_path: Path) -> None:
     few = scenario(faults=[{"kind": "frozen", "share": "2%", "at": "5s"}])
-    with pytest.raises(ValueError, match="start 20: 2 % of them is nobody"):
+    with pytest.raises(FlatlineError, match="start 20: 2 % of them is nobody"):
         search(few, Search(start=20, maximum=40, real=False), tmp_path)
 
 
