@@ -16,12 +16,12 @@ import pandas as pd
 from harness.events.history import Workers, workers_of
 from harness.events.log import ReadLog, merge_logs, read_log
 from harness.judge.agreement import compare, judge
+from harness.judge.incidents import judge_incidents
 from harness.judge.observed import Slack
 from harness.judge.soundness import Soundness, assess, silent_faults, without_planned_stalls
 from harness.judge.thresholds import check_thresholds, evaluate
 from harness.judge.verdict import weigh
 from harness.measure.cost import expected_cost
-from harness.measure.incidents import with_bounds
 from harness.measure.one_engine import Measured, measure
 from harness.measure.quality_of_service import (
     breakdown,
@@ -104,6 +104,8 @@ def conclude(
     if soundness is not None and (broke_off := provenance.get("broke_off")):
         reasons = (str(broke_off), *soundness.reasons)
         soundness = replace(soundness, sound=False, reasons=reasons)
+    epsilon_s = soundness.epsilon_s if soundness else 0.0
+    frames["incidents"] = judge_incidents(frames["incidents"], scenario, epsilon_s)
     slack = Slack.of(scenario, soundness, _store_grain_s(log) * scenario.speedup)
     facts = _facts(scenario, plan, log, measured, soundness, slack, provenance)
     tables = RunTables(run.path, facts, provenance, frozenset(), frames)
@@ -170,7 +172,6 @@ def _tables(
         "detections_by_layer": detections_by_layer(seen),
         "incidence": incidence_by_cause(seen),
         "cost": _with_expected(tables["cost"], scenario),
-        "incidents": with_bounds(tables["incidents"], scenario),
     }
 
 

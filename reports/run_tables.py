@@ -476,6 +476,7 @@ _DECLARED: Final = (
             _seconds("grain_s", "time between the store watch's looks at that moment"),
             _count("false_suspicions", "laid to it"),
             _seconds("bound_s", "by when the store must agree, at the latest"),
+            _text("in_time", "pass, fail or unknown: whether it did, give or take ε and grain_s"),
         ),
     ),
     TableSchema(

@@ -1,7 +1,8 @@
 """What each incident of nodes and store did: whom it hit, when they were back, when the store showed nothing of it.
 
 From an indexed history to incidents.csv. All times are scenario seconds after the incident took effect;
-empty: it did not come to pass before the run's end, or there is nothing that could. Judges nothing.
+empty: it did not come to pass before the run's end, or there is nothing that could.
+Judges nothing: `bound_s` and `in_time` are left to `harness/judge/incidents.py`.
 
 * **hit**: clients that were connected to the node (for one of the store: to any), and alive, by their own word.
 * **lost**: those of them whose connection ended. A crash or a drain ends all; for the others it is who logged
@@ -26,13 +27,10 @@ from harness.events.history import History
 from harness.events.incident_windows import IncidentWindow, incident_windows
 from reference_server.events import Cause, Event, EventKind, Source
 from reports.run_tables import frame
-from scenarios.schema import Scenario
 
-__all__ = ["incidents", "with_bounds"]
+__all__ = ["incidents"]
 
 _NAN = float("nan")
-_LONGEST_RETRY_S = 1.0  # reference_server/sessions/redis_writer.py
-_WRITE_S = 0.0005  # measured: 0.1 to 0.33 ms a record, on two busy cores
 
 
 class _Held(NamedTuple):
@@ -57,7 +55,7 @@ def incidents(history: History, mistakes: pd.DataFrame) -> pd.DataFrame:
     if not windows:
         return frame("incidents", [])
     held = _held(history)
-    hurt = _hurt(history)
+    affected = _affected(history)
     gone = _first(history, EventKind.GHOSTS_GONE)
     agrees = _first(history, EventKind.STORE_AGREES)
     laid = mistakes["incident"].value_counts()
@@ -71,44 +69,16 @@ def incidents(history: History, mistakes: pd.DataFrame) -> pd.DataFrame:
             if (place := _at(mine, window.start_s)) is not None
             and (not window.node or mine[place].node == window.node)
         }
-        lost, back_s = _back(window, hit, held, hurt, until_s)
+        lost, back_s = _back(window, hit, held, affected, until_s)
         rows.append((
             history.engine, window.incident_id, window.kind, window.node, window.start_s,
             min(window.end_s, history.end_s) - window.start_s if window.end_s <= history.end_s else _NAN,
             history.end_s - window.start_s, len(hit), lost, len(back_s), lost - len(back_s), *_figures(back_s),
             _detected_s(window, reaped, history), _after(gone, window), _after(agrees, window),
             _grain_s(window, history),
-            int(laid.get(window.incident_id, 0)), _NAN,
+            int(laid.get(window.incident_id, 0)), _NAN, "",
         ))  # fmt: skip
     return frame("incidents", rows)
-
-
-def with_bounds(table: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
-    """Fill in ``bound_s``: by when at the latest the store shows nothing of an incident any more.
-
-    The lease says it (`reference_server/cluster/lease.py`): a crash by ttl + check, a drain by the resume window +
-    check, a flush at the next renewal, a stall by one renewal after its end, and so a restart, where the wait of
-    a real gateway between two tries of a Redis that is away is not longer (1 s, which no speedup shrinks). Real
-    records are then written again one by one, at half a millisecond each: nodes and Redis share the cores, and
-    no speedup shrinks that either. Loop lag and the store watch's grain come to it.
-    """
-    lease, window_s = scenario.gateway.lease, scenario.liveness.resume_window
-    retry_s = np.where(table["engine"] == "real", _LONGEST_RETRY_S * scenario.speedup, 0.0)
-    work_s = np.where(
-        table["engine"] == "real", scenario.clients * _WRITE_S * scenario.speedup, 0.0
-    )
-    table = table.copy()
-    for kind, lasts, bound_s in (
-        ("node_crash", 0, lease.ttl + lease.check),
-        ("node_drain", 0, window_s + lease.check),
-        ("store_flush", 0, lease.renew + work_s),
-        ("store_restart", 1, np.maximum(lease.renew, retry_s) + work_s),
-        ("gateway_stall", 1, lease.renew + work_s),
-    ):
-        ours = table["kind"] == kind
-        bound = (table["lasts_s"] if lasts else 0.0) + np.broadcast_to(bound_s, len(table))
-        table.loc[ours, "bound_s"] = bound[ours]
-    return table
 
 
 def _held(history: History) -> dict[str, list[_Held]]:
@@ -140,7 +110,7 @@ def _held(history: History) -> dict[str, list[_Held]]:
     return held
 
 
-def _hurt(history: History) -> dict[str, float]:
+def _affected(history: History) -> dict[str, float]:
     """When each client's own fault took effect."""
     return {
         str(s.planned.client): s.injected_s
@@ -159,7 +129,7 @@ def _back(
     window: IncidentWindow,
     hit: dict[str, _Held],
     held: dict[str, list[_Held]],
-    hurt: dict[str, float],
+    affected: dict[str, float],
     until_s: float,
 ) -> tuple[int, list[float]]:
     """How many lost their connection, and how long each was away, of those who came back."""
@@ -168,7 +138,7 @@ def _back(
         if not window.cuts_connections and not (span.lost and span.end_s < until_s):
             continue
         next_s = min((s.start_s for s in held[client] if s.start_s > window.start_s), default=None)
-        fault_s = hurt.get(client, float("inf"))
+        fault_s = affected.get(client, float("inf"))
         if window.start_s <= fault_s <= (float("inf") if next_s is None else next_s):
             continue
         lost += 1

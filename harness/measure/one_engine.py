@@ -25,7 +25,7 @@ from harness.measure.sessions import presence_flaps, session_quality
 from reference_server.events import Event, Source
 from scenarios.plan import Plan
 
-__all__ = ["Measured", "detections", "measure"]
+__all__ = ["Measured", "measure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +95,3 @@ def _tables(history: History) -> Measured:
         witnesses=history.witnesses,
         tables=tables,
     )
-
-
-def detections(
-    events: Iterable[Event], plan: Plan, *, engine: str, speedup: float, horizon_s: float
-) -> pd.DataFrame:
-    """Return detections.csv of one engine: one row per planned fault and milestone. Arguments as :func:`measure`."""
-    history = History(events, plan, engine=engine, speedup=speedup, horizon_s=horizon_s)
-    return find_outcomes(history).detections

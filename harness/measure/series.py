@@ -94,11 +94,11 @@ def population(history: History, health: Health, detections: pd.DataFrame) -> pd
         grid = np.linspace(0.0, history.end_s, _POINTS_WITHOUT_SAMPLES)
         samples = [(float(t), float("nan")) for t in grid]
     times = np.array([t for t, _ in samples])
-    haunted = ghosts(history, detections)
+    dead = ghosts(history, detections)
     starts = detections[detections["milestone"] == "store_cleared"].set_index("fault_id")
-    began = starts.loc[haunted["fault_id"], "injected_at_s"].to_numpy(dtype=float)
-    gone = began + haunted["ghost_s"].to_numpy(dtype=float)
-    gone = np.where(haunted["outcome"] == "censored", np.inf, gone)
+    began = starts.loc[dead["fault_id"], "injected_at_s"].to_numpy(dtype=float)
+    gone = began + dead["ghost_s"].to_numpy(dtype=float)
+    gone = np.where(dead["outcome"] == "censored", np.inf, gone)
     alive = np.array(health.alive_s, dtype=float).reshape(-1, 2)
     # Whoever is alive when the run ends is alive in the sample at its end as well.
     until = np.where(alive[:, 1] >= history.end_s, np.inf, alive[:, 1])

@@ -27,8 +27,7 @@ def incidents_section(tables: RunTables) -> list[Section]:
     if found.empty:
         return []
     shown = found.sort_values(["at_s", "incident_id", "engine"], kind="stable").head(2 * _MOST_ROWS)
-    epsilon_s = tables.number("epsilon_s") or 0.0
-    rows = [_row(row, epsilon_s) for row in shown.to_dict("records")]
+    rows = [_row(row) for row in shown.to_dict("records")]
     table = Table(
         (
             "incident", "engine", "clients hit", "lost", "never back",
@@ -50,7 +49,7 @@ def incidents_section(tables: RunTables) -> list[Section]:
     return [Section("incidents", "Incidents of nodes and store", blocks)]
 
 
-def _row(row: Mapping[Hashable, Any], epsilon_s: float) -> list[Cell]:
+def _row(row: Mapping[Hashable, Any]) -> list[Cell]:
     name, kind = words(str(row["incident_id"])), words(str(row["kind"]))
     lasted = "" if math.isnan(row["lasts_s"]) else f" for {seconds(row['lasts_s'])} s"
     when = f"at {seconds(row['at_s'])} s{lasted}"
@@ -66,7 +65,7 @@ def _row(row: Mapping[Hashable, Any], epsilon_s: float) -> list[Cell]:
         _gone(row["ghosts_gone_s"], str(row["kind"]) in _CUTS_CONNECTIONS),
         _gone(row["store_agrees_s"], True),
         seconds_cell(row["bound_s"]),
-        verdict_cell(_in_time(row, epsilon_s)),
+        verdict_cell(row["in_time"]),
         count_cell(row["false_suspicions"]),
     ]
 
@@ -75,17 +74,6 @@ def _gone(value_s: float, expected: bool) -> Cell:
     if math.isnan(value_s):
         return Cell("not by the end", math.inf) if expected else Cell(ABSENT)
     return Cell(seconds(value_s), value_s)
-
-
-def _in_time(row: Mapping[Hashable, Any], epsilon_s: float) -> str:
-    """Pass, fail, or unknown: the run ended before the bound."""
-    last_s = float(row["store_agrees_s"])
-    if math.isnan(row["bound_s"]):
-        return "unknown"
-    if math.isnan(last_s):
-        return "fail" if float(row["watched_s"]) > float(row["bound_s"]) + epsilon_s else "unknown"
-    slack_s = (epsilon_s if row["engine"] == "real" else 0.0) + float(row["grain_s"])
-    return "pass" if last_s <= float(row["bound_s"]) + slack_s else "fail"
 
 
 def timelines_section(tables: RunTables, gallery: Gallery) -> Section:

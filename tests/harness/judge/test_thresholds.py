@@ -212,7 +212,7 @@ def test_the_engine_is_the_real_one_if_it_ran_and_else_the_simulation() -> None:
         ),
         (
             "detection_latency{engine=theory}.p50 < 3s",
-            "unknown engine 'theory'; allowed: real, simulated",
+            "unknown engine 'theory'; allowed: simulated, real",
         ),
         ("detection_latency{fault=frozen,fault=frozen}.p50 < 3s", "tag twice: 'fault'"),
         (

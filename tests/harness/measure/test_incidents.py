@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from harness.judge.incidents import judge_incidents
 from harness.judge.soundness import without_planned_stalls
 from harness.judge.thresholds import ThresholdError, parse_threshold
-from harness.measure.incidents import with_bounds
 from harness.measure.one_engine import Measured, measure
 from harness.simulated import simulate
 from scenarios.plan import make_plan
@@ -35,7 +35,7 @@ def measured(what: Scenario) -> tuple[pd.Series[Any], Measured]:
     found = measure(
         simulate(what, plan), plan, engine="simulated", speedup=1.0, horizon_s=what.horizon_s
     )
-    return with_bounds(found.tables["incidents"], what).iloc[0], found
+    return judge_incidents(found.tables["incidents"], what, 0.0).iloc[0], found
 
 
 def test_a_crash_of_a_process_everyone_is_back_soon_and_nobody_is_suspected() -> None:

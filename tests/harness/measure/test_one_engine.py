@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.measure.one_engine import Measured, detections, measure
+from harness.measure.one_engine import Measured, measure
 from reference_server.events import Event, Source
 from reports.run_tables import MILESTONES, SCHEMAS
 from scenarios.faults import PlannedFault
@@ -388,8 +388,8 @@ def test_every_table_has_its_columns_even_of_an_empty_log() -> None:
 
 
 def test_an_unknown_engine_is_an_error() -> None:
-    with pytest.raises(ValueError, match="allowed: real, simulated"):
-        detections([], plan(), engine="imagined", speedup=1.0, horizon_s=1.0)
+    with pytest.raises(ValueError, match="allowed: simulated, real"):
+        measure([], plan(), engine="imagined", speedup=1.0, horizon_s=1.0)
 
 
 # -- properties ---------------------------------------------------------------------------------

@@ -1,0 +1,65 @@
+"""Does the store show nothing of an incident any more by when it must? Fills in two columns of incidents.csv.
+
+From what was measured and the scenario to a bound and a verdict a row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from scenarios.schema import Scenario
+
+__all__ = ["judge_incidents"]
+
+LONGEST_RETRY_S = 1.0  # real seconds: reference_server/sessions/redis_writer.py
+RECORD_WRITE_S = 0.0005  # real seconds; measured: 0.1 to 0.33 ms a record, on two busy cores
+
+
+def judge_incidents(table: pd.DataFrame, scenario: Scenario, epsilon_s: float) -> pd.DataFrame:
+    """Return incidents.csv with ``bound_s`` and ``in_time``.
+
+    ============= ===================================== ===================================================
+    incident      bound                                 source
+    ============= ===================================== ===================================================
+    node_crash    ttl + check                           reference_server/cluster/lease.py
+    node_drain    resume window + check                 reference_server/cluster/lease.py
+    store_flush   renew + writes                        reference_server/cluster/lease.py
+    store_restart its end + max(renew, retry) + writes  reference_server/sessions/redis_writer.py for the retry
+    gateway_stall its end + renew + writes              reference_server/cluster/lease.py
+    ============= ===================================== ===================================================
+
+    Writes: a real gateway writes its records one by one; it shares its cores with Redis. Neither that nor the
+    retry (`LONGEST_RETRY_S`) shrinks with a speedup.
+
+    In time is who is not later than the bound by more than ε (real engine) and the width of the store watch's
+    look. Unknown: no bound, or the run ended before it.
+
+    Args:
+        table: incidents.csv as measured.
+        scenario: that ran.
+        epsilon_s: of the real run, scenario seconds; 0 where there was none.
+    """
+    lease, window_s = scenario.gateway.lease, scenario.liveness.resume_window
+    real = (table["engine"] == "real").to_numpy()
+    retry_s = np.where(real, LONGEST_RETRY_S * scenario.speedup, 0.0)
+    writes_s = np.where(real, scenario.clients * RECORD_WRITE_S * scenario.speedup, 0.0)
+    lasts_s = table["lasts_s"].to_numpy()
+    bounds = {
+        "node_crash": np.full(len(table), lease.ttl + lease.check),
+        "node_drain": np.full(len(table), window_s + lease.check),
+        "store_flush": lease.renew + writes_s,
+        "store_restart": lasts_s + (np.maximum(lease.renew, retry_s) + writes_s),
+        "gateway_stall": lasts_s + (lease.renew + writes_s),
+    }
+    bound_s = np.full(len(table), np.nan)
+    for kind, its_bound_s in bounds.items():
+        bound_s = np.where(table["kind"] == kind, its_bound_s, bound_s)
+    agrees_s, allowed_s = table["store_agrees_s"], np.where(real, epsilon_s, 0.0)
+    known = ~np.isnan(bound_s)
+    watched = table["watched_s"] > bound_s + epsilon_s
+    held = agrees_s <= bound_s + allowed_s + table["grain_s"]
+    verdict = np.select(
+        [known & held, known & (agrees_s.notna() | watched)], ["pass", "fail"], "unknown"
+    )
+    return table.assign(bound_s=bound_s, in_time=verdict).astype({"in_time": "str"})
