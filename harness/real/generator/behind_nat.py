@@ -14,18 +14,16 @@ import os
 import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import gevent
 
+from harness.real.generator.client import Client
+from harness.real.generator.websocket import WebSocketConnection
 from harness.real.network.conntrack import Conntrack
 from harness.real.network.nat import NatBox, is_behind_nat, load_boxes
 from scenarios.faults import PlannedFault
-
-if TYPE_CHECKING:
-    from harness.real.generator.client import Client
-    from harness.real.generator.websocket import WebSocketConnection
 
 __all__ = ["BehindNat", "nats_of"]
 
@@ -40,9 +38,9 @@ class BehindNat:
         self.source = box.source
         self._idle_s = box.idle_timeout_s
         self._conntrack = Conntrack(box.namespace)
-        self._connected: dict[
-            int, tuple[Client, WebSocketConnection]
-        ] = {}  # by the client's own port
+        self._expiring: set[Client] = set()  # what keeps their mapping ends with the next answer
+        # By the client's own port.
+        self._connected: dict[int, tuple[Client, WebSocketConnection]] = {}
         gevent.spawn(self._listen)
 
     def connected(self, client: Client) -> None:
@@ -57,21 +55,25 @@ class BehindNat:
 
     def let_expire(self, client: Client, fault: PlannedFault) -> None:
         """From the next answered heartbeat on nothing but heartbeats keeps the mapping."""
+        self._expiring.add(client)
 
-        def alone() -> None:
+    def answered(self, client: Client) -> None:
+        """A client has answered a heartbeat: let go of its mapping, if it is time."""
+        if client in self._expiring:
+            self._expiring.remove(client)
             assert client.wire is not None
-            client.after_answer = None
             client.wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
-            client.at(client.last_packet_s + self._idle_s + _LOOK_AFTER_S, check)
+            client.at(self._due_s(client), partial(self._check, client))
 
-        def check() -> None:
-            due_s = client.last_packet_s + self._idle_s + _LOOK_AFTER_S
-            if client.g.now_s() < due_s:  # traffic has kept it
-                client.at(due_s, check)
-            else:
-                self._conntrack.look()
+    def _due_s(self, client: Client) -> float:
+        return client.last_packet_s + self._idle_s + _LOOK_AFTER_S
 
-        client.after_answer = alone
+    def _check(self, client: Client) -> None:
+        due_s = self._due_s(client)
+        if client.now_s() < due_s:  # traffic has kept it
+            client.at(due_s, partial(self._check, client))
+        else:
+            self._conntrack.look()
 
     def _listen(self) -> None:
         while True:
@@ -81,19 +83,20 @@ class BehindNat:
                 # Faults of which nobody knows when they took effect: no result is better than a wrong one.
                 print(f"{MECHANISM}: {error}", file=sys.stderr, flush=True)
                 os._exit(1)
-            to_monotonic_s = time.monotonic() - time.time()
             for one in ended:
                 client, wire = self._connected.pop(one.port, (None, None))
                 if one.address != self.source or client is None or client.wire is not wire:
                     continue  # closed, and another connection may have its place
-                if not client.g.running:
+                if not client.run.running:
                     return
                 assert client.fault is not None
-                client.after_answer = None
+                self._expiring.discard(client)
                 client.took_effect(
-                    client.fault, client.last_packet_s + self._idle_s, MECHANISM,
-                    at_s=one.at_s + to_monotonic_s - client.g.origin_s,
-                )  # fmt: skip
+                    client.fault,
+                    client.last_packet_s + self._idle_s,
+                    MECHANISM,
+                    at_s=client.now_s() - (time.time() - one.at_s),
+                )
 
 
 def nats_of(record: Path, faults: dict[int, PlannedFault]) -> dict[int, BehindNat]:

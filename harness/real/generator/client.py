@@ -1,123 +1,48 @@
 """The life of one client: log in, connect, answer heartbeats, suffer what the plan says, come back.
 
 It has no greenlet. While it is connected, the event loop calls it when its socket can be read or a step is due;
-what has to wait runs in a greenlet that the event loop lends it. What a fault does to it is in `injectors.py`.
+what has to wait runs in a greenlet of the loop's.
 
     start ──► come (greenlet): log in, connect ──► settled: on_readable, steps
                 ▲                                     │
                 └────────── back-off ◄────────────────┘ the connection ended
 
-The user of a dead client, at another device: tries to log in until it may, then stays connected.
+When a planned fault is due, its file in `scenarios/faults` does it to the client; the moment that is logged is the one
+at which it took effect, not the one it was planned for. `OtherDevice` is the user of a dead client at another device.
 
-From the moment of a fault to `login_refused` and `logged_in` events; how long the user was locked out is
-measured from them.
-
-A planned fault to a client of the generator: when it is due, its catalogue file does it.
-
-Every fault logs the moment at which it took effect, not the moment it was planned for.
+What the clients of a process share comes to them as a `ClientRun`.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import orjson
+from numpy.random import Generator as Rng
 from websockets.exceptions import InvalidHandshake
 
-from harness.real.generator.behind_nat import BehindNat
-from harness.real.generator.gateway_client import LoginRefused, LoginUnavailable
+from harness.real.generator.event_loop import ClientEventLoop
+from harness.real.generator.gateway_client import Gateways, LoginRefused, LoginUnavailable
 from harness.real.generator.websocket import ConnectionEnded, WebSocketConnection
-from harness.real.generator.websocket_frames import PING, PONG, TEXT, Frame, masked
+from harness.real.generator.websocket_frames import PING, PONG, TEXT, Frame, ReadyMade, masked
 from harness.real.network.silence import attach, attach_lossy, detach
 from reference_server.events import Cause, EventKind
 from reference_server.websocket.frames import HEARTBEAT
 from scenarios.faults import ClientGone, PageReloaded, PlannedFault
+from scenarios.plan import Plan, PlannedOutage
+from scenarios.schema import Scenario
 
-if TYPE_CHECKING:
-    from harness.real.generator.shared import Generator
-if TYPE_CHECKING:
-    from harness.real.generator.shared import Generator
-if TYPE_CHECKING:
-    pass
+__all__ = ["Client", "ClientRun", "Nat", "OnRequest", "OtherDevice"]
 
-__all__ = ["Client", "ClientGone", "PageReloaded", "Relogin", "inject"]
+OnRequest = Callable[[str, str, float, Exception | None], None]
+"""Told about each connect and heartbeat: type, name, milliseconds, what went wrong."""
 
 _HEARTBEAT_TEXT = HEARTBEAT[2:]
-
-
-class Relogin:
-    """Begins at once; kept until the run's end, so that its connection stays open."""
-
-    __slots__ = ("_attempts", "_began_s", "_client", "_fault", "_g", "_user_id", "_wire")
-
-    def __init__(
-        self,
-        client: int,
-        user_id: str,
-        fault: PlannedFault,
-        began_s: float,
-        generator: Generator,
-    ) -> None:
-        self._client, self._user_id, self._fault, self._g = client, user_id, fault, generator
-        self._began_s = began_s  # when the fault took effect
-        self._attempts = count()
-        self._wire: WebSocketConnection | None = None
-        self._next()
-
-    def _next(self) -> None:
-        g, relogin = self._g, self._g.scenario.reconnect.relogin
-        assert relogin is not None and self._fault.relogin_after_s is not None
-        # On a fixed grid: the time that an answer takes must not add up.
-        wait_s = self._fault.relogin_after_s + next(self._attempts) * relogin.retry
-        g.loop.at(
-            self._began_s + wait_s / g.scenario.speedup,
-            lambda: g.loop.run_in_greenlet(self._attempt),
-        )
-
-    def _attempt(self) -> None:
-        """Log in; blocks the greenlet."""
-        g = self._g
-        if g.now_s() >= g.horizon_s:
-            return
-        detail: dict[str, Any] = {
-            "fault_id": self._fault.fault_id,
-            "user_id": self._user_id,
-            "relogin": True,
-        }
-        try:
-            session_id = g.gateways.login(self._user_id)
-        except (LoginRefused, LoginUnavailable) as error:
-            code = error.code if isinstance(error, LoginRefused) else f"unavailable: {error}"
-            g.log(EventKind.LOGIN_REFUSED, detail=detail | {"code": code})
-            self._next()
-            return
-        detail |= {"client": self._client, "waited_s": g.now_s() - self._began_s}
-        g.log(EventKind.LOGGED_IN, session_id=session_id, detail=detail)
-        try:
-            wire, _ = g.gateways.connect(self._client)
-            wire.send_json({"type": "auth", "session_id": session_id})
-        except (ConnectionEnded, InvalidHandshake, OSError) as error:
-            g.on_request("WSC", "connect elsewhere", 0.0, error)
-            return
-        self._wire = wire
-        g.loop.watch(wire.sock.fileno(), self)
-
-    def on_readable(self) -> None:
-        """Answer heartbeats; take the place of the dead device where that is the rule."""
-        assert self._wire is not None
-        try:
-            for frame in self._wire.frames(self._wire.read()):
-                if frame.data == _HEARTBEAT_TEXT:
-                    self._wire.send(self._g.pong.take())
-        except ConnectionEnded as end:
-            self._g.on_request("WSC", "connect elsewhere", 0.0, end)
-
-
 _HANDSHAKE_TIMEOUT_S = 10.0
 _FIN_FOLLOWS_S = 0.05  # what a kernel has kept of an ended connection comes in one go, the FIN last
 
@@ -130,28 +55,104 @@ class ConnectRefused(Exception):
     """The gateway does not take the connection now, for another reason: its code."""
 
 
+class Nat(Protocol):
+    """A real NAT with clients behind it. ``source``: the address that they come from."""
+
+    source: str
+
+    def connected(self, client: Client) -> None:
+        """A client has connected: keep its mapping alive until its fault's time."""
+
+    def let_expire(self, client: Client, fault: PlannedFault) -> None:
+        """From the client's next answered heartbeat on nothing but heartbeats keeps its mapping."""
+
+    def answered(self, client: Client) -> None:
+        """A client has answered a heartbeat."""
+
+
+class ClientRun(Protocol):
+    """What the clients of one process share. Real seconds on the run's clock, but for what a plan or scenario holds.
+
+    ``pong`` gives the answer to a heartbeat, masked. ``kept_open_sockets``: kept until the run's end, since a socket
+    that is let go closes itself, which sends a FIN.
+    """
+
+    scenario: Scenario
+    plan: Plan
+    loop: ClientEventLoop
+    gateways: Gateways
+    pong: ReadyMade
+    rng: Rng
+    on_request: OnRequest
+    kept_open_sockets: list[Any]
+
+    @property
+    def running(self) -> bool:
+        """Whether the run has begun and not ended."""
+
+    @property
+    def horizon_s(self) -> float:
+        """When the run ends."""
+
+    def now_s(self) -> float:
+        """Now."""
+
+    def at_s(self, scenario_s: float) -> float:
+        """When a moment of the plan is."""
+
+    def nat_of(self, client: int) -> Nat | None:
+        """The real NAT that a client is behind; None: none."""
+
+    def answer_delay_s(self) -> float:
+        """How long to hold an answer back so that the round trip is the network's. Draws anew."""
+
+    def begin_heartbeats(self, client: Client, wire: WebSocketConnection) -> None:
+        """Have a client send heartbeats on a new connection, where clients do so by themselves."""
+
+    def log(
+        self,
+        kind: EventKind,
+        *,
+        session_id: str = "",
+        connection_id: str = "",
+        cause: str = "",
+        detail: dict[str, Any] | None = None,
+        time_s: float | None = None,
+        node: str = "",
+    ) -> None:
+        """Write one client event, now or at a time already taken."""
+
+
 class Client:
     """One user with one device, from `start` until its fault has ended it, the horizon, or `leave`."""
 
     __slots__ = (
-        "_failures", "_gone", "_healing", "_home", "_idle_watched", "_postponed", "_reading_paused", "after_answer",
-        "behind", "connection_id", "fault", "g", "index", "last_packet_s", "on_heartbeat", "session_id",
+        "_failures",
+        "_gone",
+        "_healing",
+        "_idle_watched",
+        "_postponed",
+        "_reading_paused",
+        "connection_id",
+        "fault",
+        "index",
+        "last_packet_s",
+        "on_heartbeat",
+        "run",
+        "session_id",
         "wire",
-    )  # fmt: skip
+    )
 
-    def __init__(self, index: int, generator: Generator) -> None:
+    def __init__(self, index: int, run: ClientRun, fault: PlannedFault | None) -> None:
         self.index = index
-        self.g = generator
-        self.fault: PlannedFault | None = generator.faults.get(index)
+        self.run = run
+        self.fault = fault
         self.session_id = ""
-        self.connection_id = ""
+        self.connection_id = ""  # of the last connection; empty before the first
         self.wire: WebSocketConnection | None = None  # None: not connected
-        self._home: int | None = generator.plan.first_node(index)  # None once it has been connected
         self.last_packet_s = 0.0
-        self.behind: BehindNat | None = generator.nats.get(index)  # a real NAT of the run's network
         # Called instead of answering a heartbeat: a NAT that resets.
         self.on_heartbeat: Callable[[], None] | None = None
-        self.after_answer: Callable[[], None] | None = None  # of each heartbeat
         self._reading_paused = False
         self._failures = 0
         self._gone = False
@@ -159,6 +160,16 @@ class Client:
         self._idle_watched = False
         # What became due without a connection: done as soon as there is one.
         self._postponed: list[Callable[[], None]] | None = None
+
+    @property
+    def behind(self) -> Nat | None:
+        """The real NAT that it is behind, if any: only clients with a fault are."""
+        return None if self.fault is None else self.run.nat_of(self.index)
+
+    @property
+    def _first_node(self) -> int | None:
+        """The node to try first, from 1; None once it has been connected."""
+        return None if self.connection_id else self.run.plan.first_node(self.index)
 
     @property
     def user_id(self) -> str:
@@ -181,38 +192,43 @@ class Client:
         if self.wire is None or self.wire.sock.fileno() < 0:
             return
         if paused:
-            self.g.loop.ignore(self.wire.sock.fileno())
+            self.run.loop.ignore(self.wire.sock.fileno())
             return
-        self.g.loop.watch(self.wire.sock.fileno(), self)
+        self.run.loop.watch(self.wire.sock.fileno(), self)
         if not self._idle_watched:
             self._watch_idleness(self.wire)
 
     # -- the life ------------------------------------------------------------------------------
 
-    def start(self, connect_at_s: float) -> None:
+    def start(self, connect_at_s: float, outages: Iterable[PlannedOutage] = ()) -> None:
         """Begin: connect at a real time of the run, and let the plan happen."""
-        g = self.g
+        run = self.run
         if self.fault is not None:
-            self.at(g.at_s(self.fault.at_s), partial(inject, self, self.fault))
-        for outage in g.outages.get(self.index, ()):
-            start_s = g.at_s(outage.at_s)
+            self.at(run.at_s(self.fault.at_s), partial(self._inject, self.fault))
+        for outage in outages:
+            start_s = run.at_s(outage.at_s)
             self.at(start_s, self._outage_starts)
-            self.at(start_s + outage.length_s / g.scenario.speedup, self._outage_ends)
-        g.loop.at(connect_at_s, self._come_soon)
+            self.at(start_s + outage.length_s / run.scenario.speedup, self._outage_ends)
+        run.loop.at(connect_at_s, self._come_soon)
 
     def leave(self) -> None:
         """End for good and in order, as a tab that is closed; after the run nothing is said any more."""
-        if self.g.running and not self._gone and self.wire is not None and not self._reading_paused:
+        if (
+            self.run.running
+            and not self._gone
+            and self.wire is not None
+            and not self._reading_paused
+        ):
             with suppress(ConnectionEnded):
                 self.wire.close(1000)
         self._gone = True
 
     def _come_soon(self) -> None:
-        self.g.loop.run_in_greenlet(self._come)
+        self.run.loop.run_in_greenlet(self._come)
 
     def _come(self) -> None:
         """Log in where that is needed, and connect; blocks the greenlet."""
-        if self._gone or self.g.now_s() >= self.g.horizon_s:
+        if self._gone or self.run.now_s() >= self.run.horizon_s:
             return
         try:
             if not self.session_id:
@@ -225,10 +241,10 @@ class Client:
         except ConnectionEnded as end:
             self._log(EventKind.DISCONNECTED, cause=end.cause, detail={"code": end.code})
         except (LoginRefused, LoginUnavailable, ConnectRefused, InvalidHandshake, OSError) as error:
-            self.g.on_request("WSC", "connect", 0.0, error)
+            self.run.on_request("WSC", "connect", 0.0, error)
         except Exception as error:  # a fault of ours must not make a client less
             traceback.print_exc()
-            self.g.on_request("WSC", "connect", 0.0, error)
+            self.run.on_request("WSC", "connect", 0.0, error)
         else:
             self._failures = 0
             self._guarded(partial(self._settle, frames))
@@ -242,10 +258,9 @@ class Client:
             self.wire.close(1000)
             return
         self._reading_paused = False
-        self.g.loop.watch(self.wire.sock.fileno(), self)
+        self.run.loop.watch(self.wire.sock.fileno(), self)
         self._watch_idleness(self.wire)
-        if self.g.beating is not None:
-            self.g.beating.begin(self, self.wire)
+        self.run.begin_heartbeats(self, self.wire)
         postponed, self._postponed = self._postponed, None
         for frame in frames:
             self._on_frame(frame)
@@ -264,7 +279,7 @@ class Client:
             case ClientGone():
                 self._gone = True
             case PageReloaded():
-                self.g.loop.at(self.g.now_s() + end.after_s, self._come_soon)
+                self.run.loop.at(self.run.now_s() + end.after_s, self._come_soon)
             case ConnectionEnded():
                 self._log(EventKind.DISCONNECTED, cause=end.cause, detail={"code": end.code})
                 self.drop_wire()
@@ -273,15 +288,15 @@ class Client:
     def _back_off(self) -> None:
         """Come again later, with full jitter: uniform between zero and the doubled, capped base."""
         self._failures += 1
-        ceiling_s = self.g.scenario.reconnect.back_off_ceiling_s(self._failures)
-        wait_s = float(self.g.rng.uniform(0, ceiling_s)) / self.g.scenario.speedup
-        self.g.loop.at(self.g.now_s() + wait_s, self._come_soon)
+        ceiling_s = self.run.scenario.reconnect.back_off_ceiling_s(self._failures)
+        wait_s = float(self.run.rng.uniform(0, ceiling_s)) / self.run.scenario.speedup
+        self.run.loop.at(self.run.now_s() + wait_s, self._come_soon)
 
     def drop_wire(self) -> None:
         """Forget the connection; a socket that still stands is closed."""
         if self.wire is not None:
             if self.wire.sock.fileno() >= 0:
-                self.g.loop.ignore(self.wire.sock.fileno())
+                self.run.loop.ignore(self.wire.sock.fileno())
             self.wire.sock.close()
             self.wire = None
 
@@ -304,7 +319,7 @@ class Client:
 
     def _on_frame(self, frame: Frame) -> None:
         assert self.wire is not None
-        self.last_packet_s = self.g.now_s()
+        self.last_packet_s = self.run.now_s()
         if frame.opcode == TEXT:
             if frame.data == _HEARTBEAT_TEXT:
                 self._on_heartbeat()
@@ -324,31 +339,31 @@ class Client:
         if kind is not None:
             detail = {"user_id": message["user_id"], "watcher": self.index}
             # The event is about the watched user's session, not about the watcher's own.
-            self.g.log(kind, session_id=message["session_id"], detail=detail)
+            self.run.log(kind, session_id=message["session_id"], detail=detail)
 
         elif message.get("type") == "pong":
             self._heard()
 
-    def beat(self) -> None:
+    def send_heartbeat(self, frame: bytes) -> None:
         """Send a heartbeat of its own; the gateway answers it."""
-        self._guarded(self._send_beat)
+        self._guarded(partial(self._send_heartbeat, frame))
 
-    def _send_beat(self) -> None:
-        assert self.wire is not None and self.g.beating is not None
-        self.last_packet_s = self.g.now_s()
+    def _send_heartbeat(self, frame: bytes) -> None:
+        assert self.wire is not None
+        self.last_packet_s = self.run.now_s()
         if self.on_heartbeat is not None:  # a NAT that resets whatever passes
             self.on_heartbeat()
             return
-        self.wire.send(self.g.beating.frame.take())
+        self.wire.send(frame)
 
     def _on_heartbeat(self) -> None:
-        self.last_packet_s = now_s = self.g.now_s()
+        self.last_packet_s = now_s = self.run.now_s()
         if self.on_heartbeat is not None:
             self.on_heartbeat()
             return
-        late_s = self.g.answer_delay_s()
+        late_s = self.run.answer_delay_s()
         if late_s > 0:
-            self.g.loop.at(now_s + late_s, partial(self._answer_late, self.wire, now_s))
+            self.run.loop.at(now_s + late_s, partial(self._answer_late, self.wire, now_s))
         else:
             self._answer(now_s)
 
@@ -358,46 +373,47 @@ class Client:
 
     def _answer(self, heard_s: float) -> None:
         assert self.wire is not None
-        self.wire.send(self.g.pong.take())
+        self.wire.send(self.run.pong.take())
         self._answered(heard_s)
 
     def _answered(self, heard_s: float) -> None:
-        self.last_packet_s = now_s = self.g.now_s()
-        if self.fault is not None and self.fault.traced:
-            self._log(EventKind.HEARTBEAT_ANSWERED)
-        self._heard()
-        if self.after_answer is not None:
-            self.after_answer()
-        self.g.on_request("WSR", "heartbeat", (now_s - heard_s) * 1000, None)
+        self.last_packet_s = now_s = self.run.now_s()
+        if self.fault is not None:
+            if self.fault.traced:
+                self._log(EventKind.HEARTBEAT_ANSWERED)
+            self._heard()
+            if (nat := self.behind) is not None:
+                nat.answered(self)
+        self.run.on_request("WSR", "heartbeat", (now_s - heard_s) * 1000, None)
 
     def _watch_idleness(self, wire: WebSocketConnection) -> None:
         """Give a connection up on which nothing was heard for the idle limit."""
-        limit = self.g.scenario.reconnect.idle_limit
+        limit = self.run.scenario.reconnect.idle_limit
         if limit is None or self.wire is not wire or self._gone:
             return
-        self._idle_watched = (
-            not self._reading_paused
-        )  # a frozen process looks at its clock when it thaws
+        # A frozen process looks at its clock when it thaws.
+        self._idle_watched = not self._reading_paused
         if self._reading_paused:
             return
-        gives_up_s = self.last_packet_s + limit / self.g.scenario.speedup
-        if self.g.now_s() < gives_up_s:
-            self.g.loop.at(gives_up_s, partial(self._watch_idleness, wire))
+        gives_up_s = self.last_packet_s + limit / self.run.scenario.speedup
+        if self.run.now_s() < gives_up_s:
+            self.run.loop.at(gives_up_s, partial(self._watch_idleness, wire))
         else:
             self._over(ConnectionEnded(Cause.SESSION_TIMEOUT))
 
     # -- connecting ----------------------------------------------------------------------------
 
     def _login(self) -> None:
-        self.session_id = self.g.gateways.login(self.user_id, self._home)
+        self.session_id = self.run.gateways.login(self.user_id, self._first_node)
         self._log(EventKind.LOGGED_IN, detail={"client": self.index, "user_id": self.user_id})
 
     def _connect(self) -> list[Frame]:
         """Connect and authenticate; return what has come after the gateway's consent."""
-        g = self.g
-        began_s = g.now_s()
-        source = self.behind.source if self.behind else None
-        wire, node = g.gateways.connect(self.index, self._home, source)
+        run = self.run
+        began_s = run.now_s()
+        nat = self.behind
+        source = nat.source if nat else None
+        wire, node = run.gateways.connect(self.index, self._first_node, source)
         try:
             traced = self.fault is not None and self.fault.traced
             wire.send_json({"type": "auth", "session_id": self.session_id, "trace": traced})
@@ -405,11 +421,11 @@ class Client:
         except BaseException:
             wire.sock.close()
             raise
-        self.wire, self._home = wire, None
+        self.wire = wire
         self.connection_id = ready["connection_id"]
-        self.last_packet_s = now_s = g.now_s()
-        if self.behind is not None:
-            self.behind.connected(self)
+        self.last_packet_s = now_s = run.now_s()
+        if nat is not None:
+            nat.connected(self)
         self._log(
             EventKind.CONNECTED,
             node=node,
@@ -420,8 +436,8 @@ class Client:
                 "took_s": now_s - began_s,
             },
         )
-        g.on_request("WSC", "connect", (now_s - began_s) * 1000, None)
-        if watched := g.plan.watches.get(self.index):
+        run.on_request("WSC", "connect", (now_s - began_s) * 1000, None)
+        if watched := run.plan.watches.get(self.index):
             wire.send_json({"type": "watch", "user_ids": [f"user-{client}" for client in watched]})
         if self._healing is not None and ready["resumed"]:
             self._recovered(self._healing)
@@ -430,7 +446,7 @@ class Client:
     def _await_ready(
         self, wire: WebSocketConnection, began_s: float
     ) -> tuple[dict[str, Any], list[Frame]]:
-        while (left_s := began_s + _HANDSHAKE_TIMEOUT_S - self.g.now_s()) > 0:
+        while (left_s := began_s + _HANDSHAKE_TIMEOUT_S - self.run.now_s()) > 0:
             try:
                 frames = wire.wait(left_s)
             except TimeoutError:
@@ -446,11 +462,11 @@ class Client:
                     )
         raise ConnectionEnded(Cause.PROTOCOL_ERROR, reason="no 'ready' in time")
 
-    # -- what injectors use --------------------------------------------------------------------
+    # -- what faults use --------------------------------------------------------------------
 
     def at(self, time_s: float, step: Callable[[], None]) -> None:
         """Do something at a real time of the run; without a connection then, as soon as there is one."""
-        self.g.loop.at(time_s, partial(self._due, step))
+        self.run.loop.at(time_s, partial(self._due, step))
 
     def after(self, delay_s: float, step: Callable[[], None]) -> None:
         """Do something this much scenario time from now, as :meth:`at` does."""
@@ -458,15 +474,15 @@ class Client:
 
     def now_s(self) -> float:
         """Real seconds on the run's clock."""
-        return self.g.now_s()
+        return self.run.now_s()
 
     def real_s(self, length_s: float) -> float:
         """How long a length of scenario time takes in this run."""
-        return length_s / self.g.scenario.speedup
+        return length_s / self.run.scenario.speedup
 
     def keep_open(self) -> None:
         """Keep the socket open until the run's end: one that is let go closes itself, which sends a FIN."""
-        self.g.graveyard.append(self.wire)
+        self.run.kept_open_sockets.append(self.wire)
 
     def fall_silent(self) -> None:
         """Let nothing arrive, acknowledge nothing, send nothing; the socket stays open.
@@ -525,17 +541,19 @@ class Client:
             at_s: when it did; None: now.
         """
         if scheduled_s is None:
-            scheduled_s = self.g.at_s(fault.at_s)
+            scheduled_s = self.run.at_s(fault.at_s)
         if mechanism is None:
             mechanism = fault.behaviour.drawn_mechanism
         detail = {
             "fault_id": fault.fault_id, "fault": fault.fault, "kind": fault.kind, "client": self.index,
             "user_id": self.user_id, "scheduled_s": scheduled_s, "mechanism": mechanism,
         }  # fmt: skip
-        at_s = self.g.now_s() if at_s is None else at_s
+        at_s = self.run.now_s() if at_s is None else at_s
         self._log(EventKind.FAULT_INJECTED, detail=detail, time_s=at_s)
         if fault.relogin_after_s is not None:
-            self.g.graveyard.append(Relogin(self.index, self.user_id, fault, at_s, self.g))
+            self.run.kept_open_sockets.append(
+                OtherDevice(self.index, self.user_id, fault, at_s, self.run)
+            )
 
     def healed(self, fault: PlannedFault) -> None:
         """Log that a fault's cause is gone; whether the session survived shows later."""
@@ -547,10 +565,14 @@ class Client:
         self._healing = fault
 
     def _heard(self) -> None:
-        """It is back, unless what it hears is of a connection that the gateway has ended: then a FIN is next."""
+        """Take note of the first word from the gateway after a fault.
+
+        The recovery is logged only if the connection still stands after `_FIN_FOLLOWS_S`: one that the gateway has
+        ended would deliver its FIN by then.
+        """
         if self._healing is not None:
-            now_s = self.g.now_s()
-            self.g.loop.at(
+            now_s = self.run.now_s()
+            self.run.loop.at(
                 now_s + _FIN_FOLLOWS_S, partial(self._stands, self.wire, self._healing, now_s)
             )
 
@@ -586,7 +608,7 @@ class Client:
         detail: dict[str, Any] | None = None,
         time_s: float | None = None,
     ) -> None:
-        self.g.log(
+        self.run.log(
             kind,
             node=node,
             session_id=self.session_id,
@@ -596,12 +618,78 @@ class Client:
             time_s=time_s,
         )
 
+    def _inject(self, fault: PlannedFault) -> None:
+        """Do a fault; a client that is not connected is left alone.
 
-def inject(client: Client, fault: PlannedFault) -> None:
-    """Do a fault to a connected client; a client that is not connected is left alone.
+        Raises:
+            ClientGone, PageReloaded: what became of the client, see `scenarios/faults/base.py`.
+        """
+        if self.wire is not None:
+            fault.behaviour.real(self, fault)
 
-    Raises:
-        ClientGone, PageReloaded: what became of the client, see `scenarios/faults/base.py`.
+
+class OtherDevice:
+    """The user of a dead client at another device: tries to log in until it may, then stays connected.
+
+    Its `login_refused` and `logged_in` events say how long the user was locked out. Kept until the run's end, so that
+    its connection stays open.
     """
-    if client.wire is not None:
-        fault.behaviour.real(client, fault)
+
+    __slots__ = ("_attempts", "_began_s", "_client", "_fault", "_run", "_user_id", "_wire")
+
+    def __init__(
+        self, client: int, user_id: str, fault: PlannedFault, began_s: float, run: ClientRun
+    ) -> None:
+        self._client, self._user_id, self._fault, self._run = client, user_id, fault, run
+        self._began_s = began_s  # when the fault took effect
+        self._attempts = count()
+        self._wire: WebSocketConnection | None = None
+        self._next()
+
+    def _next(self) -> None:
+        run, relogin = self._run, self._run.scenario.reconnect.relogin
+        assert relogin is not None and self._fault.relogin_after_s is not None
+        # On a fixed grid: the time that an answer takes must not add up.
+        wait_s = self._fault.relogin_after_s + next(self._attempts) * relogin.retry
+        run.loop.at(
+            self._began_s + wait_s / run.scenario.speedup,
+            lambda: run.loop.run_in_greenlet(self._attempt),
+        )
+
+    def _attempt(self) -> None:
+        """Log in; blocks the greenlet."""
+        run = self._run
+        if run.now_s() >= run.horizon_s:
+            return
+        detail: dict[str, Any] = {
+            "fault_id": self._fault.fault_id,
+            "user_id": self._user_id,
+            "relogin": True,
+        }
+        try:
+            session_id = run.gateways.login(self._user_id)
+        except (LoginRefused, LoginUnavailable) as error:
+            code = error.code if isinstance(error, LoginRefused) else f"unavailable: {error}"
+            run.log(EventKind.LOGIN_REFUSED, detail=detail | {"code": code})
+            self._next()
+            return
+        detail |= {"client": self._client, "waited_s": run.now_s() - self._began_s}
+        run.log(EventKind.LOGGED_IN, session_id=session_id, detail=detail)
+        try:
+            wire, _ = run.gateways.connect(self._client)
+            wire.send_json({"type": "auth", "session_id": session_id})
+        except (ConnectionEnded, InvalidHandshake, OSError) as error:
+            run.on_request("WSC", "connect elsewhere", 0.0, error)
+            return
+        self._wire = wire
+        run.loop.watch(wire.sock.fileno(), self)
+
+    def on_readable(self) -> None:
+        """Answer heartbeats; take the place of the dead device where that is the rule."""
+        assert self._wire is not None
+        try:
+            for frame in self._wire.frames(self._wire.read()):
+                if frame.data == _HEARTBEAT_TEXT:
+                    self._wire.send(self._run.pong.take())
+        except ConnectionEnded as end:
+            self._run.on_request("WSC", "connect elsewhere", 0.0, end)

@@ -19,9 +19,8 @@ from locust import User, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
-from harness.real.generator.client import Client
+from harness.real.generator.client import Client, OnRequest
 from harness.real.generator.locust_test import SHAPES, Suite
-from harness.real.generator.shared import OnRequest
 from harness.real.processes.die_with_parent import die_with_parent
 from reference_server.errors import Exit, FlatlineError
 from reference_server.websocket.listener import raise_descriptor_limit
@@ -114,8 +113,7 @@ class LivenessClient(User):
         # Kept until the user is stopped: a client that is let go closes its socket, which is an event.
         self._client: Client | None = None
         if index is not None and (g := suite.generator) is not None and g.running:
-            self._client = Client(index, g)
-            self._client.start(g.at_s(g.plan.connect_at_s(index)) if suite.paced else g.now_s())
+            self._client = g.start_client(index, suite.paced)
         return self._greenlet
 
     def stop(self, force: bool = False) -> bool:
