@@ -106,7 +106,7 @@ def test_a_policy_that_the_fleet_refuses_is_told_and_not_judged() -> None:
     found = check_by_simulation(other, client_days=ONE_BATCH)
     assert "recommended" not in set(found.table["policy"])
     (note,) = found.notes
-    assert note.startswith("next cheaper: T + (k−1)R + τ = 60.5 s is above the idle timer of 60 s")
+    assert note.startswith("not simulated: recommended: close_detection other than all")
 
 
 @pytest.mark.parametrize("name", built_in())
