@@ -1,10 +1,8 @@
 """Built-in profiles: what products do by default, which timers lie on the way, which networks to tune for.
 
-From `data/profiles.yaml` to checked, frozen records. A heartbeat profile names a detector model and its
-parameters, so that its detection latency follows from theory; what cannot be derived says what is missing.
-Measures nothing and judges nothing (`lint` does).
-
-Models of how a product notices a dead peer: parameters in seconds, and the law that follows from them.
+From `data/profiles.yaml` to checked, frozen records. A heartbeat profile names a detector model and its parameters, in
+seconds, so that its detection latency follows from theory; what cannot be derived says what is missing. Measures
+nothing and judges nothing (`lint` does).
 """
 
 from __future__ import annotations
@@ -40,7 +38,6 @@ __all__ = [
     "Status",
     "Unknown",
     "UnknownProfileError",
-    "find_profile",
     "heartbeat_profile",
     "idle_timer_profile",
     "load_profiles",
@@ -344,16 +341,7 @@ def network_profile(name: str) -> NetworkProfile:
     return _find(name, load_profiles().networks, "network")
 
 
-def find_profile(name: str) -> Profile:
-    """Find a profile of any kind by name.
-
-    Raises:
-        UnknownProfileError: there is none.
-    """
-    return _find(name, load_profiles().all, "")
-
-
-_P = TypeVar("_P", HeartbeatProfile, IdleTimerProfile, NetworkProfile, Profile)
+_P = TypeVar("_P", HeartbeatProfile, IdleTimerProfile, NetworkProfile)
 
 
 def _find(name: str, among: tuple[_P, ...], kind: str) -> _P:
@@ -361,8 +349,7 @@ def _find(name: str, among: tuple[_P, ...], kind: str) -> _P:
         if profile.name == name:
             return profile
     raise UnknownProfileError(
-        f"no {kind + ' ' if kind else ''}profile {name!r}; "
-        f"allowed: {', '.join(profile.name for profile in among)}"
+        f"no {kind} profile {name!r}; allowed: {', '.join(profile.name for profile in among)}"
     )
 
 

@@ -1,12 +1,9 @@
 """Predict every milestone of a scenario's faults: from a scenario to laws. No plan, no random numbers.
 
-One `Prediction` per fault label and milestone. Where theory is not exact the law is None and the note says
-why; tables keep that row, without numbers. A milestone that cannot happen (the heartbeat keeps the NAT
-open, the page is back in time) has a law of mass 0.
-
-How long a dead client's user is locked out: retries of a login against the moment the store clears.
-
-From the law of the clean-up to the law of `locked_out`, both in seconds from the fault.
+One `Prediction` per fault label and milestone, in seconds from the fault. Where theory is not exact the law is None and
+the note says why; tables keep that row, without numbers. A milestone that cannot happen (the heartbeat keeps the NAT
+open, the page is back in time) has a law of mass 0. How long a dead client's user is locked out follows from the
+retries of a login and the law of the clean-up.
 """
 
 from __future__ import annotations

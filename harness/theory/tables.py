@@ -1,9 +1,8 @@
-"""The tables of theory: laws.csv and law_curves.csv (docs/reference-tables.md), from predictions to DataFrames.
+"""The tables of theory: laws.csv, law_curves.csv, and theory's rows of detections.csv; from predictions to DataFrames.
 
-Theory's rows of detections.csv: each law drawn as if it were a sample, so that every engine has the same table.
-
-They are plotting positions, not observations: fault i of n stands at the law's (i − ½)/n quantile. Nothing
-is random about them, and their number says nothing of certainty; judgements use the laws themselves.
+In detections.csv each law is drawn as if it were a sample, so that every engine has the same table. These rows are
+plotting positions, not observations: fault i of n stands at the law's (i − ½)/n quantile. Nothing is random about them,
+and their number says nothing of certainty; judgements use the laws themselves.
 """
 
 from __future__ import annotations

@@ -1,14 +1,7 @@
-"""Linux sysctl: the kernel as a backstop behind the heartbeat, for every connection of the machine.
+"""A liveness policy for each stack: aiohttp, Linux sysctl, nginx, python-socketio, uvicorn, `websockets`.
 
-aiohttp: one number, `heartbeat`; the pong's deadline is half of it.
-
-nginx in front of the gateway: its timers kept out of the heartbeat's way.
-
-python-socketio on uvicorn: ping_interval and ping_timeout of Engine.IO, uvicorn's own pings switched off.
-
-uvicorn, for every ASGI framework on it: ws_ping_interval and ws_ping_timeout.
-
-Python `websockets`: ping_interval, ping_timeout, and close_timeout, which it waits for a silent peer too.
+One function a stack, from a `LivenessPolicy` with a heartbeat to an `Emitted` text with its notes and its range of
+detection. What all of them share is in `emitted.py`; nothing is run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Rules about the heartbeat alone: times that contradict each other, traps that it can fall into.
+"""The rules of lint: about the heartbeat alone, about the records of sessions, about the boxes on the way.
 
-Rules about the records of sessions: how long they live beside how long detection takes.
-
-Rules about the boxes on the way: a heartbeat must be quicker than what forgets the connection.
+Each rule takes a `Setting` (and a box) and yields its findings: times that contradict each other, records that live too
+long or too short beside the detection, a box that forgets a connection before the next beat. It reads no files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What lint looks at: one flat record of times and facts, made from a policy or a product's profile.
+"""What lint looks at: one flat record of times and facts, and where it comes from.
 
-A `LivenessPolicy` cannot hold an impossible value; a foreign configuration can, so this record can too.
-
-Where settings and boxes come from: profiles and scenarios by name, YAML files, raw keys. Judges nothing.
+From a policy, a product's profile, a scenario by name, a YAML file or raw keys to a `Setting`. A `LivenessPolicy`
+cannot hold an impossible value; a foreign configuration can, so this record can too. Judges nothing.
 """
 
 from __future__ import annotations

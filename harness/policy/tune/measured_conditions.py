@@ -1,11 +1,7 @@
-"""Conditions from measurements: a CSV of samples, or a run directory's event log.
+"""Conditions from measurements: a CSV of samples, or a run directory.
 
-From files to `Conditions` with fitted laws and how good each fit is. Measures nothing itself.
-
-Conditions from a run directory: round trips of its traced clients, outages of its healthy ones, idle timers met.
-
-From a run's scenario, plan, events and detections to `Conditions`. All outages and idle timers of a run were
-injected by it; of a log from elsewhere they are what it saw.
+From files to `Conditions` with fitted laws and how good each fit is. A run directory gives the round trips of its
+traced clients, the outages of its healthy ones, and the idle timers that it met. Measures nothing itself.
 """
 
 from __future__ import annotations

@@ -1,16 +1,8 @@
-"""Recommend a policy for a network and wants: search, choose, look at what is wrong with the rest.
+"""Recommend a policy for a network and wants, and say what is wrong with the others.
 
-From `Conditions` and `Wants` to a `Recommendation` with everything that `explain` tells. Pure; it runs nothing.
-
-Data of a heat map: heartbeat interval × failures around one policy. From a policy to a table; draws nothing.
-
-Why the other policies were not taken: counts by reason with the nearest miss, and the kinds of probing compared.
-
-Wants that no policy keeps: which one to relax, and to what. From a search to the nearest feasible wants.
-
-What if an assumption is wrong, or the policy is set a little differently? One table for one policy.
-
-From a policy and its conditions to figures under each change. It changes one thing at a time.
+From `Conditions` and `Wants` to a `Recommendation`: the preferred policy, or the smallest move of the wants that makes
+one possible; then tables of what was rejected, of the kinds of probing, of the policies around it, and of what changes
+where an assumption is wrong. Closed forms only; `check.py` simulates and `verify.py` runs what comes out of it.
 """
 
 from __future__ import annotations
@@ -365,14 +357,14 @@ class Recommendation:
             ``relaxations[0].wants``.
         relaxations: ways to feasible wants, the smallest move first; empty if feasible.
         policy: every parameter, TTLs and resume window too.
-        figures: its predicted figures, as `harness.tune.with_figures` names them.
+        figures: its predicted figures, as `with_figures` names them.
         next_interval: what the nearest policy with the next longer (cheaper) interval breaks; empty if there is none.
         candidates: every policy looked at, columns of `with_figures` and feasible, pareto, recommended.
         pareto: those that no sound one beats in latency, false suspicions and cost, the cheapest first.
-        heat: `harness.tune.heat_map` around the policy.
-        rejected: reasons with counts and the nearest alternative (`harness.tune.rejected`).
+        heat: `heat_map` around the policy.
+        rejected: reasons with counts and the nearest alternative (`rejected`).
         probing: the best with one miss, with regular and with short probing.
-        sensitivity: figures under wrong assumptions (`harness.tune.sensitivity`).
+        sensitivity: figures under wrong assumptions (`sensitivity`).
     """
 
     conditions: Conditions
@@ -402,7 +394,7 @@ def recommend(
 
     1. Evaluate every policy of the space (closed forms, vectorised).
     2. Take the preferred one of those that keep every rule and want; if there is none, relax the wants least.
-    3. Add the records' lives and the other timers; see `harness.tune.records`.
+    3. Add the records' lives and the other timers; see `harness.theory.costs`.
     4. Tables: rejected, kinds of probing, heat map, sensitivity.
 
     Raises:

@@ -1,18 +1,11 @@
 """Look at every policy of a space: its figures, what each one breaks, and which of the rest is preferred.
 
-From conditions, wants and a space to a `Search`. It recommends nothing yet: `recommend.py` does.
+From conditions, wants and a space to a `Search`; `recommend.py` recommends. The space is a grid of all sound
+combinations of interval, retry, deadline and failures. It does not depend on the wants: with looser wants every policy
+of the stricter ones is still there, so the recommendation can only become cheaper.
 
-Figures of many policies on one network: latency, false suspicions, cost. From a table to a wider one.
-
-Closed forms of `harness.theory`, on columns. Detection latency is that of a silent death: U + (k−1)R + τ with
-U ~ Uniform(0, T), without the half round trip that a ping in flight may save.
-
-The policies that no other one beats in latency, false suspicions and cost at once. Numbers in, a mask out.
-
-The policies that the search looks at: every sound combination of interval, retry, deadline and failures.
-
-The grid does not depend on the wants: with looser wants every policy of the stricter ones is still there, so
-the recommendation can only become cheaper. Seconds.
+Figures are closed forms of `harness.theory` on columns. Detection latency is that of a silent death: U + (k−1)R + τ
+with U ~ Uniform(0, T), without the half round trip that a ping in flight may save. Seconds.
 """
 
 from __future__ import annotations

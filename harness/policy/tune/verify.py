@@ -1,12 +1,9 @@
-"""A verification's run beside its prediction: from a concluded run directory to a table of checks.
+"""Put a recommendation to the test: run it in under a minute, and put what was measured beside theory.
 
-Bounds come from the laws themselves, so that chance is told apart from a wrong prediction. Runs nothing.
-
-Put a recommendation to the test: a scenario that runs it in under a minute, and what it showed beside theory.
-
-From a `Recommendation` to a `Scenario`, and from its run directory to a table. The network's delays are not
-reproduced on loopback; its outages are, stretched until about a third of them are noticed, for at their own
-length hardly any would be, and nothing would be seen.
+From a `Recommendation` to a `Scenario`, and from its concluded run directory to a table of checks. Their bounds come
+from the laws themselves, so that chance is told apart from a wrong prediction. The network's delays are not reproduced
+on loopback; its outages are, stretched until about a third of them are noticed: at their own length hardly any would
+be, and nothing would be seen.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.simulated.fleet.draws import FloatArray, Index
-from harness.simulated.fleet.ways import Flags
+from harness.simulated.fleet.outages import Flags
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
 __all__ = ["PingDetectors"]

@@ -3,7 +3,7 @@
 From ways, round trips and a policy to verdicts, which `record.py` keeps. The detector's rules are in
 `detectors.py`; those of the way are of `harness/simulated/network.py`, written for arrays.
 
-    ping ──► arrives in time ──► answer ──► next ping after T        (most pings; whole stretches at once)
+    ping ──► arrives in time ──► answer ──► next ping after T        (most pings; whole quiet runs at once)
       └────► stuck before a cut ──► deadline, failures, R ──► k-th: suspected
                    └──► first retransmission after the cut ──► answers ──► quiet again
 """
@@ -15,10 +15,9 @@ import numpy as np
 from harness.simulated.fleet.answers import Answers
 from harness.simulated.fleet.detectors import PingDetectors
 from harness.simulated.fleet.draws import FloatArray, Index, RoundTrips
+from harness.simulated.fleet.outages import Flags, OutageProcess
 from harness.simulated.fleet.record import Record
 from harness.simulated.fleet.returns import connect
-from harness.simulated.fleet.stretches import uneventful_pings
-from harness.simulated.fleet.ways import Flags, Way
 from harness.simulated.network import kernel_patience_s
 from reference_server.events import Cause
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
@@ -50,7 +49,7 @@ class Machine:
 
     def __init__(
         self, policy: LivenessPolicy, network: Network, reconnect: Reconnect, *,
-        connects_s: FloatArray, horizon_s: float, way: Way, round_trips: RoundTrips,
+        connects_s: FloatArray, horizon_s: float, way: OutageProcess, round_trips: RoundTrips,
         record: Record, one_fault: bool, rng: np.random.Generator,
     ) -> None:  # fmt: skip
         assert policy.heartbeat_interval is not None
@@ -118,7 +117,7 @@ class Machine:
         self._beat(who[~overdue], now_s[~overdue])
 
     def _beat(self, who: Index, now_s: FloatArray) -> None:
-        """Pings are due, or whole stretches of them."""
+        """Pings are due, or whole quiet runs of them."""
         quiet = self._detectors.trusts(who) & np.isinf(self._stuck_since_s[who])
         quiet &= np.isinf(self._when_s[who, _ANSWER]) & np.isinf(self._left_s[who])
         slow = np.zeros(len(who), dtype=bool)
@@ -133,7 +132,7 @@ class Machine:
 
     def _jump(self, who: Index, now_s: FloatArray) -> tuple[FloatArray, Flags]:
         """Pass over pings that are answered in time; return when the next one is sent, and if it is late."""
-        pings, late = uneventful_pings(
+        pings, late = quiet_runs(
             who, now_s, self._interval_s, self._horizon_s, self._way, self._trips
         )
         self._record.fast_beats(pings)
@@ -390,3 +389,50 @@ class Machine:
             until_s = np.minimum(until_s, self._way.begins_s[here])
             self._record.censored(here, self._way.begins_s[here], self._horizon_s)
         self._record.stop_exposure(here, until_s)
+
+
+def quiet_runs(
+    who: Index,
+    now_s: FloatArray,
+    interval_s: float,
+    horizon_s: float,
+    way: OutageProcess,
+    round_trips: RoundTrips,
+) -> tuple[FloatArray, Flags]:
+    """Count the pings from ``now_s`` on, one every interval, that are answered in time.
+
+    Exact, not an approximation: a ping is passed over only where its way is drawn to be open whatever its round trip
+    below the deadline, and how many come before the next late one is drawn.
+
+    Passed over are pings that reach the client before its way matters, and outages that begin and end between
+    two pings. The count ends at the horizon.
+
+    Args:
+        who: clients that await nothing, shape (m,).
+        now_s: when the next ping of each is due.
+        interval_s: T.
+        horizon_s: pings from then on are not counted.
+        way: each client's way; outages passed over are advanced.
+        round_trips: says how soon the next late answer is.
+
+    Returns:
+        Two arrays of shape (m,): how many (whole numbers), and whether the ping after these is known to be late;
+        where not, its round trip is still to be drawn.
+    """
+    until_late = round_trips.pings_until_late(len(who))
+    pings = np.zeros(len(who))
+    to_end = np.ceil((horizon_s - now_s) / interval_s)
+    looking = np.arange(len(who))
+    while looking.size:
+        some = who[looking]
+        closing_s = way.matters_from_s[some] - round_trips.fast_below_s / 2
+        ahead = np.ceil((closing_s - now_s[looking]) / interval_s)
+        pings[looking] = np.minimum(np.maximum(pings[looking], ahead), to_end[looking])
+        if not way.recurs:
+            break
+        sent_s = now_s[looking] + pings[looking] * interval_s
+        harmless = (sent_s >= way.ends_s[some]) & (sent_s < horizon_s)
+        harmless &= pings[looking] <= until_late[looking]
+        way.advance(some[harmless])
+        looking = looking[harmless]
+    return np.minimum(pings, until_late), until_late < pings

@@ -45,7 +45,7 @@ class Record:
         self.clean_ups = 0
 
     def fast_beats(self, count: FloatArray) -> None:
-        """Whole stretches of pings, each with its answer."""
+        """Whole quiet runs of pings, each with its answer."""
         beats = int(count.sum())
         self.beats += beats
         self.answers += beats

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.simulated.fleet.draws import FloatArray, Index, RoundTrips
-from harness.simulated.fleet.ways import Way
+from harness.simulated.fleet.outages import OutageProcess
 from scenarios.client_rules import Reconnect
 
 __all__ = ["connect"]
@@ -26,7 +26,7 @@ def connect(
     resumable_until_s: FloatArray | None,
     *,
     reconnect: Reconnect,
-    way: Way,
+    way: OutageProcess,
     round_trips: RoundTrips,
     horizon_s: float,
     rng: np.random.Generator,
@@ -78,7 +78,7 @@ def connect(
     return accepted_s, connected_s
 
 
-def _reach(who: Index, some: Index, now_s: FloatArray, way: Way) -> npt.NDArray[np.bool_]:
+def _reach(who: Index, some: Index, now_s: FloatArray, way: OutageProcess) -> npt.NDArray[np.bool_]:
     """Let some of them try to get through; moves their time on; False: no SYN passed, shape of ``some``."""
     through = np.zeros(len(some), dtype=bool)
     for wait_s in _SYN_WAITS_S:

@@ -12,9 +12,15 @@ from joblib import Parallel, delayed
 
 from harness.simulated.fleet.draws import RoundTrips
 from harness.simulated.fleet.machine import Machine
+from harness.simulated.fleet.outages import (
+    BehindNat,
+    ForgetfulNat,
+    OneFault,
+    OutageProcess,
+    RecurringOutages,
+)
 from harness.simulated.fleet.record import Record
 from harness.simulated.fleet.result import FleetResult
-from harness.simulated.fleet.ways import BehindNat, ForgetfulNat, OneFault, OutageWay, Way
 from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy, Ping
 from scenarios.client_rules import Reconnect
@@ -218,10 +224,12 @@ def _run_part(
 
 def _way(
     clients: int, network: Network, fault: Fault | None, ramp_s: float, rng: np.random.Generator
-) -> Way:
+) -> OutageProcess:
     if fault is None:
         law = network.outages
-        return Way(clients) if law is None else OutageWay(clients, law, ramp_s, rng)
+        return (
+            OutageProcess(clients) if law is None else RecurringOutages(clients, law, ramp_s, rng)
+        )
     at_s = ramp_s + fault.at.sample(rng, clients)
     match fault:
         case NatTimeout():

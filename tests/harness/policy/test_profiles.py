@@ -10,7 +10,6 @@ from harness.policy.profiles import (
     NetworkProfile,
     Status,
     UnknownProfileError,
-    find_profile,
     heartbeat_profile,
     idle_timer_profile,
     load_profiles,
@@ -101,11 +100,10 @@ def test_what_is_configurable_contains_its_default() -> None:
         assert timer.configurable.low <= timer.idle_timeout <= timer.configurable.high
 
 
-def test_names_are_unique_and_findable_and_rows_are_whole() -> None:
+def test_names_are_unique_and_rows_are_whole() -> None:
     names = [profile.name for profile in PROFILES.all]
     assert len(set(names)) == len(names)
     for profile in PROFILES.all:
-        assert find_profile(profile.name) is profile
         assert all(profile.row), profile.row
         assert profile.status
 

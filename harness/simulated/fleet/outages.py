@@ -1,7 +1,8 @@
-"""The way of each client: from when to when nothing passes, drawn ahead one spell at a time.
+"""Outage processes of n clients: from when to when no packet passes, drawn ahead one outage at a time.
 
-A way is asked about rising times, client by client. Three kinds: outages that come and go, one fault, and the
-fault that is a NAT; and a NAT before any of them. Draws windows; knows nothing of pings but when one passed.
+A process is asked about rising times, client by client. Three kinds: outages that come and go, one fault, and the
+fault that is a NAT; and a NAT before any of them. It knows nothing of pings but when one passed. Times are seconds
+since the run's start, arrays of float64, shape (n,) for all clients and (m,) for those asked about.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ import numpy.typing as npt
 from harness.simulated.fleet.draws import Draws, FloatArray, Index
 from scenarios.network import Nat, Outages
 
-__all__ = ["BehindNat", "Flags", "ForgetfulNat", "OneFault", "OutageWay", "Way"]
+__all__ = ["BehindNat", "Flags", "ForgetfulNat", "OneFault", "OutageProcess", "RecurringOutages"]
 
 Flags = npt.NDArray[np.bool_]
 
 
-class Way:
-    """Ways of n clients; the base class is always open. Seconds from the run's origin.
+class OutageProcess:
+    """Vectorised outage process of n clients; the base class has no outages.
 
-    ``begins_s``, ``ends_s``, shape (n,): the current or next spell; inf: none comes.
-    ``matters_from_s``: pings that reach the client before this need not be looked at one by one.
-    ``acknowledges``: the client's kernel takes the pings of a spell and keeps them (a frozen process).
-    ``resets``: a middlebox that has forgotten a connection answers its packets with RST.
-    ``recurs``: spells come again and again. ``counts_packets``: it wants to know of every stretch of packets.
+    Attributes:
+        begins_s: start of the current or next outage, shape (n,), float64, seconds since the run's start; inf: none.
+        ends_s: its end, likewise.
+        matters_from_s: pings that reach the client before this need not be looked at one by one, shape (n,).
+        acknowledges: the client's kernel takes the pings of an outage and keeps them (a frozen process).
+        resets: a middlebox that has forgotten a connection answers its packets with RST.
+        recurs: outages come again and again.
+        counts_packets: it must be told of every packet that passes.
     """
 
     acknowledges = False
@@ -42,7 +46,7 @@ class Way:
         return self.begins_s
 
     def advance(self, who: Index) -> None:
-        """The spell is over: draw the next one."""
+        """The outage is over: draw the next one."""
         self.begins_s[who] = np.inf
         self.ends_s[who] = np.inf
 
@@ -73,7 +77,7 @@ class Way:
         """These clients have a new connection since ``at_s``, the one before was over at ``ended_s``."""
 
 
-class OutageWay(Way):
+class RecurringOutages(OutageProcess):
     """Outages of healthy clients: a Poisson process, the next one counted from the end of the last."""
 
     recurs = True
@@ -93,8 +97,8 @@ class OutageWay(Way):
         self.ends_s[who] = begins_s + self._lengths.take(len(who))
 
 
-class OneFault(Way):
-    """One spell: the way is cut or the client is frozen; ``lengths_s`` None: it never ends."""
+class OneFault(OutageProcess):
+    """One outage: the way is cut or the client is frozen; ``lengths_s`` None: it never ends."""
 
     def __init__(
         self, at_s: FloatArray, lengths_s: FloatArray | None, *, acknowledges: bool
@@ -115,14 +119,14 @@ class OneFault(Way):
         self.ends_s[who] = self.begins_s[who] + self._length_s[who]
 
     def advance(self, who: Index) -> None:
-        """Keep the only spell: what is asked about it later is when it was."""
+        """Keep the only outage: what is asked about it later is when it was."""
 
     def is_open(self, who: Index, at_s: FloatArray) -> Flags:
-        """See `Way`."""
+        """See `OutageProcess`."""
         return np.asarray((at_s < self.begins_s[who]) | (at_s >= self.ends_s[who]))
 
 
-class ForgetfulNat(Way):
+class ForgetfulNat(OutageProcess):
     """From ``armed_s`` on there is a NAT: the mapping expires ``idle_s`` after the last packet that passed.
 
     The first packet after ``armed_s`` makes the mapping. A connection made later has one that never expires.
@@ -135,7 +139,7 @@ class ForgetfulNat(Way):
         self._idle_s = idle_s
 
     def forgot(self, who: Index, at_s: FloatArray) -> Flags:
-        """See `Way`."""
+        """See `OutageProcess`."""
         return np.asarray(self.begins_s[who] <= at_s)
 
     @property
@@ -159,7 +163,7 @@ class ForgetfulNat(Way):
         self.begins_s[who] = np.inf
 
 
-class BehindNat(Way):
+class BehindNat(OutageProcess):
     """A NAT for the whole run, before any other way: a connection silent for its idle timeout is forgotten.
 
     A mapping begins with its connection. ``longest_gap_s``: packets of a connection whose pings are answered in
@@ -168,7 +172,7 @@ class BehindNat(Way):
 
     counts_packets = True
 
-    def __init__(self, inner: Way, nat: Nat, longest_gap_s: float) -> None:
+    def __init__(self, inner: OutageProcess, nat: Nat, longest_gap_s: float) -> None:
         super().__init__(len(inner.begins_s))
         self._inner = inner
         self._idle_s = nat.idle_timeout
@@ -186,11 +190,11 @@ class BehindNat(Way):
         return inner_s if self._kept_by_beats else np.full_like(inner_s, -np.inf)
 
     def advance(self, who: Index) -> None:
-        """See `Way`."""
+        """See `OutageProcess`."""
         self._inner.advance(who)
 
     def is_open(self, who: Index, at_s: FloatArray) -> Flags:
-        """See `Way`."""
+        """See `OutageProcess`."""
         return self._inner.is_open(who, at_s) & ~self.forgot(who, at_s)
 
     def lets_in(self, who: Index, at_s: FloatArray) -> Flags:
@@ -198,7 +202,7 @@ class BehindNat(Way):
         return self._inner.lets_in(who, at_s)
 
     def forgot(self, who: Index, at_s: FloatArray) -> Flags:
-        """See `Way`."""
+        """See `OutageProcess`."""
         return np.asarray(self._mapped_until_s[who] <= at_s)
 
     def heals_s(self, who: Index, at_s: FloatArray) -> FloatArray:
