@@ -23,7 +23,7 @@ from reference_server.api.http import HttpServer
 from reference_server.config import GatewayConfig
 from reference_server.gateway import Gateway
 from reference_server.ledger.rows import LedgerUnfit
-from reference_server.presets import find_preset, laid_over, load_presets
+from reference_server.presets import find_preset, load_presets, merged
 from reference_server.session_log import configure_logging
 from reference_server.websocket.listener import listen, raise_descriptor_limit
 
@@ -105,7 +105,7 @@ def _read(source: str | None, preset: str | None) -> GatewayConfig:
     )
     if preset is None:
         return GatewayConfig.model_validate_json(text)
-    keys = laid_over(find_preset(preset).gateway_keys, orjson.loads(text))
+    keys = merged(find_preset(preset).gateway_keys, orjson.loads(text))
     return GatewayConfig.model_validate_json(orjson.dumps(keys))
 
 

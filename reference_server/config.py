@@ -1,4 +1,4 @@
-"""What one gateway process is told at its start: addresses, store, policy, where to log. Real seconds."""
+"""The configuration of one gateway process: addresses, store, policy, limits, logs. All times are real seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["GatewayConfig"]
 class GatewayConfig(BaseModel):
     """Configuration of one gateway process, read from a JSON file or standard input.
 
-    ``policy`` is in real seconds: whoever runs a scenario with a speedup divides first.
+    ``policy`` is in real seconds: a scenario's speedup has been divided out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

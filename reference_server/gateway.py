@@ -1,12 +1,18 @@
 """The gateway: which connection is whose, and what becomes of a session when its connection ends.
 
-Wires the parts together and holds the one table of live connections. Frames are read in `connection.py`,
-deadlines watched in `heartbeat/scheduler.py`, records kept in `sessions.py`; HTTP is in `http.py`.
+Wires the parts together and holds the one table of live connections. Six files explain a gateway:
 
-Every end of a connection comes through :meth:`Gateway.on_ended`, whichever layer saw it: it is logged with
-its cause, the heartbeat stops, and the records stay for the resume window, counted from the last sign of
-life. A frame is one, and so are a FIN and a RST: the peer's host sent them. Silence is none, so after a
-heartbeat suspicion the window is usually over already.
+    gateway.py                      a connection begins and ends; who is told
+    websocket/connection.py         bytes of a socket become frames, and its end gets a cause
+    heartbeat/scheduler.py          when which connection is pinged and judged
+    liveness/heartbeat_policy.py    interval, timeout, failures: the detector, with the time as an argument
+    sessions/records.py             what Redis holds of a session, and whose it is
+    cluster/lease.py                how nodes learn that one of them has died
+
+Every end of a connection comes through :meth:`Gateway.on_ended`, whichever layer saw it. It is logged with its cause,
+the heartbeat stops, and the records stay for the resume window, counted from the last sign of life. A frame is a sign
+of life, and so are a FIN and a RST: the peer's host sent them. Silence is none, so after a heartbeat suspicion the
+window is usually over already.
 """
 
 from __future__ import annotations
@@ -60,9 +66,7 @@ __all__ = ["Gateway"]
 
 _CLOSE_NORMAL = 1000
 _CLOSE_GOING_AWAY = 1001
-_AT_ONCE = frozenset(
-    {Cause.SESSION_TIMEOUT, Cause.MEMORY_PRESSURE}
-)  # a session ended, not resumable
+_NOT_RESUMABLE = frozenset({Cause.SESSION_TIMEOUT, Cause.MEMORY_PRESSURE})
 _RECORDS_ARE_ANOTHERS = frozenset({Cause.TAKE_OVER, Cause.LOGOUT})
 _DRAIN_CHUNK = 100
 _STORE_DRAIN_S = 1.5
@@ -89,37 +93,54 @@ class Gateway:
         self.codes = Codes(self.store, config.key_prefix, policy.code_ttl, config.code_secret)
         self.owners = Owners(config.node)
         self.sessions = Sessions(
-            self.store, config.key_prefix, self.owners, policy,
+            self.store,
+            config.key_prefix,
+            self.owners,
+            policy,
             refuse=config.second_login == "refuse",
             per_device=config.one_connection_per == "device",
-            rules=config.records, on_cleared=self._on_cleared,
-        )  # fmt: skip
+            rules=config.records,
+            on_cleared=self._on_cleared,
+        )
         self._online: PlainOnlineSet | None = None
         if config.records.online_set == "plain":
             self._online = PlainOnlineSet(self.store, config.key_prefix)
         self.presence = Presence(self.store, config.key_prefix)
         self.cluster = Cluster(
-            self.store, config.key_prefix, self.sessions, config, self,
+            self.store,
+            config.key_prefix,
+            self.sessions,
+            config,
+            self,
             first_check_s=float(lease_rng.uniform(0.0, config.lease_check_s)),
-        )  # fmt: skip
+        )
         self.router = Router(self.store, config.key_prefix, self.sessions, self)
         self.store.on_back = self.cluster.on_store_back
         self.detection = Detection(
-            config, self.clock, phase_rng, self.counters, self.lines,
-            log=self._log, refresh=self._refresh,
-        )  # fmt: skip
+            config,
+            self.clock,
+            phase_rng,
+            self.counters,
+            self.lines,
+            log=self._log,
+            refresh=self._refresh,
+        )
         self.heartbeats = self.detection.heartbeats  # asked on every frame
         self.telemetry = Telemetry(
             config.event_log, config.origin_s, config.node, self.clock, self.detection.lateness
         )
         self.sweeper = Sweeper(
-            policy, self.clock, self.sessions, self.live,
+            policy,
+            self.clock,
+            self.sessions,
+            self.live,
             on_idle=lambda idle: idle.drop(Cause.SESSION_TIMEOUT),
             on_pressure=lambda oldest: oldest.shut(
                 Cause.MEMORY_PRESSURE, CLOSE_TRY_AGAIN, "too many sessions"
             ),
-            on_sweep=self.detection.on_sweep, prunes=config.records.expire,
-        )  # fmt: skip
+            on_sweep=self.detection.on_sweep,
+            prunes=config.records.expire,
+        )
         self.windows = ResumeWindows(self.clock, self.sessions)
         self.ledger: Ledger | None = None
         if config.ledger_url is not None:
@@ -136,9 +157,13 @@ class Gateway:
         )
         self.port = 0  # once it listens
         self._admission = Admission(
-            self.clock, self.sessions, self, config.auth_timeout_s, self.count_refused,
+            self.clock,
+            self.sessions,
+            self,
+            config.auth_timeout_s,
+            self.count_refused,
             user_id_handshake=config.records.user_id_handshake,
-        )  # fmt: skip
+        )
         self._messages = Messages(self._admission, self.presence, self.router)
         # What a connection asks of its owner on every frame is kept where it is found at once.
         self.heartbeat_frame = self.detection.frame
@@ -171,9 +196,12 @@ class Gateway:
         if self.ledger is not None:
             await self.ledger.start()
         sock = listen(
-            config.host, config.port, policy.tcp_user_timeout, policy.tcp_keepalive,
+            config.host,
+            config.port,
+            policy.tcp_user_timeout,
+            policy.tcp_keepalive,
             reuse_port=config.reuse_port,
-        )  # fmt: skip
+        )
         self._server = await get_running_loop().create_server(
             self._make_connection, sock=sock, backlog=BACKLOG
         )
@@ -396,7 +424,7 @@ class Gateway:
             self.ledger.ended(record, cause, connection.last_seen_s)
         if self.draining and record.user_id:
             self.sessions.release(record)
-        elif connection.cause in _AT_ONCE:
+        elif connection.cause in _NOT_RESUMABLE:
             self.sessions.clear(record)
         else:
             window_s = self.config.policy.resume_window

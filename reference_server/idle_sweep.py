@@ -1,7 +1,7 @@
-"""What is looked for from time to time, not awaited: idle sessions, too many sessions, resume windows over.
+"""Periodic checks: idle sessions, more sessions than allowed, and resume windows that are over.
 
-From the live connections and their last signs of life to the gateway's verdicts; a sweep over very many
-connections makes way for the loop's sockets in between. The clock of a sweep does not drift.
+From the live connections and their last signs of life to the gateway's verdicts. A sweep over very many connections
+lets the loop read its sockets in between. Sweeps do not drift: each is due one interval after the last was due.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ Connections = dict[str, GatewayConnection]
 
 
 class Sweeper:
-    """Idle limit and memory pressure.
+    """Ends idle sessions, and the longest idle ones when there are too many.
 
     Args:
-        policy: ``session_timeout``, ``sweep_interval`` and ``max_sessions`` of it.
-        live: the READY connections, changed by others.
-        on_idle: called with one that has been idle for too long.
-        on_pressure: called with one that has to go because there are too many.
-        on_sweep: called at each sweep.
-        prunes: whether users who were not seen for a status TTL are taken off the online set.
+        policy: its ``session_timeout``, ``sweep_interval`` (seconds) and ``max_sessions`` are used.
+        clock: the loop's, or a test's.
+        sessions: their records.
+        live: the READY connections by connection id; the gateway adds and removes them.
+        on_idle: called with a connection idle for longer than ``session_timeout``.
+        on_pressure: called with a connection that is one too many.
+        on_sweep: called at the start of each sweep.
+        prunes: remove users from the online set who were not seen for a status TTL.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Sweeper:
         self._relief_is_set = False
 
     async def run(self, first_s: float) -> None:
-        """Sweep every ``sweep_interval``, for the first time after ``first_s`` seconds, until cancelled."""
+        """Sweep every ``sweep_interval``, first after ``first_s`` seconds, until cancelled."""
         due_s = self._clock.now_s() + first_s
         while True:
             await asyncio.sleep(max(0.0, due_s - self._clock.now_s()))

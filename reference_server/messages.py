@@ -1,7 +1,7 @@
-"""What a client may say in JSON, and what is done then: authenticate, beat, watch, send.
+"""JSON messages of clients: authenticate, heartbeat, watch, send.
 
-From a message to a call of whoever it concerns, or an error that names what is wrong. The exact answer to a
-heartbeat does not come here (`connection.py`).
+From a message to a call of the part that it concerns, or to an error that names what is wrong. The exact answer to a
+heartbeat does not come here: `connection.py` takes it without parsing.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ class Messages:
             ):
                 if connection.phase is Phase.ANONYMOUS:
                     self._admission.authenticate(
-                        connection, session_id,
-                        user_id=message.get("user_id", ""), trace=message.get("trace") is True,
-                    )  # fmt: skip
+                        connection,
+                        session_id,
+                        user_id=message.get("user_id", ""),
+                        trace=message.get("trace") is True,
+                    )
                 else:
                     connection.send_error("already_authenticated", "one session a connection")
             case _ if connection.phase is not Phase.READY:

@@ -1,7 +1,7 @@
 """Presets: documented systems before and after their fixes, by name, as settings of the gateway and of scenarios.
 
-From `presets.yaml`, and from a configuration file in system B's own words, to mappings that a scenario or a
-gateway's configuration is laid over. Runs nothing.
+From `presets.yaml`, and from a configuration file in system B's own words, to mappings. The keys of a scenario or of a
+gateway's configuration then replace those of the preset (`merged`). Runs nothing.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ __all__ = [
     "environments",
     "find_preset",
     "is_b_config",
-    "laid_over",
     "load_presets",
+    "merged",
     "read_b_config",
 ]
 
@@ -113,7 +113,7 @@ def load_presets() -> dict[str, Preset]:
     for raw in _data()["presets"]:
         base = found.get(raw.get("like", ""))
         if base is not None:
-            raw = laid_over(base.model_dump(mode="json"), raw)
+            raw = merged(base.model_dump(mode="json"), raw)
         found[raw["name"]] = Preset.model_validate(raw)
     return found
 
@@ -148,20 +148,20 @@ def environment(name: str) -> dict[str, Any]:
     return dict(known[key])
 
 
-def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``base`` with the keys of ``over`` in their place, mappings key by key.
 
     A mapping that names another ``kind`` replaces the whole of the one below it.
     """
-    merged = dict(base)
+    result = dict(base)
     for key, value in over.items():
-        below = merged.get(key)
+        below = result.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping):
             other_kind = "kind" in value and value["kind"] != below.get("kind")
-            merged[key] = dict(value) if other_kind else laid_over(below, value)
+            result[key] = dict(value) if other_kind else merged(below, value)
         else:
-            merged[key] = value
-    return merged
+            result[key] = value
+    return result
 
 
 def is_b_config(raw: Mapping[str, Any]) -> bool:

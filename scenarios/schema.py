@@ -18,7 +18,7 @@ from pydantic import (
 from reference_server.durations import PositiveDuration
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.kinds import DetectorKind, Ping
-from reference_server.presets import find_preset, laid_over
+from reference_server.presets import find_preset, merged
 from reference_server.sessions.record_rules import RecordRules
 from scenarios.client_rules import Reconnect, Sessions
 from scenarios.faults.base import Fault
@@ -86,7 +86,7 @@ class Scenario(Part):
     @classmethod
     def _begins_with_its_preset(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("preset"), str):
-            return laid_over(find_preset(data["preset"]).scenario_keys, data)
+            return merged(find_preset(data["preset"]).scenario_keys, data)
         return data
 
     @field_validator("faults", mode="after")

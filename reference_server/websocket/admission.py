@@ -1,7 +1,7 @@
-"""How a connection comes to speak for a session: the path or the first message, then the store's answer.
+"""Admission: a connection gets its session, from the path or the first message and then the store's answer.
 
-From handshakes and authentications to calls of the gateway (`Host`), which takes over once a connection has
-its session's records. Who does not authenticate in time is closed.
+From handshakes and authentications to calls of the gateway (`Host`), which takes over once a connection has its
+session's records. A connection that does not authenticate in time is closed.
 """
 
 from __future__ import annotations

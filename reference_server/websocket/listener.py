@@ -1,4 +1,4 @@
-"""Descriptors: the listening socket, and how many a process may have. Linux's ways, where there is Linux."""
+"""The listening socket with its TCP options, and the limit of file descriptors. Some options exist on Linux only."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Who is let in at all: new sockets are turned away before those inside suffer from them.
+"""Overload: new sockets are refused before those inside suffer.
 
-From what the gateway holds and how late its loop runs to a yes or a reason. A socket that is turned away
-costs a few dozen microseconds: no handshake is parsed and no task started for it. It is told
-``503 Service Unavailable`` with ``Retry-After``; the API tells logins the same.
+From the number of sockets and the lag of the event loop to a yes or a reason. A refused socket costs the gateway a
+few microseconds beside its system calls: no handshake is parsed (parsing costs a hundred times the answer). It is
+told ``503 Service Unavailable`` with ``Retry-After``; the HTTP API tells logins the same.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from reference_server.presets import (
     environments,
     find_preset,
     is_b_config,
-    laid_over,
     load_presets,
+    merged,
     read_b_config,
 )
 from scenarios.load import ScenarioError, dump_scenario, parse_scenario
@@ -81,7 +81,7 @@ def test_a_preset_like_another_differs_where_it_says_so() -> None:
 def test_a_mapping_of_another_kind_replaces_the_whole() -> None:
     base = {"detector": {"kind": "state_check", "cleans_up": False}, "liveness": {"a": 1, "b": 2}}
     over = {"detector": {"kind": "ping"}, "liveness": {"b": 3}}
-    assert laid_over(base, over) == {"detector": {"kind": "ping"}, "liveness": {"a": 1, "b": 3}}
+    assert merged(base, over) == {"detector": {"kind": "ping"}, "liveness": {"a": 1, "b": 3}}
 
 
 # -- scenarios -----------------------------------------------------------------------------------
