@@ -35,7 +35,7 @@ class RunDirError(FlatlineError):
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
-    """Paths of one run. See ARCHITECTURE.md for the columns of each table."""
+    """Paths of one run. The columns of each table are in docs/reference-tables.md."""
 
     path: Path
 
