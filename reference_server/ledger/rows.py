@@ -68,10 +68,7 @@ class LedgerSettings:
     most_per_address: int | None = None
 
 
-# Without slots: their fields are the statements' parameters as they are.
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Login:
     """A session begins. Strings are cut to what the table holds by whoever makes this."""
 
@@ -84,7 +81,7 @@ class Login:
     at_ms: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Connected:
     """A connection has the session now."""
 
@@ -94,7 +91,7 @@ class Connected:
     at_ms: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A connection that had the session has ended; the session may be resumed by a newer one."""
 
@@ -106,7 +103,7 @@ class Ended:
     seen_ms: int  # its last sign of life; 0: unknown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Over:
     """The session is over for good, whichever connection had it; ``ended_by`` is one of `FINAL`."""
 
@@ -116,7 +113,7 @@ class Over:
     at_ms: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
     """A connection has given a sign of life."""
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import orjson
 from sqlalchemy import (
     Connection,
     Engine,
@@ -51,35 +53,38 @@ EXPIRED: Final = "ttl"
 _CREATE_LOCK: Final = 0x666C6174  # PostgreSQL's advisory locks are numbers
 _ADDRESS_LOCK: Final = 0x69705F63
 
-_SAME = "session_id = :session_id AND user_id = :user_id"
-_NOT_OVER = f"(ended_by IS NULL OR ended_by NOT IN {FINAL})"
-_AGE = "substr(connection_id, length(connection_id) - 13)"  # larger for a newer connection
-_SEEN = """updated_at = :now_ms,
-    last_active_time = CASE WHEN last_active_time < :seen_ms THEN :seen_ms ELSE last_active_time END"""
+_SAME = "s.session_id = b.session_id AND s.user_id = b.user_id"
+_NOT_OVER = f"(s.ended_by IS NULL OR s.ended_by NOT IN {FINAL})"
+_AGE = "substr(s.connection_id, length(s.connection_id) - 13)"  # larger for a newer connection
+_NEW_AGE = "substr(b.connection_id, length(b.connection_id) - 13)"
+_SEEN = """updated_at = :now_ms, last_active_time =
+    CASE WHEN s.last_active_time < {0} THEN {0} ELSE s.last_active_time END"""
 _STATEMENTS: Final[dict[type[Row], str]] = {
     Login: """
     INSERT INTO user_sessions (
         session_id, user_id, device_type, ip_address, user_agent, device_id, login_time,
         last_active_time, status, created_at, updated_at, connection_id, node)
-    VALUES (:session_id, :user_id, :device_type, :ip_address, :user_agent, :device_id, :at_ms,
-        :at_ms, 0, :now_ms, :now_ms, '', :node)""",
+    SELECT b.session_id, b.user_id, b.device_type, b.ip_address, b.user_agent, b.device_id, b.at_ms,
+        b.at_ms, 0, :now_ms, :now_ms, '', :node
+    FROM {batch}""",
     Connected: f"""
-    UPDATE user_sessions SET status = 1, connection_id = :connection_id, node = :node,
-        logout_time = NULL, ended_by = NULL, {_SEEN}
-    WHERE {_SAME} AND {_NOT_OVER} AND {_AGE} <= :age""",
+    UPDATE user_sessions AS s SET status = 1, connection_id = b.connection_id, node = :node,
+        logout_time = NULL, ended_by = NULL, {_SEEN.format("b.at_ms")}
+    FROM {{batch}} WHERE {_SAME} AND {_NOT_OVER} AND {_AGE} <= {_NEW_AGE}""",
     Ended: f"""
-    UPDATE user_sessions SET status = 0, logout_time = :at_ms, ended_by = :ended_by,
-        node = CASE WHEN connection_id = :connection_id THEN node ELSE :node END,
-        connection_id = :connection_id, {_SEEN}
-    WHERE {_SAME} AND {_NOT_OVER}
-        AND ({_AGE} < :age OR connection_id = :connection_id AND logout_time IS NULL)""",
+    UPDATE user_sessions AS s SET status = 0, logout_time = b.at_ms, ended_by = b.ended_by,
+        node = CASE WHEN s.connection_id = b.connection_id THEN s.node ELSE :node END,
+        connection_id = b.connection_id, {_SEEN.format("b.seen_ms")}
+    FROM {{batch}} WHERE {_SAME} AND {_NOT_OVER}
+        AND ({_AGE} < {_NEW_AGE} OR s.connection_id = b.connection_id AND s.logout_time IS NULL)""",
     Over: f"""
-    UPDATE user_sessions SET status = 0, logout_time = COALESCE(logout_time, :at_ms),
-        ended_by = :ended_by, {_SEEN}
-    WHERE session_id = :session_id AND (:user_id = '' OR user_id = :user_id) AND {_NOT_OVER}""",
+    UPDATE user_sessions AS s SET status = 0, logout_time = COALESCE(s.logout_time, b.at_ms),
+        ended_by = b.ended_by, {_SEEN.format("b.at_ms")}
+    FROM {{batch}} WHERE s.session_id = b.session_id
+        AND (b.user_id = '' OR s.user_id = b.user_id) AND {_NOT_OVER}""",
     Seen: f"""
-    UPDATE user_sessions SET {_SEEN}
-    WHERE {_SAME} AND logout_time IS NULL AND last_active_time < :seen_ms""",
+    UPDATE user_sessions AS s SET {_SEEN.format("b.seen_ms")}
+    FROM {{batch}} WHERE {_SAME} AND s.logout_time IS NULL AND s.last_active_time < b.seen_ms""",
 }
 
 _log = logging.getLogger(__name__)
@@ -99,6 +104,10 @@ class LedgerWriter:
         self._tables = ledger_tables(self._engine)
         self._settings = settings
         self._node = settings.node
+        self._statements = {
+            kind: text(statement.format(batch=_batch(kind, self._is_sqlite)))
+            for kind, statement in _STATEMENTS.items()
+        }
         self._inode: tuple[int, int] | None = None  # of the SQLite file that is open
 
     # -- what may be asked -------------------------------------------------------------------------
@@ -254,14 +263,12 @@ class LedgerWriter:
         logins = [row for row in rows if isinstance(row, Login)]
         crowded = self._crowded(connection, logins) if logins else {}
         common = {"now_ms": now_ms(), "node": self._node}
-        for kind, statement in _STATEMENTS.items():
-            parameters = [
-                _parameters(row) | common
-                for row in rows
-                if type(row) is kind and not (kind is Login and row.session_id in crowded)
-            ]
-            if parameters:
-                connection.execute(text(statement), parameters)
+        for kind, statement in self._statements.items():
+            batch = [row for row in rows if type(row) is kind]
+            if kind is Login:
+                batch = [row for row in batch if row.session_id not in crowded]
+            if batch:
+                connection.execute(statement, common | {"batch": orjson.dumps(batch).decode()})
         return crowded
 
     def _crowded(self, connection: Connection, logins: Sequence[Login]) -> dict[str, Exception]:
@@ -291,14 +298,15 @@ class LedgerWriter:
         return crowded
 
 
-def _parameters(row: Row) -> dict[str, Any]:
-    found = vars(row)
-    match row:
-        case Connected():
-            return found | {"age": row.connection_id[-14:], "seen_ms": row.at_ms}
-        case Ended():
-            return found | {"age": row.connection_id[-14:]}
-        case Over():
-            return found | {"seen_ms": row.at_ms}
-        case _:
-            return found
+def _batch(kind: type[Row], is_sqlite: bool) -> str:
+    """Return the table ``b`` made of the bind parameter ``batch``: a JSON array of objects, one a row.
+
+    One statement a batch and not one a row (`executemany`): a driver lets go of the interpreter's lock for each row,
+    and beside a busy event loop it waits to get it back: a login's share of the ledger then costs twice the CPU.
+    """
+    names = {field.name: field.type for field in fields(kind)}
+    if is_sqlite:
+        columns = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in names)
+        return f"(SELECT {columns} FROM json_each(:batch)) AS b"
+    columns = ", ".join(f"{n} {'bigint' if t == 'int' else 'text'}" for n, t in names.items())
+    return f"json_to_recordset(CAST(:batch AS json)) AS b({columns})"
