@@ -84,9 +84,14 @@ class SessionLines:
         if not self.wanted:
             return
         _say(
-            logging.WARNING, f"Heartbeat failed for %s ({failures}/{most}): {reason}",
-            "heartbeat_failed", session_id, failures=failures, max_failures=most, reason=reason,
-        )  # fmt: skip
+            logging.WARNING,
+            f"Heartbeat failed for %s ({failures}/{most}): {reason}",
+            "heartbeat_failed",
+            session_id,
+            failures=failures,
+            max_failures=most,
+            reason=reason,
+        )
         if failures >= most:
             text = "Max heartbeat failures reached for %s, disconnecting"
             _say(logging.ERROR, text, "heartbeat_limit_reached", session_id, max_failures=most)

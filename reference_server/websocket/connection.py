@@ -120,10 +120,28 @@ class GatewayConnection(asyncio.Protocol):
     """A connection of the gateway."""
 
     __slots__ = (
-        "__weakref__", "_frames", "_frames_since_s", "_parser", "_parts", "_socket_is_gone", "_timer",
-        "_unparsed", "cause", "close_code", "connected_s", "heartbeat", "last_seen_s", "lost", "notes_beats",
-        "owner", "phase", "record", "refresh_due_s", "trace", "transport",
-    )  # fmt: skip
+        "__weakref__",
+        "_frames",
+        "_frames_since_s",
+        "_parser",
+        "_parts",
+        "_socket_is_gone",
+        "_timer",
+        "_unparsed",
+        "cause",
+        "close_code",
+        "connected_s",
+        "heartbeat",
+        "last_seen_s",
+        "lost",
+        "notes_beats",
+        "owner",
+        "phase",
+        "record",
+        "refresh_due_s",
+        "trace",
+        "transport",
+    )
 
     transport: asyncio.Transport
 
