@@ -48,6 +48,8 @@ class Detector(Protocol):
     It should have ``__slots__``: there is one object a connection.
     """
 
+    __slots__ = ()
+
     due_s: float
     """When to call :meth:`on_time` next, at the latest; infinite: never again."""
     awaiting_answer: bool

@@ -163,6 +163,9 @@ class LivenessPolicy(BaseModel):
         return self.model_copy(update=times)
 
 
+_PING, _SUSPECTED = Action.PING, Verdict.SUSPECTED  # a member of an enum is looked up slowly
+
+
 class Ping(DetectorSettings):
     """Ping and deadline, as the policy says: missing answers are counted."""
 
@@ -217,7 +220,7 @@ class PingDetector(Detector):
 
     def on_inbound(self, now_s: float) -> None:
         """Take any inbound frame: the peer lives, the outstanding ping counts as answered."""
-        if self.verdict is Verdict.SUSPECTED or not (self.awaiting_answer or self.failures):
+        if self.verdict is _SUSPECTED or not (self.awaiting_answer or self.failures):
             return
         self.awaiting_answer = False
         self.failures = 0
@@ -226,13 +229,13 @@ class PingDetector(Detector):
 
     def on_time(self, now_s: float) -> Action:
         """Say what is to be done at ``now_s``; ask again when the new ``due_s`` has come."""
-        if self.verdict is Verdict.SUSPECTED or now_s < self.due_s:
+        if self.verdict is _SUSPECTED or now_s < self.due_s:
             return Action.NOTHING
         if not self.awaiting_answer:
             return self._ping(now_s)
         self.failures += 1
         if self.failures >= self._max:
-            self.verdict = Verdict.SUSPECTED
+            self.verdict = _SUSPECTED
             self.due_s = float("inf")
             return Action.SUSPECT
         self.awaiting_answer = False
@@ -248,4 +251,4 @@ class PingDetector(Detector):
         self._phase_s = self.due_s + whole_intervals * self._interval_s
         self._last_ping_s = now_s  # not due_s: a late ping still gets its whole deadline
         self.due_s = now_s + self._timeout_s
-        return Action.PING
+        return _PING
