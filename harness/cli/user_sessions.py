@@ -87,32 +87,50 @@ def analytics_command(
 def _show(found: Analytics) -> None:
     say(f"{found.sessions} sessions of {found.users} users; days are UTC")
     show_table(
-        ("device", "sessions", "open", "median, s", "95 % interval", "p90, s", "p99, s", "mean of ended, s"),
+        (
+            "device",
+            "sessions",
+            "open",
+            "median, s",
+            "95 % interval",
+            "p90, s",
+            "p99, s",
+            "mean of ended, s",
+        ),
         [
             (
-                row["device"] or "unknown", str(row["sessions"]), str(row["open"]), seconds(row["p50_s"]),
-                f"{seconds(row['p50_lo_s'])} – {_upper(row['p50_hi_s'])}", seconds(row["p90_s"]),
-                seconds(row["p99_s"]), seconds(row["mean_s"]),
+                row["device"] or "unknown",
+                str(row["sessions"]),
+                str(row["open"]),
+                seconds(row["p50_s"]),
+                f"{seconds(row['p50_lo_s'])} – {_upper(row['p50_hi_s'])}",
+                seconds(row["p90_s"]),
+                seconds(row["p99_s"]),
+                seconds(row["mean_s"]),
             )
             for row in _rows(found.lengths)
         ],
-    )  # fmt: skip
+    )
     say(f"average online time of a user on an active day: {seconds(found.online_s_per_user_day)} s")
     daily = found.daily.tail(_DAYS_SHOWN).assign(
-        day=lambda t: pd.to_datetime(t["day"]).dt.date, stickiness=lambda t: t["stickiness"].map(share)
-    )  # fmt: skip
+        day=lambda t: pd.to_datetime(t["day"]).dt.date,
+        stickiness=lambda t: t["stickiness"].map(share),
+    )
     show_frame(daily)
     kept = found.retention[found.retention["after_days"].isin(_RETENTION_DAYS)]
     show_table(
         ("retention after", "users", "back", "share", "95 % interval"),
         [
             (
-                f"{row['after_days']} d", str(row["users"]), str(row["back"]), share(row["share"]),
+                f"{row['after_days']} d",
+                str(row["users"]),
+                str(row["back"]),
+                share(row["share"]),
                 f"{share(row['lo'])} – {share(row['hi'])}",
             )
             for row in _rows(kept)
         ],
-    )  # fmt: skip
+    )
     show_frame(found.addresses)
 
 
@@ -177,10 +195,12 @@ def audit_command(
     compared = [
         name
         for name, there in (
-            ("memory", target.http_urls), ("Redis", target.redis_url), ("ledger", target.ledger_url),
+            ("memory", target.http_urls),
+            ("Redis", target.redis_url),
+            ("ledger", target.ledger_url),
         )
         if there
-    ]  # fmt: skip
+    ]
     kinds = Counter(one.kind for one in found.differences)
     verdict = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) or "no difference"
     say(f"{', '.join(compared)}: {found.sessions} sessions, {verdict}", "red" if kinds else "green")

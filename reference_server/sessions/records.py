@@ -1,12 +1,10 @@
 """Session and status records in Redis: who is logged in, and which connection speaks for whom.
 
-From session, user and connection ids to calls of the scripts in `scripts.py`; nothing here waits except
-for a login and a logout. Holds no state but the connection to Redis and the node's own name.
+From session, user and connection ids to calls of the scripts in `scripts.py`. Only a login and a logout wait for an
+answer. Holds no state but the connection to Redis and the node's own name.
 
-Forget every record at a gateway's start: how a system without TTLs gets rid of its ghosts.
-
-From a key prefix to no key below it, verification codes and all. It throws out the living as well: their
-records are gone while they are connected.
+`flush_records` forgets every record at a gateway's start: how a system without TTLs gets rid of its ghosts. It throws
+out the living as well: their records are gone while they are connected.
 """
 
 from __future__ import annotations
@@ -79,7 +77,7 @@ class Record:
     """What one connection may change: a session of a user, in this connection's name."""
 
     session_id: str
-    owner: str  # the connection's id, see `owners.py`
+    owner: str  # the connection's id, see `owner_tokens.py`
     user_id: str = ""  # unknown until connected
     device: str = ""  # only with one connection a device
 
@@ -133,11 +131,17 @@ class Sessions:
     """
 
     def __init__(
-        self, writer: StoreWriter, prefix: str, owners: Owners, policy: LivenessPolicy, *, refuse: bool,
+        self,
+        writer: StoreWriter,
+        prefix: str,
+        owners: Owners,
+        policy: LivenessPolicy,
+        *,
+        refuse: bool,
         per_device: bool = False,
         rules: RecordRules = _OUR_RULES,
         on_cleared: Callable[[Record, bool], None] = lambda _record, _gone: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._writer = writer
         self._prefix = prefix
         self.owners = owners
