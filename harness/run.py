@@ -1,6 +1,6 @@
 """One scenario in, one report out. Open this file first: `run` numbers the steps, and each is one module.
 
-Nothing is computed here; this is the order in which things happen.
+Nothing is measured or judged here; this is the order in which things happen.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ def run(
 ) -> Outcome:
     """Run one scenario through the engines asked for, and report.
 
-    1. Check what can be checked before anything starts: thresholds, plan, machine.
-    2. Make the run directory and write down what is to happen.
-    3. Simulated: the plan in a SimPy model.
-    4. Real: the plan with Locust clients, sockets, Redis and the gateway.
-    5. Conclude: theory, measuring, judging, reporting. `flatline report` does this step again.
+    1. Plan: who meets which fault, and when.
+    2. Check what can be checked before anything starts: thresholds, faults, machine.
+    3. Make the run directory and write down what is to happen.
+    4. Simulated: the plan in a SimPy model.
+    5. Real: the plan with Locust clients, sockets, Redis and the gateway.
+    6. Conclude: theory, measuring, judging, reporting. `flatline report` does this step again.
 
-    Ctrl-C in step 4 ends every child and goes on with step 5: what was measured is reported, marked
+    Ctrl-C in step 5 ends every child and goes on with step 6: what was measured is reported, marked
     partial. So does the death of a child in mid-run; the run is then unsound, and the report says why.
 
     Args:
@@ -66,8 +67,8 @@ def run(
         RedisUnavailable: no Redis.
         ChildDied: a process of the real run ended before any client began.
     """
-    check_thresholds(scenario)
     plan = make_plan(scenario)
+    check_thresholds(scenario)
     check_faults(plan, engines)
     if "real" in engines:
         for warning in check_machine(plan, scenario, setup):
@@ -79,17 +80,8 @@ def run(
     begin(directory, scenario, plan, engines, setup)
 
     if "simulated" in engines:
-        # Beside a real run it simulates that run: network and nodes that the speedup has made relatively slower.
-        speedup = scenario.speedup if "real" in engines else 1.0
-        policy = bounded_patience(scenario.liveness, speedup)
-        late_s = give_up_late_s(policy.tcp_user_timeout or 0.0, scenario.network, speedup)
-        network = scenario.network.model_copy(update={"give_up_lag": late_s})
-        seen = {
-            "network": network.seen_at(speedup),
-            "gateway": scenario.gateway.seen_at(speedup),
-            "liveness": policy,
-        }
-        model = scenario.model_copy(update=seen)
+        # Beside a real run it simulates that run.
+        model = _at_speedup(scenario, scenario.speedup if "real" in engines else 1.0)
         events = simulate(model, plan, progress=lambda done: progress("simulate", done))
         write_log(directory.log("simulation"), events)
 
@@ -108,6 +100,19 @@ def run(
             return conclude(directory, progress)
     finish(directory, "complete")
     return conclude(directory, progress)
+
+
+def _at_speedup(scenario: Scenario, speedup: float) -> Scenario:
+    """Return what the model simulates: round trips and the gateway's work are slower beside times that shrink."""
+    policy = bounded_patience(scenario.liveness, speedup)
+    late_s = give_up_late_s(policy.tcp_user_timeout or 0.0, scenario.network, speedup)
+    network = scenario.network.model_copy(update={"give_up_lag": late_s})
+    seen = {
+        "network": network.seen_at(speedup),
+        "gateway": scenario.gateway.seen_at(speedup),
+        "liveness": policy,
+    }
+    return scenario.model_copy(update=seen)
 
 
 def check_faults(plan: Plan, engines: Collection[str]) -> None:

@@ -37,7 +37,9 @@ def write_claims_page(rows: pd.DataFrame, folder: Path, notes: list[str]) -> Pat
     """Write claims.csv, claims.html, claims.md and figures into a folder; return the HTML file.
 
     Args:
-        rows: the columns of claims.csv, see ARCHITECTURE.md.
+        rows: one row a preset, case, milestone and engine, with the columns preset, case, fault, milestone, claimed,
+            claim_lo_s, claim_hi_s, engine, n, detected (share), recovered, lo_s, p50_s, hi_s, cause, verdict, reason,
+            fidelity, source, run; times are scenario seconds.
         folder: made if it is not there.
         notes: sentences above the tables.
     """
