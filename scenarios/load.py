@@ -17,7 +17,6 @@ from pydantic import BaseModel, ValidationError
 from reference_server.errors import FlatlineError
 from reference_server.presets import (
     UnknownPresetError,
-    find_preset,
     is_b_config,
     read_b_config,
 )
@@ -31,6 +30,7 @@ __all__ = [
     "dump_scenario",
     "load_scenario",
     "parse_scenario",
+    "replaced",
 ]
 
 _HERE = Path(__file__).parent
@@ -111,7 +111,31 @@ def parse_scenario(
     if is_b_config(raw):
         raw = _of_b_config(raw, source)
     raw = {**({"name": default_name} if default_name else {}), **raw, **overrides}
-    _check_preset(raw.get("preset"), source, tree)
+    return _validated(raw, source, tree)
+
+
+def replaced(scenario: Scenario, source: str, **changes: Any) -> Scenario:
+    """Return a scenario with some keys replaced, mappings key by key, checked as a file is.
+
+    Args:
+        scenario: stays as it is.
+        source: where the changes come from, for the error.
+        changes: top-level keys; times in seconds, or as a file writes them.
+
+    Raises:
+        ScenarioError: it lists every problem with its key.
+    """
+    return _validated(_merged(scenario.model_dump(mode="json"), changes), source, None)
+
+
+def _merged(below: Any, above: Any) -> Any:
+    # A law is taken whole: half of one and half of another would be none.
+    if not isinstance(below, dict) or not isinstance(above, dict) or len(above) == 1 == len(below):
+        return above
+    return below | {key: _merged(below.get(key), value) for key, value in above.items()}
+
+
+def _validated(raw: dict[str, Any], source: str, tree: yaml.Node | None) -> Scenario:
     try:
         return Scenario.model_validate(raw)
     except ValidationError as error:
@@ -128,15 +152,6 @@ def _of_b_config(raw: dict[str, Any], source: str) -> dict[str, Any]:
     given = {key: raw[key] for key in ("name", "preset") if key in raw}
     made: dict[str, Any] = {"preset": "b-as-meant", "duration": "5m", "liveness": liveness}
     return made | given
-
-
-def _check_preset(name: Any, source: str, tree: yaml.Node | None) -> None:
-    if isinstance(name, str):
-        try:
-            find_preset(name)
-        except UnknownPresetError as error:
-            line, path = _locate(tree, ("preset",))
-            raise ScenarioError(source, [Problem(line, path, str(error))]) from error
 
 
 def dump_scenario(scenario: Scenario) -> str:
@@ -163,6 +178,8 @@ def _twice(node: yaml.Node, key: str) -> Problem:
 
 
 def _problem(detail: Any, tree: yaml.Node | None, raw: dict[str, Any]) -> Problem:
+    if isinstance(detail.get("ctx", {}).get("error"), UnknownPresetError):
+        detail = {**detail, "loc": ("preset",)}
     line, path = _locate(tree, detail["loc"])
     if raw.get("preset") and not _stands_in(raw, detail["loc"]):
         path += f" (of preset {raw['preset']})"
@@ -218,7 +235,7 @@ def _locate(node: yaml.Node | None, loc: tuple[Any, ...]) -> tuple[int | None, s
             line = step.start_mark.line + 1
         if isinstance(part, int):
             path += f"[{part}]"
-        elif step is not None or part is loc[-1]:
+        elif step is not None or node is None or part is loc[-1]:
             path += f".{part}" if path else str(part)
         node = step or node
     return line, path

@@ -24,7 +24,7 @@ from harness.runs.directory import find_run
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.presets import environments, find_preset
 from reference_server.session_log import LogFormat, LogLevel
-from scenarios.load import built_in, load_scenario, parse_scenario
+from scenarios.load import built_in, load_scenario, replaced
 from scenarios.schema import Scenario
 
 __all__ = ["main"]
@@ -244,9 +244,7 @@ def _load(name: str, **overrides: float | None) -> Scenario:
 def _with_nodes(scenario: Scenario, nodes: int | None) -> Scenario:
     if nodes is None:
         return scenario
-    raw = scenario.model_dump(mode="json")
-    raw["gateway"]["nodes"] = nodes
-    return parse_scenario(yaml.safe_dump(raw), source="--nodes")
+    return replaced(scenario, "--nodes", gateway={"nodes": nodes})
 
 
 def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy | None:
@@ -254,9 +252,8 @@ def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy |
     if not settings:
         return None
     changes = dict(setting.partition("=")[::2] for setting in settings)
-    raw = scenario.model_dump(mode="json")
-    raw["liveness"] |= {key: yaml.safe_load(value) for key, value in changes.items()}
-    return parse_scenario(yaml.safe_dump(raw), source="--negative-control").liveness
+    liveness = {key: yaml.safe_load(value) for key, value in changes.items()}
+    return replaced(scenario, "--negative-control", liveness=liveness).liveness
 
 
 def _run(scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSetup | None) -> None:

@@ -28,7 +28,7 @@ from harness.runs.directory import RunDir
 from reference_server.durations import format_duration
 from reference_server.errors import FlatlineError
 from reference_server.events import Event, EventKind, Source
-from scenarios.load import dump_scenario, parse_scenario
+from scenarios.load import replaced
 from scenarios.schema import Scenario
 
 __all__ = ["Calibration", "CannotCalibrate", "Fitted", "Service", "calibrate", "calibrated"]
@@ -171,17 +171,7 @@ def calibrated(scenario: Scenario, overrides: Path) -> Scenario:
         OSError: no such file.
         ScenarioError: the result is no scenario; every problem is in it.
     """
-    laid = _laid_over(
-        yaml.safe_load(dump_scenario(scenario)), yaml.safe_load(overrides.read_text())
-    )
-    return parse_scenario(yaml.safe_dump(laid), source=str(overrides))
-
-
-def _laid_over(below: Any, above: Any) -> Any:
-    # A law is taken whole: half of one and half of another would be none.
-    if not isinstance(below, dict) or not isinstance(above, dict) or len(above) == 1 == len(below):
-        return above
-    return below | {key: _laid_over(below.get(key), value) for key, value in above.items()}
+    return replaced(scenario, str(overrides), **yaml.safe_load(overrides.read_text()))
 
 
 def _services(events: list[Event], used: list[Event]) -> tuple[Service, Service, float, float, int]:
