@@ -22,10 +22,18 @@ __all__ = ["CUTS_CONNECTIONS", "WANTED", "Records", "StoreConvergence"]
 CUTS_CONNECTIONS = ("node_crash", "node_drain")
 """The kinds of incidents that end every connection of their node."""
 
-WANTED = frozenset({
-    EventKind.LOGGED_IN, EventKind.CONNECTED, EventKind.DISCONNECTED, EventKind.SESSION_UNKNOWN,
-    EventKind.FAULT_INJECTED, EventKind.FAULT_RECOVERED, EventKind.INCIDENT_STARTED, EventKind.INCIDENT_ENDED,
-})  # fmt: skip
+WANTED = frozenset(
+    {
+        EventKind.LOGGED_IN,
+        EventKind.CONNECTED,
+        EventKind.DISCONNECTED,
+        EventKind.SESSION_UNKNOWN,
+        EventKind.FAULT_INJECTED,
+        EventKind.FAULT_RECOVERED,
+        EventKind.INCIDENT_STARTED,
+        EventKind.INCIDENT_ENDED,
+    }
+)
 """The kinds of events that `take` makes use of."""
 
 Records = tuple[str | None, str | None]
@@ -208,8 +216,10 @@ class StoreConvergence:
         self, kind: EventKind, incident: _Incident, before_s: float | None, now_s: float
     ) -> Event:
         detail = {
-            "incident_id": incident.incident_id, "sessions": len(incident.hit), "previous_poll_s": before_s
-        }  # fmt: skip
+            "incident_id": incident.incident_id,
+            "sessions": len(incident.hit),
+            "previous_poll_s": before_s,
+        }
         return Event(now_s, self._source, kind, node=incident.node, detail=detail)
 
 

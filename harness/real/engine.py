@@ -359,17 +359,27 @@ def start_store_watch(
 
 
 def _locust(
-    children: Children, plan: Plan, run: RunDir, nodes: Nodes, origin_s: float, workers: int,
+    children: Children,
+    plan: Plan,
+    run: RunDir,
+    nodes: Nodes,
+    origin_s: float,
+    workers: int,
     hosts: int,
-) -> Child:  # fmt: skip
+) -> Child:
     argv = _python(
-        "locust", "--locustfile", str(_LOCUSTFILE), "--headless", "--only-summary", "--with-parent",
+        "locust",
+        "--locustfile",
+        str(_LOCUSTFILE),
+        "--headless",
+        "--only-summary",
+        "--with-parent",
         # All users at once: each then waits for its own moment of the plan's ramp.
         *("--users", str(plan.clients), "--spawn-rate", str(plan.clients)),
         *("--run-dir", str(run.path), "--origin-s", repr(origin_s)),
         *("--ws-url", nodes.ws_urls, "--http-url", nodes.http_urls),
         *("--csv", str(run.logs / "locust"), "--exit-code-on-error", "0"),
-    )  # fmt: skip
+    )
     if hosts:
         argv += ["--master", "--expect-workers", str(hosts)]
     elif workers > 1:

@@ -140,9 +140,11 @@ class Incidents:
             case _:
                 raise ValueError(f"unknown incident {incident.kind!r} in the plan")
         detail = {
-            "incident_id": incident.incident_id, "kind": incident.kind, "mechanism": mechanism,
+            "incident_id": incident.incident_id,
+            "kind": incident.kind,
+            "mechanism": mechanism,
             "scheduled_s": self._began_s - self._origin_s + incident.at_s / self._speedup,
-        }  # fmt: skip
+        }
         self._log(EventKind.INCIDENT_STARTED, incident, detail, at_s)
 
     def _resume(self, incident: PlannedIncident, number: int) -> None:

@@ -154,12 +154,17 @@ def table(runs: Sequence[RunInfo]) -> tuple[tuple[str, ...], list[tuple[str, ...
     header = ("run", "scenario", "date (UTC)", "engines", "clients", "faults", "verdict", "size")
     rows: list[tuple[str, ...]] = [
         (
-            f"{run.name}{' (latest)' if run.latest else ''}", run.scenario or ABSENT,
-            f"{run.started:%Y-%m-%d %H:%M}", ", ".join(run.engines) or ABSENT, count(run.clients),
-            count(run.faults), run.verdict or run.status or ABSENT, size_bytes(run.size_bytes),
+            f"{run.name}{' (latest)' if run.latest else ''}",
+            run.scenario or ABSENT,
+            f"{run.started:%Y-%m-%d %H:%M}",
+            ", ".join(run.engines) or ABSENT,
+            count(run.clients),
+            count(run.faults),
+            run.verdict or run.status or ABSENT,
+            size_bytes(run.size_bytes),
         )
         for run in runs
-    ]  # fmt: skip
+    ]
     return header, rows
 
 

@@ -21,8 +21,17 @@ from scenarios.schema import Scenario
 __all__ = ["begin", "finish"]
 
 _PACKAGES = (
-    "flatline", "simpy", "websockets", "redis", "locust", "gevent", "uvloop", "numpy", "scipy", "pandas",
-)  # fmt: skip
+    "flatline",
+    "simpy",
+    "websockets",
+    "redis",
+    "locust",
+    "gevent",
+    "uvloop",
+    "numpy",
+    "scipy",
+    "pandas",
+)
 
 
 def begin(

@@ -545,9 +545,14 @@ class Client:
         if mechanism is None:
             mechanism = fault.behaviour.drawn_mechanism
         detail = {
-            "fault_id": fault.fault_id, "fault": fault.fault, "kind": fault.kind, "client": self.index,
-            "user_id": self.user_id, "scheduled_s": scheduled_s, "mechanism": mechanism,
-        }  # fmt: skip
+            "fault_id": fault.fault_id,
+            "fault": fault.fault,
+            "kind": fault.kind,
+            "client": self.index,
+            "user_id": self.user_id,
+            "scheduled_s": scheduled_s,
+            "mechanism": mechanism,
+        }
         at_s = self.run.now_s() if at_s is None else at_s
         self._log(EventKind.FAULT_INJECTED, detail=detail, time_s=at_s)
         if fault.relogin_after_s is not None:

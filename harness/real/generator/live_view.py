@@ -95,9 +95,13 @@ class LiveView:
         """Add a point to the curve: how things stand at ``time_s``."""
         ghosts = sum(self._ghosts().values()) if self._in_store is not None else None
         point = Point(
-            round(time_s, 3), len(self._live), ghosts, self._in_store,
-            sum(self._injected.values()), sum(map(len, self._latencies.values())),
-        )  # fmt: skip
+            round(time_s, 3),
+            len(self._live),
+            ghosts,
+            self._in_store,
+            sum(self._injected.values()),
+            sum(map(len, self._latencies.values())),
+        )
         self._points.append(point)
         return point
 

@@ -179,9 +179,12 @@ class Suite:
             self._lost = set()
             self._start_s = time.monotonic() - run.origin_s
             self.options.flatline_run = {
-                "directory": str(run.directory.path.resolve()), "origin_s": run.origin_s,
-                "start_s": self._start_s, "paced": run.paced, "workers": names,
-            }  # fmt: skip
+                "directory": str(run.directory.path.resolve()),
+                "origin_s": run.origin_s,
+                "start_s": self._start_s,
+                "paced": run.paced,
+                "workers": names,
+            }
             self._background = [gevent.spawn(self._watch_workers, names)]
         else:
             shard = self._shard()
@@ -262,9 +265,10 @@ class Suite:
                 f"({ramp_s:g} s): a higher --spawn-rate, or a longer --run-time"
             )
         scenario = self._scenario(
-            clients=clients, ramp=max(ramp_s, 1e-3) * scenario.speedup,
+            clients=clients,
+            ramp=max(ramp_s, 1e-3) * scenario.speedup,
             duration=(length_s - ramp_s) * scenario.speedup,
-        )  # fmt: skip
+        )
         plan = make_plan(scenario)
         run = given or new_run(Path("runs"), f"locust-{scenario.name}")
         run.logs.mkdir(parents=True, exist_ok=True)

@@ -29,22 +29,52 @@ from reference_server.websocket.listener import raise_descriptor_limit
 @events.init_command_line_parser.add_listener
 def _options(parser: LocustArgumentParser) -> None:
     group = parser.add_argument_group("flatline")
-    group.add_argument("--scenario", default="demo", env_var="FLATLINE_SCENARIO",
-                       help="built-in scenario or file; -u, -r, -t replace its clients, ramp, duration")  # fmt: skip
-    group.add_argument("--run-dir", default="", env_var="FLATLINE_RUN_DIR",
-                       help="write the event log there, for instance beside that of `flatline serve`, whose "
-                       "directory it prints: the run is then judged and gives the exit code; "
-                       "default: a new directory under runs/")  # fmt: skip
-    group.add_argument("--ws-url", default="ws://127.0.0.1:8765/ws", env_var="FLATLINE_WS_URL",
-                       help="the gateway's WebSocket endpoint; several nodes: separated by commas")  # fmt: skip
-    group.add_argument("--http-url", default="http://127.0.0.1:8766", env_var="FLATLINE_HTTP_URL",
-                       help="the gateway's HTTP API; several nodes: commas, in the same order")  # fmt: skip
-    group.add_argument("--shape", default="", choices=["", *SHAPES], env_var="FLATLINE_SHAPE",
-                       help="a shape of the load over -t, with -u clients at its highest; default: none")  # fmt: skip
-    parser.add_argument("--origin-s", type=float, default=None, include_in_web_ui=False,
-                       help="CLOCK_MONOTONIC at the run's origin; default: now")  # fmt: skip
-    parser.add_argument("--with-parent", action="store_true", include_in_web_ui=False,
-                       help="end when the process that started this one ends")  # fmt: skip
+    group.add_argument(
+        "--scenario",
+        default="demo",
+        env_var="FLATLINE_SCENARIO",
+        help="built-in scenario or file; -u, -r, -t replace its clients, ramp, duration",
+    )
+    group.add_argument(
+        "--run-dir",
+        default="",
+        env_var="FLATLINE_RUN_DIR",
+        help="write the event log there, for instance beside that of `flatline serve`, whose "
+        "directory it prints: the run is then judged and gives the exit code; "
+        "default: a new directory under runs/",
+    )
+    group.add_argument(
+        "--ws-url",
+        default="ws://127.0.0.1:8765/ws",
+        env_var="FLATLINE_WS_URL",
+        help="the gateway's WebSocket endpoint; several nodes: separated by commas",
+    )
+    group.add_argument(
+        "--http-url",
+        default="http://127.0.0.1:8766",
+        env_var="FLATLINE_HTTP_URL",
+        help="the gateway's HTTP API; several nodes: commas, in the same order",
+    )
+    group.add_argument(
+        "--shape",
+        default="",
+        choices=["", *SHAPES],
+        env_var="FLATLINE_SHAPE",
+        help="a shape of the load over -t, with -u clients at its highest; default: none",
+    )
+    parser.add_argument(
+        "--origin-s",
+        type=float,
+        default=None,
+        include_in_web_ui=False,
+        help="CLOCK_MONOTONIC at the run's origin; default: now",
+    )
+    parser.add_argument(
+        "--with-parent",
+        action="store_true",
+        include_in_web_ui=False,
+        help="end when the process that started this one ends",
+    )
 
 
 @events.init.add_listener
@@ -138,8 +168,12 @@ def _request_events(environment: Environment) -> OnRequest:
 
     def on_request(kind: str, name: str, milliseconds: float, error: Exception | None) -> None:
         fire(
-            request_type=kind, name=name, response_time=milliseconds, response_length=0,
-            exception=error, context={},
-        )  # fmt: skip
+            request_type=kind,
+            name=name,
+            response_time=milliseconds,
+            response_length=0,
+            exception=error,
+            context={},
+        )
 
     return on_request

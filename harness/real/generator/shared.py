@@ -185,9 +185,16 @@ class Generator:
         return bool(self._background)
 
     def log(
-        self, kind: EventKind, *, session_id: str = "", connection_id: str = "", cause: str = "",
-        detail: dict[str, Any] | None = None, time_s: float | None = None, node: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        kind: EventKind,
+        *,
+        session_id: str = "",
+        connection_id: str = "",
+        cause: str = "",
+        detail: dict[str, Any] | None = None,
+        time_s: float | None = None,
+        node: str = "",
+    ) -> None:
         """Write one client event, now or at a time already taken. After the end nothing is logged."""
         if not self._background and kind not in (EventKind.RUN_STARTED, EventKind.RUN_ENDED):
             return

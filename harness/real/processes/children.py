@@ -171,8 +171,14 @@ class Children:
             _reap(child)
             popen = _popen(child.argv, child.log, child.env)
             again = Child(
-                child.name, child.log, popen, child.may_finish, child.stop_deadline_s, child.argv, child.env
-            )  # fmt: skip
+                child.name,
+                child.log,
+                popen,
+                child.may_finish,
+                child.stop_deadline_s,
+                child.argv,
+                child.env,
+            )
             self._running[place] = again
         return again
 
