@@ -23,6 +23,7 @@ from harness.measure.quality_of_service import (
     survival,
 )
 from reference_server.events import Event, EventKind, Source
+from scenarios.clock import SCENARIO_TIME
 from scenarios.faults import PlannedFault
 from scenarios.faults.host_crash import DrawnHostCrash
 from scenarios.plan import Plan
@@ -124,7 +125,7 @@ def main(wanted: int = 1_000_000) -> None:
         parsed = time.perf_counter()
         events = read_log(path).events
         read = time.perf_counter()
-        measured = measure(events, plan, engine="real", speedup=1.0, horizon_s=HORIZON_S)
+        measured = measure(events, plan, engine="real", clock=SCENARIO_TIME, horizon_s=HORIZON_S)
         tables = time.perf_counter()
         figures = qos(measured.tables["detections"])
         curves, layers = (

@@ -37,6 +37,7 @@ from reference_server.errors import Exit
 from reference_server.events import EventKind, Source
 from reports.build import build_report
 from reports.run_tables import RunTables, check_format
+from scenarios.clock import SCENARIO_TIME
 from scenarios.load import load_scenario
 from scenarios.plan import Plan
 from scenarios.schema import Scenario
@@ -91,10 +92,10 @@ def conclude(
     progress("measure", 0.0)
     log = _merge(run)
     engines = _engines(log)
-    predictions = predict(scenario, scenario.speedup if "real" in engines else 1.0)
+    predictions = predict(scenario, scenario.clock if "real" in engines else SCENARIO_TIME)
     progress("measure", 0.3)
     measured = [
-        measure(log.events, plan, engine=engine, speedup=scenario.speedup, horizon_s=plan.horizon_s)
+        measure(log.events, plan, engine=engine, clock=scenario.clock, horizon_s=plan.horizon_s)
         for engine in engines
     ]
     frames = _tables(scenario, plan, predictions, measured)
@@ -106,7 +107,7 @@ def conclude(
         soundness = replace(soundness, sound=False, reasons=reasons)
     epsilon_s = soundness.epsilon_s if soundness else 0.0
     frames["incidents"] = judge_incidents(frames["incidents"], scenario, epsilon_s)
-    slack = Slack.of(scenario, soundness, _store_grain_s(log) * scenario.speedup)
+    slack = Slack.of(scenario, soundness, scenario.clock.scenario_s(_store_grain_s(log)))
     facts = _facts(scenario, plan, log, measured, soundness, slack, provenance)
     tables = RunTables(run.path, facts, provenance, frozenset(), frames)
     frames["agreement"] = compare(tables, scenario.agreement.model_dump(), slack)
@@ -193,12 +194,12 @@ def soundness_of(
         return None
     policy = scenario.liveness
     return assess(
-        lag=without_planned_stalls(real.tables["lag"], real.tables["incidents"], scenario.speedup),
+        lag=without_planned_stalls(real.tables["lag"], real.tables["incidents"], scenario.clock),
         detections=real.tables["detections"],
         injections=real.tables["injections"],
         witnesses=real.witnesses,
         silent=silent_faults(plan.faults),
-        speedup=scenario.speedup,
+        clock=scenario.clock,
         one_way_delay_s=LOOPBACK_ROUND_TRIP_S / 2,
         grain_s=(policy.max_failures + 1) * GATEWAY_TIMER_TOLERANCE_S,
         heartbeat_interval_s=policy.heartbeat_interval,

@@ -19,6 +19,7 @@ from harness.runs.provenance import begin, finish
 from harness.simulated import simulate
 from harness.theory.fault_laws import give_up_late_s
 from reports.run_tables import ENGINES
+from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.faults import CustomFaultError
 from scenarios.load import dump_scenario
 from scenarios.plan import Plan, make_plan
@@ -81,7 +82,7 @@ def run(
 
     if "simulated" in engines:
         # Beside a real run it simulates that run.
-        model = _at_speedup(scenario, scenario.speedup if "real" in engines else 1.0)
+        model = _at_speedup(scenario, scenario.clock if "real" in engines else SCENARIO_TIME)
         events = simulate(model, plan, progress=lambda done: progress("simulate", done))
         write_log(directory.log("simulation"), events)
 
@@ -102,14 +103,14 @@ def run(
     return conclude(directory, progress)
 
 
-def _at_speedup(scenario: Scenario, speedup: float) -> Scenario:
+def _at_speedup(scenario: Scenario, clock: RunClock) -> Scenario:
     """Return what the model simulates: round trips and the gateway's work are slower beside times that shrink."""
-    policy = bounded_patience(scenario.liveness, speedup)
-    late_s = give_up_late_s(policy.tcp_user_timeout or 0.0, scenario.network, speedup)
+    policy = bounded_patience(scenario.liveness, clock)
+    late_s = give_up_late_s(policy.tcp_user_timeout or 0.0, scenario.network, clock)
     network = scenario.network.model_copy(update={"give_up_lag": late_s})
     seen = {
-        "network": network.seen_at(speedup),
-        "gateway": scenario.gateway.seen_at(speedup),
+        "network": network.seen_at(clock),
+        "gateway": scenario.gateway.seen_at(clock),
         "liveness": policy,
     }
     return scenario.model_copy(update=seen)

@@ -93,7 +93,7 @@ def serve_forever(
             Children() as children,
             redis_server(redis_url, children, run.logs) as redis,
         ):
-            policy = real_policy(scenario.liveness, scenario.speedup)
+            policy = real_policy(scenario.liveness, scenario.clock)
             config = gateway_config(scenario, policy, redis, run, time.monotonic())
             keys = config.model_dump() | {
                 "port": port,

@@ -22,8 +22,13 @@ class _Scalable(Protocol):
     def scaled(self, factor: float) -> Self: ...
 
 
+class _Policy(Protocol):
+    def faster(self, factor: float) -> Self: ...
+
+
 _N = TypeVar("_N", bound=_Number)
 _S = TypeVar("_S", bound=_Scalable)
+_P = TypeVar("_P", bound=_Policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,10 @@ class RunClock:
     def seen(self, real: _S) -> _S:
         """The law of a real time, such as a round trip, as the scenario's clock sees it."""
         return real if self.is_real_time else real.scaled(self.speedup)
+
+    def sped_up(self, policy: _P) -> _P:
+        """The policy or detector that a real run has: each of its times as much shorter."""
+        return policy.faster(self.speedup)
 
 
 SCENARIO_TIME = RunClock()

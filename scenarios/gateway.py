@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from reference_server.durations import PositiveDuration
+from scenarios.clock import RunClock
 from scenarios.distributions import Distribution, Law
 from scenarios.parts import Part
 
@@ -65,14 +66,14 @@ class Gateway(Part):
             self.heartbeat_service == self.handshake_service == instant and self.stalls is None
         )
 
-    def seen_at(self, speedup: float) -> Gateway:
-        """The nodes as a run with a speedup sees them, in scenario time: relatively slower."""
-        if speedup == 1:
+    def seen_at(self, clock: RunClock) -> Gateway:
+        """The nodes as the clock of a run sees them, in scenario time: relatively slower."""
+        if clock.is_real_time:
             return self
         return self.model_copy(
             update={
-                "heartbeat_service": self.heartbeat_service.scaled(speedup),
-                "handshake_service": self.handshake_service.scaled(speedup),
+                "heartbeat_service": clock.seen(self.heartbeat_service),
+                "handshake_service": clock.seen(self.handshake_service),
             }
         )
 

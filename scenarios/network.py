@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from reference_server.durations import Duration, PositiveDuration
+from scenarios.clock import RunClock
 from scenarios.distributions import Distribution, Law
 from scenarios.parts import Part
 
@@ -67,15 +68,15 @@ class Network(Part):
         ),
     ] = 0.0
 
-    def seen_at(self, speedup: float) -> Network:
-        """The network as a run with a speedup sees it, in scenario time.
+    def seen_at(self, clock: RunClock) -> Network:
+        """The network as the clock of a run sees it, in scenario time.
 
         Round trips and TCP's timers do not shrink with the rest, so relative to it they grow.
         """
         return self.model_copy(
             update={
-                "round_trip": self.round_trip.scaled(speedup),
-                "rto_ladder": tuple(step * speedup for step in self.rto_ladder),
+                "round_trip": clock.seen(self.round_trip),
+                "rto_ladder": tuple(clock.scenario_s(step) for step in self.rto_ladder),
             }
         )
 

@@ -21,6 +21,7 @@ from reference_server.liveness.kinds import DetectorKind, Ping
 from reference_server.presets import find_preset, merged
 from reference_server.sessions.record_rules import RecordRules
 from scenarios.client_rules import Reconnect, Sessions
+from scenarios.clock import RunClock
 from scenarios.faults.base import Fault
 from scenarios.faults.incidents import Incident, NodeIncident
 from scenarios.faults.registry import AnyFault, AnyIncident
@@ -124,6 +125,11 @@ class Scenario(Part):
             "reconnect.connect_timeout": self.reconnect.connect_timeout is not None,
         }
         return tuple(key for key, is_so in changed.items() if is_so)
+
+    @property
+    def clock(self) -> RunClock:
+        """The clock of a real run of this scenario."""
+        return RunClock(self.speedup)
 
     @property
     def horizon_s(self) -> float:

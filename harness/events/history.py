@@ -14,6 +14,7 @@ from functools import cached_property
 
 from reference_server.events import Event, EventKind, Source
 from reports.run_tables import MEASURED_ENGINES
+from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.faults import PlannedFault
 from scenarios.plan import Plan
 
@@ -46,7 +47,7 @@ class History:
         events: the merged log; with both engines in it, the other one's events are passed over.
         plan: the fault plan that both engines ran.
         engine: ``real`` or ``simulated``.
-        speedup: of the real run. A simulation logs scenario time: it has none.
+        clock: of the real run. A simulation logs scenario time.
         horizon_s: the planned end, scenario seconds.
 
     Raises:
@@ -54,13 +55,13 @@ class History:
     """
 
     def __init__(
-        self, events: Iterable[Event], plan: Plan, *, engine: str, speedup: float, horizon_s: float
+        self, events: Iterable[Event], plan: Plan, *, engine: str, clock: RunClock, horizon_s: float
     ) -> None:
         if engine not in MEASURED_ENGINES:
             raise ValueError(f"engine {engine!r}; allowed: {', '.join(MEASURED_ENGINES)}")
         self.plan = plan
         self.engine = engine
-        self.speedup = speedup if engine == "real" else 1.0
+        self.clock = clock if engine == "real" else SCENARIO_TIME
         simulated = engine == "simulated"
         simulation = Source.SIMULATION
         kinds: dict[EventKind, list[Event]] = defaultdict(list)
@@ -72,8 +73,8 @@ class History:
         self.complete = bool(ended)
         # In the log's own time: converting to scenario seconds and back loses an ulp, and maybe the last event.
         last_s = (event.time_s for found in kinds.values() for event in found)
-        cut_s = min(ended) if ended else min(max(last_s, default=0.0), horizon_s / self.speedup)
-        self.end_s = cut_s * self.speedup
+        cut_s = min(ended) if ended else min(max(last_s, default=0.0), self.clock.real_s(horizon_s))
+        self.end_s = self.clock.scenario_s(cut_s)
         self.witnesses = frozenset(event.source for found in kinds.values() for event in found)
         # Several tables ask for the same groups, and grouping is much of what measuring takes.
         self._by_session: dict[tuple[EventKind, Source | None], dict[str, list[Event]]] = {}
@@ -100,7 +101,7 @@ class History:
 
     def time_s(self, event: Event) -> float:
         """When it happened, scenario seconds from the run's origin."""
-        return event.time_s * self.speedup
+        return self.clock.scenario_s(event.time_s)
 
     def by_session(self, kind: EventKind, witness: Source | None = None) -> dict[str, list[Event]]:
         """Events of one kind, grouped by session."""
@@ -160,10 +161,10 @@ class History:
         return InjectedFault(
             planned=fault,
             injected_s=self.time_s(hit),
-            scheduled_s=None if scheduled is None else float(scheduled) * self.speedup,
+            scheduled_s=None if scheduled is None else self.clock.scenario_s(float(scheduled)),
             session_id=hit.session_id,
             connection_id=connection,
-            recovered_s=min(back) * self.speedup if back else None,
+            recovered_s=self.clock.scenario_s(min(back)) if back else None,
         )
 
 

@@ -42,8 +42,8 @@ def judge_incidents(table: pd.DataFrame, scenario: Scenario, epsilon_s: float) -
     """
     lease, window_s = scenario.gateway.lease, scenario.liveness.resume_window
     real = (table["engine"] == "real").to_numpy()
-    retry_s = np.where(real, LONGEST_RETRY_S * scenario.speedup, 0.0)
-    writes_s = np.where(real, scenario.clients * RECORD_WRITE_S * scenario.speedup, 0.0)
+    retry_s = np.where(real, scenario.clock.scenario_s(LONGEST_RETRY_S), 0.0)
+    writes_s = np.where(real, scenario.clock.scenario_s(scenario.clients * RECORD_WRITE_S), 0.0)
     lasts_s = table["lasts_s"].to_numpy()
     bounds = {
         "node_crash": np.full(len(table), lease.ttl + lease.check),

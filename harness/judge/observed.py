@@ -23,6 +23,7 @@ from harness.judge.soundness import Soundness
 from harness.statistics.incidence import CONFIDENCE
 from harness.statistics.order_statistics import Sample
 from reports.run_tables import PERCENTILES, RunTables
+from scenarios.clock import SCENARIO_TIME
 from scenarios.schema import Scenario
 
 __all__ = [
@@ -74,7 +75,7 @@ class Slack(NamedTuple):
             soundness: of the real run; None: there was none.
             store_grain_s: the longest time between two looks of the store watch, scenario seconds.
         """
-        network = scenario.network.seen_at(scenario.speedup if soundness else 1.0)
+        network = scenario.network.seen_at(scenario.clock if soundness else SCENARIO_TIME)
         relogin = scenario.reconnect.relogin
         return cls(
             real_s=soundness.epsilon_s if soundness else math.nan,

@@ -16,6 +16,7 @@ import pandas as pd
 from harness.events.history import Workers
 from harness.measure.quality_of_service import curve_of
 from reference_server.events import Source
+from scenarios.clock import RunClock
 from scenarios.faults import PlannedFault
 
 __all__ = ["Epsilon", "Soundness", "assess", "silent_faults", "without_planned_stalls"]
@@ -70,7 +71,7 @@ def silent_faults(faults: Iterable[PlannedFault]) -> frozenset[str]:
 
 
 def without_planned_stalls(
-    lag: pd.DataFrame, incidents: pd.DataFrame, speedup: float
+    lag: pd.DataFrame, incidents: pd.DataFrame, clock: RunClock
 ) -> pd.DataFrame:
     """Leave out the lag of a node that was stalled on purpose: it is what the run measures, not what blurs it.
 
@@ -79,12 +80,14 @@ def without_planned_stalls(
     Args:
         lag: lag.csv.
         incidents: incidents.csv of the real engine.
-        speedup: samples are taken every 0.5 s of real time.
+        clock: samples are taken every 0.5 s of real time.
     """
     stalls = incidents[incidents["kind"] == "gateway_stall"]
     planned = np.zeros(len(lag), dtype=bool)
     for node, at_s, lasts_s in zip(stalls["node"], stalls["at_s"], stalls["lasts_s"], strict=True):
-        over_s = at_s + lasts_s + _SAMPLE_S * speedup if lasts_s == lasts_s else float("inf")
+        over_s = (
+            at_s + lasts_s + clock.scenario_s(_SAMPLE_S) if lasts_s == lasts_s else float("inf")
+        )
         planned |= (lag["node"] == node).to_numpy() & lag["time_s"].between(at_s, over_s).to_numpy()
     return lag[~planned]
 
@@ -96,7 +99,7 @@ def assess(
     injections: pd.DataFrame,
     witnesses: Collection[Source],
     silent: Collection[str],
-    speedup: float,
+    clock: RunClock,
     one_way_delay_s: float,
     grain_s: float,
     heartbeat_interval_s: float | None,
@@ -126,7 +129,7 @@ def assess(
         injections: scheduled and actual time of each fault, scenario seconds.
         witnesses: who left a log.
         silent: labels of the silent faults, see :func:`silent_faults`.
-        speedup: of the run.
+        clock: of the run.
         one_way_delay_s: client to gateway, real seconds.
         grain_s: the shortest time the schedulers can tell apart, real seconds.
         heartbeat_interval_s: T, scenario seconds; None: no heartbeat.
@@ -139,7 +142,7 @@ def assess(
     parts = Epsilon(
         one_way_delay_s, lags["gateway"], lags["generator"], grain_s, start_s, end_s, clock_s
     )
-    epsilon_s = speedup * parts.total_s
+    epsilon_s = clock.scenario_s(parts.total_s)
     median_s, fastest = _fastest_median(detections, silent)
     bound_s = np.nanmin([MAX_EPSILON_S, MAX_EPSILON_SHARE * median_s])
     why = (
@@ -166,7 +169,7 @@ def assess(
         worst = max(lags, key=lambda role: lags[role])
         reasons.append(
             f"ε is {epsilon_s:.3f} s of scenario time, above {bound_s:.3f} s, {why}: the {worst}'s loop "
-            f"was up to {lags[worst] * 1000:.0f} ms late at speedup {speedup:g}; run with fewer clients, "
+            f"was up to {lags[worst] * 1000:.0f} ms late at speedup {clock.speedup:g}; run with fewer clients, "
             "a lower speedup, or on an idler machine"
         )
     late = injections[injections["late_s"] > bound_s]

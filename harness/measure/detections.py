@@ -100,7 +100,7 @@ class _Follower:
             injected_s = float("nan") if strike.injected_s is None else strike.injected_s
             row = (
                 h.engine, fault.fault_id, fault.fault, strike.session_id, node, milestone, cause,
-                outcome, injected_s, duration_s, h.speedup,
+                outcome, injected_s, duration_s, h.clock.speedup,
             )  # fmt: skip
             yield milestone, row, found.reason if isinstance(found, _Missing) else ""
 

@@ -174,7 +174,7 @@ def _grain_s(window: IncidentWindow, history: History) -> float:
     for event in history.of(EventKind.STORE_AGREES):
         before_s = event.detail["previous_poll_s"]
         if event.detail["incident_id"] == window.incident_id and before_s is not None:
-            return history.time_s(event) - float(before_s) * history.speedup
+            return history.time_s(event) - history.clock.scenario_s(float(before_s))
     return 0.0
 
 

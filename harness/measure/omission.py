@@ -87,7 +87,9 @@ def _lag_at(history: History, times_s: Numbers) -> Numbers:
     worst = np.zeros(times_s.size)
     for _, ours in samples[samples["role"] == "generator"].groupby("pid"):
         after = np.searchsorted(ours["time_s"].to_numpy(), times_s, side="left")
-        late_s = np.concatenate(([0.0], ours["max_lag_s"].to_numpy(), [0.0])) * history.speedup
+        late_s = history.clock.scenario_s(
+            np.concatenate(([0.0], ours["max_lag_s"].to_numpy(), [0.0]))
+        )
         worst = np.maximum(worst, np.maximum(late_s[after], late_s[after + 1]))
     return worst
 

@@ -23,6 +23,7 @@ from harness.measure.omission import omission
 from harness.measure.series import reconnects
 from harness.measure.sessions import presence_flaps, session_quality
 from reference_server.events import Event, Source
+from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.plan import Plan
 
 __all__ = ["Measured", "measure"]
@@ -41,7 +42,12 @@ class Measured:
 
 
 def measure(
-    events: Iterable[Event], plan: Plan, *, engine: str, speedup: float, horizon_s: float
+    events: Iterable[Event],
+    plan: Plan,
+    *,
+    engine: str,
+    horizon_s: float,
+    clock: RunClock = SCENARIO_TIME,
 ) -> Measured:
     """Measure one engine's part of an event log.
 
@@ -49,14 +55,14 @@ def measure(
         events: the merged log, of one engine or of both.
         plan: the fault plan that was run.
         engine: ``real`` or ``simulated``.
-        speedup: of the real run; a simulation logs scenario time.
+        clock: of the real run; a simulation logs scenario time.
         horizon_s: the planned end in scenario seconds; it bounds a log without ``run_ended``.
 
     Raises:
         ValueError: another engine.
     """
     with gc_paused():
-        return _tables(History(events, plan, engine=engine, speedup=speedup, horizon_s=horizon_s))
+        return _tables(History(events, plan, engine=engine, clock=clock, horizon_s=horizon_s))
 
 
 def _tables(history: History) -> Measured:
@@ -89,7 +95,7 @@ def _tables(history: History) -> Measured:
     }
     return Measured(
         engine=history.engine,
-        speedup=history.speedup,
+        speedup=history.clock.speedup,
         end_s=history.end_s,
         complete=history.complete,
         witnesses=history.witnesses,

@@ -26,6 +26,7 @@ from harness.runs.directory import RunDir
 from harness.theory import tcp_give_up_s
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.presets import find_preset
+from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.faults import INCIDENTS
 from scenarios.faults.incidents import DrawnStoreRestart
 from scenarios.faults.nat_timeout import REAL_NAT
@@ -174,11 +175,11 @@ def run_real(
     origin_s = time.monotonic()
     with (
         Children() as children,
-        network_of(setup.network, plan, scenario.speedup, run.nat_boxes, setup.address) as network,
+        network_of(setup.network, plan, scenario.clock, run.nat_boxes, setup.address) as network,
         redis_server(setup.redis_url, children, run.logs, append_only=kept) as redis,
     ):
         served = as_preset(scenario, setup.gateway_preset)
-        policy = real_policy(setup.gateway_policy or served.liveness, scenario.speedup)
+        policy = real_policy(setup.gateway_policy or served.liveness, scenario.clock)
         ledger = run.ledger_url if setup.ledger else None
         numbers = range(1, scenario.gateway.nodes + 1)
         nodes = Nodes(
@@ -201,7 +202,7 @@ def run_real(
         run.write_json(run.pids, pids)
         incidents = Incidents(
             plan,
-            scenario.speedup,
+            scenario.clock,
             nodes,
             redis,
             pids,
@@ -213,7 +214,7 @@ def run_real(
                 children,
                 locust,
                 origin_s=origin_s,
-                length_s=plan.horizon_s / scenario.speedup,
+                length_s=scenario.clock.real_s(plan.horizon_s),
                 run=run,
                 on_time=incidents,
                 begin_within_s=_HOSTS_COME_WITHIN_S if setup.hosts else None,
@@ -252,7 +253,9 @@ def check_machine(
         raise CannotRun(
             "reconnect_storm: the clients' sockets are in another namespace; allowed: loopback"
         )
-    check_network(setup.network, plan, scenario.speedup if scenario else 1.0, setup.redis_url)
+    check_network(
+        setup.network, plan, scenario.clock if scenario else SCENARIO_TIME, setup.redis_url
+    )
     filtered = [f for f in plan.faults if not (setup.network == "netns-nat" and is_behind_nat(f))]
     silent = sorted({one.fault for one in filtered if one.behaviour.needs_socket_filter})
     if silent or plan.outages:
@@ -272,7 +275,7 @@ def _check_probes(scenario: Scenario | None) -> None:
     probes = scenario.liveness.tcp_keepalive if scenario is not None else None
     if scenario is None or probes is None:
         return
-    real = probes.faster(scenario.speedup)
+    real = scenario.clock.sped_up(probes)
     if any(abs(time_s - round(time_s)) > 1e-9 for time_s in (real.idle, real.interval)):
         raise CannotRun(
             f"tcp_keepalive of {probes.idle:g} s and {probes.interval:g} s at speedup {scenario.speedup:g}: the "
@@ -280,13 +283,13 @@ def _check_probes(scenario: Scenario | None) -> None:
         )
 
 
-def real_policy(policy: LivenessPolicy, speedup: float) -> LivenessPolicy:
+def real_policy(policy: LivenessPolicy, clock: RunClock) -> LivenessPolicy:
     """Divide a policy's times by the speedup, the kernel's patience with it.
 
     TCP's retransmission timers cannot be sped up, but they can be bounded: a socket that would give up
-    after 924.6 s of scenario time does so by ``TCP_USER_TIMEOUT`` after 924.6 s / speedup.
+    after 924.6 s of scenario time does so by ``TCP_USER_TIMEOUT`` as much sooner.
     """
-    return bounded_patience(policy, speedup).faster(speedup)
+    return clock.sped_up(bounded_patience(policy, clock))
 
 
 def as_preset(scenario: Scenario, preset: str | None) -> Scenario:
@@ -309,13 +312,13 @@ def as_preset(scenario: Scenario, preset: str | None) -> Scenario:
     )
 
 
-def bounded_patience(policy: LivenessPolicy, speedup: float) -> LivenessPolicy:
+def bounded_patience(policy: LivenessPolicy, clock: RunClock) -> LivenessPolicy:
     """In a run faster than real time, pin TCP's give-up time in the policy; elsewhere return it as it is.
 
     It is a constant of the kernel (924.6 s with Linux's defaults) and would otherwise be multiplied by the speedup.
     Seconds of the scenario.
     """
-    if speedup == 1 or policy.tcp_user_timeout is not None:
+    if clock.is_real_time or policy.tcp_user_timeout is not None:
         return policy
     return policy.model_copy(update={"tcp_user_timeout": TCP_GIVE_UP_S})
 

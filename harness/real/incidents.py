@@ -24,6 +24,7 @@ from harness.real.processes.gateways import Nodes
 from harness.real.processes.redis import RedisServer
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
+from scenarios.clock import RunClock
 from scenarios.faults import PlannedIncident
 from scenarios.faults.incidents import DrawnNodeCrash, DrawnStoreRestart
 from scenarios.plan import Plan
@@ -63,7 +64,7 @@ class Incidents:
 
     Args:
         plan: when what happens; scenario seconds.
-        speedup: divides them.
+        clock: of the run.
         nodes: what it happens to.
         redis: likewise.
         pids: the run's processes by role; kept up to date when one is started again.
@@ -74,14 +75,14 @@ class Incidents:
     def __init__(
         self,
         plan: Plan,
-        speedup: float,
+        clock: RunClock,
         nodes: Nodes,
         redis: RedisServer,
         pids: MutableMapping[str, int],
         path: Path,
         origin_s: float,
     ) -> None:
-        self._speedup = speedup
+        self._clock = clock
         self._nodes = nodes
         self._redis = redis
         self._pids = pids
@@ -92,7 +93,7 @@ class Incidents:
         self._steps: list[tuple[float, int, Callable[[], None]]] = []
         self._stalled: dict[int, int] = {}  # node -> stalls that are not over
         for incident in plan.incidents:
-            self._at(incident.at_s / speedup, partial(self._begin, incident))
+            self._at(clock.real_s(incident.at_s), partial(self._begin, incident))
 
     def __call__(self, now_s: float, began_s: float) -> float:
         """Do what is due; return when the next thing is, inf: nothing more to come."""
@@ -109,7 +110,9 @@ class Incidents:
         if number is not None and not self._nodes[number].runs:
             return
         over_s = (
-            None if incident.lasts_s is None else self._now_s() + incident.lasts_s / self._speedup
+            None
+            if incident.lasts_s is None
+            else self._now_s() + self._clock.real_s(incident.lasts_s)
         )
         mechanism = incident.params.mechanism
         # Before the deed: whom it wakes may run at once, and would have been hurt before it began.
@@ -143,7 +146,7 @@ class Incidents:
             "incident_id": incident.incident_id,
             "kind": incident.kind,
             "mechanism": mechanism,
-            "scheduled_s": self._began_s - self._origin_s + incident.at_s / self._speedup,
+            "scheduled_s": self._began_s - self._origin_s + self._clock.real_s(incident.at_s),
         }
         self._log(EventKind.INCIDENT_STARTED, incident, detail, at_s)
 

@@ -76,7 +76,7 @@ def finish(run: RunDir, status: str, **more: Any) -> None:
 
 def _notes(scenario: Scenario, engines: tuple[str, ...]) -> list[str]:
     """What a reader must know about the real run's time."""
-    if "real" not in engines or scenario.speedup == 1:
+    if "real" not in engines or scenario.clock.is_real_time:
         return []
     notes = [
         f"The real run divided every time but round trips by {scenario.speedup:g}; all results are in "
@@ -86,7 +86,7 @@ def _notes(scenario: Scenario, engines: tuple[str, ...]) -> list[str]:
         notes.append(
             "TCP's own patience cannot be sped up: each socket of the gateway was bounded by "
             f"TCP_USER_TIMEOUT = {TCP_GIVE_UP_S:g} s / {scenario.speedup:g} = "
-            f"{TCP_GIVE_UP_S / scenario.speedup:.1f} s."
+            f"{scenario.clock.real_s(TCP_GIVE_UP_S):.1f} s."
         )
     return notes
 

@@ -28,6 +28,7 @@ from harness.simulated import simulate
 from reference_server.durations import DAY_S
 from reference_server.errors import FlatlineError
 from reference_server.events import EventKind
+from scenarios.clock import SCENARIO_TIME
 from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 
@@ -192,7 +193,11 @@ def _run(scenario: Scenario, seed: int, *, warm_up_s: float) -> dict[str, float]
     what = scenario.model_copy(update={"seed": seed})
     plan = make_plan(what)
     history = History(
-        simulate(what, plan), plan, engine="simulated", speedup=1.0, horizon_s=what.horizon_s
+        simulate(what, plan),
+        plan,
+        engine="simulated",
+        clock=SCENARIO_TIME,
+        horizon_s=what.horizon_s,
     )
     from_s = what.ramp + warm_up_s
     figures: dict[str, float] = {"seed": seed}

@@ -1,7 +1,7 @@
 """What theory says of one fault of a scenario: when it is suspected, by which layer, when its records go.
 
 From a fault, the policy and the network to laws in scenario seconds from the moment the fault takes
-effect. What does not shrink with a real run's speedup (round trips, TCP's timers) counts times the speedup.
+effect. What does not shrink with a real run (round trips, TCP's timers) counts as the scenario's clock sees it.
 Milestones that follow from these are `predict.py`.
 """
 
@@ -30,6 +30,7 @@ from reference_server.liveness.kinds import (
     SendErrors,
     StateCheck,
 )
+from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution
 from scenarios.faults import Fault
 from scenarios.faults.custom import Custom
@@ -73,9 +74,9 @@ class FaultLaws:
     heals: bool = False
 
 
-def laws_of_fault(fault: Fault, scenario: Scenario, speedup: float) -> FaultLaws:
-    """Return the laws of one fault under its scenario, for a run at ``speedup``."""
-    one_way = Law.of(scenario.network.round_trip).scaled(speedup / 2)
+def laws_of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaws:
+    """Return the laws of one fault under its scenario, for a run with this clock."""
+    one_way = clock.seen(Law.of(scenario.network.round_trip)).scaled(0.5)
     acts_on = scenario.liveness.close_detection
     match fault:
         case Refresh() if acts_on == "none":
@@ -102,15 +103,15 @@ def laws_of_fault(fault: Fault, scenario: Scenario, speedup: float) -> FaultLaws
         case Noop():
             return _nothing(scenario)
         case _ if isinstance(scenario.detector, ClientBeats):
-            return _client_silent(fault, scenario, speedup)
+            return _client_silent(fault, scenario, clock)
         case NatTimeout():
-            return _nat(fault, scenario, speedup)
+            return _nat(fault, scenario, clock)
         case SlowReader():
-            return _slow_reader(scenario, speedup)
+            return _slow_reader(scenario, clock)
         case ThrottledTimers() | Delayed() | PacketLoss():
-            return _late(fault, scenario, speedup)
+            return _late(fault, scenario, clock)
         case HostCrash() | NetworkCut() | Frozen():
-            return _silent(fault, scenario, speedup)
+            return _silent(fault, scenario, clock)
         case _:
             note = f"theory has no law of {fault.kind}"
             return FaultLaws(None, None, note=note, heals=fault.healing is not None)
@@ -137,15 +138,15 @@ def _unheard(fault: OrderlyClose | ProcessCrash, scenario: Scenario, one_way: La
     return _raced(scenario, layers, said)
 
 
-def _client_silent(fault: Fault, scenario: Scenario, speedup: float) -> FaultLaws:
+def _client_silent(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaws:
     """The client's own beats stop: the idle limit, and the kernel's probes."""
     policy = scenario.liveness
-    trip = Law.of(scenario.network.round_trip).scaled(speedup)
+    trip = clock.seen(Law.of(scenario.network.round_trip))
     if policy.session_timeout is not None and policy.session_timeout < (
         policy.heartbeat_interval or 0.0
     ):
         return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
-    if _healing(fault, scenario, speedup) is not None:
+    if _healing(fault, scenario, clock) is not None:
         note = "a healed client's next beat competes with the idle limit"
         return FaultLaws(None, None, note=note, heals=True)
     if isinstance(fault, NatTimeout):
@@ -211,17 +212,17 @@ def _nothing(scenario: Scenario) -> FaultLaws:
 
 
 def _silent(
-    fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, speedup: float
+    fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, clock: RunClock
 ) -> FaultLaws:
     policy, network = scenario.liveness, scenario.network
     assert policy.heartbeat_interval is not None
-    healing = _healing(fault, scenario, speedup)
+    healing = _healing(fault, scenario, clock)
     if healing is not None and scenario.reconnect.idle_limit is not None:
         note = "a client that reconnects by its own idle limit competes with its recovery"
         return FaultLaws(None, None, note=note, heals=True)
-    trip = Law.of(network.round_trip).scaled(speedup)
+    trip = clock.seen(Law.of(network.round_trip))
     acknowledged = isinstance(fault, Frozen)  # by the frozen client's kernel
-    stack = _race(scenario, trip, None if acknowledged else _gives_up(scenario, speedup))
+    stack = _race(scenario, trip, None if acknowledged else _gives_up(scenario, clock))
     if stack is None:
         return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT, heals=healing is not None)
     if _probes_between_beats(scenario):
@@ -229,7 +230,7 @@ def _silent(
     floor = store_floor(policy, stack.law, trip)
     suspected = silent_death(policy.heartbeat_interval, trip, stack.law, healing)
     note = _notes(
-        _layers_note(stack), _phase_note(fault, scenario), _slow_answers_note(scenario, speedup)
+        _layers_note(stack), _phase_note(fault, scenario), _slow_answers_note(scenario, clock)
     )
     wins: Mapping[str, float] = stack.wins
     cleared_note = ""
@@ -242,17 +243,17 @@ def _silent(
     return FaultLaws(suspected, cleared, wins, note, cleared_note, heals=healing is not None)
 
 
-def _slow_reader(scenario: Scenario, speedup: float) -> FaultLaws:
+def _slow_reader(scenario: Scenario, clock: RunClock) -> FaultLaws:
     """A frozen client, but for the kernel: its patience with a closed window counts from the fault itself."""
     policy = scenario.liveness
     assert policy.heartbeat_interval is not None
-    trip = Law.of(scenario.network.round_trip).scaled(speedup)
+    trip = clock.seen(Law.of(scenario.network.round_trip))
     stack = _race(scenario, trip, None)
     if stack is None:
         return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
     suspected = silent_death(policy.heartbeat_interval, trip, stack.law)
     cleared = silent_death(policy.heartbeat_interval, trip, store_floor(policy, stack.law, trip))
-    if policy.tcp_user_timeout is not None and _gives_up(scenario, speedup).lo_s < suspected.hi_s:
+    if policy.tcp_user_timeout is not None and _gives_up(scenario, clock).lo_s < suspected.hi_s:
         note = (
             "tcp_user_timeout may be first: the kernel's probe timer, which is coarse and does not scale, "
             "ends the connection 0.2 to 0.6 s after it"
@@ -262,7 +263,7 @@ def _slow_reader(scenario: Scenario, speedup: float) -> FaultLaws:
 
 
 def _late(
-    fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, speedup: float
+    fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clock: RunClock
 ) -> FaultLaws:
     """A client that answers late is a healthy one: it comes back, so recovery competes with the clean-up."""
     policy = scenario.liveness
@@ -272,7 +273,7 @@ def _late(
         return FaultLaws(
             None, None, note="heals: it competes with answers that come now and then", heals=True
         )
-    trip = Law.of(scenario.network.round_trip).scaled(speedup)
+    trip = clock.seen(Law.of(scenario.network.round_trip))
     match fault:
         case ThrottledTimers():
             longest_s = fault.every
@@ -288,10 +289,10 @@ def _late(
         law = bundled_answers(policy, fault.every, trip, scenario.duration)
         why = "R differs from T: the phase of the pings moves with every miss"
     elif isinstance(fault, PacketLoss):
-        ladder = [step * speedup for step in scenario.network.rto_ladder]
+        ladder = [clock.scenario_s(step) for step in scenario.network.rto_ladder]
         law = resent_pings(policy, fault.rate, ladder, trip, scenario.duration)
         why = "R differs from T and a late answer moves the pings, or a try comes just at the deadline"
-        if policy.tcp_user_timeout is not None and _gives_up(scenario, speedup).lo_s < longest_s:
+        if policy.tcp_user_timeout is not None and _gives_up(scenario, clock).lo_s < longest_s:
             law, why = None, "tcp_user_timeout may be first"
     else:
         late = late_answers(policy, Law.of(fault.by), trip)
@@ -314,13 +315,13 @@ def _late(
     return FaultLaws(law, None, {Cause.HEARTBEAT: law.mass}, note, cleared_note=after, heals=True)
 
 
-def _nat(fault: NatTimeout, scenario: Scenario, speedup: float) -> FaultLaws:
+def _nat(fault: NatTimeout, scenario: Scenario, clock: RunClock) -> FaultLaws:
     policy, idle_s = scenario.liveness, fault.nat.idle_timeout
     assert policy.heartbeat_interval is not None
     if nat_prevented(policy.heartbeat_interval, idle_s):
         note = f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
         return FaultLaws(Law.never(), Law.never(), note=note)
-    trip = Law.of(scenario.network.round_trip).scaled(speedup)
+    trip = clock.seen(Law.of(scenario.network.round_trip))
     if _probes_between_beats(scenario):
         return FaultLaws(None, None, note=_PROBES)
     if fault.nat.expiry == "reset" and policy.close_detection != "all":
@@ -330,7 +331,7 @@ def _nat(fault: NatTimeout, scenario: Scenario, speedup: float) -> FaultLaws:
         # Two pings, two independent round trips.
         suspected = nat_reset(policy, idle_s).plus(trip).plus(trip.scaled(-0.5))
         return FaultLaws(suspected, suspected.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
-    stack = _race(scenario, trip, _gives_up(scenario, speedup))
+    stack = _race(scenario, trip, _gives_up(scenario, clock))
     if stack is None:
         return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
     first_lost = trip.scaled(-0.5).shifted(policy.heartbeat_interval - idle_s)
@@ -349,7 +350,7 @@ def _idle_only(fault: Fault, scenario: Scenario) -> FaultLaws:
         return FaultLaws(
             Law.never(), Law.never(), note="no heartbeat and no idle limit: never noticed"
         )
-    if _healing(fault, scenario, 1.0) is not None:
+    if _healing(fault, scenario, SCENARIO_TIME) is not None:
         note = "no heartbeat: nothing tells a healed client from a silent one"
         return FaultLaws(None, None, note=note, heals=True)
     # Clients connect evenly over the ramp, and faults are timed from its end.
@@ -395,7 +396,7 @@ def _race(scenario: Scenario, trip: Law, gives_up: Law | None) -> Stack | None:
     return race(policy, trip, gives_up, _kind(scenario))
 
 
-def _gives_up(scenario: Scenario, speedup: float) -> Law:
+def _gives_up(scenario: Scenario, clock: RunClock) -> Law:
     """When TCP ends the connection, from the first unacknowledged ping.
 
     The kernel's own patience is scenario time: a run with a speedup bounds it on each socket, by a user timeout
@@ -403,26 +404,26 @@ def _gives_up(scenario: Scenario, speedup: float) -> Law:
     grain, which does not shrink with the rest.
     """
     user_timeout_s = scenario.liveness.tcp_user_timeout
-    if user_timeout_s is None and speedup == 1:
+    if user_timeout_s is None and clock.is_real_time:
         return Law.constant(ladder_give_up_s(scenario.network.rto_ladder))
     patience_s = user_timeout_s or tcp_give_up_s()
-    fires_s = user_timeout_fires_s(patience_s, scenario.network.seen_at(speedup).rto_ladder)
-    return Law.uniform(fires_s, fires_s + give_up_late_s(patience_s, scenario.network, speedup))
+    fires_s = user_timeout_fires_s(patience_s, scenario.network.seen_at(clock).rto_ladder)
+    return Law.uniform(fires_s, fires_s + give_up_late_s(patience_s, scenario.network, clock))
 
 
-def give_up_late_s(user_timeout_s: float, network: Network, speedup: float) -> float:
-    """How late the kernel of a real run may give up, scenario seconds; 0 at speedup 1, where it is next to nothing."""
-    if speedup == 1:
+def give_up_late_s(user_timeout_s: float, network: Network, clock: RunClock) -> float:
+    """How late the kernel of a real run may give up, scenario seconds; 0 in real time, where it is next to nothing."""
+    if clock.is_real_time:
         return 0.0
-    return speedup * user_timeout_late_s(user_timeout_s / speedup, network.rto_ladder)
+    return clock.scenario_s(user_timeout_late_s(clock.real_s(user_timeout_s), network.rto_ladder))
 
 
-def _healing(fault: Fault, scenario: Scenario, speedup: float) -> Healing | None:
+def _healing(fault: Fault, scenario: Scenario, clock: RunClock) -> Healing | None:
     heals: Distribution | None
     match fault:
         case NetworkCut():
             heals = fault.heal_after
-            ladder = tuple(step * speedup for step in scenario.network.rto_ladder)
+            ladder = tuple(clock.scenario_s(step) for step in scenario.network.rto_ladder)
             return None if heals is None else Healing(heals, ladder)
         case Frozen():
             heals = fault.thaw_after
@@ -456,8 +457,10 @@ def _phase_note(fault: Fault, scenario: Scenario) -> str:
     return ""
 
 
-def _slow_answers_note(scenario: Scenario, speedup: float) -> str:
-    late = 1 - float(scenario.network.round_trip.cdf(scenario.liveness.heartbeat_timeout / speedup))
+def _slow_answers_note(scenario: Scenario, clock: RunClock) -> str:
+    late = 1 - float(
+        scenario.network.round_trip.cdf(clock.real_s(scenario.liveness.heartbeat_timeout))
+    )
     return f"{late:.2g} of the answers come after the deadline" if late > 1e-6 else ""
 
 

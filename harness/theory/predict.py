@@ -19,6 +19,7 @@ from harness.theory.stack import first_of
 from reference_server.events import Cause
 from reference_server.liveness.kinds import PhiAkka, PhiCassandra, Probing
 from scenarios.client_rules import Relogin
+from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution
 from scenarios.faults import Fault
 from scenarios.schema import Scenario
@@ -78,7 +79,7 @@ class Prediction:
     note: str
 
 
-def predict(scenario: Scenario, speedup: float = 1.0) -> list[Prediction]:
+def predict(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> list[Prediction]:
     """Predict a scenario's faults in the order of the file, each milestone in the order of its laws.
 
     `suspected`, `socket_closed`, `store_cleared` and `peers_notified` of every fault, and `locked_out` where
@@ -87,18 +88,16 @@ def predict(scenario: Scenario, speedup: float = 1.0) -> list[Prediction]:
 
     Args:
         scenario: what is to happen.
-        speedup: of the run to compare with: 1 for a simulation, ``scenario.speedup`` for a real run. Round
+        clock: of the run to compare with: `SCENARIO_TIME` for a simulation, ``scenario.clock`` for a real run. Round
             trips and TCP's timers do not shrink with the rest, so in scenario time they grow.
 
     Raises:
         ValueError: a speedup below or at 0.
     """
-    if speedup <= 0:
-        raise ValueError(f"speedup {speedup:g}; allowed: above 0")
     return [
         _withheld(prediction, fault, scenario)
         for fault in scenario.faults
-        for prediction in _of_fault(fault, scenario, speedup)
+        for prediction in _of_fault(fault, scenario, clock)
     ]
 
 
@@ -117,8 +116,8 @@ def _withheld(prediction: Prediction, fault: Fault, scenario: Scenario) -> Predi
     return replace(prediction, cause="", law=None, note=f"no law for {', '.join(unknown)}")
 
 
-def _of_fault(fault: Fault, scenario: Scenario, speedup: float) -> list[Prediction]:
-    laws = laws_of_fault(fault, scenario, speedup)
+def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> list[Prediction]:
+    laws = laws_of_fault(fault, scenario, clock)
     relogin = None if fault.drawn.user_stays else scenario.reconnect.relogin
     taking_over = relogin if scenario.sessions.second_login == "take_over" else None
     cause = max(laws.wins, key=lambda name: laws.wins[name], default="")
@@ -129,7 +128,7 @@ def _of_fault(fault: Fault, scenario: Scenario, speedup: float) -> list[Predicti
         ("suspected", caused_by, suspected, remark),
         ("socket_closed", caused_by, suspected, remark),
         ("store_cleared", cleared_by, cleared, _join(laws.cleared_note, cleared_remark, ttl)),
-        ("peers_notified", cleared_by, *_peers(laws, cleared, taking_over, scenario, speedup)),
+        ("peers_notified", cleared_by, *_peers(laws, cleared, taking_over, scenario, clock)),
     ]
     if relogin is not None:
         found.append(("locked_out", cause, *_locked_out(laws, relogin, scenario)))
@@ -187,7 +186,7 @@ def _peers(
     cleared: Law | None,
     relogin: Relogin | None,
     scenario: Scenario,
-    speedup: float,
+    clock: RunClock,
 ) -> tuple[Law | None, str]:
     watchers = scenario.sessions.watchers_per_user
     if watchers == 0:
@@ -199,7 +198,7 @@ def _peers(
     idle_s = scenario.liveness.session_timeout or math.inf
     if scenario.liveness.heartbeat_interval is None and cleared.mass and cleared.hi_s >= idle_s / 2:
         return None, "the idle limit may throw the watchers out first"
-    one_way = Law.of(scenario.network.round_trip).scaled(speedup / 2)
+    one_way = clock.seen(Law.of(scenario.network.round_trip)).scaled(0.5)
     return cleared.plus(one_way.slowest_of(watchers)), ""
 
 

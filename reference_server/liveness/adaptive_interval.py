@@ -53,10 +53,10 @@ class Probing(DetectorSettings):
             )
         return self
 
-    def faster(self, speedup: float) -> Self:
-        """Return it with every time divided by ``speedup``."""
+    def faster(self, factor: float) -> Self:
+        """Return it with every time divided by ``factor``."""
         times = ("min_interval", "max_interval", "step", "margin")
-        return self.model_copy(update={name: getattr(self, name) / speedup for name in times})
+        return self.model_copy(update={name: getattr(self, name) / factor for name in times})
 
 
 class ProbedInterval:

@@ -85,6 +85,6 @@ class DetectorSettings(BaseModel):
     cause: ClassVar[Cause] = Cause.HEARTBEAT  # that its suspicions are given
     looks_at_sockets: ClassVar[bool] = False  # and not at answers
 
-    def faster(self, speedup: float) -> Self:
-        """Return it with every time divided by ``speedup``. Here: there are no times in it."""
+    def faster(self, factor: float) -> Self:
+        """Return it with every time divided by ``factor``. Here: there are no times in it."""
         return self

@@ -35,10 +35,10 @@ class TcpKeepalive(BaseModel):
         """From the last segment received to the end of the connection."""
         return self.idle + self.count * self.interval
 
-    def faster(self, speedup: float) -> TcpKeepalive:
-        """Return it with its times divided by ``speedup``."""
+    def faster(self, factor: float) -> TcpKeepalive:
+        """Return it with its times divided by ``factor``."""
         return TcpKeepalive(
-            idle=self.idle / speedup, interval=self.interval / speedup, count=self.count
+            idle=self.idle / factor, interval=self.interval / factor, count=self.count
         )
 
 
@@ -149,16 +149,16 @@ class LivenessPolicy(BaseModel):
             return None
         return self.patience_s, self.heartbeat_interval + self.patience_s
 
-    def faster(self, speedup: float) -> LivenessPolicy:
-        """Return the policy with every time divided by ``speedup`` (counts stay)."""
+    def faster(self, factor: float) -> LivenessPolicy:
+        """Return the policy with every time divided by ``factor`` (counts stay)."""
         times = {
-            name: getattr(self, name) / speedup
+            name: getattr(self, name) / factor
             for name in type(self).model_fields
             if isinstance(getattr(self, name), float)
         }
         if self.tcp_keepalive is not None:
             return self.model_copy(
-                update=times | {"tcp_keepalive": self.tcp_keepalive.faster(speedup)}
+                update=times | {"tcp_keepalive": self.tcp_keepalive.faster(factor)}
             )
         return self.model_copy(update=times)
 

@@ -51,10 +51,10 @@ class PhiAkka(_Parameters):
     min_sigma: Annotated[PositiveDuration, Field(description="floor of the deviation")] = 0.1
     acceptable_pause: Annotated[Duration, Field(description="added to the mean")] = 3.0
 
-    def faster(self, speedup: float) -> Self:
-        """Return it with every time divided by ``speedup``."""
+    def faster(self, factor: float) -> Self:
+        """Return it with every time divided by ``factor``."""
         times = ("min_sigma", "acceptable_pause")
-        return self.model_copy(update={name: getattr(self, name) / speedup for name in times})
+        return self.model_copy(update={name: getattr(self, name) / factor for name in times})
 
     def arrivals(self, expected_s: float) -> AkkaArrivals:
         """Return what a new connection begins to learn with; ``expected_s`` from one frame to the next."""

@@ -13,6 +13,7 @@ from harness.measure.one_engine import measure
 from harness.simulated import simulate
 from harness.theory import predict
 from reference_server.presets import find_preset, load_presets
+from scenarios.clock import SCENARIO_TIME
 from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 
@@ -39,9 +40,9 @@ def seen(preset: str) -> pd.DataFrame:
     what = scenario(preset)
     plan = make_plan(what)
     events = simulate(what, plan)
-    return measure(events, plan, engine="simulated", speedup=1.0, horizon_s=plan.horizon_s).tables[
-        "detections"
-    ]
+    return measure(
+        events, plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=plan.horizon_s
+    ).tables["detections"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -156,7 +157,11 @@ def test_layers_that_no_preset_has(name: str) -> None:
     what = scenario(preset, (kind,), **{k: v for k, v in changes.items() if k != "preset"})
     plan = make_plan(what)
     table = measure(
-        simulate(what, plan), plan, engine="simulated", speedup=1.0, horizon_s=plan.horizon_s
+        simulate(what, plan),
+        plan,
+        engine="simulated",
+        clock=SCENARIO_TIME,
+        horizon_s=plan.horizon_s,
     ).tables["detections"]
     found = next(p for p in predict(what) if p.milestone == "suspected")
     rows = table[(table["fault"] == kind) & (table["milestone"] == "suspected")]

@@ -240,9 +240,7 @@ def network_from_run(run: RunDir) -> Conditions:
     scenario, plan = load_scenario(str(run.scenario)), Plan.load(run.plan)
     events = read_log(run.events).events
     engine = "real" if any(event.source is Source.CLIENT for event in events) else "simulated"
-    history = History(
-        events, plan, engine=engine, speedup=scenario.speedup, horizon_s=plan.horizon_s
-    )
+    history = History(events, plan, engine=engine, clock=scenario.clock, horizon_s=plan.horizon_s)
     trips_s = round_trips_s(
         [*history.of(EventKind.HEARTBEAT_SENT), *history.of(EventKind.HEARTBEAT_ANSWERED)]
     )

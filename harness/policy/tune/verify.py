@@ -27,6 +27,7 @@ from harness.theory.false_suspicions import noticed_share
 from reference_server.errors import Exit
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Sessions
+from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution, Uniform
 from scenarios.faults import Fault
 from scenarios.faults.host_crash import HostCrash
@@ -59,10 +60,10 @@ def compare_with_prediction(directory: Path) -> pd.DataFrame:
     scenario, plan = load_scenario(str(run.scenario)), Plan.load(run.plan)
     summary = run.read_json(run.summary)
     engines = [engine for engine in summary["engines"] if engine != "theory"]
-    speedup = scenario.speedup if "real" in engines else 1.0
+    clock = scenario.clock if "real" in engines else SCENARIO_TIME
     (law,) = (
         one.law
-        for one in predict(scenario, speedup)
+        for one in predict(scenario, clock)
         if (one.fault, one.milestone) == ("host_crash", "suspected")
     )
     assert law is not None  # theory is exact for a host crash under a heartbeat
@@ -71,7 +72,7 @@ def compare_with_prediction(directory: Path) -> pd.DataFrame:
         epsilon_s = float(summary["epsilon_s"] or 0.0) if engine == "real" else 0.0
         rows += _latency(run, engine, law, epsilon_s)
         rows += _idle_timer(run, plan, engine)
-        rows.append(_mistakes(run, scenario, plan, engine, speedup))
+        rows.append(_mistakes(run, scenario, plan, engine, clock))
     columns = ["engine", "check", "predicted", "lo", "hi", "measured", "n", "verdict", "note"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -110,25 +111,25 @@ def _idle_timer(run: RunDir, plan: Plan, engine: str) -> list[tuple[object, ...]
 
 
 def _mistakes(
-    run: RunDir, scenario: Scenario, plan: Plan, engine: str, speedup: float
+    run: RunDir, scenario: Scenario, plan: Plan, engine: str, clock: RunClock
 ) -> tuple[object, ...]:
     """Healthy clients thrown out, beside the law of that number given this plan's outages."""
     seen = _rows(run, "false_suspicions", engine=engine)
     count = int(seen["count"].iloc[0])
-    once, each = _chances(scenario, plan, speedup)
+    once, each = _chances(scenario, plan, clock)
     # Whether a client that was thrown out is back for its next outage is left open: both ends are allowed for.
     lo, hi = _quantile(once, _TAIL), _quantile(each, 1 - _TAIL)
     return (engine, "healthy clients thrown out", sum(once), lo, hi, float(count), len(each),
             _verdict(lo <= count <= hi, 1), f"{len(each)} outages of {len(once)} clients")  # fmt: skip
 
 
-def _chances(scenario: Scenario, plan: Plan, speedup: float) -> tuple[list[float], list[float]]:
+def _chances(scenario: Scenario, plan: Plan, clock: RunClock) -> tuple[list[float], list[float]]:
     """Probability to be thrown out: of each client by any of its outages, and of each outage alone.
 
     Given an outage's length L the phase is all that is random: P = (min(L − W, T, what is left of the run))⁺/T, where
     W is the last retransmission that fits into the patience.
     """
-    policy, network = scenario.liveness, scenario.network.seen_at(speedup)
+    policy, network = scenario.liveness, scenario.network.seen_at(clock)
     interval_s, patience = policy.heartbeat_interval, policy.patience_s
     if interval_s is None:
         return [], []
@@ -231,14 +232,14 @@ def verification_scenario(
     ramp_s = max(2.0, interval_s / 2)
     at = Distribution(uniform=Uniform(low=interval_s, high=2 * interval_s))
     duration_s = 3 * interval_s + patience + max(3.0, interval_s / 5)
-    speedup = _speedup(policy, (ramp_s + duration_s) / real_s)
+    clock = _clock(policy, (ramp_s + duration_s) / real_s)
     faults: list[Fault] = [HostCrash(kind="host_crash", share=_CRASHES, at=at)]
     if conditions.nat is not None:
         # As early as can be: a mapping that is to expire must have the time for it.
         early = Distribution(uniform=Uniform(low=0.0, high=interval_s))
         nat = conditions.nat
         faults.append(NatTimeout(kind="nat_timeout", share=_BEHIND_NAT, at=early, nat=nat))
-    outages, stretch = _stretched(policy, conditions.network, speedup, duration_s)
+    outages, stretch = _stretched(policy, conditions.network, clock, duration_s)
     told = "" if outages is None else f" Outages are {stretch:.3g} times as long as assumed."
     return Scenario(
         name="verify-" + re.sub(r"[^a-z0-9_-]+", "-", conditions.name.lower()),
@@ -247,7 +248,7 @@ def verification_scenario(
         clients=clients,
         ramp=ramp_s,
         duration=duration_s,
-        speedup=speedup,
+        speedup=clock.speedup,
         liveness=policy,
         # A watcher may be in an outage itself: nobody watches.
         sessions=Sessions(watchers_per_user=0),
@@ -256,27 +257,27 @@ def verification_scenario(
     )
 
 
-def _speedup(policy: LivenessPolicy, at_least: float) -> float:
-    """The smallest speedup of at least this that keeps the patience 15 % away from every retransmission."""
+def _clock(policy: LivenessPolicy, at_least: float) -> RunClock:
+    """The slowest clock, of at least this speedup, whose patience is 15 % away from every retransmission."""
     ladder = np.log(Network().rto_ladder)
     least = max(1, math.ceil(at_least))
     if least == 1:
-        return 1.0
+        return SCENARIO_TIME
     speedups = np.arange(least, 2 * least + 2)
     patience = np.log(policy.patience_s / speedups)
     clear = np.abs(np.subtract.outer(patience, ladder)).min(axis=1)
     good = np.flatnonzero(clear >= _CLEAR_OF_LADDER)
-    return float(speedups[good[0] if len(good) else int(np.argmax(clear))])
+    return RunClock(float(speedups[good[0] if len(good) else int(np.argmax(clear))]))
 
 
 def _stretched(
-    policy: LivenessPolicy, network: Network, speedup: float, duration_s: float
+    policy: LivenessPolicy, network: Network, clock: RunClock, duration_s: float
 ) -> tuple[Outages | None, float]:
     """Outages of the network's law, long enough to be noticed and one or two a client; and how much longer."""
     if network.outages is None:
         return None, 1.0
     length = network.outages.length
-    way = Network().seen_at(speedup)
+    way = Network().seen_at(clock)
 
     def noticed(stretch: float) -> float:
         outages = Outages(every=duration_s, length=length.scaled(stretch))

@@ -208,7 +208,7 @@ class Client:
         for outage in outages:
             start_s = run.at_s(outage.at_s)
             self.at(start_s, self._outage_starts)
-            self.at(start_s + outage.length_s / run.scenario.speedup, self._outage_ends)
+            self.at(start_s + run.scenario.clock.real_s(outage.length_s), self._outage_ends)
         run.loop.at(connect_at_s, self._come_soon)
 
     def leave(self) -> None:
@@ -289,7 +289,7 @@ class Client:
         """Come again later, with full jitter: uniform between zero and the doubled, capped base."""
         self._failures += 1
         ceiling_s = self.run.scenario.reconnect.back_off_ceiling_s(self._failures)
-        wait_s = float(self.run.rng.uniform(0, ceiling_s)) / self.run.scenario.speedup
+        wait_s = self.run.scenario.clock.real_s(float(self.run.rng.uniform(0, ceiling_s)))
         self.run.loop.at(self.run.now_s() + wait_s, self._come_soon)
 
     def drop_wire(self) -> None:
@@ -395,7 +395,7 @@ class Client:
         self._idle_watched = not self._reading_paused
         if self._reading_paused:
             return
-        gives_up_s = self.last_packet_s + limit / self.run.scenario.speedup
+        gives_up_s = self.last_packet_s + self.run.scenario.clock.real_s(limit)
         if self.run.now_s() < gives_up_s:
             self.run.loop.at(gives_up_s, partial(self._watch_idleness, wire))
         else:
@@ -478,7 +478,7 @@ class Client:
 
     def real_s(self, length_s: float) -> float:
         """How long a length of scenario time takes in this run."""
-        return length_s / self.run.scenario.speedup
+        return self.run.scenario.clock.real_s(length_s)
 
     def keep_open(self) -> None:
         """Keep the socket open until the run's end: one that is let go closes itself, which sends a FIN."""
@@ -657,7 +657,7 @@ class OtherDevice:
         # On a fixed grid: the time that an answer takes must not add up.
         wait_s = self._fault.relogin_after_s + next(self._attempts) * relogin.retry
         run.loop.at(
-            self._began_s + wait_s / run.scenario.speedup,
+            self._began_s + run.scenario.clock.real_s(wait_s),
             lambda: run.loop.run_in_greenlet(self._attempt),
         )
 

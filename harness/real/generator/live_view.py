@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from reference_server.events import Event, EventKind, Source
+from scenarios.clock import SCENARIO_TIME, RunClock
 
 __all__ = ["COLUMNS", "LiveView", "Point"]
 
@@ -45,11 +46,11 @@ class LiveView:
     """Counts events as they come.
 
     Args:
-        speedup: of the run; a latency of a real second is so many seconds of the scenario.
+        clock: of the run; latencies are told in scenario time.
     """
 
-    def __init__(self, speedup: float = 1.0) -> None:
-        self._speedup = speedup
+    def __init__(self, clock: RunClock = SCENARIO_TIME) -> None:
+        self._clock = clock
         self._live: set[str] = set()
         self._faulty: dict[str, tuple[str, float]] = {}  # session -> fault and when it took effect
         self._injected: Counter[str] = Counter()
@@ -89,7 +90,7 @@ class LiveView:
     def _detected(self, session: str, cause: str, time_s: float) -> None:
         fault, since_s = self._faulty.get(session, ("", 0.0))
         if fault and time_s >= since_s:
-            self._latencies[fault, cause].append((time_s - since_s) * self._speedup)
+            self._latencies[fault, cause].append(self._clock.scenario_s(time_s - since_s))
 
     def mark(self, time_s: float) -> Point:
         """Add a point to the curve: how things stand at ``time_s``."""

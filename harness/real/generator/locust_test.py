@@ -147,7 +147,7 @@ class Suite:
             _refuse_a_second_run(self.options)
             scenario = self._scenario()
             if self.options.shape:
-                length_s = self.options.run_time or scenario.horizon_s / scenario.speedup
+                length_s = self.options.run_time or scenario.clock.real_s(scenario.horizon_s)
                 self.options.run_time = None  # Locust would wait for it after the shape's end
                 environment.shape_class = RampShape(
                     self.options.shape, self.options.num_users or scenario.clients, length_s
@@ -209,7 +209,7 @@ class Suite:
         self._background.append(gevent.spawn(self._end_at_the_horizon))
         if self._pages is not None:
             self._pages.follow(
-                run.scenario.name, run.directory.logs, run.origin_s, run.scenario.speedup
+                run.scenario.name, run.directory.logs, run.origin_s, run.scenario.clock
             )
 
     def stop(self) -> None:
@@ -258,7 +258,7 @@ class Suite:
             assert runner is not None
             clients = max(1, runner.target_user_count)
             ramp_s = clients / (options.spawn_rate or 1)
-            length_s = options.run_time or ramp_s + scenario.duration / scenario.speedup
+            length_s = options.run_time or ramp_s + scenario.clock.real_s(scenario.duration)
         if length_s <= ramp_s:
             raise SystemExit(
                 f"flatline: --run-time {length_s:g} s is over before {clients} clients are there "
@@ -266,8 +266,8 @@ class Suite:
             )
         scenario = self._scenario(
             clients=clients,
-            ramp=max(ramp_s, 1e-3) * scenario.speedup,
-            duration=(length_s - ramp_s) * scenario.speedup,
+            ramp=scenario.clock.scenario_s(max(ramp_s, 1e-3)),
+            duration=scenario.clock.scenario_s(length_s - ramp_s),
         )
         plan = make_plan(scenario)
         run = given or new_run(Path("runs"), f"locust-{scenario.name}")
@@ -301,7 +301,7 @@ class Suite:
     def _end_at_the_horizon(self) -> None:
         run, runner = self._run, self._environment.runner
         assert run is not None and runner is not None
-        horizon_s = self._start_s + run.plan.horizon_s / run.scenario.speedup
+        horizon_s = self._start_s + run.scenario.clock.real_s(run.plan.horizon_s)
         while (left_s := horizon_s - self._now_s(run)) > 0:
             gevent.sleep(min(left_s, _CLOCK_HOLDS_S))
         if self._coordinator is not None:

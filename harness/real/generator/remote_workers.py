@@ -1,4 +1,4 @@
-"""Workers on other hosts: they shard neither disk nor clock with the run. Told over Locust's own messages.
+"""Workers on other hosts: they share neither disk nor clock with the run. Told over Locust's own messages.
 
     worker                                   master, where the run directory is
     here: where it is ─────────────────────►

@@ -122,7 +122,7 @@ class Generator:
         if not isinstance(self.scenario.detector, ClientBeats) or interval_s is None:
             return None
         return ClientHeartbeats(
-            interval_s / self.scenario.speedup, self.loop.at, self.now_s, self.rng.spawn(1)[0]
+            self.scenario.clock.real_s(interval_s), self.loop.at, self.now_s, self.rng.spawn(1)[0]
         )
 
     def start_client(self, index: int, paced: bool) -> Client:
@@ -147,7 +147,7 @@ class Generator:
 
     def at_s(self, scenario_s: float) -> float:
         """The real time of a moment of the plan."""
-        return self.start_s + scenario_s / self.scenario.speedup
+        return self.start_s + self.scenario.clock.real_s(scenario_s)
 
     @property
     def horizon_s(self) -> float:

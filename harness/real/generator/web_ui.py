@@ -18,6 +18,7 @@ from locust.env import Environment
 from harness.events.tail import LogTail
 from harness.real.generator.live_view import COLUMNS, LiveView
 from reference_server.events import decode
+from scenarios.clock import RunClock
 
 __all__ = [
     "LivenessPages",
@@ -59,18 +60,18 @@ class LivenessPages:
         app.register_blueprint(pages)
         app.after_request(self._add_to_stats)
 
-    def follow(self, name: str, logs: Path, origin_s: float, speedup: float) -> None:
+    def follow(self, name: str, logs: Path, origin_s: float, clock: RunClock) -> None:
         """Show the run whose event logs are in a folder.
 
         Args:
             name: of the scenario.
             logs: its `*.jsonl` files may appear later.
             origin_s: CLOCK_MONOTONIC at the run's origin.
-            speedup: of the run.
+            clock: of the run.
         """
         if self._follower is not None:
             self._follower.kill()
-        self._name, self._view = name, LiveView(speedup)
+        self._name, self._view = name, LiveView(clock)
         self._follower = gevent.spawn(self._run, self._view, logs, origin_s)
 
     def _run(self, view: LiveView, logs: Path, origin_s: float) -> None:

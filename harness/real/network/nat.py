@@ -33,6 +33,7 @@ import orjson
 from harness.real.errors import CannotRun
 from harness.real.network.conntrack import Conntrack
 from harness.real.network.namespaces import Namespace, link, require
+from scenarios.clock import RunClock
 from scenarios.faults import PlannedFault
 from scenarios.faults.nat_timeout import DrawnNatTimeout
 from scenarios.plan import Plan
@@ -71,14 +72,14 @@ def is_behind_nat(fault: PlannedFault) -> bool:
     return isinstance(fault.params, DrawnNatTimeout) and fault.params.by != "socket_filter"
 
 
-def check_nat(plan: Plan, speedup: float) -> None:
+def check_nat(plan: Plan, clock: RunClock) -> None:
     """Return if this machine can make the network of a plan: it is made, and unmade.
 
     Raises:
         CannotRun: not Linux or not root, a program is missing, a timeout that is no whole number.
     """
     with ExitStack() as stack:
-        _, _, boxes = _build(_kinds(plan, speedup), stack)
+        _, _, boxes = _build(_kinds(plan, clock), stack)
         try:
             for box in boxes:
                 Conntrack(box.namespace).close()
@@ -89,12 +90,12 @@ def check_nat(plan: Plan, speedup: float) -> None:
 
 
 @contextmanager
-def nat_network(plan: Plan, speedup: float, record: Path) -> Iterator[Namespace]:
+def nat_network(plan: Plan, clock: RunClock, record: Path) -> Iterator[Namespace]:
     """Have the network for as long as the context lasts, with the calling thread in the server's namespace.
 
     Args:
         plan: which idle timeouts are wanted.
-        speedup: divides them.
+        clock: of the run.
         record: written for the generator, see :func:`load_boxes`.
 
     Yields:
@@ -104,7 +105,7 @@ def nat_network(plan: Plan, speedup: float, record: Path) -> Iterator[Namespace]
         CannotRun: see :func:`check_nat`.
     """
     with ExitStack() as stack:
-        clients, server, boxes = _build(_kinds(plan, speedup), stack)
+        clients, server, boxes = _build(_kinds(plan, clock), stack)
         record.write_bytes(orjson.dumps([asdict(box) for box in boxes], option=orjson.OPT_INDENT_2))
         stack.enter_context(server.entered())
         yield clients
@@ -123,7 +124,7 @@ def load_boxes(record: Path) -> list[NatBox]:
 _Kind = tuple[int, str]  # idle timeout in whole real seconds, expiry
 
 
-def _kinds(plan: Plan, speedup: float) -> dict[_Kind, tuple[str, ...]]:
+def _kinds(plan: Plan, clock: RunClock) -> dict[_Kind, tuple[str, ...]]:
     """The NATs that a plan wants, and the labels of the faults behind each.
 
     Raises:
@@ -136,11 +137,11 @@ def _kinds(plan: Plan, speedup: float) -> dict[_Kind, tuple[str, ...]]:
     }
     kinds: dict[_Kind, tuple[str, ...]] = {}
     for label, params in wanted.items():
-        idle_s = params.idle_timeout_s / speedup
+        idle_s = clock.real_s(params.idle_timeout_s)
         if abs(idle_s - round(idle_s)) > 1e-9 or idle_s < _LEAST_S:
             fits = _fitting_speedup([p.idle_timeout_s for p in wanted.values()])
             raise CannotRun(
-                f"{label}: idle_timeout {params.idle_timeout_s:g} s at speedup {speedup:g} is "
+                f"{label}: idle_timeout {params.idle_timeout_s:g} s at speedup {clock.speedup:g} is "
                 f"{idle_s:g} s; conntrack counts whole seconds, allowed: {_LEAST_S} or more; "
                 f"{f'run with --speedup {fits:g}' if fits >= 1 else 'change idle_timeout'}"
             )
@@ -246,7 +247,7 @@ class Network:
     at_clients: Callable[[], AbstractContextManager[None]]
 
 
-def check_network(kind: NetworkKind, plan: Plan, speedup: float, redis_url: str | None) -> None:
+def check_network(kind: NetworkKind, plan: Plan, clock: RunClock, redis_url: str | None) -> None:
     """Return if the network can be had, and does what the plan asks for.
 
     Raises:
@@ -266,19 +267,19 @@ def check_network(kind: NetworkKind, plan: Plan, speedup: float, redis_url: str 
             "--network netns-nat: its namespaces reach nothing outside; leave --redis out to have a "
             "private server, or give a unix: URL"
         )
-    check_nat(plan, speedup)
+    check_nat(plan, clock)
 
 
 @contextmanager
 def network_of(
-    kind: NetworkKind, plan: Plan, speedup: float, record: Path, address: str = ""
+    kind: NetworkKind, plan: Plan, clock: RunClock, record: Path, address: str = ""
 ) -> Iterator[Network]:
     """Have the network of a run; the calling thread, and what it starts, is in the server's place.
 
     Args:
         kind: loopback, or a real NAT between clients and gateway.
         plan: which idle timeouts a NAT is to have.
-        speedup: divides them.
+        clock: of the run.
         record: written for the generators where there is a NAT, see :func:`load_boxes`.
         address: of this host, where the gateway is reached; empty: on loopback alone.
 
@@ -288,5 +289,5 @@ def network_of(
     if kind == "loopback":
         yield Network("0.0.0.0" if address else "127.0.0.1", address or "127.0.0.1", nullcontext)
         return
-    with nat_network(plan, speedup, record) as clients:
+    with nat_network(plan, clock, record) as clients:
         yield Network("0.0.0.0", GATEWAY, clients.entered)

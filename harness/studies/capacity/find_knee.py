@@ -37,6 +37,7 @@ from harness.studies.capacity.scaling_law import fit, reasons_against
 from harness.studies.capacity.steps import Step, frame_of, run_step
 from reference_server.errors import FlatlineError
 from reports.capacity_page import build_capacity_report
+from scenarios.clock import SCENARIO_TIME
 from scenarios.schema import Scenario
 
 __all__ = ["Found", "Knee", "Search", "find_knee", "search"]
@@ -218,8 +219,8 @@ def search(
 
 
 def _unhurried(scenario: Scenario, clients: int, what: Search) -> Scenario:
-    speedup = scenario.speedup if what.real else 1.0
-    ramp_s = max(scenario.ramp, clients / what.connects_per_s * speedup)
+    clock = scenario.clock if what.real else SCENARIO_TIME
+    ramp_s = max(scenario.ramp, clock.scenario_s(clients / what.connects_per_s))
     return scenario.model_copy(update={"ramp": ramp_s})
 
 

@@ -28,6 +28,7 @@ from harness.simulated import simulate
 from harness.studies.capacity.redis_totals import StoreTotals, StoreWitness
 from reference_server.events import Event, EventKind
 from reports.run_tables import RunTables, frame
+from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.load import dump_scenario
 from scenarios.plan import Plan, make_plan
 from scenarios.schema import Scenario
@@ -123,20 +124,20 @@ def run_step(
         write_log(run.log("simulation"), simulate(one, plan))
     finish(run, "complete")
     events = merge_logs(run.logs, run.events).events
-    speedup = one.speedup if real else 1.0
-    measured = measure(events, plan, engine=engine, speedup=one.speedup, horizon_s=plan.horizon_s)
+    clock = one.clock if real else SCENARIO_TIME
+    measured = measure(events, plan, engine=engine, clock=one.clock, horizon_s=plan.horizon_s)
     sound = soundness_of(one, plan, [measured], workers_of(events))
     tables = _tables(measured, sound)
     verdicts = evaluate(thresholds, tables)
     kept = [t.allows(v) for t, v in zip(thresholds, verdicts["value"], strict=True)]
     missed = [t.expression for t, ok in zip(thresholds, kept, strict=True) if not ok]
     used = _used(measured, plan)
-    store = _store(witness, events, run, plan, speedup) if witness else (_NAN, _NAN, _NAN)
+    store = _store(witness, events, run, plan, clock) if witness else (_NAN, _NAN, _NAN)
     is_sound = sound is None or sound.sound
     return Step(
-        engine=engine, nodes=nodes, clients=clients, speedup=speedup,
+        engine=engine, nodes=nodes, clients=clients, speedup=clock.speedup,
         holds=not missed and is_sound, sound=is_sound,
-        heartbeats_per_s=_rate(measured, speedup),
+        heartbeats_per_s=_rate(measured, clock),
         lateness_p99_s=_value("heartbeat_lateness", "p99", tables),
         lateness_max_s=_value("heartbeat_lateness", "max", tables),
         handshake_p99_s=_value("handshake", "p99", tables),
@@ -179,9 +180,9 @@ def _detection_p99_s(measured: Measured) -> float:
     return float(mine["duration_s"].quantile(0.99, interpolation="higher")) if len(mine) else _NAN
 
 
-def _rate(measured: Measured, speedup: float) -> float:
+def _rate(measured: Measured, clock: RunClock) -> float:
     """Heartbeats a real second, as the gateways counted them."""
-    return float(measured.tables["cost"]["heartbeats_per_s"].iloc[0]) * speedup
+    return clock.scenario_s(float(measured.tables["cost"]["heartbeats_per_s"].iloc[0]))
 
 
 def _used(measured: Measured, plan: Plan) -> dict[str, float]:
@@ -202,22 +203,22 @@ def _used(measured: Measured, plan: Plan) -> dict[str, float]:
 
 
 def _store(
-    witness: StoreWitness, events: list[Event], run: RunDir, plan: Plan, speedup: float
+    witness: StoreWitness, events: list[Event], run: RunDir, plan: Plan, clock: RunClock
 ) -> tuple[float, float, float]:
     """Commands and bytes a session, and commands a client and real second between the ramp and the first fault."""
     began_s = _began_monotonic_s(run)
     first_s = min((f.at_s for f in plan.faults), default=plan.horizon_s)
 
     def at(scenario_s: float) -> StoreTotals:
-        return witness.at(began_s + scenario_s / speedup)
+        return witness.at(began_s + clock.real_s(scenario_s))
 
     ramp = at(plan.ramp_s).since(at(0.0))
-    quiet_s = (first_s - plan.ramp_s) / speedup
+    quiet_s = clock.real_s(first_s - plan.ramp_s)
     quiet = at(first_s).since(at(plan.ramp_s))
-    ends = at(plan.horizon_s - speedup).since(at(first_s))
+    ends = at(plan.horizon_s - clock.scenario_s(1.0)).since(at(first_s))
     ended = sum(e.kind is EventKind.STORE_CLEARED for e in events)
     rate = quiet.commands / quiet_s / plan.clients if quiet_s > 0 else _NAN
-    steady = rate * plan.clients * (plan.horizon_s - first_s) / speedup
+    steady = rate * plan.clients * clock.real_s(plan.horizon_s - first_s)
     end = (
         max(0.0, ends.commands - (0.0 if math.isnan(steady) else steady)) / ended if ended else 0.0
     )

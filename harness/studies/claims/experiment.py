@@ -25,6 +25,7 @@ from harness.studies.claims.claim import load_claims
 from harness.studies.claims.judge import Seen, judge
 from harness.theory import predict
 from reference_server.presets import find_preset
+from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.load import load_scenario
 from scenarios.schema import Scenario
 
@@ -77,20 +78,20 @@ def experiment(
         # After the clean-up of an orderly close, so that the first try does not race with it.
         given["reconnect"] = {"relogin": {"after": 3.0, "retry": 7.0}}
     draft = Scenario.model_validate(given)
-    speedup = _speedup(draft, fastest)
+    clock = RunClock(_speedup(draft, fastest))
     # A refresh that finds its session again is cleared never, and that needs no waiting for. At a speedup TCP is
     # later, for its timers do not shrink.
     laws = [
         p.law
-        for at_speed in (1.0, speedup)
-        for p in predict(draft, at_speed)
+        for at in (SCENARIO_TIME, clock)
+        for p in predict(draft, at)
         if p.law is not None and p.fault != "refresh"
     ]
     longest_s = max(
         (law.hi_s if law.mass > 1 - 1e-9 else _LONGER_THAN_TCP_S for law in laws), default=0.0
     )
     given["duration"] = _FIRST_S + span_s + longest_s + _SPARE_S
-    given["speedup"] = speedup
+    given["speedup"] = clock.speedup
     return Scenario.model_validate(given)
 
 
@@ -276,7 +277,11 @@ def _how(engine: str, cause: str, mechanism: str, scenario: Scenario) -> str:
     """By which mechanism the fault was made, and where the kernel's patience was bounded."""
     if engine != "real":
         return ""
-    if cause in _BY_TCP and scenario.speedup > 1 and scenario.liveness.tcp_user_timeout is None:
-        bounded_s = TCP_GIVE_UP_S / scenario.speedup
+    if (
+        cause in _BY_TCP
+        and not scenario.clock.is_real_time
+        and scenario.liveness.tcp_user_timeout is None
+    ):
+        bounded_s = scenario.clock.real_s(TCP_GIVE_UP_S)
         return f"{mechanism}; TCP's give-up stands for {TCP_GIVE_UP_S:g} s: TCP_USER_TIMEOUT {bounded_s:.1f} s"
     return mechanism

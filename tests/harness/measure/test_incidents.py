@@ -12,6 +12,7 @@ from harness.judge.soundness import without_planned_stalls
 from harness.judge.thresholds import ThresholdError, parse_threshold
 from harness.measure.one_engine import Measured, measure
 from harness.simulated import simulate
+from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 from tests.harness.simulated.support import scenario
@@ -33,7 +34,11 @@ def measured(what: Scenario) -> tuple[pd.Series[Any], Measured]:
     """The table's first row with its bound, and everything."""
     plan = make_plan(what)
     found = measure(
-        simulate(what, plan), plan, engine="simulated", speedup=1.0, horizon_s=what.horizon_s
+        simulate(what, plan),
+        plan,
+        engine="simulated",
+        clock=SCENARIO_TIME,
+        horizon_s=what.horizon_s,
     )
     return judge_incidents(found.tables["incidents"], what, 0.0).iloc[0], found
 
@@ -118,7 +123,9 @@ def test_a_restart_is_mended_when_the_store_is_back(keeps: bool) -> None:
 def test_without_incidents_there_is_no_row() -> None:
     what = three()
     plan = make_plan(what)
-    found = measure(simulate(what, plan), plan, engine="simulated", speedup=1.0, horizon_s=200.0)
+    found = measure(
+        simulate(what, plan), plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=200.0
+    )
     assert found.tables["incidents"].empty
 
 
@@ -137,4 +144,7 @@ def test_the_lag_of_a_planned_stall_is_not_held_against_the_run() -> None:
     stall = pd.DataFrame(
         [("gateway_stall", "node-1", 5.0, 5.0)], columns=["kind", "node", "at_s", "lasts_s"]
     )
-    assert without_planned_stalls(lag, stall, speedup=10.0)["max_lag_s"].tolist() == [0.1, 0.2]
+    assert without_planned_stalls(lag, stall, clock=RunClock(10.0))["max_lag_s"].tolist() == [
+        0.1,
+        0.2,
+    ]

@@ -19,6 +19,7 @@ from harness.measure.series import injections, lag
 from reference_server.events import Event, Source
 from reference_server.liveness.detector import Action
 from reference_server.liveness.heartbeat_policy import LivenessPolicy, PingDetector
+from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.faults import PlannedFault
 from scenarios.plan import Plan
 from tests.harness.handmade import CLIENT, GATEWAY, K, connected, event, fault, injected, log, plan
@@ -90,13 +91,13 @@ def life(planned: PlannedFault, phase_s: float, stall: Stall) -> list[Event]:
 
 def history_of(stall: Stall, speedup: float = 1.0) -> History:
     events, of = world(stall, speedup)
-    return History(events, of, engine="real", speedup=speedup, horizon_s=END_S)
+    return History(events, of, engine="real", clock=RunClock(speedup), horizon_s=END_S)
 
 
 def soundness(history: History) -> Soundness:
     return assess(
         lag=lag(history), detections=find_outcomes(history).detections, injections=injections(history),
-        witnesses=history.witnesses, silent={"host_crash"}, speedup=history.speedup, one_way_delay_s=0.0005,
+        witnesses=history.witnesses, silent={"host_crash"}, clock=history.clock, one_way_delay_s=0.0005,
         grain_s=0.01, heartbeat_interval_s=30.0, ramp_s=RAMP_S,
     )  # fmt: skip
 
@@ -167,13 +168,13 @@ def test_clients_that_a_long_stall_had_given_up_are_counted_not_dropped() -> Non
 
 def test_a_run_without_faults_has_an_empty_table() -> None:
     events = log(connected(1.0), event(50.0, CLIENT, K.RUN_ENDED, "", ""))
-    history = History(events, plan(), engine="real", speedup=1.0, horizon_s=50.0)
+    history = History(events, plan(), engine="real", clock=SCENARIO_TIME, horizon_s=50.0)
     assert omission(history, find_outcomes(history).detections).empty
 
 
 def test_a_fault_that_never_took_effect_is_planned_and_not_injected() -> None:
     events = log(connected(1.0), event(50.0, CLIENT, K.RUN_ENDED, "", ""))
-    history = History(events, plan(fault()), engine="real", speedup=1.0, horizon_s=50.0)
+    history = History(events, plan(fault()), engine="real", clock=SCENARIO_TIME, horizon_s=50.0)
     row = table_of(history)
     assert (row["planned"], row["injected"]) == (1, 0)
     assert np.isnan(row["p50_s"])
@@ -184,6 +185,8 @@ def test_a_simulation_is_never_late() -> None:
     late = injected(fault(), 140.0, scheduled_s=100.0)
     events = [*connected(1.0), late, event(300.0, CLIENT, K.RUN_ENDED, "", "")]
     model = [dataclasses.replace(e, source=Source.SIMULATION) for e in events]
-    history = History(model, plan(fault()), engine="simulated", speedup=1.0, horizon_s=300.0)
+    history = History(
+        model, plan(fault()), engine="simulated", clock=SCENARIO_TIME, horizon_s=300.0
+    )
     row = table_of(history)
     assert (row["injected"], row["late_max_s"]) == (1, 0.0)

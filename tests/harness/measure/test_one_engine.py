@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from harness.measure.one_engine import Measured, measure
 from reference_server.events import Event, Source
 from reports.run_tables import MILESTONES, SCHEMAS
+from scenarios.clock import RunClock
 from scenarios.faults import PlannedFault
 from scenarios.plan import Plan
 from tests.harness.handmade import (
@@ -34,7 +35,7 @@ RELOGIN = fault(relogin_after_s=0.0)
 
 
 def run(events: list[Event], of: Plan, **changes: Any) -> Measured:
-    given: dict[str, Any] = {"engine": "real", "speedup": 1.0, "horizon_s": END_S}
+    given: dict[str, Any] = {"engine": "real", "horizon_s": END_S}
     return measure(events, of, **{**given, **changes})
 
 
@@ -151,7 +152,7 @@ def test_real_time_is_multiplied_by_the_speedup_and_a_simulation_is_not() -> Non
     model = [dataclasses.replace(e, source=Source.SIMULATION) for e in seen_at(191.0)]
     both = fast + model  # one merged log: each engine takes its own
     real, simulated = (
-        run(both, plan(fault()), engine=e, speedup=10.0).tables["detections"]
+        run(both, plan(fault()), engine=e, clock=RunClock(10.0)).tables["detections"]
         for e in ("real", "simulated")
     )
     assert outcome(real, "suspected") == ("detected", pytest.approx(85.0), "heartbeat")
@@ -175,7 +176,7 @@ def test_a_partial_logs_very_last_event_counts_at_any_speedup() -> None:
         dataclasses.replace(e, time_s=e.time_s / 7.3)
         for e in log(connected(1.0), injected(fault()), suspected(185.0))
     ]
-    found = run(events, plan(fault()), speedup=7.3).tables["detections"]
+    found = run(events, plan(fault()), clock=RunClock(7.3)).tables["detections"]
     assert outcome(found, "suspected") == ("detected", pytest.approx(85.0), "heartbeat")
 
 
@@ -368,7 +369,7 @@ def test_samples_keep_their_process_and_scenario_time() -> None:
         event(3.0, CLIENT, K.RESOURCES, "", "", role="gateway", pid=2, cpu_percent=12.5, rss_bytes=100, descriptors=9),
         event(4.0, GATEWAY, K.HEARTBEAT_LATENESS, "", "", n=5, p50_s=0.001, p99_s=0.002, max_s=0.003),
     )  # fmt: skip
-    measured = run(events, HEALTHY, speedup=5.0)
+    measured = run(events, HEALTHY, clock=RunClock(5.0))
     assert measured.tables["lag"].to_numpy().tolist() == [
         ["gateway", 2, 2.5, 0.001, "node-1"],
         ["generator", 7, 10.0, 0.02, ""],
@@ -389,7 +390,7 @@ def test_every_table_has_its_columns_even_of_an_empty_log() -> None:
 
 def test_an_unknown_engine_is_an_error() -> None:
     with pytest.raises(ValueError, match="allowed: simulated, real"):
-        measure([], plan(), engine="imagined", speedup=1.0, horizon_s=1.0)
+        measure([], plan(), engine="imagined", horizon_s=1.0)
 
 
 # -- properties ---------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from harness.measure.series import population, reconnects
 from harness.measure.sessions import presence_flaps, session_quality
 from reference_server.events import Event, Source
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.plan import Plan
 from tests.harness.handmade import (
     CLIENT,
@@ -32,7 +33,7 @@ from tests.harness.handmade import (
 
 
 def history_of(events: list[Event], of: Plan, **changes: Any) -> History:
-    given: dict[str, Any] = {"engine": "real", "speedup": 1.0, "horizon_s": END_S}
+    given: dict[str, Any] = {"engine": "real", "clock": SCENARIO_TIME, "horizon_s": END_S}
     return History(events, of, **{**given, **changes})
 
 
@@ -122,7 +123,7 @@ def test_flicker(sentence: str, events: list[Event], expected: list[float]) -> N
 
 def test_flicker_is_scenario_time() -> None:
     fast = [told(K.PEER_NOTIFIED, 10.0), told(K.PEER_ONLINE, 13.0)]
-    history = history_of(log(fast, frame_of_run(END_S / 10)), plan(), speedup=10.0)
+    history = history_of(log(fast, frame_of_run(END_S / 10)), plan(), clock=RunClock(10.0))
     assert presence_flaps(history)["gap_s"].tolist() == [pytest.approx(30.0)]
     assert presence_flaps(history, within_s=20.0).empty
 
@@ -180,7 +181,7 @@ def test_cost_is_what_the_gateway_counted_in_scenario_time() -> None:
         for t in (1, 30, 50)
     ]  # fmt: skip
     events = log(connected(0.1, 0), counts, used, frame_of_run(60.0))
-    history = history_of(events, plan(), speedup=5.0)
+    history = history_of(events, plan(), clock=RunClock(5.0))
     row = cost_of(history)
     assert row["heartbeats_per_s"] == pytest.approx(50 / 3 / 5, rel=0.01)
     assert row["frames_per_s"] == 2 * row["heartbeats_per_s"]

@@ -11,6 +11,7 @@ import pytest
 from harness.events.log import read_log
 from harness.real.incidents import Incidents
 from reference_server.events import EventKind
+from scenarios.clock import SCENARIO_TIME
 from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 
@@ -49,7 +50,7 @@ def test_an_incident_begins_before_it_hurts(incident: dict[str, Any], tmp_path: 
     told = Scenario.model_validate({"name": "t", "duration": 60.0, "incidents": [incident]})
     plan, busy, log = make_plan(told), cast(Any, Busy()), tmp_path / "harness.jsonl"
     due_s = time.monotonic()
-    incidents = Incidents(plan, 1.0, busy, busy, {}, log, 0.0)
+    incidents = Incidents(plan, SCENARIO_TIME, busy, busy, {}, log, 0.0)
     incidents(due_s, due_s - plan.incidents[0].at_s)
     (event,) = [e for e in read_log(log).events if e.kind is EventKind.INCIDENT_STARTED]
     assert due_s <= event.time_s <= busy.hurt_s[0]

@@ -12,6 +12,7 @@ from harness.measure.one_engine import measure
 from harness.simulated import simulate
 from harness.theory import Law, predict
 from reference_server.events import Event, EventKind, Source, decode, encode
+from scenarios.clock import SCENARIO_TIME
 from scenarios.load import built_in, load_scenario
 from scenarios.plan import PlannedOutage, make_plan
 from tests.harness.simulated.support import K, Log, run, run_planned, scenario
@@ -131,11 +132,15 @@ def test_built_in_scenarios_agree_with_theory(name: str) -> None:
     what = load_scenario(name, clients=2000)
     plan = make_plan(what)
     measured = measure(
-        simulate(what, plan), plan, engine="simulated", speedup=1.0, horizon_s=what.horizon_s
+        simulate(what, plan),
+        plan,
+        engine="simulated",
+        clock=SCENARIO_TIME,
+        horizon_s=what.horizon_s,
     )
     assert not len(measured.tables["false_suspicion_events"])
     compared = 0
-    for prediction in predict(what, speedup=1.0):
+    for prediction in predict(what, clock=SCENARIO_TIME):
         if prediction.law is None or prediction.milestone not in ("suspected", "store_cleared"):
             continue
         rows = measured.tables["detections"][
@@ -163,7 +168,9 @@ def test_every_built_in_scenario_runs_without_false_suspicions(name: str) -> Non
     what = load_scenario(name, clients=min(what.clients, 2000))  # 20,000 are the bench's
     plan = make_plan(what)
     events = simulate(what, plan)
-    measured = measure(events, plan, engine="simulated", speedup=1.0, horizon_s=what.horizon_s)
+    measured = measure(
+        events, plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=what.horizon_s
+    )
     assert measured.complete
     # But for those of a node that is reaped alive: the scenario shows just that.
     assert set(measured.tables["false_suspicion_events"]["incident"]) <= {"longer_than_the_lease"}

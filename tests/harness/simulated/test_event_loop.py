@@ -13,6 +13,7 @@ from harness.simulated import simulate
 from harness.simulated.clock import Clock
 from harness.simulated.event_loop import Loop
 from harness.theory import answer_wait_bound, stall_false_suspicion
+from scenarios.clock import SCENARIO_TIME
 from scenarios.distributions import Distribution, Exponential
 from scenarios.gateway import Gateway
 from scenarios.plan import make_plan
@@ -182,7 +183,9 @@ def test_random_stalls_are_planned_once_and_measured_like_anything_else() -> Non
     events = simulate(what, plan)
     assert len(Log(events).of(K.INCIDENT_STARTED)) == len(plan.incidents)
     assert len(Log(events).of(K.FAULT_INJECTED)) == 10
-    measured = measure(events, plan, engine="simulated", speedup=1.0, horizon_s=what.horizon_s)
+    measured = measure(
+        events, plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=what.horizon_s
+    )
     suspected = measured.tables["detections"].query("milestone == 'suspected'")
     assert (suspected["outcome"] == "detected").all() and len(suspected) == 10
     assert run_planned(what).events == events

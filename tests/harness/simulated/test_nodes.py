@@ -7,6 +7,7 @@ import pytest
 from harness.measure.one_engine import measure
 from harness.simulated import simulate
 from reference_server.events import Event
+from scenarios.clock import SCENARIO_TIME
 from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 from tests.harness.simulated.support import K, Log, fault, incident, run, scenario
@@ -143,7 +144,9 @@ def test_a_deploy_closes_in_order_and_everyone_resumes() -> None:
     assert {e.session_id for e in drained} == hit
     assert {e.detail["code"] for e in log.of(K.DISCONNECTED)} == {1001}
     assert all(e.detail["resumed"] for e in log.of(K.CONNECTED) if e.time_s > 100.0)
-    measured = measure(events, plan, engine="simulated", speedup=1.0, horizon_s=what.horizon_s)
+    measured = measure(
+        events, plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=what.horizon_s
+    )
     assert not len(measured.tables["false_suspicion_events"])
 
 

@@ -12,6 +12,7 @@ import pytest
 from harness.theory import Law, Prediction, curves_frame, laws_frame, locked_out, predict
 from harness.theory.law import FloatArray
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform
 from scenarios.faults import Fault
 from scenarios.faults.frozen import Frozen
@@ -143,7 +144,7 @@ SILENT: dict[str, tuple[Scenario, float]] = {
 @pytest.mark.parametrize("name", SILENT)
 def test_a_silent_fault_against_the_gateways_own_detector(name: str) -> None:
     one, speedup = SILENT[name]
-    found = predict(one, speedup)
+    found = predict(one, RunClock(speedup))
     lives = play(one, speedup, np.random.default_rng(31))
     suspected = np.array([life.suspected_s for life in lives])
     suspected[np.isinf(suspected)] = np.nan
@@ -221,7 +222,7 @@ def test_a_close_is_seen_after_half_a_round_trip(fault: dict[str, Any], cause: s
     trip = {"lognormal": {"median": "80ms", "sigma": 0.5}}
     found = predict(
         scenario(fault, network={"round_trip": trip}, sessions={"watchers_per_user": 3}),
-        speedup=2.0,
+        clock=RunClock(2.0),
     )
     # At speedup 2 a round trip lasts twice as long in scenario time; each way is half of one.
     ways = Distribution(lognormal=Lognormal(median=0.08, sigma=0.5))
@@ -395,13 +396,13 @@ def test_doubts_are_noted() -> None:
 
 def test_a_speedup_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="above 0"):
-        predict(scenario({"kind": "host_crash"}), 0.0)
+        predict(scenario({"kind": "host_crash"}), RunClock(0.0))
 
 
 @pytest.mark.parametrize("name", built_in())
 def test_the_tables_of_every_built_in_scenario(name: str) -> None:
     one = load_scenario(name)
-    predictions = predict(one, one.speedup)
+    predictions = predict(one, one.clock)
     laws, curves = laws_frame(predictions), curves_frame(predictions)
     assert list(laws.columns) == [
         "fault", "milestone", "cause", "lo_s", "hi_s", "mean_s", "p50_s", "p95_s", "p99_s", "mass", "note",
@@ -461,4 +462,4 @@ def test_a_ladder_that_shrank_with_the_speedup_would_be_seen() -> None:
     draws = np.array([life.suspected_s for life in lives])
     draws[np.isinf(draws)] = np.nan
     with pytest.raises(AssertionError):
-        agrees(law_of(predict(one, 1.0), "suspected"), draws)
+        agrees(law_of(predict(one, SCENARIO_TIME), "suspected"), draws)

@@ -111,7 +111,7 @@ class TestHosts:
         run_real(hosts.scenario, hosts.plan, hosts.run, setup=SETUP, progress=kill)
         log = merge_logs(hosts.run.logs, hosts.run.events)
         found = measure(
-            log.events, hosts.plan, engine="real", speedup=hosts.scenario.speedup,
+            log.events, hosts.plan, engine="real", clock=hosts.scenario.clock,
             horizon_s=hosts.plan.horizon_s,
         )  # fmt: skip
         workers = workers_of(log.events)
@@ -156,7 +156,7 @@ def clients(log: Path) -> set[int]:
 def judge(scenario: Scenario, plan: Plan, found: Measured, workers: Workers) -> Soundness:
     return assess(
         lag=found.tables["lag"], detections=found.tables["detections"], injections=found.tables["injections"],
-        witnesses=found.witnesses, silent=silent_faults(plan.faults), speedup=scenario.speedup,
+        witnesses=found.witnesses, silent=silent_faults(plan.faults), clock=scenario.clock,
         one_way_delay_s=0.001, grain_s=0.016, heartbeat_interval_s=6.0, ramp_s=scenario.ramp,
         workers=workers,
     )  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 
 from harness.real.generator.live_view import COLUMNS, LiveView
 from reference_server.events import Event, EventKind, Source
+from scenarios.clock import RunClock
 
 
 def client(time_s: float, kind: EventKind, session: str, **detail: object) -> Event:
@@ -44,7 +45,7 @@ def test_a_dead_client_is_a_ghost_until_the_store_forgets_it() -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations([CRASH, SUSPECTED, SAMPLE])))
 def test_the_order_of_the_logs_does_not_matter(order: tuple[Event, ...]) -> None:
-    view = LiveView(speedup=10)
+    view = LiveView(clock=RunClock(10))
     for event in (CONNECTED, *order):
         view.take(event)
     detected = [row for row in view.rows() if row["what"] == "detected"]

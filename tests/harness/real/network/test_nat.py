@@ -26,6 +26,7 @@ from harness.real.network.namespaces import Namespace
 from harness.real.network.nat import GATEWAY, check_nat, load_boxes, nat_network
 from harness.runs.directory import RunDir, new_run
 from reference_server.websocket.tcp_info import read_tcp_info
+from scenarios.clock import RunClock
 from scenarios.load import dump_scenario, parse_scenario
 from scenarios.plan import make_plan
 from scenarios.schema import Scenario
@@ -61,7 +62,7 @@ def scenario(*faults: str, **overrides: Any) -> Scenario:
 def require_nat() -> None:
     require_root()
     try:
-        check_nat(make_plan(scenario(nat("one", "20s"))), 10)
+        check_nat(make_plan(scenario(nat("one", "20s"))), RunClock(10))
     except CannotRun as error:
         missing(str(error))
 
@@ -78,7 +79,7 @@ def test_a_timeout_that_conntrack_cannot_have_is_refused(
     idle: str, speedup: float, said: str
 ) -> None:
     with pytest.raises(CannotRun, match=r"whole seconds.*") as refused:
-        check_nat(make_plan(scenario(nat("one", idle))), speedup)
+        check_nat(make_plan(scenario(nat("one", idle))), RunClock(speedup))
     assert said in str(refused.value)
 
 
@@ -106,7 +107,7 @@ def test_each_fault_says_its_mechanism() -> None:
 def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(CannotRun, match=r"no program 'nft'.*install nftables"):
-        check_nat(make_plan(scenario(nat("one", "20s"))), 10)
+        check_nat(make_plan(scenario(nat("one", "20s"))), RunClock(10))
 
 
 class TestNamespace:
@@ -140,7 +141,9 @@ class TestMappings:
             scenario(nat("drop", "20s"), nat("reset", "20s", "reset"), nat("kept", "30s"))
         )
         with ExitStack() as stack:
-            clients = stack.enter_context(nat_network(plan, 10, tmp_path / "network.json"))
+            clients = stack.enter_context(
+                nat_network(plan, RunClock(10), tmp_path / "network.json")
+            )
             server = stack.enter_context(socket.create_server((GATEWAY, 0)))
             found = {}
             for box in load_boxes(tmp_path / "network.json"):
@@ -208,9 +211,7 @@ class TestRun:
         plan.save(directory.plan)
         run_real(what, plan, directory, setup=NETNS)
         log = merge_logs(directory.logs, directory.events)
-        found = measure(
-            log.events, plan, engine="real", speedup=what.speedup, horizon_s=plan.horizon_s
-        )
+        found = measure(log.events, plan, engine="real", clock=what.clock, horizon_s=plan.horizon_s)
         seen = found.tables["detections"].query("milestone == 'suspected'")
         lag_s = found.tables["lag"].groupby("role")["max_lag_s"].max()
         # From the answer, late by the generator's loop, to the next ping, late by the gateway's: both count.
@@ -260,7 +261,7 @@ from scenarios.load import load_scenario
 scenario, logs = load_scenario(sys.argv[1]), Path(sys.argv[2]) / "logs"
 logs.mkdir(parents=True)
 plan = make_plan(scenario)
-with Children() as children, network_of("netns-nat", plan, scenario.speedup, logs / "network.json") as network:
+with Children() as children, network_of("netns-nat", plan, scenario.clock, logs / "network.json") as network:
     children.start("gateway", ["sleep", "60"], log=logs / "log")
     with network.at_clients():
         children.start("locust", ["sleep", "60"], log=logs / "log")
