@@ -43,9 +43,7 @@ LEAST_RATIO, MOST_MILLION_S = 100.0, 60.0
 class PlainClient:
     """A client and the gateway's half of its connection, as generator processes."""
 
-    def __init__(
-        self, env: simpy.Environment, trips: Iterator[float], rng: np.random.Generator
-    ) -> None:
+    def __init__(self, env: simpy.Environment, trips: Iterator[float], rng: np.random.Generator) -> None:
         self.env, self.trips, self.rng = env, trips, rng
         self.cut_until_s = 0.0
         self.beats = 0
@@ -114,9 +112,7 @@ def plain(clients: int, duration_s: float, seed: int) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--clients", type=int, default=4000)
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--million", type=int, default=1_000_000)
@@ -131,42 +127,51 @@ def main() -> None:
     print(f"  plain  {plain_s:9.3f} s   {suspected} false suspicions")
 
     scenario = Scenario(
-        name="bench", seed=1, clients=clients, ramp=RAMP_S, duration=duration_s, liveness=POLICY,
-        network=NETWORK, sessions=Sessions(watchers_per_user=0),
-    )  # fmt: skip
+        name="bench",
+        seed=1,
+        clients=clients,
+        ramp=RAMP_S,
+        duration=duration_s,
+        liveness=POLICY,
+        network=NETWORK,
+        sessions=Sessions(watchers_per_user=0),
+    )
     plan = make_plan(scenario)
     began = time.process_time()
     events = simulate(scenario, plan)
     simpy_s = time.process_time() - began
     suspected = sum(event.kind == "suspected" for event in events)
-    print(
-        f"  simpy  {simpy_s:9.3f} s   {suspected} false suspicions, {len(events):,} events logged"
-    )
+    print(f"  simpy  {simpy_s:9.3f} s   {suspected} false suspicions, {len(events):,} events logged")
     del events
 
     rng = np.random.default_rng(1)
     run_fleet(POLICY, NETWORK, clients=10, duration_s=60.0, rng=rng)  # imports are not its work
     began = time.process_time()
-    result = run_fleet(
-        POLICY, NETWORK, clients=clients, duration_s=duration_s, rng=rng, ramp_s=RAMP_S
-    )
+    result = run_fleet(POLICY, NETWORK, clients=clients, duration_s=duration_s, rng=rng, ramp_s=RAMP_S)
     fleet_s = time.process_time() - began
-    print(
-        f"  fleet  {fleet_s:9.3f} s   {result.false_suspicions} false suspicions, {result.beats:,} beats"
-    )
+    print(f"  fleet  {fleet_s:9.3f} s   {result.false_suspicions} false suspicions, {result.beats:,} beats")
     ratio = plain_s / fleet_s
-    print(f"fleet against plain: {ratio:.0f}x (wanted: {LEAST_RATIO:.0f}x); "
-          f"simpy engine against plain: {plain_s / simpy_s:.2f}x (wanted: 1x)")  # fmt: skip
+    print(
+        f"fleet against plain: {ratio:.0f}x (wanted: {LEAST_RATIO:.0f}x); "
+        f"simpy engine against plain: {plain_s / simpy_s:.2f}x (wanted: 1x)"
+    )
 
     began = time.perf_counter()
     result = run_fleet(
-        POLICY, NETWORK, clients=given.million, duration_s=86400.0, rng=rng, n_jobs=given.jobs,
+        POLICY,
+        NETWORK,
+        clients=given.million,
+        duration_s=86400.0,
+        rng=rng,
+        n_jobs=given.jobs,
         reconnect=Reconnect(idle_limit=120.0),
-    )  # fmt: skip
+    )
     wall_s = time.perf_counter() - began
-    print(f"{given.million:,} clients, 24 h, {result.beats:,} beats, {result.false_suspicions:,} false suspicions, "
-          f"{result.healthy_client_s / 86400:,.0f} healthy client-days: {wall_s:.1f} s by the wall clock on "
-          f"{given.jobs} processes (wanted: {MOST_MILLION_S:.0f} s for a million)")  # fmt: skip
+    print(
+        f"{given.million:,} clients, 24 h, {result.beats:,} beats, {result.false_suspicions:,} false suspicions, "
+        f"{result.healthy_client_s / 86400:,.0f} healthy client-days: {wall_s:.1f} s by the wall clock on "
+        f"{given.jobs} processes (wanted: {MOST_MILLION_S:.0f} s for a million)"
+    )
 
 
 if __name__ == "__main__":

@@ -66,9 +66,7 @@ async def _bare(ready: Path, interval_s: float) -> None:
         async for _ in connection:
             pass
 
-    async with serve(
-        handle, "127.0.0.1", 0, compression=None, ping_interval=None, backlog=BACKLOG
-    ) as server:
+    async with serve(handle, "127.0.0.1", 0, compression=None, ping_interval=None, backlog=BACKLOG) as server:
         _say(ready, server.sockets[0].getsockname()[1])
         slices = max(1, round(interval_s / _SLICE_S))
         due_s, n = time.monotonic(), 0
@@ -101,9 +99,7 @@ async def _tasks(ready: Path, interval_s: float, redis_url: str) -> None:
             pass
         task.cancel()
 
-    async with serve(
-        handle, "127.0.0.1", 0, compression=None, ping_interval=None, backlog=BACKLOG
-    ) as server:
+    async with serve(handle, "127.0.0.1", 0, compression=None, ping_interval=None, backlog=BACKLOG) as server:
         _say(ready, server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
@@ -171,23 +167,14 @@ def measure(kind: str, options: argparse.Namespace, redis_url: str, folder: Path
         began_s, first, cpu = time.monotonic(), _answers(out, children), process.cpu_times()
         time.sleep(options.seconds)
         children.check()
-        last, cpu_after, seconds = (
-            _answers(out, children),
-            process.cpu_times(),
-            time.monotonic() - began_s,
-        )
+        last, cpu_after, seconds = (_answers(out, children), process.cpu_times(), time.monotonic() - began_s)
     used_s = cpu_after.user + cpu_after.system - cpu.user - cpu.system
     beats = last - first
     return Cost(1e6 * used_s / beats, held / options.clients, beats / seconds)
 
 
 def _start_server(
-    kind: str,
-    options: argparse.Namespace,
-    redis_url: str,
-    children: Children,
-    folder: Path,
-    ready: Path,
+    kind: str, options: argparse.Namespace, redis_url: str, children: Children, folder: Path, ready: Path
 ) -> Child:
     if kind not in GATEWAYS:
         argv = [__file__, "--role", kind, "--folder", str(folder), "--redis", redis_url]
@@ -201,9 +188,11 @@ def _start_server(
         }
         config = folder / "config.json"
         text = {
-            "redis_url": redis_url, "policy": policy, "ready_file": str(ready),
+            "redis_url": redis_url,
+            "policy": policy,
+            "ready_file": str(ready),
             "event_log": str(folder / "events.jsonl"),
-        }  # fmt: skip
+        }
         if kind == "ledger":
             text["ledger_url"] = f"sqlite:///{folder.absolute()}/ledger.db"
         if kind == "each-beat":
@@ -279,9 +268,7 @@ def report(costs: dict[str, list[Cost]], options: argparse.Namespace) -> int:
     bare = middle["bare"]
     for kind, cost in middle.items():
         ratio = cost.cpu_us / bare.cpu_us
-        print(
-            f"{kind:10}{cost.cpu_us:12.1f}{ratio:9.2f}×{cost.bytes / 1024:20.1f}{cost.beats_per_s:18.0f}"
-        )
+        print(f"{kind:10}{cost.cpu_us:12.1f}{ratio:9.2f}×{cost.bytes / 1024:20.1f}{cost.beats_per_s:18.0f}")
     ours = middle["gateway"]
     good = ours.cpu_us <= MOST_CPU_RATIO * bare.cpu_us and ours.cpu_us <= middle["tasks"].cpu_us / 2
     good = good and ours.bytes <= MOST_BYTES

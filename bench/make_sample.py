@@ -31,8 +31,14 @@ MOST_HTML_BYTES = 1_500_000
 """A repository should not grow by more with each new sample."""
 
 _NEEDED = (
-    "report.html", "report.md", "summary.json", "run.json", "scenario.yaml", "qos.csv", "agreement.csv",
-)  # fmt: skip
+    "report.html",
+    "report.md",
+    "summary.json",
+    "run.json",
+    "scenario.yaml",
+    "qos.csv",
+    "agreement.csv",
+)
 _MOST_TABLE_BYTES = 65_536  # other tables are copied up to this size
 _KERNEL = re.compile(r"(Linux \d+\.\d+\.\d+)[-\w.+]*")  # its builder's suffix tells of the machine
 _TEXT = {".html", ".md", ".json", ".yaml", ".csv", ".svg"}
@@ -79,9 +85,7 @@ def make_sample(run: RunDir, into: Path) -> Path:
 
 def _copy(run: RunDir, into: Path) -> None:
     (into / "figures").mkdir(parents=True)
-    small = [
-        table.name for table in run.path.glob("*.csv") if table.stat().st_size <= _MOST_TABLE_BYTES
-    ]
+    small = [table.name for table in run.path.glob("*.csv") if table.stat().st_size <= _MOST_TABLE_BYTES]
     for name in {*_NEEDED, *small}:
         shutil.copyfile(run.path / name, into / name)
     for name in MAIN_FIGURES:
@@ -134,20 +138,14 @@ def _without_dead_pictures(text: str, into: Path) -> str:
             link[0] if (into / link[3]).exists() else f"{link[2]} (in report.html)" if link[1] else link[2]
         ),
         text,
-    )  # fmt: skip
+    )
 
 
 def _check_copy(copy: Path, run: RunDir) -> None:
     size = (copy / "report.html").stat().st_size
     if size > MOST_HTML_BYTES:
         raise NotASample(f"report.html: {size:,} bytes; allowed: up to {MOST_HTML_BYTES:,}")
-    folders = {
-        Path.home(),
-        Path.cwd(),
-        run.path.parent,
-        Path(sys.prefix),
-        Path(tempfile.gettempdir()),
-    }
+    folders = {Path.home(), Path.cwd(), run.path.parent, Path(sys.prefix), Path(tempfile.gettempdir())}
     told = {str(folder) for folder in folders} | {socket.gethostname()}
     for path in sorted(copy.rglob("*")):
         if path.suffix in _TEXT:

@@ -16,12 +16,7 @@ from pathlib import Path
 
 from harness.events.log import read_log, write_log
 from harness.measure.one_engine import measure
-from harness.measure.quality_of_service import (
-    detections_by_layer,
-    incidence_by_cause,
-    qos,
-    survival,
-)
+from harness.measure.quality_of_service import detections_by_layer, incidence_by_cause, qos, survival
 from reference_server.events import Event, EventKind, Source
 from scenarios.clock import SCENARIO_TIME
 from scenarios.faults import PlannedFault
@@ -64,49 +59,20 @@ def make_events(plan: Plan) -> Iterator[Event]:
             yield Event(n % 60 + 0.02, CLIENT, K.CONNECTED, s, c, "", "", detail)
         named = {"fault_id": fault_id, "fault": "host_crash", "scheduled_s": at_s}
         yield Event(at_s, CLIENT, K.FAULT_INJECTED, session, connection, "", "", named)
-        yield Event(
-            at_s + 1, CLIENT, K.LOGIN_REFUSED, "", "", "", "", {"fault_id": fault_id, **who}
-        )
+        yield Event(at_s + 1, CLIENT, K.LOGIN_REFUSED, "", "", "", "", {"fault_id": fault_id, **who})
         for miss in range(3):
             detail = {"failures": miss + 1, "max_failures": 3}
             yield Event(
-                at_s + 25 + 30 * miss,
-                GATEWAY,
-                K.HEARTBEAT_MISSED,
-                session,
-                connection,
-                "node-1",
-                "",
-                detail,
+                at_s + 25 + 30 * miss, GATEWAY, K.HEARTBEAT_MISSED, session, connection, "node-1", "", detail
             )
         after_s = at_s + 70 + n % 300 / 10
         info = {"tcp_info": {"unacked": 3, "retransmits": 4, "rto_us": 200_000}}
         yield Event(after_s, GATEWAY, K.SUSPECTED, session, connection, "node-1", "heartbeat", info)
-        yield Event(
-            after_s + 0.01, GATEWAY, K.SOCKET_CLOSED, session, connection, "node-1", "heartbeat"
-        )
-        yield Event(
-            after_s + 0.05,
-            STORE,
-            K.STORE_CLEARED,
-            session,
-            "",
-            "",
-            "",
-            {"previous_poll_s": after_s},
-        )
+        yield Event(after_s + 0.01, GATEWAY, K.SOCKET_CLOSED, session, connection, "node-1", "heartbeat")
+        yield Event(after_s + 0.05, STORE, K.STORE_CLEARED, session, "", "", "", {"previous_poll_s": after_s})
         told = {"user_id": who["user_id"], "watcher": other["client"]}
         yield Event(after_s + 0.02, CLIENT, K.PEER_NOTIFIED, session, "", "", "", told)
-        yield Event(
-            after_s + 1,
-            CLIENT,
-            K.LOGGED_IN,
-            f"again-{n}",
-            "",
-            "",
-            "",
-            {"fault_id": fault_id, **who},
-        )
+        yield Event(after_s + 1, CLIENT, K.LOGGED_IN, f"again-{n}", "", "", "", {"fault_id": fault_id, **who})
     for half_s in range(int(2 * HORIZON_S)):
         detail = {"role": "gateway", "pid": 1, "max_lag_s": 0.001}
         yield Event(half_s / 2, GATEWAY, K.LOOP_LAG, "", "", "node-1", "", detail)
@@ -135,13 +101,15 @@ def main(wanted: int = 1_000_000) -> None:
         incidence_by_cause(measured.tables["detections"])
         done = time.perf_counter()
     detected = int(figures["detected"].sum())
-    print(f"{lines:,} events, {len(plan.faults):,} faults, {detected:,} milestones detected, "
-          f"{len(curves):,} points of curves, {len(layers)} causes")  # fmt: skip
-    print(f"json.loads {parsed - began:.2f} s · read {read - parsed:.2f} s · measure {tables - read:.2f} s · "
-          f"figures {done - tables:.2f} s")  # fmt: skip
     print(
-        f"log to figures: {done - parsed:.2f} s, {(done - parsed) / (parsed - began):.1f} × json.loads"
+        f"{lines:,} events, {len(plan.faults):,} faults, {detected:,} milestones detected, "
+        f"{len(curves):,} points of curves, {len(layers)} causes"
     )
+    print(
+        f"json.loads {parsed - began:.2f} s · read {read - parsed:.2f} s · measure {tables - read:.2f} s · "
+        f"figures {done - tables:.2f} s"
+    )
+    print(f"log to figures: {done - parsed:.2f} s, {(done - parsed) / (parsed - began):.1f} × json.loads")
 
 
 if __name__ == "__main__":

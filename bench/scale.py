@@ -121,16 +121,12 @@ def main() -> int:
         f"{options.clients} clients, {options.nodes} nodes, {workers} generators, T = {interval_s:g} s, "
         f"{options.rate:g} clients a second"
     )
-    print(
-        f"took {took_s:.0f} s; load average {load_before:.1f} before, {os.getloadavg()[0]:.1f} after"
-    )
+    print(f"took {took_s:.0f} s; load average {load_before:.1f} before, {os.getloadavg()[0]:.1f} after")
     for (fault, kind), count in outcomes.items():
         print(f"  {fault:12} {kind:12} {count}")
     print(f"faults accounted for: {accounted} of {round(options.clients * 0.01) * 2}")
     print(f"false suspicions: {suspicions}")
-    print(
-        f"heartbeat lateness: p99 at most {late_s * 1000:.0f} ms, largest {latest_s * 1000:.0f} ms"
-    )
+    print(f"heartbeat lateness: p99 at most {late_s * 1000:.0f} ms, largest {latest_s * 1000:.0f} ms")
     print(f"ε: {summary['epsilon_s']:.3f} s; {outcome.headline}")
     for reason in outcome.lines:
         print(f"  {reason}")
@@ -139,9 +135,7 @@ def main() -> int:
         f"{(memory.before - memory.least) / _GIB:.2f} GiB less available"
     )
     for role, size in most.items():
-        print(
-            f"  {role:12} {size / _GIB:6.2f} GiB  {size / options.clients / _KIB:6.1f} KiB a client"
-        )
+        print(f"  {role:12} {size / _GIB:6.2f} GiB  {size / options.clients / _KIB:6.1f} KiB a client")
     print("CPU after the ramp: " + ", ".join(f"{role} {used:.0f} %" for role, used in cpu.items()))
     good = (
         accounted == round(options.clients * 0.01) * 2

@@ -30,12 +30,20 @@ T_S, TAU_S, K, ROUND_TRIP_S, RAMP_S = 30.0, 10.0, 3, 0.05, 60.0
 
 def scenario(clients: int, hours: float, **changes: Any) -> Scenario:
     given: dict[str, Any] = {
-        "name": "bench", "clients": clients, "ramp": RAMP_S, "duration": hours * 3600.0,
+        "name": "bench",
+        "clients": clients,
+        "ramp": RAMP_S,
+        "duration": hours * 3600.0,
         "liveness": {"heartbeat_interval": T_S, "heartbeat_timeout": TAU_S, "max_failures": K},
         "network": {"round_trip": ROUND_TRIP_S},
-        "faults": [{"kind": "host_crash", "share": "1%",
-                    "at": {"uniform": {"low": 60.0, "high": hours * 3600.0 - 200.0}}}],
-    }  # fmt: skip
+        "faults": [
+            {
+                "kind": "host_crash",
+                "share": "1%",
+                "at": {"uniform": {"low": 60.0, "high": hours * 3600.0 - 200.0}},
+            }
+        ],
+    }
     return Scenario.model_validate(given | changes)
 
 
@@ -100,9 +108,11 @@ def main() -> int:
     what = scenario(asked.clients, asked.hours)
     looped = scenario(asked.clients, asked.hours, gateway={"heartbeat_service": 60e-6})
     runs: dict[str, tuple[Callable[[Scenario], int], Scenario, list[float]]] = {
-        "plain SimPy": (plain, what, []), "engine": (ours, what, []),
-        "plain SimPy, finite loop": (plain, looped, []), "engine, finite loop": (ours, looped, []),
-    }  # fmt: skip
+        "plain SimPy": (plain, what, []),
+        "engine": (ours, what, []),
+        "plain SimPy, finite loop": (plain, looped, []),
+        "engine, finite loop": (ours, looped, []),
+    }
     counts = set()
     for _ in range(asked.rounds):
         for run, which, times in runs.values():

@@ -121,9 +121,7 @@ def hold(child: Child, children: Children, http_port: int, options: argparse.Nam
     return Cost((resident(child.pid) - before) / options.clients, before, 1e6 * used_s / heartbeats)
 
 
-def tsung(
-    children: Children, ports: dict[str, int], options: argparse.Namespace, folder: Path
-) -> Cost:
+def tsung(children: Children, ports: dict[str, int], options: argparse.Namespace, folder: Path) -> Cost:
     """Hold the clients with Tsung."""
     with ThreadPoolExecutor(4) as pool:
         parts = [range(n, options.clients, 4) for n in range(4)]
@@ -154,9 +152,7 @@ def tsung(
         children.stop(daemon)
 
 
-def ours(
-    children: Children, ports: dict[str, int], options: argparse.Namespace, folder: Path
-) -> Cost:
+def ours(children: Children, ports: dict[str, int], options: argparse.Namespace, folder: Path) -> Cost:
     """Hold the clients with this project's Locust suite, by a plan as `flatline run` has one."""
     ramp_s = options.clients / options.rate
     scenario = parse_scenario(
@@ -204,9 +200,7 @@ def main() -> int:
             "max_failures": 100_000,  # Tsung's clients answer nothing
             "session_timeout": None,
         }
-        config.write_text(
-            json.dumps({"redis_url": redis.url, "policy": policy, "ready_file": str(ready)})
-        )
+        config.write_text(json.dumps({"redis_url": redis.url, "policy": policy, "ready_file": str(ready)}))
         argv = [sys.executable, "-m", "reference_server", "--config", str(config)]
         children.start("gateway", argv, log=folder / "gateway.log")
         while not ready.exists():
@@ -237,8 +231,10 @@ def report(theirs: Cost, mine: Cost, options: argparse.Namespace) -> int:
             f"{cost.process_bytes / 2**20:12.0f}{cost.cpu_us:16.1f}   {can}"
         )
     memory = max(mine.bytes / theirs.bytes, mine.all_bytes / theirs.all_bytes)
-    print(f"{'ratio':8}{mine.bytes / theirs.bytes:13.2f}×{mine.all_bytes / theirs.all_bytes:9.2f}×"
-          f"{mine.process_bytes / theirs.process_bytes:11.2f}×{mine.cpu_us / theirs.cpu_us:15.2f}×")  # fmt: skip
+    print(
+        f"{'ratio':8}{mine.bytes / theirs.bytes:13.2f}×{mine.all_bytes / theirs.all_bytes:9.2f}×"
+        f"{mine.process_bytes / theirs.process_bytes:11.2f}×{mine.cpu_us / theirs.cpu_us:15.2f}×"
+    )
     good = memory <= MOST_MEMORY_RATIO
     print(f"limit: {MOST_MEMORY_RATIO:g}× Tsung's memory a client: {'met' if good else 'MISSED'}")
     return 0 if good else 1

@@ -65,9 +65,7 @@ class Outcome:
     exit_code: Exit
 
 
-def conclude(
-    run: RunDir, progress: Callable[[str, float], None] = lambda _phase, _done: None
-) -> Outcome:
+def conclude(run: RunDir, progress: Callable[[str, float], None] = lambda _phase, _done: None) -> Outcome:
     """Measure, judge and report what a run directory holds.
 
     1. Merge the witnesses' logs into one, sorted by time.
@@ -111,9 +109,7 @@ def conclude(
     facts = _facts(scenario, plan, log, measured, soundness, slack, provenance)
     tables = RunTables(run.path, facts, provenance, frozenset(), frames)
     frames["agreement"] = compare(tables, scenario.agreement.model_dump(), slack)
-    frames["thresholds"] = evaluate(
-        check_thresholds(scenario), tables, unsound=tables.unsound_reasons
-    )
+    frames["thresholds"] = evaluate(check_thresholds(scenario), tables, unsound=tables.unsound_reasons)
     agreement = judge(frames["agreement"], sound=tables.sound, reasons=tables.unsound_reasons)
     headline, exit_code = weigh(tables, agreement)
     if provenance.get("status") == "partial" and "broke_off" not in provenance:
@@ -157,8 +153,7 @@ def _tables(
 ) -> dict[str, pd.DataFrame]:
     """Return all tables but those of judgements."""
     tables = {
-        name: pd.concat([m.tables[name] for m in measured], ignore_index=True)
-        for name in measured[0].tables
+        name: pd.concat([m.tables[name] for m in measured], ignore_index=True) for name in measured[0].tables
     }
     # Statistics are of what was measured: theory's rows are plotting positions, their number is no sample size.
     seen = tables["detections"]
@@ -210,9 +205,7 @@ def soundness_of(
 
 def _store_grain_s(log: ReadLog) -> float:
     """The longest time between the two looks of the store watch that a clearing lies between, real seconds."""
-    cleared = [
-        e for e in log.events if e.kind is EventKind.STORE_CLEARED and e.source is Source.STORE
-    ]
+    cleared = [e for e in log.events if e.kind is EventKind.STORE_CLEARED and e.source is Source.STORE]
     looks = [(e.time_s, e.detail.get("previous_poll_s")) for e in cleared]
     return max((now_s - before_s for now_s, before_s in looks if before_s is not None), default=0.0)
 
@@ -227,12 +220,9 @@ def _facts(
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what summary.json says beside the verdict."""
-    complete = (
-        all(m.complete for m in measured) and provenance.get("status", "complete") == "complete"
-    )
+    complete = all(m.complete for m in measured) and provenance.get("status", "complete") == "complete"
     windows: dict[str, list[float]] = {
-        fault.fault: [f.at_s for f in plan.faults if f.fault == fault.fault]
-        for fault in plan.faults
+        fault.fault: [f.at_s for f in plan.faults if f.fault == fault.fault] for fault in plan.faults
     }
     if len(plan.incidents) <= MOST_SHADED_INCIDENTS:
         for one in plan.incidents:

@@ -102,9 +102,7 @@ def _nat() -> Check:
     )
 
 
-def _trial_in_namespace(
-    name: str, argv: tuple[str, ...], what: str, needed_for: str, needs: str
-) -> Check:
+def _trial_in_namespace(name: str, argv: tuple[str, ...], what: str, needed_for: str, needs: str) -> Check:
     """Try a command in a network namespace of its own.
 
     Args:
@@ -142,9 +140,7 @@ def _tcp_patience() -> Check:
         ok,
         f"tcp_retries2 = {found or 'unknown'}; keepalive {keepalive}",
         "theory takes 924.6 s for the time until TCP gives up",
-        ""
-        if ok
-        else f"sysctl -w net.ipv4.tcp_retries2={_RETRIES2}, or set liveness.tcp_user_timeout",
+        "" if ok else f"sysctl -w net.ipv4.tcp_retries2={_RETRIES2}, or set liveness.tcp_user_timeout",
     )
 
 
@@ -275,9 +271,7 @@ def _cores_and_memory() -> Check:
         ok,
         f"{cores} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free",
         "a generator and a gateway that do not slow each other",
-        ""
-        if ok
-        else "2 cores and 1 GiB free at least, or fewer clients: lag is reported either way",
+        "" if ok else "2 cores and 1 GiB free at least, or fewer clients: lag is reported either way",
     )
 
 

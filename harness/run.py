@@ -88,9 +88,7 @@ def run(
 
     if "real" in engines:
         try:
-            run_real(
-                scenario, plan, directory, setup=setup, progress=lambda done: progress("real", done)
-            )
+            run_real(scenario, plan, directory, setup=setup, progress=lambda done: progress("real", done))
         except KeyboardInterrupt:
             finish(directory, "partial")
             return conclude(directory, progress)
@@ -108,11 +106,7 @@ def _at_speedup(scenario: Scenario, clock: RunClock) -> Scenario:
     policy = bounded_patience(scenario.liveness, clock)
     late_s = give_up_late_s(policy.tcp_user_timeout or 0.0, scenario.network, clock)
     network = scenario.network.model_copy(update={"give_up_lag": late_s})
-    seen = {
-        "network": network.seen_at(clock),
-        "gateway": scenario.gateway.seen_at(clock),
-        "liveness": policy,
-    }
+    seen = {"network": network.seen_at(clock), "gateway": scenario.gateway.seen_at(clock), "liveness": policy}
     return scenario.model_copy(update=seen)
 
 
@@ -126,12 +120,10 @@ def check_faults(plan: Plan, engines: Collection[str]) -> None:
         does, name = fault.behaviour, type(fault.behaviour).__name__
         if "real" in engines and not does.is_real():
             raise CustomFaultError(
-                fault.fault,
-                f"{name} has no method `real`; allowed: write it, or use `flatline simulate`",
+                fault.fault, f"{name} has no method `real`; allowed: write it, or use `flatline simulate`"
             )
         if "simulated" in engines and not does.is_simulated():
             raise CustomFaultError(
                 fault.fault,
-                f"{name} has no method `simulated`; "
-                "allowed: write it, or use `flatline run --real-only`",
+                f"{name} has no method `simulated`; allowed: write it, or use `flatline run --real-only`",
             )

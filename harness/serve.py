@@ -22,10 +22,7 @@ __all__ = ["serve_forever", "what_to_serve"]
 
 
 def what_to_serve(
-    source: str | Path | None,
-    preset: str | None,
-    environment_name: str | None,
-    speedup: float | None,
+    source: str | Path | None, preset: str | None, environment_name: str | None, speedup: float | None
 ) -> Scenario:
     """Return the scenario whose policy is served: a file, a preset, an environment, or some of them together.
 
@@ -88,11 +85,7 @@ def serve_forever(
     # The clients must go at the speedup of the policy that is served.
     run.scenario.write_text(dump_scenario(scenario))
     try:
-        with (
-            end_on_sigterm(),
-            Children() as children,
-            redis_server(redis_url, children, run.logs) as redis,
-        ):
+        with end_on_sigterm(), Children() as children, redis_server(redis_url, children, run.logs) as redis:
             policy = real_policy(scenario.liveness, scenario.clock)
             config = gateway_config(scenario, policy, redis, run, time.monotonic())
             keys = config.model_dump() | {

@@ -100,9 +100,7 @@ def main() -> None:
 
 
 def _read(source: str | None, preset: str | None) -> GatewayConfig:
-    text = (
-        "{}" if source is None else sys.stdin.read() if source == "-" else Path(source).read_text()
-    )
+    text = "{}" if source is None else sys.stdin.read() if source == "-" else Path(source).read_text()
     if preset is None:
         return GatewayConfig.model_validate_json(text)
     keys = merged(find_preset(preset).gateway_keys, orjson.loads(text))

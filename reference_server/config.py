@@ -25,23 +25,16 @@ class GatewayConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     node: Annotated[
-        str,
-        Field(
-            pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="this process's name in logs and leases"
-        ),
+        str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="this process's name in logs and leases")
     ] = "node-1"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="WebSocket port; 0: any free one")] = 0
     reuse_port: Annotated[
         bool, Field(description="several processes listen on one WebSocket port, if all say so")
     ] = False
-    http_port: Annotated[
-        int, Field(ge=0, le=65535, description="HTTP API port; 0: any free one")
-    ] = 0
+    http_port: Annotated[int, Field(ge=0, le=65535, description="HTTP API port; 0: any free one")] = 0
     redis_url: str = "redis://127.0.0.1:6379/0"
-    key_prefix: Annotated[str, Field(description="of every key that the gateway writes")] = (
-        "flatline:"
-    )
+    key_prefix: Annotated[str, Field(description="of every key that the gateway writes")] = "flatline:"
     policy: LivenessPolicy = LivenessPolicy()
     detector: DetectorKind = Ping()
     records: RecordRules = RecordRules()
@@ -66,8 +59,7 @@ class GatewayConfig(BaseModel):
         float, Field(gt=0, description="last_active_time is written behind by this at the most")
     ] = 1.0
     max_sessions_per_ip: Annotated[
-        int | None,
-        Field(ge=1, description="open sessions of one address; null: any; needs a ledger"),
+        int | None, Field(ge=1, description="open sessions of one address; null: any; needs a ledger")
     ] = None
     denied_ips: Annotated[
         tuple[IPvAnyNetwork, ...], Field(description="addresses or networks that may not log in")
@@ -80,8 +72,7 @@ class GatewayConfig(BaseModel):
         Field(description="a newer one takes over; device: what the login names, else its type"),
     ] = "user"
     lease_ttl_s: Annotated[
-        float | None,
-        Field(gt=0, description="a lease not renewed for this long ends: dead; null: no leases"),
+        float | None, Field(gt=0, description="a lease not renewed for this long ends: dead; null: no leases")
     ] = 15.0
     lease_renew_s: Annotated[float, Field(gt=0, description="from one renewal to the next")] = 5.0
     lease_check_s: Annotated[
@@ -94,8 +85,7 @@ class GatewayConfig(BaseModel):
     ] = None
     seed: int = 0
     max_connections: Annotated[
-        int | None,
-        Field(ge=1, description="sockets at a time; null: what the descriptors suffice for"),
+        int | None, Field(ge=1, description="sockets at a time; null: what the descriptors suffice for")
     ] = None
     max_handshakes: Annotated[
         int, Field(ge=1, description="of these, sockets that are still shaking hands")
@@ -108,30 +98,22 @@ class GatewayConfig(BaseModel):
         float, Field(gt=0, description="handshake, and then authentication, each within this")
     ] = 10.0
     close_timeout_s: Annotated[
-        float,
-        Field(gt=0, description="after a close frame the socket is aborted when this is over"),
+        float, Field(gt=0, description="after a close frame the socket is aborted when this is over")
     ] = 2.0
     drain_notice_s: Annotated[
-        float,
-        Field(ge=0, description="from SIGTERM, and red health, to the first close frame"),
+        float, Field(ge=0, description="from SIGTERM, and red health, to the first close frame")
     ] = 0.0
     drain_timeout_s: Annotated[
-        float,
-        Field(gt=0, description="from the first close frame to the abort of what is still open"),
+        float, Field(gt=0, description="from the first close frame to the abort of what is still open")
     ] = 2.0
-    max_message_bytes: Annotated[int, Field(ge=128, description="larger ones: close code 1009")] = (
-        16_384
-    )
+    max_message_bytes: Annotated[int, Field(ge=128, description="larger ones: close code 1009")] = 16_384
     max_messages_per_s: Annotated[
-        int | None,
-        Field(ge=1, description="frames of one client; more: close code 1008; null: any number"),
+        int | None, Field(ge=1, description="frames of one client; more: close code 1008; null: any number")
     ] = 200
     max_buffer_bytes: Annotated[
         int, Field(ge=0, description="a socket with more than this unsent gets nothing new")
     ] = 65_536
-    log_format: Annotated[LogFormat, Field(description="of the lines on standard error")] = (
-        LogFormat.TEXT
-    )
+    log_format: Annotated[LogFormat, Field(description="of the lines on standard error")] = LogFormat.TEXT
     log_level: Annotated[
         LogLevel | None,
         Field(description="debug: each heartbeat too; null: warnings, no lines of single sessions"),
@@ -154,9 +136,7 @@ class GatewayConfig(BaseModel):
                 "connection that it takes over from; allowed with it: refuse"
             )
         if self.records.flush_at_start and not self.key_prefix:
-            raise ValueError(
-                "records.flush_at_start with an empty key_prefix deletes other keys too"
-            )
+            raise ValueError("records.flush_at_start with an empty key_prefix deletes other keys too")
         return self
 
     @model_validator(mode="after")

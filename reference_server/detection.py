@@ -16,14 +16,7 @@ from reference_server.counters import Counters
 from reference_server.events import Cause, EventKind
 from reference_server.heartbeat.scheduler import Heartbeats, Peer
 from reference_server.heartbeat.timer_wheel import LoopClock
-from reference_server.liveness.kinds import (
-    ClientBeats,
-    Detectors,
-    PhiAkka,
-    PhiCassandra,
-    Ping,
-    StateCheck,
-)
+from reference_server.liveness.kinds import ClientBeats, Detectors, PhiAkka, PhiCassandra, Ping, StateCheck
 from reference_server.session_log import SessionLines
 from reference_server.websocket.connection import GatewayConnection
 from reference_server.websocket.frames import HEARTBEAT, PING
@@ -77,9 +70,7 @@ class Detection:
     def frame(self) -> bytes:
         """The heartbeat as it is on the wire: a JSON message, or a protocol ping."""
         kind = self._kind
-        protocol_ping = isinstance(kind, StateCheck) or (
-            isinstance(kind, Ping) and kind.frame == "ping"
-        )
+        protocol_ping = isinstance(kind, StateCheck) or (isinstance(kind, Ping) and kind.frame == "ping")
         return PING if protocol_ping else HEARTBEAT
 
     def lateness(self) -> dict[str, float] | None:
@@ -132,9 +123,7 @@ class Detection:
             self._counters.missed.inc()
             reason = f"no answer within {self._policy.heartbeat_timeout:g} s"
         max_failures = self._policy.max_failures
-        self._log(
-            EventKind.HEARTBEAT_MISSED, connection, failures=failures, max_failures=max_failures
-        )
+        self._log(EventKind.HEARTBEAT_MISSED, connection, failures=failures, max_failures=max_failures)
         if self._lines.wanted and connection.record is not None:
             self._lines.failed(connection.record.session_id, failures, max_failures, reason)
 

@@ -27,9 +27,7 @@ def parse_duration(value: Any) -> Any:
         # Divided, not multiplied by 0.001: 208ms must be the same float as 0.208.
         number, unit = float(match[1]), match[2]
         return number / 1000 if unit == "ms" else number * _SECONDS[unit]
-    raise ValueError(
-        f"{value!r} is not a duration; allowed: a number and a unit, as 250ms, 30s, 5m, 24h"
-    )
+    raise ValueError(f"{value!r} is not a duration; allowed: a number and a unit, as 250ms, 30s, 5m, 24h")
 
 
 def format_duration(seconds: float) -> str:
@@ -46,19 +44,11 @@ def format_duration(seconds: float) -> str:
 _write = PlainSerializer(format_duration, return_type=str, when_used="json")
 
 Duration = Annotated[
-    float,
-    Field(ge=0, allow_inf_nan=False),
-    BeforeValidator(parse_duration),
-    _write,
-    WithJsonSchema(_SCHEMA),
+    float, Field(ge=0, allow_inf_nan=False), BeforeValidator(parse_duration), _write, WithJsonSchema(_SCHEMA)
 ]
 """Seconds, zero allowed; written with a unit in files."""
 
 PositiveDuration = Annotated[
-    float,
-    Field(gt=0, allow_inf_nan=False),
-    BeforeValidator(parse_duration),
-    _write,
-    WithJsonSchema(_SCHEMA),
+    float, Field(gt=0, allow_inf_nan=False), BeforeValidator(parse_duration), _write, WithJsonSchema(_SCHEMA)
 ]
 """Seconds above zero; written with a unit in files."""

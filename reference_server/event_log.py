@@ -170,9 +170,7 @@ class Telemetry:
         now_s = self._clock.now_s()
         self._max_lag_s = max(self._max_lag_s, now_s - due_s)
         self._sample_due_s = due_s = now_s + _SAMPLE_EVERY_S
-        self._timers["sample"] = self._clock.call_later(
-            _SAMPLE_EVERY_S, lambda: self._sample_lag(due_s)
-        )
+        self._timers["sample"] = self._clock.call_later(_SAMPLE_EVERY_S, lambda: self._sample_lag(due_s))
 
     def _report_lag(self) -> None:
         detail = {"max_lag_s": round(self._max_lag_s, 6), "role": ROLE, "pid": os.getpid()}

@@ -42,9 +42,7 @@ class EventKind(StrEnum):
     CLOCK = "clock"
     LOOP_LAG = "loop_lag"  # every process, twice a second; detail: max_lag_s, role, pid
     # sessions
-    LOGGED_IN = (
-        "logged_in"  # client; detail: client, user_id, waited_s (a re-login that was refused)
-    )
+    LOGGED_IN = "logged_in"  # client; detail: client, user_id, waited_s (a re-login that was refused)
     LOGIN_REFUSED = "login_refused"  # client; detail: code, user_id
     # client and gateway; detail: client, user_id, resumed, took_s (client: TCP, WebSocket, authentication)
     CONNECTED = "connected"
@@ -54,13 +52,9 @@ class EventKind(StrEnum):
     HEARTBEAT_SENT = "heartbeat_sent"  # gateway, traced sessions only
     HEARTBEAT_ANSWERED = "heartbeat_answered"  # client, traced sessions only
     HEARTBEAT_MISSED = "heartbeat_missed"  # gateway; detail: failures, max_failures
-    HEARTBEAT_LATENESS = (
-        "heartbeat_lateness"  # gateway, once a second; detail: n, p50_s, p99_s, max_s
-    )
+    HEARTBEAT_LATENESS = "heartbeat_lateness"  # gateway, once a second; detail: n, p50_s, p99_s, max_s
     # faults
-    FAULT_INJECTED = (
-        "fault_injected"  # client: it took effect; detail: fault_id, fault, scheduled_s
-    )
+    FAULT_INJECTED = "fault_injected"  # client: it took effect; detail: fault_id, fault, scheduled_s
     FAULT_HEALED = "fault_healed"  # client: the cause is gone; detail: fault_id
     FAULT_RECOVERED = "fault_recovered"  # client: alive on the same session again; detail: fault_id
     # what happens to gateway nodes and the store; node: whose, where it is a node's
@@ -72,9 +66,7 @@ class EventKind(StrEnum):
     OUTAGE_STARTED = "outage_started"  # client; detail: client
     OUTAGE_ENDED = "outage_ended"  # client; detail: client
     # milestones
-    SUSPECTED = (
-        "suspected"  # gateway: the decision; cause, detail: tcp_info, code (of a close frame)
-    )
+    SUSPECTED = "suspected"  # gateway: the decision; cause, detail: tcp_info, code (of a close frame)
     SOCKET_CLOSED = "socket_closed"  # gateway: its socket is gone; cause
     # store watch: session and status are gone; detail: user_id, session_gone_s, status_gone_s (first
     # seen), previous_poll_s (the last question that found it: the moment lies between that and time_s)
@@ -85,9 +77,7 @@ class EventKind(StrEnum):
     # store watch: every session that was hit has the record of its client's connection, or none if its client
     # has left it; detail as above
     STORE_AGREES = "store_agrees"
-    PEER_NOTIFIED = (
-        "peer_notified"  # client: a watcher was told "offline"; detail: user_id, watcher
-    )
+    PEER_NOTIFIED = "peer_notified"  # client: a watcher was told "offline"; detail: user_id, watcher
     PEER_ONLINE = "peer_online"  # client: a watcher was told "online"; detail: user_id, watcher
     # samples
     # store watch, once a second; detail: sessions (keys that exist), online (members of the online set),

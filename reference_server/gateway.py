@@ -45,21 +45,11 @@ from reference_server.sessions.presence import PlainOnlineSet, Presence
 from reference_server.sessions.records import Record, Sessions, flush_records
 from reference_server.sessions.redis_writer import StoreWriter, open_redis
 from reference_server.sessions.scripts import SCRIPTS
-from reference_server.websocket.admission import (
-    CLOSE_KICKED,
-    CLOSE_TAKEN_OVER,
-    CLOSE_TRY_AGAIN,
-    Admission,
-)
+from reference_server.websocket.admission import CLOSE_KICKED, CLOSE_TAKEN_OVER, CLOSE_TRY_AGAIN, Admission
 from reference_server.websocket.connection import GatewayConnection, Phase
 from reference_server.websocket.frames import text_frame
 from reference_server.websocket.listener import BACKLOG, listen
-from reference_server.websocket.overload import (
-    SENTENCES,
-    ConnectionLimiter,
-    RejectedConnection,
-    most_sockets,
-)
+from reference_server.websocket.overload import SENTENCES, ConnectionLimiter, RejectedConnection, most_sockets
 from reference_server.websocket.tcp_info import read_tcp_info
 
 __all__ = ["Gateway"]
@@ -117,13 +107,7 @@ class Gateway:
         self.router = Router(self.store, config.key_prefix, self.sessions, self)
         self.store.on_back = self.cluster.on_store_back
         self.detection = Detection(
-            config,
-            self.clock,
-            phase_rng,
-            self.counters,
-            self.lines,
-            log=self._log,
-            refresh=self._refresh,
+            config, self.clock, phase_rng, self.counters, self.lines, log=self._log, refresh=self._refresh
         )
         self.heartbeats = self.detection.heartbeats  # asked on every frame
         self.telemetry = Telemetry(
@@ -212,10 +196,7 @@ class Gateway:
             subscribed.set()
             self.cluster.on_subscribed()
 
-        channels = {
-            self.presence.channel: self.presence.deliver,
-            self.router.channel: self.router.deliver,
-        }
+        channels = {self.presence.channel: self.presence.deliver, self.router.channel: self.router.deliver}
         self._tasks = [
             create_task(self.store.run()),
             create_task(listen_to(self.redis, channels, on_subscribed)),

@@ -13,13 +13,7 @@ from reference_server.cluster.routing import Router
 from reference_server.config import GatewayConfig
 from reference_server.ledger.ledger import Ledger
 from reference_server.ledger.rebuild import rebuild
-from reference_server.ledger.rows import (
-    AddressFull,
-    LedgerSettings,
-    LedgerUnavailable,
-    Login,
-    now_ms,
-)
+from reference_server.ledger.rows import AddressFull, LedgerSettings, LedgerUnavailable, Login, now_ms
 from reference_server.sessions.origin import Origin
 from reference_server.sessions.records import Sessions
 from reference_server.websocket.connection import GatewayConnection
@@ -71,13 +65,7 @@ class Logins:
         if session_id is None or self._ledger is None:
             return session_id
         row = Login(
-            session_id,
-            user_id,
-            origin.device_type,
-            origin.ip_address,
-            origin.user_agent,
-            device_id,
-            now_ms(),
+            session_id, user_id, origin.device_type, origin.ip_address, origin.user_agent, device_id, now_ms()
         )
         try:
             await self._ledger.login(row)

@@ -46,9 +46,7 @@ class Messages:
                 else:
                     connection.send_error("already_authenticated", "one session a connection")
             case _ if connection.phase is not Phase.READY:
-                connection.send_error(
-                    "not_authenticated", 'send {"type":"auth","session_id":…} first'
-                )
+                connection.send_error("not_authenticated", 'send {"type":"auth","session_id":…} first')
             case {"type": "heartbeat"}:
                 connection.send_frame(PONG)
             case {"type": "watch", "user_ids": list(user_ids)} if _are_ids(user_ids):
@@ -58,9 +56,7 @@ class Messages:
                 else:
                     answer = {"type": "watching", "count": count}
                     connection.send_frame(text_frame(orjson.dumps(answer)))
-            case {"type": "send", "user_id": str(user_id), "payload": payload} if _are_ids(
-                [user_id]
-            ):
+            case {"type": "send", "user_id": str(user_id), "payload": payload} if _are_ids([user_id]):
                 self._router.pass_on(connection, user_id, payload)
             case _:
                 connection.send_error("unknown_message", f"not understood: {message['type']:.40}")

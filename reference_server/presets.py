@@ -37,10 +37,7 @@ _DATA = Path(__file__).with_name("presets.yaml")
 _ANSWER_S = 10.0  # the answer's deadline where a heartbeat leaves room for it
 _B_SECTIONS = {
     "system": {"max_sessions": "max_sessions", "session_timeout": "session_timeout"},
-    "websocket": {
-        "heartbeat_interval": "heartbeat_interval",
-        "heartbeat_max_failures": "max_failures",
-    },
+    "websocket": {"heartbeat_interval": "heartbeat_interval", "heartbeat_max_failures": "max_failures"},
 }
 _B_KEYS = {key: ours for section in _B_SECTIONS.values() for key, ours in section.items()}
 _NOT_SETTINGS = frozenset({"name", "preset"})

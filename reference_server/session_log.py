@@ -99,9 +99,7 @@ class SessionLines:
     def disconnected(self, session_id: str, cause: str) -> None:
         """A connection is over, by this layer."""
         if self.wanted:
-            _say(
-                logging.INFO, "WebSocket disconnected: %s", "disconnected", session_id, cause=cause
-            )
+            _say(logging.INFO, "WebSocket disconnected: %s", "disconnected", session_id, cause=cause)
 
     def removed(self, session_id: str, connection_id: str) -> None:
         """The session's records are gone from the store."""

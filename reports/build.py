@@ -24,9 +24,7 @@ class Report(NamedTuple):
     markdown: Path
 
 
-def build_report(
-    tables: RunTables, headline: Headline, agreement: Headline, exit_code: int
-) -> Report:
+def build_report(tables: RunTables, headline: Headline, agreement: Headline, exit_code: int) -> Report:
     """Write the report of a run into its directory.
 
     Args:

@@ -46,18 +46,19 @@ def write_claims_page(rows: pd.DataFrame, folder: Path, notes: list[str]) -> Pat
     folder.mkdir(parents=True, exist_ok=True)
     rows.to_csv(folder / "claims.csv", index=False)
     tables = [
-        claims_table(rows, milestone)
-        for milestone in _TITLES
-        if (rows["milestone"] == milestone).any()
+        claims_table(rows, milestone) for milestone in _TITLES if (rows["milestone"] == milestone).any()
     ]
     pictures = [
         (title, *save(figure, folder / "figures", f"claims_{milestone}"))
         for milestone, title, figure in _figures(rows)
     ]
     environment = Environment(
-        loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     images = [
         (title, "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode())
         for title, svg, _ in pictures
@@ -79,18 +80,24 @@ def claims_table(rows: pd.DataFrame, milestone: str) -> Table:
     for (preset, case), cell in mine.groupby(["preset", "case"], sort=False):
         verdict, reason = _overall(cell)
         claimed = str(cell["claimed"].iloc[0]) or ABSENT
-        lines.append([
-            Cell(str(preset)), Cell(str(case)), Cell(claimed),
-            *(_seen(cell[cell["engine"] == engine]) for engine in ENGINES),
-            Cell(verdict, detail=reason, tone=_TONES.get(verdict, "")),
-            Cell(_layer(cell)),
-            Cell(_last(cell, "fidelity") or ABSENT),
-        ])  # fmt: skip
+        lines.append(
+            [
+                Cell(str(preset)),
+                Cell(str(case)),
+                Cell(claimed),
+                *(_seen(cell[cell["engine"] == engine]) for engine in ENGINES),
+                Cell(verdict, detail=reason, tone=_TONES.get(verdict, "")),
+                Cell(_layer(cell)),
+                Cell(_last(cell, "fidelity") or ABSENT),
+            ]
+        )
     return Table(
         ["preset", "case", "claimed", *ENGINES, "verdict", "by", "how the real fault was made"],
-        lines, title=_TITLES[milestone], csv="claims.csv",
+        lines,
+        title=_TITLES[milestone],
+        csv="claims.csv",
         note="Scenario seconds: least to largest (median).",
-    )  # fmt: skip
+    )
 
 
 def _overall(cell: pd.DataFrame) -> tuple[str, str]:
@@ -98,9 +105,7 @@ def _overall(cell: pd.DataFrame) -> tuple[str, str]:
     for engine in reversed(ENGINES):
         one = cell[cell["engine"] == engine]
         if len(one) and one["verdict"].iloc[0] != "unknown":
-            said = (
-                "" if engine == "real" or one["verdict"].iloc[0] == "no claim" else f"{engine} says"
-            )
+            said = "" if engine == "real" or one["verdict"].iloc[0] == "no claim" else f"{engine} says"
             reason = "; ".join(part for part in (str(one["reason"].iloc[0]), said) if part)
             return str(one["verdict"].iloc[0]), reason
     return "unknown", str(cell["reason"].iloc[-1])
@@ -119,9 +124,7 @@ def _seen(one: pd.DataFrame) -> Cell:
         span = seconds(row["hi_s"])
     middle = f"median {seconds(row['p50_s'])}" if math.isfinite(row["p50_s"]) else ""
     part = f"{share(row['detected'])} of them" if row["detected"] < 1 else ""
-    return Cell(
-        f"{span} s", value=float(row["hi_s"]), detail=", ".join(x for x in (middle, part) if x)
-    )
+    return Cell(f"{span} s", value=float(row["hi_s"]), detail=", ".join(x for x in (middle, part) if x))
 
 
 def _layer(cell: pd.DataFrame) -> str:
@@ -154,15 +157,11 @@ def _figures(rows: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
 
 
 def _counts(rows: pd.DataFrame) -> dict[str, int]:
-    verdicts = [
-        _overall(cell)[0] for _, cell in rows.groupby(["preset", "fault", "milestone"], sort=False)
-    ]
+    verdicts = [_overall(cell)[0] for _, cell in rows.groupby(["preset", "fault", "milestone"], sort=False)]
     return {name: verdicts.count(name) for name in ("holds", "does not hold", "unknown")}
 
 
-def _markdown(
-    notes: list[str], tables: list[Table], pictures: list[tuple[str, str]]
-) -> Iterator[str]:
+def _markdown(notes: list[str], tables: list[Table], pictures: list[tuple[str, str]]) -> Iterator[str]:
     yield "# Claims, put to the test\n"
     yield from (f"{note}\n" for note in notes)
     for table in tables:
@@ -171,11 +170,7 @@ def _markdown(
         yield "|" + " --- |" * len(table.columns)
         for row in table.rows:
             cells = (f"{c.text} ({c.detail})" if c.detail else c.text for c in row)
-            yield (
-                "| "
-                + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells)
-                + " |"
-            )
+            yield ("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |")
         yield f"\n{table.note}\n"
     for title, path in pictures:
         yield f"![{title}]({path})\n"

@@ -40,19 +40,22 @@ def draw(tables: RunTables, agreement: pd.DataFrame, folder: Path) -> Gallery:
     return gallery
 
 
-def _plan(
-    tables: RunTables, agreement: pd.DataFrame
-) -> Iterator[tuple[str, str, str, Callable[[], Figure]]]:
+def _plan(tables: RunTables, agreement: pd.DataFrame) -> Iterator[tuple[str, str, str, Callable[[], Figure]]]:
     of = tables.table
     caption = _caption(tables)
     for n, faults in enumerate(_pages(tables), 1):
         yield (
-            "curves", f"detection_curves_{n}", f"Detection-latency curves: {', '.join(faults)}",
+            "curves",
+            f"detection_curves_{n}",
+            f"Detection-latency curves: {', '.join(faults)}",
             lambda faults=faults: figures.detection_curves(  # type: ignore[misc]  # bound at once, not late
-                of("law_curves"), of("survival"), faults=faults,
-                epsilon_s=tables.number("epsilon_s") or 0.0, caption=caption,
+                of("law_curves"),
+                of("survival"),
+                faults=faults,
+                epsilon_s=tables.number("epsilon_s") or 0.0,
+                caption=caption,
             ),
-        )  # fmt: skip
+        )
     yield (
         "agreement",
         "agreement",
@@ -81,36 +84,37 @@ def _plan(
     traced = [fault for fault in tables.faults if (of("timelines")["fault"] == fault).any()]
     for fault in traced[:_MOST_TIMELINES] or tables.faults[:1]:
         yield (
-            "timelines", f"timeline_{fault}", f"Timeline of one client: {fault}",
+            "timelines",
+            f"timeline_{fault}",
+            f"Timeline of one client: {fault}",
             lambda fault=fault: figures.timeline(of("timelines"), fault, caption=_caption(tables, False)),  # type: ignore[misc]
-        )  # fmt: skip
+        )
     yield (
         "live",
         "live_sessions",
         "Live clients, sessions in the store and ghosts over the run",
-        (
-            lambda: figures.live_sessions(
-                of("population"), tables.records("fault_windows"), caption=caption
-            )
-        ),
+        (lambda: figures.live_sessions(of("population"), tables.records("fault_windows"), caption=caption)),
     )
     if figures.en_masse(of("reconnects")):
         yield (
             "storm",
             "storm",
             "Who comes, who goes, who is turned away",
-            (
-                lambda: figures.storm(
-                    of("reconnects"), tables.records("fault_windows"), caption=caption
-                )
-            ),
+            (lambda: figures.storm(of("reconnects"), tables.records("fault_windows"), caption=caption)),
         )
-    yield "lateness", "lateness", "Lag of the loops and lateness of the heartbeats", (
-        lambda: figures.lateness(
-            of("lag"), of("lateness"), speedup=tables.number("speedup") or 1.0,
-            caption=_caption(tables, False),
-        )
-    )  # fmt: skip
+    yield (
+        "lateness",
+        "lateness",
+        "Lag of the loops and lateness of the heartbeats",
+        (
+            lambda: figures.lateness(
+                of("lag"),
+                of("lateness"),
+                speedup=tables.number("speedup") or 1.0,
+                caption=_caption(tables, False),
+            )
+        ),
+    )
 
 
 def _pages(tables: RunTables) -> list[list[str]]:

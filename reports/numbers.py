@@ -56,9 +56,7 @@ def seconds(value: float | None) -> str:
     if math.isinf(value):
         return "never" if value > 0 else f"{_MINUS}∞"
     size = abs(value)
-    digits = (
-        1 if size >= 99.995 else 2 if size >= 0.9995 else 3 if size >= 0.00995 or not size else 4
-    )
+    digits = 1 if size >= 99.995 else 2 if size >= 0.9995 else 3 if size >= 0.00995 or not size else 4
     text = f"{size:,.{digits}f}"
     return f"{_MINUS}{text}" if value < 0 and float(text.replace(",", "")) else text
 

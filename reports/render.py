@@ -24,9 +24,12 @@ __all__ = ["markdown_table", "render_html", "render_markdown", "tables_reference
 def render_html(page: Page) -> str:
     """Return the page as HTML. Links to data files are relative: they work inside the run directory."""
     environment = Environment(
-        loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["data_uri"] = _data_uri
     return environment.get_template("report.html.j2").render(page=page)
 

@@ -268,13 +268,7 @@ _DECLARED: Final = (
     TableSchema(
         "not_applicable",
         "reason why a milestone has no duration",
-        (
-            _ENGINE,
-            _FAULT,
-            _MILESTONE,
-            _text("reason", "in a sentence"),
-            _count("count", "faults"),
-        ),
+        (_ENGINE, _FAULT, _MILESTONE, _text("reason", "in a sentence"), _count("count", "faults")),
     ),
     TableSchema(
         "injections",
@@ -384,9 +378,7 @@ _DECLARED: Final = (
             _seconds("late_p50_s", "their median lateness"),
             _seconds("late_max_s", "the largest"),
             _seconds("p50_s", "median latency as measured"),
-            _seconds(
-                "p50_longest_s", "counted from when the generator was last known to be on time"
-            ),
+            _seconds("p50_longest_s", "counted from when the generator was last known to be on time"),
             _seconds("p99_s", "99th percentile as measured"),
             _seconds("p99_longest_s", "counted likewise"),
         ),

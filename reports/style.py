@@ -40,10 +40,20 @@ INK, MUTED = "#222222", "#767676"
 ENGINE_COLOURS: Final = {"theory": BLACK, "simulated": BLUE, "real": VERMILION}
 VERDICT_COLOURS: Final = {"pass": GREEN, "fail": VERMILION, "unknown": MUTED}
 CAUSE_COLOURS: Final = {
-    "heartbeat": BLUE, "tcp_fin": ORANGE, "tcp_reset": YELLOW, "tcp_timeout": VERMILION,
-    "close_frame": GREEN, "session_timeout": PURPLE, "sweep": SKY, "ttl": "#999933",
-    "send_error": "#882255", "state_check": "#44AA99", "recovered": "#BDBDBD", "censored": "#E4E4E4", "": "#8C8C8C",
-}  # fmt: skip
+    "heartbeat": BLUE,
+    "tcp_fin": ORANGE,
+    "tcp_reset": YELLOW,
+    "tcp_timeout": VERMILION,
+    "close_frame": GREEN,
+    "session_timeout": PURPLE,
+    "sweep": SKY,
+    "ttl": "#999933",
+    "send_error": "#882255",
+    "state_check": "#44AA99",
+    "recovered": "#BDBDBD",
+    "censored": "#E4E4E4",
+    "": "#8C8C8C",
+}
 
 _STYLE_FILE: Final = Path(__file__).parent / "flatline.mplstyle"
 _PNG_DPI: Final = 125
@@ -86,23 +96,20 @@ def finish(figure: Figure, title: str, caption: str, legend: Sequence[Artist] = 
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(rect=(0.005, foot, 0.99, 1 - foot - head))
+    figure.text(0.012, 1 - 0.14 / height, title, va="top", fontsize=16, fontweight="bold", color=INK)
     figure.text(
-        0.012, 1 - 0.14 / height, title, va="top", fontsize=16, fontweight="bold", color=INK
-    )
-    figure.text(
-        0.012,
-        0.07 / height,
-        "\n".join(lines),
-        va="bottom",
-        fontsize=11,
-        color="#555555",
-        linespacing=1.2,
+        0.012, 0.07 / height, "\n".join(lines), va="bottom", fontsize=11, color="#555555", linespacing=1.2
     )
     if legend:
         box = figure.legend(
-            handles=list(legend), loc="upper left", bbox_to_anchor=(0.004, 1 - 0.42 / height),
-            ncols=len(legend), columnspacing=1.6, handletextpad=0.6, borderaxespad=0.2,
-        )  # fmt: skip
+            handles=list(legend),
+            loc="upper left",
+            bbox_to_anchor=(0.004, 1 - 0.42 / height),
+            ncols=len(legend),
+            columnspacing=1.6,
+            handletextpad=0.6,
+            borderaxespad=0.2,
+        )
         box.set_in_layout(False)
     return figure
 
@@ -110,9 +117,8 @@ def finish(figure: Figure, title: str, caption: str, legend: Sequence[Artist] = 
 def no_data(axes: Axes, sentence: str) -> None:
     """Say in an empty panel why it is empty."""
     axes.text(
-        0.5, 0.5, textwrap.fill(sentence, 46), transform=axes.transAxes, ha="center", va="center",
-        color=MUTED,
-    )  # fmt: skip
+        0.5, 0.5, textwrap.fill(sentence, 46), transform=axes.transAxes, ha="center", va="center", color=MUTED
+    )
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)

@@ -20,9 +20,7 @@ class Relogin(Part):
         Distribution(constant=0.0)
     )
     retry: Annotated[PositiveDuration, Field(description="wait after a refusal")] = 1.0
-    share: Annotated[
-        Share, Field(gt=0, description="fraction of the faulted clients' users that try")
-    ] = 1.0
+    share: Annotated[Share, Field(gt=0, description="fraction of the faulted clients' users that try")] = 1.0
 
 
 class Reconnect(Part):
@@ -39,9 +37,7 @@ class Reconnect(Part):
     ] = None
     idle_limit: Annotated[
         PositiveDuration | None,
-        Field(
-            description="a client that hears nothing for this long reconnects; null: it waits for ever"
-        ),
+        Field(description="a client that hears nothing for this long reconnects; null: it waits for ever"),
     ] = None
     relogin: Annotated[
         Relogin | None, Field(description="measure how long a dead client's user is locked out")

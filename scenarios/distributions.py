@@ -89,9 +89,7 @@ class Distribution(_Strict):
     def _only_the_law(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in handler(self).items() if value is not None}
 
-    def sample(
-        self, rng: np.random.Generator, size: int
-    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def sample(self, rng: np.random.Generator, size: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Draw ``size`` times in seconds, shape (size,)."""
         return self.quantile(rng.random(size))
 

@@ -24,9 +24,7 @@ class Stalls(Part):
 class Lease(Part):
     """How the nodes know that one of them is gone."""
 
-    ttl: Annotated[
-        PositiveDuration, Field(description="a lease not renewed for this long ends")
-    ] = 15.0
+    ttl: Annotated[PositiveDuration, Field(description="a lease not renewed for this long ends")] = 15.0
     renew: Annotated[PositiveDuration, Field(description="from one renewal to the next")] = 5.0
     check: Annotated[
         PositiveDuration, Field(description="how often a node looks for leases that have ended")
@@ -49,8 +47,7 @@ class Gateway(Part):
 
     nodes: Annotated[int, Field(ge=1, description="clients are spread over them at random")] = 1
     heartbeat_service: Annotated[
-        Law,
-        Field(description="loop time of one heartbeat: half to send it, half to read its answer"),
+        Law, Field(description="loop time of one heartbeat: half to send it, half to read its answer")
     ] = Distribution(constant=0.0)
     handshake_service: Annotated[
         Law, Field(description="loop time of one WebSocket handshake and its authentication")
@@ -62,9 +59,7 @@ class Gateway(Part):
     def takes_time(self) -> bool:
         """Whether a node's loop is ever busy."""
         instant = Distribution(constant=0.0)
-        return not (
-            self.heartbeat_service == self.handshake_service == instant and self.stalls is None
-        )
+        return not (self.heartbeat_service == self.handshake_service == instant and self.stalls is None)
 
     def seen_at(self, clock: RunClock) -> Gateway:
         """The nodes as the clock of a run sees them, in scenario time: relatively slower."""

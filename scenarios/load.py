@@ -15,11 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from reference_server.errors import FlatlineError
-from reference_server.presets import (
-    UnknownPresetError,
-    is_b_config,
-    read_b_config,
-)
+from reference_server.presets import UnknownPresetError, is_b_config, read_b_config
 from scenarios.faults.custom import Custom
 from scenarios.schema import Scenario
 
@@ -82,8 +78,7 @@ def load_scenario(name_or_path: str, **overrides: Any) -> Scenario:
         raise ScenarioError(name_or_path, [Problem(None, "", message)]) from error
     scenario = parse_scenario(text, source=str(path), default_name=path.stem, **overrides)
     faults = tuple(
-        fault.beside(path.parent) if isinstance(fault, Custom) else fault
-        for fault in scenario.faults
+        fault.beside(path.parent) if isinstance(fault, Custom) else fault for fault in scenario.faults
     )
     return scenario.model_copy(update={"faults": faults})
 
@@ -193,15 +188,13 @@ def _problem(detail: Any, tree: yaml.Node | None, raw: dict[str, Any]) -> Proble
             message += f" allowed: {', '.join(known)}" if known and not close else ""
         case "union_tag_invalid":
             context = detail["ctx"]
-            message = f"unknown fault {context['tag']!r}; allowed: {context['expected_tags'].replace(chr(39), '')}"
+            message = (
+                f"unknown fault {context['tag']!r}; allowed: {context['expected_tags'].replace(chr(39), '')}"
+            )
         case "missing":
             message = "is missing"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
-            message = (
-                f"got {got:g}; {message[0].lower()}{message[1:]}"
-                if isinstance(got, float)
-                else message
-            )
+            message = f"got {got:g}; {message[0].lower()}{message[1:]}" if isinstance(got, float) else message
         case "value_error":
             pass  # our own messages name the value
         case _ if isinstance(got, str | int | float):
@@ -228,9 +221,7 @@ def _locate(node: yaml.Node | None, loc: tuple[Any, ...]) -> tuple[int | None, s
             for key, value in node.value:
                 if key.value == str(part):
                     step, line = value, key.start_mark.line + 1
-        elif (
-            isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value)
-        ):
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             step = node.value[part]
             line = step.start_mark.line + 1
         if isinstance(part, int):

@@ -29,12 +29,9 @@ class Outages(Part):
 class Nat(Part):
     """A middlebox that forgets an idle connection."""
 
-    idle_timeout: Annotated[
-        PositiveDuration, Field(description="N: no packet for this long, and it forgets")
-    ]
+    idle_timeout: Annotated[PositiveDuration, Field(description="N: no packet for this long, and it forgets")]
     expiry: Annotated[
-        Literal["drop", "reset"],
-        Field(description="what the next packet meets: silence, or an RST"),
+        Literal["drop", "reset"], Field(description="what the next packet meets: silence, or an RST")
     ] = "drop"
 
 
@@ -46,8 +43,7 @@ class Network(Part):
     ] = Distribution(constant=0.001)
     outages: Outages | None = None
     nat: Annotated[
-        Nat | None,
-        Field(description="a middlebox before every client, for the whole run; simulated only"),
+        Nat | None, Field(description="a middlebox before every client, for the whole run; simulated only")
     ] = None
     rto_ladder: Annotated[
         tuple[PositiveDuration, ...],

@@ -20,9 +20,15 @@ Share = Annotated[
     Field(ge=0, le=1),
     BeforeValidator(_share),
     PlainSerializer(lambda share: f"{share * 100:.10g}%", return_type=str, when_used="json"),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1},
-                              {"type": "string", "pattern": r"^\d+(\.\d+)?%$"}]}),
-]  # fmt: skip
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": 1},
+                {"type": "string", "pattern": r"^\d+(\.\d+)?%$"},
+            ]
+        }
+    ),
+]
 """A fraction, written as 0.03 or 3%."""
 
 

@@ -72,9 +72,7 @@ class Plan:
             ValueError: not a plan.
         """
         raw = orjson.loads(path.read_bytes())
-        first_nodes = raw.pop(
-            "homes" if "homes" in raw else "first_nodes"
-        )  # `homes`: written by 0.1.0
+        first_nodes = raw.pop("homes" if "homes" in raw else "first_nodes")  # `homes`: written by 0.1.0
         for one in raw["faults"]:
             one["params"] = read_client_fault(one["kind"], one["params"])
         for one in raw["incidents"]:
@@ -122,11 +120,7 @@ def make_plan(scenario: Scenario) -> Plan:
 
 
 def _planned(
-    fault: Fault,
-    clients: list[int],
-    at_s: list[float],
-    scenario: Scenario,
-    rng: np.random.Generator,
+    fault: Fault, clients: list[int], at_s: list[float], scenario: Scenario, rng: np.random.Generator
 ) -> list[PlannedFault]:
     """Plan one fault of the scenario for all the clients that it hits."""
     n = len(clients)
@@ -177,9 +171,7 @@ def _distinct(rows: int, count: int, pool: int, rng: np.random.Generator) -> Int
     return drawn
 
 
-def _outages(
-    scenario: Scenario, healthy: list[int], rng: np.random.Generator
-) -> tuple[PlannedOutage, ...]:
+def _outages(scenario: Scenario, healthy: list[int], rng: np.random.Generator) -> tuple[PlannedOutage, ...]:
     """Draw a Poisson process of outages for each healthy client, the next one after the last has ended."""
     law = scenario.network.outages
     if law is None:
@@ -209,9 +201,7 @@ def _incidents(scenario: Scenario, rng: np.random.Generator) -> tuple[PlannedInc
         law = incident.lasting
         lasts_s = None if law is None else float(law.sample(rng, 1)[0])
         node = incident.node if isinstance(incident, NodeIncident) else None
-        drawn.append(
-            PlannedIncident(incident.label, incident.kind, node, at_s, lasts_s, incident.draw())
-        )
+        drawn.append(PlannedIncident(incident.label, incident.kind, node, at_s, lasts_s, incident.draw()))
     stalls = scenario.gateway.stalls
     for node in range(1, scenario.gateway.nodes + 1) if stalls else ():
         assert stalls is not None
@@ -219,9 +209,7 @@ def _incidents(scenario: Scenario, rng: np.random.Generator) -> tuple[PlannedInc
         while at_s < scenario.horizon_s:
             lasts_s = float(stalls.length.sample(rng, 1)[0])
             stall_id = f"stall-{node}-{n:05d}"
-            drawn.append(
-                PlannedIncident(stall_id, "gateway_stall", node, at_s, lasts_s, DrawnGatewayStall())
-            )
+            drawn.append(PlannedIncident(stall_id, "gateway_stall", node, at_s, lasts_s, DrawnGatewayStall()))
             at_s += lasts_s + float(rng.exponential(stalls.every))
             n += 1
     return tuple(sorted(drawn, key=lambda one: (one.at_s, one.incident_id)))

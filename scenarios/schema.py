@@ -8,12 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import (
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from reference_server.durations import PositiveDuration
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
@@ -47,15 +42,10 @@ class Scenario(Part):
     description: str = ""
     seed: Annotated[int, Field(ge=0)] = 1
     clients: Annotated[int, Field(ge=1)] = 100
-    ramp: Annotated[
-        PositiveDuration, Field(description="the clients connect evenly over this time")
-    ] = 30.0
-    duration: Annotated[
-        PositiveDuration, Field(description="time after the ramp; the run ends with it")
-    ]
+    ramp: Annotated[PositiveDuration, Field(description="the clients connect evenly over this time")] = 30.0
+    duration: Annotated[PositiveDuration, Field(description="time after the ramp; the run ends with it")]
     speedup: Annotated[
-        float,
-        Field(ge=1, le=1000, description="a real run divides every time but round trips by this"),
+        float, Field(ge=1, le=1000, description="a real run divides every time but round trips by this")
     ] = 1.0
     preset: Annotated[
         str | None,
@@ -74,12 +64,10 @@ class Scenario(Part):
     store: Store = Store()
     faults: tuple[AnyFault, ...] = ()
     incidents: Annotated[
-        tuple[AnyIncident, ...],
-        Field(description="what happens to gateway nodes and the store"),
+        tuple[AnyIncident, ...], Field(description="what happens to gateway nodes and the store")
     ] = ()
     thresholds: Annotated[
-        tuple[str, ...],
-        Field(description="what must hold at the end, as `false_suspicions.count == 0`"),
+        tuple[str, ...], Field(description="what must hold at the end, as `false_suspicions.count == 0`")
     ] = ()
     agreement: Agreement = Agreement()
 
@@ -103,9 +91,7 @@ class Scenario(Part):
 
     @field_validator("incidents", mode="after")
     @classmethod
-    def _nodes_exist(
-        cls, incidents: tuple[Incident, ...], info: ValidationInfo
-    ) -> tuple[Incident, ...]:
+    def _nodes_exist(cls, incidents: tuple[Incident, ...], info: ValidationInfo) -> tuple[Incident, ...]:
         gateway = info.data.get("gateway")
         for incident in incidents:
             if gateway and isinstance(incident, NodeIncident) and incident.node > gateway.nodes:

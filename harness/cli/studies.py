@@ -38,9 +38,7 @@ def capacity_command(
     maximum: Annotated[int, typer.Option("--max", min=1, help="clients of the last one")] = 8000,
     factor: Annotated[float, typer.Option(help="from one step to the next")] = 2.0,
     step: Annotated[int | None, typer.Option(min=1, help="add so many instead")] = None,
-    resolution: Annotated[
-        float, typer.Option(help="halve the gap until it is this share; 1: do not")
-    ] = 0.15,
+    resolution: Annotated[float, typer.Option(help="halve the gap until it is this share; 1: do not")] = 0.15,
     nodes: Annotated[str, typer.Option(help="numbers of gateway nodes, as 1,2,4,8")] = "1",
     real: Annotated[bool, typer.Option("--real/--simulated", help="which engine")] = True,
     calibration: Annotated[
@@ -51,9 +49,7 @@ def capacity_command(
     connects_per_s: Annotated[
         float, typer.Option(min=1, help="clients come no faster than this, real seconds")
     ] = 200.0,
-    redis: Annotated[
-        str | None, typer.Option("--redis", help="Redis URL; default: our own")
-    ] = None,
+    redis: Annotated[str | None, typer.Option("--redis", help="Redis URL; default: our own")] = None,
     root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
 ) -> None:
     """Step the load until a threshold breaks: the knee, how nodes scale, and a plan for N users."""
@@ -63,10 +59,17 @@ def capacity_command(
         if calibration is not None:
             loaded = calibrated(loaded, calibration)
         what = Search(
-            nodes=_numbers(nodes, "--nodes"), start=start, maximum=maximum, factor=factor, step=step,
-            resolution=resolution, real=real, users=_numbers(users, "--users"), redis_url=redis,
+            nodes=_numbers(nodes, "--nodes"),
+            start=start,
+            maximum=maximum,
+            factor=factor,
+            step=step,
+            resolution=resolution,
+            real=real,
+            users=_numbers(users, "--users"),
+            redis_url=redis,
             connects_per_s=connects_per_s,
-        )  # fmt: skip
+        )
         found = search(loaded, what, root, say)
     for line in found.lines:
         print(line)
@@ -94,12 +97,9 @@ _NOTES = [
 
 
 def claims_command(
-    presets: Annotated[
-        list[str] | None, typer.Option(help="which; may be repeated; default: all")
-    ] = None,
+    presets: Annotated[list[str] | None, typer.Option(help="which; may be repeated; default: all")] = None,
     faults: Annotated[
-        list[str] | None,
-        typer.Option(help="kinds of fault; may be repeated; default: all of the claims"),
+        list[str] | None, typer.Option(help="kinds of fault; may be repeated; default: all of the claims")
     ] = None,
     real: Annotated[
         bool, typer.Option("--real/--no-real", help="also run real clients (some minutes)")
@@ -108,9 +108,9 @@ def claims_command(
     speedup: Annotated[
         float, typer.Option(min=1, help="of real runs, at most; a quick preset goes slower")
     ] = 20.0,
-    out: Annotated[
-        Path, typer.Option(help="folder for claims.csv, claims.html and the runs")
-    ] = Path("runs/claims"),
+    out: Annotated[Path, typer.Option(help="folder for claims.csv, claims.html and the runs")] = Path(
+        "runs/claims"
+    ),
     redis: Annotated[
         str | None, typer.Option("--redis", help="Redis URL; default: a private server of our own")
     ] = None,
@@ -121,15 +121,18 @@ def claims_command(
         chosen = [find_preset(name).name for name in _split(presets) or load_presets()]
         kinds = _split(faults) or list(book.faults)
         if unknown := [kind for kind in kinds if kind not in book.faults]:
-            say(
-                f"error: no claim is about {', '.join(unknown)}; allowed: {', '.join(book.faults)}",
-                "red",
-            )
+            say(f"error: no claim is about {', '.join(unknown)}; allowed: {', '.join(book.faults)}", "red")
             raise typer.Exit(Exit.BAD_INPUT)
         rows = put_to_the_test(
-            chosen, kinds, out, real=real, clients=clients, fastest=speedup,
-            setup=RealSetup(redis_url=redis), progress=show,
-        )  # fmt: skip
+            chosen,
+            kinds,
+            out,
+            real=real,
+            clients=clients,
+            fastest=speedup,
+            setup=RealSetup(redis_url=redis),
+            progress=show,
+        )
         page = write_claims_page(rows, out, _NOTES)
     for milestone in dict.fromkeys(rows["milestone"]):
         table = claims_table(rows, milestone)

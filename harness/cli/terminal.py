@@ -10,14 +10,7 @@ import pandas as pd
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -102,9 +95,13 @@ def finish(outcome: Outcome) -> NoReturn:
 def progress() -> Iterator[Callable[[str, float], None]]:
     """Show how much of each phase is done and how long the rest takes; without a terminal, its name only."""
     columns = (
-        TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=_asides, disable=not _asides.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}
 

@@ -40,9 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def analytics_command(
-    ledger: Annotated[
-        str | None, typer.Option(help="URL or SQLite file; default: the latest run's")
-    ] = None,
+    ledger: Annotated[str | None, typer.Option(help="URL or SQLite file; default: the latest run's")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="draw active users into this folder, as SVG and PNG")
     ] = None,
@@ -74,9 +72,7 @@ def analytics_command(
         say(f"error: {where}: {getattr(error, 'orig', None) or error}", "red")
         raise typer.Exit(Exit.BAD_INPUT) from error
     if as_json:
-        text = orjson.dumps(
-            found.as_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
-        )
+        text = orjson.dumps(found.as_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
         sys.stdout.write(text.decode() + "\n")
     else:
         _show(found)
@@ -87,16 +83,7 @@ def analytics_command(
 def _show(found: Analytics) -> None:
     say(f"{found.sessions} sessions of {found.users} users; days are UTC")
     show_table(
-        (
-            "device",
-            "sessions",
-            "open",
-            "median, s",
-            "95 % interval",
-            "p90, s",
-            "p99, s",
-            "mean of ended, s",
-        ),
+        ("device", "sessions", "open", "median, s", "95 % interval", "p90, s", "p99, s", "mean of ended, s"),
         [
             (
                 row["device"] or "unknown",
@@ -113,8 +100,7 @@ def _show(found: Analytics) -> None:
     )
     say(f"average online time of a user on an active day: {seconds(found.online_s_per_user_day)} s")
     daily = found.daily.tail(_DAYS_SHOWN).assign(
-        day=lambda t: pd.to_datetime(t["day"]).dt.date,
-        stickiness=lambda t: t["stickiness"].map(share),
+        day=lambda t: pd.to_datetime(t["day"]).dt.date, stickiness=lambda t: t["stickiness"].map(share)
     )
     show_frame(daily)
     kept = found.retention[found.retention["after_days"].isin(_RETENTION_DAYS)]
@@ -156,12 +142,10 @@ def _draw(found: Analytics, folder: Path, caption: str) -> None:
 
 def audit_command(
     run_name: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="whose gateways run now; as a rule of `flatline serve`"),
+        str, typer.Argument(metavar="RUN", help="whose gateways run now; as a rule of `flatline serve`")
     ] = "latest",
     http: Annotated[
-        list[str] | None,
-        typer.Option(help="HTTP API of each gateway, instead of a run's", metavar="URL"),
+        list[str] | None, typer.Option(help="HTTP API of each gateway, instead of a run's", metavar="URL")
     ] = None,
     redis: Annotated[str | None, typer.Option(help="Redis URL, with --http")] = None,
     prefix: Annotated[str, typer.Option(help="of the gateways' keys, with --http")] = "flatline:",

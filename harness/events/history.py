@@ -80,8 +80,7 @@ class History:
         self._by_session: dict[tuple[EventKind, Source | None], dict[str, list[Event]]] = {}
         self._by_fault: dict[EventKind, dict[str, list[Event]]] = {}
         self._kinds = {
-            kind: [event for event in found if event.time_s <= cut_s]
-            for kind, found in kinds.items()
+            kind: [event for event in found if event.time_s <= cut_s] for kind, found in kinds.items()
         }
 
     def saw(self, witness: Source) -> bool:
@@ -130,10 +129,7 @@ class History:
         connected = self.by_session(EventKind.CONNECTED, Source.CLIENT)
         return tuple(
             self._injected_fault(
-                fault,
-                injected.get(fault.fault_id, []),
-                recovered.get(fault.fault_id, []),
-                connected,
+                fault, injected.get(fault.fault_id, []), recovered.get(fault.fault_id, []), connected
             )
             for fault in self.plan.faults
         )

@@ -28,9 +28,7 @@ class IncidentWindow(NamedTuple):
 
 def incident_windows(history: History) -> tuple[IncidentWindow, ...]:
     """Every incident that took effect, in the order of time."""
-    ended_s = {
-        e.detail["incident_id"]: history.time_s(e) for e in history.of(EventKind.INCIDENT_ENDED)
-    }
+    ended_s = {e.detail["incident_id"]: history.time_s(e) for e in history.of(EventKind.INCIDENT_ENDED)}
     windows = [
         IncidentWindow(
             event.detail["incident_id"],

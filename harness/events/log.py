@@ -76,9 +76,7 @@ def merge_logs(folder: Path, target: Path) -> ReadLog:
     merged log counts from the ramp's beginning, as the plan and the simulation do.
     """
     read = read_log(*sorted(folder.glob("*.jsonl")))
-    begun_s = next(
-        (e.time_s for e in read.events if e.kind is EventKind.RUN_STARTED and _real(e)), 0.0
-    )
+    begun_s = next((e.time_s for e in read.events if e.kind is EventKind.RUN_STARTED and _real(e)), 0.0)
     events = [_shifted(event, begun_s) if _real(event) else event for event in read.events]
     events.sort(key=lambda event: event.time_s)
     write_log(target, events)

@@ -69,9 +69,7 @@ class _Incident:
     differ: set[str] = field(default_factory=set)
     ghosts: set[str] = field(default_factory=set)
     ghosts_gone: bool = False
-    difference_seen_s: float | None = (
-        None  # when the last question was asked that found a difference
-    )
+    difference_seen_s: float | None = None  # when the last question was asked that found a difference
     ghost_seen_s: float | None = None  # likewise, a ghost
 
 
@@ -168,9 +166,7 @@ class StoreConvergence:
                     asked[session_id] = self._sessions[session_id].user_id
         return asked
 
-    def answer(
-        self, found: Mapping[str, Records], asked_s: float, answered_s: float
-    ) -> Iterable[Event]:
+    def answer(self, found: Mapping[str, Records], asked_s: float, answered_s: float) -> Iterable[Event]:
         """Judge what the store has of the sessions asked for; yield what has come to its end.
 
         Args:
@@ -179,25 +175,19 @@ class StoreConvergence:
             answered_s: when the answers were there.
         """
         for incident in list(self._open):
-            if incident.waits or any(
-                one not in found for one in (*incident.differ, *incident.ghosts)
-            ):
+            if incident.waits or any(one not in found for one in (*incident.differ, *incident.ghosts)):
                 continue
             self._judge(incident, found)
             if incident.ghosts:
                 incident.ghost_seen_s = asked_s
             elif incident.kind in CUTS_CONNECTIONS and not incident.ghosts_gone:
                 incident.ghosts_gone = True
-                yield self._event(
-                    EventKind.GHOSTS_GONE, incident, incident.ghost_seen_s, answered_s
-                )
+                yield self._event(EventKind.GHOSTS_GONE, incident, incident.ghost_seen_s, answered_s)
             if incident.differ:
                 incident.difference_seen_s = asked_s
             elif not incident.ghosts:
                 self._open.remove(incident)
-                yield self._event(
-                    EventKind.STORE_AGREES, incident, incident.difference_seen_s, answered_s
-                )
+                yield self._event(EventKind.STORE_AGREES, incident, incident.difference_seen_s, answered_s)
 
     def _judge(self, incident: _Incident, found: Mapping[str, Records]) -> None:
         for session_id in (*incident.ghosts, *incident.differ):
@@ -212,9 +202,7 @@ class StoreConvergence:
             if mine if lives else gone:
                 incident.differ.discard(session_id)
 
-    def _event(
-        self, kind: EventKind, incident: _Incident, before_s: float | None, now_s: float
-    ) -> Event:
+    def _event(self, kind: EventKind, incident: _Incident, before_s: float | None, now_s: float) -> Event:
         detail = {
             "incident_id": incident.incident_id,
             "sessions": len(incident.hit),

@@ -87,9 +87,7 @@ def compare(tables: RunTables, tolerances: Mapping[str, float], slack: Slack) ->
     """
     for name in PERCENTILES:
         if not tolerances.get(name, -1.0) >= 0:
-            raise ValueError(
-                f"tolerances: {name} must be a share of 0 or more, in {dict(tolerances)}"
-            )
+            raise ValueError(f"tolerances: {name} must be a share of 0 or more, in {dict(tolerances)}")
     cases = list(observe(tables, slack))
     # Wide enough that all comparisons together give a false alarm only so often.
     family = 1 - FALSE_ALARM / max(1, sum(_left_to_chance(law, seen) for law, seen in cases))
@@ -104,9 +102,7 @@ def compare(tables: RunTables, tolerances: Mapping[str, float], slack: Slack) ->
     return table.astype(dict(SCHEMAS["agreement"]))
 
 
-def judge(
-    table: pd.DataFrame, *, sound: bool | None, reasons: tuple[str, ...] = ()
-) -> AgreementVerdict:
+def judge(table: pd.DataFrame, *, sound: bool | None, reasons: tuple[str, ...] = ()) -> AgreementVerdict:
     """Judge the whole table: fail if any row fails; unknown if the run is unsound or nothing passed; else pass."""
     tally = table["verdict"].value_counts()
     counts = tuple(int(tally.get(name, 0)) for name in ("pass", "fail", "unknown"))
@@ -136,18 +132,14 @@ def _left_to_chance(law: Law, seen: list[Observed]) -> int:
     return percentiles * (samples + (samples == 2)) + shares
 
 
-def _rows(
-    law: Law, seen: list[Observed], tolerances: Mapping[str, float], family: float
-) -> Iterator[Row]:
+def _rows(law: Law, seen: list[Observed], tolerances: Mapping[str, float], family: float) -> Iterator[Row]:
     for one in seen:
         yield from _percentile_rows(law, one, None, tolerances, family)
         yield _range_row(law, one)
         yield _share_row(law, one, family)
     by_engine = {one.engine: one for one in seen}
     if by_engine.keys() == {"real", "simulated"}:
-        yield from _percentile_rows(
-            law, by_engine["real"], by_engine["simulated"], tolerances, family
-        )
+        yield from _percentile_rows(law, by_engine["real"], by_engine["simulated"], tolerances, family)
 
 
 def _percentile_rows(
@@ -162,15 +154,20 @@ def _percentile_rows(
             continue  # the law never gets there; its range and its mass are judged
         tolerance_s = max(tolerances[name] * abs(law_s), sum(side.known_slack_s for side in sides))
         row: Row = {
-            "figure": name, "left": left.engine, "right": right.engine if right else "theory",
-            "tolerance_s": tolerance_s, "n": n,
-        }  # fmt: skip
+            "figure": name,
+            "left": left.engine,
+            "right": right.engine if right else "theory",
+            "tolerance_s": tolerance_s,
+            "n": n,
+        }
         if not n:
             empty = next(side for side in sides if not side.latencies.n)
             yield {
-                **row, "right_s": None if right else law_s,
-                "verdict": "unknown", "reason": empty.nothing_seen(),
-            }  # fmt: skip
+                **row,
+                "right_s": None if right else law_s,
+                "verdict": "unknown",
+                "reason": empty.nothing_seen(),
+            }
             continue
         usual, wide = (_quantiles(left.latencies, right, law_s, q, c) for c in (CONFIDENCE, family))
         apart, widest = difference(*usual), difference(*wide)
@@ -181,13 +178,17 @@ def _percentile_rows(
         few = verdict == "unknown" and n < smallest_sample(q, CONFIDENCE)
         reason += f"; n = {n}" + (f", {name} needs {smallest_sample(q, CONFIDENCE)}" if few else "")
         if omitted:
-            reason += (
-                f"; {omitted} left out that came too late to be watched through the law's range"
-            )
+            reason += f"; {omitted} left out that came too late to be watched through the law's range"
         yield {
-            **row, "left_s": usual[0].value, "right_s": usual[1].value, "difference_s": apart.value,
-            "lo_s": apart.lo, "hi_s": apart.hi, "verdict": verdict, "reason": reason,
-        }  # fmt: skip
+            **row,
+            "left_s": usual[0].value,
+            "right_s": usual[1].value,
+            "difference_s": apart.value,
+            "lo_s": apart.lo,
+            "hi_s": apart.hi,
+            "verdict": verdict,
+            "reason": reason,
+        }
 
 
 def _quantiles(
@@ -215,9 +216,7 @@ def _decide(apart: Estimate, tolerance_s: float, by_chance: bool) -> tuple[str, 
 
 
 def _reach(apart: Estimate) -> str:
-    lo, hi = (
-        signed_seconds(bound) if math.isfinite(bound) else "" for bound in (apart.lo, apart.hi)
-    )
+    lo, hi = (signed_seconds(bound) if math.isfinite(bound) else "" for bound in (apart.lo, apart.hi))
     if lo and hi:
         return f"95 %: {lo} to {hi} s"
     return f"95 %: above {lo} s" if lo else f"95 %: below {hi} s" if hi else "no 95 % interval"
@@ -227,15 +226,15 @@ def _range_row(law: Law, seen: Observed) -> Row:
     """Every detection lies in the law's range, give or take the engine's slack."""
     n = len(seen.detected_s)
     row: Row = {
-        "figure": "range", "left": seen.engine, "right": "theory", "n": n, "tolerance_s": seen.slack_s,
-    }  # fmt: skip
+        "figure": "range",
+        "left": seen.engine,
+        "right": "theory",
+        "n": n,
+        "tolerance_s": seen.slack_s,
+    }
     if law.mass <= 0:
         if n:
-            return {
-                **row,
-                "verdict": "fail",
-                "reason": f"{n} were detected, the law says that none is",
-            }
+            return {**row, "verdict": "fail", "reason": f"{n} were detected, the law says that none is"}
         return {**row, "verdict": "pass", "reason": "no detection, as the law says"}
     if math.isnan(seen.slack_s):
         return {**row, "verdict": "unknown", "reason": "ε of this run is not known"}
@@ -246,29 +245,38 @@ def _range_row(law: Law, seen: Observed) -> Row:
     took = f"they took {in_seconds(low_s)} to {in_seconds(high_s)}"
     early_s, late_s = law.lo_s - low_s, high_s - law.hi_s
     extreme_s, bound_s = (low_s, law.lo_s) if early_s >= late_s else (high_s, law.hi_s)
-    outside = int(
-        ((seen.detected_s < law.lo_s - allowed_s) | (seen.detected_s > law.hi_s + allowed_s)).sum()
-    )
+    outside = int(((seen.detected_s < law.lo_s - allowed_s) | (seen.detected_s > law.hi_s + allowed_s)).sum())
     if outside:
         return {
-            **row, "left_s": extreme_s, "right_s": bound_s, "difference_s": extreme_s - bound_s,
-            "verdict": "fail", "reason": f"{outside} of {n} detections lie outside {around}: {took}",
-        }  # fmt: skip
+            **row,
+            "left_s": extreme_s,
+            "right_s": bound_s,
+            "difference_s": extreme_s - bound_s,
+            "verdict": "fail",
+            "reason": f"{outside} of {n} detections lie outside {around}: {took}",
+        }
     if law.mass >= 1 and seen.outlasted_s > law.hi_s + allowed_s:
         return {
-            **row, "left_s": seen.outlasted_s, "right_s": law.hi_s,
-            "difference_s": seen.outlasted_s - law.hi_s, "verdict": "fail",
+            **row,
+            "left_s": seen.outlasted_s,
+            "right_s": law.hi_s,
+            "difference_s": seen.outlasted_s - law.hi_s,
+            "verdict": "fail",
             "reason": f"watched for {in_seconds(seen.outlasted_s)} and not detected; the law says that all are "
             f"by {in_seconds(law.hi_s)}",
-        }  # fmt: skip
+        }
     if not n:
         return {**row, "verdict": "unknown", "reason": seen.nothing_seen()}
     # 0 inside the range: only what lies outside is a difference.
     beyond_s = extreme_s - bound_s if max(early_s, late_s) > 0 else 0.0
     return {
-        **row, "left_s": extreme_s, "right_s": bound_s, "difference_s": beyond_s,
-        "verdict": "pass", "reason": f"all {n} detections lie in {around}: {took}",
-    }  # fmt: skip
+        **row,
+        "left_s": extreme_s,
+        "right_s": bound_s,
+        "difference_s": beyond_s,
+        "verdict": "pass",
+        "reason": f"all {n} detections lie in {around}: {took}",
+    }
 
 
 def _share_row(law: Law, seen: Observed, confidence: float) -> Row:
@@ -276,16 +284,16 @@ def _share_row(law: Law, seen: Observed, confidence: float) -> Row:
     by_chance = 0 < law.mass < 1
     n, k = seen.n, seen.detected
     row: Row = {
-        "figure": "share", "left": seen.engine, "right": "theory", "right_s": law.mass, "n": n,
+        "figure": "share",
+        "left": seen.engine,
+        "right": "theory",
+        "right_s": law.mass,
+        "n": n,
         "tolerance_s": SHARE_TOLERANCE if by_chance else 0.0,
-    }  # fmt: skip
+    }
     if not n:
         if law.mass <= 0 and not len(seen.detected_s):
-            return {
-                **row,
-                "verdict": "pass",
-                "reason": "no such fault took effect, as the law says",
-            }
+            return {**row, "verdict": "pass", "reason": "no such fault took effect, as the law says"}
         return {**row, "verdict": "unknown", "reason": seen.nothing_seen()}
     mass = min(1.0, max(0.0, law.mass))
     test = stats.binomtest(k, n, mass)

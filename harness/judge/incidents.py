@@ -59,7 +59,5 @@ def judge_incidents(table: pd.DataFrame, scenario: Scenario, epsilon_s: float) -
     known = ~np.isnan(bound_s)
     watched = table["watched_s"] > bound_s + epsilon_s
     held = agrees_s <= bound_s + allowed_s + table["grain_s"]
-    verdict = np.select(
-        [known & held, known & (agrees_s.notna() | watched)], ["pass", "fail"], "unknown"
-    )
+    verdict = np.select([known & held, known & (agrees_s.notna() | watched)], ["pass", "fail"], "unknown")
     return table.assign(bound_s=bound_s, in_time=verdict).astype({"in_time": "str"})

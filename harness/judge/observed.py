@@ -26,17 +26,7 @@ from reports.run_tables import PERCENTILES, RunTables
 from scenarios.clock import SCENARIO_TIME
 from scenarios.schema import Scenario
 
-__all__ = [
-    "CONFIDENCE",
-    "LOOPS",
-    "ROUNDING_S",
-    "Curve",
-    "Law",
-    "Observed",
-    "Slack",
-    "laws",
-    "observe",
-]
+__all__ = ["CONFIDENCE", "LOOPS", "ROUNDING_S", "Curve", "Law", "Observed", "Slack", "laws", "observe"]
 
 ROUNDING_S: Final = 1e-6  # times were logged, scaled by the speedup and read back
 
@@ -106,10 +96,7 @@ class Curve:
         n = int(np.searchsorted(self.times_s, time_s, side="left" if before else "right"))
         if n == 0 or n == len(self.times_s):
             return float(self.probabilities[-1]) if n else 0.0
-        (start_s, stop_s), (low, high) = (
-            self.times_s[n - 1 : n + 1],
-            self.probabilities[n - 1 : n + 1],
-        )
+        (start_s, stop_s), (low, high) = (self.times_s[n - 1 : n + 1], self.probabilities[n - 1 : n + 1])
         passed = (time_s - start_s) / (stop_s - start_s) if stop_s > start_s else 0.0
         return float(low + passed * (high - low))
 
@@ -207,9 +194,14 @@ def laws(tables: RunTables) -> Iterator[Law]:
     }
     for row in table[table["detected_share"].notna()].to_dict("records"):
         yield Law(
-            row["fault"], row["milestone"], row["lo_s"], row["hi_s"], row["detected_share"],
-            {name: row[f"{name}_s"] for name in PERCENTILES}, curves.get((row["fault"], row["milestone"])),
-        )  # fmt: skip
+            row["fault"],
+            row["milestone"],
+            row["lo_s"],
+            row["hi_s"],
+            row["detected_share"],
+            {name: row[f"{name}_s"] for name in PERCENTILES},
+            curves.get((row["fault"], row["milestone"])),
+        )
 
 
 def observe(tables: RunTables, slack: Slack) -> Iterator[tuple[Law, list[Observed]]]:
@@ -226,11 +218,13 @@ def observe(tables: RunTables, slack: Slack) -> Iterator[tuple[Law, list[Observe
     for law in laws(tables):
         measured = [
             (
-                groups.get((engine, law.fault, law.milestone), nothing), engine,
-                slack.of_times(engine, law.milestone), float(ends_s.get(engine, math.inf)),
+                groups.get((engine, law.fault, law.milestone), nothing),
+                engine,
+                slack.of_times(engine, law.milestone),
+                float(ends_s.get(engine, math.inf)),
             )
             for engine in tables.measured_engines
-        ]  # fmt: skip
+        ]
         seen = [_observe(rows, engine, law, *rest) for rows, engine, *rest in measured]
         until_s = min(
             (

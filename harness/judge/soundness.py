@@ -70,9 +70,7 @@ def silent_faults(faults: Iterable[PlannedFault]) -> frozenset[str]:
     return frozenset(fault.fault for fault in faults if fault.params.silent)
 
 
-def without_planned_stalls(
-    lag: pd.DataFrame, incidents: pd.DataFrame, clock: RunClock
-) -> pd.DataFrame:
+def without_planned_stalls(lag: pd.DataFrame, incidents: pd.DataFrame, clock: RunClock) -> pd.DataFrame:
     """Leave out the lag of a node that was stalled on purpose: it is what the run measures, not what blurs it.
 
     From the stall's beginning to the first sample that can have been taken wholly after it.
@@ -85,9 +83,7 @@ def without_planned_stalls(
     stalls = incidents[incidents["kind"] == "gateway_stall"]
     planned = np.zeros(len(lag), dtype=bool)
     for node, at_s, lasts_s in zip(stalls["node"], stalls["at_s"], stalls["lasts_s"], strict=True):
-        over_s = (
-            at_s + lasts_s + clock.scenario_s(_SAMPLE_S) if lasts_s == lasts_s else float("inf")
-        )
+        over_s = at_s + lasts_s + clock.scenario_s(_SAMPLE_S) if lasts_s == lasts_s else float("inf")
         planned |= (lag["node"] == node).to_numpy() & lag["time_s"].between(at_s, over_s).to_numpy()
     return lag[~planned]
 
@@ -139,9 +135,7 @@ def assess(
     start_s, end_s = _window(detections, injections, heartbeat_interval_s or 0.0, ramp_s)
     lags = {role: _largest(lag, role, start_s, end_s) for role in _ROLES}
     clock_s = workers.clock_error_s if workers else None
-    parts = Epsilon(
-        one_way_delay_s, lags["gateway"], lags["generator"], grain_s, start_s, end_s, clock_s
-    )
+    parts = Epsilon(one_way_delay_s, lags["gateway"], lags["generator"], grain_s, start_s, end_s, clock_s)
     epsilon_s = clock.scenario_s(parts.total_s)
     median_s, fastest = _fastest_median(detections, silent)
     bound_s = np.nanmin([MAX_EPSILON_S, MAX_EPSILON_SHARE * median_s])
@@ -202,9 +196,7 @@ def _largest(lag: pd.DataFrame, role: str, start_s: float, end_s: float) -> floa
 
 
 def _fastest_median(detections: pd.DataFrame, silent: Collection[str]) -> tuple[float, str]:
-    rows = detections[
-        (detections["milestone"] == "suspected") & detections["fault"].isin(list(silent))
-    ]
+    rows = detections[(detections["milestone"] == "suspected") & detections["fault"].isin(list(silent))]
     medians = []
     for fault, group in rows.groupby("fault"):
         curve = curve_of(group)

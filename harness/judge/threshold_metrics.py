@@ -151,9 +151,7 @@ def _false_suspicions(tables: RunTables, query: Query) -> Estimate:
     note = f"{row['count']} in {row['client_days']:.3g} client-days"
     if query.aggregate == "count":
         return Estimate.fact(int(row["count"]), note)
-    return Estimate(
-        float(row["rate_per_client_day"]), float(row["rate_lo"]), float(row["rate_hi"]), note
-    )
+    return Estimate(float(row["rate_per_client_day"]), float(row["rate_lo"]), float(row["rate_hi"]), note)
 
 
 def _handshakes(tables: RunTables, query: Query) -> Estimate:
@@ -227,11 +225,7 @@ def _incident(tables: RunTables, query: Query) -> Estimate:
     rows = Query(query.engine, query.aggregate, tags).of(tables.table("incidents"))
     if rows.empty:
         return Estimate.nothing("no such incident took effect")
-    note = (
-        f"{len(rows)} incidents"
-        if len(rows) > 1
-        else f"{rows.iloc[0]['clients_lost']} clients lost"
-    )
+    note = f"{len(rows)} incidents" if len(rows) > 1 else f"{rows.iloc[0]['clients_lost']} clients lost"
     column = query.aggregate if query.aggregate in rows else f"{query.aggregate}_s"
     values = rows[column]
     if column.startswith("back_"):
@@ -256,16 +250,28 @@ METRICS: Final[Mapping[str, Metric]] = {
     "heartbeat_lateness": Metric(("p", "max"), ("engine",), _SECONDS, _lateness),
     "agreement": Metric(("p50", "p95", "p99"), ("fault", "milestone"), {"": "share"}, _agreement),
     "incidents": Metric(
-        ("clients_hit", "clients_lost", "clients_away", "false_suspicions", "back_p50", "back_p99", "back_max",
-         "detected", "ghosts_gone", "store_agrees"),
+        (
+            "clients_hit",
+            "clients_lost",
+            "clients_away",
+            "false_suspicions",
+            "back_p50",
+            "back_p99",
+            "back_max",
+            "detected",
+            "ghosts_gone",
+            "store_agrees",
+        ),
         ("incident", "engine"),
-        {"": "duration", **dict.fromkeys(
-            ("clients_hit", "clients_lost", "clients_away", "false_suspicions"), "count")},
+        {
+            "": "duration",
+            **dict.fromkeys(("clients_hit", "clients_lost", "clients_away", "false_suspicions"), "count"),
+        },
         _incident,
     ),
     **{
         name: Metric(("count", "share"), _MILESTONE, {"count": "count", "share": "share"}, _outcome(name))
         for name in ("detected", "censored", "recovered", "not_applicable")
     },
-}  # fmt: skip
+}
 """Every metric by its name in thresholds."""

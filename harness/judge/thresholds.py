@@ -32,9 +32,13 @@ from scenarios.schema import Scenario
 __all__ = ["Threshold", "ThresholdError", "check_thresholds", "evaluate", "parse_threshold"]
 
 _OPERATORS: dict[str, Any] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-    "==": operator.eq, "!=": operator.ne,
-}  # fmt: skip
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
 _PAIRS = ("real_vs_theory", "simulated_vs_theory", "real_vs_simulated")
 _FORM = re.compile(
     r"^\s*(?P<metric>\w+)(?:\.(?P<pair>\w+_vs_\w+))?\s*(?:\{(?P<tags>[^{}]*)\})?"
@@ -69,9 +73,7 @@ class Threshold:
         return value == value and bool(_OPERATORS[self.operator](value, self.limit))
 
 
-def parse_threshold(
-    expression: str, faults: Sequence[str], incidents: Sequence[str] = ()
-) -> Threshold:
+def parse_threshold(expression: str, faults: Sequence[str], incidents: Sequence[str] = ()) -> Threshold:
     """Read one expression; ``faults`` and ``incidents`` are the labels that the scenario knows.
 
     Raises:
@@ -93,16 +95,9 @@ def parse_threshold(
     if name != "agreement" and pair:
         raise wrong("only agreement compares engines, not", f"{name}.{pair}", ["agreement"])
     if not _has(metric, aggregate):
-        allowed = [
-            "p50, p95, p99, or any other percentile" if a == "p" else a for a in metric.aggregates
-        ]
+        allowed = ["p50, p95, p99, or any other percentile" if a == "p" else a for a in metric.aggregates]
         raise wrong(f"{name} has no", aggregate, allowed)
-    values = {
-        "fault": faults,
-        "milestone": MILESTONES,
-        "engine": MEASURED_ENGINES,
-        "incident": incidents,
-    }
+    values = {"fault": faults, "milestone": MILESTONES, "engine": MEASURED_ENGINES, "incident": incidents}
     written_tags = f"{match['tags'] or ''},{match['late_tags'] or ''}"
     tags: dict[str, str] = {}
     for written in filter(None, (tag.strip() for tag in written_tags.split(","))):
@@ -110,9 +105,7 @@ def parse_threshold(
         if tag not in metric.tags or tag in tags:
             raise wrong("unknown tag" if tag not in tags else "tag twice:", tag, metric.tags)
         if value not in values[tag]:
-            raise wrong(
-                f"unknown {tag}", value, values[tag] or [f"none: the scenario has no {tag}s"]
-            )
+            raise wrong(f"unknown {tag}", value, values[tag] or [f"none: the scenario has no {tag}s"])
         tags[tag] = value
     unit = metric.unit(aggregate)
     try:
@@ -120,14 +113,7 @@ def parse_threshold(
     except ValueError as error:
         raise ThresholdError([f"{expression!r}: {error}"]) from error
     return Threshold(
-        expression,
-        name,
-        pair,
-        tuple(sorted(tags.items())),
-        aggregate,
-        match["operator"],
-        limit,
-        unit,
+        expression, name, pair, tuple(sorted(tags.items())), aggregate, match["operator"], limit, unit
     )
 
 
@@ -145,9 +131,7 @@ def check_thresholds(scenario: Scenario) -> tuple[Threshold, ...]:
         try:
             parsed.append(parse_threshold(expression, labels, incidents))
         except ThresholdError as error:
-            problems += [
-                f"{scenario.name}: thresholds[{n}]: {problem}" for problem in error.problems
-            ]
+            problems += [f"{scenario.name}: thresholds[{n}]: {problem}" for problem in error.problems]
     if problems:
         raise ThresholdError(problems)
     return tuple(parsed)
@@ -170,11 +154,7 @@ def evaluate(
             tags.setdefault("milestone", "suspected")
         needs = {engine} if not threshold.pair else set(threshold.pair.split("_vs_")) - {"theory"}
         if absent := needs - set(tables.measured_engines):
-            verdict, value, reason = (
-                "unknown",
-                float("nan"),
-                f"{' and '.join(sorted(absent))}: did not run",
-            )
+            verdict, value, reason = ("unknown", float("nan"), f"{' and '.join(sorted(absent))}: did not run")
         else:
             query = Query(engine, threshold.aggregate, tags, threshold.pair)
             estimate = METRICS[threshold.metric].estimate(tables, query)
@@ -220,9 +200,7 @@ def _limit(text: str, unit: str) -> float:
         case "rate":
             number, slash, per = text.partition("/")
             if not slash or per.strip() != "client-day":
-                raise ValueError(
-                    f"{text!r} is not a rate; allowed: a number a client-day, as 1/client-day"
-                )
+                raise ValueError(f"{text!r} is not a rate; allowed: a number a client-day, as 1/client-day")
             return _number(number, text)
         case "share" if text.endswith("%"):
             return _number(text[:-1], text) / 100
@@ -232,9 +210,7 @@ def _limit(text: str, unit: str) -> float:
 
 def _number(digits: str, text: str) -> float:
     if not re.fullmatch(r"\s*\d+(\.\d+)?\s*", digits):
-        raise ValueError(
-            f"{text!r} is not a number that fits; allowed: as 0, 3, 0.5, and 3% for shares"
-        )
+        raise ValueError(f"{text!r} is not a number that fits; allowed: as 0, 3, 0.5, and 3% for shares")
     return float(digits)
 
 

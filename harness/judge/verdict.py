@@ -31,9 +31,7 @@ def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
     missed = thresholds[thresholds["verdict"] == "fail"]
     open_ = thresholds[~thresholds["verdict"].isin(["pass", "fail"])]
     reasons = (
-        [
-            "negative control: the gateway ran another policy than the scenario's, so this report must be red"
-        ]
+        ["negative control: the gateway ran another policy than the scenario's, so this report must be red"]
         if tables.negative_control
         else []
     )
@@ -61,9 +59,7 @@ def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
     if tables.complete is False:
         return found("partial", "Interrupted: a report of what was measured until then")
     if len(open_):
-        return found(
-            "unknown", f"{len(open_)} of {len(thresholds)} thresholds could not be decided"
-        )
+        return found("unknown", f"{len(open_)} of {len(thresholds)} thresholds could not be decided")
     if agreement.verdict == "unknown" and thresholds.empty:
         return found("unknown", "Nothing could be decided")
     if agreement.verdict == "unknown":

@@ -48,9 +48,16 @@ def running_cost(history: History, live: pd.DataFrame) -> pd.DataFrame:
     ]
     used = pd.DataFrame(samples, columns=["cpu_percent", "rss_bytes"], dtype=float)
     row = (
-        history.engine, held, rate, 2 * rate, _BEAT_BYTES * rate, np.nan,
-        used["cpu_percent"].mean(), used["rss_bytes"].max(), basis,
-    )  # fmt: skip
+        history.engine,
+        held,
+        rate,
+        2 * rate,
+        _BEAT_BYTES * rate,
+        np.nan,
+        used["cpu_percent"].mean(),
+        used["rss_bytes"].max(),
+        basis,
+    )
     return frame("cost", [row])
 
 
@@ -58,9 +65,16 @@ def expected_cost(policy: LivenessPolicy, clients: float) -> pd.DataFrame:
     """Theory's row for a fleet of so many connections (`theory/costs.py`)."""
     expected = cost(policy, round(clients), beat_bytes=_BEAT_BYTES)
     row = (
-        "theory", clients, expected.frames_per_s / 2, expected.frames_per_s, expected.bytes_per_s,
-        expected.store_operations_per_s, np.nan, np.nan, "2N/T frames a second",
-    )  # fmt: skip
+        "theory",
+        clients,
+        expected.frames_per_s / 2,
+        expected.frames_per_s,
+        expected.bytes_per_s,
+        expected.store_operations_per_s,
+        np.nan,
+        np.nan,
+        "2N/T frames a second",
+    )
     return frame("cost", [row])
 
 
@@ -96,7 +110,4 @@ def _traced(history: History, held: float) -> tuple[float, str]:
                 )
     if watched_s <= 0:
         return np.nan, "no heartbeat was logged"
-    return (
-        held * beats / watched_s,
-        f"{beats} heartbeats of the traced sessions, taken for everyone's",
-    )
+    return (held * beats / watched_s, f"{beats} heartbeats of the traced sessions, taken for everyone's")

@@ -99,9 +99,18 @@ class _Follower:
             outcome, duration_s, cause = self._outcome(strike, found, verdict)
             injected_s = float("nan") if strike.injected_s is None else strike.injected_s
             row = (
-                h.engine, fault.fault_id, fault.fault, strike.session_id, node, milestone, cause,
-                outcome, injected_s, duration_s, h.clock.speedup,
-            )  # fmt: skip
+                h.engine,
+                fault.fault_id,
+                fault.fault,
+                strike.session_id,
+                node,
+                milestone,
+                cause,
+                outcome,
+                injected_s,
+                duration_s,
+                h.clock.speedup,
+            )
             yield milestone, row, found.reason if isinstance(found, _Missing) else ""
 
     def _hopeless(self, strike: InjectedFault) -> str:
@@ -120,14 +129,10 @@ class _Follower:
                 return "the gateway had given the connection up before the fault"
         return ""
 
-    def _find(
-        self, milestone: str, strike: InjectedFault, verdict: _Seen | None
-    ) -> _Seen | _Missing | None:
+    def _find(self, milestone: str, strike: InjectedFault, verdict: _Seen | None) -> _Seen | _Missing | None:
         match milestone:
             case "suspected":
-                return (
-                    verdict if self._h.saw(Source.GATEWAY) else _Missing(_NO_LOG.format("gateway"))
-                )
+                return verdict if self._h.saw(Source.GATEWAY) else _Missing(_NO_LOG.format("gateway"))
             case "socket_closed":
                 if not self._h.saw(Source.GATEWAY):
                     return _Missing(_NO_LOG.format("gateway"))
@@ -141,9 +146,7 @@ class _Follower:
             case _:
                 return self._accepted_login(strike)
 
-    def _first_on_connection(
-        self, events: dict[str, list[Event]], strike: InjectedFault
-    ) -> _Seen | None:
+    def _first_on_connection(self, events: dict[str, list[Event]], strike: InjectedFault) -> _Seen | None:
         ours = strike.connection_id
         found = events.get(strike.session_id, [])
         return self._first(

@@ -44,8 +44,16 @@ __all__ = [
 
 _NODE_DIED = "node_died"  # instead of the cause: it was so
 _NO_SUSPICION = frozenset(
-    {Cause.CLOSE_FRAME, Cause.TCP_FIN, Cause.TCP_RESET, Cause.LOGOUT, Cause.TAKE_OVER, Cause.DRAIN, _NODE_DIED}
-)  # fmt: skip
+    {
+        Cause.CLOSE_FRAME,
+        Cause.TCP_FIN,
+        Cause.TCP_RESET,
+        Cause.LOGOUT,
+        Cause.TAKE_OVER,
+        Cause.DRAIN,
+        _NODE_DIED,
+    }
+)
 _AFTERMATH_S = 60.0
 
 
@@ -64,13 +72,9 @@ class Mistake(NamedTuple):
 class Health:
     """When clients were connected with no fault in effect, and the false suspicions among them."""
 
-    alive_s: list[tuple[float, float]] = field(
-        default_factory=list
-    )  # [from, to) of one client each
+    alive_s: list[tuple[float, float]] = field(default_factory=list)  # [from, to) of one client each
     mistakes: list[Mistake] = field(default_factory=list)
-    connected_s: dict[str, list[float]] = field(
-        default_factory=lambda: defaultdict(list)
-    )  # per client
+    connected_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # per client
 
     @property
     def client_days(self) -> float:
@@ -130,16 +134,12 @@ def find_health(history: History) -> Health:
             if strike.recovered_s is not None:
                 steps[strike.session_id].append(_Step(strike.recovered_s, _RECOVERED, "", "", ""))
     for session_id in sorted(steps):
-        _follow(
-            session_id, clients.get(session_id), sorted(steps[session_id]), health, history.end_s
-        )
+        _follow(session_id, clients.get(session_id), sorted(steps[session_id]), health, history.end_s)
     health.mistakes = [one._replace(incident=_laid_to(happened, one)) for one in health.mistakes]
     return health
 
 
-def _had_died(
-    happened: Iterable[IncidentWindow], node: str, connected_s: float, now_s: float
-) -> bool:
+def _had_died(happened: Iterable[IncidentWindow], node: str, connected_s: float, now_s: float) -> bool:
     return any(
         window.cuts_connections and window.node == node and connected_s <= window.start_s <= now_s
         for window in happened
@@ -156,9 +156,7 @@ def _laid_to(happened: Iterable[IncidentWindow], mistake: Mistake) -> str:
     return found
 
 
-def _follow(
-    session_id: str, client: str | None, steps: list[_Step], health: Health, end_s: float
-) -> None:
+def _follow(session_id: str, client: str | None, steps: list[_Step], health: Health, end_s: float) -> None:
     connection: str | None = None
     since_s: float | None = None
     dead = False
@@ -186,9 +184,7 @@ def _follow(
                 )
                 if not dead and (ours or client is None) and step.cause not in _NO_SUSPICION:
                     health.mistakes.append(
-                        Mistake(
-                            step.time_s, session_id, client or session_id, step.node, step.cause
-                        )
+                        Mistake(step.time_s, session_id, client or session_id, step.node, step.cause)
                     )
                 if ours:
                     bank(step.time_s)
@@ -229,15 +225,23 @@ def false_suspicion_events(history: History, health: Health) -> pd.DataFrame:
     away = outages(history)
     rows = []
     for one in sorted(health.mistakes):
-        again = min(
-            (t for t in health.connected_s.get(one.client, []) if t > one.time_s), default=None
-        )
+        again = min((t for t in health.connected_s.get(one.client, []) if t > one.time_s), default=None)
         stop_s = history.end_s if again is None else again
         in_outage = any(start <= one.time_s < stop for start, stop in away.get(one.client, []))
         rows.append(
-            (history.engine, one.session_id, one.client, one.node, one.cause, one.time_s, in_outage,
-             again is not None, stop_s - one.time_s, one.incident)
-        )  # fmt: skip
+            (
+                history.engine,
+                one.session_id,
+                one.client,
+                one.node,
+                one.cause,
+                one.time_s,
+                in_outage,
+                again is not None,
+                stop_s - one.time_s,
+                one.incident,
+            )
+        )
     return frame("false_suspicion_events", rows)
 
 
@@ -290,6 +294,4 @@ def accuracy(engine: str, mistakes: pd.DataFrame, client_days: float) -> pd.Data
     if not count or total_s <= 0:
         nan = float("nan")
         return frame("accuracy", [(engine, count, nan, nan, 1.0 if total_s > 0 else nan)])
-    return frame(
-        "accuracy", [(engine, count, total_s / count, mistaken_s / count, 1 - mistaken_s / total_s)]
-    )
+    return frame("accuracy", [(engine, count, total_s / count, mistaken_s / count, 1 - mistaken_s / total_s)])

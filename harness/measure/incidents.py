@@ -70,14 +70,29 @@ def incidents(history: History, mistakes: pd.DataFrame) -> pd.DataFrame:
             and (not window.node or mine[place].node == window.node)
         }
         lost, back_s = _back(window, hit, held, affected, until_s)
-        rows.append((
-            history.engine, window.incident_id, window.kind, window.node, window.start_s,
-            min(window.end_s, history.end_s) - window.start_s if window.end_s <= history.end_s else _NAN,
-            history.end_s - window.start_s, len(hit), lost, len(back_s), lost - len(back_s), *_figures(back_s),
-            _detected_s(window, reaped, history), _after(gone, window), _after(agrees, window),
-            _grain_s(window, history),
-            int(laid.get(window.incident_id, 0)), _NAN, "",
-        ))  # fmt: skip
+        rows.append(
+            (
+                history.engine,
+                window.incident_id,
+                window.kind,
+                window.node,
+                window.start_s,
+                min(window.end_s, history.end_s) - window.start_s if window.end_s <= history.end_s else _NAN,
+                history.end_s - window.start_s,
+                len(hit),
+                lost,
+                len(back_s),
+                lost - len(back_s),
+                *_figures(back_s),
+                _detected_s(window, reaped, history),
+                _after(gone, window),
+                _after(agrees, window),
+                _grain_s(window, history),
+                int(laid.get(window.incident_id, 0)),
+                _NAN,
+                "",
+            )
+        )
     return frame("incidents", rows)
 
 
@@ -112,11 +127,7 @@ def _held(history: History) -> dict[str, list[_Held]]:
 
 def _affected(history: History) -> dict[str, float]:
     """When each client's own fault took effect."""
-    return {
-        str(s.planned.client): s.injected_s
-        for s in history.injected_faults
-        if s.injected_s is not None
-    }
+    return {str(s.planned.client): s.injected_s for s in history.injected_faults if s.injected_s is not None}
 
 
 def _at(spans: list[_Held], time_s: float) -> int | None:

@@ -48,9 +48,7 @@ def longest_durations(history: History, detections: pd.DataFrame) -> pd.Series[f
     return longest
 
 
-def omission(
-    history: History, detections: pd.DataFrame, milestone: str = "suspected"
-) -> pd.DataFrame:
+def omission(history: History, detections: pd.DataFrame, milestone: str = "suspected") -> pd.DataFrame:
     """One row per fault: planned and injected faults, their lateness, latency percentiles both ways.
 
     Scenario seconds; empty where the percentile was not reached or nothing was injected.
@@ -65,9 +63,18 @@ def omission(
         stamped = _percentiles(seen["duration_s"], seen["outcome"])
         longest = _percentiles(longest_durations(history, seen), seen["outcome"])
         rows.append(
-            (history.engine, fault, len(group), len(hit), *lateness,
-             stamped[0], longest[0], stamped[1], longest[1])
-        )  # fmt: skip
+            (
+                history.engine,
+                fault,
+                len(group),
+                len(hit),
+                *lateness,
+                stamped[0],
+                longest[0],
+                stamped[1],
+                longest[1],
+            )
+        )
     return frame("omission", rows)
 
 
@@ -87,9 +94,7 @@ def _lag_at(history: History, times_s: Numbers) -> Numbers:
     worst = np.zeros(times_s.size)
     for _, ours in samples[samples["role"] == "generator"].groupby("pid"):
         after = np.searchsorted(ours["time_s"].to_numpy(), times_s, side="left")
-        late_s = history.clock.scenario_s(
-            np.concatenate(([0.0], ours["max_lag_s"].to_numpy(), [0.0]))
-        )
+        late_s = history.clock.scenario_s(np.concatenate(([0.0], ours["max_lag_s"].to_numpy(), [0.0])))
         worst = np.maximum(worst, np.maximum(late_s[after], late_s[after + 1]))
     return worst
 

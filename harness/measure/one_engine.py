@@ -42,12 +42,7 @@ class Measured:
 
 
 def measure(
-    events: Iterable[Event],
-    plan: Plan,
-    *,
-    engine: str,
-    horizon_s: float,
-    clock: RunClock = SCENARIO_TIME,
+    events: Iterable[Event], plan: Plan, *, engine: str, horizon_s: float, clock: RunClock = SCENARIO_TIME
 ) -> Measured:
     """Measure one engine's part of an event log.
 

@@ -49,9 +49,7 @@ def incidence_by_cause(detections: pd.DataFrame, milestone: str = "suspected") -
     Source: Aalen and Johansen, Scandinavian Journal of Statistics 5, 1978.
     """
     rows: list[tuple[object, ...]] = []
-    seen = detections[
-        (detections["milestone"] == milestone) & (detections["outcome"] != "not_applicable")
-    ]
+    seen = detections[(detections["milestone"] == milestone) & (detections["outcome"] != "not_applicable")]
     for key, group in seen.groupby(["engine", "fault"], sort=False):
         assert isinstance(key, tuple)
         for cause, curve in _curves(group):
@@ -69,9 +67,7 @@ def _curves(group: pd.DataFrame) -> Iterator[tuple[str, Incidence]]:
     ended = group["outcome"] != "censored"
     cause = group["cause"].where(group["outcome"] == "detected", RECOVERED)
     for name in cause[ended].value_counts().index:
-        outcome = np.where(
-            ended, np.where(cause == name, "detected", "recovered"), "censored"
-        ).astype(object)
+        outcome = np.where(ended, np.where(cause == name, "detected", "recovered"), "censored").astype(object)
         yield str(name), incidence(group["duration_s"].to_numpy(), outcome)
 
 
@@ -81,9 +77,7 @@ _GROUP = ["engine", "fault", "milestone"]
 def curve_of(rows: pd.DataFrame) -> Incidence | None:
     """Cumulative incidence of some rows of detections; None where none of them is applicable."""
     seen = rows[rows["outcome"] != "not_applicable"]
-    return (
-        incidence(seen["duration_s"].to_numpy(), seen["outcome"].to_numpy()) if len(seen) else None
-    )
+    return incidence(seen["duration_s"].to_numpy(), seen["outcome"].to_numpy()) if len(seen) else None
 
 
 def bounds(quantile: Quantile) -> tuple[float, float]:
@@ -166,24 +160,17 @@ def detections_by_layer(detections: pd.DataFrame) -> pd.DataFrame:
 
     ``median_s`` is inf{t : F(t) ≥ 1/2} as in qos.csv: where one layer caught all of a fault, both say the same.
     """
-    seen = detections[
-        (detections["milestone"] == "suspected") & (detections["outcome"] == "detected")
-    ]
+    seen = detections[(detections["milestone"] == "suspected") & (detections["outcome"] == "detected")]
     table = (
         seen.groupby(["engine", "fault", "cause"], sort=True)["duration_s"]
-        .agg(
-            size="size",
-            median=lambda taken: taken.quantile(0.5, interpolation="lower"),
-        )
+        .agg(size="size", median=lambda taken: taken.quantile(0.5, interpolation="lower"))
         .reset_index()
         .sort_values(["engine", "fault", "size"], ascending=[True, True, False], kind="stable")
     )
     return frame("detections_by_layer", table.itertuples(index=False, name=None))
 
 
-def _groups(
-    detections: pd.DataFrame, by: list[str]
-) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+def _groups(detections: pd.DataFrame, by: list[str]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     for key, group in detections.groupby(by, sort=False):
         assert isinstance(key, tuple)
         yield tuple(map(str, key)), group

@@ -39,12 +39,14 @@ Times = NDArray[np.float64]
 _POINTS_WITHOUT_SAMPLES = 201
 _LANES = {
     "gateway": {
-        EventKind.HEARTBEAT_SENT, EventKind.HEARTBEAT_MISSED, EventKind.SUSPECTED,
+        EventKind.HEARTBEAT_SENT,
+        EventKind.HEARTBEAT_MISSED,
+        EventKind.SUSPECTED,
         EventKind.SOCKET_CLOSED,
     },
     "store": {EventKind.STORE_CLEARED},
     "peers": {EventKind.PEER_NOTIFIED, EventKind.PEER_ONLINE},
-}  # fmt: skip
+}
 _LANE_OF = {kind: lane for lane, kinds in _LANES.items() for kind in kinds}
 
 
@@ -59,9 +61,15 @@ def injections(history: History) -> pd.DataFrame:
         if strike.injected_s is not None:
             due_s = strike.planned.at_s if strike.scheduled_s is None else strike.scheduled_s
             rows.append(
-                (history.engine, strike.planned.fault_id, strike.planned.fault, due_s,
-                 strike.injected_s, strike.injected_s - due_s)
-            )  # fmt: skip
+                (
+                    history.engine,
+                    strike.planned.fault_id,
+                    strike.planned.fault,
+                    due_s,
+                    strike.injected_s,
+                    strike.injected_s - due_s,
+                )
+            )
     return frame("injections", rows)
 
 
@@ -125,9 +133,7 @@ def _count(times: Times, starts: Times, stops: Times) -> NDArray[np.int64]:
 def timelines(history: History) -> pd.DataFrame:
     """Everything about the session of each traced fault, in time from the fault."""
     traced = {
-        s.session_id: s
-        for s in history.injected_faults
-        if s.planned.traced and s.injected_s is not None
+        s.session_id: s for s in history.injected_faults if s.planned.traced and s.injected_s is not None
     }
     by_id = {s.planned.fault_id: s for s in traced.values()}
     seen = [(traced[e.session_id], _lane(e), e) for e in history.of_sessions(traced)]
@@ -140,10 +146,18 @@ def timelines(history: History) -> pd.DataFrame:
         for event in attempts
     ]
     rows = [
-        (history.engine, strike.planned.fault, strike.planned.fault_id,
-         history.time_s(event) - (strike.injected_s or 0.0), lane, str(event.kind), event.cause, _note(event))
+        (
+            history.engine,
+            strike.planned.fault,
+            strike.planned.fault_id,
+            history.time_s(event) - (strike.injected_s or 0.0),
+            lane,
+            str(event.kind),
+            event.cause,
+            _note(event),
+        )
         for strike, lane, event in seen
-    ]  # fmt: skip
+    ]
     return frame("timelines", sorted(rows, key=lambda row: tuple(row[2:])))
 
 
@@ -197,11 +211,16 @@ def tcp_info(history: History) -> pd.DataFrame:
     return frame(
         "tcp_info",
         (
-            (history.engine, fault, len(seen), float(np.mean([u for u, _ in seen])),
-             float(np.mean([r for _, r in seen])))
+            (
+                history.engine,
+                fault,
+                len(seen),
+                float(np.mean([u for u, _ in seen])),
+                float(np.mean([r for _, r in seen])),
+            )
             for fault, seen in sorted(found.items())
         ),
-    )  # fmt: skip
+    )
 
 
 def lag(history: History) -> pd.DataFrame:
@@ -218,10 +237,15 @@ def resources(history: History) -> pd.DataFrame:
 def _samples(history: History, table: str, kind: EventKind, keys: Iterable[str]) -> pd.DataFrame:
     names = tuple(keys)
     rows = [
-        (str(event.detail.get("role") or event.source), int(event.detail.get("pid", 0)),
-         history.time_s(event), *(event.detail.get(key, 0) for key in names), event.node)
+        (
+            str(event.detail.get("role") or event.source),
+            int(event.detail.get("pid", 0)),
+            history.time_s(event),
+            *(event.detail.get(key, 0) for key in names),
+            event.node,
+        )
         for event in history.of(kind)
-    ]  # fmt: skip
+    ]
     return frame(table, sorted(rows, key=lambda row: (row[2], row)))
 
 
@@ -250,9 +274,12 @@ def handshakes(history: History) -> pd.DataFrame:
 
 _BINS = 240  # as many as a slide's width can show
 _KINDS = (
-    EventKind.DISCONNECTED, EventKind.CONNECTED, EventKind.SESSION_UNKNOWN, EventKind.LOGGED_IN,
+    EventKind.DISCONNECTED,
+    EventKind.CONNECTED,
+    EventKind.SESSION_UNKNOWN,
+    EventKind.LOGGED_IN,
     EventKind.LOGIN_REFUSED,
-)  # fmt: skip
+)
 
 
 def reconnects(history: History, width_s: float | None = None) -> pd.DataFrame:

@@ -69,9 +69,7 @@ def presence_flaps(history: History, within_s: float = FLAP_WITHIN_S) -> pd.Data
     rows: list[Row] = []
     for event in history.of(EventKind.PEER_NOTIFIED):
         watcher, gone_s = str(event.detail.get("watcher", "")), history.time_s(event)
-        again_s = min(
-            (t for t in back[watcher, event.session_id] if t >= gone_s), default=float("inf")
-        )
+        again_s = min((t for t in back[watcher, event.session_id] if t >= gone_s), default=float("inf"))
         if again_s - gone_s <= within_s:
             user = str(event.detail.get("user_id", ""))
             rows.append((history.engine, event.session_id, user, watcher, gone_s, again_s - gone_s))
@@ -82,9 +80,7 @@ def _row(history: History, fault: str, figure: str, count: int, of: int, note: s
     if not of:
         return history.engine, fault, figure, count, of, float("nan"), 0.0, 1.0, note
     interval = stats.binomtest(count, of).proportion_ci(CONFIDENCE, method="exact")
-    return (
-        history.engine, fault, figure, count, of, count / of, interval.low, interval.high, note,
-    )  # fmt: skip
+    return (history.engine, fault, figure, count, of, count / of, interval.low, interval.high, note)
 
 
 def _returns(history: History) -> Iterator[Row]:
@@ -93,10 +89,7 @@ def _returns(history: History) -> Iterator[Row]:
     resumed: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     attempts = stale = 0
-    events = [
-        *history.of(EventKind.CONNECTED, Source.CLIENT),
-        *history.of(EventKind.SESSION_UNKNOWN),
-    ]
+    events = [*history.of(EventKind.CONNECTED, Source.CLIENT), *history.of(EventKind.SESSION_UNKNOWN)]
     for event in sorted(events, key=lambda e: (e.time_s, e.session_id, e.kind)):
         attempts += 1
         unknown = event.kind is EventKind.SESSION_UNKNOWN
@@ -141,9 +134,7 @@ def _balance(history: History, live: pd.DataFrame) -> Iterator[Row]:
     if sampled.empty:
         return
     last = sampled.sort_values("time_s", kind="stable").iloc[-1]
-    clients, ghosts, sessions = (
-        int(last[name]) for name in ("live_clients", "ghosts", "store_sessions")
-    )
+    clients, ghosts, sessions = (int(last[name]) for name in ("live_clients", "ghosts", "store_sessions"))
     elsewhere = sum(1 for e in history.of(EventKind.LOGGED_IN) if e.detail.get("relogin"))
     lacking = max(0, clients - sessions)
     too_many = max(0, sessions - clients - ghosts - elsewhere)

@@ -60,9 +60,7 @@ class PingDeadline(Record):
     max_failures: Annotated[int, Field(ge=1)] = 1
     retry_interval: PositiveDuration | None = None
     sweep: Annotated[Duration, Field(description="the deadline is looked at this often")] = 0.0
-    close_wait: Annotated[
-        Duration, Field(description="from the decision to the handler's notice")
-    ] = 0.0
+    close_wait: Annotated[Duration, Field(description="from the decision to the handler's notice")] = 0.0
 
     @property
     def traffic_gap_s(self) -> float:
@@ -82,9 +80,7 @@ class PingDeadline(Record):
 
     def law(self) -> Law:
         """T_D of a silent peer: U + (k−1)R + τ + Uniform(0, sweep) + close_wait."""
-        return (
-            ping_deadline(self.policy).plus(Law.uniform(0.0, self.sweep)).shifted(self.close_wait)
-        )
+        return ping_deadline(self.policy).plus(Law.uniform(0.0, self.sweep)).shifted(self.close_wait)
 
 
 class IdleLimit(Record):
@@ -232,16 +228,12 @@ class IdleTimerProfile(_Profile):
     idle_timeout: Annotated[
         PositiveDuration | None, Field(description="no packet for this long; null: no such limit")
     ] = None
-    lifetime: Annotated[
-        PositiveDuration | None, Field(description="ended at this age, idle or not")
-    ] = None
+    lifetime: Annotated[PositiveDuration | None, Field(description="ended at this age, idle or not")] = None
     expiry: Annotated[
         Literal["drop", "reset", "close"],
         Field(description="the next packet meets silence or RST; or both sides are closed at once"),
     ]
-    expiry_status: Annotated[Status, Field(description="how far `expiry` can be believed")] = (
-        Status.ASSUMED
-    )
+    expiry_status: Annotated[Status, Field(description="how far `expiry` can be believed")] = Status.ASSUMED
     configurable: Configurable | None = None
     transport: Literal["tcp", "udp"] = "tcp"
     source: str
@@ -288,8 +280,7 @@ class NetworkProfile(_Profile):
             )
         if self.idle_timer is not None:
             numbers.append(f"idle limit {format_duration(self.idle_timer.idle_timeout)}")
-        return (self.name, self.title, ", ".join(numbers), _joined(self.status),
-                "; ".join(self.assumptions))  # fmt: skip
+        return (self.name, self.title, ", ".join(numbers), _joined(self.status), "; ".join(self.assumptions))
 
 
 Profile = HeartbeatProfile | IdleTimerProfile | NetworkProfile

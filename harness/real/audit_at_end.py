@@ -23,12 +23,7 @@ _MOST_S = 5.0
 
 
 def log_audit(
-    nodes: Nodes,
-    redis: RedisServer,
-    ledger_url: str,
-    resume_window_s: float,
-    log: Path,
-    origin_s: float,
+    nodes: Nodes, redis: RedisServer, ledger_url: str, resume_window_s: float, log: Path, origin_s: float
 ) -> None:
     """Audit and log what was found, or why nothing could be.
 

@@ -185,10 +185,7 @@ def run_real(
         nodes = Nodes(
             children,
             run,
-            [
-                gateway_config(served, policy, redis, run, origin_s, n, network.bind, ledger)
-                for n in numbers
-            ],
+            [gateway_config(served, policy, redis, run, origin_s, n, network.bind, ledger) for n in numbers],
             network.gateway,
         )
         nodes.wait()
@@ -201,13 +198,7 @@ def run_real(
             pids["redis"] = redis.child.pid
         run.write_json(run.pids, pids)
         incidents = Incidents(
-            plan,
-            scenario.clock,
-            nodes,
-            redis,
-            pids,
-            run.log("incidents", os.getpid()),
-            origin_s,
+            plan, scenario.clock, nodes, redis, pids, run.log("incidents", os.getpid()), origin_s
         )
         with ResourceSampler(pids, run.log("harness", os.getpid()), origin_s):
             wait_for_the_end(
@@ -227,9 +218,7 @@ def run_real(
             log_audit(nodes, redis, ledger, window_s, run.log("audit", os.getpid()), origin_s)
 
 
-def check_machine(
-    plan: Plan, scenario: Scenario | None = None, setup: RealSetup | None = None
-) -> list[str]:
+def check_machine(plan: Plan, scenario: Scenario | None = None, setup: RealSetup | None = None) -> list[str]:
     """Return if the machine can do what a plan wants: warnings, where it hardly can.
 
     It can inject every fault, the gateway is what the scenario wants, and there are descriptors, ports and
@@ -246,16 +235,10 @@ def check_machine(
     setup = setup or RealSetup()
     check_incidents(plan, setup.redis_url)
     if setup.hosts and (setup.network != "loopback" or not setup.address):
-        raise CannotRun(
-            "--hosts needs --address, where they reach this host, and loopback as --network"
-        )
+        raise CannotRun("--hosts needs --address, where they reach this host, and loopback as --network")
     if setup.network != "loopback" and any(i.kind == "reconnect_storm" for i in plan.incidents):
-        raise CannotRun(
-            "reconnect_storm: the clients' sockets are in another namespace; allowed: loopback"
-        )
-    check_network(
-        setup.network, plan, scenario.clock if scenario else SCENARIO_TIME, setup.redis_url
-    )
+        raise CannotRun("reconnect_storm: the clients' sockets are in another namespace; allowed: loopback")
+    check_network(setup.network, plan, scenario.clock if scenario else SCENARIO_TIME, setup.redis_url)
     filtered = [f for f in plan.faults if not (setup.network == "netns-nat" and is_behind_nat(f))]
     silent = sorted({one.fault for one in filtered if one.behaviour.needs_socket_filter})
     if silent or plan.outages:
@@ -345,11 +328,7 @@ def fidelity(plan: Plan, setup: RealSetup | None = None) -> list[dict[str, str]]
 
 
 def start_store_watch(
-    children: Children,
-    redis: RedisServer,
-    run: RunDir,
-    origin_s: float,
-    sample_s: float = 1.0,
+    children: Children, redis: RedisServer, run: RunDir, origin_s: float, sample_s: float = 1.0
 ) -> Child:
     """Start the store watch of a run; its log is `store.jsonl`."""
     argv = _python(
@@ -362,13 +341,7 @@ def start_store_watch(
 
 
 def _locust(
-    children: Children,
-    plan: Plan,
-    run: RunDir,
-    nodes: Nodes,
-    origin_s: float,
-    workers: int,
-    hosts: int,
+    children: Children, plan: Plan, run: RunDir, nodes: Nodes, origin_s: float, workers: int, hosts: int
 ) -> Child:
     argv = _python(
         "locust",

@@ -109,11 +109,7 @@ class Incidents:
         number = incident.node
         if number is not None and not self._nodes[number].runs:
             return
-        over_s = (
-            None
-            if incident.lasts_s is None
-            else self._now_s() + self._clock.real_s(incident.lasts_s)
-        )
+        over_s = None if incident.lasts_s is None else self._now_s() + self._clock.real_s(incident.lasts_s)
         mechanism = incident.params.mechanism
         # Before the deed: whom it wakes may run at once, and would have been hurt before it began.
         at_s = time.monotonic()
@@ -199,20 +195,8 @@ class Incidents:
         detail = {"incident_id": incident.incident_id, "kind": incident.kind}
         self._log(EventKind.INCIDENT_ENDED, incident, detail, time.monotonic())
 
-    def _log(
-        self,
-        kind: EventKind,
-        incident: PlannedIncident,
-        detail: dict[str, Any],
-        at_s: float,
-    ) -> None:
+    def _log(self, kind: EventKind, incident: PlannedIncident, detail: dict[str, Any], at_s: float) -> None:
         node = "" if incident.node is None else self._nodes[incident.node].name
-        event = Event(
-            at_s - self._origin_s,
-            Source.HARNESS,
-            kind,
-            node=node,
-            detail=detail,
-        )
+        event = Event(at_s - self._origin_s, Source.HARNESS, kind, node=node, detail=detail)
         self._out.write(event)
         self._out.flush()

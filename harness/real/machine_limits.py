@@ -16,15 +16,7 @@ import psutil
 
 from harness.real.errors import CannotRun
 
-__all__ = [
-    "Complaint",
-    "Load",
-    "Machine",
-    "check_limits",
-    "complaints",
-    "this_machine",
-    "workers_for",
-]
+__all__ = ["Complaint", "Load", "Machine", "check_limits", "complaints", "this_machine", "workers_for"]
 
 _SPARE = 512  # descriptors of a process for logins, logs, Redis and the loop
 _DEVIATIONS = 4  # a node gets a random share of the clients
@@ -121,10 +113,7 @@ def complaints(load: Load, machine: Machine) -> list[Complaint]:
     needed = load.clients * a_client + (load.nodes + load.workers + 4) * _PROCESS_BYTES
     if needed > _UNCOMFORTABLE * machine.memory_bytes:
         fewer = int(
-            (
-                _UNCOMFORTABLE * machine.memory_bytes
-                - (load.nodes + load.workers + 4) * _PROCESS_BYTES
-            )
+            (_UNCOMFORTABLE * machine.memory_bytes - (load.nodes + load.workers + 4) * _PROCESS_BYTES)
             / a_client
         )
         found.append(
@@ -152,6 +141,4 @@ def check_limits(load: Load) -> list[str]:
 def _most_on_a_node(clients: int, nodes: int) -> int:
     """What the fullest node gets when each client goes to a random one, four standard deviations up."""
     share = 1 / nodes
-    return min(
-        clients, math.ceil(clients * share + _DEVIATIONS * math.sqrt(clients * share * (1 - share)))
-    )
+    return min(clients, math.ceil(clients * share + _DEVIATIONS * math.sqrt(clients * share * (1 - share))))

@@ -49,10 +49,7 @@ class RepeatingThread:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
         self._thread.join()
@@ -80,19 +77,14 @@ class ResourceSampler(RepeatingThread):
         interval_s: real seconds from sample to sample.
     """
 
-    def __init__(
-        self, pids: Mapping[str, int], path: Path, origin_s: float, interval_s: float = 1.0
-    ) -> None:
+    def __init__(self, pids: Mapping[str, int], path: Path, origin_s: float, interval_s: float = 1.0) -> None:
         super().__init__(self._sample_all, interval_s)
         self._pids, self._origin_s = pids, origin_s
         self._out = EventWriter(path)
         self._known: dict[int, psutil.Process] = {}
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, trace)
         self._out.close()
@@ -120,9 +112,7 @@ class ResourceSampler(RepeatingThread):
                 self._known[process.pid] = process
                 continue
             time_s = time.monotonic() - self._origin_s
-            events.append(
-                Event(time_s, Source.HARNESS, EventKind.RESOURCES, node=node, detail=detail)
-            )
+            events.append(Event(time_s, Source.HARNESS, EventKind.RESOURCES, node=node, detail=detail))
         return events
 
     def _process(self, pid: int) -> psutil.Process:

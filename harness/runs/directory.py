@@ -153,9 +153,7 @@ class RunDir:
         try:
             content = orjson.loads(path.read_bytes())
         except OSError as error:
-            raise RunDirError(
-                f"{path}: {error.strerror}; is {self.path} a run directory?"
-            ) from error
+            raise RunDirError(f"{path}: {error.strerror}; is {self.path} a run directory?") from error
         except ValueError as error:
             raise RunDirError(f"{path}: not JSON: {error}") from error
         if not isinstance(content, dict):
@@ -165,9 +163,7 @@ class RunDir:
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
         """Write one of the JSON files in one step, so that a crash leaves the old one or the new one."""
         draft = path.with_suffix(".tmp")
-        draft.write_bytes(
-            orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
-        )
+        draft.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
         draft.replace(path)
 
 

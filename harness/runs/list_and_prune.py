@@ -71,9 +71,7 @@ def list_runs(root: Path = Path("runs")) -> list[RunInfo]:
     """
     if not root.is_dir():
         return []
-    runs = [
-        describe(path) for path in sorted(root.iterdir()) if not path.is_symlink() and _is_run(path)
-    ]
+    runs = [describe(path) for path in sorted(root.iterdir()) if not path.is_symlink() and _is_run(path)]
     runs.sort(key=lambda run: (run.started, run.name), reverse=True)
     latest = _latest(root) or (runs[0].path.resolve() if runs else None)
     return [replace(run, latest=run.path.resolve() == latest) for run in runs]

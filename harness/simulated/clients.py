@@ -210,15 +210,16 @@ class Client:
         self.answers_after_s = self.loses = None
         connection.packet_s = around.clock.now_s
         detail = {
-            "client": self.index, "user_id": self.user_id, "resumed": resumed,
+            "client": self.index,
+            "user_id": self.user_id,
+            "resumed": resumed,
             "took_s": around.clock.now_s - began_s,
-        }  # fmt: skip
+        }
         around.log.of_connection(EventKind.CONNECTED, connection, detail=detail)
         if self.watched:
             users = [f"user-{client}" for client in self.watched]
             around.clock.after(
-                around.network.round_trip_s() / 2,
-                lambda: connection.gateway.watch(connection, users),
+                around.network.round_trip_s() / 2, lambda: connection.gateway.watch(connection, users)
             )
         if self.healing is not None and resumed:
             self._recovered(self.healing)
@@ -245,9 +246,7 @@ class Client:
         if self.answers_after_s is None:
             self._answer(connection, one_way_s)
             return
-        self.around.clock.after(
-            self.answers_after_s(), lambda: self._answer_late(connection, one_way_s)
-        )
+        self.around.clock.after(self.answers_after_s(), lambda: self._answer_late(connection, one_way_s))
 
     def _answer_late(self, connection: Connection, one_way_s: float) -> None:
         if connection is self.connection and self.alive:
@@ -429,10 +428,14 @@ class Client:
         ``scheduled_s``: when it was to, where that is not the plan's moment.
         """
         detail = {
-            "fault_id": fault.fault_id, "fault": fault.fault, "kind": fault.kind, "client": self.index,
-            "user_id": self.user_id, "mechanism": "model",
+            "fault_id": fault.fault_id,
+            "fault": fault.fault,
+            "kind": fault.kind,
+            "client": self.index,
+            "user_id": self.user_id,
+            "mechanism": "model",
             "scheduled_s": fault.at_s if scheduled_s is None else scheduled_s,
-        }  # fmt: skip
+        }
         self._log(EventKind.FAULT_INJECTED, detail=detail)
         self.around.store_watch.watch(self.session_id, self.user_id)
         if fault.relogin_after_s is not None:
@@ -449,14 +452,10 @@ class Client:
 
     def _recovered(self, fault: PlannedFault) -> None:
         self.healing = None
-        self._log(
-            EventKind.FAULT_RECOVERED, detail={"fault_id": fault.fault_id, "user_id": self.user_id}
-        )
+        self._log(EventKind.FAULT_RECOVERED, detail={"fault_id": fault.fault_id, "user_id": self.user_id})
         self.around.store_watch.forget(self.session_id)
 
-    def _log(
-        self, kind: EventKind, *, cause: str = "", detail: dict[str, Any] | None = None
-    ) -> None:
+    def _log(self, kind: EventKind, *, cause: str = "", detail: dict[str, Any] | None = None) -> None:
         if self.connection is not None:
             self.around.log.of_connection(kind, self.connection, cause, detail)
         else:
@@ -484,9 +483,7 @@ def log_in(client: Client, around: Surroundings) -> Generator[Event, None, tuple
     return session_id, refusal
 
 
-def log_in_elsewhere(
-    client: Client, fault: PlannedFault, after_s: float
-) -> Generator[Event, None, None]:
+def log_in_elsewhere(client: Client, fault: PlannedFault, after_s: float) -> Generator[Event, None, None]:
     """Try ``after_s`` from now and after each refusal again, until a login is accepted; a SimPy process."""
     around, relogin = client.around, client.around.reconnect.relogin
     assert relogin is not None
@@ -494,9 +491,7 @@ def log_in_elsewhere(
     began_s = around.clock.now_s
     yield wait(after_s)
     while True:
-        detail: dict[str, Any] = {
-            "fault_id": fault.fault_id, "user_id": client.user_id, "relogin": True
-        }  # fmt: skip
+        detail: dict[str, Any] = {"fault_id": fault.fault_id, "user_id": client.user_id, "relogin": True}
         session_id, refusal = yield from log_in(client, around)
         if session_id is not None:
             detail |= {"client": client.index, "waited_s": around.clock.now_s - began_s}

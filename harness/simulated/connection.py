@@ -79,19 +79,36 @@ class Connection:
     """
 
     __slots__ = (
-        "alarm", "answer_s", "arrival_s", "at_client_s", "client", "connection_id", "detector",
-        "gateway", "heard_s", "lost", "nat_drops", "nat_resets", "open", "orphaned", "packet_s", "probed", "queued",
-        "records_kept", "refresh_due_s", "session_id", "traced", "tries", "unacked",
-        "unacked_since_s", "user_id", "watching",
-    )  # fmt: skip
+        "alarm",
+        "answer_s",
+        "arrival_s",
+        "at_client_s",
+        "client",
+        "connection_id",
+        "detector",
+        "gateway",
+        "heard_s",
+        "lost",
+        "nat_drops",
+        "nat_resets",
+        "open",
+        "orphaned",
+        "packet_s",
+        "probed",
+        "queued",
+        "records_kept",
+        "refresh_due_s",
+        "session_id",
+        "traced",
+        "tries",
+        "unacked",
+        "unacked_since_s",
+        "user_id",
+        "watching",
+    )
 
     def __init__(
-        self,
-        gateway: GatewayEnd,
-        client: ClientEnd,
-        connection_id: str,
-        session_id: str,
-        now_s: float,
+        self, gateway: GatewayEnd, client: ClientEnd, connection_id: str, session_id: str, now_s: float
     ) -> None:
         self.gateway = gateway
         self.client = client
@@ -100,9 +117,7 @@ class Connection:
         self.user_id = client.user_id
         self.traced = client.traced
         self.open = True
-        self.lost: Cause | None = (
-            None  # its socket is gone, and close detection does not act on that
-        )
+        self.lost: Cause | None = None  # its socket is gone, and close detection does not act on that
         self.orphaned = False  # its node died with it, and nobody has said so yet
         self.queued = False  # its heartbeat waits for the loop, not for its alarm
         self.detector: Detector | None = None
@@ -167,8 +182,4 @@ class Connection:
     def last_packet_s(self, now_s: float) -> float:
         """When the last packet passed the client's end."""
         self.settle(now_s)
-        return (
-            self.at_client_s
-            if self.answer_s < NEVER_S and self.at_client_s <= now_s
-            else self.packet_s
-        )
+        return self.at_client_s if self.answer_s < NEVER_S and self.at_client_s <= now_s else self.packet_s

@@ -133,9 +133,8 @@ def _build(
     if isinstance(scenario.detector, ClientBeats) and policy.heartbeat_interval is not None:
         beating = ClientBeating(clock, network, policy.heartbeat_interval, beats)
     around = Surroundings(
-        clock, network, nodes, scenario.network.nat, log, store_watch, scenario.reconnect,
-        back_offs, beating,
-    )  # fmt: skip
+        clock, network, nodes, scenario.network.nat, log, store_watch, scenario.reconnect, back_offs, beating
+    )
     faults = {fault.client: fault for fault in plan.faults}
     clients = [Client(index, around, faults.get(index)) for index in range(plan.clients)]
     for client in clients:

@@ -30,9 +30,7 @@ class Loop:
             time, and nobody has to ask it.
     """
 
-    def __init__(
-        self, clock: Clock, model: GatewayModel, rng: np.random.Generator, *, stalls: bool
-    ) -> None:
+    def __init__(self, clock: Clock, model: GatewayModel, rng: np.random.Generator, *, stalls: bool) -> None:
         self._clock = clock
         self._free_s = 0.0
         self._heartbeats = RoundTrips(model.heartbeat_service.scaled(0.5), rng)

@@ -29,24 +29,25 @@ class EventLog:
         self.on_event: Callable[[Event], None] = lambda _event: None
 
     def write(
-        self, kind: EventKind, *, session_id: str = "", connection_id: str = "", node: str = "",
-        cause: str = "", detail: dict[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        kind: EventKind,
+        *,
+        session_id: str = "",
+        connection_id: str = "",
+        node: str = "",
+        cause: str = "",
+        detail: dict[str, Any] | None = None,
+    ) -> None:
         """Log something that happens now."""
         event = Event(
-            self._clock.now_s, Source.SIMULATION, kind, session_id, connection_id, node, cause,
-            detail or {},
-        )  # fmt: skip
+            self._clock.now_s, Source.SIMULATION, kind, session_id, connection_id, node, cause, detail or {}
+        )
         self.events.append(event)
         if kind in WANTED:
             self.on_event(event)
 
     def of_connection(
-        self,
-        kind: EventKind,
-        connection: Connection,
-        cause: str = "",
-        detail: dict[str, Any] | None = None,
+        self, kind: EventKind, connection: Connection, cause: str = "", detail: dict[str, Any] | None = None
     ) -> None:
         """Log something about a connection."""
         self.write(
@@ -89,10 +90,7 @@ class StoreWatch:
     def sample_every(self, interval_s: float) -> None:
         """Count sessions and online users now and at every interval."""
         now_s = self._clock.now_s
-        detail = {
-            "sessions": self._store.count_sessions(now_s),
-            "online": len(self._store.online),
-        }
+        detail = {"sessions": self._store.count_sessions(now_s), "online": len(self._store.online)}
         self._log.write(EventKind.STORE_SAMPLE, detail=detail)
         self._clock.after(interval_s, lambda: self.sample_every(interval_s))
 

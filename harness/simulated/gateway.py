@@ -68,11 +68,24 @@ class Gateway:
     """
 
     def __init__(
-        self, node: str, policy: LivenessPolicy, *, kind: DetectorKind, rules: RecordRules,
-        refuse_second_login: bool, clock: Clock,
-        network: Network, store: Store, presence: Presence, directory: Directory, log: EventLog,
-        phases: np.random.Generator, detectors: Detectors, loop: Loop, numbers: Iterator[int],
-    ) -> None:  # fmt: skip
+        self,
+        node: str,
+        policy: LivenessPolicy,
+        *,
+        kind: DetectorKind,
+        rules: RecordRules,
+        refuse_second_login: bool,
+        clock: Clock,
+        network: Network,
+        store: Store,
+        presence: Presence,
+        directory: Directory,
+        log: EventLog,
+        phases: np.random.Generator,
+        detectors: Detectors,
+        loop: Loop,
+        numbers: Iterator[int],
+    ) -> None:
         self.node = node
         self._policy = policy
         self._refuse = refuse_second_login
@@ -202,9 +215,7 @@ class Gateway:
             if connection.detector is not None:
                 due_s = connection.detector.due_s
                 connection.detector.on_inbound(now_s)
-                if (
-                    connection.detector.due_s < due_s
-                ):  # R > T: the regular ping comes before the retry
+                if connection.detector.due_s < due_s:  # R > T: the regular ping comes before the retry
                     self.due_earlier(connection)
             if now_s >= connection.refresh_due_s:
                 # Half of a TTL may be gone before it is refreshed, and only a frame has it refreshed.
@@ -406,6 +417,9 @@ class Gateway:
 
     def _log_reaped(self, kind: EventKind, connection: Connection) -> None:
         self._log.write(
-            kind, session_id=connection.session_id, connection_id=connection.connection_id,
-            node=self.node, cause=Cause.NODE_LEASE,
-        )  # fmt: skip
+            kind,
+            session_id=connection.session_id,
+            connection_id=connection.connection_id,
+            node=self.node,
+            cause=Cause.NODE_LEASE,
+        )

@@ -178,9 +178,13 @@ class IdleSweep:
     """Finds, every interval, the connections on which no frame came for the limit. Scenario seconds."""
 
     def __init__(
-        self, clock: Clock, limit_s: float, interval_s: float, phase_s: float,
+        self,
+        clock: Clock,
+        limit_s: float,
+        interval_s: float,
+        phase_s: float,
         on_idle: Callable[[Connection], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._clock = clock
         self._limit_s = limit_s
         self._interval_s = interval_s
@@ -212,9 +216,7 @@ class IdleSweep:
 class MemoryPressure:
     """Names the connection to go when there are more than `max_sessions`: the one idle for longest."""
 
-    def __init__(
-        self, clock: Clock, max_sessions: int, on_pressure: Callable[[Connection], None]
-    ) -> None:
+    def __init__(self, clock: Clock, max_sessions: int, on_pressure: Callable[[Connection], None]) -> None:
         self._clock = clock
         self._max_sessions = max_sessions
         self._on_pressure = on_pressure

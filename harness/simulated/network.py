@@ -28,13 +28,7 @@ from reference_server.events import Cause
 from scenarios.distributions import Distribution
 from scenarios.network import ORPHAN_TRIES, after_probe
 
-__all__ = [
-    "Network",
-    "RoundTrips",
-    "forget_when_idle",
-    "give_up_s",
-    "retransmission_s",
-]
+__all__ = ["Network", "RoundTrips", "forget_when_idle", "give_up_s", "retransmission_s"]
 
 
 def forget_when_idle(
@@ -190,24 +184,18 @@ class Network:
         """Send a beat of the client's own now; the gateway answers it when it has read it."""
         connection.packet_s = self._clock.now_s
         gateway = connection.gateway
-        self._clock.after(
-            self._round_trips.next_s() / 2, lambda: gateway.on_client_beat(connection)
-        )
+        self._clock.after(self._round_trips.next_s() / 2, lambda: gateway.on_client_beat(connection))
 
     def meets_reset(self, connection: Connection) -> None:
         """Send something that a middlebox at the client's end answers with RST, to both."""
         gateway = connection.gateway
-        self._clock.after(
-            self._round_trips.next_s() / 2, lambda: gateway.on_end(connection, Cause.TCP_RESET)
-        )
+        self._clock.after(self._round_trips.next_s() / 2, lambda: gateway.on_end(connection, Cause.TCP_RESET))
 
     def end_by_client(self, connection: Connection, cause: Cause) -> None:
         """The client's end of the connection is over: the gateway hears it, unless that meets a cut."""
         if connection.passes:
             gateway = connection.gateway
-            self._clock.after(
-                self._round_trips.next_s() / 2, lambda: gateway.on_end(connection, cause)
-            )
+            self._clock.after(self._round_trips.next_s() / 2, lambda: gateway.on_end(connection, cause))
 
     def end_by_gateway(self, connection: Connection, code: int | None) -> None:
         """The gateway dropped the connection: its FIN goes the way of all messages, behind what is unacknowledged.
@@ -220,9 +208,7 @@ class Network:
             code: of a close frame sent before; None: none was.
         """
         self._send(
-            connection,
-            self._round_trips.next_s() / 2,
-            lambda: connection.client.on_end(connection, code),
+            connection, self._round_trips.next_s() / 2, lambda: connection.client.on_end(connection, code)
         )
 
     def forget(self, connection: Connection) -> None:
@@ -337,13 +323,9 @@ class Network:
         tries = self._ladder if connection.open else self._ladder[:ORPHAN_TRIES]
         sends = waited_s <= min(tries[-1], self._patience_s)
         if connection.unacked_since_s == since_s and sends:
-            self._clock.after(
-                self._round_trips.next_s() / 2, lambda: self._deliver_all(connection, since_s)
-            )
+            self._clock.after(self._round_trips.next_s() / 2, lambda: self._deliver_all(connection, since_s))
 
-    def _try_again(
-        self, connection: Connection, since_s: float, ladder: Sequence[float], tries: int
-    ) -> None:
+    def _try_again(self, connection: Connection, since_s: float, ladder: Sequence[float], tries: int) -> None:
         """Send what got lost again, and again, until it gets through, the loss is over or the kernel gives up."""
 
         def again() -> None:

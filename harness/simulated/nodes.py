@@ -46,9 +46,7 @@ class Leases:
         phases: draws of when each node looks first.
     """
 
-    def __init__(
-        self, clock: Clock, lease: Lease, store: Store, phases: np.random.Generator
-    ) -> None:
+    def __init__(self, clock: Clock, lease: Lease, store: Store, phases: np.random.Generator) -> None:
         self._clock = clock
         self._lease = lease
         self._store = store
@@ -104,9 +102,7 @@ class Leases:
         now_s = self._clock.now_s
         if self._store.available and now_s - self._in_time_since_s[node] >= self._lease.ttl:
             # One step in the store each: whoever takes the ended lease away has the reaping to do.
-            for gone in [
-                n for n, ends_s in self._ends_s.items() if ends_s <= now_s and n is not node
-            ]:
+            for gone in [n for n, ends_s in self._ends_s.items() if ends_s <= now_s and n is not node]:
                 del self._ends_s[gone]
                 node.reap(gone)
         timer = partial(node.loop.submit, 0.0, partial(self._look, node))
@@ -124,11 +120,7 @@ class Nodes:
     """
 
     def __init__(
-        self,
-        count: int,
-        make: Callable[[str], Gateway],
-        leases: Leases | None,
-        picks: np.random.Generator,
+        self, count: int, make: Callable[[str], Gateway], leases: Leases | None, picks: np.random.Generator
     ) -> None:
         self._make = make
         self._leases = leases
@@ -176,9 +168,7 @@ class Nodes:
         return node
 
 
-def happen(
-    incident: PlannedIncident, clock: Clock, nodes: Nodes, store: Store, log: EventLog
-) -> None:
+def happen(incident: PlannedIncident, clock: Clock, nodes: Nodes, store: Store, log: EventLog) -> None:
     """Do a planned incident now; one that finds its node gone already does nothing and is not logged."""
     number = incident.node
     node = None if number is None else nodes[number]
@@ -186,9 +176,11 @@ def happen(
         return
     name = "" if node is None else node.node
     detail = {
-        "incident_id": incident.incident_id, "kind": incident.kind,
-        "scheduled_s": incident.at_s, "mechanism": "model",
-    }  # fmt: skip
+        "incident_id": incident.incident_id,
+        "kind": incident.kind,
+        "scheduled_s": incident.at_s,
+        "mechanism": "model",
+    }
     log.write(EventKind.INCIDENT_STARTED, node=name, detail=detail)
     ended = {"incident_id": incident.incident_id, "kind": incident.kind}
     over = partial(log.write, EventKind.INCIDENT_ENDED, node=name, detail=ended)

@@ -41,10 +41,7 @@ class Store:
     """
 
     def __init__(
-        self,
-        session_ttl_s: float,
-        status_ttl_s: float,
-        deletion_lag_s: Callable[[], float] | None = None,
+        self, session_ttl_s: float, status_ttl_s: float, deletion_lag_s: Callable[[], float] | None = None
     ) -> None:
         self._deletion_lag_s = deletion_lag_s
         self._waiting: list[Callable[[], None]] = []

@@ -21,9 +21,7 @@ from harness.statistics.order_statistics import interval_ranks
 __all__ = ["DRAWS", "Shift", "shifts"]
 
 DRAWS = 2000
-_FEWEST_DRAWS = (
-    400  # where each takes long: the sample is so large then that little is left to chance
-)
+_FEWEST_DRAWS = 400  # where each takes long: the sample is so large then that little is left to chance
 _WORK = 20_000_000  # draws × faults
 _DIGITS = 9  # of seconds: beyond them a sum of floats is noise, and would show as a difference
 _CELLS = 2_000_000  # of a block of draws in memory
@@ -108,11 +106,13 @@ def shifts(
     differences = np.concatenate(moved)
     return [
         _shift(
-            float(a[n]), float(b[n]), differences[:, n],
+            float(a[n]),
+            float(b[n]),
+            differences[:, n],
             all(_large_enough(len(rows), level) for rows in (before, after)),
         )
         for n, level in enumerate(levels)
-    ]  # fmt: skip
+    ]
 
 
 def _weights(
@@ -137,9 +137,7 @@ def _shift(before_s: float, after_s: float, draws: Numbers, large_enough: bool) 
         return Shift(before_s, after_s, difference_s, float("nan"), float("nan"))
     tail = (1 - CONFIDENCE) / 2
     # Order statistics, not interpolation: between a number and infinity there is no middle.
-    low = np.quantile(
-        np.nan_to_num(draws, nan=-np.inf, posinf=np.inf, neginf=-np.inf), tail, method="lower"
-    )
+    low = np.quantile(np.nan_to_num(draws, nan=-np.inf, posinf=np.inf, neginf=-np.inf), tail, method="lower")
     high = np.quantile(
         np.nan_to_num(draws, nan=np.inf, posinf=np.inf, neginf=-np.inf), 1 - tail, method="higher"
     )

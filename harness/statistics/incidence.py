@@ -95,9 +95,7 @@ def incidence(durations_s: ArrayLike, outcomes: ArrayLike) -> Incidence:
     time = np.asarray(durations_s, dtype=float)
     outcome = np.asarray(outcomes, dtype=object)
     if unknown := set(outcome.tolist()) - {"detected", "recovered", "censored"}:
-        raise ValueError(
-            f"outcomes {sorted(map(str, unknown))}; allowed: detected, recovered, censored"
-        )
+        raise ValueError(f"outcomes {sorted(map(str, unknown))}; allowed: detected, recovered, censored")
     if not time.size or np.isnan(time).any():
         raise ValueError("durations must be numbers, one or more")
     ours, censored = outcome == "detected", outcome == "censored"
@@ -112,10 +110,17 @@ def incidence(durations_s: ArrayLike, outcomes: ArrayLike) -> Incidence:
     std_error = np.sqrt(_variance(reached, before, at_risk, d_ours, d_any))
     lo, hi = _log_log_bounds(survival, std_error)
     return Incidence(
-        n=time.size, censored=int(censored.sum()), time_s=grid, survival=survival,
-        std_error=std_error, lo=lo, hi=hi, at_risk=np.asarray(at_risk, dtype=np.int64),
-        detected=d_ours, _ordered_s=np.sort(np.where(outcome == "recovered", np.inf, time)),
-    )  # fmt: skip
+        n=time.size,
+        censored=int(censored.sum()),
+        time_s=grid,
+        survival=survival,
+        std_error=std_error,
+        lo=lo,
+        hi=hi,
+        at_risk=np.asarray(at_risk, dtype=np.int64),
+        detected=d_ours,
+        _ordered_s=np.sort(np.where(outcome == "recovered", np.inf, time)),
+    )
 
 
 def _count_at(grid: Numbers, times: Numbers) -> NDArray[np.int64]:

@@ -13,13 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-__all__ = [
-    "Estimate",
-    "Sample",
-    "difference",
-    "interval_ranks",
-    "smallest_sample",
-]
+__all__ = ["Estimate", "Sample", "difference", "interval_ranks", "smallest_sample"]
 
 
 class Estimate(NamedTuple):

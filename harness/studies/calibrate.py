@@ -137,11 +137,9 @@ def calibrate(run: RunDir) -> Calibration:
         raise CannotCalibrate(f"{run.events}: {error.strerror}") from error
     mine = [event for event in events if event.source is not Source.SIMULATION]
     used = [e for e in mine if e.kind is EventKind.RESOURCES and e.detail["role"] == _ROLE]
-    lags = np.array([
-        e.detail["max_lag_s"]
-        for e in mine
-        if e.kind is EventKind.LOOP_LAG and e.detail["role"] == _ROLE
-    ])  # fmt: skip
+    lags = np.array(
+        [e.detail["max_lag_s"] for e in mine if e.kind is EventKind.LOOP_LAG and e.detail["role"] == _ROLE]
+    )
     if len(used) < _FEWEST + 1 or len(lags) < _FEWEST:
         raise CannotCalibrate(
             f"{run.path}: {len(used)} samples of the gateway's processor time and {len(lags)} of its loop's lag; "

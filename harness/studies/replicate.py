@@ -35,10 +35,17 @@ from scenarios.schema import Scenario
 __all__ = ["COLUMNS", "Replications", "Stopping", "replicate", "replication_seeds", "summarise"]
 
 COLUMNS = {
-    "figure": "str", "n": "int64", "missing": "int64", "mean": "float64", "sd": "float64",
-    "half_width": "float64", "lo": "float64", "hi": "float64", "boot_lo": "float64",
+    "figure": "str",
+    "n": "int64",
+    "missing": "int64",
+    "mean": "float64",
+    "sd": "float64",
+    "half_width": "float64",
+    "lo": "float64",
+    "hi": "float64",
+    "boot_lo": "float64",
     "boot_hi": "float64",
-}  # fmt: skip
+}
 """replications.csv: one row a figure. ``missing``: runs without it; the intervals are of the ``n`` others."""
 
 _QOS = ("mean_s", "p50_s", "p95_s", "p99_s")
@@ -150,16 +157,16 @@ def summarise(figures: pd.DataFrame, confidence: float, seed: int) -> pd.DataFra
     Where they differ much, believe neither without more runs.
     """
     rng = np.random.default_rng([seed, 0x7265])
-    rows = [
-        _row(str(name), figures[name].to_numpy(dtype=float), confidence, rng) for name in figures
-    ]
+    rows = [_row(str(name), figures[name].to_numpy(dtype=float), confidence, rng) for name in figures]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
 def _row(
-    name: str, values: np.ndarray[tuple[int], np.dtype[np.float64]], confidence: float,
+    name: str,
+    values: np.ndarray[tuple[int], np.dtype[np.float64]],
+    confidence: float,
     rng: np.random.Generator,
-) -> tuple[object, ...]:  # fmt: skip
+) -> tuple[object, ...]:
     seen = values[np.isfinite(values)]
     n, nan = len(seen), float("nan")
     missing = len(values) - n
@@ -193,11 +200,7 @@ def _run(scenario: Scenario, seed: int, *, warm_up_s: float) -> dict[str, float]
     what = scenario.model_copy(update={"seed": seed})
     plan = make_plan(what)
     history = History(
-        simulate(what, plan),
-        plan,
-        engine="simulated",
-        clock=SCENARIO_TIME,
-        horizon_s=what.horizon_s,
+        simulate(what, plan), plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=what.horizon_s
     )
     from_s = what.ramp + warm_up_s
     figures: dict[str, float] = {"seed": seed}
@@ -212,9 +215,7 @@ def _run(scenario: Scenario, seed: int, *, warm_up_s: float) -> dict[str, float]
     count = sum(mistake.time_s >= from_s for mistake in health.mistakes)
     figures["false_suspicions.per_client_day"] = count / days if days > 0 else float("nan")
     late = [
-        event.detail["max_s"]
-        for event in history.of(EventKind.HEARTBEAT_LATENESS)
-        if event.time_s >= from_s
+        event.detail["max_s"] for event in history.of(EventKind.HEARTBEAT_LATENESS) if event.time_s >= from_s
     ]
     if late:
         figures["heartbeat_lateness.max_s"] = max(late)

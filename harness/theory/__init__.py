@@ -3,18 +3,8 @@
 Pure: from policies, networks and scenarios to laws and numbers; nothing here samples, runs or opens files.
 """
 
-from harness.theory.costs import (
-    Cost,
-    bytes_per_beat,
-    cost,
-)
-from harness.theory.detectors import (
-    idle_limit,
-    miss_at_next_tick,
-    nat_prevented,
-    nat_reset,
-    ping_deadline,
-)
+from harness.theory.costs import Cost, bytes_per_beat, cost
+from harness.theory.detectors import idle_limit, miss_at_next_tick, nat_prevented, nat_reset, ping_deadline
 from harness.theory.false_suspicions import (
     dropped_by_idle_timer,
     false_suspicions_by_late_answers,
@@ -22,14 +12,8 @@ from harness.theory.false_suspicions import (
     mean_excess_s,
     noticed_share,
 )
-from harness.theory.fault_laws import (
-    FaultLaws,
-    laws_of_fault,
-)
-from harness.theory.law import (
-    Law,
-    mixture,
-)
+from harness.theory.fault_laws import FaultLaws, laws_of_fault
+from harness.theory.law import Law, mixture
 from harness.theory.literature.datagram_loss import (
     GilbertElliott,
     beats_to_suspicion_gilbert,
@@ -41,13 +25,7 @@ from harness.theory.literature.loop_stall import (
     loop_utilisation,
     stall_false_suspicion,
 )
-from harness.theory.literature.nfd_s import (
-    ChenNetwork,
-    NfdS,
-    NotConfigurable,
-    Qos,
-    configure_nfd_s,
-)
+from harness.theory.literature.nfd_s import ChenNetwork, NfdS, NotConfigurable, Qos, configure_nfd_s
 from harness.theory.literature.other_detectors import (
     close_seen,
     connection_check,
@@ -57,38 +35,12 @@ from harness.theory.literature.other_detectors import (
     send_fails,
     ttl_only,
 )
-from harness.theory.literature.phi_accrual_laws import (
-    AkkaPhi,
-    CassandraPhi,
-    phi_accrual,
-)
-from harness.theory.predict import (
-    Prediction,
-    coincides,
-    locked_out,
-    predict,
-)
-from harness.theory.silence import (
-    Healing,
-    race,
-    silent_death,
-    store_floor,
-)
-from harness.theory.stack import (
-    Layer,
-    Stack,
-    first_of,
-    first_of_common_phase,
-)
-from harness.theory.tables import (
-    curves_frame,
-    laws_frame,
-)
-from harness.theory.tcp import (
-    tcp_give_up_s,
-    textbook_ladder_s,
-    user_timeout_fires_s,
-)
+from harness.theory.literature.phi_accrual_laws import AkkaPhi, CassandraPhi, phi_accrual
+from harness.theory.predict import Prediction, coincides, locked_out, predict
+from harness.theory.silence import Healing, race, silent_death, store_floor
+from harness.theory.stack import Layer, Stack, first_of, first_of_common_phase
+from harness.theory.tables import curves_frame, laws_frame
+from harness.theory.tcp import tcp_give_up_s, textbook_ladder_s, user_timeout_fires_s
 
 __all__ = [
     "AkkaPhi",

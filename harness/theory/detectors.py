@@ -9,13 +9,7 @@ from __future__ import annotations
 from harness.theory.law import Law
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
-__all__ = [
-    "idle_limit",
-    "miss_at_next_tick",
-    "nat_prevented",
-    "nat_reset",
-    "ping_deadline",
-]
+__all__ = ["idle_limit", "miss_at_next_tick", "nat_prevented", "nat_reset", "ping_deadline"]
 
 
 def ping_deadline(policy: LivenessPolicy) -> Law:

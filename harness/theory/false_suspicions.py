@@ -54,9 +54,7 @@ def mean_excess_s(law: Distribution, above_s: npt.ArrayLike) -> FloatArray:
     return np.asarray(law.normal.sd * (stats.norm.pdf(z) - z * stats.norm.sf(z)), dtype=float)
 
 
-def noticed_share(
-    interval_s: npt.ArrayLike, patience_s: npt.ArrayLike, network: Network
-) -> FloatArray:
+def noticed_share(interval_s: npt.ArrayLike, patience_s: npt.ArrayLike, network: Network) -> FloatArray:
     """Probability that one outage makes the gateway drop a healthy client, the shape of the policies.
 
     The ping that meets the outage gets through at the first retransmission after the healing. The outage is

@@ -16,20 +16,9 @@ from harness.theory.law import Law, mixture
 from harness.theory.layer_laws import after_client_beat, after_unheard_end
 from harness.theory.silence import Healing, race, silent_death, store_floor
 from harness.theory.stack import Layer, Stack, first_of_common_phase
-from harness.theory.tcp import (
-    ladder_give_up_s,
-    tcp_give_up_s,
-    user_timeout_fires_s,
-    user_timeout_late_s,
-)
+from harness.theory.tcp import ladder_give_up_s, tcp_give_up_s, user_timeout_fires_s, user_timeout_late_s
 from reference_server.events import Cause
-from reference_server.liveness.kinds import (
-    ClientBeats,
-    DetectorKind,
-    Ping,
-    SendErrors,
-    StateCheck,
-)
+from reference_server.liveness.kinds import ClientBeats, DetectorKind, Ping, SendErrors, StateCheck
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution
 from scenarios.faults import Fault
@@ -80,9 +69,7 @@ def laws_of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaw
     acts_on = scenario.liveness.close_detection
     match fault:
         case Refresh() if acts_on == "none":
-            return FaultLaws(
-                None, None, note="close detection is off: the page is back before the end"
-            )
+            return FaultLaws(None, None, note="close detection is off: the page is back before the end")
         case OrderlyClose() if acts_on == "none":
             return _unheard(fault, scenario, one_way)
         case ProcessCrash() if acts_on != "all":
@@ -97,9 +84,7 @@ def laws_of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaw
         case _ if scenario.liveness.heartbeat_interval is None:
             return _idle_only(fault, scenario)
         case Custom():
-            return FaultLaws(
-                None, None, note="a fault of the user's own", heals=fault.heal_after is not None
-            )
+            return FaultLaws(None, None, note="a fault of the user's own", heals=fault.heal_after is not None)
         case Noop():
             return _nothing(scenario)
         case _ if isinstance(scenario.detector, ClientBeats):
@@ -142,9 +127,7 @@ def _client_silent(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLa
     """The client's own beats stop: the idle limit, and the kernel's probes."""
     policy = scenario.liveness
     trip = clock.seen(Law.of(scenario.network.round_trip))
-    if policy.session_timeout is not None and policy.session_timeout < (
-        policy.heartbeat_interval or 0.0
-    ):
+    if policy.session_timeout is not None and policy.session_timeout < (policy.heartbeat_interval or 0.0):
         return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
     if _healing(fault, scenario, clock) is not None:
         note = "a healed client's next beat competes with the idle limit"
@@ -204,16 +187,12 @@ def _refreshed(scenario: Scenario, one_way: Law) -> FaultLaws:
 def _nothing(scenario: Scenario) -> FaultLaws:
     """A client that answers in time is never suspected."""
     policy = scenario.liveness
-    if policy.session_timeout is not None and policy.session_timeout < (
-        policy.heartbeat_interval or 0.0
-    ):
+    if policy.session_timeout is not None and policy.session_timeout < (policy.heartbeat_interval or 0.0):
         return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
     return FaultLaws(Law.never(), Law.never(), note="nothing happens: the baseline")
 
 
-def _silent(
-    fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, clock: RunClock
-) -> FaultLaws:
+def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, clock: RunClock) -> FaultLaws:
     policy, network = scenario.liveness, scenario.network
     assert policy.heartbeat_interval is not None
     healing = _healing(fault, scenario, clock)
@@ -229,9 +208,7 @@ def _silent(
         return FaultLaws(None, None, note=_PROBES, heals=healing is not None)
     floor = store_floor(policy, stack.law, trip)
     suspected = silent_death(policy.heartbeat_interval, trip, stack.law, healing)
-    note = _notes(
-        _layers_note(stack), _phase_note(fault, scenario), _slow_answers_note(scenario, clock)
-    )
+    note = _notes(_layers_note(stack), _phase_note(fault, scenario), _slow_answers_note(scenario, clock))
     wins: Mapping[str, float] = stack.wins
     cleared_note = ""
     if healing is None:
@@ -262,9 +239,7 @@ def _slow_reader(scenario: Scenario, clock: RunClock) -> FaultLaws:
     return FaultLaws(suspected, cleared, stack.wins, _layers_note(stack))
 
 
-def _late(
-    fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clock: RunClock
-) -> FaultLaws:
+def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clock: RunClock) -> FaultLaws:
     """A client that answers late is a healthy one: it comes back, so recovery competes with the clean-up."""
     policy = scenario.liveness
     assert policy.heartbeat_interval is not None
@@ -347,18 +322,14 @@ def _idle_only(fault: Fault, scenario: Scenario) -> FaultLaws:
         note = "no heartbeat, no packet: no mapping is made that could expire"
         return FaultLaws(None, None, note=note)
     if policy.session_timeout is None:
-        return FaultLaws(
-            Law.never(), Law.never(), note="no heartbeat and no idle limit: never noticed"
-        )
+        return FaultLaws(Law.never(), Law.never(), note="no heartbeat and no idle limit: never noticed")
     if _healing(fault, scenario, SCENARIO_TIME) is not None:
         note = "no heartbeat: nothing tells a healed client from a silent one"
         return FaultLaws(None, None, note=note, heals=True)
     # Clients connect evenly over the ramp, and faults are timed from its end.
     age = Law.uniform(0.0, scenario.ramp).plus(Law.of(fault.at))
     if age.hi_s > policy.session_timeout:
-        note = (
-            "no heartbeat: the idle limit drops clients, healthy ones too, before some faults come"
-        )
+        note = "no heartbeat: the idle limit drops clients, healthy ones too, before some faults come"
         return FaultLaws(None, None, note=note)
     idle = Law.uniform(policy.session_timeout, policy.session_timeout + policy.sweep_interval)
     suspected = idle.plus(age.scaled(-1.0))
@@ -433,9 +404,7 @@ def _healing(fault: Fault, scenario: Scenario, clock: RunClock) -> Healing | Non
 
 
 def _layers_note(stack: Stack) -> str:
-    shares = sorted(
-        ((share, name) for name, share in stack.wins.items() if share > 1e-6), reverse=True
-    )
+    shares = sorted(((share, name) for name, share in stack.wins.items() if share > 1e-6), reverse=True)
     if len(shares) < 2:
         return ""
     return "first layer: " + ", ".join(f"{name} {share:.1%}" for share, name in shares)
@@ -446,21 +415,15 @@ def _phase_note(fault: Fault, scenario: Scenario) -> str:
     at = Law.of(fault.at)
     span_s = at.hi_s - at.lo_s
     if interval_s is not None and scenario.ramp + span_s < interval_s:
-        return (
-            "ramp and fault times together span less than one heartbeat: the phase is not uniform"
-        )
-    swept = scenario.liveness.session_timeout is not None or isinstance(
-        scenario.detector, StateCheck
-    )
+        return "ramp and fault times together span less than one heartbeat: the phase is not uniform"
+    swept = scenario.liveness.session_timeout is not None or isinstance(scenario.detector, StateCheck)
     if interval_s is not None and swept and span_s < scenario.liveness.sweep_interval:
         return "the fault times span less than one sweep: its phase, one a run, is not uniform"
     return ""
 
 
 def _slow_answers_note(scenario: Scenario, clock: RunClock) -> str:
-    late = 1 - float(
-        scenario.network.round_trip.cdf(clock.real_s(scenario.liveness.heartbeat_timeout))
-    )
+    late = 1 - float(scenario.network.round_trip.cdf(clock.real_s(scenario.liveness.heartbeat_timeout)))
     return f"{late:.2g} of the answers come after the deadline" if late > 1e-6 else ""
 
 

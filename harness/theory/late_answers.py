@@ -37,9 +37,7 @@ def late_answers(policy: LivenessPolicy, lateness: Law, round_trip: Law) -> bool
     return True if lateness.lo_s + round_trip.lo_s > patience else None
 
 
-def bundled_answers(
-    policy: LivenessPolicy, every_s: float, round_trip: Law, horizon_s: float
-) -> Law | None:
+def bundled_answers(policy: LivenessPolicy, every_s: float, round_trip: Law, horizon_s: float) -> Law | None:
     """The law of the suspicion of a client that answers at multiples of ``every_s`` after the fault.
 
     The phase U of the first ping after the fault is uniform in [0, T). In the n-th period pings arrive first at
@@ -72,12 +70,8 @@ def bundled_answers(
         starts_s = math.fmod(n * every_s, interval_s)
         for low, high in _wrapped(starts_s, longest_s, interval_s):
             for begin, end in _common(left, low, high):
-                first_s = (
-                    n * every_s + math.fmod(begin - starts_s + interval_s, interval_s) + wait_s
-                )
-                parts.append(
-                    ((end - begin) / interval_s, Law.uniform(first_s, first_s + end - begin))
-                )
+                first_s = n * every_s + math.fmod(begin - starts_s + interval_s, interval_s) + wait_s
+                parts.append(((end - begin) / interval_s, Law.uniform(first_s, first_s + end - begin)))
             left = _without(left, low, high)
         n += 1
     return mixture(parts)
@@ -112,8 +106,7 @@ def resent_pings(
         if sum(step + round_trip.lo_s <= patience for step in tries) != len(in_time):
             return None
         if not in_time or (
-            in_time[-1] + round_trip.hi_s >= policy.heartbeat_timeout
-            and policy.retry_s != interval_s
+            in_time[-1] + round_trip.hi_s >= policy.heartbeat_timeout and policy.retry_s != interval_s
         ):
             return None
         steps.append(in_time)

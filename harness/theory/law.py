@@ -183,8 +183,7 @@ class Law:
             return type(self).knots([floor_s, floor_s], [0, self.mass])
         above = self.times_s > floor_s
         return type(self).knots(
-            [floor_s, floor_s, *self.times_s[above]],
-            [0, float(self.cdf(floor_s)), *self.cumulative[above]],
+            [floor_s, floor_s, *self.times_s[above]], [0, float(self.cdf(floor_s)), *self.cumulative[above]]
         )
 
     def slowest_of(self, count: int) -> Self:
@@ -236,10 +235,7 @@ class Law:
             edges = np.array([[a, b] for a, b, _ in segments]).ravel()
             t = np.unique(np.concatenate((t, np.add.outer(edges, self.times_s).ravel())))
         areas = np.concatenate(
-            (
-                [0.0],
-                np.cumsum((self.cumulative[1:] + self.cumulative[:-1]) / 2 * np.diff(self.times_s)),
-            )
+            ([0.0], np.cumsum((self.cumulative[1:] + self.cumulative[:-1]) / 2 * np.diff(self.times_s)))
         )
         p = np.zeros_like(t)
         # Neighbours share an edge: its integral is taken once.

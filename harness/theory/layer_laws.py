@@ -32,10 +32,7 @@ def next_look(interval_s: float, gives_up: Law) -> Law:
 
 
 def after_lost_beat(
-    policy: LivenessPolicy,
-    round_trip: Law,
-    gives_up: Law | None,
-    kind: DetectorKind | None = None,
+    policy: LivenessPolicy, round_trip: Law, gives_up: Law | None, kind: DetectorKind | None = None
 ) -> dict[str, Law]:
     """By cause: the time from the gateway's first beat that nobody gets, independent of the fault's phase.
 
@@ -70,9 +67,7 @@ def after_lost_beat(
     return layers
 
 
-def after_unheard_end(
-    policy: LivenessPolicy, round_trip: Law, kind: DetectorKind
-) -> dict[str, Layer]:
+def after_unheard_end(policy: LivenessPolicy, round_trip: Law, kind: DetectorKind) -> dict[str, Layer]:
     """By cause: the time from an end that the kernel tells and close detection does not act on.
 
     The socket is closed from then on: the next look finds it, U later; missing answers are counted as ever.
@@ -94,9 +89,7 @@ def after_unheard_end(
     return layers
 
 
-def after_client_beat(
-    policy: LivenessPolicy, round_trip: Law, *, acknowledged: bool
-) -> dict[str, Layer]:
+def after_client_beat(policy: LivenessPolicy, round_trip: Law, *, acknowledged: bool) -> dict[str, Layer]:
     """By cause, where the client beats: TO − age + Uniform(0, S), and the kernel's probes of an idle connection.
 
     The gateway has nothing in flight after the last pong, so TCP's retransmission gives nothing up.

@@ -134,11 +134,14 @@ def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> list[Predict
         found.append(("locked_out", cause, *_locked_out(laws, relogin, scenario)))
     return [
         Prediction(
-            fault.label, milestone, why if law and law.mass else "", law,
+            fault.label,
+            milestone,
+            why if law and law.mass else "",
+            law,
             _join(laws.note, said, _run_ends(fault, law, scenario)),
         )
         for milestone, why, law, said in found
-    ]  # fmt: skip
+    ]
 
 
 def _or_taken_over(
@@ -182,11 +185,7 @@ def _left_s(ttl_s: float, scenario: Scenario) -> float:
 
 
 def _peers(
-    laws: FaultLaws,
-    cleared: Law | None,
-    relogin: Relogin | None,
-    scenario: Scenario,
-    clock: RunClock,
+    laws: FaultLaws, cleared: Law | None, relogin: Relogin | None, scenario: Scenario, clock: RunClock
 ) -> tuple[Law | None, str]:
     watchers = scenario.sessions.watchers_per_user
     if watchers == 0:

@@ -54,10 +54,7 @@ class Healing:
 
 
 def race(
-    policy: LivenessPolicy,
-    round_trip: Law,
-    tcp_give_up: Law | float | None,
-    kind: DetectorKind | None = None,
+    policy: LivenessPolicy, round_trip: Law, tcp_give_up: Law | float | None, kind: DetectorKind | None = None
 ) -> Stack:
     """M: from the first lost ping to the suspicion, and which layer gives it.
 
@@ -104,10 +101,7 @@ def store_floor(policy: LivenessPolicy, suspicion: Law, round_trip: Law) -> Law:
 
 
 def silent_death(
-    interval_s: float,
-    round_trip: Law,
-    after_lost_ping: Law,
-    healing: Healing | None = None,
+    interval_s: float, round_trip: Law, after_lost_ping: Law, healing: Healing | None = None
 ) -> Law:
     """The law of U − one-way delay + M, with U ~ Uniform(0, T); below mass 1 where it may heal first.
 
@@ -158,9 +152,7 @@ def _noticed(
         corners = [heals.uniform.low, heals.uniform.high]
     even = np.linspace(0.0, interval_s, _PHASES + 1)
     grids = {
-        outlast: np.unique(
-            np.concatenate((even, np.clip(np.array(corners) - outlast, 0.0, interval_s)))
-        )
+        outlast: np.unique(np.concatenate((even, np.clip(np.array(corners) - outlast, 0.0, interval_s))))
         for outlast in outlasts_s
     }
     asked = [u[:-1] + np.diff(u) / 2 + outlast for outlast, u in grids.items()]

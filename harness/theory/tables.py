@@ -36,10 +36,20 @@ def plotted_detections(predictions: Iterable[Prediction], plan: Plan) -> pd.Data
         for fault, time_s in zip(faults, times_s, strict=True):
             happens = bool(np.isfinite(time_s))
             rows.append(
-                ("theory", fault.fault_id, fault.fault, "", "", one.milestone,
-                 one.cause if happens else "", "detected" if happens else never,
-                 fault.at_s, time_s if happens else np.nan, 1.0)
-            )  # fmt: skip
+                (
+                    "theory",
+                    fault.fault_id,
+                    fault.fault,
+                    "",
+                    "",
+                    one.milestone,
+                    one.cause if happens else "",
+                    "detected" if happens else never,
+                    fault.at_s,
+                    time_s if happens else np.nan,
+                    1.0,
+                )
+            )
     return frame("detections", rows)
 
 

@@ -29,9 +29,7 @@ LINUX_HZ = 250
 
 
 def textbook_ladder_s(
-    retransmissions: int,
-    first_rto_s: float = LINUX_FIRST_RTO_S,
-    max_rto_s: float = LINUX_RTO_MAX_S,
+    retransmissions: int, first_rto_s: float = LINUX_FIRST_RTO_S, max_rto_s: float = LINUX_RTO_MAX_S
 ) -> tuple[float, ...]:
     """Times of the retransmissions after the first send: doubling waits, capped (0.2, 0.6, 1.4, 3.0, … s)."""
     waits = [min(first_rto_s * 2.0**n, max_rto_s) for n in range(retransmissions)]
@@ -39,9 +37,7 @@ def textbook_ladder_s(
 
 
 def tcp_give_up_s(
-    retries2: int = LINUX_RETRIES2,
-    first_rto_s: float = LINUX_FIRST_RTO_S,
-    max_rto_s: float = LINUX_RTO_MAX_S,
+    retries2: int = LINUX_RETRIES2, first_rto_s: float = LINUX_FIRST_RTO_S, max_rto_s: float = LINUX_RTO_MAX_S
 ) -> float:
     """Time from the first unacknowledged send until the kernel ends the connection with ETIMEDOUT.
 

@@ -146,9 +146,7 @@ def _lengths(lengths: pd.DataFrame) -> pd.DataFrame:
 def _active_days(spans: pd.DataFrame) -> pd.DataFrame:
     """Return user_id and day, once each, sorted: a span of days counts whole."""
     if spans.empty:
-        return pd.DataFrame(
-            {"user_id": pd.Series(dtype=str), "day": pd.Series(dtype="datetime64[s]")}
-        )
+        return pd.DataFrame({"user_id": pd.Series(dtype=str), "day": pd.Series(dtype="datetime64[s]")})
     first = pd.to_datetime(spans["first_day"], unit="D")
     last = pd.to_datetime(spans["last_day"], unit="D")
     days = [pd.date_range(a, b, freq="D") for a, b in zip(first, last, strict=True)]

@@ -146,9 +146,7 @@ def differences(snapshot: Snapshot) -> list[Difference]:
     if memory is not None:
         counts = Counter(held.session_id for held in memory.live)
         found += (
-            Difference("live_twice", session, f"{n} connections")
-            for session, n in counts.items()
-            if n > 1
+            Difference("live_twice", session, f"{n} connections") for session, n in counts.items() if n > 1
         )
     if store is not None:
         found += _within_store(store)
@@ -189,9 +187,7 @@ def _within_store(store: Store) -> Iterator[Difference]:
             owned.setdefault(user, set()).add(slot)
         record = store.sessions.get(session)
         if record != f"{slot}|{owner}":
-            says = (
-                f"session:{session} says {record!r}" if record else f"there is no session:{session}"
-            )
+            says = f"session:{session} says {record!r}" if record else f"there is no session:{session}"
             yield Difference("status_of_nobody", slot, f"status:{slot} is {status!r}; {says}")
         elif owner and not _users(slot) & store.online:
             yield Difference("online_missing", slot, f"status:{slot} is {status!r}, not online")
@@ -206,9 +202,7 @@ def _within_store(store: Store) -> Iterator[Difference]:
     for session, record in store.sessions.items():
         incarnation = _split(record)[1].rpartition(":")[0]
         if incarnation and store.lists.get(incarnation, {}).get(session) != record:
-            yield Difference(
-                "list_missing", session, f"{record!r} is not in the list of {incarnation}"
-            )
+            yield Difference("list_missing", session, f"{record!r} is not in the list of {incarnation}")
 
 
 def _memory_and_store(memory: Memory, store: Store) -> Iterator[Difference]:
@@ -399,9 +393,7 @@ def _pages(url: str, state: str) -> Iterator[Held]:
 
 
 def _store(url: str, prefix: str) -> Store:
-    with redis.Redis.from_url(
-        url, socket_timeout=_ANSWER_DEADLINE_S, decode_responses=True
-    ) as client:
+    with redis.Redis.from_url(url, socket_timeout=_ANSWER_DEADLINE_S, decode_responses=True) as client:
         lists = {}
         for key in client.scan_iter(match=f"{prefix}node:*:sessions", count=1000):
             name = key.removeprefix(f"{prefix}node:").removesuffix(":sessions")
@@ -454,9 +446,7 @@ def _rows(engine: Engine, tables: LedgerTables, known: set[str]) -> dict[str, Ro
 
         def keep(found: Any) -> None:
             for session, user, online, owner, node, ended_by, expired in found:
-                rows[session] = Row(
-                    session, user, bool(online), owner, node, ended_by or "", bool(expired)
-                )
+                rows[session] = Row(session, user, bool(online), owner, node, ended_by or "", bool(expired))
 
         keep(connection.execute(query.where(or_(c.status == 1, c.logout_time.is_(None)))))
         for chunk in _chunks(sorted(known - rows.keys())):

@@ -115,9 +115,7 @@ def operator_routes(gateway: Gateway) -> list[Route]:
         body = await read_body(request, _Kick)
         if bool(body.user_id) == bool(body.session_id):
             raise bad_request('either "user_id" or "session_id"')
-        ended = await gateway.logins.kick(
-            user_id=body.user_id or "", session_id=body.session_id or ""
-        )
+        ended = await gateway.logins.kick(user_id=body.user_id or "", session_id=body.session_id or "")
         return json_answer({"sessions": ended})
 
     async def send(request: Request) -> Response:
@@ -129,10 +127,7 @@ def operator_routes(gateway: Gateway) -> list[Route]:
             raise bad_request("the payload is nested too deeply") from error
         return json_answer({"connections": reached})
 
-    return [
-        Route("/operator/kick", kick, methods=["POST"]),
-        Route("/operator/send", send, methods=["POST"]),
-    ]
+    return [Route("/operator/kick", kick, methods=["POST"]), Route("/operator/send", send, methods=["POST"])]
 
 
 _FIRST_REQUEST_S = 5.0
@@ -203,9 +198,7 @@ def create_app(gateway: Gateway) -> Starlette:
                 for connection in islice(gateway.live.values(), first, last)
                 if connection.record is not None
             ]
-        return json_answer(
-            {"sessions": rows, "page": query.page, "per_page": query.per_page, "total": total}
-        )
+        return json_answer({"sessions": rows, "page": query.page, "per_page": query.per_page, "total": total})
 
     async def health(_request: Request) -> Response:
         state = gateway.health()
@@ -294,9 +287,7 @@ class _PatientOnlySoLong(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(
-            _FIRST_REQUEST_S, self.timeout_keep_alive_handler
-        )
+        self.timeout_keep_alive_task = self.loop.call_later(_FIRST_REQUEST_S, self.timeout_keep_alive_handler)
 
 
 class _Static(StaticFiles):

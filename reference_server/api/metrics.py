@@ -23,15 +23,10 @@ class Metrics:
 
     def __init__(self, gateway: Gateway) -> None:
         self._registry = registry = gateway.counters.registry
-        Info("flatline_node", "This process.", registry=registry).info(
-            {"node": gateway.config.node}
-        )
+        Info("flatline_node", "This process.", registry=registry).info({"node": gateway.config.node})
         limiter, store, cluster = gateway.limiter, gateway.store, gateway.cluster
         gauges = {
-            "sockets": (
-                "Open sockets of clients, authenticated or not.",
-                lambda: len(limiter.sockets),
-            ),
+            "sockets": ("Open sockets of clients, authenticated or not.", lambda: len(limiter.sockets)),
             "handshakes": ("Sockets whose handshake is not over.", lambda: len(limiter.opening)),
             "connections": ("Connections that have a session.", lambda: len(gateway.live)),
             "resume_windows": (
@@ -49,10 +44,7 @@ class Metrics:
         }
         if (ledger := gateway.ledger) is not None:
             gauges |= {
-                "ledger_up": (
-                    "1 while the durable ledger can be written.",
-                    lambda: ledger.available,
-                ),
+                "ledger_up": ("1 while the durable ledger can be written.", lambda: ledger.available),
                 "ledger_waiting": ("Rows that wait to be written.", lambda: ledger.pending),
             }
         for name, (about, value) in gauges.items():
@@ -84,13 +76,9 @@ class _Totals(Collector):
                 sum_value=lateness.sum_s,
             )
         if gateway.ledger is not None:
-            yield _counter(
-                "ledger_dropped", "Rows that the ledger never took.", gateway.ledger.dropped
-            )
+            yield _counter("ledger_dropped", "Rows that the ledger never took.", gateway.ledger.dropped)
         yield _counter(
-            "presence_undelivered",
-            "Announcements dropped at a full buffer.",
-            gateway.presence.undelivered,
+            "presence_undelivered", "Announcements dropped at a full buffer.", gateway.presence.undelivered
         )
         yield _counter(
             "messages_undelivered",

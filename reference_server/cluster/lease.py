@@ -90,9 +90,7 @@ class Cluster:
         self.incarnation = sessions.owners.incarnation
         self._nonce = ""
         self._retired = False
-        self._store_is: tuple[bytes, bytes] | None = (
-            None  # epoch and start of the Redis that we know
-        )
+        self._store_is: tuple[bytes, bytes] | None = None  # epoch and start of the Redis that we know
         self._in_time_since_s: float | None = None  # since when every renewal was answered in time
         self._wake = asyncio.Event()
         self._verify = False
@@ -225,9 +223,7 @@ class Cluster:
             if since_s is None or monotonic() - since_s < self._ttl_s:
                 continue
             try:
-                for dead in await self._writer.ask(
-                    Call(DEAD, (f"{self._prefix}nodes",), (self._prefix,))
-                ):
+                for dead in await self._writer.ask(Call(DEAD, (f"{self._prefix}nodes",), (self._prefix,))):
                     await self._reap(dead.decode())
             except StoreUnavailable:
                 self._in_time_since_s = None

@@ -41,9 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 async def listen_to(
-    redis: Redis,
-    channels: Mapping[str, Callable[[bytes], None]],
-    on_subscribed: Callable[[], None],
+    redis: Redis, channels: Mapping[str, Callable[[bytes], None]], on_subscribed: Callable[[], None]
 ) -> None:
     """Listen until cancelled; an outage of Redis interrupts it, no more.
 
@@ -61,9 +59,7 @@ async def listen_to(
 
 
 async def _listen(
-    redis: Redis,
-    channels: Mapping[str, Callable[[bytes], None]],
-    on_subscribed: Callable[[], None],
+    redis: Redis, channels: Mapping[str, Callable[[bytes], None]], on_subscribed: Callable[[], None]
 ) -> None:
     async with redis.pubsub() as pubsub:
         await pubsub.subscribe(*channels)
@@ -108,9 +104,7 @@ class Router:
         here: what is told to this node goes there.
     """
 
-    def __init__(
-        self, writer: StoreWriter, prefix: str, sessions: Sessions, here: Switchboard
-    ) -> None:
+    def __init__(self, writer: StoreWriter, prefix: str, sessions: Sessions, here: Switchboard) -> None:
         self._writer = writer
         self._prefix = prefix
         self._sessions = sessions
@@ -189,11 +183,7 @@ class Router:
                 _log.warning("from another node, not understood: %.200r", message)
 
     def _call(
-        self,
-        user_id: str,
-        payload: Any,
-        sender: str,
-        done: Callable[[Answer], None] | None = None,
+        self, user_id: str, payload: Any, sender: str, done: Callable[[Answer], None] | None = None
     ) -> Call:
         text = orjson.dumps({"type": "message", "from": sender, "payload": payload}).decode()
         args = (self._prefix, int(self._sessions.per_device), user_id, text)

@@ -360,11 +360,7 @@ def _outcome() -> asyncio.Future[dict[str, Exception]]:
 
 def _seen(peers: Iterable[Peer], since_s: float, ago_s: float) -> list[Seen]:
     return [
-        Seen(
-            peer.record.session_id,
-            peer.record.user_id,
-            int(1000 * (peer.last_seen_s + ago_s)),
-        )
+        Seen(peer.record.session_id, peer.record.user_id, int(1000 * (peer.last_seen_s + ago_s)))
         for peer in peers
         if peer.last_seen_s >= since_s and peer.record is not None
     ]

@@ -64,9 +64,7 @@ class LedgerTables:
         self.sessions = Table(
             "user_sessions",
             self.metadata,
-            Column(
-                "id", BigInteger().with_variant(Integer, "sqlite"), Identity(), primary_key=True
-            ),
+            Column("id", BigInteger().with_variant(Integer, "sqlite"), Identity(), primary_key=True),
             Column("user_id", String(128), nullable=False, primary_key=partitioned),
             Column("session_id", String(128), nullable=False),
             Column("device_type", String(50), nullable=False),
@@ -89,12 +87,7 @@ class LedgerTables:
             postgresql_partition_by="HASH (user_id)",
         )
         is_open = self.sessions.c.logout_time.is_(None)
-        Index(
-            "idx_open_ip",
-            self.sessions.c.ip_address,
-            sqlite_where=is_open,
-            postgresql_where=is_open,
-        )
+        Index("idx_open_ip", self.sessions.c.ip_address, sqlite_where=is_open, postgresql_where=is_open)
         self.nodes = Table(
             "ledger_nodes",
             self.metadata,
@@ -159,9 +152,7 @@ def open_engine(url: str, *, reads_only: bool = False) -> Engine:
 def _sqlite(url: URL, begin: str) -> Engine:
     if not url.database or url.database == ":memory:":
         raise LedgerUnfit("ledger: an SQLite ledger is a file; sqlite:////an/absolute/path")
-    engine = create_engine(
-        url, pool_size=1, max_overflow=0, connect_args={"timeout": BUSY_TIMEOUT_S}
-    )
+    engine = create_engine(url, pool_size=1, max_overflow=0, connect_args={"timeout": BUSY_TIMEOUT_S})
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: Any) -> None:

@@ -15,18 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import orjson
-from sqlalchemy import (
-    Connection,
-    Engine,
-    Integer,
-    case,
-    func,
-    insert,
-    inspect,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, Engine, Integer, case, func, insert, inspect, select, text, update
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from reference_server.ledger.rows import (
@@ -163,13 +152,9 @@ class LedgerWriter:
         c = self._tables.sessions.c
         device = case((c.device_id != "", c.device_id), else_=c.device_type)
         query = select(c.session_id, c.user_id, device, c.last_active_time).where(
-            c.logout_time.is_(None),
-            c.connection_id == "",
-            c.last_active_time > self._oldest_ms(),
+            c.logout_time.is_(None), c.connection_id == "", c.last_active_time > self._oldest_ms()
         )
-        return self._carry_out(
-            lambda connection: [Unconnected(*row) for row in connection.execute(query)]
-        )
+        return self._carry_out(lambda connection: [Unconnected(*row) for row in connection.execute(query)])
 
     def over(self, session_ids: Sequence[str]) -> set[str]:
         """Return which of these sessions are over for good.
@@ -226,8 +211,7 @@ class LedgerWriter:
                 column["name"]
                 for column in inspector.get_columns(table.name)
                 if column["name"] in table.c
-                and isinstance(column["type"], Integer)
-                is isinstance(table.c[column["name"]].type, Integer)
+                and isinstance(column["type"], Integer) is isinstance(table.c[column["name"]].type, Integer)
             }
             if lacking := set(table.c.keys()) - fit:
                 raise LedgerUnfit(

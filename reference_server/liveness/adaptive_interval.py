@@ -35,13 +35,10 @@ class Probing(DetectorSettings):
     min_interval: PositiveDuration = 270.0
     max_interval: PositiveDuration = 590.0
     step: Annotated[PositiveDuration, Field(description="by which the interval grows")] = 60.0
-    margin: Annotated[
-        Duration, Field(description="kept below the maximum and below what worked last")
-    ] = 20.0
+    margin: Annotated[Duration, Field(description="kept below the maximum and below what worked last")] = 20.0
     answers: Annotated[int, Field(ge=1, description="answers at an interval before it grows")] = 3
     losses: Annotated[
-        int,
-        Field(ge=1, description="consecutive connections lost at an interval before it shrinks"),
+        int, Field(ge=1, description="consecutive connections lost at an interval before it shrinks")
     ] = 3
 
     @model_validator(mode="after")

@@ -24,9 +24,9 @@ class TcpKeepalive(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    idle: Annotated[
-        PositiveDuration, Field(description="without a segment for this long, it probes")
-    ] = 7200.0
+    idle: Annotated[PositiveDuration, Field(description="without a segment for this long, it probes")] = (
+        7200.0
+    )
     interval: Annotated[PositiveDuration, Field(description="from one probe to the next")] = 75.0
     count: Annotated[int, Field(ge=1, description="unanswered probes that end the connection")] = 9
 
@@ -37,9 +37,7 @@ class TcpKeepalive(BaseModel):
 
     def faster(self, factor: float) -> TcpKeepalive:
         """Return it with its times divided by ``factor``."""
-        return TcpKeepalive(
-            idle=self.idle / factor, interval=self.interval / factor, count=self.count
-        )
+        return TcpKeepalive(idle=self.idle / factor, interval=self.interval / factor, count=self.count)
 
 
 class LivenessPolicy(BaseModel):
@@ -52,19 +50,16 @@ class LivenessPolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     heartbeat_interval: Annotated[
-        PositiveDuration | None,
-        Field(description="T: from one ping to the next; null: no heartbeat"),
+        PositiveDuration | None, Field(description="T: from one ping to the next; null: no heartbeat")
     ] = 30.0
     heartbeat_timeout: Annotated[
-        PositiveDuration,
-        Field(description="τ: the answer's deadline, 0 < τ ≤ T", validate_default=True),
+        PositiveDuration, Field(description="τ: the answer's deadline, 0 < τ ≤ T", validate_default=True)
     ] = 10.0
     max_failures: Annotated[
         int, Field(ge=1, description="k: consecutive unanswered pings that make a suspicion")
     ] = 3
     retry_interval: Annotated[
-        PositiveDuration | None,
-        Field(description="R: from an unanswered ping to the next, τ ≤ R; default T"),
+        PositiveDuration | None, Field(description="R: from an unanswered ping to the next, τ ≤ R; default T")
     ] = None
     session_timeout: Annotated[
         PositiveDuration | None, Field(description="idle limit: no inbound frame for this long")
@@ -72,20 +67,15 @@ class LivenessPolicy(BaseModel):
     sweep_interval: Annotated[
         PositiveDuration, Field(description="S: how often the idle limit is checked")
     ] = 30.0
-    session_ttl: Annotated[PositiveDuration, Field(description="TTL of the session record")] = (
-        86400.0
-    )
+    session_ttl: Annotated[PositiveDuration, Field(description="TTL of the session record")] = 86400.0
     status_ttl: Annotated[PositiveDuration, Field(description="TTL of the status record")] = 7200.0
     code_ttl: Annotated[PositiveDuration, Field(description="TTL of a verification code")] = 300.0
     resume_window: Annotated[
         Duration,
-        Field(
-            description="a client may come back to its session this long after its last sign of life"
-        ),
+        Field(description="a client may come back to its session this long after its last sign of life"),
     ] = 10.0
     max_sessions: Annotated[
-        int | None,
-        Field(ge=1, description="memory pressure: above it the oldest idle session goes"),
+        int | None, Field(ge=1, description="memory pressure: above it the oldest idle session goes")
     ] = None
     tcp_user_timeout: Annotated[
         PositiveDuration | None,
@@ -157,9 +147,7 @@ class LivenessPolicy(BaseModel):
             if isinstance(getattr(self, name), float)
         }
         if self.tcp_keepalive is not None:
-            return self.model_copy(
-                update=times | {"tcp_keepalive": self.tcp_keepalive.faster(factor)}
-            )
+            return self.model_copy(update=times | {"tcp_keepalive": self.tcp_keepalive.faster(factor)})
         return self.model_copy(update=times)
 
 
@@ -172,9 +160,7 @@ class Ping(DetectorSettings):
     kind: Literal["ping"] = "ping"
     frame: Annotated[
         Literal["json", "ping"],
-        Field(
-            description="json: the application answers; ping: protocol ping, a frozen page still answers"
-        ),
+        Field(description="json: the application answers; ping: protocol ping, a frozen page still answers"),
     ] = "json"
 
 

@@ -72,9 +72,7 @@ class Detectors:
         rng: draws the phase of each connection's first ping.
     """
 
-    def __init__(
-        self, kind: DetectorKind, policy: LivenessPolicy, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, kind: DetectorKind, policy: LivenessPolicy, rng: np.random.Generator) -> None:
         self._kind = kind
         self._policy = policy
         self._rng = rng

@@ -25,14 +25,7 @@ from reference_server.durations import Duration, PositiveDuration
 from reference_server.liveness.detector import Action, Detector, DetectorSettings, Verdict
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
-__all__ = [
-    "AkkaArrivals",
-    "Arrivals",
-    "CassandraArrivals",
-    "PhiAkka",
-    "PhiCassandra",
-    "PhiDetector",
-]
+__all__ = ["AkkaArrivals", "Arrivals", "CassandraArrivals", "PhiAkka", "PhiCassandra", "PhiDetector"]
 
 _LN10 = math.log(10)
 # Akka's logistic approximation of the normal tail: e = exp(−y(1.5976 + 0.070566 y²)), p = e/(1 + e).

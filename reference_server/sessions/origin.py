@@ -28,9 +28,7 @@ class Origin:
     def of(cls, device_type: str, address: str, user_agent: str) -> Origin:
         """Cut what a client sent to what the table holds; NUL is nothing that PostgreSQL can keep."""
         return cls(
-            device_type.replace("\0", "")[:_MOST_DEVICE],
-            address,
-            user_agent.replace("\0", "")[:_MOST_AGENT],
+            device_type.replace("\0", "")[:_MOST_DEVICE], address, user_agent.replace("\0", "")[:_MOST_AGENT]
         )
 
 

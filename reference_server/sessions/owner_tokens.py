@@ -27,9 +27,7 @@ class Owners:
         wall_us: microseconds since 1970.
     """
 
-    def __init__(
-        self, node: str, wall_us: Callable[[], int] = lambda: time.time_ns() // 1000
-    ) -> None:
+    def __init__(self, node: str, wall_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
         self.node = node
         self.incarnation = f"{node}.{secrets.token_hex(4)}"
         self._wall_us = wall_us

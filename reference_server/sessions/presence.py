@@ -19,13 +19,7 @@ from typing import Protocol
 
 import orjson
 
-from reference_server.sessions.redis_writer import (
-    Answer,
-    Call,
-    Script,
-    StoreUnavailable,
-    StoreWriter,
-)
+from reference_server.sessions.redis_writer import Answer, Call, Script, StoreUnavailable, StoreWriter
 from reference_server.sessions.scripts import ONLINE, PLAIN_ADD, PLAIN_REMOVE
 from reference_server.websocket.frames import text_frame
 
@@ -131,9 +125,7 @@ class Presence:
     def _tell(self, user: _Watched, kind: str, user_id: str, session_id: str) -> None:
         user.online = kind == "online"
         user.told = (kind, session_id)
-        frame = text_frame(
-            orjson.dumps({"type": kind, "user_id": user_id, "session_id": session_id})
-        )
+        frame = text_frame(orjson.dumps({"type": kind, "user_id": user_id, "session_id": session_id}))
         for watcher in user.watchers:
             if not watcher.send_frame(frame):
                 self.undelivered += 1

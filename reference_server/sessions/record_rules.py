@@ -37,16 +37,13 @@ class RecordRules(BaseModel):
     ] = "when_half_gone"
     online_set: Annotated[
         Literal["scored", "plain"],
-        Field(
-            description="plain: also a SET without expiry per member, written apart from the records"
-        ),
+        Field(description="plain: also a SET without expiry per member, written apart from the records"),
     ] = "scored"
     flush_at_start: Annotated[
         bool, Field(description="a gateway that starts deletes every record, others' too")
     ] = False
     user_id_handshake: Annotated[
-        bool,
-        Field(description="let in whoever says /ws?userId=…, without a login; loopback only"),
+        bool, Field(description="let in whoever says /ws?userId=…, without a login; loopback only")
     ] = False
 
     @property

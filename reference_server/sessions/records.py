@@ -20,16 +20,7 @@ from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.sessions.owner_tokens import Owners
 from reference_server.sessions.record_rules import RecordRules
 from reference_server.sessions.redis_writer import Answer, Call, StoreUnavailable, StoreWriter
-from reference_server.sessions.scripts import (
-    CLEAR,
-    CONNECT,
-    LOGIN,
-    LOGOUT,
-    PRUNE,
-    REFRESH,
-    RELEASE,
-    RESTORE,
-)
+from reference_server.sessions.scripts import CLEAR, CONNECT, LOGIN, LOGOUT, PRUNE, REFRESH, RELEASE, RESTORE
 
 __all__ = [
     "ConnectRefused",
@@ -64,11 +55,7 @@ async def flush_records(redis: Redis, prefix: str) -> int:
     return deleted
 
 
-_REFUSALS = {
-    b"unknown": "session_unknown",
-    b"refused": "already_online",
-    b"wrong_user": "wrong_user",
-}
+_REFUSALS = {b"unknown": "session_unknown", b"refused": "already_online", b"wrong_user": "wrong_user"}
 _OUR_RULES = RecordRules()
 
 
@@ -195,9 +182,7 @@ class Sessions:
         args = (f"{self.slot(user_id, device)}|", ttl_ms)
         self._writer.submit(Call(RESTORE, (key,), args, durable_key=f"restore {session_id}"))
 
-    async def logout(
-        self, session_id: str, user_id: str = "", how: str = "logged_out"
-    ) -> Record | None:
+    async def logout(self, session_id: str, user_id: str = "", how: str = "logged_out") -> Record | None:
         """End a session at once; return what it was, or None: unknown.
 
         Args:
@@ -210,9 +195,7 @@ class Sessions:
             WrongUser: the session is another user's; nothing was done.
         """
         args = (*self._head, session_id, self._node, user_id, self.owners.incarnation, how)
-        found: list[bytes] = await self._writer.ask(
-            Call(LOGOUT, (self._session(session_id),), args)
-        )
+        found: list[bytes] = await self._writer.ask(Call(LOGOUT, (self._session(session_id),), args))
         if not found:
             return None
         if len(found) == 1:

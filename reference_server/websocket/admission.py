@@ -135,9 +135,7 @@ class Admission:
         if connection.phase is Phase.ENDED:
             return
         if session_id is None:
-            connection.send_error(
-                "already_online", "the user is online already, or the store is away"
-            )
+            connection.send_error("already_online", "the user is online already, or the store is away")
             connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TAKEN_OVER, "already_online")
         else:
             self._host.on_stranger(connection, session_id, user_id)

@@ -49,9 +49,7 @@ class TcpInfo:
     state: TcpState
     unacked: int  # segments sent and not acknowledged
     retransmits: int  # time-outs in a row of the oldest unacknowledged segment (`tcpi_retransmits`)
-    total_retransmits: (
-        int  # segments sent again since the connection began, tail-loss probes included
-    )
+    total_retransmits: int  # segments sent again since the connection began, tail-loss probes included
     last_data_recv_ms: int  # since data last came
     last_ack_recv_ms: int  # since an acknowledgement last came
     rto_us: int  # retransmission time-out in force, back-off included
@@ -95,9 +93,7 @@ def read_tcp_info(sock: HasFileno | int) -> TcpInfo | None:
     size = ctypes.c_uint32(ctypes.sizeof(raw))
     # libc and not socket.getsockopt: uvloop's stand-in for a socket lends only its descriptor, and
     # a socket object made from that would cost a second one when descriptors are what runs out.
-    failed = _libc.getsockopt(
-        fd, socket.IPPROTO_TCP, socket.TCP_INFO, ctypes.byref(raw), ctypes.byref(size)
-    )
+    failed = _libc.getsockopt(fd, socket.IPPROTO_TCP, socket.TCP_INFO, ctypes.byref(raw), ctypes.byref(size))
     if failed or size.value < ctypes.sizeof(raw):
         return None
     return TcpInfo(

@@ -39,15 +39,11 @@ def active_users(daily: pd.DataFrame, *, caption: str = "") -> Figure:
     )
     marker = "o" if len(daily) < 40 else ""
     for column, colour, _ in _LINES:
-        users.plot(
-            daily["day"], daily[column], color=colour, linewidth=2, marker=marker, markersize=4
-        )
+        users.plot(daily["day"], daily[column], color=colour, linewidth=2, marker=marker, markersize=4)
     users.set_ylabel("users")
     users.set_ylim(bottom=0)
     users.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    ratio.plot(
-        daily["day"], daily["stickiness"], color=PURPLE, linewidth=2, marker=marker, markersize=4
-    )
+    ratio.plot(daily["day"], daily["stickiness"], color=PURPLE, linewidth=2, marker=marker, markersize=4)
     ratio.set_ylabel("DAU / MAU")
     ratio.set_ylim(0, 1.05)
     ratio.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -55,9 +51,7 @@ def active_users(daily: pd.DataFrame, *, caption: str = "") -> Figure:
     ratio.xaxis.set_major_locator(locator)
     ratio.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     ratio.set_xlabel("day (UTC)")
-    handles = [
-        Line2D([], [], color=colour, linewidth=3, label=label) for _, colour, label in _LINES
-    ]
+    handles = [Line2D([], [], color=colour, linewidth=3, label=label) for _, colour, label in _LINES]
     note = f"n = {count(int(daily['new'].sum()))} users over {count(len(daily))} days; new: not in this ledger before."
     if len(daily) < 30:
         note += " The ledger is younger than 30 days: MAU still grows for that reason alone."

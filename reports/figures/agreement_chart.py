@@ -61,9 +61,7 @@ def agreement_chart(agreement: pd.DataFrame, *, caption: str = "") -> Figure:
         panel.set_ylim(len(cases) - 0.45, -0.55)
         panel.set_yticks(range(len(cases)), cases)
         panel.set_xlabel("difference / tolerance")
-    pairs = [
-        pair for pair in _PAIRS if ((rows["left"] == pair[0]) & (rows["right"] == pair[1])).any()
-    ]
+    pairs = [pair for pair in _PAIRS if ((rows["left"] == pair[0]) & (rows["right"] == pair[1])).any()]
     return finish(figure, "Do theory, simulation and reality agree?", caption, _legend(pairs))
 
 
@@ -73,29 +71,44 @@ def _dot(panel: Axes, at: int, row: Mapping[Hashable, Any]) -> None:
     if pair not in _PAIRS or not tolerance > 0:
         return
     colour, y = _PAIRS[pair], at + 0.24 * (list(_PAIRS).index(pair) - 1)
-    low, high = (np.nan_to_num(row[name] / tolerance, nan=edge) for name, edge in
-                 (("lo_s", -99.0), ("hi_s", 99.0)))  # fmt: skip
-    panel.plot(
-        np.clip([low, high], -3.15, 3.15), [y, y], color=colour, linewidth=1.6, alpha=0.65, zorder=2
+    low, high = (
+        np.nan_to_num(row[name] / tolerance, nan=edge) for name, edge in (("lo_s", -99.0), ("hi_s", 99.0))
     )
+    panel.plot(np.clip([low, high], -3.15, 3.15), [y, y], color=colour, linewidth=1.6, alpha=0.65, zorder=2)
     x = apart / tolerance
     marker = {"pass": "o", "fail": "X"}.get(row["verdict"], "o")
     if abs(x) > _FAR:
         x, marker = float(np.sign(x)) * _FAR, ">" if x > 0 else "<"
     panel.plot(
-        [x], [y], marker=marker, markersize=9 if marker != "o" else 7, linestyle="", zorder=3,
-        markerfacecolor="white" if row["verdict"] == "unknown" else colour, markeredgecolor=colour,
+        [x],
+        [y],
+        marker=marker,
+        markersize=9 if marker != "o" else 7,
+        linestyle="",
+        zorder=3,
+        markerfacecolor="white" if row["verdict"] == "unknown" else colour,
+        markeredgecolor=colour,
         markeredgewidth=1.4,
-    )  # fmt: skip
+    )
 
 
 def _legend(pairs: list[tuple[str, str]]) -> list[Line2D | Patch]:
     def marker(kind: str, face: str, label: str) -> Line2D:
-        return Line2D([], [], linestyle="", marker=kind, color="#555555", markerfacecolor=face,
-                      markersize=8, label=label)  # fmt: skip
+        return Line2D(
+            [],
+            [],
+            linestyle="",
+            marker=kind,
+            color="#555555",
+            markerfacecolor=face,
+            markersize=8,
+            label=label,
+        )
 
     return [
         *(Line2D([], [], color=_PAIRS[pair], linewidth=3, label=" − ".join(pair)) for pair in pairs),
-        marker("o", "#555555", "pass"), marker("X", "#555555", "fail"),
-        marker("o", "white", "too few faults"), Patch(color=GREEN, alpha=0.13, label="tolerance"),
-    ]  # fmt: skip
+        marker("o", "#555555", "pass"),
+        marker("X", "#555555", "fail"),
+        marker("o", "white", "too few faults"),
+        Patch(color=GREEN, alpha=0.13, label="tolerance"),
+    ]

@@ -68,9 +68,7 @@ def before_after(
         raise ValueError(f"{len(labels)} runs; allowed in one figure: {1 + len(_CANDIDATES)}")
     curves = survival[(survival["milestone"] == milestone) & survival["fault"].isin(list(faults))]
     if curves.empty:
-        raise NothingToDraw(
-            f"No before and after: no run has a curve until {milestone_name(milestone)}."
-        )
+        raise NothingToDraw(f"No before and after: no run has a curve until {milestone_name(milestone)}.")
     colours = dict(zip(labels, (_BASELINE, *_CANDIDATES), strict=False))
     columns = _COLUMNS.get(len(faults), 3)
     figure, axes = new_figure(-(-len(faults) // columns), columns, sharey=True)
@@ -123,9 +121,14 @@ def _curve(panel: Axes, steps: pd.DataFrame, colour: str, n: int) -> None:
     low, high = np.nan_to_num(low, nan=1.0), np.nan_to_num(high, nan=1.0)
     panel.fill_between(times, low, high, step="post", color=colour, alpha=0.15, zorder=1 + n)
     panel.step(
-        times, share, where="post", color=colour, zorder=4 + n, linestyle=_dash(n),
+        times,
+        share,
+        where="post",
+        color=colour,
+        zorder=4 + n,
+        linestyle=_dash(n),
         linewidth=3.2 if n == 0 else 2.0,
-    )  # fmt: skip
+    )
 
 
 def _notes(panel: Axes, moved: pd.DataFrame, colours: dict[str, str]) -> None:
@@ -137,10 +140,15 @@ def _notes(panel: Axes, moved: pd.DataFrame, colours: dict[str, str]) -> None:
         text = f"p50 {_change(row)}: {_WORDS.get(str(row['verdict']), row['verdict'])}"
         only = VERDICT_COLOURS.get(str(row["verdict"]), INK)
         panel.text(
-            0.015, 1.03 + _NOTE * (len(rows) - n - 0.5), text, transform=panel.get_yaxis_transform(),
-            va="center", fontsize=11, color=colours.get(str(row["candidate"]), INK) if len(rows) > 1 else only,
+            0.015,
+            1.03 + _NOTE * (len(rows) - n - 0.5),
+            text,
+            transform=panel.get_yaxis_transform(),
+            va="center",
+            fontsize=11,
+            color=colours.get(str(row["candidate"]), INK) if len(rows) > 1 else only,
             fontweight="bold" if row["verdict"] == "fail" else "normal",
-        )  # fmt: skip
+        )
 
 
 def _change(row: Mapping[Hashable, Any]) -> str:

@@ -69,9 +69,7 @@ def capacity(
     return finish(figure, "What it carries, and what gives way first", caption, handles)
 
 
-def _steps(
-    panel: Axes, rows: pd.DataFrame, column: str, scale: float, knee_clients: float | None
-) -> None:
+def _steps(panel: Axes, rows: pd.DataFrame, column: str, scale: float, knee_clients: float | None) -> None:
     values = rows[column] * scale
     if values.isna().all():
         no_data(panel, "not measured")
@@ -79,8 +77,16 @@ def _steps(
     panel.plot(rows["clients"], values, color=BLUE, linewidth=1.6, zorder=2)
     for holds, marker, colour in ((True, "o", BLUE), (False, "X", VERMILION)):
         mine = rows["holds"] == holds
-        panel.plot(rows.loc[mine, "clients"], values[mine], linestyle="", marker=marker, markersize=8,
-                   markeredgewidth=0, color=colour, zorder=3)  # fmt: skip
+        panel.plot(
+            rows.loc[mine, "clients"],
+            values[mine],
+            linestyle="",
+            marker=marker,
+            markersize=8,
+            markeredgewidth=0,
+            color=colour,
+            zorder=3,
+        )
     if knee_clients is not None:
         panel.axvline(knee_clients, color=ORANGE, linewidth=3, zorder=1)
     panel.set_xlim(0, rows["clients"].max() * 1.05)
@@ -92,8 +98,15 @@ def _steps(
 
 def _limit(panel: Axes, limit: float) -> None:
     panel.axhline(limit, color="#555555", linestyle=(0, (4, 2)), linewidth=1.4)
-    panel.text(0.01, limit, f"threshold: {limit:g} ms", transform=panel.get_yaxis_transform(), fontsize=11,
-               va="bottom", color="#555555")  # fmt: skip
+    panel.text(
+        0.01,
+        limit,
+        f"threshold: {limit:g} ms",
+        transform=panel.get_yaxis_transform(),
+        fontsize=11,
+        va="bottom",
+        color="#555555",
+    )
     panel.set_ylim(top=max(panel.get_ylim()[1], limit * 1.15))
 
 
@@ -104,12 +117,7 @@ def _memory(panel: Axes, rows: pd.DataFrame) -> None:
         return
     slope = np.polyfit(known["clients"], known["rss_bytes"], 1)[0]
     panel.text(
-        0.03,
-        0.9,
-        f"{slope / 1024:.1f} KiB a client",
-        transform=panel.transAxes,
-        fontsize=12,
-        va="top",
+        0.03, 0.9, f"{slope / 1024:.1f} KiB a client", transform=panel.transAxes, fontsize=12, va="top"
     )
 
 
@@ -124,16 +132,22 @@ def _scaling(panel: Axes, scaling: pd.DataFrame | None, law: pd.DataFrame | None
     if law is not None and len(law):
         fitted = law.sort_values("nodes", kind="stable")
         far = max(far, float(fitted["nodes"].max()))
-        panel.fill_between(
-            fitted["nodes"], fitted["lo"], fitted["hi"], color=BLUE, alpha=0.15, linewidth=0
-        )
+        panel.fill_between(fitted["nodes"], fitted["lo"], fitted["hi"], color=BLUE, alpha=0.15, linewidth=0)
         panel.plot(fitted["nodes"], fitted["clients"], color=BLUE)
         _end_label(panel, far, float(fitted["lo"].iloc[-1]), "fitted law", BLUE, "top")
     per_node = float(points["clients"].iloc[0] / points["nodes"].iloc[0])
     panel.plot([0, far], [0, per_node * far], color=MUTED, linestyle=":", linewidth=1.8)
     _end_label(panel, far, per_node * far, "if it scaled linearly", MUTED, "bottom")
-    panel.plot(points["nodes"], points["clients"], linestyle="", marker="o", markersize=8,
-               markeredgewidth=0, color=BLUE, zorder=3)  # fmt: skip
+    panel.plot(
+        points["nodes"],
+        points["clients"],
+        linestyle="",
+        marker="o",
+        markersize=8,
+        markeredgewidth=0,
+        color=BLUE,
+        zorder=3,
+    )
     panel.set_xlim(0, far * 1.02)
     panel.set_ylim(0, per_node * far * 1.15)
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -141,18 +155,19 @@ def _scaling(panel: Axes, scaling: pd.DataFrame | None, law: pd.DataFrame | None
 
 
 def _end_label(panel: Axes, x: float, y: float, text: str, colour: str, side: str) -> None:
-    panel.annotate(text, (x, y), xytext=(-6, 7 if side == "bottom" else -7), textcoords="offset points",
-                   ha="right", va=side, fontsize=11, color=colour)  # fmt: skip
+    panel.annotate(
+        text,
+        (x, y),
+        xytext=(-6, 7 if side == "bottom" else -7),
+        textcoords="offset points",
+        ha="right",
+        va=side,
+        fontsize=11,
+        color=colour,
+    )
 
 
 def _marker(kind: str, colour: str, label: str) -> Line2D:
     return Line2D(
-        [],
-        [],
-        linestyle="",
-        marker=kind,
-        markersize=8,
-        markeredgewidth=0,
-        color=colour,
-        label=label,
+        [], [], linestyle="", marker=kind, markersize=8, markeredgewidth=0, color=colour, label=label
     )

@@ -58,9 +58,7 @@ def claims(rows: pd.DataFrame, *, caption: str = "") -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("scenario seconds from the fault to the suspicion (logarithmic)")
-    return finish(
-        figure, "What was claimed, and what was measured", caption, _legend(engines, rows)
-    )
+    return finish(figure, "What was claimed, and what was measured", caption, _legend(engines, rows))
 
 
 def _claim(axes: Axes, at: float, rows: pd.DataFrame) -> None:
@@ -75,17 +73,26 @@ def _claim(axes: Axes, at: float, rows: pd.DataFrame) -> None:
 
 def _seen(axes: Axes, at: float, row: object, right: float) -> None:
     values = {
-        name: getattr(row, name)
-        for name in ("engine", "n", "lo_s", "p50_s", "hi_s", "detected", "verdict")
+        name: getattr(row, name) for name in ("engine", "n", "lo_s", "p50_s", "hi_s", "detected", "verdict")
     }
     colour = ENGINE_COLOURS[values["engine"]]
-    low, high, middle = (max(values[name], _LEAST_S) if np.isfinite(values[name]) else np.nan
-                         for name in ("lo_s", "hi_s", "p50_s"))  # fmt: skip
+    low, high, middle = (
+        max(values[name], _LEAST_S) if np.isfinite(values[name]) else np.nan
+        for name in ("lo_s", "hi_s", "p50_s")
+    )
     if np.isfinite(high):
         axes.plot([low, high], [at, at], color=colour, linewidth=4, alpha=0.55, zorder=2)
     if np.isfinite(middle):
-        axes.plot([middle], [at], marker="o", markersize=8, color=colour, markeredgecolor="white",
-                  markeredgewidth=1, zorder=3)  # fmt: skip
+        axes.plot(
+            [middle],
+            [at],
+            marker="o",
+            markersize=8,
+            color=colour,
+            markeredgecolor="white",
+            markeredgewidth=1,
+            zorder=3,
+        )
         text = f"{caption_seconds(values['p50_s'])}"
     else:
         text = "never" if values["detected"] == 0 else "median not reached"
@@ -93,9 +100,13 @@ def _seen(axes: Axes, at: float, row: object, right: float) -> None:
         text += f", {share(values['detected'])} detected"
     verdict = str(values["verdict"])
     axes.annotate(
-        f"{text}: {_WORDS.get(verdict, verdict)}", (right * 1.5, at), va="center", fontsize=11,
-        color=VERDICT_COLOURS.get(verdict, "#222222"), fontweight="bold" if verdict == "fail" else "normal",
-    )  # fmt: skip
+        f"{text}: {_WORDS.get(verdict, verdict)}",
+        (right * 1.5, at),
+        va="center",
+        fontsize=11,
+        color=VERDICT_COLOURS.get(verdict, "#222222"),
+        fontweight="bold" if verdict == "fail" else "normal",
+    )
 
 
 def _legend(engines: list[str], rows: pd.DataFrame) -> list[Line2D | Patch]:
@@ -106,7 +117,13 @@ def _legend(engines: list[str], rows: pd.DataFrame) -> list[Line2D | Patch]:
         low, high = (int(known.min()), int(known.max())) if len(known) else (0, 0)
         n = "" if not high else f", n = {low:,}" if low == high else f", n = {low:,} to {high:,}"
         handles.append(
-            Line2D([], [], color=ENGINE_COLOURS[engine], marker="o", linewidth=4,
-                   label=f"{engine}: least, median, largest{n}" if engine == engines[0] else f"{engine}{n}")
-        )  # fmt: skip
+            Line2D(
+                [],
+                [],
+                color=ENGINE_COLOURS[engine],
+                marker="o",
+                linewidth=4,
+                label=f"{engine}: least, median, largest{n}" if engine == engines[0] else f"{engine}{n}",
+            )
+        )
     return handles

@@ -68,18 +68,28 @@ def _panel(panel: Axes, fault: str, rows: pd.DataFrame) -> None:
         steps = thinned(curve.sort_values("duration_s", kind="stable"))
         times = np.append(steps["duration_s"].to_numpy(), right)
         share, low, high = (
-            np.append(steps[name].to_numpy(), steps[name].iloc[-1])
-            for name in ("incidence", "lo", "hi")
+            np.append(steps[name].to_numpy(), steps[name].iloc[-1]) for name in ("incidence", "lo", "hi")
         )
         panel.step(
-            times, share, where="post", color=_colour(str(cause)), linestyle=_DASHES[str(engine)],
-            linewidth=2.4 if engine == "real" else 1.8, zorder=3,
-        )  # fmt: skip
+            times,
+            share,
+            where="post",
+            color=_colour(str(cause)),
+            linestyle=_DASHES[str(engine)],
+            linewidth=2.4 if engine == "real" else 1.8,
+            zorder=3,
+        )
         if engine == "real":
             panel.fill_between(
-                times, np.nan_to_num(low, nan=1.0), np.nan_to_num(high, nan=1.0), step="post",
-                color=_colour(str(cause)), alpha=0.18, linewidth=0, zorder=1,
-            )  # fmt: skip
+                times,
+                np.nan_to_num(low, nan=1.0),
+                np.nan_to_num(high, nan=1.0),
+                step="post",
+                color=_colour(str(cause)),
+                alpha=0.18,
+                linewidth=0,
+                zorder=1,
+            )
     panel.set_xlim(0, right)
     panel.set_ylim(-0.03, 1.06)
     panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

@@ -50,18 +50,12 @@ def detection_curves(
     wanted = in_order(faults if faults is not None else [*theory["fault"], *measured["fault"]])
     known = {*theory["fault"], *measured["fault"]}
     if not any(fault in known for fault in wanted):
-        raise NothingToDraw(
-            f"No curve until {milestone_name(milestone)}: the run has no such fault."
-        )
+        raise NothingToDraw(f"No curve until {milestone_name(milestone)}: the run has no such fault.")
     columns = _COLUMNS.get(len(wanted), 3)
     figure, axes = new_figure(-(-len(wanted) // columns), columns, sharey=True)
     for panel, fault in zip(axes, wanted, strict=False):
         _panel(
-            panel,
-            fault,
-            theory[theory["fault"] == fault],
-            measured[measured["fault"] == fault],
-            epsilon_s,
+            panel, fault, theory[theory["fault"] == fault], measured[measured["fault"] == fault], epsilon_s
         )
     for panel in axes[len(wanted) :]:
         panel.set_visible(False)
@@ -72,9 +66,7 @@ def detection_curves(
     return finish(figure, title, caption, _legend(not theory.empty, engines))
 
 
-def _panel(
-    panel: Axes, fault: str, theory: pd.DataFrame, measured: pd.DataFrame, epsilon_s: float
-) -> None:
+def _panel(panel: Axes, fault: str, theory: pd.DataFrame, measured: pd.DataFrame, epsilon_s: float) -> None:
     panel.set_title(fault)
     rises: list[float] = []
     notes: list[str] = []
@@ -128,23 +120,31 @@ def _steps(panel: Axes, engine: str, steps: pd.DataFrame, right: float) -> None:
     real = engine == "real"
     if real:
         panel.fill_between(
-            times, np.nan_to_num(low, nan=1.0), np.nan_to_num(high, nan=1.0), step="post",
-            color=colour, alpha=0.18, linewidth=0, zorder=1,
-        )  # fmt: skip
+            times,
+            np.nan_to_num(low, nan=1.0),
+            np.nan_to_num(high, nan=1.0),
+            step="post",
+            color=colour,
+            alpha=0.18,
+            linewidth=0,
+            zorder=1,
+        )
     panel.step(
-        times, share, where="post", color=colour, linewidth=2.4 if real else 1.8,
-        linestyle="-" if real else (0, (4, 1.5)), zorder=3 if real else 4,
-    )  # fmt: skip
+        times,
+        share,
+        where="post",
+        color=colour,
+        linewidth=2.4 if real else 1.8,
+        linestyle="-" if real else (0, (4, 1.5)),
+        zorder=3 if real else 4,
+    )
 
 
 def _rise(times: np.ndarray, shares: np.ndarray) -> list[float]:
     """Return where a curve leaves zero and where it gets to its last level; nothing for a flat one."""
     if not shares.size or shares[-1] <= 0:
         return []
-    return [
-        float(times[max(0, int(np.argmax(shares > 0)))]),
-        float(times[np.argmax(shares >= shares[-1])]),
-    ]
+    return [float(times[max(0, int(np.argmax(shares > 0)))]), float(times[np.argmax(shares >= shares[-1])])]
 
 
 def _limits(rises: list[float], epsilon_s: float) -> tuple[float, float]:
@@ -163,9 +163,16 @@ def _note(panel: Axes, notes: list[str], level: float) -> None:
     if level <= 0:
         notes = [*notes, "no detection"]
     panel.text(
-        0.975 if low else 0.03, 0.09 if low else 0.94, "\n".join(notes), transform=panel.transAxes,
-        ha="right" if low else "left", va="bottom" if low else "top", fontsize=11, color="#555555", zorder=6,
-    )  # fmt: skip
+        0.975 if low else 0.03,
+        0.09 if low else 0.94,
+        "\n".join(notes),
+        transform=panel.transAxes,
+        ha="right" if low else "left",
+        va="bottom" if low else "top",
+        fontsize=11,
+        color="#555555",
+        zorder=6,
+    )
 
 
 def _legend(theory: bool, engines: list[str]) -> list[Line2D | Patch]:

@@ -64,9 +64,7 @@ def heat_map(cells: pd.DataFrame, *, caption: str = "") -> Figure:
     if shown["recommended"].any():
         handles.append(Patch(facecolor="none", edgecolor=ORANGE, linewidth=3, label="recommended"))
     if shown["feasible"].any():
-        handles.append(
-            Patch(facecolor="none", edgecolor=GREEN, linewidth=2.2, label="meets every want")
-        )
+        handles.append(Patch(facecolor="none", edgecolor=GREEN, linewidth=2.2, label="meets every want"))
     handles.append(Patch(color=colormaps["cividis_r"](0.85), label="darker is worse, logarithmic"))
     return finish(figure, "Interval × failures: fast, right or cheap", caption, handles)
 
@@ -95,9 +93,15 @@ def _map(
         panel.add_patch(cell)
         ink = "white" if sum(face[:3]) < 1.45 else INK
         panel.text(
-            x, y, _written(row[measure.column], measure.floor), ha="center", va="center", color=ink,
-            fontsize=11, fontweight="bold" if row["feasible"] else "normal",
-        )  # fmt: skip
+            x,
+            y,
+            _written(row[measure.column], measure.floor),
+            ha="center",
+            va="center",
+            color=ink,
+            fontsize=11,
+            fontweight="bold" if row["feasible"] else "normal",
+        )
         if row["feasible"]:
             _frame(panel, x, y, 0.9, GREEN, 2.2)
         if row["recommended"]:

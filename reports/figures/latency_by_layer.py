@@ -20,26 +20,7 @@ __all__ = ["latency_by_layer"]
 _DOTS = 400  # a row; beyond that the dots are evenly spaced ranks
 _GOLDEN = 0.6180339887498949  # its multiples mod 1 spread evenly: jitter without random numbers
 _LINEAR_TO_S = 1.0
-_TICKS_S = (
-    0,
-    0.25,
-    0.5,
-    1,
-    2,
-    5,
-    10,
-    20,
-    50,
-    100,
-    200,
-    500,
-    1000,
-    2000,
-    5000,
-    10_000,
-    50_000,
-    100_000,
-)
+_TICKS_S = (0, 0.25, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000, 100_000)
 
 
 @styled
@@ -54,9 +35,7 @@ def latency_by_layer(detections: pd.DataFrame, laws: pd.DataFrame, *, caption: s
     Raises:
         NothingToDraw: no fault was detected.
     """
-    seen = detections[
-        (detections["milestone"] == "suspected") & (detections["outcome"] == "detected")
-    ]
+    seen = detections[(detections["milestone"] == "suspected") & (detections["outcome"] == "detected")]
     seen = seen[seen["engine"].isin(MEASURED_ENGINES)]  # theory's rows are plotting positions
     if seen.empty:
         raise NothingToDraw("No latency by layer: no fault was detected in this run.")
@@ -66,17 +45,13 @@ def latency_by_layer(detections: pd.DataFrame, laws: pd.DataFrame, *, caption: s
         for cause in seen.loc[seen["fault"] == fault, "cause"].value_counts().index
     ]
     figure, (axes,) = new_figure(height=max(7.2, 1.9 + 0.42 * len(pairs)))
-    ranges = {
-        law["fault"]: law for law in laws[laws["milestone"] == "suspected"].to_dict("records")
-    }
+    ranges = {law["fault"]: law for law in laws[laws["milestone"] == "suspected"].to_dict("records")}
     for row, (fault, cause) in enumerate(pairs):
         law = ranges.get(fault)
         if law and law["cause"] in (cause, ""):
             _range(axes, row, law["lo_s"], law["hi_s"])
         for offset, engine in ((0.19, "simulated"), (-0.19, "real")):
-            mine = seen[
-                (seen["engine"] == engine) & (seen["fault"] == fault) & (seen["cause"] == cause)
-            ]
+            mine = seen[(seen["engine"] == engine) & (seen["fault"] == fault) & (seen["cause"] == cause)]
             _dots(axes, row + offset, mine["duration_s"].to_numpy(), ENGINE_COLOURS[engine])
     _axes(axes, pairs, float(seen["duration_s"].max()))
     shown = [engine for engine in MEASURED_ENGINES if (seen["engine"] == engine).any()]
@@ -87,9 +62,7 @@ def _range(axes: Axes, row: int, lo_s: float, hi_s: float) -> None:
     if np.isfinite(lo_s) and np.isfinite(hi_s):
         axes.barh(row, hi_s - lo_s, left=lo_s, height=0.8, color="#DDDDDD", zorder=1)
         for edge_s in (lo_s, hi_s):
-            axes.plot(
-                [edge_s, edge_s], [row - 0.4, row + 0.4], color="#9A9A9A", linewidth=1.2, zorder=1
-            )
+            axes.plot([edge_s, edge_s], [row - 0.4, row + 0.4], color="#9A9A9A", linewidth=1.2, zorder=1)
 
 
 def _dots(axes: Axes, at: float, values: np.ndarray, colour: str) -> None:
@@ -100,16 +73,28 @@ def _dots(axes: Axes, at: float, values: np.ndarray, colour: str) -> None:
         ordered = ordered[np.linspace(0, ordered.size - 1, _DOTS).round().astype(int)]
     jitter = (np.arange(ordered.size) * _GOLDEN % 1 - 0.5) * 0.24
     axes.plot(
-        ordered, at + jitter, linestyle="", marker="o", markersize=3.6, markeredgewidth=0, color=colour,
-        alpha=0.5 if values.size < 150 else 0.22, zorder=2,
-    )  # fmt: skip
+        ordered,
+        at + jitter,
+        linestyle="",
+        marker="o",
+        markersize=3.6,
+        markeredgewidth=0,
+        color=colour,
+        alpha=0.5 if values.size < 150 else 0.22,
+        zorder=2,
+    )
     # As in the tables: the time by which half of them had been caught.
     median = float(np.quantile(values, 0.5, method="inverted_cdf"))
     axes.plot([median, median], [at - 0.17, at + 0.17], color=colour, linewidth=3, zorder=3)
     axes.annotate(
-        f"{caption_seconds(median)}, n = {values.size}", (float(ordered[-1]), at), xytext=(8, 0),
-        textcoords="offset points", va="center", fontsize=11, color=colour,
-    )  # fmt: skip
+        f"{caption_seconds(median)}, n = {values.size}",
+        (float(ordered[-1]), at),
+        xytext=(8, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=11,
+        color=colour,
+    )
 
 
 def _axes(axes: Axes, pairs: list[tuple[str, str]], highest_s: float) -> None:
@@ -123,9 +108,7 @@ def _axes(axes: Axes, pairs: list[tuple[str, str]], highest_s: float) -> None:
     axes.set_xticks([tick for tick in _TICKS_S if tick <= top])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(
-        "scenario seconds from the fault to the suspicion (linear below 1 s, logarithmic above)"
-    )
+    axes.set_xlabel("scenario seconds from the fault to the suspicion (linear below 1 s, logarithmic above)")
 
 
 def _legend(engines: list[str]) -> list[Line2D | Patch]:
@@ -136,14 +119,7 @@ def _legend(engines: list[str]) -> list[Line2D | Patch]:
     return [
         *handles,
         Line2D(
-            [],
-            [],
-            color="#555555",
-            linewidth=0,
-            marker="|",
-            markersize=13,
-            markeredgewidth=3,
-            label="median",
+            [], [], color="#555555", linewidth=0, marker="|", markersize=13, markeredgewidth=3, label="median"
         ),
         Patch(color="#D5D5D5", label="theory's range"),
     ]

@@ -9,18 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reports.figures.data import NothingToDraw, in_order, peaks
 from reports.numbers import milliseconds
-from reports.style import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    finish,
-    new_figure,
-    no_data,
-    styled,
-)
+from reports.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, finish, new_figure, no_data, styled
 
 __all__ = ["lateness"]
 
@@ -44,9 +33,7 @@ def lateness(
         NothingToDraw: neither was logged, as in a run without the real engine.
     """
     if lag.empty and heartbeats.empty:
-        raise NothingToDraw(
-            "No chart of lateness: no loop logged its lag (the real engine did not run)."
-        )
+        raise NothingToDraw("No chart of lateness: no loop logged its lag (the real engine did not run).")
     figure, (top, bottom) = new_figure(2, 1, sharex=True)
     if lag.empty:
         no_data(top, "no loop logged its lag")
@@ -58,8 +45,10 @@ def lateness(
     if heartbeats.empty:
         no_data(bottom, "the gateway logged no heartbeat lateness")
     for column, colour, label in (
-        ("max_s", VERMILION, "max"), ("p99_s", ORANGE, "p99"), ("p50_s", BLUE, "p50"),
-    ):  # fmt: skip
+        ("max_s", VERMILION, "max"),
+        ("p99_s", ORANGE, "p99"),
+        ("p50_s", BLUE, "p50"),
+    ):
         if len(heartbeats):
             _line(bottom, heartbeats, column, colour, label)
     bottom.set_title("Heartbeats sent late, each second")
@@ -72,9 +61,7 @@ def lateness(
             panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     bottom.set_xlabel("scenario seconds from the start of the run")
     note = f"One real millisecond is {speedup:g} ms of scenario time. " if speedup != 1 else ""
-    return finish(
-        figure, "Was anything late? Lag of the loops and of the heartbeats", note + caption
-    )
+    return finish(figure, "Was anything late? Lag of the loops and of the heartbeats", note + caption)
 
 
 def _line(panel: Axes, table: pd.DataFrame, column: str, colour: str, label: str) -> None:
@@ -83,6 +70,9 @@ def _line(panel: Axes, table: pd.DataFrame, column: str, colour: str, label: str
     bins = min(300, int(table.groupby(each).size().max()))
     times, values = peaks(table["time_s"].to_numpy(), table[column].to_numpy(), bins)
     panel.plot(
-        times, values * 1000, color=colour, linewidth=1.5,
+        times,
+        values * 1000,
+        color=colour,
+        linewidth=1.5,
         label=f"{label}: {milliseconds(float(table[column].max()))}",
-    )  # fmt: skip
+    )

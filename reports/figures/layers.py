@@ -62,16 +62,12 @@ def layers(detections: pd.DataFrame, *, caption: str = "") -> Figure:
     axes.grid(axis="y", visible=False)
     kinds = [*(c for c in CAUSE_COLOURS), *in_order(c for bar in bars for c in bar.counts)]
     shown = [kind for kind in in_order(kinds) if any(kind in bar.counts for bar in bars)]
-    handles = [
-        Patch(color=_colour(kind), label=_NEITHER.get(kind) or cause_name(kind)) for kind in shown
-    ]
+    handles = [Patch(color=_colour(kind), label=_NEITHER.get(kind) or cause_name(kind)) for kind in shown]
     return finish(figure, "Which layer caught what", caption, handles)
 
 
 def _bars(detections: pd.DataFrame) -> Iterator[_Bar]:
-    rows = detections[
-        (detections["milestone"] == "suspected") & (detections["outcome"] != "not_applicable")
-    ]
+    rows = detections[(detections["milestone"] == "suspected") & (detections["outcome"] != "not_applicable")]
     kind = rows["cause"].where(rows["outcome"] == "detected", rows["outcome"])
     for fault in in_order(rows["fault"]):
         for engine in ("simulated", "real"):
@@ -88,20 +84,19 @@ def _draw(axes: Axes, position: float, bar: _Bar) -> None:
     for kind, number in bar.counts.items():
         width = number / bar.n
         axes.barh(
-            position,
-            width,
-            left=left,
-            height=0.82,
-            color=_colour(kind),
-            edgecolor="white",
-            linewidth=1,
+            position, width, left=left, height=0.82, color=_colour(kind), edgecolor="white", linewidth=1
         )
         if width >= _NARROW:
             dark = sum(to_rgb(_colour(kind))[:2]) < 0.9
             axes.text(
-                left + width / 2, position, f"{number:,}", ha="center", va="center",
-                color="white" if dark else "#222222", fontsize=11,
-            )  # fmt: skip
+                left + width / 2,
+                position,
+                f"{number:,}",
+                ha="center",
+                va="center",
+                color="white" if dark else "#222222",
+                fontsize=11,
+            )
         left += width
     axes.text(1.01, position, f"n = {bar.n:,}", va="center", fontsize=11, color="#555555")
 

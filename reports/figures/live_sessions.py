@@ -37,24 +37,21 @@ def live_sessions(
     windows = [w for w in fault_windows if _span(w) is not None]
     ratios = [3.2, 2.0, *([0.3 + 0.22 * len(windows)] if windows else [])]
     figure, panels = new_figure(
-        len(ratios), 1, sharex=True, height=max(7.2, 5.4 + 0.24 * len(windows)),
+        len(ratios),
+        1,
+        sharex=True,
+        height=max(7.2, 5.4 + 0.24 * len(windows)),
         gridspec_kw={"height_ratios": ratios},
-    )  # fmt: skip
+    )
     engines = [engine for engine in ("simulated", "real") if (live["engine"] == engine).any()]
     for engine in engines:
         mine = live[live["engine"] == engine].sort_values("time_s", kind="stable")
         mine = thinned(mine, 1200)
         colour = ENGINE_COLOURS[engine]
-        panels[0].step(
-            mine["time_s"], mine["live_clients"], where="post", color=colour, linestyle=":"
-        )
-        panels[0].step(
-            mine["time_s"], mine["store_sessions"], where="post", color=colour, linewidth=1.8
-        )
+        panels[0].step(mine["time_s"], mine["live_clients"], where="post", color=colour, linestyle=":")
+        panels[0].step(mine["time_s"], mine["store_sessions"], where="post", color=colour, linewidth=1.8)
         panels[1].step(mine["time_s"], mine["ghosts"], where="post", color=colour, linewidth=1.8)
-        panels[1].fill_between(
-            mine["time_s"], mine["ghosts"], step="post", color=colour, alpha=0.12
-        )
+        panels[1].fill_between(mine["time_s"], mine["ghosts"], step="post", color=colour, alpha=0.12)
     panels[0].set_ylabel("clients, sessions")
     panels[1].set_ylabel("ghosts")
     for panel in panels[:2]:
@@ -63,12 +60,7 @@ def live_sessions(
         for window in windows:
             start, end = _span(window) or (0.0, 0.0)
             panel.axvspan(
-                start,
-                end,
-                color="#000000",
-                alpha=0.05 / len(windows) + 0.008,
-                zorder=0,
-                linewidth=0,
+                start, end, color="#000000", alpha=0.05 / len(windows) + 0.008, zorder=0, linewidth=0
             )
     if windows:
         _windows(panels[2], windows)
@@ -97,8 +89,7 @@ def _windows(panel: Axes, windows: Sequence[Mapping[str, Any]]) -> None:
 
 def _legend(engines: list[str], windows: bool) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = [
-        Line2D([], [], color=ENGINE_COLOURS[engine], linewidth=3, label=engine)
-        for engine in engines
+        Line2D([], [], color=ENGINE_COLOURS[engine], linewidth=3, label=engine) for engine in engines
     ]
     handles += [
         Line2D([], [], color="#555555", linestyle=":", label="clients alive"),

@@ -61,28 +61,45 @@ def pareto(
     _axes(axes, rows)
     if latency_limit_s is not None:
         axes.axvline(latency_limit_s, color=_LIMIT, linestyle=(0, (4, 2)), linewidth=1.4, zorder=1)
-        axes.text(latency_limit_s, 0.985, f" wanted: {plain(latency_limit_s)}{NBSP}s", fontsize=11,
-                  transform=axes.get_xaxis_transform(), va="top", color=_LIMIT)  # fmt: skip
-    if mistake_limit is not None:
-        axes.axhline(
-            max(mistake_limit, _FLOOR), color=_LIMIT, linestyle=(0, (4, 2)), linewidth=1.4, zorder=1
+        axes.text(
+            latency_limit_s,
+            0.985,
+            f" wanted: {plain(latency_limit_s)}{NBSP}s",
+            fontsize=11,
+            transform=axes.get_xaxis_transform(),
+            va="top",
+            color=_LIMIT,
         )
-        axes.text(0.995, max(mistake_limit, _FLOOR), f"wanted: {rate(mistake_limit)}", fontsize=11,
-                  transform=axes.get_yaxis_transform(), va="bottom", ha="right", color=_LIMIT)  # fmt: skip
+    if mistake_limit is not None:
+        axes.axhline(max(mistake_limit, _FLOOR), color=_LIMIT, linestyle=(0, (4, 2)), linewidth=1.4, zorder=1)
+        axes.text(
+            0.995,
+            max(mistake_limit, _FLOOR),
+            f"wanted: {rate(mistake_limit)}",
+            fontsize=11,
+            transform=axes.get_yaxis_transform(),
+            va="bottom",
+            ha="right",
+            color=_LIMIT,
+        )
     for row in rows[rows["recommended"]].to_dict("records"):
         _recommended(axes, row)
-    return finish(
-        figure, "No policy is faster, righter and cheaper than these", caption, _legend(rows)
-    )
+    return finish(figure, "No policy is faster, righter and cheaper than these", caption, _legend(rows))
 
 
 def _dots(axes: Axes, rows: pd.DataFrame, colour: str, alpha: float, of: pd.DataFrame) -> None:
     dearest = float(of["frames_per_s"].max())
     sizes = 14 + 170 * rows["frames_per_s"] / dearest
     axes.scatter(
-        rows["detect_p99_s"], rows["y"], s=sizes, color=colour, alpha=alpha, linewidths=0, zorder=2,
+        rows["detect_p99_s"],
+        rows["y"],
+        s=sizes,
+        color=colour,
+        alpha=alpha,
+        linewidths=0,
+        zorder=2,
         clip_on=False,
-    )  # fmt: skip
+    )
 
 
 def _recommended(axes: Axes, row: Mapping[Hashable, Any]) -> None:
@@ -96,10 +113,18 @@ def _recommended(axes: Axes, row: Mapping[Hashable, Any]) -> None:
     )
     # Below and left of the front there is nothing: whatever lay there would beat it.
     axes.annotate(
-        text, (x, y), xytext=(0.025, 0.12), textcoords="axes fraction", ha="left", va="center", fontsize=12,
-        color=INK, zorder=6, bbox={"facecolor": "white", "alpha": 0.88, "edgecolor": "none", "pad": 3},
+        text,
+        (x, y),
+        xytext=(0.025, 0.12),
+        textcoords="axes fraction",
+        ha="left",
+        va="center",
+        fontsize=12,
+        color=INK,
+        zorder=6,
+        bbox={"facecolor": "white", "alpha": 0.88, "edgecolor": "none", "pad": 3},
         arrowprops={"arrowstyle": "-", "color": VERMILION, "linewidth": 1.5, "shrinkB": 10},
-    )  # fmt: skip
+    )
 
 
 def _axes(axes: Axes, rows: pd.DataFrame) -> None:

@@ -15,17 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reports.figures.data import NothingToDraw
 from reports.numbers import count, plain
-from reports.style import (
-    BLUE,
-    ENGINE_COLOURS,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    VERMILION,
-    finish,
-    new_figure,
-    styled,
-)
+from reports.style import BLUE, ENGINE_COLOURS, GREEN, ORANGE, PURPLE, VERMILION, finish, new_figure, styled
 
 __all__ = ["en_masse", "storm"]
 
@@ -81,17 +71,27 @@ def storm(
         raise NothingToDraw("No chart of reconnections: nobody connected in this run.")
     engines = [e for e in ("simulated", "real") if (rows["engine"] == e).any()]
     shown = engine or engines[-1]
-    figure, panels = new_figure(
-        3, 1, sharex=True, gridspec_kw={"height_ratios": [2.2, 2.2, 1.6]}, height=7.6
-    )
+    figure, panels = new_figure(3, 1, sharex=True, gridspec_kw={"height_ratios": [2.2, 2.2, 1.6]}, height=7.6)
     for name in engines:
         mine = rows[rows["engine"] == name].sort_values("time_s", kind="stable")
         held = (mine["connected"] - mine["disconnected"]).cumsum()
-        panels[0].step(mine["time_s"] + mine["width_s"], held, where="post", color=ENGINE_COLOURS[name],
-                       linestyle="-" if name == shown else (0, (4, 1.5)))  # fmt: skip
-        panels[0].annotate(name, (float(mine["time_s"].iloc[-1]), float(held.iloc[-1])), fontsize=12,
-                           xytext=(-4, -8 if name == "real" else 4), textcoords="offset points", ha="right",
-                           va="top" if name == "real" else "bottom", color=ENGINE_COLOURS[name])  # fmt: skip
+        panels[0].step(
+            mine["time_s"] + mine["width_s"],
+            held,
+            where="post",
+            color=ENGINE_COLOURS[name],
+            linestyle="-" if name == shown else (0, (4, 1.5)),
+        )
+        panels[0].annotate(
+            name,
+            (float(mine["time_s"].iloc[-1]), float(held.iloc[-1])),
+            fontsize=12,
+            xytext=(-4, -8 if name == "real" else 4),
+            textcoords="offset points",
+            ha="right",
+            va="top" if name == "real" else "bottom",
+            color=ENGINE_COLOURS[name],
+        )
     mine = rows[rows["engine"] == shown].sort_values("time_s", kind="stable")
     for panel, lines in ((panels[1], _COMING), (panels[2], _TROUBLE)):
         for column, colour, _ in lines:
@@ -104,17 +104,21 @@ def storm(
                 linewidth=4.0 if column == "connected" else 1.7,
             )
     _peak(panels[1], mine)
-    for panel, label in zip(
-        panels, ("clients connected", "clients a second", "a second"), strict=True
-    ):
+    for panel, label in zip(panels, ("clients connected", "clients a second", "a second"), strict=True):
         panel.set_ylabel(label)
         panel.set_ylim(0, max(panel.dataLim.y1, 1e-9) * 1.2)
         panel.yaxis.set_major_locator(MaxNLocator(4))
         for window in fault_windows:
             start, end = window.get("start_s"), window.get("end_s")
             if isinstance(start, int | float) and isinstance(end, int | float):
-                panel.axvspan(start, max(end, start + mine["width_s"].iloc[0]), color="#000000", alpha=0.07,
-                              linewidth=0, zorder=0)  # fmt: skip
+                panel.axvspan(
+                    start,
+                    max(end, start + mine["width_s"].iloc[0]),
+                    color="#000000",
+                    alpha=0.07,
+                    linewidth=0,
+                    zorder=0,
+                )
     panels[-1].set_xlabel("scenario seconds from the start of the run")
     panels[-1].set_xlim(0, float((mine["time_s"] + mine["width_s"]).max()))
     handles: list[Line2D | Patch] = [
@@ -125,9 +129,7 @@ def storm(
     if fault_windows:
         handles.append(Patch(color="#000000", alpha=0.1, label="faults begin"))
     spans = f"Spans of {plain(float(mine['width_s'].iloc[0]))} s, {shown} engine below."
-    return finish(
-        figure, "Who comes, who goes, who is turned away", f"{caption} {spans}".strip(), handles
-    )
+    return finish(figure, "Who comes, who goes, who is turned away", f"{caption} {spans}".strip(), handles)
 
 
 def _peak(panel: Axes, mine: pd.DataFrame) -> None:
@@ -139,6 +141,11 @@ def _peak(panel: Axes, mine: pd.DataFrame) -> None:
     rates = back["connected"] / back["width_s"]
     rate, at = float(rates.max()), float(back["time_s"].to_numpy()[rates.argmax()])
     panel.annotate(
-        f"{count(rate) if rate >= 10 else plain(rate)} a second come back", (at, rate), fontsize=11,
-        xytext=(10, -2), textcoords="offset points", va="center", color=GREEN,
-    )  # fmt: skip
+        f"{count(rate) if rate >= 10 else plain(rate)} a second come back",
+        (at, rate),
+        fontsize=11,
+        xytext=(10, -2),
+        textcoords="offset points",
+        va="center",
+        color=GREEN,
+    )

@@ -43,15 +43,39 @@ _LANES: Final = {
 }
 _OPTIONAL: Final = {"client", "login"}
 _COLOURS: Final = {
-    "heartbeat sent": BLUE, "heartbeat answered": GREEN, "heartbeat missed": ORANGE, "fault": INK,
-    "client": GREEN, "suspected": VERMILION, "socket closed": VERMILION, "store cleared": PURPLE,
-    "peers told": BLUE, "login": ORANGE,
-}  # fmt: skip
+    "heartbeat sent": BLUE,
+    "heartbeat answered": GREEN,
+    "heartbeat missed": ORANGE,
+    "fault": INK,
+    "client": GREEN,
+    "suspected": VERMILION,
+    "socket closed": VERMILION,
+    "store cleared": PURPLE,
+    "peers told": BLUE,
+    "login": ORANGE,
+}
 _LANE_OF: Final = {kind: lane for lane, kinds in _LANES.items() for kind in kinds}
-_NAMED: Final = {"suspected", "socket_closed", "store_cleared", "peer_notified", "fault_healed",
-                 "fault_recovered", "logged_in", "session_unknown"}  # fmt: skip
-_STORY: Final = {"heartbeat_missed", "suspected", "socket_closed", "store_cleared", "peer_notified",
-                 "fault_injected", "fault_healed", "fault_recovered", "logged_in"}  # fmt: skip
+_NAMED: Final = {
+    "suspected",
+    "socket_closed",
+    "store_cleared",
+    "peer_notified",
+    "fault_healed",
+    "fault_recovered",
+    "logged_in",
+    "session_unknown",
+}
+_STORY: Final = {
+    "heartbeat_missed",
+    "suspected",
+    "socket_closed",
+    "store_cleared",
+    "peer_notified",
+    "fault_injected",
+    "fault_healed",
+    "fault_recovered",
+    "logged_in",
+}
 _BEFORE: Final = 0.28  # of the story's length is shown of the time before the fault
 
 
@@ -89,9 +113,7 @@ def _window(events: pd.DataFrame) -> tuple[float, float]:
     after = events[(events["time_s"] >= 0) & events["kind"].isin(_STORY)]
     firsts = after.groupby(["engine", "kind"])["time_s"].min()
     ends = [float(firsts.max())] if len(firsts) else []
-    if not (
-        after["kind"] == "suspected"
-    ).any():  # the story ends with the last heartbeat that was missed
+    if not (after["kind"] == "suspected").any():  # the story ends with the last heartbeat that was missed
         ends += after.loc[after["kind"] == "heartbeat_missed", "time_s"].tolist()
     sent = events.loc[(events["kind"] == "heartbeat_sent") & (events["time_s"] < 0)]
     beat = float(-sent.groupby("engine")["time_s"].max().min()) if len(sent) else 0.0
@@ -109,10 +131,16 @@ def _panel(panel: Axes, events: pd.DataFrame, lanes: list[str], left: float, rig
                 continue
             line = marker in "|x"
             panel.plot(
-                these["time_s"], np.full(len(these), row), linestyle="", marker=marker,
-                markersize=13 if marker == "|" else 8, markeredgewidth=2.4 if line else 0,
-                color=_COLOURS[lane], zorder=3, clip_on=False,
-            )  # fmt: skip
+                these["time_s"],
+                np.full(len(these), row),
+                linestyle="",
+                marker=marker,
+                markersize=13 if marker == "|" else 8,
+                markeredgewidth=2.4 if line else 0,
+                color=_COLOURS[lane],
+                zorder=3,
+                clip_on=False,
+            )
             if kind in _NAMED:
                 first = these.iloc[0]
                 _label(panel, row, float(first["time_s"]), _text(kind, first))
@@ -128,9 +156,15 @@ def _panel(panel: Axes, events: pd.DataFrame, lanes: list[str], left: float, rig
 
 def _label(panel: Axes, row: int, time_s: float, text: str) -> None:
     panel.annotate(
-        text, (time_s, row), xytext=(8, 0), textcoords="offset points", va="center", fontsize=11,
-        color="#333333", zorder=4,
-    )  # fmt: skip
+        text,
+        (time_s, row),
+        xytext=(8, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=11,
+        color="#333333",
+        zorder=4,
+    )
 
 
 def _text(kind: str, event: pd.Series) -> str:
@@ -153,13 +187,24 @@ def _text(kind: str, event: pd.Series) -> str:
 def _legend(events: pd.DataFrame) -> list[Line2D]:
     """Only markers whose lane does not say what they are."""
     names = {
-        "connected": "connected", "disconnected": "disconnected", "peer_online": "told “online”",
-        "login_refused": "login refused", "logged_in": "login accepted",
-    }  # fmt: skip
+        "connected": "connected",
+        "disconnected": "disconnected",
+        "peer_online": "told “online”",
+        "login_refused": "login refused",
+        "logged_in": "login accepted",
+    }
     present = set(events["kind"])
     return [
-        Line2D([], [], linestyle="", marker=_LANES[_LANE_OF[kind]][kind], color=_COLOURS[_LANE_OF[kind]],
-               markersize=8, markeredgewidth=2.2 if _LANES[_LANE_OF[kind]][kind] == "x" else 0, label=name)
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker=_LANES[_LANE_OF[kind]][kind],
+            color=_COLOURS[_LANE_OF[kind]],
+            markersize=8,
+            markeredgewidth=2.2 if _LANES[_LANE_OF[kind]][kind] == "x" else 0,
+            label=name,
+        )
         for kind, name in names.items()
         if kind in present
-    ]  # fmt: skip
+    ]

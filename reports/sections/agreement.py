@@ -34,9 +34,7 @@ def agreement_section(table: pd.DataFrame, verdict: Headline, gallery: Gallery) 
     ]
     failed = table[table["verdict"] == "fail"]
     if len(failed):
-        blocks.append(
-            _list(failed.head(_MOST_FAILURES), f"Outside the tolerance: {count(len(failed))}")
-        )
+        blocks.append(_list(failed.head(_MOST_FAILURES), f"Outside the tolerance: {count(len(failed))}"))
     blocks += [_matrix(table), *gallery.get("agreement", [])]
     blocks.append(
         Text(
@@ -54,9 +52,7 @@ def agreement_section(table: pd.DataFrame, verdict: Headline, gallery: Gallery) 
 
 def _matrix(table: pd.DataFrame) -> Table:
     pairs = [p for p in _PAIRS if ((table["left"] == p[0]) & (table["right"] == p[1])).any()]
-    columns = {
-        pair: [f for f in _FIGURES if pair[1] == "theory" or f in _FIGURES[:3]] for pair in pairs
-    }
+    columns = {pair: [f for f in _FIGURES if pair[1] == "theory" or f in _FIGURES[:3]] for pair in pairs}
     cells = {
         (row["fault"], row["milestone"], row["left"], row["right"], row["figure"]): _cell(row)
         for row in table.to_dict("records")
@@ -74,10 +70,12 @@ def _matrix(table: pd.DataFrame) -> Table:
         for fault, milestone in cases
     ]
     return Table(
-        ("fault", *(figure for pair in pairs for figure in columns[pair])), rows,
+        ("fault", *(figure for pair in pairs for figure in columns[pair])),
+        rows,
         groups=(("", 1), *((" − ".join(pair), len(columns[pair])) for pair in pairs)),
-        note="Differences in seconds; for “share” in percentage points.", csv="agreement.csv",
-    )  # fmt: skip
+        note="Differences in seconds; for “share” in percentage points.",
+        csv="agreement.csv",
+    )
 
 
 def _cell(row: Mapping[Hashable, Any]) -> Cell:
@@ -90,12 +88,27 @@ def _cell(row: Mapping[Hashable, Any]) -> Cell:
 
 
 def _list(table: pd.DataFrame, title: str, folded: bool = False) -> Table:
-    columns = ("verdict", "fault", "milestone", "figure", "left", "right", "left value", "right value",
-               "difference", "tolerance", "reason")  # fmt: skip
+    columns = (
+        "verdict",
+        "fault",
+        "milestone",
+        "figure",
+        "left",
+        "right",
+        "left value",
+        "right value",
+        "difference",
+        "tolerance",
+        "reason",
+    )
     return Table(
-        columns, [list(_row(row)) for row in table.to_dict("records")], title=title, csv="agreement.csv",
-        note="Seconds; for “share” fractions.", folded=folded,
-    )  # fmt: skip
+        columns,
+        [list(_row(row)) for row in table.to_dict("records")],
+        title=title,
+        csv="agreement.csv",
+        note="Seconds; for “share” fractions.",
+        folded=folded,
+    )
 
 
 def _row(row: Mapping[Hashable, Any]) -> Iterator[Cell]:

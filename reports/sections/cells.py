@@ -19,9 +19,13 @@ __all__ = [
 
 _MARKS = {"pass": "✓", "fail": "✗", "unknown": "?"}
 _TONES: dict[str, Tone] = {
-    "pass": "pass", "fail": "fail", "unknown": "unknown",
-    "theory": "theory", "simulated": "simulated", "real": "real",
-}  # fmt: skip
+    "pass": "pass",
+    "fail": "fail",
+    "unknown": "unknown",
+    "theory": "theory",
+    "simulated": "simulated",
+    "real": "real",
+}
 
 
 def mark(verdict: str) -> str:

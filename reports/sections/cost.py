@@ -42,9 +42,7 @@ def cost_section(tables: RunTables) -> Section:
     )
     speedup = tables.number("speedup") or 1.0
     if "real" in tables.engines and speedup != 1:
-        note += (
-            f", in real time: each real second carries the traffic of {speedup:g} of the scenario’s"
-        )
+        note += f", in real time: each real second carries the traffic of {speedup:g} of the scenario’s"
     return Section(
         "cost", "What it costs", [Table(("what", *engines), rows, note=f"{note}.", csv="cost.csv")]
     )

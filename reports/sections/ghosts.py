@@ -22,31 +22,25 @@ def ghosts_section(tables: RunTables, gallery: Gallery) -> Section:
         )
     ghosts = tables.table("ghosts")
     if ghosts.empty:
-        blocks.append(
-            Text("No ghost was seen, or nobody watched the store (no ghosts.csv).", "missing")
-        )
+        blocks.append(Text("No ghost was seen, or nobody watched the store (no ghosts.csv).", "missing"))
         return Section("ghosts", "Ghosts and live sessions", blocks)
     rows = []
     for (fault, engine), group in ghosts.groupby(["fault", "engine"], sort=False):
         left = int((group["outcome"] == "censored").sum())
-        rows.append([
-            Cell(str(fault)),
-            engine_cell(str(engine)),
-            count_cell(len(group)),
-            seconds_cell(float(group["ghost_s"].sum())),
-            seconds_cell(float(group["ghost_s"].quantile(0.5, interpolation="lower"))),
-            seconds_cell(float(group["ghost_s"].max())),
-            count_cell(left),
-        ])  # fmt: skip
-    columns = (
-        "fault",
-        "engine",
-        "ghosts",
-        "ghost-seconds",
-        "median (s)",
-        "longest (s)",
-        "left at the end",
+        rows.append(
+            [
+                Cell(str(fault)),
+                engine_cell(str(engine)),
+                count_cell(len(group)),
+                seconds_cell(float(group["ghost_s"].sum())),
+                seconds_cell(float(group["ghost_s"].quantile(0.5, interpolation="lower"))),
+                seconds_cell(float(group["ghost_s"].max())),
+                count_cell(left),
+            ]
+        )
+    columns = ("fault", "engine", "ghosts", "ghost-seconds", "median (s)", "longest (s)", "left at the end")
+    note = (
+        "From the fault until the store is cleared, the client is back, or the run ends (“left at the end”)."
     )
-    note = "From the fault until the store is cleared, the client is back, or the run ends (“left at the end”)."
     blocks.append(Table(columns, rows, title="Ghost time", note=note, csv="ghosts.csv"))
     return Section("ghosts", "Ghosts and live sessions", blocks)

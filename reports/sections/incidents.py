@@ -30,9 +30,20 @@ def incidents_section(tables: RunTables) -> list[Section]:
     rows = [_row(row) for row in shown.to_dict("records")]
     table = Table(
         (
-            "incident", "engine", "clients hit", "lost", "never back",
-            "median", "p99", "last", "lease (s)", "ghosts gone (s)", "store agrees (s)", "bound (s)",
-            "in time", "false suspicions",
+            "incident",
+            "engine",
+            "clients hit",
+            "lost",
+            "never back",
+            "median",
+            "p99",
+            "last",
+            "lease (s)",
+            "ghosts gone (s)",
+            "store agrees (s)",
+            "bound (s)",
+            "in time",
+            "false suspicions",
         ),
         rows,
         groups=(("", 5), ("back after (s)", 3), ("the mark that it left", 5), ("", 1)),
@@ -42,7 +53,7 @@ def incidents_section(tables: RunTables) -> list[Section]:
         "store agrees when every session hit has its living connection’s record, or none if its client is dead or "
         "has left it. In time: the last of both is within the bound, by no more than ε and the width of the store "
         "watch’s look.",
-    )  # fmt: skip
+    )
     blocks: list[Table | Text] = [table]
     if len(found) > len(shown):
         blocks.append(Text(f"The first {len(shown)} of {len(found)} rows; incidents.csv has all."))

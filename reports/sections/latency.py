@@ -17,17 +17,7 @@ from reports.sections.cells import count_cell, engine_cell, percentile_cell, sec
 __all__ = ["latency_section"]
 
 _NEEDED = {"p50": 6, "p95": 72, "p99": 368}  # faults, for a two-sided 95 % interval
-_COLUMNS = (
-    "fault",
-    "engine",
-    "n",
-    "not detected",
-    "mean (s)",
-    "p50 (s)",
-    "p95 (s)",
-    "p99 (s)",
-    "max (s)",
-)
+_COLUMNS = ("fault", "engine", "n", "not detected", "mean (s)", "p50 (s)", "p95 (s)", "p99 (s)", "max (s)")
 
 _PARTS = {
     "node": "Until suspected, by the node that held the client",
@@ -44,8 +34,7 @@ def latency_section(tables: RunTables, gallery: Gallery) -> Section:
         for fault in tables.faults:
             laws_here = laws[(laws["fault"] == fault) & (laws["milestone"] == milestone)]
             rows += [
-                _theory_row(law)
-                for law in laws_here[laws_here["detected_share"].notna()].to_dict("records")
+                _theory_row(law) for law in laws_here[laws_here["detected_share"].notna()].to_dict("records")
             ]
             here = qos[(qos["fault"] == fault) & (qos["milestone"] == milestone) & (qos["n"] > 0)]
             order = sorted(here.to_dict("records"), key=lambda row: ENGINES.index(row["engine"]))
@@ -53,15 +42,22 @@ def latency_section(tables: RunTables, gallery: Gallery) -> Section:
         if rows:
             found.append(
                 Table(
-                    _COLUMNS, rows, title=f"From the fault until {milestone_name(milestone)}",
-                    csv="qos.csv", folded=milestone not in ("suspected", "store_cleared"),
+                    _COLUMNS,
+                    rows,
+                    title=f"From the fault until {milestone_name(milestone)}",
+                    csv="qos.csv",
+                    folded=milestone not in ("suspected", "store_cleared"),
                 )
-            )  # fmt: skip
+            )
     if not found:
-        return Section("latency", "Detection latency", [
-            Text("There is no latency to show: the run has neither laws nor measured faults.", "missing"),
-            *gallery.get("curves", []),
-        ])  # fmt: skip
+        return Section(
+            "latency",
+            "Detection latency",
+            [
+                Text("There is no latency to show: the run has neither laws nor measured faults.", "missing"),
+                *gallery.get("curves", []),
+            ],
+        )
     found += [
         table
         for by, title in _PARTS.items()
@@ -79,9 +75,7 @@ def _parts_table(breakdown: pd.DataFrame, by: str, title: str) -> Table | None:
     rows = []
     for row in here.sort_values(["fault", "engine", "value"], kind="stable").to_dict("records"):
         fault, *rest = _measured_row(row)
-        rows.append(
-            [fault, Cell(cause_name(row["value"]) if by == "cause" else row["value"]), *rest]
-        )
+        rows.append([fault, Cell(cause_name(row["value"]) if by == "cause" else row["value"]), *rest])
     columns = ("fault", "layer" if by == "cause" else by, *_COLUMNS[1:])
     return Table(columns, rows, title=title, csv="breakdown.csv", folded=True)
 

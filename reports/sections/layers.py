@@ -24,9 +24,7 @@ def layers_section(tables: RunTables, gallery: Gallery) -> Section:
     causes = tables.table("detections_by_layer")
     if len(causes):
         order = {name: n for n, name in enumerate((*tables.faults, *ENGINES))}
-        causes = causes.sort_values(
-            ["fault", "engine"], key=lambda names: names.map(order), kind="stable"
-        )
+        causes = causes.sort_values(["fault", "engine"], key=lambda names: names.map(order), kind="stable")
         reached = _reached(tables.table("incidence"))
         totals = causes.groupby(["engine", "fault"])["count"].transform("sum")
         rows = [
@@ -41,16 +39,12 @@ def layers_section(tables: RunTables, gallery: Gallery) -> Section:
             ]
             for row, total in zip(causes.to_dict("records"), totals, strict=True)
         ]
-        columns = (
-            "fault", "engine", "layer", "caught", "of the detected", "of all in the end", "median (s)",
-        )  # fmt: skip
+        columns = ("fault", "engine", "layer", "caught", "of the detected", "of all in the end", "median (s)")
         note = (
             "“Of all in the end” is the Aalen–Johansen estimate with its 95 % interval: layers compete with each "
             "other and with recovery, and the run’s end censors (incidence.csv has the curves)."
         )
-        blocks.append(
-            Table(columns, rows, title="Layers", note=note, csv="detections_by_layer.csv")
-        )
+        blocks.append(Table(columns, rows, title="Layers", note=note, csv="detections_by_layer.csv"))
     elif not blocks:
         blocks.append(Text("No layer caught anything: no fault was detected.", "missing"))
     blocks.append(_tcp_info(tables))
@@ -70,8 +64,8 @@ def _tcp_info(tables: RunTables) -> Block:
     info = tables.table("tcp_info")
     if info.empty:
         return Text(
-            "What the kernel knew of the sockets (TCP_INFO at the suspicion) was not logged.", "missing",
-        )  # fmt: skip
+            "What the kernel knew of the sockets (TCP_INFO at the suspicion) was not logged.", "missing"
+        )
     rows = [
         [
             Cell(row["fault"]),
@@ -83,8 +77,10 @@ def _tcp_info(tables: RunTables) -> Block:
         for row in info.to_dict("records")
     ]
     return Table(
-        ("fault", "engine", "suspicions", "unacknowledged data", "retransmitted"), rows,
+        ("fault", "engine", "suspicions", "unacknowledged data", "retransmitted"),
+        rows,
         title="TCP_INFO at the suspicion",
         note="Real silence leaves data unacknowledged and retransmitted; a client that merely does not answer "
-        "still acknowledges.", csv="tcp_info.csv",
-    )  # fmt: skip
+        "still acknowledges.",
+        csv="tcp_info.csv",
+    )

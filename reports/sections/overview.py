@@ -17,8 +17,16 @@ from reports.sections.cost import cost_sentences
 __all__ = ["facts", "overview_section", "reading", "thresholds_section"]
 
 _COLUMNS = (
-    "fault", "n", "detected", "p50 (s)", "p99 (s)", "max (s)", "caught by", "theory’s range (s)", "agrees",
-)  # fmt: skip
+    "fault",
+    "n",
+    "detected",
+    "p50 (s)",
+    "p99 (s)",
+    "max (s)",
+    "caught by",
+    "theory’s range (s)",
+    "agrees",
+)
 
 
 def facts(tables: RunTables, agreement: str, exit_code: int) -> list[Cell]:
@@ -40,9 +48,7 @@ def facts(tables: RunTables, agreement: str, exit_code: int) -> list[Cell]:
         if len(thresholds)
         else Cell("none", detail="thresholds set", tone="unknown"),
         Cell(
-            sound,
-            detail="real run" if "real" in tables.engines else "no real run",
-            tone=tone[tables.sound],
+            sound, detail="real run" if "real" in tables.engines else "no real run", tone=tone[tables.sound]
         ),
         Cell(caption_seconds(epsilon_s), detail="ε, what a time may be off by"),
         Cell(complete, detail="run", tone=tone[tables.complete]),
@@ -60,21 +66,38 @@ def reading(tables: RunTables) -> list[tuple[str, str]]:
             "network); its times are multiplied back"
         )
     return [
-        ("Detection latency", "from the moment a fault takes effect to the gateway's decision that the client "
-         "is dead (“suspected”). Then the socket is closed, the store is cleared, the peers are told."),
-        ("p50, p95, p99", "the time by which 50, 95, 99 % of all faults had been detected. Below each stands its "
-         "95 % interval, from order statistics; where there are too few faults for one, it says so."),
-        ("Censored, recovered", "not detected when the run ended; alive again before it was detected. Neither "
-         "is left out of n."),
-        ("Theory, simulated, real", "closed formulas; a model that runs the gateway's own detector code; real "
-         "clients, sockets, faults, gateway and Redis. They are to be believed as far as they agree."),
-        ("✓ ✗ ?", "within the tolerance, and with enough faults to tell; outside it, and not by chance; "
-         "undecided, mostly too few faults."),
-        ("ε", "the most by which a time of the real run can be off: loop lag as measured in this run, "
-         "and fixed allowances for the way and for the timers' grain."),
+        (
+            "Detection latency",
+            "from the moment a fault takes effect to the gateway's decision that the client "
+            "is dead (“suspected”). Then the socket is closed, the store is cleared, the peers are told.",
+        ),
+        (
+            "p50, p95, p99",
+            "the time by which 50, 95, 99 % of all faults had been detected. Below each stands its "
+            "95 % interval, from order statistics; where there are too few faults for one, it says so.",
+        ),
+        (
+            "Censored, recovered",
+            "not detected when the run ended; alive again before it was detected. Neither is left out of n.",
+        ),
+        (
+            "Theory, simulated, real",
+            "closed formulas; a model that runs the gateway's own detector code; real "
+            "clients, sockets, faults, gateway and Redis. They are to be believed as far as they agree.",
+        ),
+        (
+            "✓ ✗ ?",
+            "within the tolerance, and with enough faults to tell; outside it, and not by chance; "
+            "undecided, mostly too few faults.",
+        ),
+        (
+            "ε",
+            "the most by which a time of the real run can be off: loop lag as measured in this run, "
+            "and fixed allowances for the way and for the timers' grain.",
+        ),
         ("Ghost", "a session that the store shows although its client is dead."),
         ("Seconds", f"{scenario_time}."),
-    ]  # fmt: skip
+    ]
 
 
 def overview_section(tables: RunTables, agreement: pd.DataFrame) -> Section:
@@ -93,7 +116,7 @@ def overview_section(tables: RunTables, agreement: pd.DataFrame) -> Section:
                 note=f"Measured by the {engine} engine. “Agrees” covers every comparison of that fault; "
                 "“decided” are those with enough faults to tell.",
             )
-        )  # fmt: skip
+        )
     blocks += [Text(sentence) for sentence in _answers(tables, engine)]
     return Section("overview", "In one minute", blocks)
 
@@ -102,12 +125,8 @@ def thresholds_section(tables: RunTables) -> Section:
     """Return every threshold of the scenario with its verdict."""
     thresholds = tables.table("thresholds")
     if thresholds.empty:
-        why = (
-            "no table of thresholds" if "thresholds" in tables.absent else "the scenario sets none"
-        )
-        return Section(
-            "thresholds", "Thresholds", [Text(f"No threshold was checked: {why}.", "missing")]
-        )
+        why = "no table of thresholds" if "thresholds" in tables.absent else "the scenario sets none"
+        return Section("thresholds", "Thresholds", [Text(f"No threshold was checked: {why}.", "missing")])
     rows = [
         [
             verdict_cell(row["verdict"]),
@@ -118,14 +137,13 @@ def thresholds_section(tables: RunTables) -> Section:
         for row in thresholds.to_dict("records")
     ]
     return Section(
-        "thresholds", "Thresholds",
+        "thresholds",
+        "Thresholds",
         [Table(("verdict", "threshold", "value", "measured"), rows, csv="thresholds.csv")],
-    )  # fmt: skip
+    )
 
 
-def _row(
-    tables: RunTables, agreement: pd.DataFrame, engine: str, row: Mapping[Hashable, Any]
-) -> list[Cell]:
+def _row(tables: RunTables, agreement: pd.DataFrame, engine: str, row: Mapping[Hashable, Any]) -> list[Cell]:
     fault, n = row["fault"], int(row["n"])
     causes = tables.table("detections_by_layer")
     causes = causes[(causes["engine"] == engine) & (causes["fault"] == fault)].sort_values("count")
@@ -168,9 +186,7 @@ def _answers(tables: RunTables, engine: str) -> Iterator[str]:
             f"Ghosts: at most {count(live['ghosts'].max())} at once, {count(live['ghosts'].iloc[-1])} at the end."
         )
     locked = tables.table("qos")
-    locked = locked[
-        (locked["milestone"] == "locked_out") & (locked["engine"] == engine) & (locked["n"] > 0)
-    ]
+    locked = locked[(locked["milestone"] == "locked_out") & (locked["engine"] == engine) & (locked["n"] > 0)]
     if len(locked):
         worst = locked.sort_values("p50_s").iloc[-1]
         if worst["p50_s"] == worst["p50_s"]:

@@ -39,10 +39,7 @@ def provenance_section(tables: RunTables) -> Section:
     counts = tables.summary.get("counts")
     if isinstance(counts, dict):
         rows += [
-            [
-                Cell(words(str(name))),
-                Cell(count(value) if isinstance(value, int | float) else str(value)),
-            ]
+            [Cell(words(str(name))), Cell(count(value) if isinstance(value, int | float) else str(value))]
             for name, value in counts.items()
         ]
     blocks.append(
@@ -53,14 +50,24 @@ def provenance_section(tables: RunTables) -> Section:
     reasons = tables.table("not_applicable")
     if len(reasons):
         found = [
-            [Cell(r["engine"]), Cell(r["fault"]), Cell(words(r["milestone"])), Cell(r["reason"]),
-             Cell(count(r["count"]), r["count"])]
+            [
+                Cell(r["engine"]),
+                Cell(r["fault"]),
+                Cell(words(r["milestone"])),
+                Cell(r["reason"]),
+                Cell(count(r["count"]), r["count"]),
+            ]
             for r in reasons.to_dict("records")
-        ]  # fmt: skip
+        ]
         blocks.append(
-            Table(("engine", "fault", "milestone", "why", "faults"), found, title="Not applicable",
-                  csv="not_applicable.csv", folded=True)
-        )  # fmt: skip
+            Table(
+                ("engine", "fault", "milestone", "why", "faults"),
+                found,
+                title="Not applicable",
+                csv="not_applicable.csv",
+                folded=True,
+            )
+        )
     return Section("provenance", title, blocks)
 
 

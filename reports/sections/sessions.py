@@ -39,28 +39,30 @@ def sessions_section(tables: RunTables, gallery: Gallery) -> Section:
         return Section("sessions", title, [Text(why, "missing"), *storm])
     engines = [engine for engine in ENGINES if (found["engine"] == engine).any()]
     order = {name: n for n, name in enumerate((*_FIGURES, "", *tables.faults))}
-    ordered = found.sort_values(
-        ["figure", "fault"], key=lambda names: names.map(order), kind="stable"
-    )
+    ordered = found.sort_values(["figure", "fault"], key=lambda names: names.map(order), kind="stable")
     rows = []
     for (figure, fault), group in ordered.groupby(["figure", "fault"], sort=False):
         mine = {str(row["engine"]): row for row in group.to_dict("records")}
         remarks = [f"{e}: {mine[e]['note']}" for e in engines if e in mine and _remarkable(mine[e])]
-        rows.append([
-            Cell(_FIGURES.get(str(figure), words(str(figure)))),
-            Cell(str(fault) or "all"),
-            *(_share(mine[engine]) if engine in mine else Cell(ABSENT) for engine in engines),
-            Cell("; ".join(remarks)),
-        ])  # fmt: skip
+        rows.append(
+            [
+                Cell(_FIGURES.get(str(figure), words(str(figure)))),
+                Cell(str(fault) or "all"),
+                *(_share(mine[engine]) if engine in mine else Cell(ABSENT) for engine in engines),
+                Cell("; ".join(remarks)),
+            ]
+        )
     blocks: list[Block] = [
         Table(
-            ("what", "fault", *engines, "remark"), rows, csv="session_quality.csv",
+            ("what", "fault", *engines, "remark"),
+            rows,
+            csv="session_quality.csv",
             note="Below each share its count and its exact 95 % interval (Clopper and Pearson 1934). A session is "
             "resumed where its client, connected once before, is let in again. Flicker is counted for each "
             "watcher (presence_flaps.csv). The two “at the end” compare counts at the store’s last sample: one "
             "may hide the other.",
         )
-    ]  # fmt: skip
+    ]
     return Section("sessions", title, [*blocks, *storm])
 
 
@@ -68,9 +70,7 @@ def _share(row: Mapping[Hashable, Any]) -> Cell:
     if not row["denominator"]:
         return Cell(ABSENT, detail="nothing to count")
     cell = share_cell(row["share"], row["lo"], row["hi"])
-    return replace(
-        cell, detail=f"{count(row['count'])} of {count(row['denominator'])}; {cell.detail}"
-    )
+    return replace(cell, detail=f"{count(row['count'])} of {count(row['denominator'])}; {cell.detail}")
 
 
 def _remarkable(row: Mapping[Hashable, Any]) -> bool:

@@ -32,26 +32,24 @@ def soundness_section(tables: RunTables, gallery: Gallery) -> Section:
         None: "? Nobody judged whether this run is sound.",
     }[tables.sound]
     blocks: list[Block] = [Text(verdict, "warning" if tables.sound is False else "plain")]
-    blocks += [
-        Text(f"{reason[:1].upper()}{reason[1:]}.", "warning") for reason in tables.unsound_reasons
-    ]
+    blocks += [Text(f"{reason[:1].upper()}{reason[1:]}.", "warning") for reason in tables.unsound_reasons]
     blocks += [_epsilon(tables), *gallery.get("lateness", []), *_omission(tables)]
     usage = tables.table("resources")
     if len(usage):
         rows = []
         for (role, pid), mine in usage.groupby(["role", "pid"], sort=False):
-            rows.append([
-                Cell(str(role)),
-                Cell(str(pid)),
-                Cell(f"{mine['cpu_percent'].mean():.0f} %", float(mine["cpu_percent"].mean())),
-                Cell(f"{mine['cpu_percent'].max():.0f} %", float(mine["cpu_percent"].max())),
-                Cell(f"{mine['rss_bytes'].max() / 2**20:,.0f} MiB", float(mine["rss_bytes"].max())),
-                count_cell(float(mine["descriptors"].max())),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    Cell(str(role)),
+                    Cell(str(pid)),
+                    Cell(f"{mine['cpu_percent'].mean():.0f} %", float(mine["cpu_percent"].mean())),
+                    Cell(f"{mine['cpu_percent'].max():.0f} %", float(mine["cpu_percent"].max())),
+                    Cell(f"{mine['rss_bytes'].max() / 2**20:,.0f} MiB", float(mine["rss_bytes"].max())),
+                    count_cell(float(mine["descriptors"].max())),
+                ]
+            )
         columns = ("role", "process", "CPU, mean", "CPU, most", "memory, most", "descriptors, most")
-        blocks.append(
-            Table(columns, rows, title="What the processes used", csv="resources.csv", folded=True)
-        )
+        blocks.append(Table(columns, rows, title="What the processes used", csv="resources.csv", folded=True))
     return Section("soundness", title, blocks)
 
 
@@ -68,19 +66,21 @@ def _omission(tables: RunTables) -> list[Block]:
         return [Text(position + unknown, "missing")]
     grown = {p: (found[f"{p}_longest_s"] - found[f"{p}_s"]).max() for p in ("p50", "p99")}
     said = [
-        f"no {p} is more than {caption_seconds(more)} longer"
-        for p, more in grown.items()
-        if more == more
+        f"no {p} is more than {caption_seconds(more)} longer" for p, more in grown.items() if more == more
     ]
     injected, planned = int(found["injected"].sum()), int(found["planned"].sum())
     late = f", at most {caption_seconds(found['late_max_s'].max())} late" if injected else ""
     effect = f" Counted so, {', '.join(said)}." if said else ""
     names = ("late_p50_s", "late_max_s", "p50_s", "p50_longest_s", "p99_s", "p99_longest_s")
     rows = [
-        [Cell(row["fault"]), count_cell(row["planned"]), count_cell(row["injected"]),
-         *(seconds_cell(row[name]) for name in names)]
+        [
+            Cell(row["fault"]),
+            count_cell(row["planned"]),
+            count_cell(row["injected"]),
+            *(seconds_cell(row[name]) for name in names),
+        ]
         for row in found.to_dict("records")
-    ]  # fmt: skip
+    ]
     return [
         Text(
             f"{position}{count(injected)} of {count(planned)} took effect{late}. What a stalled load generator "
@@ -88,11 +88,23 @@ def _omission(tables: RunTables) -> list[Block]:
             f"have run on time.{effect}"
         ),
         Table(
-            ("fault", "planned", "took effect", "late, median (s)", "late, most (s)", "p50 (s)",
-             "p50, longest (s)", "p99 (s)", "p99, longest (s)"),
-            rows, title="Coordinated omission", csv="omission.csv", folded=True,
+            (
+                "fault",
+                "planned",
+                "took effect",
+                "late, median (s)",
+                "late, most (s)",
+                "p50 (s)",
+                "p50, longest (s)",
+                "p99 (s)",
+                "p99, longest (s)",
+            ),
+            rows,
+            title="Coordinated omission",
+            csv="omission.csv",
+            folded=True,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _epsilon(tables: RunTables) -> Text:

@@ -18,28 +18,31 @@ def suspicions_section(tables: RunTables) -> Section:
     found = tables.table("false_suspicions")
     if found.empty:
         why = "no engine measured them (no false_suspicions.csv)"
-        return Section(
-            "suspicions", title, [Text(f"False suspicions are not known: {why}.", "missing")]
-        )
+        return Section("suspicions", title, [Text(f"False suspicions are not known: {why}.", "missing")])
     rows = [
         [
             engine_cell(row["engine"]),
             count_cell(row["healthy_clients"]),
             Cell(rate(row["client_days"]), row["client_days"]),
             count_cell(row["count"]),
-            Cell(rate(row["rate_per_client_day"]), row["rate_per_client_day"],
-                 detail=f"{rate(row['rate_lo'])} to {rate(row['rate_hi'])}"),
+            Cell(
+                rate(row["rate_per_client_day"]),
+                row["rate_per_client_day"],
+                detail=f"{rate(row['rate_lo'])} to {rate(row['rate_hi'])}",
+            ),
         ]
         for row in found.to_dict("records")
-    ]  # fmt: skip
+    ]
     blocks: list[Block] = [
         Table(
-            ("engine", "healthy clients", "client-days", "false suspicions", "per client-day"), rows,
+            ("engine", "healthy clients", "client-days", "false suspicions", "per client-day"),
+            rows,
             note="The interval is the exact 95 % one of a Poisson rate (Garwood 1936): with none seen in a short "
             "run its upper end is far above zero, and that is all that the run can promise. Client-days are "
-            "healthy connected time in scenario time.", csv="false_suspicions.csv",
+            "healthy connected time in scenario time.",
+            csv="false_suspicions.csv",
         )
-    ]  # fmt: skip
+    ]
     accuracy = tables.table("accuracy")
     if len(accuracy):
         blocks.append(
@@ -57,9 +60,10 @@ def suspicions_section(tables: RunTables) -> Section:
                 ],
                 title="Accuracy after Chen, Toueg and Aguilera",
                 note="T_MR: mean time from one mistake to the next; T_M: how long one lasts; P_A: the share of "
-                "healthy time in which the client was rightly trusted.", csv="accuracy.csv",
+                "healthy time in which the client was rightly trusted.",
+                csv="accuracy.csv",
             )
-        )  # fmt: skip
+        )
     return Section("suspicions", title, blocks)
 
 

@@ -239,9 +239,7 @@ class ClientFault(_Described):
 
     side: ClassVar[str] = "client"
     announced: ClassVar[bool] = False  # the peer is told at once: close frame, FIN or RST
-    user_stays: ClassVar[bool] = (
-        False  # the client lives on with its session: nobody logs in elsewhere
-    )
+    user_stays: ClassVar[bool] = False  # the client lives on with its session: nobody logs in elsewhere
     needs_socket_filter: ClassVar[bool] = False  # its real half; root only, checked beforehand
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
@@ -331,10 +329,7 @@ class ScenarioItem(Part):
     kind: str
     name: Annotated[
         str | None,
-        Field(
-            pattern=r"^[a-z][a-z0-9_]*$",
-            description="its name in log and reports; default: its kind",
-        ),
+        Field(pattern=r"^[a-z][a-z0-9_]*$", description="its name in log and reports; default: its kind"),
     ] = None
 
     @property
@@ -362,9 +357,7 @@ class Fault(ScenarioItem):
         law: Distribution | None = getattr(self, "heal_after", None)
         return law
 
-    def draw(
-        self, count: int, reconnect: Reconnect, rng: np.random.Generator
-    ) -> Sequence[ClientFault]:
+    def draw(self, count: int, reconnect: Reconnect, rng: np.random.Generator) -> Sequence[ClientFault]:
         """Draw the parameters for ``count`` clients; a fault without any has nothing to draw.
 
         Args:

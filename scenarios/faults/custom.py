@@ -91,9 +91,7 @@ class Custom(Fault):
             description="path/to/file.py:Class, seen from the scenario file, or package.module:Class",
         ),
     ]
-    params: Annotated[
-        dict[str, Any], Field(default_factory=dict, description="the arguments of the class")
-    ]
+    params: Annotated[dict[str, Any], Field(default_factory=dict, description="the arguments of the class")]
     heal_after: Annotated[
         Law | None, Field(description="law of its length, for the class to use; null: never")
     ] = None
@@ -127,8 +125,7 @@ def load_custom(uses: str) -> type[ClientFault]:
         raise CustomFaultError(uses, "neither `real` nor `simulated`; allowed: one of them or both")
     if found.is_real() and not (found.mechanism and found.cannot_show):
         raise CustomFaultError(
-            uses,
-            "a real half says its `mechanism` and what that `cannot_show`: the report states both",
+            uses, "a real half says its `mechanism` and what that `cannot_show`: the report states both"
         )
     return found
 

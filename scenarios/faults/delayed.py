@@ -22,14 +22,7 @@ from pydantic import Field
 
 from scenarios.client_rules import Reconnect
 from scenarios.distributions import Distribution, Law
-from scenarios.faults.base import (
-    ClientFault,
-    Fault,
-    ModelClient,
-    PlannedFault,
-    RealClient,
-    answer_late,
-)
+from scenarios.faults.base import ClientFault, Fault, ModelClient, PlannedFault, RealClient, answer_late
 
 __all__ = ["Delayed", "DrawnDelayed"]
 
@@ -47,9 +40,7 @@ class DrawnDelayed(ClientFault):
     summary = "every answer comes late by a law: latency and jitter"
     on_the_wire = "ACKs at once; the answers later"
     mechanism = "the client holds its answers back"
-    cannot_show = (
-        "late segments: TCP's own ACKs are as fast as before, nothing is lost or out of order"
-    )
+    cannot_show = "late segments: TCP's own ACKs are as fast as before, nothing is lost or out of order"
     theory = "never below (k−1)R + τ, as host_crash above; between them no closed form"
     example = (
         "{kind: delayed, share: 10%, at: {uniform: {low: 40s, high: 90s}}, "
@@ -87,8 +78,6 @@ class Delayed(Fault):
         Law | None, Field(description="law of the time until it is fast again; null: never")
     ] = None
 
-    def draw(
-        self, count: int, reconnect: Reconnect, rng: np.random.Generator
-    ) -> list[DrawnDelayed]:
+    def draw(self, count: int, reconnect: Reconnect, rng: np.random.Generator) -> list[DrawnDelayed]:
         """Draw each client's seed."""
         return [DrawnDelayed(self.by, s) for s in rng.integers(2**31, size=count).tolist()]

@@ -66,9 +66,7 @@ class Frozen(Fault):
     drawn = DrawnFrozen
 
     kind: Literal["frozen"]
-    thaw_after: Annotated[
-        Law | None, Field(description="law of the freeze's length; null: never")
-    ] = None
+    thaw_after: Annotated[Law | None, Field(description="law of the freeze's length; null: never")] = None
 
     @property
     def healing(self) -> Distribution | None:

@@ -12,14 +12,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scenarios.faults.base import (
-    SOCKET_FILTER,
-    ClientFault,
-    Fault,
-    ModelClient,
-    PlannedFault,
-    RealClient,
-)
+from scenarios.faults.base import SOCKET_FILTER, ClientFault, Fault, ModelClient, PlannedFault, RealClient
 
 __all__ = ["DrawnHostCrash", "HostCrash"]
 
@@ -31,9 +24,7 @@ class DrawnHostCrash(ClientFault):
     summary = "power loss: silence for ever"
     on_the_wire = "nothing: unacknowledged data, retransmissions"
     mechanism = SOCKET_FILTER
-    cannot_show = (
-        "loss on the client's side of its own socket only: no ARP or ICMP unreachable from a router"
-    )
+    cannot_show = "loss on the client's side of its own socket only: no ARP or ICMP unreachable from a router"
     theory = "U + (k−1)R + τ, raced by idle limit and TCP"
     example = "{kind: host_crash, share: 80%, at: {uniform: {low: 40s, high: 130s}}}"
     silent = True

@@ -83,9 +83,7 @@ class DrawnGatewayStall(ServerFault):
     summary = "a node's event loop is busy for a time"
     on_the_wire = "ACKs; no ping, no answer to anything"
     mechanism = "SIGSTOP, then SIGCONT"
-    cannot_show = (
-        "a loop that is busy and still runs other threads: here the whole process stands still"
-    )
+    cannot_show = "a loop that is busy and still runs other threads: here the whole process stands still"
     theory = "closed form of the share thrown out: harness/theory/literature/loop_stall.py"
     example = "{kind: gateway_stall, at: 60s, length: 5s, node: 1}"
 
@@ -133,9 +131,9 @@ class NodeCrash(NodeIncident):
     drawn = DrawnNodeCrash
 
     kind: Literal["node_crash"]
-    by: Annotated[
-        Literal["process", "host"], Field(description="a host's clients are told nothing")
-    ] = "process"
+    by: Annotated[Literal["process", "host"], Field(description="a host's clients are told nothing")] = (
+        "process"
+    )
     restart_after: Annotated[
         Law | None, Field(description="law of the time until it is back, empty; null: never")
     ] = None

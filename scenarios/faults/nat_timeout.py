@@ -57,9 +57,7 @@ class DrawnNatTimeout(ClientFault):
     summary = "a NAT forgets the idle connection: silence, or RST to the next packet"
     on_the_wire = "drop: nothing; reset: RST to the next packet"
     mechanism = f"{SOCKET_FILTER}, idle timer on this connection's own traffic"
-    cannot_show = (
-        "a real translation table; with expiry reset the RST comes from the client, after one ACK"
-    )
+    cannot_show = "a real translation table; with expiry reset the RST comes from the client, after one ACK"
     theory = "(T − N) + (k−1)R + τ; reset: T − N; prevented where T < N"
     example = (
         "{kind: nat_timeout, share: 10%, at: {uniform: {low: 40s, high: 80s}}, "
@@ -125,13 +123,9 @@ class NatTimeout(Fault):
     nat: Nat
     by: Annotated[
         Mechanism,
-        Field(
-            description="how a real run does it; any: netns with --network netns-nat, else socket_filter"
-        ),
+        Field(description="how a real run does it; any: netns with --network netns-nat, else socket_filter"),
     ] = "any"
 
-    def draw(
-        self, count: int, reconnect: Reconnect, rng: np.random.Generator
-    ) -> list[DrawnNatTimeout]:
+    def draw(self, count: int, reconnect: Reconnect, rng: np.random.Generator) -> list[DrawnNatTimeout]:
         """The same NAT for every client."""
         return [DrawnNatTimeout(self.nat.idle_timeout, self.nat.expiry, self.by)] * count

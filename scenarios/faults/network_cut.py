@@ -16,14 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from scenarios.distributions import Law
-from scenarios.faults.base import (
-    SOCKET_FILTER,
-    ClientFault,
-    Fault,
-    ModelClient,
-    PlannedFault,
-    RealClient,
-)
+from scenarios.faults.base import SOCKET_FILTER, ClientFault, Fault, ModelClient, PlannedFault, RealClient
 
 __all__ = ["DrawnNetworkCut", "NetworkCut"]
 
@@ -75,6 +68,4 @@ class NetworkCut(Fault):
     drawn = DrawnNetworkCut
 
     kind: Literal["network_cut"]
-    heal_after: Annotated[Law | None, Field(description="law of the cut's length; null: never")] = (
-        None
-    )
+    heal_after: Annotated[Law | None, Field(description="law of the cut's length; null: never")] = None

@@ -12,14 +12,7 @@ from __future__ import annotations
 from typing import Literal
 
 from reference_server.events import Cause
-from scenarios.faults.base import (
-    ClientFault,
-    ClientGone,
-    Fault,
-    ModelClient,
-    PlannedFault,
-    RealClient,
-)
+from scenarios.faults.base import ClientFault, ClientGone, Fault, ModelClient, PlannedFault, RealClient
 
 __all__ = ["DrawnOrderlyClose", "OrderlyClose"]
 

@@ -46,7 +46,9 @@ class DrawnPacketLoss(ClientFault):
     summary = "packets to the client get lost at random; TCP's retransmissions make it late"
     on_the_wire = "retransmissions; ACKs of those that get through"
     mechanism = f"{SOCKET_FILTER} that drops at random"
-    cannot_show = "loss of what the client sends, loss in bursts; the kernel throws the dice, and no seed repeats them"
+    cannot_show = (
+        "loss of what the client sends, loss in bursts; the kernel throws the dice, and no seed repeats them"
+    )
     theory = "(J + U)T + (k−1)R + τ: J of the first heartbeat of which all tries in time are lost"
     example = "{kind: packet_loss, rate: 30%, share: 10%, at: {uniform: {low: 40s, high: 90s}}}"
     user_stays = True
@@ -73,15 +75,12 @@ class PacketLoss(Fault):
 
     kind: Literal["packet_loss"]
     rate: Annotated[
-        Share,
-        Field(gt=0, lt=1, description="probability that one packet gets lost, each by itself"),
+        Share, Field(gt=0, lt=1, description="probability that one packet gets lost, each by itself")
     ]
     heal_after: Annotated[
         Law | None, Field(description="law of the time until nothing is lost any more; null: never")
     ] = None
 
-    def draw(
-        self, count: int, reconnect: Reconnect, rng: np.random.Generator
-    ) -> list[DrawnPacketLoss]:
+    def draw(self, count: int, reconnect: Reconnect, rng: np.random.Generator) -> list[DrawnPacketLoss]:
         """Draw each client's seed."""
         return [DrawnPacketLoss(self.rate, s) for s in rng.integers(2**31, size=count).tolist()]

@@ -18,14 +18,7 @@ from pydantic import Field
 
 from reference_server.events import Cause
 from scenarios.client_rules import Reconnect
-from scenarios.faults.base import (
-    ClientFault,
-    ClientGone,
-    Fault,
-    ModelClient,
-    PlannedFault,
-    RealClient,
-)
+from scenarios.faults.base import ClientFault, ClientGone, Fault, ModelClient, PlannedFault, RealClient
 
 __all__ = ["DrawnProcessCrash", "ProcessCrash"]
 
@@ -40,9 +33,7 @@ class DrawnProcessCrash(ClientFault):
     summary = "the client process dies; its kernel closes the socket"
     on_the_wire = "FIN or RST, no close frame"
     mechanism = "socket close (FIN or RST)"
-    cannot_show = (
-        "the process itself lives on; its kernel sends what it would send at the process's end"
-    )
+    cannot_show = "the process itself lives on; its kernel sends what it would send at the process's end"
     theory = "one way"
     example = "{kind: process_crash, by: rst, share: 10%, at: {uniform: {low: 40s, high: 90s}}}"
     announced = True
@@ -77,8 +68,6 @@ class ProcessCrash(Fault):
         Literal["fin", "rst"], Field(description="what its kernel sends: RST where data was unread")
     ] = "fin"
 
-    def draw(
-        self, count: int, reconnect: Reconnect, rng: np.random.Generator
-    ) -> list[DrawnProcessCrash]:
+    def draw(self, count: int, reconnect: Reconnect, rng: np.random.Generator) -> list[DrawnProcessCrash]:
         """The same for every client."""
         return [DrawnProcessCrash(self.by)] * count

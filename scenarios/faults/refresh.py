@@ -17,14 +17,7 @@ import numpy as np
 
 from reference_server.events import Cause
 from scenarios.client_rules import Reconnect
-from scenarios.faults.base import (
-    ClientFault,
-    Fault,
-    ModelClient,
-    PageReloaded,
-    PlannedFault,
-    RealClient,
-)
+from scenarios.faults.base import ClientFault, Fault, ModelClient, PageReloaded, PlannedFault, RealClient
 
 __all__ = ["DrawnRefresh", "Refresh"]
 
@@ -68,8 +61,6 @@ class Refresh(Fault):
 
     kind: Literal["refresh"]
 
-    def draw(
-        self, count: int, reconnect: Reconnect, rng: np.random.Generator
-    ) -> list[DrawnRefresh]:
+    def draw(self, count: int, reconnect: Reconnect, rng: np.random.Generator) -> list[DrawnRefresh]:
         """Draw how long each page takes to load."""
         return [DrawnRefresh(s) for s in reconnect.page_load.sample(rng, count).tolist()]

@@ -19,9 +19,7 @@ from scenarios.faults.base import ClientFault, Fault, ModelClient, PlannedFault,
 
 __all__ = ["DrawnSlowReader", "SlowReader"]
 
-_RECEIVE_BUFFER = (
-    2048  # bytes; the kernel doubles it, and charges each small segment far above its size
-)
+_RECEIVE_BUFFER = 2048  # bytes; the kernel doubles it, and charges each small segment far above its size
 # Answered with over a hundred bytes each; the gateway takes 200 frames a second of one client for a flood.
 _REQUESTS = 85
 # The kernel takes whatever comes first into an empty queue, and small segments from what it has set aside for the
@@ -37,9 +35,7 @@ class DrawnSlowReader(ClientFault):
     summary = "stops reading while data comes: receive window 0, the gateway's send buffer fills"
     on_the_wire = "ACKs with window 0"
     mechanism = "small SO_RCVBUF, stops reading with answers on the way"
-    cannot_show = (
-        "traffic from elsewhere: what fills the buffers are answers to the client's own requests"
-    )
+    cannot_show = "traffic from elsewhere: what fills the buffers are answers to the client's own requests"
     theory = "as frozen; none where TCP_USER_TIMEOUT may be first"
     example = "{kind: slow_reader, share: 10%, at: {uniform: {low: 40s, high: 90s}}}"
     silent = True

@@ -21,14 +21,7 @@ from pydantic import Field
 from reference_server.durations import PositiveDuration
 from scenarios.client_rules import Reconnect
 from scenarios.distributions import Law
-from scenarios.faults.base import (
-    ClientFault,
-    Fault,
-    ModelClient,
-    PlannedFault,
-    RealClient,
-    answer_late,
-)
+from scenarios.faults.base import ClientFault, Fault, ModelClient, PlannedFault, RealClient, answer_late
 
 __all__ = ["DrawnThrottledTimers", "ThrottledTimers"]
 
@@ -45,9 +38,7 @@ class DrawnThrottledTimers(ClientFault):
     mechanism = "the client answers on a slow timer"
     cannot_show = "a browser: when it throttles, and which of its timers, is its own affair"
     theory = "with R = T exact: in the first timer period that is longer than what the phase leaves"
-    example = (
-        "{kind: throttled_timers, share: 10%, at: {uniform: {low: 40s, high: 90s}}, every: 60s}"
-    )
+    example = "{kind: throttled_timers, share: 10%, at: {uniform: {low: 40s, high: 90s}}, every: 60s}"
     user_stays = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
@@ -71,15 +62,11 @@ class ThrottledTimers(Fault):
     drawn = DrawnThrottledTimers
 
     kind: Literal["throttled_timers"]
-    every: Annotated[
-        PositiveDuration, Field(description="from one run of the timers to the next")
-    ] = 60.0
+    every: Annotated[PositiveDuration, Field(description="from one run of the timers to the next")] = 60.0
     heal_after: Annotated[
         Law | None, Field(description="law of the time until the page is looked at; null: never")
     ] = None
 
-    def draw(
-        self, count: int, reconnect: Reconnect, rng: np.random.Generator
-    ) -> list[DrawnThrottledTimers]:
+    def draw(self, count: int, reconnect: Reconnect, rng: np.random.Generator) -> list[DrawnThrottledTimers]:
         """The same period for every client."""
         return [DrawnThrottledTimers(self.every)] * count

@@ -56,9 +56,7 @@ class Page:
         Raises:
             BrowserError: it threw.
         """
-        answer = await self.call(
-            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
-        )
+        answer = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in answer:
             raise BrowserError(str(answer["exceptionDetails"]))
         return answer["result"].get("value")
@@ -96,9 +94,7 @@ class Browser:
     async def open(self, url: str) -> Page:
         """Open a tab in front of the others."""
         target = await self.call("Target.createTarget", url=url)
-        attached = await self.call(
-            "Target.attachToTarget", targetId=target["targetId"], flatten=True
-        )
+        attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         return Page(self, target["targetId"], attached["sessionId"])
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -148,11 +144,21 @@ class Browser:
 async def browser(program: str, children: Children, folder: Path) -> AsyncIterator[Browser]:
     """Have a browser for as long as the context lasts; its profile is in the folder."""
     argv = [
-        program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-        "--no-first-run", "--disable-extensions", "--disable-component-update",
-        "--disable-background-networking", "--disable-sync", "--disable-breakpad",
-        "--remote-debugging-port=0", f"--user-data-dir={folder / 'profile'}", "about:blank",
-    ]  # fmt: skip
+        program,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-extensions",
+        "--disable-component-update",
+        "--disable-background-networking",
+        "--disable-sync",
+        "--disable-breakpad",
+        "--remote-debugging-port=0",
+        f"--user-data-dir={folder / 'profile'}",
+        "about:blank",
+    ]
     child = children.start("chromium", argv, log=folder / "chromium.log", may_finish=True)
     children.expect_end(child)
     where = folder / "profile" / "DevToolsActivePort"

@@ -26,12 +26,9 @@ pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 # A suspicion [1.4, 1.9) s after a silent death.
 POLICY = LivenessPolicy(
-    heartbeat_interval=0.5, heartbeat_timeout=0.4, max_failures=3, resume_window=10.0,
-    session_timeout=None,
-)  # fmt: skip
-ANSWER_S = (
-    0.05  # a page's answer to a heartbeat: one that was on its way counts from before the fault
+    heartbeat_interval=0.5, heartbeat_timeout=0.4, max_failures=3, resume_window=10.0, session_timeout=None
 )
+ANSWER_S = 0.05  # a page's answer to a heartbeat: one that was on its way counts from before the fault
 STATE = "document.getElementById('state')?.dataset.state"
 ORDERLY_S = 1.0  # what the claims for an orderly close and a refresh say
 # How often a chain of timers of 10 ms comes round in two seconds.
@@ -73,9 +70,7 @@ class Cases:
         return page
 
     async def session_of(self, page: Page) -> str:
-        session_id: str = orjson.loads(await page.run("sessionStorage.getItem('session')"))[
-            "session_id"
-        ]
+        session_id: str = orjson.loads(await page.run("sessionStorage.getItem('session')"))["session_id"]
         return session_id
 
     def begin(self) -> None:

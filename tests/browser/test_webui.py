@@ -31,9 +31,7 @@ faults: [{kind: host_crash, share: 50%, at: {uniform: {low: 5s, high: 10s}}}]
 TABLE = """[...document.querySelectorAll("table tbody tr")].map((row) =>
   [...row.cells].map((cell) => cell.innerText.trim()).filter(Boolean).join("|")
 )"""
-DETECTED = (
-    f"({TABLE}).find((row) => row.startsWith('detected|host_crash|heartbeat|10'))?.slice(0, 32)"
-)
+DETECTED = f"({TABLE}).find((row) => row.startsWith('detected|host_crash|heartbeat|10'))?.slice(0, 32)"
 LINES = "[...document.querySelectorAll('#chart path')].map((line) => line.getAttribute('stroke'))"
 
 
@@ -65,19 +63,42 @@ def test_the_tab_and_the_page_show_a_run_while_it_goes_on(tmp_path: Path) -> Non
         python = (sys.executable, "-m")
         children.start(
             "serve",
-            [*python, "harness", "serve", str(tmp_path / "tab.yaml"), "--port", str(ws),
-             "--http-port", str(http), "--runs", str(runs)],
+            [
+                *python,
+                "harness",
+                "serve",
+                str(tmp_path / "tab.yaml"),
+                "--port",
+                str(ws),
+                "--http-port",
+                str(http),
+                "--runs",
+                str(runs),
+            ],
             log=tmp_path / "serve.log",
-        )  # fmt: skip
+        )
         await until(lambda: answers(f"http://127.0.0.1:{http}/healthz"), "the gateway", 30)
         (served,) = runs.glob("*tab*")
         children.start(
             "locust",
-            [*python, "locust", "-f", "harness/real/generator/locustfile.py", "--web-host", "127.0.0.1",
-             "--web-port", str(web), "--run-dir", str(served),
-             "--ws-url", f"ws://127.0.0.1:{ws}/ws", "--http-url", f"http://127.0.0.1:{http}"],
+            [
+                *python,
+                "locust",
+                "-f",
+                "harness/real/generator/locustfile.py",
+                "--web-host",
+                "127.0.0.1",
+                "--web-port",
+                str(web),
+                "--run-dir",
+                str(served),
+                "--ws-url",
+                f"ws://127.0.0.1:{ws}/ws",
+                "--http-url",
+                f"http://127.0.0.1:{http}",
+            ],
             log=tmp_path / "locust.log",
-        )  # fmt: skip
+        )
         page_url = f"http://127.0.0.1:{web}"
         await until(lambda: answers(page_url), "Locust's web UI", 30)
         async with browser(program, children, tmp_path) as chromium:

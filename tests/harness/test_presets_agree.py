@@ -27,9 +27,13 @@ def scenario(preset: str, kinds: tuple[str, ...] = KINDS, **changes: Any) -> Sce
     span_s = max(90.0, find_preset(preset).policy.sweep_interval)
     at = {"uniform": {"low": 40.0, "high": 40.0 + span_s}}
     given: dict[str, Any] = {
-        "name": "agree", "clients": CLIENTS, "ramp": 60.0, "duration": span_s + 1100.0, "preset": preset,
+        "name": "agree",
+        "clients": CLIENTS,
+        "ramp": 60.0,
+        "duration": span_s + 1100.0,
+        "preset": preset,
         "faults": [{"kind": kind, "share": 0.96 / len(kinds), "at": at} for kind in kinds],
-    }  # fmt: skip
+    }
     if find_preset(preset).second_login == "refuse":
         given["reconnect"] = {"relogin": {"after": 3.0, "retry": 7.0}}
     return Scenario.model_validate(given | changes)
@@ -40,9 +44,9 @@ def seen(preset: str) -> pd.DataFrame:
     what = scenario(preset)
     plan = make_plan(what)
     events = simulate(what, plan)
-    return measure(
-        events, plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=plan.horizon_s
-    ).tables["detections"]
+    return measure(events, plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=plan.horizon_s).tables[
+        "detections"
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,11 +108,7 @@ def test_a_ghost_locks_its_user_out_for_ever_before_and_until_tcp_gives_up_after
 
 
 def test_negative_control_the_gateway_as_written_is_not_as_meant() -> None:
-    law = next(
-        p.law
-        for p in predict(scenario("b-as-meant", ("network_cut",)))
-        if p.milestone == "suspected"
-    )
+    law = next(p.law for p in predict(scenario("b-as-meant", ("network_cut",))) if p.milestone == "suspected")
     assert law is not None
     rows = seen("b-as-written").query("fault == 'network_cut' and milestone == 'suspected'")
     assert (rows["duration_s"] > law.hi_s + SLACK_S).all()
@@ -119,35 +119,35 @@ def test_negative_control_the_gateway_as_written_is_not_as_meant() -> None:
 VARIANTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "a failing write decides where close detection does not": (
         {"preset": "b-heartbeat-alone", "liveness": {"close_detection": "none"}},
-        "network_cut", "send_error",
+        "network_cut",
+        "send_error",
     ),
     "a crash that is not heard is found by the next write": (
         {"preset": "b-heartbeat-alone", "liveness": {"close_detection": "frames"}},
-        "process_crash", "send_error",
+        "process_crash",
+        "send_error",
     ),
     "a crash that is not heard runs into the answer's deadline": (
         {"preset": "b-as-meant", "liveness": {"close_detection": "frames"}},
-        "process_crash", "heartbeat",
+        "process_crash",
+        "heartbeat",
     ),
     "kernel probes find an idle connection": (
-        {
-            "preset": "c-as-meant",
-            "liveness": {"tcp_keepalive": {"idle": 40.0, "interval": 5.0, "count": 2}},
-        },
-        "network_cut", "tcp_timeout",
+        {"preset": "c-as-meant", "liveness": {"tcp_keepalive": {"idle": 40.0, "interval": 5.0, "count": 2}}},
+        "network_cut",
+        "tcp_timeout",
     ),
     "kernel probes are answered for a frozen client": (
-        {
-            "preset": "c-as-meant",
-            "liveness": {"tcp_keepalive": {"idle": 40.0, "interval": 5.0, "count": 2}},
-        },
-        "frozen", "session_timeout",
+        {"preset": "c-as-meant", "liveness": {"tcp_keepalive": {"idle": 40.0, "interval": 5.0, "count": 2}}},
+        "frozen",
+        "session_timeout",
     ),
     "the user timeout bounds a heartbeat that only sends": (
         {"preset": "b-as-written", "liveness": {"tcp_user_timeout": 60.0}},
-        "network_cut", "tcp_timeout",
+        "network_cut",
+        "tcp_timeout",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -157,11 +157,7 @@ def test_layers_that_no_preset_has(name: str) -> None:
     what = scenario(preset, (kind,), **{k: v for k, v in changes.items() if k != "preset"})
     plan = make_plan(what)
     table = measure(
-        simulate(what, plan),
-        plan,
-        engine="simulated",
-        clock=SCENARIO_TIME,
-        horizon_s=plan.horizon_s,
+        simulate(what, plan), plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=plan.horizon_s
     ).tables["detections"]
     found = next(p for p in predict(what) if p.milestone == "suspected")
     rows = table[(table["fault"] == kind) & (table["milestone"] == "suspected")]

@@ -23,12 +23,7 @@ from scenarios.load import parse_scenario
 from scenarios.schema import Scenario
 from tests.support import is_gone, require_silence, wait_until
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.root,
-    pytest.mark.alone,
-    pytest.mark.timeout(180),
-]
+pytestmark = [pytest.mark.real, pytest.mark.root, pytest.mark.alone, pytest.mark.timeout(180)]
 
 # T = 0.6 s of real time; T_D in [14, 20) s of scenario time.
 POLICY = "liveness: {heartbeat_interval: 6s, heartbeat_timeout: 2s, max_failures: 3, resume_window: 4s}\n"
@@ -40,9 +35,7 @@ def scenario(text: str, **overrides: Any) -> Scenario:
 
 
 def measured(directory: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(
-        directory / f"{name}.csv", keep_default_na=False, na_values={"duration_s": [""]}
-    )
+    return pd.read_csv(directory / f"{name}.csv", keep_default_na=False, na_values={"duration_s": [""]})
 
 
 def rows(directory: Path, milestone: str = "suspected", engine: str = "real") -> pd.DataFrame:
@@ -77,15 +70,11 @@ def test_host_crash_three_ways(tmp_path: Path) -> None:
         assert set(seen["outcome"]) == {"detected"}
         assert set(seen["cause"]) == {"heartbeat"}
         slack = epsilon if engine == "real" else 0.01
-        assert seen["duration_s"].between(14 - slack, 20 + slack).all(), seen[
-            "duration_s"
-        ].describe()
+        assert seen["duration_s"].between(14 - slack, 20 + slack).all(), seen["duration_s"].describe()
     for milestone in ("socket_closed", "store_cleared", "peers_notified", "locked_out"):
         later = rows(directory, milestone)
         assert set(later["outcome"]) == {"detected"}, milestone
-        assert (
-            later["duration_s"].to_numpy() >= rows(directory)["duration_s"].to_numpy() - epsilon
-        ).all()
+        assert (later["duration_s"].to_numpy() >= rows(directory)["duration_s"].to_numpy() - epsilon).all()
     false = measured(directory, "false_suspicions")
     assert (false["count"] == 0).all()
     tcp = measured(directory, "tcp_info").query("engine == 'real'")
@@ -107,9 +96,7 @@ def test_each_fault_is_caught_by_its_layer(tmp_path: Path) -> None:
   - {{kind: nat_timeout, name: nat_lost, share: 10%, {at}, nat: {{idle_timeout: 4s}}}}
   - {{kind: nat_timeout, name: nat_reset, share: 10%, {at}, nat: {{idle_timeout: 4s, expiry: reset}}}}
 """
-    outcome = run(
-        scenario(text), engines=("theory", "real"), root=tmp_path, setup=RealSetup(ledger=True)
-    )
+    outcome = run(scenario(text), engines=("theory", "real"), root=tmp_path, setup=RealSetup(ledger=True))
     directory = latest(tmp_path)
     assert outcome.exit_code in (Exit.GOOD, Exit.UNSOUND), outcome
     epsilon = summary(directory)["epsilon_s"]
@@ -124,19 +111,9 @@ def test_each_fault_is_caught_by_its_layer(tmp_path: Path) -> None:
     assert causes["nat_reset"] == {"tcp_reset"}
     assert set(seen.loc[seen["fault"] == "nat_kept", "outcome"]) == {"not_applicable"}
     # (T - N) + (k-1)R + tau = 2 + 12 + 2, not random
-    assert (
-        seen.loc[seen["fault"] == "nat_lost", "duration_s"]
-        .between(16 - epsilon, 16 + epsilon)
-        .all()
-    )
-    assert (
-        seen.loc[seen["fault"] == "nat_reset", "duration_s"].between(2 - epsilon, 2 + epsilon).all()
-    )
-    assert (
-        seen.loc[seen["fault"].isin(["fin", "rst", "refresh"]), "duration_s"]
-        .between(0, epsilon)
-        .all()
-    )
+    assert seen.loc[seen["fault"] == "nat_lost", "duration_s"].between(16 - epsilon, 16 + epsilon).all()
+    assert seen.loc[seen["fault"] == "nat_reset", "duration_s"].between(2 - epsilon, 2 + epsilon).all()
+    assert seen.loc[seen["fault"].isin(["fin", "rst", "refresh"]), "duration_s"].between(0, epsilon).all()
     frozen = measured(directory, "tcp_info").query("fault == 'frozen'")
     assert frozen["unacked_share"].tolist() == [0.0]
     refreshed = rows(directory, "store_cleared").query("fault == 'refresh'")
@@ -172,9 +149,7 @@ def test_a_gateway_with_another_policy_turns_the_agreement_red(tmp_path: Path) -
     text = "faults: [{kind: host_crash, share: 50%, at: {uniform: {low: 8s, high: 14s}}}]\n"
     told = scenario(text)
     other = told.liveness.model_copy(update={"max_failures": 2})
-    outcome = run(
-        told, engines=("theory", "real"), root=tmp_path, setup=RealSetup(gateway_policy=other)
-    )
+    outcome = run(told, engines=("theory", "real"), root=tmp_path, setup=RealSetup(gateway_policy=other))
     agreement = measured(latest(tmp_path), "agreement")
     failed = agreement[(agreement["milestone"] == "suspected") & (agreement["verdict"] == "fail")]
     assert "range" in set(failed["figure"])
@@ -192,8 +167,11 @@ class Running:
         file.write_text(base + policy + text)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "harness", "run", str(file), "--runs", str(root)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
 
     @property
     def run(self) -> RunDir:
@@ -206,9 +184,7 @@ class Running:
 
     def wait_for(self, kind: str) -> None:
         def logged() -> bool:
-            return any(
-                kind.encode() in p.read_bytes() for p in self.run.logs.glob("client-*.jsonl")
-            )
+            return any(kind.encode() in p.read_bytes() for p in self.run.logs.glob("client-*.jsonl"))
 
         wait_until(logged, kind, 60)
 

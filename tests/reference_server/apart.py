@@ -24,9 +24,12 @@ def start(
     """Start one and wait until it listens; return it and its ports. Its log is `events.jsonl`."""
     ready = folder / "ready.json"
     config = {
-        "redis_url": redis_server.url, "key_prefix": prefix, "ready_file": str(ready),
-        "event_log": str(folder / "events.jsonl"), **options,
-    }  # fmt: skip
+        "redis_url": redis_server.url,
+        "key_prefix": prefix,
+        "ready_file": str(ready),
+        "event_log": str(folder / "events.jsonl"),
+        **options,
+    }
     (folder / "config.json").write_text(json.dumps(config))
     argv = [sys.executable, "-m", "reference_server", "--config", str(folder / "config.json")]
     gateway = children.start("gateway", argv, log=folder / "gateway.log", may_finish=True)

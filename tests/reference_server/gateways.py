@@ -30,9 +30,13 @@ T = TypeVar("T")
 PONG = '{"type":"pong"}'
 # [0.95, 1.35) s after a silent death
 QUICK = LivenessPolicy(
-    heartbeat_interval=0.4, heartbeat_timeout=0.15, max_failures=3, resume_window=0.3,
-    sweep_interval=0.2, session_timeout=None,
-)  # fmt: skip
+    heartbeat_interval=0.4,
+    heartbeat_timeout=0.15,
+    max_failures=3,
+    resume_window=0.3,
+    sweep_interval=0.2,
+    session_timeout=None,
+)
 # Nothing of the gateway's own accord: what happens is what the test does.
 QUIET = LivenessPolicy(heartbeat_interval=None, session_timeout=None, resume_window=0.3)
 
@@ -170,9 +174,8 @@ class Running:
     async def verdict(self, session_id: str, deadline_s: float = 5.0) -> Event:
         """Wait for the end of a session's connection; return how it was decided."""
         await until(
-            lambda: self.events(EventKind.SOCKET_CLOSED, session_id),
-            f"end of {session_id}", deadline_s,
-        )  # fmt: skip
+            lambda: self.events(EventKind.SOCKET_CLOSED, session_id), f"end of {session_id}", deadline_s
+        )
         (decided,) = self.events(EventKind.SUSPECTED, session_id)
         return decided
 
@@ -199,9 +202,14 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Run a gateway for as long as the context lasts."""
     config = GatewayConfig(
-        redis_url=url, key_prefix=prefix, policy=policy, event_log=folder / "gateway.jsonl",
-        origin_s=time.monotonic(), seed=1, **options,
-    )  # fmt: skip
+        redis_url=url,
+        key_prefix=prefix,
+        policy=policy,
+        event_log=folder / "gateway.jsonl",
+        origin_s=time.monotonic(),
+        seed=1,
+        **options,
+    )
     gateway = Gateway(config)
     http, http_sock = HttpServer(gateway), listen(config.host, 0)
     port = await gateway.start()

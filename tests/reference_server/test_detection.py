@@ -50,12 +50,13 @@ def close_frame_and_tcp_left_open(client: Client) -> None:
 ENDS: dict[str, tuple[Callable[[Client], Any], Cause, float]] = {
     "close frame": (
         lambda client: client.socket.transport.write(b"\x88\x82" + bytes(4) + b"\x03\xe9"),
-        Cause.CLOSE_FRAME, AT_ONCE_S,
+        Cause.CLOSE_FRAME,
+        AT_ONCE_S,
     ),
     "close frame, TCP left open": (close_frame_and_tcp_left_open, Cause.CLOSE_FRAME, 0.5),
     "FIN": (lambda client: client.socket.transport.abort(), Cause.TCP_FIN, AT_ONCE_S),
     "RST": (reset, Cause.TCP_RESET, AT_ONCE_S),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("how", ENDS)
@@ -92,9 +93,7 @@ def in_range(it: Running, decided: Event, silent_s: float, *, misses: int = 3) -
     return lo_s - it.lag_s() - LOOK_S <= decided.time_s - silent_s <= hi_s + slack_s
 
 
-def test_a_frozen_client_is_suspected_in_range_and_its_kernel_has_acknowledged_all(
-    start: Any,
-) -> None:
+def test_a_frozen_client_is_suspected_in_range_and_its_kernel_has_acknowledged_all(start: Any) -> None:
     async def scenario() -> None:
         async with start() as it:
             clients = [await it.join(f"user-{n}", live=True) for n in range(8)]
@@ -112,9 +111,7 @@ def test_a_frozen_client_is_suspected_in_range_and_its_kernel_has_acknowledged_a
                 missed = it.events(EventKind.HEARTBEAT_MISSED, client.session_id)
                 assert [event.detail["failures"] for event in missed] == [1, 2, 3]
                 (closed,) = it.events(EventKind.SOCKET_CLOSED, client.session_id)
-                assert closed.time_s - decided.time_s <= AT_ONCE_S + it.lag_s(), (
-                    "abort waits for nobody"
-                )
+                assert closed.time_s - decided.time_s <= AT_ONCE_S + it.lag_s(), "abort waits for nobody"
                 # The last sign of life is older than the resume window: the records go at once.
                 await cleared(it, client)
 

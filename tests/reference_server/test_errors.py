@@ -13,9 +13,7 @@ from reference_server import errors
 from reference_server.errors import FlatlineError
 
 OURS = ("reference_server", "scenarios", "harness", "reports")
-GEVENT = (
-    "harness.real.generator"  # its import patches the process, and no error of the tree is its own
-)
+GEVENT = "harness.real.generator"  # its import patches the process, and no error of the tree is its own
 
 
 def drawn(error: type[FlatlineError], before: str = "") -> list[str]:

@@ -96,9 +96,7 @@ def test_without_a_path_samples_are_taken_all_the_same(clock: FakeClock) -> None
     assert len(taken) == 3
 
 
-def test_recent_lag_is_that_of_the_last_second_and_of_the_stall_that_goes_on(
-    clock: FakeClock,
-) -> None:
+def test_recent_lag_is_that_of_the_last_second_and_of_the_stall_that_goes_on(clock: FakeClock) -> None:
     telemetry = Telemetry(None, 0.0, "node", clock, lambda: None)
     telemetry.start()
     clock.run_until(clock.time_s + 2.0)

@@ -51,9 +51,7 @@ def test_connecting_writes_the_records_and_says_ready(start: Any, dialect: str) 
                 client = await it.join("ann", session_id, trace=True)
                 ready = client.ready
             owner = ready["connection_id"]
-            assert ready == {
-                "type": "ready", "user_id": "ann", "connection_id": owner, "resumed": False,
-            }  # fmt: skip
+            assert ready == {"type": "ready", "user_id": "ann", "connection_id": owner, "resumed": False}
             expected = (f"ann|{owner}", f"{session_id}|{owner}", True)
             assert it.records(session_id, "ann") == expected
             (connected,) = it.events(EventKind.CONNECTED)
@@ -94,9 +92,7 @@ def test_a_refresh_resumes_and_nobody_is_told(start: Any) -> None:
             assert again.ready["resumed"]
             owner = again.ready["connection_id"]
             assert owner != first.ready["connection_id"]
-            await asyncio.sleep(
-                2 * it.config.policy.resume_window
-            )  # the first one's window is over
+            await asyncio.sleep(2 * it.config.policy.resume_window)  # the first one's window is over
             expected = (f"ann|{owner}", f"{first.session_id}|{owner}", True)
             assert it.records(first.session_id, "ann") == expected
             told = {"type": "online", "user_id": "ann", "session_id": first.session_id}
@@ -116,16 +112,12 @@ def test_when_the_window_is_over_the_records_go_and_watchers_are_told(start: Any
             await client.socket.close(1000)
             ended = await it.verdict(client.session_id)
             assert it.records(client.session_id, "ann")[2], "kept for the resume window"
-            await until(
-                lambda: it.records(client.session_id, "ann") == (None, None, False), "cleared"
-            )
+            await until(lambda: it.records(client.session_id, "ann") == (None, None, False), "cleared")
             kept_s = it.now_s() - ended.time_s
             window_s = it.config.policy.resume_window
             assert window_s <= kept_s <= window_s + 0.1 + 2 * it.lag_s()
             await until(lambda: len(watcher.told) == 2, "offline is announced")
-            assert watcher.told[1] == {
-                "type": "offline", "user_id": "ann", "session_id": client.session_id,
-            }  # fmt: skip
+            assert watcher.told[1] == {"type": "offline", "user_id": "ann", "session_id": client.session_id}
             late = await it.dial(f"/ws/{client.session_id}")
             assert (await late.receive())["code"] == "session_unknown"
 
@@ -146,9 +138,7 @@ def test_a_newer_connection_takes_over_and_the_older_clears_nothing(start: Any, 
             assert newer.ready["resumed"] is same
             assert await _closed(older) == 4409
             (decided,) = it.events(EventKind.SUSPECTED)
-            assert (decided.cause, decided.connection_id) == (
-                Cause.TAKE_OVER, older.ready["connection_id"],
-            )  # fmt: skip
+            assert (decided.cause, decided.connection_id) == (Cause.TAKE_OVER, older.ready["connection_id"])
             await asyncio.sleep(2 * it.config.policy.resume_window)
             owner = newer.ready["connection_id"]
             expected = (f"ann|{owner}", f"{newer.session_id}|{owner}", True)
@@ -195,10 +185,7 @@ def test_logout_ends_session_and_connection_at_once(start: Any) -> None:
     async def scenario() -> None:
         async with start() as it:
             client = await it.join("ann")
-            assert await it.http("POST", "/user/logout", {"session_id": client.session_id}) == (
-                200,
-                {},
-            )
+            assert await it.http("POST", "/user/logout", {"session_id": client.session_id}) == (200, {})
             assert it.records(client.session_id, "ann") == (None, None, False)
             assert await _closed(client) == 1000
             assert (await it.verdict(client.session_id)).cause == Cause.LOGOUT
@@ -296,7 +283,7 @@ def test_any_frame_is_a_sign_of_life_however_it_is_cut(start: Any) -> None:
         ('{"type":"auth","session_id":"x"}', "already_authenticated"),
         (json.dumps({"type": "watch", "user_ids": [str(n) for n in range(1001)]}), "too_many"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_message_is_answered_with_a_code_and_the_connection_goes_on(
     start: Any, sent: str | bytes, code: str
 ) -> None:
@@ -321,9 +308,7 @@ def test_a_bad_message_is_answered_with_a_code_and_the_connection_goes_on(
     ],
     ids=["too large", "not masked", "reserved opcode", "message within a message"],
 )
-def test_who_breaks_the_protocol_is_closed_with_the_code_for_it(
-    start: Any, frame: bytes, code: int
-) -> None:
+def test_who_breaks_the_protocol_is_closed_with_the_code_for_it(start: Any, frame: bytes, code: int) -> None:
     async def scenario() -> None:
         async with start() as it:
             client = await it.join("ann")
@@ -367,9 +352,7 @@ def test_other_paths_are_404(start: Any, path: str) -> None:
     run(scenario())
 
 
-def test_a_client_that_reads_nothing_gets_no_more_than_its_buffer_and_delays_nobody(
-    start: Any,
-) -> None:
+def test_a_client_that_reads_nothing_gets_no_more_than_its_buffer_and_delays_nobody(start: Any) -> None:
     async def scenario() -> None:
         async with start(QUICK, max_buffer_bytes=10_000, max_messages_per_s=None) as it:
             healthy = await it.join("ann", live=True)
@@ -403,17 +386,13 @@ def test_sessions_are_listed_page_by_page(start: Any) -> None:
     async def scenario() -> None:
         async with start() as it:
             clients = [await it.join(f"user-{n}") for n in range(5)]
-            pages = [
-                await it.http("GET", f"/api/sessions?page={n}&per_page=2") for n in (1, 2, 3, 4)
-            ]
+            pages = [await it.http("GET", f"/api/sessions?page={n}&per_page=2") for n in (1, 2, 3, 4)]
             assert [len(page["sessions"]) for _, page in pages] == [2, 2, 1, 0]
             assert all(page["total"] == 5 for _, page in pages)
             listed = {row["session_id"]: row for _, page in pages for row in page["sessions"]}
             assert set(listed) == {client.session_id for client in clients}
             row = listed[clients[0].session_id]
-            assert (row["user_id"], row["connection_id"]) == (
-                "user-0", clients[0].ready["connection_id"],
-            )  # fmt: skip
+            assert (row["user_id"], row["connection_id"]) == ("user-0", clients[0].ready["connection_id"])
 
     run(scenario())
 
@@ -434,7 +413,7 @@ def test_sessions_are_listed_page_by_page(start: Any) -> None:
         ("GET", "/user/login", None, 405, "method_not_allowed"),
         ("GET", "/nowhere", None, 404, "not_found"),
     ],
-)  # fmt: skip
+)
 def test_http_errors_are_json_with_a_code_and_a_sentence(
     start: Any, method: str, path: str, body: Any, status: int, code: str
 ) -> None:
@@ -459,9 +438,7 @@ def test_a_user_id_may_hold_any_text(start: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "abort", "silence"])
-def test_an_ended_connection_is_taken_apart_without_the_garbage_collector(
-    start: Any, how: str
-) -> None:
+def test_an_ended_connection_is_taken_apart_without_the_garbage_collector(start: Any, how: str) -> None:
     """Full collections are rare in a gateway (they stall its loop), so cycles would be leaks."""
 
     async def scenario() -> None:

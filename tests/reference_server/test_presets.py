@@ -45,9 +45,13 @@ def test_a_preset_sets_what_its_document_says(name: str) -> None:
     preset = find_preset(name)
     policy = preset.policy
     assert DOCUMENTED[name] == (
-        preset.detector, policy.heartbeat_interval, policy.session_timeout, policy.resume_window,
-        preset.second_login, policy.close_detection,
-    )  # fmt: skip
+        preset.detector,
+        policy.heartbeat_interval,
+        policy.session_timeout,
+        policy.resume_window,
+        preset.second_login,
+        policy.close_detection,
+    )
     GatewayConfig.model_validate(preset.gateway_keys)
 
 
@@ -64,8 +68,9 @@ def test_what_sets_a_apart_before_and_after_its_fix() -> None:
     assert after.expire and after.refreshed == "by_the_keepalive"
     assert before.status_written == after.status_written == "at_login"
     assert (find_preset("a-after").policy.session_ttl, find_preset("a-after").policy.status_ttl) == (
-        86400.0, 7200.0
-    )  # fmt: skip
+        86400.0,
+        7200.0,
+    )
 
 
 def test_b_as_meant_is_found_in_the_range_of_the_reference_values() -> None:
@@ -121,9 +126,7 @@ websocket: {heartbeat_interval: 30, heartbeat_max_failures: 3}
 
 
 def test_the_document_s_configuration_is_read_in_sections_and_flat() -> None:
-    expected = {
-        "max_sessions": 10, "session_timeout": 180.0, "heartbeat_interval": 30.0, "max_failures": 3,
-    }  # fmt: skip
+    expected = {"max_sessions": 10, "session_timeout": 180.0, "heartbeat_interval": 30.0, "max_failures": 3}
     raw = yaml.safe_load(B_FILE)
     assert is_b_config(raw)
     assert read_b_config(raw) == expected
@@ -146,9 +149,12 @@ def test_a_heartbeat_shorter_than_the_answers_deadline_shortens_it() -> None:
 def test_the_five_environments() -> None:
     intervals = {name: environment(name)["heartbeat_interval"] for name in environments()}
     assert intervals == {
-        "development": "30s", "production": "45s", "low-latency": "15s", "thrifty": "90s",
+        "development": "30s",
+        "production": "45s",
+        "low-latency": "15s",
+        "thrifty": "90s",
         "constrained": "60s",
-    }  # fmt: skip
+    }
     served = what_to_serve(None, None, "constrained", None).liveness
     assert (served.max_sessions, served.session_timeout, served.max_failures) == (5, 120.0, 2)
     assert what_to_serve(None, "b-as-written", "low latency", None).detector == SendErrors()
@@ -181,7 +187,11 @@ def test_a_gateway_process_takes_a_preset_and_names_an_unknown_one() -> None:
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2 and "did you mean b-as-meant" in ended.stderr
     refused = subprocess.run(
-        [*argv[:-1], "c-as-written", "--config", "-"], input='{"host": "0.0.0.0"}',
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        [*argv[:-1], "c-as-written", "--config", "-"],
+        input='{"host": "0.0.0.0"}',
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert refused.returncode == 2 and "loopback" in refused.stderr

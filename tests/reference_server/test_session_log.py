@@ -32,9 +32,12 @@ def wanted() -> Iterator[None]:
 
 @pytest.mark.real
 def test_a_silent_client_is_written_about_in_six_lines(
-    private_redis: RedisServer, key_prefix: str, tmp_path: Path, wanted: None,
+    private_redis: RedisServer,
+    key_prefix: str,
+    tmp_path: Path,
+    wanted: None,
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     async def scenario() -> str:
         async with running(private_redis.url, key_prefix, tmp_path, QUICK) as it:
             client = await it.join("ann", live=True)
@@ -62,22 +65,30 @@ def test_a_silent_client_is_written_about_in_six_lines(
         f"Session {session_id} resources released",
     ]
     levels = {line.event: line.levelname for line in lines}
-    assert levels == dict(
-        zip(SIX, ("DEBUG", "WARNING", "ERROR", "INFO", "INFO", "INFO"), strict=True)
-    )
+    assert levels == dict(zip(SIX, ("DEBUG", "WARNING", "ERROR", "INFO", "INFO", "INFO"), strict=True))
 
 
 def test_a_line_for_programs_has_the_words_and_the_fields() -> None:
     record = SESSION.makeRecord(
-        SESSION.name, logging.WARNING, "f", 1, "Heartbeat failed for %s", ("s1",), None,
+        SESSION.name,
+        logging.WARNING,
+        "f",
+        1,
+        "Heartbeat failed for %s",
+        ("s1",),
+        None,
         extra={"event": "heartbeat_failed", "session_id": "s1", "failures": 2},
-    )  # fmt: skip
+    )
     told = json.loads(JsonFormatter().format(record))
     del told["time"]
     assert told == {
-        "level": "WARNING", "logger": SESSION.name, "message": "Heartbeat failed for s1",
-        "event": "heartbeat_failed", "session_id": "s1", "failures": 2,
-    }  # fmt: skip
+        "level": "WARNING",
+        "logger": SESSION.name,
+        "message": "Heartbeat failed for s1",
+        "event": "heartbeat_failed",
+        "session_id": "s1",
+        "failures": 2,
+    }
 
 
 def test_without_a_level_nothing_is_wanted_and_nothing_is_kept() -> None:

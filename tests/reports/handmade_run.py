@@ -66,9 +66,7 @@ class HandmadeRun:
                 table.to_csv(path / f"{name}.csv", index=False)
         for name, content in (("summary", self.summary), ("run", self.provenance)):
             if name not in self.left_out:
-                (path / f"{name}.json").write_bytes(
-                    orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-                )
+                (path / f"{name}.json").write_bytes(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
         return path
 
 
@@ -136,12 +134,11 @@ def handmade_run(
         "breakdown": qos.breakdown(detections),
         "survival": qos.survival(detections),
         "detections_by_layer": qos.detections_by_layer(detections),
-        "false_suspicions": frame(
-            "false_suspicions", [(e, 90, 0.26, 0, 0.0, 0.0, 14.2) for e in measured]
-        ),
+        "false_suspicions": frame("false_suspicions", [(e, 90, 0.26, 0, 0.0, 0.0, 14.2) for e in measured]),
         "accuracy": frame("accuracy", [(e, 0, np.nan, np.nan, 1.0) for e in measured]),
         "not_applicable": frame(
-            "not_applicable", [(e, "refresh", "locked_out", "the user does not try again", 19) for e in measured]
+            "not_applicable",
+            [(e, "refresh", "locked_out", "the user does not try again", 19) for e in measured],
         ),
         "ghosts": _ghosts(detections),
         "population": _live(detections, sum(f.count for f in faults.values()) + 90, rng),
@@ -151,9 +148,7 @@ def handmade_run(
         ),
         "lag": frame("lag", [(*row, "") for row in _lag(rng)] if "real" in engines else []),
         "lateness": frame("lateness", _lateness(rng) if "real" in engines else []),
-        "resources": frame(
-            "resources", [(*row, "") for row in _resources(rng)] if "real" in engines else []
-        ),
+        "resources": frame("resources", [(*row, "") for row in _resources(rng)] if "real" in engines else []),
         "incidence": incidence_by_cause(detections),
         "session_quality": frame("session_quality", [row for e in measured for row in _quality(e)]),
         "presence_flaps": frame("presence_flaps", [(e, "s1", "u1", "3", 120.0, 4.0) for e in measured]),
@@ -169,11 +164,15 @@ def handmade_run(
             "thresholds",
             [
                 ("false_suspicions.count == 0", 0.0, "pass", "0 in 0.26 client-days"),
-                ("detection_latency{fault=host_crash}.p99 < 101s", 99.71, "pass",
-                 "99.71 s (95 %: 99.40 s to 99.98 s), 448 of 448"),
+                (
+                    "detection_latency{fault=host_crash}.p99 < 101s",
+                    99.71,
+                    "pass",
+                    "99.71 s (95 %: 99.40 s to 99.98 s), 448 of 448",
+                ),
             ],
         ),
-    }  # fmt: skip
+    }
     return HandmadeRun(tables, _summary(engines, epsilon_s), _provenance(engines))
 
 
@@ -191,28 +190,58 @@ def draw_detections(
             outcome = "recovered" if recovers[n] else "detected"
             took = 35.0 + 30.0 * rng.random() if recovers[n] else decided[n]
             for step, milestone in enumerate(CHAIN):
-                late = (
-                    0.0
-                    if outcome == "recovered"
-                    else step * (0.004 if engine == "real" else 0.0005)
-                )
+                late = 0.0 if outcome == "recovered" else step * (0.004 if engine == "real" else 0.0005)
                 cause = "" if outcome == "recovered" else fault.cause
-                rows.append((engine, f"{name}-{n:05d}", name, f"s{name}{n}", "gateway-0", milestone, cause,
-                             outcome, injected[n], took + late, 5.0 if engine == "real" else 1.0))  # fmt: skip
-            rows.append((engine, f"{name}-{n:05d}", name, f"s{name}{n}", "gateway-0", "locked_out", "",
-                         "not_applicable", injected[n], np.nan, 1.0))  # fmt: skip
+                rows.append(
+                    (
+                        engine,
+                        f"{name}-{n:05d}",
+                        name,
+                        f"s{name}{n}",
+                        "gateway-0",
+                        milestone,
+                        cause,
+                        outcome,
+                        injected[n],
+                        took + late,
+                        5.0 if engine == "real" else 1.0,
+                    )
+                )
+            rows.append(
+                (
+                    engine,
+                    f"{name}-{n:05d}",
+                    name,
+                    f"s{name}{n}",
+                    "gateway-0",
+                    "locked_out",
+                    "",
+                    "not_applicable",
+                    injected[n],
+                    np.nan,
+                    1.0,
+                )
+            )
     return frame("detections", rows)
 
 
 def laws_of(faults: Mapping[str, Fault]) -> pd.DataFrame:
     """Theory as it writes laws.csv: percentiles are of all faults, so there is none above the mass."""
     rows = [
-        (name, milestone, f.cause, "", f.lo_s, f.hi_s, (f.lo_s + f.hi_s) / 2,
-         *(f.lo_s + q / f.mass * (f.hi_s - f.lo_s) if q <= f.mass else np.nan for q in (0.5, 0.95, 0.99)),
-         f.mass)
+        (
+            name,
+            milestone,
+            f.cause,
+            "",
+            f.lo_s,
+            f.hi_s,
+            (f.lo_s + f.hi_s) / 2,
+            *(f.lo_s + q / f.mass * (f.hi_s - f.lo_s) if q <= f.mass else np.nan for q in (0.5, 0.95, 0.99)),
+            f.mass,
+        )
         for name, f in faults.items()
         for milestone in ("suspected", "store_cleared")
-    ]  # fmt: skip
+    ]
     columns = [
         "fault",
         "milestone",
@@ -240,13 +269,9 @@ def curves_of(faults: Mapping[str, Fault]) -> pd.DataFrame:
 
 
 def _ghosts(detections: pd.DataFrame) -> pd.DataFrame:
-    rows = detections[
-        (detections["milestone"] == "store_cleared") & (detections["fault"] != "refresh")
-    ]
+    rows = detections[(detections["milestone"] == "store_cleared") & (detections["fault"] != "refresh")]
     rows = rows[rows["outcome"] != "not_applicable"]
-    return frame(
-        "ghosts", rows[["engine", "fault_id", "fault", "outcome", "duration_s"]].to_numpy().tolist()
-    )
+    return frame("ghosts", rows[["engine", "fault_id", "fault", "outcome", "duration_s"]].to_numpy().tolist())
 
 
 def _live(detections: pd.DataFrame, clients: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -278,16 +303,7 @@ def _cost(engines: tuple[str, ...]) -> list[tuple[object, ...]]:
     nan = np.nan
     rows: dict[str, tuple[object, ...]] = {
         "theory": (612.0, 20.4, 40.8, 2998.8, 0.18, nan, nan, "2N/T frames a second"),
-        "simulated": (
-            611.5,
-            20.3,
-            40.6,
-            2984.1,
-            nan,
-            nan,
-            nan,
-            "23 heartbeats of the traced sessions",
-        ),
+        "simulated": (611.5, 20.3, 40.6, 2984.1, nan, nan, nan, "23 heartbeats of the traced sessions"),
         "real": (612.0, 20.1, 40.2, 2954.7, nan, 7.25, 73531392.0, "counted by the gateway"),
     }
     return [(engine, *rows[engine]) for engine in engines]
@@ -333,10 +349,7 @@ def _timelines(faults: Mapping[str, Fault], engines: list[str], epsilon_s: float
                     add(phase + 30 * missed, "gateway", "heartbeat_sent")
                     if missed < 2:
                         add(
-                            phase + 30 * missed + 10,
-                            "gateway",
-                            "heartbeat_missed",
-                            note=f"{missed + 1} of 3",
+                            phase + 30 * missed + 10, "gateway", "heartbeat_missed", note=f"{missed + 1} of 3"
                         )
             for attempt in np.arange(0.0, end, 5.0):
                 add(float(attempt), "login", "login_refused", note="already_online")
@@ -388,22 +401,40 @@ def _summary(engines: tuple[str, ...], epsilon_s: float) -> dict[str, Any]:
     }
     if "real" in engines:
         summary |= {
-            "speedup": 5.0, "epsilon_s": epsilon_s, "sound": True, "unsound_reasons": [],
+            "speedup": 5.0,
+            "epsilon_s": epsilon_s,
+            "sound": True,
+            "unsound_reasons": [],
             "epsilon_parts": {"speedup": 5.0, "one_way_delay_s": 0.0002, "loop_lag_s": 0.03, "grain_s": 0.01},
             "fidelity": [
-                {"fault": "host_crash", "mechanism": "a socket filter drops every inbound segment; the client "
-                 "goes silent", "cannot_show": "what a NIC or switch does on power loss"},
+                {
+                    "fault": "host_crash",
+                    "mechanism": "a socket filter drops every inbound segment; the client goes silent",
+                    "cannot_show": "what a NIC or switch does on power loss",
+                },
                 {"fault": "frozen", "mechanism": "the client stops reading and answering", "cannot_show": ""},
             ],
-        }  # fmt: skip
+        }
     return summary
 
 
 def _provenance(engines: tuple[str, ...]) -> dict[str, Any]:
     return {
-        "format": FORMAT, "scenario": "demo", "seed": 7, "engines": list(engines), "speedup": 5.0,
-        "started": "2025-01-02T03:04:05+00:00", "ended": "2025-01-02T03:05:12+00:00", "status": "complete",
-        "machine": {"system": "Linux 6.1", "python": "3.11.7", "cpu": "x86_64", "cores": 2,
-                    "memory_bytes": 25_769_803_776},
-        "versions": {"flatline": "0.1.0", "websockets": "15.0", "redis": "5.2"}, "negative_control": None,
-    }  # fmt: skip
+        "format": FORMAT,
+        "scenario": "demo",
+        "seed": 7,
+        "engines": list(engines),
+        "speedup": 5.0,
+        "started": "2025-01-02T03:04:05+00:00",
+        "ended": "2025-01-02T03:05:12+00:00",
+        "status": "complete",
+        "machine": {
+            "system": "Linux 6.1",
+            "python": "3.11.7",
+            "cpu": "x86_64",
+            "cores": 2,
+            "memory_bytes": 25_769_803_776,
+        },
+        "versions": {"flatline": "0.1.0", "websockets": "15.0", "redis": "5.2"},
+        "negative_control": None,
+    }

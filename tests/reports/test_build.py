@@ -77,15 +77,9 @@ def test_every_figure_is_in_the_page_and_beside_it(whole: Built) -> None:
 def test_html_and_markdown_say_the_same(whole: Built) -> None:
     shown = html_rows(whole.html.read_text())
     listed = [row for row in markdown_rows(whole.markdown.read_text()) if row in shown]
-    tables = [
-        row
-        for row in markdown_rows(whole.markdown.read_text())
-        if not set("".join(row)) <= set("-: ")
-    ]
+    tables = [row for row in markdown_rows(whole.markdown.read_text()) if not set("".join(row)) <= set("-: ")]
     headings_and_facts = (
-        2
-        + whole.markdown.read_text().count("\n| --- ")
-        + whole.markdown.read_text().count("\n| ---:")
+        2 + whole.markdown.read_text().count("\n| --- ") + whole.markdown.read_text().count("\n| ---:")
     )
     assert len(tables) - len(listed) <= headings_and_facts
     assert len(listed) > 60
@@ -128,10 +122,14 @@ def test_what_became_of_sessions_is_that_of_the_csv(whole: Built) -> None:
 def test_the_cost_is_that_of_the_csv(whole: Built) -> None:
     table = pd.read_csv(whole.html.parent / "cost.csv").set_index("engine")
     formats: dict[str, Callable[[float], str]] = {
-        "clients": numbers.count, "heartbeats_per_s": numbers.rate, "frames_per_s": numbers.rate,
-        "bytes_per_s": numbers.rate, "redis_operations_per_s": numbers.rate,
-        "gateway_cpu_percent": numbers.percent, "gateway_rss_bytes": numbers.size_bytes,
-    }  # fmt: skip
+        "clients": numbers.count,
+        "heartbeats_per_s": numbers.rate,
+        "frames_per_s": numbers.rate,
+        "bytes_per_s": numbers.rate,
+        "redis_operations_per_s": numbers.rate,
+        "gateway_cpu_percent": numbers.percent,
+        "gateway_rss_bytes": numbers.size_bytes,
+    }
     assert list(table.index) == ["theory", "simulated", "real"]
     for rows in rows_of(whole):
         shown = [row[1:] for row in rows if len(row) == 4]
@@ -146,11 +144,7 @@ def test_the_cost_is_that_of_the_csv(whole: Built) -> None:
 
 
 def test_layers_and_omission_are_those_of_the_csv(whole: Built) -> None:
-    last = (
-        pd.read_csv(whole.html.parent / "incidence.csv")
-        .groupby(["fault", "engine", "cause"])
-        .tail(1)
-    )
+    last = pd.read_csv(whole.html.parent / "incidence.csv").groupby(["fault", "engine", "cause"]).tail(1)
     lag = pd.read_csv(whole.html.parent / "omission.csv")
     for rows in rows_of(whole):
         for row in last[last["cause"] != "recovered"].to_dict("records"):
@@ -175,9 +169,7 @@ def test_layers_and_omission_are_those_of_the_csv(whole: Built) -> None:
 def test_a_report_without_one_of_its_tables(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "reports.build.draw", lambda *_: {}
-    )  # figures are tested without tables as well
+    monkeypatch.setattr("reports.build.draw", lambda *_: {})  # figures are tested without tables as well
     run = handmade_run(ONE)
     run.left_out = {name}
     assert "What it costs" in build(run.write(tmp_path)).html.read_text()
@@ -191,9 +183,7 @@ def test_a_sample_too_small_says_so(whole: Built) -> None:
 
 def test_agreement_csv_keeps_full_precision(whole: Built) -> None:
     table = pd.read_csv(whole.html.parent / "agreement.csv")
-    row = table[
-        (table["figure"] == "p50") & (table["left"] == "real") & (table["right"] == "theory")
-    ].iloc[0]
+    row = table[(table["figure"] == "p50") & (table["left"] == "real") & (table["right"] == "theory")].iloc[0]
     assert row["left_s"] - row["right_s"] == pytest.approx(row["difference_s"], abs=1e-12)
 
 
@@ -248,12 +238,7 @@ def _undecided(run: HandmadeRun) -> None:
 @pytest.mark.parametrize(
     ("bend", "verdict", "exit_code", "sentence"),
     [
-        (
-            _gateway_with_two_failures,
-            "fail",
-            99,
-            "negative control: the gateway ran another policy",
-        ),
+        (_gateway_with_two_failures, "fail", 99, "negative control: the gateway ran another policy"),
         (_missed, "fail", 99, "missed: false_suspicions.count == 0"),
         (_unsound, "unknown", 3, "the generator's loop was 900 ms late"),
         (_partial, "partial", 0, "the run was interrupted"),
@@ -304,9 +289,11 @@ def test_a_run_without_a_detection(tmp_path: Path, bend: Callable[[HandmadeRun],
     bend(run)
     d = run.tables["detections"]
     run.tables |= {
-        "qos": qos.qos(d), "survival": qos.survival(d), "detections_by_layer": qos.detections_by_layer(d),
+        "qos": qos.qos(d),
+        "survival": qos.survival(d),
+        "detections_by_layer": qos.detections_by_layer(d),
         "incidence": incidence_by_cause(d),
-    }  # fmt: skip
+    }
     result = build(run.write(tmp_path))
     assert result.agreement.verdict == "unknown"
     assert "no fault was detected in this run" in result.html.read_text()

@@ -35,7 +35,9 @@ def agreement_of(tables: RunTables) -> pd.DataFrame:
 
 
 DRAW: dict[str, Callable[[RunTables], Figure]] = {
-    "detection_curves": lambda t: figures.detection_curves(t.table("law_curves"), t.table("survival"), caption="c"),
+    "detection_curves": lambda t: figures.detection_curves(
+        t.table("law_curves"), t.table("survival"), caption="c"
+    ),
     "latency_by_layer": lambda t: figures.latency_by_layer(t.table("detections"), t.table("laws")),
     "layers": lambda t: figures.layers(t.table("detections")),
     "timeline": lambda t: figures.timeline(t.table("timelines"), "host_crash"),
@@ -43,7 +45,7 @@ DRAW: dict[str, Callable[[RunTables], Figure]] = {
     "lateness": lambda t: figures.lateness(t.table("lag"), t.table("lateness"), speedup=5.0),
     "competing": lambda t: figures.competing(t.table("incidence")),
     "agreement_chart": lambda t: figures.agreement_chart(agreement_of(t)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", DRAW)
@@ -51,9 +53,7 @@ def test_each_figure_is_readable_at_slide_size(name: str, run: RunTables) -> Non
     figure = DRAW[name](run)
     figure.draw_without_rendering()
     assert figure.get_size_inches()[0] == 12.8
-    texts = [
-        text for text in figure.findobj() if hasattr(text, "get_fontsize") and text.get_visible()
-    ]
+    texts = [text for text in figure.findobj() if hasattr(text, "get_fontsize") and text.get_visible()]
     assert min(text.get_fontsize() for text in texts if getattr(text, "get_text", str)()) >= 11
     for axes in figure.get_axes():
         if axes.get_visible():
@@ -91,8 +91,17 @@ def storm_rows(back: int, each_s: int) -> pd.DataFrame:
     """A thousand clients; after the ramp so many lose their connection, spread over so many seconds."""
     rows = [("real", float(n), 1.0, 0, 20, 0, 0, 20, 0) for n in range(50)]
     rows += [("real", 50.0 + n, 1.0, back // each_s, 0, 0, 0, 0, 0) for n in range(each_s)]
-    columns = ["engine", "time_s", "width_s", "disconnected", "connected", "resumed", "session_unknown",
-               "logged_in", "login_refused"]  # fmt: skip
+    columns = [
+        "engine",
+        "time_s",
+        "width_s",
+        "disconnected",
+        "connected",
+        "resumed",
+        "session_unknown",
+        "logged_in",
+        "login_refused",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -117,10 +126,7 @@ def test_competing_layers_end_at_what_the_table_says(run: RunTables) -> None:
 
 
 def last_levels(axes: Axes) -> set[float]:
-    return {
-        round(float(np.asarray(line.get_ydata(), dtype=float).flat[-1]), 9)
-        for line in axes.get_lines()
-    }
+    return {round(float(np.asarray(line.get_ydata(), dtype=float).flat[-1]), 9) for line in axes.get_lines()}
 
 
 def test_curves_show_what_the_tables_say(run: RunTables) -> None:
@@ -133,9 +139,7 @@ def test_curves_show_what_the_tables_say(run: RunTables) -> None:
     qos = run.table("qos")
     for engine in ("simulated", "real"):
         row = qos[
-            (qos["engine"] == engine)
-            & (qos["fault"] == "network_cut")
-            & (qos["milestone"] == "suspected")
+            (qos["engine"] == engine) & (qos["fault"] == "network_cut") & (qos["milestone"] == "suspected")
         ]
         share = round(float((row["detected"] / row["n"]).iloc[0]), 9)
         assert share in last_levels(cut), engine
@@ -144,9 +148,17 @@ def test_curves_show_what_the_tables_say(run: RunTables) -> None:
 
 def test_a_fault_that_is_never_detected_is_a_flat_line(run: RunTables) -> None:
     flat = pd.DataFrame(
-        {"engine": "real", "fault": "nat", "milestone": "suspected", "duration_s": [0.0, 140.0],
-         "survival": 1.0, "lo": 1.0, "hi": 1.0, "at_risk": 19.0}
-    )  # fmt: skip
+        {
+            "engine": "real",
+            "fault": "nat",
+            "milestone": "suspected",
+            "duration_s": [0.0, 140.0],
+            "survival": 1.0,
+            "lo": 1.0,
+            "hi": 1.0,
+            "at_risk": 19.0,
+        }
+    )
     figure = figures.detection_curves(run.table("law_curves").iloc[:0], flat)
     notes = [text.get_text() for text in figure.get_axes()[0].texts]
     assert any("no detection" in note and "0% detected" in note for note in notes)

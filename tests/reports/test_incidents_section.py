@@ -18,9 +18,28 @@ ONE = {"host_crash": Fault(8, "heartbeat", 70, 100)}
 def section(folder: Path, agrees_s: float, in_time: str) -> list[str]:
     run = handmade_run(ONE)
     row = (
-        "real", "node_crash", "node_crash", "node-2", 110.0, NAN, 100.0, 88, 88, 88, 0, 0.5, 1.0, 1.2,
-        18.4, agrees_s, agrees_s, 0.25, 0, 20.0, in_time,
-    )  # fmt: skip
+        "real",
+        "node_crash",
+        "node_crash",
+        "node-2",
+        110.0,
+        NAN,
+        100.0,
+        88,
+        88,
+        88,
+        0,
+        0.5,
+        1.0,
+        1.2,
+        18.4,
+        agrees_s,
+        agrees_s,
+        0.25,
+        0,
+        20.0,
+        in_time,
+    )
     run.tables["incidents"] = frame("incidents", [row])
     (found,) = incidents_section(load_run(run.write(folder)))
     (table,) = found.blocks

@@ -31,28 +31,37 @@ def survival() -> pd.DataFrame:
             for n, t in enumerate(np.linspace(lo, lo + 30, 31)):
                 left = 1 - n / 30
                 at = 0.0 if n == 0 else t + later
-                rows.append(("real", fault, "suspected", at, left, max(0.0, left - 0.05),
-                             min(1.0, left + 0.05), 448, run))  # fmt: skip
-    columns = [
-        "engine",
-        "fault",
-        "milestone",
-        "duration_s",
-        "survival",
-        "lo",
-        "hi",
-        "at_risk",
-        "run",
-    ]
+                rows.append(
+                    (
+                        "real",
+                        fault,
+                        "suspected",
+                        at,
+                        left,
+                        max(0.0, left - 0.05),
+                        min(1.0, left + 0.05),
+                        448,
+                        run,
+                    )
+                )
+    columns = ["engine", "fault", "milestone", "duration_s", "survival", "lo", "hi", "at_risk", "run"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def changes(verdict: str = "fail", difference_s: float = 30.0) -> pd.DataFrame:
-    return pd.DataFrame({
-        "candidate": ["after"], "fault": ["host_crash"], "milestone": ["suspected"],
-        "p50_before_s": [85.0], "p50_after_s": [85.0 + difference_s], "p50_difference_s": [difference_s],
-        "p50_lo_s": [difference_s - 1], "p50_hi_s": [difference_s + 1], "verdict": [verdict],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "candidate": ["after"],
+            "fault": ["host_crash"],
+            "milestone": ["suspected"],
+            "p50_before_s": [85.0],
+            "p50_after_s": [85.0 + difference_s],
+            "p50_difference_s": [difference_s],
+            "p50_lo_s": [difference_s - 1],
+            "p50_hi_s": [difference_s + 1],
+            "verdict": [verdict],
+        }
+    )
 
 
 def policies() -> pd.DataFrame:
@@ -72,10 +81,15 @@ def policies() -> pd.DataFrame:
 
 def steps() -> pd.DataFrame:
     clients = np.array([10_000, 40_000, 70_000, 80_000])
-    return pd.DataFrame({
-        "clients": clients, "lateness_p99_s": [0.001, 0.004, 0.03, 0.22], "cpu_percent": clients / 900,
-        "rss_bytes": 9e7 + clients * 12 * 1024.0, "holds": [True, True, True, False],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "clients": clients,
+            "lateness_p99_s": [0.001, 0.004, 0.03, 0.22],
+            "cpu_percent": clients / 900,
+            "rss_bytes": 9e7 + clients * 12 * 1024.0,
+            "holds": [True, True, True, False],
+        }
+    )
 
 
 def nodes() -> pd.DataFrame:
@@ -90,23 +104,45 @@ def law() -> pd.DataFrame:
 
 def claimed(**changed: Any) -> pd.DataFrame:
     row = {
-        "case": "network cut", "preset": "as meant", "claim_lo_s": 30.0, "claim_hi_s": 90.0,
-        "engine": "real", "n": 60, "lo_s": 70.0, "p50_s": 85.0, "hi_s": 100.0, "detected": 1.0,
+        "case": "network cut",
+        "preset": "as meant",
+        "claim_lo_s": 30.0,
+        "claim_hi_s": 90.0,
+        "engine": "real",
+        "n": 60,
+        "lo_s": 70.0,
+        "p50_s": 85.0,
+        "hi_s": 100.0,
+        "detected": 1.0,
         "verdict": "fail",
-    }  # fmt: skip
-    never = {"case": "frozen", "preset": "as written", "lo_s": np.nan, "p50_s": np.nan, "hi_s": np.nan,
-             "detected": 0.0}  # fmt: skip
+    }
+    never = {
+        "case": "frozen",
+        "preset": "as written",
+        "lo_s": np.nan,
+        "p50_s": np.nan,
+        "hi_s": np.nan,
+        "detected": 0.0,
+    }
     return pd.DataFrame([{**row, **changed}, {**row, "engine": "simulated"}, {**row, **never}])
 
 
 def coming(engine: str = "real") -> pd.DataFrame:
     times = np.arange(0.0, 300.0, 2.0)
     in_ramp, cut, back = times < 60, (times >= 100) & (times < 112), (times >= 130) & (times < 140)
-    return pd.DataFrame({
-        "engine": engine, "time_s": times, "width_s": 2.0, "disconnected": np.where(cut, 80, 0),
-        "connected": np.where(in_ramp, 20, np.where(back, 96, 0)), "resumed": np.where(back, 96, 0),
-        "session_unknown": np.where(back, 9, 0), "logged_in": np.where(in_ramp, 20, 0), "login_refused": 0,
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "engine": engine,
+            "time_s": times,
+            "width_s": 2.0,
+            "disconnected": np.where(cut, 80, 0),
+            "connected": np.where(in_ramp, 20, np.where(back, 96, 0)),
+            "resumed": np.where(back, 96, 0),
+            "session_unknown": np.where(back, 9, 0),
+            "logged_in": np.where(in_ramp, 20, 0),
+            "login_refused": 0,
+        }
+    )
 
 
 WINDOW = [{"fault": "network_cut", "start_s": 100.0, "end_s": 101.0}]
@@ -123,9 +159,7 @@ DRAW: dict[str, Callable[[], Figure]] = {
     "storm": lambda: storm(pd.concat([coming(), coming("simulated")]), WINDOW, caption="seed 7."),
 }
 NOTHING: dict[str, Callable[[], Figure]] = {
-    "before_after": lambda: before_after(
-        survival().iloc[:0], changes(), labels=RUNS, faults=["host_crash"]
-    ),
+    "before_after": lambda: before_after(survival().iloc[:0], changes(), labels=RUNS, faults=["host_crash"]),
     "heat_map": lambda: heat_map(policies().iloc[:0]),
     "pareto": lambda: pareto(policies().iloc[:0]),
     "capacity": lambda: capacity(steps().iloc[:0]),
@@ -208,9 +242,12 @@ def test_the_heat_map_writes_every_number_and_frames_what_fits() -> None:
 def test_a_heat_map_of_many_intervals_keeps_the_recommended_one() -> None:
     many = pd.DataFrame({"interval_s": np.arange(1.0, 101.0), "max_failures": 3})
     many = many.assign(
-        detect_p99_s=many["interval_s"] * 3, false_per_client_day=0.0, feasible=True,
-        frames_per_s=2000 / many["interval_s"], recommended=many["interval_s"] == 33.0,
-    )  # fmt: skip
+        detect_p99_s=many["interval_s"] * 3,
+        false_per_client_day=0.0,
+        feasible=True,
+        frames_per_s=2000 / many["interval_s"],
+        recommended=many["interval_s"] == 33.0,
+    )
     axes = heat_map(many).get_axes()[0]
     shown = [label.get_text() for label in axes.get_yticklabels()]
     assert len(shown) <= 13

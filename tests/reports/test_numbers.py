@@ -12,26 +12,28 @@ NAN, INF = math.nan, math.inf
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (84.9731, "84.97"), (924.64, "924.6"), (1234.5, "1,234.5"), (0.01234, "0.012"), (0.0004999, "0.0005"),
+        (84.9731, "84.97"),
+        (924.64, "924.6"),
+        (1234.5, "1,234.5"),
+        (0.01234, "0.012"),
+        (0.0004999, "0.0005"),
         (0.9996, "1.00"),
-        (99.996, "100.0"), (0.0, "0.000"), (-2.5, "−2.50"), (-0.00001, "0.0000"), (NAN, "–"), (None, "–"),
+        (99.996, "100.0"),
+        (0.0, "0.000"),
+        (-2.5, "−2.50"),
+        (-0.00001, "0.0000"),
+        (NAN, "–"),
+        (None, "–"),
         (INF, "never"),
     ],
-)  # fmt: skip
+)
 def test_seconds(value: float | None, text: str) -> None:
     assert numbers.seconds(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [
-        (0.31, "+0.310"),
-        (-2.5, "−2.50"),
-        (0.0, "0.000"),
-        (-0.00001, "0.0000"),
-        (INF, "+never"),
-        (NAN, "–"),
-    ],
+    [(0.31, "+0.310"), (-2.5, "−2.50"), (0.0, "0.000"), (-0.00001, "0.0000"), (INF, "+never"), (NAN, "–")],
 )
 def test_signed_seconds(value: float, text: str) -> None:
     assert numbers.signed_seconds(value) == text
@@ -39,8 +41,15 @@ def test_signed_seconds(value: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.984, "98.4 %"), (1.0, "100 %"), (0.9999, "> 99.9 %"), (0.0, "0 %"), (0.0001, "< 0.1 %"), (0.5, "50 %")],
-)  # fmt: skip
+    [
+        (0.984, "98.4 %"),
+        (1.0, "100 %"),
+        (0.9999, "> 99.9 %"),
+        (0.0, "0 %"),
+        (0.0001, "< 0.1 %"),
+        (0.5, "50 %"),
+    ],
+)
 def test_share_is_whole_only_where_it_is(value: float, text: str) -> None:
     assert numbers.share(value).replace(numbers.NBSP, " ") == text
 

@@ -31,9 +31,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert tables.number("epsilon_s") == 0.2
     assert tables.number("seed") == 7  # of run.json
     for name, schema in SCHEMAS.items():
-        assert {c: str(k) for c, k in tables.table(name)[list(schema)].dtypes.items()} == dict(
-            schema
-        )
+        assert {c: str(k) for c, k in tables.table(name)[list(schema)].dtypes.items()} == dict(schema)
 
 
 def test_engines_are_seen_where_the_run_does_not_say(tmp_path: Path) -> None:
@@ -48,9 +46,7 @@ def test_a_killed_run_is_not_complete(tmp_path: Path) -> None:
     assert load_run(run.write(tmp_path)).complete is False
 
 
-@pytest.mark.parametrize(
-    ("number", "made_by"), [(None, "an older"), (1, "an older"), (3, "a newer")]
-)
+@pytest.mark.parametrize(("number", "made_by"), [(None, "an older"), (1, "an older"), (3, "a newer")])
 def test_a_run_of_another_format_is_said_in_one_sentence(
     tmp_path: Path, number: int | None, made_by: str
 ) -> None:
@@ -62,9 +58,7 @@ def test_a_run_of_another_format_is_said_in_one_sentence(
 
 
 def test_more_columns_are_welcome_and_text_stays_text(tmp_path: Path) -> None:
-    (tmp_path / "thresholds.csv").write_text(
-        "expression,value,verdict,reason,more\nNA,,null,nan,1\n"
-    )
+    (tmp_path / "thresholds.csv").write_text("expression,value,verdict,reason,more\nNA,,null,nan,1\n")
     row = load_run(tmp_path).table("thresholds").iloc[0]
     assert (row["expression"], row["verdict"], row["reason"]) == ("NA", "null", "nan")
     assert row["value"] != row["value"]
@@ -74,11 +68,7 @@ def test_more_columns_are_welcome_and_text_stays_text(tmp_path: Path) -> None:
     ("name", "content", "complaint"),
     [
         ("qos.csv", "engine,fault\nreal,x\n", "no column milestone"),
-        (
-            "thresholds.csv",
-            "expression,value,verdict,reason\na,soon,pass,b\n",
-            "should be a number",
-        ),
+        ("thresholds.csv", "expression,value,verdict,reason\na,soon,pass,b\n", "should be a number"),
         ("thresholds.csv", 'expression,value,verdict,reason\n"a,1,pass,b\n', "not a table"),
         ("summary.json", "{", "not readable as JSON"),
         ("run.json", "[]", "not a JSON object"),

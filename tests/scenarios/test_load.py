@@ -16,9 +16,17 @@ from scenarios.load import ScenarioError, built_in, dump_scenario, load_scenario
 from scenarios.schema import Scenario
 
 WANTED = {
-    "healthy", "orderly_close", "refresh", "process_crash", "host_crash", "nat_timeout", "frozen",
-    "network_cut", "mixed", "demo",
-}  # fmt: skip
+    "healthy",
+    "orderly_close",
+    "refresh",
+    "process_crash",
+    "host_crash",
+    "nat_timeout",
+    "frozen",
+    "network_cut",
+    "mixed",
+    "demo",
+}
 
 
 def test_the_promised_scenarios_ship() -> None:
@@ -58,8 +66,11 @@ def test_all_problems_come_in_one_error_with_line_key_value_and_what_is_allowed(
     with pytest.raises(ScenarioError) as caught:
         parse_scenario(FOUR_PROBLEMS, source="broken.yaml")
     assert [(p.line, p.key) for p in caught.value.problems] == [
-        (2, "duration"), (3, "clientz"), (5, "liveness.heartbeat_timeout"), (7, "faults[0]"),
-    ]  # fmt: skip
+        (2, "duration"),
+        (3, "clientz"),
+        (5, "liveness.heartbeat_timeout"),
+        (7, "faults[0]"),
+    ]
     text = str(caught.value)
     assert "broken.yaml: 4 problems" in text
     assert "broken.yaml:2  duration: got -300; input should be greater than 0" in text
@@ -76,19 +87,26 @@ def test_all_problems_come_in_one_error_with_line_key_value_and_what_is_allowed(
         ("- a\n- b", "a scenario is a mapping"),
         ("", "a scenario is a mapping"),
         ("name: x", "duration: is missing"),
-        ("duration: 5s\nname: x\nfaults: [{kind: host_crash, share: 70%, at: 1s}, {kind: frozen, share: 40%, at: 1s}]",
-         "shares add up to 110%"),
-        ("duration: 5s\nname: x\nfaults: [{kind: frozen, share: 1%, at: 1s}, {kind: frozen, share: 1%, at: 1s}]",
-         "frozen stands twice"),
-        ("duration: 5s\nname: x\nfaults: [{kind: frozen, share: 1%, at: {uniform: {low: 9s, high: 1s}}}]",
-         "low 9s is not below high 1s"),
+        (
+            "duration: 5s\nname: x\nfaults: [{kind: host_crash, share: 70%, at: 1s}, "
+            "{kind: frozen, share: 40%, at: 1s}]",
+            "shares add up to 110%",
+        ),
+        (
+            "duration: 5s\nname: x\nfaults: [{kind: frozen, share: 1%, at: 1s}, {kind: frozen, share: 1%, at: 1s}]",
+            "frozen stands twice",
+        ),
+        (
+            "duration: 5s\nname: x\nfaults: [{kind: frozen, share: 1%, at: {uniform: {low: 9s, high: 1s}}}]",
+            "low 9s is not below high 1s",
+        ),
         ("duration: 5s\nname: x\nfaults: [{kind: frozen, share: 1%, at: {gamma: {low: 9s}}}]", "unknown key"),
         ("duration: 5s\nname: x\nnetwork: {outages: {every: 1h, length: {}}}", "exactly one law wanted"),
         ("duration: 5s\nname: Bad Name", "name"),
         ("duration: 5s\nname: x\nduration: 6s", "<text>:3  duration: stands twice"),
         ("duration: 5s\nname: x\nspeedup: 0.5", "got 0.5"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_file_is_told_why(text: str, says: str) -> None:
     with pytest.raises(ScenarioError) as caught:
         parse_scenario(text)
@@ -123,8 +141,9 @@ def test_durations_survive_being_written(seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "seconds"), [("250ms", 0.25), ("30s", 30), ("5m", 300), ("24h", 86400), ("1d", 86400), ("1.5h", 5400)]
-)  # fmt: skip
+    ("written", "seconds"),
+    [("250ms", 0.25), ("30s", 30), ("5m", 300), ("24h", 86400), ("1d", 86400), ("1.5h", 5400)],
+)
 def test_durations(written: str, seconds: float) -> None:
     assert parse_duration(written) == seconds
 

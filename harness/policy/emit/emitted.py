@@ -73,9 +73,7 @@ class Wanted:
         """TCP_USER_TIMEOUT, which counts in milliseconds."""
         return math.ceil(round(self.user_timeout_s * 1000, 6))
 
-    def range_s(
-        self, interval_s: float, deadline_s: float, close_wait_s: float = 0.0
-    ) -> tuple[float, float]:
+    def range_s(self, interval_s: float, deadline_s: float, close_wait_s: float = 0.0) -> tuple[float, float]:
         """[lo, hi) of a ping every `interval_s` with this deadline, or of the kernel if it is sooner."""
         lo_s = deadline_s + close_wait_s
         hi_s = interval_s + lo_s
@@ -123,12 +121,9 @@ def shared_notes(policy: LivenessPolicy, wanted: Wanted, range_s: tuple[float, f
     if policy.max_sessions is not None:
         notes.append(f"max_sessions {policy.max_sessions} cannot be said.")
     notes.append(
-        "session_ttl, status_ttl and resume_window are your application's records: this does not "
-        "touch them."
+        "session_ttl, status_ttl and resume_window are your application's records: this does not touch them."
     )
-    which = (
-        "the policy's" if policy.tcp_user_timeout is not None else "T + (k-1)R + tau, added here,"
-    )
+    which = "the policy's" if policy.tcp_user_timeout is not None else "T + (k-1)R + tau, added here,"
     notes.append(
         f"TCP_USER_TIMEOUT is {which} {wanted.user_timeout_s:g} s (Linux). It is for clients that die while "
         "more is queued for them than the kernel takes. The ping or the close then waits in that queue and "
@@ -164,6 +159,10 @@ def render(template: str, notes: list[str], range_s: tuple[float, float], **valu
 
 def _commented(text: str) -> str:
     return textwrap.fill(
-        text, _COMMENT_WIDTH, initial_indent="# * ", subsequent_indent="#   ",
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+        text,
+        _COMMENT_WIDTH,
+        initial_indent="# * ",
+        subsequent_indent="#   ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -81,9 +81,7 @@ def linux_sysctl(policy: LivenessPolicy) -> Emitted:
     """Write `tcp_retries2` and TCP keepalive so that the kernel gives up soon after the heartbeat would."""
     wanted = Wanted.of(policy)
     latest_s = wanted.interval_s + wanted.patience_s
-    retries2 = next(
-        (n for n in range(1, LINUX_RETRIES2) if tcp_give_up_s(n) >= latest_s), LINUX_RETRIES2
-    )
+    retries2 = next((n for n in range(1, LINUX_RETRIES2) if tcp_give_up_s(n) >= latest_s), LINUX_RETRIES2)
     give_up_s = tcp_give_up_s(retries2)
     range_s = give_up_range_s(wanted.interval_s, retries2)
     keepalive_s = max(1, math.ceil(wanted.interval_s))
@@ -107,9 +105,15 @@ def linux_sysctl(policy: LivenessPolicy) -> Emitted:
             "over bad links will break sooner."
         )
     text = render(
-        "sysctl.conf.j2", notes, range_s, retries2=retries2, give_up_s=give_up_s,
-        keepalive_s=keepalive_s, probe_s=probe_s, probes=_PROBES,
-    )  # fmt: skip
+        "sysctl.conf.j2",
+        notes,
+        range_s,
+        retries2=retries2,
+        give_up_s=give_up_s,
+        keepalive_s=keepalive_s,
+        probe_s=probe_s,
+        probes=_PROBES,
+    )
     return Emitted("sysctl", "sysctl", "90-flatline-liveness.conf", text, tuple(notes), range_s)
 
 
@@ -184,9 +188,7 @@ def uvicorn_server(policy: LivenessPolicy) -> Emitted:
     return Emitted("uvicorn", "python", "gateway_uvicorn.py", text, tuple(notes), range_s)
 
 
-_CLOSE_TIMEOUT_S = (
-    2.0  # a closing handshake takes one round trip; the library's 10 s are for nobody
-)
+_CLOSE_TIMEOUT_S = 2.0  # a closing handshake takes one round trip; the library's 10 s are for nobody
 
 
 def websockets_server(policy: LivenessPolicy) -> Emitted:
@@ -206,7 +208,5 @@ def websockets_server(policy: LivenessPolicy) -> Emitted:
         protocol_ping_note(),
         *shared_notes(policy, wanted, range_s),
     ]
-    text = render(
-        "websockets.py.j2", notes, range_s, wanted=wanted, close_timeout_s=close_timeout_s
-    )
+    text = render("websockets.py.j2", notes, range_s, wanted=wanted, close_timeout_s=close_timeout_s)
     return Emitted("websockets", "python", "gateway_websockets.py", text, tuple(notes), range_s)

@@ -53,9 +53,7 @@ class Setting:
     refreshed_by: Literal["sign_of_life", "open_socket"] = "sign_of_life"
     node_lease: bool = False  # something clears the records of a gateway that died
     close_wait_s: float = 0.0  # from the decision to the handler's notice
-    library_keepalive: tuple[float, float] | None = (
-        None  # (T, tau) of a second heartbeat below ours
-    )
+    library_keepalive: tuple[float, float] | None = None  # (T, tau) of a second heartbeat below ours
     promise_s: float | None = None  # dead clients are to be noticed within this
     expected_sessions: int | None = None
 
@@ -64,11 +62,7 @@ class Setting:
         """Make one of whatever can be checked."""
         if isinstance(subject, Setting):
             return subject
-        return (
-            cls.of_profile(subject)
-            if isinstance(subject, HeartbeatProfile)
-            else cls.of_policy(subject)
-        )
+        return cls.of_profile(subject) if isinstance(subject, HeartbeatProfile) else cls.of_policy(subject)
 
     @classmethod
     def of_policy(cls, policy: LivenessPolicy, name: str = "policy") -> Self:
@@ -105,9 +99,7 @@ class Setting:
             case IdleLimit():
                 return replace(setting, idle_limit_s=detector.limit, sweep_s=detector.sweep)
             case NextTick():
-                return replace(
-                    setting, timeout_s=detector.interval, max_failures=detector.max_failures
-                )
+                return replace(setting, timeout_s=detector.interval, max_failures=detector.max_failures)
         return setting
 
     @property

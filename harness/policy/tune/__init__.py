@@ -8,11 +8,7 @@ from harness.policy.tune.check import SimulationCheck, check_by_simulation, neig
 from harness.policy.tune.conditions import Conditions, Rules, conditions_of_profile
 from harness.policy.tune.explain import explain, idle_timer_reason, reasons
 from harness.policy.tune.fit import Fit, fit_law
-from harness.policy.tune.measured_conditions import (
-    NetworkDataError,
-    network_from_csv,
-    network_from_run,
-)
+from harness.policy.tune.measured_conditions import NetworkDataError, network_from_csv, network_from_run
 from harness.policy.tune.recommend import (
     PLOT_COLUMNS,
     NotTunable,
@@ -35,12 +31,7 @@ from harness.policy.tune.search import (
     with_figures,
 )
 from harness.policy.tune.units import Budget, format_number, format_rate, parse_budget, parse_rate
-from harness.policy.tune.verify import (
-    Verification,
-    compare_with_prediction,
-    verification_scenario,
-    verify,
-)
+from harness.policy.tune.verify import Verification, compare_with_prediction, verification_scenario, verify
 from harness.policy.tune.wants import Limit, Wants, WantsError, parse_wants
 
 __all__ = [

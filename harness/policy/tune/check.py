@@ -115,9 +115,7 @@ def check_by_simulation(
         except FleetError as error:
             told.append(f"not simulated: {name}: {error}")
     days, round_ = 0.0, 0
-    while healthy and (
-        not round_ or (days < client_days and time.monotonic() < began_s + at_most_s)
-    ):
+    while healthy and (not round_ or (days < client_days and time.monotonic() < began_s + at_most_s)):
         for n, name in enumerate(healthy):
             rng = np.random.default_rng([seed, n, round_])
             batch = run_fleet(policies[name], network, clients=_HEALTHY, duration_s=_DAY_S, rng=rng)
@@ -136,11 +134,7 @@ def check_by_simulation(
         for column, (key, value) in enumerate({"policy": name, **parameters}.items()):
             found.insert(column, str(key), value)
         tables.append(found)
-    table = (
-        pd.concat(tables, ignore_index=True)
-        if tables
-        else pd.DataFrame(columns=["policy", "agrees"])
-    )
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["policy", "agrees"])
     return SimulationCheck(table, days, tuple(dict.fromkeys(told)))
 
 
@@ -167,11 +161,7 @@ def neighbours(recommendation: Recommendation) -> Mapping[str, LivenessPolicy]:
 
 
 def compare(
-    policy: LivenessPolicy,
-    conditions: Conditions,
-    rules: Rules,
-    healthy: FleetResult,
-    crashed: FleetResult,
+    policy: LivenessPolicy, conditions: Conditions, rules: Rules, healthy: FleetResult, crashed: FleetResult
 ) -> pd.DataFrame:
     """Theory's figures of a policy beside a fleet's: columns figure, predicted, simulated, lo, hi, n, agrees.
 
@@ -210,9 +200,7 @@ def _false_suspicions(
     count = healthy.false_suspicions + healthy.healthy_resets
     connected_s, edges_s = healthy.healthy_client_s, 2 * interval_s + policy.patience_s
     lo, _ = poisson_interval(count, healthy.clients * (1 + interval_s / _DAY_S), CONFIDENCE)
-    _, hi = poisson_interval(
-        count, connected_s / _DAY_S - healthy.clients * edges_s / _DAY_S, CONFIDENCE
-    )
+    _, hi = poisson_interval(count, connected_s / _DAY_S - healthy.clients * edges_s / _DAY_S, CONFIDENCE)
     simulated = count / connected_s * _DAY_S
     return FALSE_SUSPICIONS, expected, simulated, lo, hi, count, bool(lo <= expected <= hi)
 

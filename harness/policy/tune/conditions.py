@@ -50,10 +50,7 @@ class Conditions:
         if law is None:
             return self
         changed = law.model_copy(
-            update={
-                "every": law.every / more_often,
-                "length": (length or law.length).scaled(longer),
-            }
+            update={"every": law.every / more_often, "length": (length or law.length).scaled(longer)}
         )
         return replace(self, network=self.network.model_copy(update={"outages": changed}))
 

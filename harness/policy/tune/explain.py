@@ -137,10 +137,7 @@ def explain(recommendation: Recommendation, check: SimulationCheck | None = None
         *_pareto(r),
         *_sensitivity(r),
         "## Network",
-        *(
-            f"- {note}"
-            for note in (*r.conditions.notes, *(fit.sentence for fit in r.conditions.fits))
-        ),
+        *(f"- {note}" for note in (*r.conditions.notes, *(fit.sentence for fit in r.conditions.fits))),
     ]
     return "\n".join(parts) + "\n"
 
@@ -164,24 +161,33 @@ def _headline(r: Recommendation) -> Iterator[str]:
 def _policy(r: Recommendation) -> Iterator[str]:
     told = r.policy.model_dump(mode="json")
     names = (
-        "heartbeat_interval", "heartbeat_timeout", "max_failures", "retry_interval", "session_timeout",
-        "sweep_interval", "status_ttl", "session_ttl", "resume_window",
-    )  # fmt: skip
-    shown = {
-        name: told[name] if told[name] is not None else "= heartbeat_interval" for name in names
-    }
+        "heartbeat_interval",
+        "heartbeat_timeout",
+        "max_failures",
+        "retry_interval",
+        "session_timeout",
+        "sweep_interval",
+        "status_ttl",
+        "session_ttl",
+        "resume_window",
+    )
+    shown = {name: told[name] if told[name] is not None else "= heartbeat_interval" for name in names}
     yield from _table(("parameter", "value"), shown.items())
 
 
 def _prediction(r: Recommendation) -> Iterator[str]:
     limits = {limit.column: limit for limit in r.wants.limits}
     labels = {
-        "detect_p50_s": "detection p50", "detect_p95_s": "detection p95", "detect_p99_s": "detection p99",
-        "detect_max_s": "detection, latest", "false_per_client_day": "false suspicions",
-        "frames_per_s": f"frames ({PER_CLIENTS} clients)", "bytes_per_s": f"bytes ({PER_CLIENTS} clients)",
+        "detect_p50_s": "detection p50",
+        "detect_p95_s": "detection p95",
+        "detect_p99_s": "detection p99",
+        "detect_max_s": "detection, latest",
+        "false_per_client_day": "false suspicions",
+        "frames_per_s": f"frames ({PER_CLIENTS} clients)",
+        "bytes_per_s": f"bytes ({PER_CLIENTS} clients)",
         "store_operations_per_s": f"store ({PER_CLIENTS} clients)",
         "radio_wakeups_per_hour": "radio wake-ups",
-    }  # fmt: skip
+    }
     rows = []
     for column, label in labels.items():
         limit, figure = limits.get(column), r.figures[column]
@@ -212,18 +218,8 @@ def _simulated(check: SimulationCheck) -> Iterator[str]:
             f"τ {row['timeout_s']:g}"
         )
         agrees = "yes" if row["agrees"] else "no"
-        rows.append(
-            (policy, row["figure"], *shown[:2], f"{shown[2]} to {shown[3]}", row["n"], agrees)
-        )
-    head = (
-        "policy",
-        "figure",
-        "predicted",
-        "simulated",
-        f"{CONFIDENCE:.2%} interval",
-        "of",
-        "agrees",
-    )
+        rows.append((policy, row["figure"], *shown[:2], f"{shown[2]} to {shown[3]}", row["n"], agrees))
+    head = ("policy", "figure", "predicted", "simulated", f"{CONFIDENCE:.2%} interval", "of", "agrees")
     yield from _table(head, rows)
     yield "Predicted without the allowance for lag, which the simulated gateway has not."
     yield from check.notes
@@ -231,12 +227,9 @@ def _simulated(check: SimulationCheck) -> Iterator[str]:
 
 
 def _probing(r: Recommendation) -> Iterator[str]:
-    names = {
-        "one miss": "one miss (k = 1)", "regular": "R = T", "short": "short probing (R < T)",
-    }  # fmt: skip
+    names = {"one miss": "one miss (k = 1)", "regular": "R = T", "short": "short probing (R < T)"}
     yield "## What short probing gains"
-    head = ("probing", "T", "k", "R", "τ", "detection p99", "false suspicions", "frames/s",
-            "keeps the wants")  # fmt: skip
+    head = ("probing", "T", "k", "R", "τ", "detection p99", "false suspicions", "frames/s", "keeps the wants")
     rows = []
     for _, row in r.probing.iterrows():
         if math.isnan(row["interval_s"]):
@@ -274,10 +267,7 @@ def _pareto(r: Recommendation) -> Iterator[str]:
     yield from _table(
         ("T", "k", "R", "τ", "detection p99", "false suspicions", "frames/s", "keeps the wants"),
         (
-            (
-                *_row(row),
-                "recommended" if row["recommended"] else "yes" if row["feasible"] else "no",
-            )
+            (*_row(row), "recommended" if row["recommended"] else "yes" if row["feasible"] else "no")
             for _, row in shown.iterrows()
         ),
     )
@@ -304,10 +294,14 @@ def _sensitivity(r: Recommendation) -> Iterator[str]:
 
 def _row(row: pd.Series[float]) -> tuple[str, ...]:
     return (
-        f"{row['interval_s']:g}", f"{row['max_failures']:.0f}", f"{row['retry_s']:g}",
-        f"{row['timeout_s']:g}", _time(row["detect_p99_s"]), format_rate(row["false_per_client_day"]),
+        f"{row['interval_s']:g}",
+        f"{row['max_failures']:.0f}",
+        f"{row['retry_s']:g}",
+        f"{row['timeout_s']:g}",
+        _time(row["detect_p99_s"]),
+        format_rate(row["false_per_client_day"]),
         format_number(row["frames_per_s"]),
-    )  # fmt: skip
+    )
 
 
 def _figure(column: str, value: float) -> str:
@@ -330,10 +324,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[st
     """A Markdown table whose columns also line up as plain text."""
     cells = [tuple(str(cell) for cell in row) for row in (head, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    lines = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
-        for row in cells
-    ]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
     yield lines[0]
     yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     yield from lines[1:]

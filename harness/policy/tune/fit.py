@@ -35,17 +35,17 @@ class _Family:
 
 _FAMILIES = {
     "exponential": _Family(
-        stats.expon, {"loc": 0.0},
-        lambda p: Distribution(exponential=Exponential(mean=float(p[1]))),
+        stats.expon, {"loc": 0.0}, lambda p: Distribution(exponential=Exponential(mean=float(p[1])))
     ),
     "lognormal": _Family(
-        stats.lognorm, {"loc": 0.0},
+        stats.lognorm,
+        {"loc": 0.0},
         lambda p: Distribution(lognormal=Lognormal(median=float(p[2]), sigma=float(p[0]))),
     ),
     "normal": _Family(
         stats.norm, {}, lambda p: Distribution(normal=Normal(mean=float(p[0]), sd=float(p[1])))
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,21 +148,22 @@ def fit_law(
     curve = stats.ecdf(stats.CensoredData(uncensored=ended, right=cut)).cdf
     law = family.make(parameters)
     return Fit(
-        what, law, len(both), len(cut),
+        what,
+        law,
+        len(both),
+        len(cut),
         _distance(curve.quantiles, curve.probabilities, law),
         float("nan") if len(cut) else _p_value(family, ended, rng),
         _quantile(curve.quantiles, curve.probabilities, 0.99),
         float(law.quantile(0.99)),
         aic,
-    )  # fmt: skip
+    )
 
 
 def _told(law: Distribution) -> str:
     for name, parameters in law.model_dump().items():
         if isinstance(parameters, dict):
-            return (
-                f"{name} ({', '.join(f'{key} {value:.3g}' for key, value in parameters.items())})"
-            )
+            return f"{name} ({', '.join(f'{key} {value:.3g}' for key, value in parameters.items())})"
         return f"{name} {parameters:.3g} s"
     raise AssertionError("a distribution has exactly one law")
 

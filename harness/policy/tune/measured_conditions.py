@@ -61,12 +61,9 @@ def network_from_csv(path: Path) -> Conditions:
     except (OSError, ValueError) as error:
         raise NetworkDataError(f"{path}: cannot be read: {error}") from error
     if unknown := [str(name) for name in table.columns if name not in COLUMNS]:
-        raise NetworkDataError(
-            f"{path}: unknown column {', '.join(unknown)}; allowed: {', '.join(COLUMNS)}"
-        )
+        raise NetworkDataError(f"{path}: unknown column {', '.join(unknown)}; allowed: {', '.join(COLUMNS)}")
     times = {
-        name: _numbers(table, name, path)
-        for name in ("round_trip_s", "outage_s", "observed_s", "idle_s")
+        name: _numbers(table, name, path) for name in ("round_trip_s", "outage_s", "observed_s", "idle_s")
     }
     ongoing = np.zeros(len(times["outage_s"]), dtype=bool)
     if "outage_ongoing" in table:
@@ -110,9 +107,7 @@ def conditions_of(
     """
     rng = np.random.default_rng(_SEED)
     if len(outages_s) and observed_s is None:
-        raise NetworkDataError(
-            f"{source}: outages without the time they were looked for; add observed_s"
-        )
+        raise NetworkDataError(f"{source}: outages without the time they were looked for; add observed_s")
     notes, fits = [f"measured: {source}"], []
     try:
         trip = fit_law("round trip", round_trips_s, rng=rng)
@@ -143,8 +138,9 @@ def _outages_of_data(
             f"observed_s is {observed_s:g} in all, no more than the outages themselves; "
             "it is the whole time that clients were watched"
         )
-    fit = fit_law("outage", lengths_s[~ongoing], cut_short=lengths_s[ongoing],
-                  families=_OUTAGE_FAMILIES, rng=rng)  # fmt: skip
+    fit = fit_law(
+        "outage", lengths_s[~ongoing], cut_short=lengths_s[ongoing], families=_OUTAGE_FAMILIES, rng=rng
+    )
     low, high = (1 / rate for rate in reversed(poisson_interval(len(lengths_s), up_s)))
     note = (
         f"an outage every {format_duration(round(up_s / len(lengths_s)))} of a client "
@@ -171,9 +167,7 @@ def _numbers(table: pd.DataFrame, name: str, path: Path) -> FloatArray:
     bad = told[numbers.isna() | (numbers <= 0)]
     if len(bad):
         line = int(str(bad.index[0])) + 2
-        raise NetworkDataError(
-            f"{path}:{line}: {name} is {bad.iloc[0]}; allowed: {COLUMNS[name]}, above 0"
-        )
+        raise NetworkDataError(f"{path}:{line}: {name} is {bad.iloc[0]}; allowed: {COLUMNS[name]}, above 0")
     return numbers.to_numpy(dtype=float)
 
 
@@ -194,9 +188,7 @@ def _probes(table: pd.DataFrame, path: Path) -> tuple[FloatArray, FloatArray, st
     return idle[survived], idle[~survived], expiry
 
 
-def _nat_of_data(
-    survived_s: FloatArray, failed_s: FloatArray, expiry: str, path: Path
-) -> tuple[Nat, str]:
+def _nat_of_data(survived_s: FloatArray, failed_s: FloatArray, expiry: str, path: Path) -> tuple[Nat, str]:
     """The idle timer lies between the longest time survived and the shortest that failed; take the former."""
     if not len(failed_s):
         longest = float(survived_s.max())
@@ -213,9 +205,7 @@ def _nat_of_data(
             "add probes with a shorter idle_s"
         )
     longest = float(below.max())
-    note = (
-        f"idle timer between {format_duration(longest)} and {format_duration(shortest)}: {expiry}"
-    )
+    note = f"idle timer between {format_duration(longest)} and {format_duration(shortest)}: {expiry}"
     if (survived_s >= shortest).any():
         note += "; longer idle times survived too: it is not one constant"
     return _made(longest, expiry), note
@@ -272,9 +262,7 @@ def _nat(run: RunDir, scenario: Scenario, plan: Plan, engine: str) -> tuple[Nat,
         return None
     rows = pd.read_csv(run.table("detections"), keep_default_na=False, na_values=[""])
     rows = rows[
-        (rows["engine"] == engine)
-        & (rows["milestone"] == "suspected")
-        & rows["fault_id"].isin(faulted)
+        (rows["engine"] == engine) & (rows["milestone"] == "suspected") & rows["fault_id"].isin(faulted)
     ]
     lost = rows[rows["outcome"] == "detected"]
     if lost.empty:

@@ -48,9 +48,17 @@ __all__ = [
 ]
 
 PLOT_COLUMNS = (
-    "interval_s", "max_failures", "timeout_s", "retry_s", "detect_p99_s", "false_per_client_day",
-    "frames_per_s", "feasible", "pareto", "recommended",
-)  # fmt: skip
+    "interval_s",
+    "max_failures",
+    "timeout_s",
+    "retry_s",
+    "detect_p99_s",
+    "false_per_client_day",
+    "frames_per_s",
+    "feasible",
+    "pareto",
+    "recommended",
+)
 """Columns that figures take, of the heat map and of the candidates alike."""
 
 _MOST_FAILURES = 6
@@ -70,25 +78,24 @@ def heat_map(found: Search, recommended: int) -> pd.DataFrame:
     retry = np.minimum(policy["retry_s"], interval)
     if policy["retry_s"] == policy["interval_s"]:
         retry = interval
-    cells = pd.DataFrame({
-        "interval_s": interval, "max_failures": failures, "timeout_s": timeout, "retry_s": retry,
-        "patience_s": (failures - 1) * retry + timeout,
-    })  # fmt: skip
-    cells = with_figures(cells, found.conditions, found.rules, found.wants.store_operations)
-    sound = ~np.any(
-        list(unsound(cells, found.conditions, found.wants, found.rules).values()), axis=0
+    cells = pd.DataFrame(
+        {
+            "interval_s": interval,
+            "max_failures": failures,
+            "timeout_s": timeout,
+            "retry_s": retry,
+            "patience_s": (failures - 1) * retry + timeout,
+        }
     )
+    cells = with_figures(cells, found.conditions, found.rules, found.wants.store_operations)
+    sound = ~np.any(list(unsound(cells, found.conditions, found.wants, found.rules).values()), axis=0)
     ratios = np.column_stack([limit.ratio(cells[limit.column]) for limit in found.limits])
     pareto = np.zeros(len(cells), dtype=bool)
     cost, latency = cells["frames_per_s"].to_numpy(), cells["detect_p99_s"].to_numpy()
     mistakes = indistinct(cells["false_per_client_day"])
     pareto[sound] = pareto_mask(cost[sound], latency[sound], mistakes[sound])
-    same = (cells["interval_s"] == policy["interval_s"]) & (
-        cells["max_failures"] == policy["max_failures"]
-    )
-    cells = cells.assign(
-        feasible=sound & np.all(ratios <= 1, axis=1), pareto=pareto, recommended=same
-    )
+    same = (cells["interval_s"] == policy["interval_s"]) & (cells["max_failures"] == policy["max_failures"])
+    cells = cells.assign(feasible=sound & np.all(ratios <= 1, axis=1), pareto=pareto, recommended=same)
     return cells[list(PLOT_COLUMNS)]
 
 
@@ -123,8 +130,15 @@ def rejected(found: Search) -> pd.DataFrame:
             name: float("nan") if nearest is None else float(found.candidates[name].iloc[nearest])
             for name in _PARAMETERS
         }
-        rows.append({"reason": reason, "policies": int(mask.sum()), "only_this": int(only.sum()),
-                     **parameters, "over": over})  # fmt: skip
+        rows.append(
+            {
+                "reason": reason,
+                "policies": int(mask.sum()),
+                "only_this": int(only.sum()),
+                **parameters,
+                "over": over,
+            }
+        )
     columns = ["reason", "policies", "only_this", *_PARAMETERS, "over"]
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values("policies", ascending=False, ignore_index=True, kind="stable")
@@ -138,16 +152,12 @@ def probing(found: Search) -> pd.DataFrame:
     keeps every want, the nearest: the smallest largest figure over its bound; NaN where none is sound.
     """
     table = found.candidates
-    other_rules = ~np.any(
-        [mask for name, mask in found.unsound.items() if name != "few-misses"], axis=0
-    )
+    other_rules = ~np.any([mask for name, mask in found.unsound.items() if name != "few-misses"], axis=0)
     worst = found.ratios.max(axis=1)
     short = (table["retry_s"] < table["interval_s"]).to_numpy()
     one = (table["max_failures"] == 1).to_numpy()
     enough = ~found.unsound["few-misses"]
-    kinds: dict[str, Mask] = {
-        "one miss": one, "regular": ~one & ~short & enough, "short": short & enough,
-    }  # fmt: skip
+    kinds: dict[str, Mask] = {"one miss": one, "regular": ~one & ~short & enough, "short": short & enough}
     columns = [*_PARAMETERS, "detect_p99_s", "false_per_client_day", "frames_per_s"]
     rows = []
     for kind, mask in kinds.items():
@@ -244,9 +254,7 @@ def _rounded_up(value: float) -> float:
 _HEAVY_SIGMA = 1.5
 
 
-def sensitivity(
-    policy: LivenessPolicy, conditions: Conditions, wants: Wants, rules: Rules
-) -> pd.DataFrame:
+def sensitivity(policy: LivenessPolicy, conditions: Conditions, wants: Wants, rules: Rules) -> pd.DataFrame:
     """One row a change, the first without any.
 
     Columns: kind (`as assumed`, `network`, `policy`), change, interval_s, max_failures, detect_p50_s,
@@ -255,11 +263,9 @@ def sensitivity(
     """
     rows = [
         _row("as assumed", "", policy, conditions, wants, rules),
-        *(_row("network", change, policy, other, wants, rules)
-          for change, other in _networks(conditions)),
-        *(_row("policy", change, other, conditions, wants, rules)
-          for change, other in _policies(policy)),
-    ]  # fmt: skip
+        *(_row("network", change, policy, other, wants, rules) for change, other in _networks(conditions)),
+        *(_row("policy", change, other, conditions, wants, rules) for change, other in _policies(policy)),
+    ]
     table = pd.DataFrame(rows)
     nominal = float(table["false_per_client_day"].iloc[0])
     times = table["false_per_client_day"] / nominal if nominal > 0 else np.nan
@@ -269,14 +275,10 @@ def sensitivity(
 
 def _row(
     kind: str, change: str, policy: LivenessPolicy, conditions: Conditions, wants: Wants, rules: Rules
-) -> dict[str, object]:  # fmt: skip
+) -> dict[str, object]:
     table = with_figures(policy_row(policy), conditions, rules, wants.store_operations)
     figures = table.iloc[0]
-    broken = [
-        f"rule {name}"
-        for name, mask in unsound(table, conditions, wants, rules).items()
-        if mask.any()
-    ]
+    broken = [f"rule {name}" for name, mask in unsound(table, conditions, wants, rules).items() if mask.any()]
     # The headroom is there for wrong assumptions: here it may be used up.
     broken += [
         f"want {limit.key}"
@@ -284,9 +286,14 @@ def _row(
         if limit.ratio(figures[limit.column]) / limit.headroom > 1
     ]
     columns = (
-        "interval_s", "max_failures", "detect_p50_s", "detect_p99_s", "detect_max_s",
-        "false_per_client_day", "frames_per_s",
-    )  # fmt: skip
+        "interval_s",
+        "max_failures",
+        "detect_p50_s",
+        "detect_p99_s",
+        "detect_max_s",
+        "false_per_client_day",
+        "frames_per_s",
+    )
     return {
         "kind": kind,
         "change": change,
@@ -327,10 +334,7 @@ def _policies(policy: LivenessPolicy) -> Iterator[tuple[str, LivenessPolicy]]:
         t = max(interval_s * factor, timeout_s)
         update = {"heartbeat_interval": t, "retry_interval": min(retry_s, t)}
         yield f"interval {t:g} s", policy.model_copy(update=update)
-    yield (
-        f"deadline {timeout_s / 2:g} s",
-        policy.model_copy(update={"heartbeat_timeout": timeout_s / 2}),
-    )
+    yield (f"deadline {timeout_s / 2:g} s", policy.model_copy(update={"heartbeat_timeout": timeout_s / 2}))
     if retry_s < interval_s:
         yield "no short probing: R = T", policy.model_copy(update={"retry_interval": None})
 
@@ -342,9 +346,17 @@ def _heavy(mean_s: float) -> Distribution:
 
 
 _FIGURES = (
-    "detect_p50_s", "detect_p95_s", "detect_p99_s", "detect_max_s", "false_per_client_day",
-    "frames_per_s", "bytes_per_s", "store_operations_per_s", "radio_wakeups_per_hour", "patience_s",
-)  # fmt: skip
+    "detect_p50_s",
+    "detect_p95_s",
+    "detect_p99_s",
+    "detect_max_s",
+    "false_per_client_day",
+    "frames_per_s",
+    "bytes_per_s",
+    "store_operations_per_s",
+    "radio_wakeups_per_hour",
+    "patience_s",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -384,11 +396,7 @@ class Recommendation:
 
 
 def recommend(
-    conditions: Conditions,
-    wants: Wants,
-    *,
-    space: Space | None = None,
-    rules: Rules | None = None,
+    conditions: Conditions, wants: Wants, *, space: Space | None = None, rules: Rules | None = None
 ) -> Recommendation:
     """Recommend a policy.
 
@@ -409,9 +417,7 @@ def recommend(
     kept = wants if not ways else ways[0].wants
     policy = policy_of(asked.candidates.iloc[row], wants, asked.rules)
     candidates = asked.candidates.assign(recommended=np.arange(len(asked.candidates)) == row)
-    pareto = candidates[candidates["pareto"]].sort_values(
-        ["frames_per_s", "detect_p99_s"], ignore_index=True
-    )
+    pareto = candidates[candidates["pareto"]].sort_values(["frames_per_s", "detect_p99_s"], ignore_index=True)
     return Recommendation(
         conditions=conditions,
         wants=wants,
@@ -451,9 +457,7 @@ def policy_of(candidate: pd.Series[float], wants: Wants, rules: Rules) -> Livene
 
 def _under(found: Search, wants: Wants) -> Search:
     """The same candidates judged by other wants."""
-    ratios = np.column_stack(
-        [limit.ratio(found.candidates[limit.column]) for limit in wants.limits]
-    )
+    ratios = np.column_stack([limit.ratio(found.candidates[limit.column]) for limit in wants.limits])
     return Search(found.conditions, wants, found.rules, found.candidates, found.unsound, ratios)
 
 

@@ -42,10 +42,7 @@ __all__ = [
 
 
 def with_figures(
-    policies: pd.DataFrame,
-    conditions: Conditions,
-    rules: Rules,
-    operations_per_s: float | None = None,
+    policies: pd.DataFrame, conditions: Conditions, rules: Rules, operations_per_s: float | None = None
 ) -> pd.DataFrame:
     """The policies (columns of `Space.policies`) with their figures.
 
@@ -83,11 +80,15 @@ def policy_row(policy: LivenessPolicy) -> pd.DataFrame:
     if policy.heartbeat_interval is None:
         raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
     patience_s = (policy.max_failures - 1) * policy.retry_s + policy.heartbeat_timeout
-    return pd.DataFrame({
-        "interval_s": [policy.heartbeat_interval], "max_failures": [policy.max_failures],
-        "timeout_s": [policy.heartbeat_timeout], "retry_s": [policy.retry_s],
-        "patience_s": [patience_s],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "interval_s": [policy.heartbeat_interval],
+            "max_failures": [policy.max_failures],
+            "timeout_s": [policy.heartbeat_timeout],
+            "retry_s": [policy.retry_s],
+            "patience_s": [patience_s],
+        }
+    )
 
 
 _NEVER = 1e-9  # a client-day: one in 2.7 million client-years
@@ -103,9 +104,7 @@ def indistinct(false_per_client_day: npt.ArrayLike) -> FloatArray:
     return np.asarray(np.round(np.log10(rates), _DECIMALS), dtype=float)
 
 
-def pareto_mask(
-    cost: FloatArray, latency: FloatArray, mistakes: FloatArray
-) -> npt.NDArray[np.bool_]:
+def pareto_mask(cost: FloatArray, latency: FloatArray, mistakes: FloatArray) -> npt.NDArray[np.bool_]:
     """Which points no other point beats: at most as much in all three, less in one. Of equal points the first.
 
     Args:
@@ -162,19 +161,21 @@ class Space:
         t = np.array(self.intervals_s)
         # R = 0 stands for R = T, so that it is there once for every interval.
         retries = np.unique([0.0, *self.retries_s])
-        grid = np.meshgrid(t, np.array(self.max_failures), np.array(self.timeouts_s), retries,
-                           indexing="ij")  # fmt: skip
+        grid = np.meshgrid(t, np.array(self.max_failures), np.array(self.timeouts_s), retries, indexing="ij")
         interval, failures, timeout, short = (axis.ravel() for axis in grid)
         keep = (timeout <= np.where(short > 0, short, interval)) & (short < interval)
         keep &= (failures > 1) | (short == 0)
-        interval, failures, timeout, short = (
-            axis[keep] for axis in (interval, failures, timeout, short)
-        )
+        interval, failures, timeout, short = (axis[keep] for axis in (interval, failures, timeout, short))
         retry = np.where(short > 0, short, interval)
-        table = pd.DataFrame({
-            "interval_s": interval, "max_failures": failures, "timeout_s": timeout,
-            "retry_s": retry, "patience_s": (failures - 1) * retry + timeout,
-        })  # fmt: skip
+        table = pd.DataFrame(
+            {
+                "interval_s": interval,
+                "max_failures": failures,
+                "timeout_s": timeout,
+                "retry_s": retry,
+                "patience_s": (failures - 1) * retry + timeout,
+            }
+        )
         # Of policies with equal figures the first stands for them: the longest deadline, the fewest failures.
         order = np.lexsort((failures, -timeout, table["patience_s"], interval))
         return table.iloc[order].reset_index(drop=True)
@@ -251,17 +252,14 @@ def search(
     sound = ~np.any(list(broken.values()), axis=0)
     pareto = np.zeros(len(table), dtype=bool)
     cost, latency, mistakes = (
-        table[column].to_numpy()[sound]
-        for column in ("frames_per_s", "detect_p99_s", "false_per_client_day")
+        table[column].to_numpy()[sound] for column in ("frames_per_s", "detect_p99_s", "false_per_client_day")
     )
     pareto[sound] = pareto_mask(cost, latency, indistinct(mistakes))
     table = table.assign(feasible=sound & np.all(ratios <= 1, axis=1), pareto=pareto)
     return Search(conditions, wants, rules, table, broken, ratios)
 
 
-def unsound(
-    table: pd.DataFrame, conditions: Conditions, wants: Wants, rules: Rules
-) -> dict[str, Mask]:
+def unsound(table: pd.DataFrame, conditions: Conditions, wants: Wants, rules: Rules) -> dict[str, Mask]:
     """Which policies break which rule: `idle-timer`, `few-misses`, `slow-answers`."""
     late = 1 - conditions.network.round_trip.cdf(table["timeout_s"] - rules.lag_s)
     nat = conditions.nat

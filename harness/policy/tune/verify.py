@@ -88,16 +88,26 @@ def _latency(run: RunDir, engine: str, law: Law, epsilon_s: float) -> list[tuple
         places = stats.beta(rank, n - rank + 1).ppf((_TAIL, 1 - _TAIL)) if n else (0.0, 1.0)
         lo, hi = law.quantile(places) + np.array((-epsilon_s, epsilon_s)) + _ROUNDING_S
         measured = float(times[rank - 1]) if rank <= len(times) else float("nan")
-        rows.append((engine, f"detection {name} (s)", float(law.quantile(quantile)), float(lo), float(hi),
-                     measured, n, _verdict(lo <= measured <= hi, n), ""))  # fmt: skip
+        rows.append(
+            (
+                engine,
+                f"detection {name} (s)",
+                float(law.quantile(quantile)),
+                float(lo),
+                float(hi),
+                measured,
+                n,
+                _verdict(lo <= measured <= hi, n),
+                "",
+            )
+        )
     lo, hi = law.lo_s - epsilon_s + _ROUNDING_S[0], law.hi_s + epsilon_s + _ROUNDING_S[1]
     inside = all_seen and bool(lo <= times[0] and times[-1] <= hi)
     slowest = float(times[-1]) if len(times) else float("nan")
     told = f"{n - len(times)} not detected"
     if len(times):
         told += f"; the fastest after {times[0]:.3f} s"
-    rows.append((engine, "detection, slowest (s)", law.hi_s, lo, hi, slowest, n, _verdict(inside, n),
-                 told))  # fmt: skip
+    rows.append((engine, "detection, slowest (s)", law.hi_s, lo, hi, slowest, n, _verdict(inside, n), told))
     return rows
 
 
@@ -106,8 +116,19 @@ def _idle_timer(run: RunDir, plan: Plan, engine: str) -> list[tuple[object, ...]
         return []
     rows = _rows(run, "detections", engine=engine, fault="nat_timeout", milestone="suspected")
     expired = int(rows["injected_at_s"].notna().sum())
-    return [(engine, "mappings that expired", 0.0, 0.0, 0.0, float(expired), len(rows),
-             _verdict(expired == 0, len(rows)), "the heartbeat keeps them alive")]  # fmt: skip
+    return [
+        (
+            engine,
+            "mappings that expired",
+            0.0,
+            0.0,
+            0.0,
+            float(expired),
+            len(rows),
+            _verdict(expired == 0, len(rows)),
+            "the heartbeat keeps them alive",
+        )
+    ]
 
 
 def _mistakes(
@@ -119,8 +140,17 @@ def _mistakes(
     once, each = _chances(scenario, plan, clock)
     # Whether a client that was thrown out is back for its next outage is left open: both ends are allowed for.
     lo, hi = _quantile(once, _TAIL), _quantile(each, 1 - _TAIL)
-    return (engine, "healthy clients thrown out", sum(once), lo, hi, float(count), len(each),
-            _verdict(lo <= count <= hi, 1), f"{len(each)} outages of {len(once)} clients")  # fmt: skip
+    return (
+        engine,
+        "healthy clients thrown out",
+        sum(once),
+        lo,
+        hi,
+        float(count),
+        len(each),
+        _verdict(lo <= count <= hi, 1),
+        f"{len(each)} outages of {len(once)} clients",
+    )
 
 
 def _chances(scenario: Scenario, plan: Plan, clock: RunClock) -> tuple[list[float], list[float]]:
@@ -203,9 +233,7 @@ def verify(
     Raises:
         CannotRun, RedisUnavailable, ChildDied: as `harness.run.run`.
     """
-    from harness.run import (
-        run,
-    )  # starts with engines and reports, which a recommendation alone does not need
+    from harness.run import run  # starts with engines and reports, which a recommendation alone does not need
 
     scenario = verification_scenario(recommendation, clients=clients, seed=seed, real_s=real_s)
     outcome = run(scenario, engines=engines, root=root, setup=setup, progress=progress)

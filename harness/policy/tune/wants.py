@@ -10,14 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from harness.policy.tune.units import Budget, format_number, format_rate, parse_budget, parse_rate
 from reference_server.durations import PositiveDuration, format_duration
@@ -42,9 +35,7 @@ def _per(unit: str) -> BeforeValidator:
             return value
         match = _PER_UNIT.match(value) if isinstance(value, str) else None
         if match is None or match[2] != unit:
-            raise ValueError(
-                f"{value!r} is not a rate; allowed: a number and /{unit}, as 20/{unit}"
-            )
+            raise ValueError(f"{value!r} is not a rate; allowed: a number and /{unit}, as 20/{unit}")
         return float(match[1])
 
     return BeforeValidator(parse)
@@ -103,9 +94,7 @@ class Wants(BaseModel):
     ] = ()
     store_operations: Annotated[float, Field(gt=0), _per("s")] | None = None
     radio_wakeups: Annotated[float, Field(gt=0), _per("h")] | None = None
-    min_failures: Annotated[
-        int, Field(ge=1, le=8, description="misses that make a suspicion, at least")
-    ] = 2
+    min_failures: Annotated[int, Field(ge=1, le=8, description="misses that make a suspicion, at least")] = 2
     headroom: Annotated[
         float, Field(ge=1, description="predicted false suspicions times this must keep the bound")
     ] = 2.0
@@ -132,9 +121,7 @@ class Wants(BaseModel):
             for name in DETECTION
             if getattr(self, name) is not None
         ]
-        found.append(
-            Limit("false-suspicions", "false_per_client_day", self.false_suspicions, self.headroom)
-        )
+        found.append(Limit("false-suspicions", "false_per_client_day", self.false_suspicions, self.headroom))
         found += [Limit("budget", f"{one.unit}_per_s", one.per_s) for one in self.budget]
         if self.store_operations is not None:
             found.append(Limit("max-store-ops", "store_operations_per_s", self.store_operations))
@@ -146,9 +133,7 @@ class Wants(BaseModel):
         """The same wants with one of their limits moved."""
         if limit.key == "budget":
             unit = limit.column.removesuffix("_per_s")
-            budget = tuple(
-                Budget(one.unit, allowed) if one.unit == unit else one for one in self.budget
-            )
+            budget = tuple(Budget(one.unit, allowed) if one.unit == unit else one for one in self.budget)
             return self.model_copy(update={"budget": budget})
         names = {"max-store-ops": "store_operations"}
         name = names.get(limit.key, limit.key.replace("-", "_"))

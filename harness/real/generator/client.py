@@ -213,12 +213,7 @@ class Client:
 
     def leave(self) -> None:
         """End for good and in order, as a tab that is closed; after the run nothing is said any more."""
-        if (
-            self.run.running
-            and not self._gone
-            and self.wire is not None
-            and not self._reading_paused
-        ):
+        if self.run.running and not self._gone and self.wire is not None and not self._reading_paused:
             with suppress(ConnectionEnded):
                 self.wire.close(1000)
         self._gone = True
@@ -443,9 +438,7 @@ class Client:
             self._recovered(self._healing)
         return frames
 
-    def _await_ready(
-        self, wire: WebSocketConnection, began_s: float
-    ) -> tuple[dict[str, Any], list[Frame]]:
+    def _await_ready(self, wire: WebSocketConnection, began_s: float) -> tuple[dict[str, Any], list[Frame]]:
         while (left_s := began_s + _HANDSHAKE_TIMEOUT_S - self.run.now_s()) > 0:
             try:
                 frames = wire.wait(left_s)
@@ -457,9 +450,7 @@ class Client:
                     return message, list(frames)
                 if message.get("type") == "error":
                     code = message.get("code", "")
-                    raise (
-                        SessionUnknown(code) if code == "session_unknown" else ConnectRefused(code)
-                    )
+                    raise (SessionUnknown(code) if code == "session_unknown" else ConnectRefused(code))
         raise ConnectionEnded(Cause.PROTOCOL_ERROR, reason="no 'ready' in time")
 
     # -- what faults use --------------------------------------------------------------------
@@ -556,9 +547,7 @@ class Client:
         at_s = self.run.now_s() if at_s is None else at_s
         self._log(EventKind.FAULT_INJECTED, detail=detail, time_s=at_s)
         if fault.relogin_after_s is not None:
-            self.run.kept_open_sockets.append(
-                OtherDevice(self.index, self.user_id, fault, at_s, self.run)
-            )
+            self.run.kept_open_sockets.append(OtherDevice(self.index, self.user_id, fault, at_s, self.run))
 
     def healed(self, fault: PlannedFault) -> None:
         """Log that a fault's cause is gone; whether the session survived shows later."""
@@ -577,13 +566,9 @@ class Client:
         """
         if self._healing is not None:
             now_s = self.run.now_s()
-            self.run.loop.at(
-                now_s + _FIN_FOLLOWS_S, partial(self._stands, self.wire, self._healing, now_s)
-            )
+            self.run.loop.at(now_s + _FIN_FOLLOWS_S, partial(self._stands, self.wire, self._healing, now_s))
 
-    def _stands(
-        self, wire: WebSocketConnection | None, fault: PlannedFault, heard_s: float
-    ) -> None:
+    def _stands(self, wire: WebSocketConnection | None, fault: PlannedFault, heard_s: float) -> None:
         if self._healing is fault and wire is not None and self.wire is wire and not wire.ended():
             self._recovered(fault, heard_s)
 
@@ -657,8 +642,7 @@ class OtherDevice:
         # On a fixed grid: the time that an answer takes must not add up.
         wait_s = self._fault.relogin_after_s + next(self._attempts) * relogin.retry
         run.loop.at(
-            self._began_s + run.scenario.clock.real_s(wait_s),
-            lambda: run.loop.run_in_greenlet(self._attempt),
+            self._began_s + run.scenario.clock.real_s(wait_s), lambda: run.loop.run_in_greenlet(self._attempt)
         )
 
     def _attempt(self) -> None:
@@ -666,11 +650,7 @@ class OtherDevice:
         run = self._run
         if run.now_s() >= run.horizon_s:
             return
-        detail: dict[str, Any] = {
-            "fault_id": self._fault.fault_id,
-            "user_id": self._user_id,
-            "relogin": True,
-        }
+        detail: dict[str, Any] = {"fault_id": self._fault.fault_id, "user_id": self._user_id, "relogin": True}
         try:
             session_id = run.gateways.login(self._user_id)
         except (LoginRefused, LoginUnavailable) as error:

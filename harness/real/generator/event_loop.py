@@ -35,9 +35,7 @@ _MAXPRI = 2  # libev: before the watchers of greenlets that wait
 _MOST_AT_ONCE = 256  # sockets that the kernel is asked for at a time
 _MOST_ROUNDS = 64  # of these before the hub looks at its timers again
 _MOST_WAITING = 1000  # greenlets: logins and handshakes under way at a time
-_FEW_WAITING = (
-    32  # while the loop is late: newcomers must not keep the connected ones from answering
-)
+_FEW_WAITING = 32  # while the loop is late: newcomers must not keep the connected ones from answering
 _LATE_S = 0.05
 
 

@@ -61,17 +61,12 @@ class Gateways:
         self._uris: tuple[WebSocketURI, ...] = tuple(map(parse_uri, target.ws_urls))
         self._http = tuple(
             HTTPClient.from_url(
-                url,
-                concurrency=_LOGINS_AT_ONCE,
-                connection_timeout=TIMEOUT_S,
-                network_timeout=TIMEOUT_S,
+                url, concurrency=_LOGINS_AT_ONCE, connection_timeout=TIMEOUT_S, network_timeout=TIMEOUT_S
             )
             for url in target.http_urls
         )
         self._rng = rng
-        self._is_loopback = sys.platform == "linux" and all(
-            _is_loopback(uri.host) for uri in self._uris
-        )
+        self._is_loopback = sys.platform == "linux" and all(_is_loopback(uri.host) for uri in self._uris)
 
     def to_try(self, home: int | None) -> list[int]:
         """Return the places of the nodes' URLs in the order to try them: home (from 1) first, then at random.
@@ -142,9 +137,7 @@ class Gateways:
         source = source or self.source(client)
         for n in self.to_try(home):
             try:
-                return WebSocketConnection.connect(
-                    self._uris[n], TIMEOUT_S, source
-                ), f"node-{n + 1}"
+                return WebSocketConnection.connect(self._uris[n], TIMEOUT_S, source), f"node-{n + 1}"
             except ConnectionRefusedError as error:
                 refused = error
         assert refused is not None

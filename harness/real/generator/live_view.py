@@ -108,16 +108,12 @@ class LiveView:
 
     def _ghosts(self) -> Counter[str]:
         """Count dead clients whose session the store still holds, by fault."""
-        return Counter(
-            fault for session, (fault, _) in self._faulty.items() if session not in self._cleared
-        )
+        return Counter(fault for session, (fault, _) in self._faulty.items() if session not in self._cleared)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table; the keys of a row are those of :data:`COLUMNS`."""
         rows = [_row("live sessions", count=len(self._live))]
-        rows += [
-            _row("faults injected", fault, count=n) for fault, n in sorted(self._injected.items())
-        ]
+        rows += [_row("faults injected", fault, count=n) for fault, n in sorted(self._injected.items())]
         rows += [
             _row("detected", fault, cause, len(found), round(median(found), 3))
             for (fault, cause), found in sorted(self._latencies.items())

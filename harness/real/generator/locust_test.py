@@ -54,9 +54,7 @@ SHAPES: Mapping[str, tuple[tuple[float, float], ...]] = MappingProxyType(
     {
         "ramp": ((0.0, 0.0), (0.6, 1.0), (1.0, 1.0)),
         "step": tuple(
-            (edge / _STEPS, (step + 1) / _STEPS)
-            for step in range(_STEPS)
-            for edge in (step, step + 1)
+            (edge / _STEPS, (step + 1) / _STEPS) for step in range(_STEPS) for edge in (step, step + 1)
         ),
         "spike": ((0.0, _BASE), (0.4, _BASE), (0.4, 1.0), (0.6, 1.0), (0.6, _BASE), (1.0, _BASE)),
         "soak": ((0.0, 0.0), (0.1, 1.0), (0.9, 1.0), (1.0, 0.0)),
@@ -189,9 +187,7 @@ class Suite:
         else:
             shard = self._shard()
             self.free_indices = ClientIndexPool(shard, run.plan.clients)
-            target = Target(
-                tuple(self.options.ws_url.split(",")), tuple(self.options.http_url.split(","))
-            )
+            target = Target(tuple(self.options.ws_url.split(",")), tuple(self.options.http_url.split(",")))
             self.generator = Generator(
                 run.scenario,
                 run.plan,
@@ -208,9 +204,7 @@ class Suite:
                 self._worker_host.serve(self.generator, run.directory.logs)
         self._background.append(gevent.spawn(self._end_at_the_horizon))
         if self._pages is not None:
-            self._pages.follow(
-                run.scenario.name, run.directory.logs, run.origin_s, run.scenario.clock
-            )
+            self._pages.follow(run.scenario.name, run.directory.logs, run.origin_s, run.scenario.clock)
 
     def stop(self) -> None:
         """End a test: its log is whole afterwards."""
@@ -285,9 +279,7 @@ class Suite:
         if not run.plan.exists():
             raise SystemExit(f"flatline: the master's run directory is not here: {run.path}")
         scenario, plan = load_scenario(str(run.scenario)), Plan.load(run.plan)
-        return _Run(
-            run, scenario, plan, self._worker_host.origin_s(told["origin_s"]), told["paced"]
-        )
+        return _Run(run, scenario, plan, self._worker_host.origin_s(told["origin_s"]), told["paced"])
 
     def _shard(self) -> WorkerShard:
         if not self._is_worker:
@@ -323,9 +315,7 @@ class Suite:
     def _watch_workers(self, names: list[str]) -> None:
         """Log each worker that is gone, with the number of clients that went with it."""
         run, runner = self._run, self._environment.runner
-        assert (
-            run is not None and self._coordinator is not None and isinstance(runner, MasterRunner)
-        )
+        assert run is not None and self._coordinator is not None and isinstance(runner, MasterRunner)
         with EventWriter(run.directory.log("harness", f"master-{os.getpid()}")) as log:
             watched = dict(enumerate(names))
             while watched:

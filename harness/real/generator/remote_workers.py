@@ -42,11 +42,7 @@ from harness.real.resources import usage_of
 from harness.runs.directory import RunDir
 from reference_server.events import Event, EventKind, Source, encode
 
-__all__ = [
-    "Coordinator",
-    "WorkerHost",
-    "in_order_of_dispatch",
-]
+__all__ = ["Coordinator", "WorkerHost", "in_order_of_dispatch"]
 
 
 _AGAIN_S = 0.5  # from one "here" to the next, until there is an answer

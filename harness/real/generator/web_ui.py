@@ -20,9 +20,7 @@ from harness.real.generator.live_view import COLUMNS, LiveView
 from reference_server.events import decode
 from scenarios.clock import RunClock
 
-__all__ = [
-    "LivenessPages",
-]
+__all__ = ["LivenessPages"]
 
 
 _KEY = "liveness"
@@ -46,10 +44,7 @@ class LivenessPages:
         ui.template_args |= {
             "extended_tabs": [{"title": "Liveness", "key": _KEY}],
             "extended_tables": [
-                {
-                    "key": _KEY,
-                    "structure": [{"key": key, "title": title} for key, title in COLUMNS],
-                }
+                {"key": _KEY, "structure": [{"key": key, "title": title} for key, title in COLUMNS]}
             ],
             "extended_csv_files": [{"href": "./liveness", "title": "Liveness page"}],
         }

@@ -20,21 +20,11 @@ from websockets.exceptions import InvalidHandshake
 from websockets.http11 import Response
 from websockets.uri import WebSocketURI
 
-from harness.real.generator.websocket_frames import (
-    CLOSE,
-    TEXT,
-    BadFrame,
-    Frame,
-    FrameReader,
-    masked,
-)
+from harness.real.generator.websocket_frames import CLOSE, TEXT, BadFrame, Frame, FrameReader, masked
 from reference_server.events import Cause
 from reference_server.websocket.tcp_info import TcpState, read_tcp_info
 
-__all__ = [
-    "ConnectionEnded",
-    "WebSocketConnection",
-]
+__all__ = ["ConnectionEnded", "WebSocketConnection"]
 
 
 _CHUNK = 448  # a heartbeat has 21 bytes; small objects come from Python's own pools
@@ -66,9 +56,7 @@ class WebSocketConnection:
         self._reader: FrameReader | None = None  # None: between two frames
 
     @classmethod
-    def connect(
-        cls, uri: WebSocketURI, timeout_s: float, source: str | None = None
-    ) -> WebSocketConnection:
+    def connect(cls, uri: WebSocketURI, timeout_s: float, source: str | None = None) -> WebSocketConnection:
         """Open a TCP connection and shake hands; blocks the greenlet.
 
         Args:
@@ -160,9 +148,7 @@ class WebSocketConnection:
                 self.send(masked(CLOSE, frame.data[:2]))
                 self.sock.close()
                 code = int.from_bytes(frame.data[:2]) if len(frame.data) >= 2 else 1005
-                raise ConnectionEnded(
-                    Cause.CLOSE_FRAME, code, frame.data[2:].decode(errors="replace")
-                )
+                raise ConnectionEnded(Cause.CLOSE_FRAME, code, frame.data[2:].decode(errors="replace"))
             yield frame
 
     def send(self, frame: bytes) -> None:

@@ -159,7 +159,6 @@ class ReadyMade:
         if not self._frames:
             random = os.urandom(4 * _BATCH)
             self._frames = [
-                masked(self._opcode, self._data, random[n : n + 4])
-                for n in range(0, len(random), 4)
+                masked(self._opcode, self._data, random[n : n + 4]) for n in range(0, len(random), 4)
             ]
         return self._frames.pop()

@@ -84,9 +84,7 @@ def check_nat(plan: Plan, clock: RunClock) -> None:
             for box in boxes:
                 Conntrack(box.namespace).close()
         except OSError as error:
-            raise CannotRun(
-                f"conntrack's events: {error}; modprobe nf_conntrack_netlink"
-            ) from error
+            raise CannotRun(f"conntrack's events: {error}; modprobe nf_conntrack_netlink") from error
 
 
 @contextmanager
@@ -115,10 +113,7 @@ def load_boxes(record: Path) -> list[NatBox]:
     """Read what :func:`nat_network` wrote; no file, no NATs."""
     if not record.exists():
         return []
-    return [
-        NatBox(**{**box, "faults": tuple(box["faults"])})
-        for box in orjson.loads(record.read_bytes())
-    ]
+    return [NatBox(**{**box, "faults": tuple(box["faults"])}) for box in orjson.loads(record.read_bytes())]
 
 
 _Kind = tuple[int, str]  # idle timeout in whole real seconds, expiry

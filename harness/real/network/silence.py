@@ -24,14 +24,7 @@ from functools import cache
 
 from reference_server.websocket.tcp_info import HasFileno, read_tcp_info
 
-__all__ = [
-    "Availability",
-    "attach",
-    "attach_lossy",
-    "close_silently",
-    "detach",
-    "silence_available",
-]
+__all__ = ["Availability", "attach", "attach_lossy", "close_silently", "detach", "silence_available"]
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; the socket module does not name them
 _SO_DETACH_FILTER = 27
@@ -136,9 +129,7 @@ def silence_available() -> Availability:
     The answer is kept: a process's privileges do not grow.
     """
     if sys.platform != "linux":
-        return Availability(
-            False, f"no TCP socket filters on {sys.platform}", "run the real engine on Linux"
-        )
+        return Availability(False, f"no TCP socket filters on {sys.platform}", "run the real engine on Linux")
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
         peer, _ = server.accept()
@@ -174,9 +165,7 @@ def silence_available() -> Availability:
     return Availability(True, "tried: a filtered connection fell silent and healed")
 
 
-def _setsockopt(
-    sock: HasFileno | int, level: int, option: int, value: _Program | ctypes.c_int
-) -> None:
+def _setsockopt(sock: HasFileno | int, level: int, option: int, value: _Program | ctypes.c_int) -> None:
     fd = sock if isinstance(sock, int) else sock.fileno()
     if _libc.setsockopt(fd, level, option, ctypes.byref(value), ctypes.sizeof(value)) != 0:
         number = ctypes.get_errno()

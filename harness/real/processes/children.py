@@ -108,10 +108,7 @@ class Children:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with _deferred_interrupts() as interrupted:
             self._stop(list(self._running), interrupted)
@@ -171,13 +168,7 @@ class Children:
             _reap(child)
             popen = _popen(child.argv, child.log, child.env)
             again = Child(
-                child.name,
-                child.log,
-                popen,
-                child.may_finish,
-                child.stop_deadline_s,
-                child.argv,
-                child.env,
+                child.name, child.log, popen, child.may_finish, child.stop_deadline_s, child.argv, child.env
             )
             self._running[place] = again
         return again
@@ -219,9 +210,7 @@ class Children:
                 continue  # stopped before: its pid may be another's by now
             if child.returncode is None and not hurry:
                 child.send_signal(signal.SIGTERM)
-                child.send_signal(
-                    signal.SIGCONT
-                )  # a stopped process handles nothing until it goes on
+                child.send_signal(signal.SIGCONT)  # a stopped process handles nothing until it goes on
                 deadline_s = time.monotonic() + child.stop_deadline_s
                 while child.returncode is None and time.monotonic() < deadline_s and not hurry:
                     time.sleep(_POLL_S)
@@ -234,9 +223,7 @@ def _only_the_main_thread() -> None:
         raise RuntimeError("start children from the main thread: they end with the thread")
 
 
-def _popen(
-    argv: Sequence[str], log: Path, env: Mapping[str, str] | None
-) -> subprocess.Popen[bytes]:
+def _popen(argv: Sequence[str], log: Path, env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
     """Start a program that the kernel kills when this process ends."""
     wrapper = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
     with log.open("ab") as output:

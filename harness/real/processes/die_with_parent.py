@@ -41,9 +41,6 @@ def die_with_parent(parent_pid: int | None = None) -> None:
 
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[1]))
-    for number in (
-        signal.SIGPIPE,
-        signal.SIGXFSZ,
-    ):  # Python ignores them, and exec would hand that on
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would hand that on
         signal.signal(number, signal.SIG_DFL)
     os.execvp(sys.argv[2], sys.argv[2:])

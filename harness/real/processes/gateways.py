@@ -124,18 +124,13 @@ class Nodes:
     """
 
     def __init__(
-        self,
-        children: Children,
-        run: RunDir,
-        configs: Iterable[GatewayConfig],
-        address: str = "127.0.0.1",
+        self, children: Children, run: RunDir, configs: Iterable[GatewayConfig], address: str = "127.0.0.1"
     ) -> None:
         self._children = children
         self._run = run
         self._address = address
         self._nodes = [
-            Node(number, config, self._spawn(config), run)
-            for number, config in enumerate(configs, 1)
+            Node(number, config, self._spawn(config), run) for number, config in enumerate(configs, 1)
         ]
 
     def __getitem__(self, number: int) -> Node:
@@ -198,19 +193,8 @@ class Nodes:
             CannotRun: the kernel refuses (no CONFIG_INET_DIAG_DESTROY, no privilege).
         """
         ports = " or ".join(f"dport = :{node.port}" for node in self)
-        kill = (
-            "ss",
-            "--kill",
-            "--tcp",
-            "--numeric",
-            "--no-header",
-            "state",
-            "established",
-            f"( {ports} )",
-        )
-        done = subprocess.run(
-            kill, capture_output=True, text=True, timeout=_KILL_DEADLINE_S, check=False
-        )
+        kill = ("ss", "--kill", "--tcp", "--numeric", "--no-header", "state", "established", f"( {ports} )")
+        done = subprocess.run(kill, capture_output=True, text=True, timeout=_KILL_DEADLINE_S, check=False)
         if done.returncode != 0 or "not permitted" in done.stderr or "not supported" in done.stderr:
             raise CannotRun(f"{' '.join(kill)}: {done.stderr.strip() or done.returncode}")
 
@@ -237,6 +221,4 @@ class Nodes:
         argv = [sys.executable, "-m", "reference_server", "--config", str(told)]
         log = self._run.logs / f"gateway-{config.node}.log"
         deadline_s = config.drain_timeout_s + _DRAIN_SPARE_S
-        return self._children.start(
-            f"gateway {config.node}", argv, log=log, stop_deadline_s=deadline_s
-        )
+        return self._children.start(f"gateway {config.node}", argv, log=log, stop_deadline_s=deadline_s)

@@ -33,14 +33,7 @@ from redis.retry import Retry
 from harness.real.processes.children import Child, Children
 from reference_server.errors import MachineError
 
-__all__ = [
-    "INSTALL_HELP",
-    "RedisServer",
-    "RedisUnavailable",
-    "find_redis",
-    "quiet_port",
-    "redis_server",
-]
+__all__ = ["INSTALL_HELP", "RedisServer", "RedisUnavailable", "find_redis", "quiet_port", "redis_server"]
 
 INSTALL_HELP = (
     "install redis-server or valkey-server (apt install redis-server, brew install redis), or "
@@ -188,9 +181,7 @@ def redis_server(
                 version = _await_start(child, port)
                 if version is not None:
                     url = f"redis://127.0.0.1:{port}/0"
-                    yield RedisServer(
-                        url, version, origin, "flatline:", child, children, Path(data)
-                    )
+                    yield RedisServer(url, version, origin, "flatline:", child, children, Path(data))
                     return
             finally:
                 children.stop_others(keep=before)

@@ -49,9 +49,7 @@ _OUT_OF_REACH = (redis.ConnectionError, redis.TimeoutError)
 # Most lines of a client's log are other events: a search for bytes passes over them unparsed.
 _WANTED = tuple(f'"kind":"{kind}"'.encode() for kind in sorted(WANTED))
 _ASK_CHUNK = 500  # sessions in one MGET
-_SESSIONS_PER_S = (
-    20_000  # asked for after an incident: more would take the time of Redis and of this process
-)
+_SESSIONS_PER_S = 20_000  # asked for after an incident: more would take the time of Redis and of this process
 
 _log = logging.getLogger(ROLE)
 
@@ -139,9 +137,7 @@ class Watch:
             answer = self._store.ask(partial(redis.Redis.mget, keys=query.keys))
             if answer is None:
                 break
-            for event in self._clearing.on_answer(
-                query, answer.value, answer.asked_s, answer.answered_s
-            ):
+            for event in self._clearing.on_answer(query, answer.value, answer.asked_s, answer.answered_s):
                 self._out.write(event)
         if now_s >= self._next_comparison_s:
             self._next_comparison_s = now_s + self._compare(now_s)
@@ -173,9 +169,7 @@ class Watch:
                 return 0.0
             began_s, answered_s = (began_s if n else answer.asked_s), answer.answered_s
             half = len(chunk)
-            for one, record, status in zip(
-                chunk, answer.value[:half], answer.value[half:], strict=True
-            ):
+            for one, record, status in zip(chunk, answer.value[:half], answer.value[half:], strict=True):
                 owner = None if record is None else record.decode().rpartition("|")[2]
                 found[one] = (owner, None if status is None else status.decode())
         for event in self._convergence.answer(found, began_s, answered_s):
@@ -196,9 +190,7 @@ class Watch:
             "store_wait_s": self._store.wait_s,
         }
         self._store.gap_s = self._store.wait_s = 0.0
-        self._out.write(
-            Event(answer.answered_s, Source.STORE, EventKind.STORE_SAMPLE, detail=detail)
-        )
+        self._out.write(Event(answer.answered_s, Source.STORE, EventKind.STORE_SAMPLE, detail=detail))
         return True
 
 
@@ -211,9 +203,7 @@ def _count(r: redis.Redis, keys: Sequence[bytes], online_key: str) -> list[int]:
     return counts
 
 
-def _run(
-    watch: Watch, store: Store, out: EventWriter, poll_s: float, now_s: Callable[[], float]
-) -> None:
+def _run(watch: Watch, store: Store, out: EventWriter, poll_s: float, now_s: Callable[[], float]) -> None:
     """Poll until SIGTERM or Ctrl-C, and once more after it.
 
     The loop's lag is what this process adds to the resolution of its polls: a question that left late, or
@@ -250,9 +240,7 @@ def main() -> None:
     parser.add_argument("--prefix", required=True, help="of the keys of the run")
     parser.add_argument("--logs", type=Path, required=True, help="folder of client-*.jsonl")
     parser.add_argument("--out", type=Path, required=True, help="event log to append to")
-    parser.add_argument(
-        "--origin-s", type=float, required=True, help="CLOCK_MONOTONIC at the run's origin"
-    )
+    parser.add_argument("--origin-s", type=float, required=True, help="CLOCK_MONOTONIC at the run's origin")
     parser.add_argument("--poll-ms", type=float, default=50.0)
     parser.add_argument("--sample-ms", type=float, default=1000.0)
     options = parser.parse_args()

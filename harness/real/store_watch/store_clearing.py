@@ -73,16 +73,11 @@ class StoreClearing:
         sessions = list(self.watched.values())
         chunks = [sessions[n : n + _CHUNK] for n in range(0, len(sessions), _CHUNK)]
         return [
-            MGet(chunk, [w.session_key for w in chunk] + [w.status_key for w in chunk])
-            for chunk in chunks
+            MGet(chunk, [w.session_key for w in chunk] + [w.status_key for w in chunk]) for chunk in chunks
         ]
 
     def on_answer(
-        self,
-        query: MGet,
-        values: Sequence[bytes | None],
-        asked_s: float,
-        answered_s: float,
+        self, query: MGet, values: Sequence[bytes | None], asked_s: float, answered_s: float
     ) -> list[Event]:
         """Judge an answer; return `store_cleared` for the sessions that are cleared now.
 
@@ -110,9 +105,7 @@ class StoreClearing:
                 "previous_poll_s": w.previous_poll_s,
             }
             cleared.append(
-                Event(
-                    answered_s, Source.STORE, EventKind.STORE_CLEARED, w.session_id, detail=detail
-                )
+                Event(answered_s, Source.STORE, EventKind.STORE_CLEARED, w.session_id, detail=detail)
             )
         return cleared
 

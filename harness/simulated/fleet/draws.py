@@ -37,9 +37,7 @@ class Draws:
         if self._law.constant is not None:
             return np.full(count, self._law.constant)
         if self._used + count > len(self._block):
-            self._block = self._law.quantile(
-                self._rng.uniform(*self._between, size=max(count, _BLOCK))
-            )
+            self._block = self._law.quantile(self._rng.uniform(*self._between, size=max(count, _BLOCK)))
             self._used = 0
         taken = self._block[self._used : self._used + count]
         self._used += count

@@ -48,10 +48,19 @@ class Machine:
     """
 
     def __init__(
-        self, policy: LivenessPolicy, network: Network, reconnect: Reconnect, *,
-        connects_s: FloatArray, horizon_s: float, way: OutageProcess, round_trips: RoundTrips,
-        record: Record, one_fault: bool, rng: np.random.Generator,
-    ) -> None:  # fmt: skip
+        self,
+        policy: LivenessPolicy,
+        network: Network,
+        reconnect: Reconnect,
+        *,
+        connects_s: FloatArray,
+        horizon_s: float,
+        way: OutageProcess,
+        round_trips: RoundTrips,
+        record: Record,
+        one_fault: bool,
+        rng: np.random.Generator,
+    ) -> None:
         assert policy.heartbeat_interval is not None
         n = len(connects_s)
         self._interval_s = policy.heartbeat_interval
@@ -74,9 +83,7 @@ class Machine:
         self._when_s = np.full((n, _CLOCKS), np.inf)
         self._answers = Answers(n)
         self._detectors = PingDetectors(policy, n)
-        self._arrival_s = np.full(
-            n, -np.inf
-        )  # of the last message to the client: TCP keeps the order
+        self._arrival_s = np.full(n, -np.inf)  # of the last message to the client: TCP keeps the order
         self._stuck_since_s = np.full(n, np.inf)  # first send of the oldest unacknowledged ping
         self._heard_s = np.full(n, np.nan)
         self._packet_s = np.full(n, np.nan)
@@ -88,10 +95,15 @@ class Machine:
     def run(self) -> None:
         """Go from event to event until every client's next one lies beyond the horizon."""
         handlers = {
-            _DUE: self._on_due, _ANSWER: self._on_answer, _DELIVER: self._on_deliver,
-            _GIVE_UP: self._on_give_up, _IDLE: self._on_idle, _END: self._on_end,
-            _LEAVE: self._on_leave, _RECOVER: self._on_recover,
-        }  # fmt: skip
+            _DUE: self._on_due,
+            _ANSWER: self._on_answer,
+            _DELIVER: self._on_deliver,
+            _GIVE_UP: self._on_give_up,
+            _IDLE: self._on_idle,
+            _END: self._on_end,
+            _LEAVE: self._on_leave,
+            _RECOVER: self._on_recover,
+        }
         active = np.flatnonzero(~self._done)
         while active.size:
             when_s = self._when_s[active]
@@ -132,9 +144,7 @@ class Machine:
 
     def _jump(self, who: Index, now_s: FloatArray) -> tuple[FloatArray, Flags]:
         """Pass over pings that are answered in time; return when the next one is sent, and if it is late."""
-        pings, late = quiet_runs(
-            who, now_s, self._interval_s, self._horizon_s, self._way, self._trips
-        )
+        pings, late = quiet_runs(who, now_s, self._interval_s, self._horizon_s, self._way, self._trips)
         self._record.fast_beats(pings)
         sent_s = now_s + pings * self._interval_s
         passed = pings > 0
@@ -171,9 +181,7 @@ class Machine:
         self._get_stuck(who[shut], now_s[shut], at_client_s[shut], half_s[shut])
         self._arrive(who[is_open], now_s[is_open], at_client_s[is_open], half_s[is_open])
 
-    def _arrive(
-        self, who: Index, now_s: FloatArray, at_client_s: FloatArray, half_s: FloatArray
-    ) -> None:
+    def _arrive(self, who: Index, now_s: FloatArray, at_client_s: FloatArray, half_s: FloatArray) -> None:
         """Pings that reach a client whose way is open."""
         there = np.isinf(self._left_s[who])
         who, now_s, at_client_s, half_s = (a[there] for a in (who, now_s, at_client_s, half_s))
@@ -215,9 +223,7 @@ class Machine:
         self._answers.expect(who, thaws_s + half_s[thaws])
         self._when_s[who, _ANSWER] = self._answers.next_s(who)
 
-    def _get_stuck(
-        self, who: Index, sent_s: FloatArray, at_client_s: FloatArray, half_s: FloatArray
-    ) -> None:
+    def _get_stuck(self, who: Index, sent_s: FloatArray, at_client_s: FloatArray, half_s: FloatArray) -> None:
         """The ping stays unacknowledged, and what comes after it waits behind it."""
         self._stuck_since_s[who] = sent_s
         self._answers.stick(who, half_s)
@@ -294,9 +300,7 @@ class Machine:
         """The gateway's verdict: of a fault, of a healthy client, or of one that has left already."""
         if self._one_fault:
             struck = self._way.begins_s[who] <= now_s
-            self._record.detected(
-                who[struck], self._way.begins_s[who[struck]], now_s[struck], cause
-            )
+            self._record.detected(who[struck], self._way.begins_s[who[struck]], now_s[struck], cause)
             self._record.stop_exposure(who[struck], self._way.begins_s[who[struck]])
             self._done[who[struck]] = True
             who, now_s = who[~struck], now_s[~struck]
@@ -327,9 +331,7 @@ class Machine:
         # Behind what is stuck it comes with that; alone it meets the shut way itself.
         since_s = np.where(is_stuck, stuck_s, now_s)
         again_s = np.where(
-            is_stuck,
-            self._when_s[who, _DELIVER],
-            self._next_try_s(who, since_s, arrives_s) + half_s,
+            is_stuck, self._when_s[who, _DELIVER], self._next_try_s(who, since_s, arrives_s) + half_s
         )
         shut = waits & (again_s < patience_s)
         while shut.any():
@@ -344,22 +346,22 @@ class Machine:
 
     def _next_try_s(self, who: Index, since_s: FloatArray, shut_s: FloatArray) -> FloatArray:
         """TCP's first try at or after the healing of a way that is shut at these times; inf: none."""
-        step = np.searchsorted(
-            self._ladder_s[:-1], self._way.heals_s(who, shut_s) - since_s, side="left"
-        )
+        step = np.searchsorted(self._ladder_s[:-1], self._way.heals_s(who, shut_s) - since_s, side="left")
         return np.asarray(since_s + self._ladder_s[step])
 
     def _connect(
-        self,
-        who: Index,
-        from_s: FloatArray,
-        resumable_until_s: FloatArray | None,
-        ended_s: FloatArray,
+        self, who: Index, from_s: FloatArray, resumable_until_s: FloatArray | None, ended_s: FloatArray
     ) -> None:
         accepted_s, connected_s = connect(
-            who, from_s, resumable_until_s, reconnect=self._reconnect, way=self._way,
-            round_trips=self._trips, horizon_s=self._horizon_s, rng=self._rng,
-        )  # fmt: skip
+            who,
+            from_s,
+            resumable_until_s,
+            reconnect=self._reconnect,
+            way=self._way,
+            round_trips=self._trips,
+            horizon_s=self._horizon_s,
+            rng=self._rng,
+        )
         back = connected_s < self._horizon_s
         self._done[who[~back]] = True
         self._way.reconnected(who[back], ended_s[back], connected_s[back])

@@ -100,9 +100,7 @@ class RecurringOutages(OutageProcess):
 class OneFault(OutageProcess):
     """One outage: the way is cut or the client is frozen; ``lengths_s`` None: it never ends."""
 
-    def __init__(
-        self, at_s: FloatArray, lengths_s: FloatArray | None, *, acknowledges: bool
-    ) -> None:
+    def __init__(self, at_s: FloatArray, lengths_s: FloatArray | None, *, acknowledges: bool) -> None:
         super().__init__(len(at_s))
         self.acknowledges = acknowledges
         self._length_s = np.full(len(at_s), np.inf) if lengths_s is None else lengths_s

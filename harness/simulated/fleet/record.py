@@ -36,9 +36,7 @@ class Record:
         self._healthy_s = np.zeros(clients)
         self._refreshes = 0
         self._resets = 0
-        beats = math.ceil(
-            min(policy.session_ttl, policy.status_ttl) / 2 / policy.heartbeat_interval
-        )
+        beats = math.ceil(min(policy.session_ttl, policy.status_ttl) / 2 / policy.heartbeat_interval)
         self._refresh_every_s = max(1, beats) * policy.heartbeat_interval
         self.beats = 0
         self.answers = 0

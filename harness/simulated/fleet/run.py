@@ -12,13 +12,7 @@ from joblib import Parallel, delayed
 
 from harness.simulated.fleet.draws import RoundTrips
 from harness.simulated.fleet.machine import Machine
-from harness.simulated.fleet.outages import (
-    BehindNat,
-    ForgetfulNat,
-    OneFault,
-    OutageProcess,
-    RecurringOutages,
-)
+from harness.simulated.fleet.outages import BehindNat, ForgetfulNat, OneFault, OutageProcess, RecurringOutages
 from harness.simulated.fleet.record import Record
 from harness.simulated.fleet.result import FleetResult
 from reference_server.errors import FlatlineError
@@ -78,13 +72,18 @@ def run_fleet(
     """
     seed = rng.bit_generator.seed_seq
     if not isinstance(seed, np.random.SeedSequence):
-        raise FleetError(
-            "rng has no SeedSequence; allowed: a generator of numpy.random.default_rng"
-        )
+        raise FleetError("rng has no SeedSequence; allowed: a generator of numpy.random.default_rng")
     return fleet_sweep(
-        [policy], network, clients=clients, duration_s=duration_s, seed=seed, fault=fault,
-        ramp_s=ramp_s, reconnect=reconnect, n_jobs=n_jobs,
-    )[0]  # fmt: skip
+        [policy],
+        network,
+        clients=clients,
+        duration_s=duration_s,
+        seed=seed,
+        fault=fault,
+        ramp_s=ramp_s,
+        reconnect=reconnect,
+        n_jobs=n_jobs,
+    )[0]
 
 
 def fleet_sweep(
@@ -124,9 +123,7 @@ def fleet_sweep(
     work = [part for parts_of_one in parts for part in parts_of_one]
     done = iter(
         Parallel(n_jobs=n_jobs if len(work) > 1 else 1)(
-            delayed(_run_part)(
-                part, network, clients, duration_s, fault, ramp_s, reconnect or Reconnect()
-            )
+            delayed(_run_part)(part, network, clients, duration_s, fault, ramp_s, reconnect or Reconnect())
             for part in work
         )
     )
@@ -145,11 +142,7 @@ def not_simulated(scenario: Scenario) -> tuple[str, ...]:
             for kind in sorted({f.kind for f in scenario.faults if not isinstance(f, _FAULTS)})
         ),
         *(f"incident {kind}" for kind in sorted({i.kind for i in scenario.incidents})),
-        *(
-            [f"detector {scenario.detector.kind}"]
-            if not isinstance(scenario.detector, Ping)
-            else []
-        ),
+        *([f"detector {scenario.detector.kind}"] if not isinstance(scenario.detector, Ping) else []),
         *(["a network.nat and a nat_timeout fault together"] if _two_nats(scenario) else []),
         *(["stalls of the gateway"] if scenario.gateway.stalls else []),
         *([f"{scenario.gateway.nodes} gateway nodes"] if scenario.gateway.nodes > 1 else []),
@@ -227,9 +220,7 @@ def _way(
 ) -> OutageProcess:
     if fault is None:
         law = network.outages
-        return (
-            OutageProcess(clients) if law is None else RecurringOutages(clients, law, ramp_s, rng)
-        )
+        return OutageProcess(clients) if law is None else RecurringOutages(clients, law, ramp_s, rng)
     at_s = ramp_s + fault.at.sample(rng, clients)
     match fault:
         case NatTimeout():

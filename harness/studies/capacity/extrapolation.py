@@ -133,20 +133,23 @@ def plan(costs: UnitCosts, users: Sequence[int], given: Assumptions) -> pd.DataF
         cores = [n / per_core[i] for i in (1, 2, 0)]
         gib = [n / per_gib[i] for i in (1, 2, 0)]
         commands = n * (costs.commands_per_session / given.session_s + costs.commands_per_s)
-        needed = max(
-            value for value in (cores[2], gib[2] / given.node_gib, 1.0) if math.isfinite(value)
-        )
+        needed = max(value for value in (cores[2], gib[2] / given.node_gib, 1.0) if math.isfinite(value))
         rows.append(
             {
                 "users": n,
-                "cores": cores[0], "cores_lo": cores[1], "cores_hi": cores[2],
-                "gib": gib[0], "gib_lo": gib[1], "gib_hi": gib[2],
+                "cores": cores[0],
+                "cores_lo": cores[1],
+                "cores_hi": cores[2],
+                "gib": gib[0],
+                "gib_lo": gib[1],
+                "gib_hi": gib[2],
                 "nodes": math.ceil(needed) if math.isfinite(cores[2] + gib[2]) else math.nan,
                 "store_commands_per_s": commands,
                 "store_shards": math.ceil(commands / given.store_commands_per_s)
-                if math.isfinite(commands) else math.nan,
+                if math.isfinite(commands)
+                else math.nan,
                 "store_mbit_per_s": n * costs.store_bytes_per_session / given.session_s * 8 / 1e6,
                 "client_mbit_per_s": n / costs.heartbeat_interval_s * given.beat_bytes * 8 / 1e6,
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)

@@ -92,9 +92,7 @@ def find_knee(
         FlatlineError: loads that do not rise, or a resolution that is no share.
     """
     if start < 1 or maximum < start or (step is not None and step < 1):
-        raise FlatlineError(
-            f"start {start}, maximum {maximum}, step {step}; allowed: 1 <= start <= maximum"
-        )
+        raise FlatlineError(f"start {start}, maximum {maximum}, step {step}; allowed: 1 <= start <= maximum")
     if step is None and (factor is None or factor <= 1):
         raise FlatlineError(f"factor {factor}; allowed: above 1")
     if not 0 < resolution <= 1:
@@ -176,9 +174,7 @@ def search(
         FlatlineError: loads that do not rise, or a model whose loop takes no time.
     """
     if not scenario.thresholds:
-        raise ThresholdError(
-            [f"{scenario.name}: no thresholds; allowed: one or more, or nothing can break"]
-        )
+        raise ThresholdError([f"{scenario.name}: no thresholds; allowed: one or more, or nothing can break"])
     check_thresholds(scenario)
     for fault in scenario.faults:
         if round(fault.share * what.start) < 1:
@@ -199,9 +195,13 @@ def search(
 
         def holds(clients: int, nodes: int = nodes) -> bool:
             step = run_step(
-                _unhurried(scenario, clients, what), clients=clients, nodes=nodes, real=what.real,
-                root=folder.path / "steps", redis_url=what.redis_url,
-            )  # fmt: skip
+                _unhurried(scenario, clients, what),
+                clients=clients,
+                nodes=nodes,
+                real=what.real,
+                root=folder.path / "steps",
+                redis_url=what.redis_url,
+            )
             steps.append(step)
             frame_of(steps).to_csv(folder.table("steps"), index=False)
             say(_told(step))
@@ -209,9 +209,13 @@ def search(
 
         try:
             knees[nodes] = find_knee(
-                holds, start=what.start, maximum=what.maximum, factor=what.factor, step=what.step,
+                holds,
+                start=what.start,
+                maximum=what.maximum,
+                factor=what.factor,
+                step=what.step,
                 resolution=what.resolution,
-            )  # fmt: skip
+            )
         except KeyboardInterrupt:
             interrupted = True
             break
@@ -225,15 +229,17 @@ def _unhurried(scenario: Scenario, clients: int, what: Search) -> Scenario:
 
 
 def _conclude(
-    folder: RunDir, scenario: Scenario, what: Search, steps: pd.DataFrame, knees: dict[int, Knee],
+    folder: RunDir,
+    scenario: Scenario,
+    what: Search,
+    steps: pd.DataFrame,
+    knees: dict[int, Knee],
     interrupted: bool,
-) -> Found:  # fmt: skip
+) -> Found:
     steps.to_csv(folder.table("steps"), index=False)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     bracketed = {n: knee for n, knee in knees.items() if knee.is_bracketed}
-    scaling = pd.DataFrame(
-        {"nodes": list(bracketed), "clients": [k.holds for k in bracketed.values()]}
-    )
+    scaling = pd.DataFrame({"nodes": list(bracketed), "clients": [k.holds for k in bracketed.values()]})
     scaling.to_csv(folder.table("scaling"), index=False)
     law_lines = _law(folder, bracketed, cores if what.real else None)
     first = steps[steps["nodes"] == what.nodes[0]] if len(steps) else steps
@@ -248,14 +254,23 @@ def _conclude(
     ]
     cost_lines = _costs(costs, what, scenario) if costs and what.real else []
     content: dict[str, Any] = {
-        "name": scenario.name, "engine": "real" if what.real else "simulated", "speedup": scenario.speedup,
-        "heartbeat_interval_s": interval_s, "cores": cores, "thresholds": list(scenario.thresholds),
-        "method": _METHOD, "knees": knee_lines, "scaling": law_lines, "costs": cost_lines,
-        "assumptions": what.assumptions.lines(), "interrupted": interrupted,
+        "name": scenario.name,
+        "engine": "real" if what.real else "simulated",
+        "speedup": scenario.speedup,
+        "heartbeat_interval_s": interval_s,
+        "cores": cores,
+        "thresholds": list(scenario.thresholds),
+        "method": _METHOD,
+        "knees": knee_lines,
+        "scaling": law_lines,
+        "costs": cost_lines,
+        "assumptions": what.assumptions.lines(),
+        "interrupted": interrupted,
         "bracketed": bool(bracketed) and len(bracketed) == len(what.nodes),
         "knee_clients": next((k.holds for k in knees.values() if k.holds), None),
-        "lateness_limit_s": _lateness_limit_s(scenario), "search": asdict(what),
-    }  # fmt: skip
+        "lateness_limit_s": _lateness_limit_s(scenario),
+        "search": asdict(what),
+    }
     folder.write_json(folder.path / "capacity.json", content)
     report = build_capacity_report(folder.path)
     return Found((*knee_lines, *law_lines, *cost_lines), report, interrupted)

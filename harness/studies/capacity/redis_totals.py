@@ -53,10 +53,7 @@ class StoreWitness:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
         self._thread.join()
@@ -67,8 +64,7 @@ class StoreWitness:
             return StoreTotals(float("nan"), float("nan"))
         times, commands, sizes = zip(*self._seen, strict=True)
         return StoreTotals(
-            float(np.interp(monotonic_s, times, commands)),
-            float(np.interp(monotonic_s, times, sizes)),
+            float(np.interp(monotonic_s, times, commands)), float(np.interp(monotonic_s, times, sizes))
         )
 
     def _watch(self) -> None:
@@ -95,8 +91,7 @@ class StoreWitness:
         commands = sum(
             int(line.partition("calls=")[2].partition(",")[0])
             for line in texts[0].splitlines()
-            if line.startswith("cmdstat_")
-            and line.removeprefix("cmdstat_").partition(":")[0] not in _OURS
+            if line.startswith("cmdstat_") and line.removeprefix("cmdstat_").partition(":")[0] not in _OURS
         )
         told = dict(line.split(":", 1) for line in texts[1].splitlines() if ":" in line)
         moved = int(told["total_net_input_bytes"]) + int(told["total_net_output_bytes"])

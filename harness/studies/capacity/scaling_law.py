@@ -60,9 +60,11 @@ class ScalingLaw:
         middle = usl(n, *theta)
         steps = np.maximum(np.abs(theta) * 1e-6, 1e-9)
         slopes = np.column_stack(
-            [(usl(n, *(theta + steps * unit)) - middle) / step
-             for unit, step in zip(np.eye(3), steps, strict=True)]
-        )  # fmt: skip
+            [
+                (usl(n, *(theta + steps * unit)) - middle) / step
+                for unit, step in zip(np.eye(3), steps, strict=True)
+            ]
+        )
         variance = np.einsum("ij,jk,ik->i", slopes, self.covariance, slopes)
         half = stats.t.ppf((1 + _CONFIDENCE) / 2, self.freedom) * np.sqrt(np.maximum(variance, 0.0))
         low = np.maximum(middle - half, 0.0)
@@ -117,9 +119,15 @@ def fit(nodes: Sequence[int], clients: Sequence[float]) -> ScalingLaw:
     first = float((x / n).max())
     # In shares of what a node carries: all three parameters are then near one or below.
     found, covariance = optimize.curve_fit(
-        usl, n, x / first, p0=(1.0, 0.01, 1e-4), bounds=((1e-9, 0.0, 0.0), (np.inf, 1.0, 1.0)),
-        xtol=1e-12, ftol=1e-12, gtol=1e-12,
-    )  # fmt: skip
+        usl,
+        n,
+        x / first,
+        p0=(1.0, 0.01, 1e-4),
+        bounds=((1e-9, 0.0, 0.0), (np.inf, 1.0, 1.0)),
+        xtol=1e-12,
+        ftol=1e-12,
+        gtol=1e-12,
+    )
     scale = np.array([first, 1.0, 1.0])
     theta, covariance = found * scale, covariance * np.outer(scale, scale)
     residuals = x - usl(n, *theta)

@@ -81,13 +81,7 @@ def frame_of(steps: list[Step]) -> pd.DataFrame:
 
 
 def run_step(
-    scenario: Scenario,
-    *,
-    clients: int,
-    nodes: int,
-    real: bool,
-    root: Path,
-    redis_url: str | None = None,
+    scenario: Scenario, *, clients: int, nodes: int, real: bool, root: Path, redis_url: str | None = None
 ) -> Step:
     """Run one load and measure it.
 
@@ -98,10 +92,7 @@ def run_step(
         ThresholdError: a threshold of the scenario cannot be checked.
     """
     one = scenario.model_copy(
-        update={
-            "clients": clients,
-            "gateway": scenario.gateway.model_copy(update={"nodes": nodes}),
-        }
+        update={"clients": clients, "gateway": scenario.gateway.model_copy(update={"nodes": nodes})}
     )
     thresholds = check_thresholds(one)
     plan = make_plan(one)
@@ -135,31 +126,61 @@ def run_step(
     store = _store(witness, events, run, plan, clock) if witness else (_NAN, _NAN, _NAN)
     is_sound = sound is None or sound.sound
     return Step(
-        engine=engine, nodes=nodes, clients=clients, speedup=clock.speedup,
-        holds=not missed and is_sound, sound=is_sound,
+        engine=engine,
+        nodes=nodes,
+        clients=clients,
+        speedup=clock.speedup,
+        holds=not missed and is_sound,
+        sound=is_sound,
         heartbeats_per_s=_rate(measured, clock),
         lateness_p99_s=_value("heartbeat_lateness", "p99", tables),
         lateness_max_s=_value("heartbeat_lateness", "max", tables),
         handshake_p99_s=_value("handshake", "p99", tables),
         false_suspicions=int(measured.tables["false_suspicions"]["count"].sum()),
         detection_p99_s=_detection_p99_s(measured),
-        **used, commands_per_session=store[0], store_bytes_per_session=store[1],
-        commands_per_client_s=store[2], load_average=os.getloadavg()[0],
-        missed="; ".join(missed), limit=_limit(missed, sound, used), run=run.path.name,
-    )  # fmt: skip
+        **used,
+        commands_per_session=store[0],
+        store_bytes_per_session=store[1],
+        commands_per_client_s=store[2],
+        load_average=os.getloadavg()[0],
+        missed="; ".join(missed),
+        limit=_limit(missed, sound, used),
+        run=run.path.name,
+    )
 
 
 def _broken(one: Scenario, engine: str, why: str, run: RunDir) -> Step:
     numbers = dict.fromkeys(
-        ("heartbeats_per_s", "lateness_p99_s", "lateness_max_s", "handshake_p99_s", "detection_p99_s",
-         "cpu_percent", "cpu_percent_busiest", "rss_bytes", "generator_cpu_percent", "commands_per_session",
-         "store_bytes_per_session", "commands_per_client_s"), _NAN,
-    )  # fmt: skip
+        (
+            "heartbeats_per_s",
+            "lateness_p99_s",
+            "lateness_max_s",
+            "handshake_p99_s",
+            "detection_p99_s",
+            "cpu_percent",
+            "cpu_percent_busiest",
+            "rss_bytes",
+            "generator_cpu_percent",
+            "commands_per_session",
+            "store_bytes_per_session",
+            "commands_per_client_s",
+        ),
+        _NAN,
+    )
     return Step(
-        engine=engine, nodes=one.gateway.nodes, clients=one.clients, speedup=one.speedup, holds=False,
-        sound=False, false_suspicions=0, load_average=os.getloadavg()[0], missed="",
-        limit=f"it did not run: {why.splitlines()[0]}", run=run.path.name, **numbers,
-    )  # fmt: skip
+        engine=engine,
+        nodes=one.gateway.nodes,
+        clients=one.clients,
+        speedup=one.speedup,
+        holds=False,
+        sound=False,
+        false_suspicions=0,
+        load_average=os.getloadavg()[0],
+        missed="",
+        limit=f"it did not run: {why.splitlines()[0]}",
+        run=run.path.name,
+        **numbers,
+    )
 
 
 def _value(metric: str, aggregate: str, tables: RunTables) -> float:
@@ -196,9 +217,7 @@ def _used(measured: Measured, plan: Plan) -> dict[str, float]:
         "cpu_percent": float(each.sum()) if len(each) else _NAN,
         "cpu_percent_busiest": float(each.max()) if len(each) else _NAN,
         "rss_bytes": float(gateway["rss_bytes"].max().sum()) if len(each) else _NAN,
-        "generator_cpu_percent": float(generator["cpu_percent"].mean().max())
-        if len(generator)
-        else _NAN,
+        "generator_cpu_percent": float(generator["cpu_percent"].mean().max()) if len(generator) else _NAN,
     }
 
 
@@ -219,9 +238,7 @@ def _store(
     ended = sum(e.kind is EventKind.STORE_CLEARED for e in events)
     rate = quiet.commands / quiet_s / plan.clients if quiet_s > 0 else _NAN
     steady = rate * plan.clients * clock.real_s(plan.horizon_s - first_s)
-    end = (
-        max(0.0, ends.commands - (0.0 if math.isnan(steady) else steady)) / ended if ended else 0.0
-    )
+    end = max(0.0, ends.commands - (0.0 if math.isnan(steady) else steady)) / ended if ended else 0.0
     return ramp.commands / plan.clients + end, ramp.bytes / plan.clients, rate
 
 
@@ -238,10 +255,7 @@ def _limit(missed: list[str], sound: Soundness | None, used: dict[str, float]) -
         return "the model's loop"
     busy = [
         name
-        for name, key in (
-            ("gateway", "cpu_percent_busiest"),
-            ("generator", "generator_cpu_percent"),
-        )
+        for name, key in (("gateway", "cpu_percent_busiest"), ("generator", "generator_cpu_percent"))
         if used[key] >= _SATURATED
     ]
     if busy:

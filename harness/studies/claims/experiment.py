@@ -41,12 +41,7 @@ _MOST_EPSILON_S, _MOST_SHARE = 1.0, 0.02  # of `soundness.py`
 
 
 def experiment(
-    preset: str,
-    faults: Sequence[str],
-    *,
-    clients: int = 100,
-    fastest: float = 20.0,
-    seed: int = 1,
+    preset: str, faults: Sequence[str], *, clients: int = 100, fastest: float = 20.0, seed: int = 1
 ) -> Scenario:
     """Return the scenario of a preset and some kinds of fault.
 
@@ -87,9 +82,7 @@ def experiment(
         for p in predict(draft, at)
         if p.law is not None and p.fault != "refresh"
     ]
-    longest_s = max(
-        (law.hi_s if law.mass > 1 - 1e-9 else _LONGER_THAN_TCP_S for law in laws), default=0.0
-    )
+    longest_s = max((law.hi_s if law.mass > 1 - 1e-9 else _LONGER_THAN_TCP_S for law in laws), default=0.0)
     given["duration"] = _FIRST_S + span_s + longest_s + _SPARE_S
     given["speedup"] = clock.speedup
     return Scenario.model_validate(given)
@@ -151,9 +144,7 @@ def put_to_the_test(
             outcome = run(scenario, engines=engines, root=out / "runs", setup=setup, progress=show)
         except CannotRun as error:
             without = str(error)
-            outcome = run(
-                scenario, engines=("theory", "simulated"), root=out / "runs", progress=show
-            )
+            outcome = run(scenario, engines=("theory", "simulated"), root=out / "runs", progress=show)
         tables.append(cells(RunDir(outcome.report.parent), preset, without))
     return pd.concat(tables, ignore_index=True)
 
@@ -177,9 +168,7 @@ def cells(directory: RunDir, preset: str, without_real: str = "") -> pd.DataFram
     for fault, milestone in _wanted(scenario, laws):
         claim = book.find(preset, fault, milestone)
         of_law = laws[(laws["fault"] == fault) & (laws["milestone"] == milestone)]
-        of_cell = detections[
-            (detections["fault"] == fault) & (detections["milestone"] == milestone)
-        ]
+        of_cell = detections[(detections["fault"] == fault) & (detections["milestone"] == milestone)]
         for engine in ("theory", "simulated", "real"):
             if engine == "theory":
                 seen, cause = _of_theory(of_law)
@@ -190,14 +179,30 @@ def cells(directory: RunDir, preset: str, without_real: str = "") -> pd.DataFram
             else:
                 seen, cause = _of_run(of_cell[of_cell["engine"] == engine], milestone, summary)
             verdict, reason = judge(claim, seen)
-            rows.append((
-                preset, book.case_of(fault), fault, milestone, claim.text if claim else "",
-                claim.lo if claim and not claim.never else math.nan,
-                claim.hi_s if claim and not claim.never else math.nan,
-                engine, seen.n, seen.share, seen.recovered, seen.lo_s, seen.p50_s, seen.hi_s, cause,
-                str(verdict), reason, _how(engine, cause, fidelity.get(fault, ""), scenario),
-                claim.source if claim else "", directory.path.name,
-            ))  # fmt: skip
+            rows.append(
+                (
+                    preset,
+                    book.case_of(fault),
+                    fault,
+                    milestone,
+                    claim.text if claim else "",
+                    claim.lo if claim and not claim.never else math.nan,
+                    claim.hi_s if claim and not claim.never else math.nan,
+                    engine,
+                    seen.n,
+                    seen.share,
+                    seen.recovered,
+                    seen.lo_s,
+                    seen.p50_s,
+                    seen.hi_s,
+                    cause,
+                    str(verdict),
+                    reason,
+                    _how(engine, cause, fidelity.get(fault, ""), scenario),
+                    claim.source if claim else "",
+                    directory.path.name,
+                )
+            )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -213,9 +218,7 @@ def _of_theory(rows: pd.DataFrame) -> tuple[Seen, str]:
     if law["detected_share"] == "":
         return _nothing(f"no closed form: {law['note']}"), ""
     mass = float(law["detected_share"])
-    lo_s, p50_s, hi_s = (
-        float(law[key]) if law[key] != "" else math.nan for key in ("lo_s", "p50_s", "hi_s")
-    )
+    lo_s, p50_s, hi_s = (float(law[key]) if law[key] != "" else math.nan for key in ("lo_s", "p50_s", "hi_s"))
     # A law has no sample: it is judged as if each of so many faults had been watched for ever.
     hundred = 100
     recovered = hundred - round(hundred * mass) if "resume" in str(law["note"]) else 0
@@ -277,11 +280,9 @@ def _how(engine: str, cause: str, mechanism: str, scenario: Scenario) -> str:
     """By which mechanism the fault was made, and where the kernel's patience was bounded."""
     if engine != "real":
         return ""
-    if (
-        cause in _BY_TCP
-        and not scenario.clock.is_real_time
-        and scenario.liveness.tcp_user_timeout is None
-    ):
+    if cause in _BY_TCP and not scenario.clock.is_real_time and scenario.liveness.tcp_user_timeout is None:
         bounded_s = scenario.clock.real_s(TCP_GIVE_UP_S)
-        return f"{mechanism}; TCP's give-up stands for {TCP_GIVE_UP_S:g} s: TCP_USER_TIMEOUT {bounded_s:.1f} s"
+        return (
+            f"{mechanism}; TCP's give-up stands for {TCP_GIVE_UP_S:g} s: TCP_USER_TIMEOUT {bounded_s:.1f} s"
+        )
     return mechanism

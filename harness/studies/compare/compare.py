@@ -13,13 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.studies.compare.inputs import (
-    CannotCompare,
-    Difference,
-    Input,
-    differences,
-    read_inputs,
-)
+from harness.studies.compare.inputs import CannotCompare, Difference, Input, differences, read_inputs
 from harness.studies.compare.statistical_tests import (
     TOO_FEW,
     adjusted,
@@ -72,9 +66,7 @@ class Comparison:
                 where = [row["engine"], *(row[k] for k in ("fault", "milestone") if k in row)]
                 what = "false suspicions" if "ratio" in row else ""
                 after = f"{row['candidate']}: " if len(self.inputs) > 2 else ""
-                found.append(
-                    f"{after}{' · '.join(map(str, filter(None, [*where, what])))}: {row['reason']}"
-                )
+                found.append(f"{after}{' · '.join(map(str, filter(None, [*where, what])))}: {row['reason']}")
         return found
 
     def exit_code(self, *, strict: bool = False) -> Exit:
@@ -87,11 +79,7 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[Path],
-    *,
-    allow_different: bool = False,
-    margin: float = MARGIN,
-    seed: int = 1,
+    runs: Sequence[Path], *, allow_different: bool = False, margin: float = MARGIN, seed: int = 1
 ) -> Comparison:
     """Compare runs with the first of them.
 
@@ -132,9 +120,7 @@ def compare(
         raise CannotCompare("these runs have no engine and fault in common")
 
     p_holm = adjusted([*curves["p_value"], *rates["p_value"], *shares["p_value"]])
-    unsound = tuple(
-        f"{one.label}: {reason}" for one in inputs for reason in one.tables.unsound_reasons
-    )
+    unsound = tuple(f"{one.label}: {reason}" for one in inputs for reason in one.tables.unsound_reasons)
     doubted = {one.label for one in inputs if one.tables.sound is False}
     cuts = np.cumsum([len(curves), len(rates)])
     curves, rates, shares = (
@@ -149,8 +135,8 @@ def compare(
     judged = pd.concat([t[["verdict", "reason"]] for t in (curves, rates, shares)])
     verdict, headline = _weigh(judged)
     return Comparison(
-        tuple(inputs), tuple(apart), curves, rates, shares, tests, margin, seed, unsound, verdict, headline,
-    )  # fmt: skip
+        tuple(inputs), tuple(apart), curves, rates, shares, tests, margin, seed, unsound, verdict, headline
+    )
 
 
 def _stacked(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -184,7 +170,5 @@ def _weigh(judged: pd.DataFrame) -> tuple[str, str]:
     if failed:
         return "fail", f"Regression: {failed} of {n} comparisons are worse{aside}"
     if open_ or not n:
-        return "unknown", (
-            f"No regression shown; {open_} of {n} comparisons could not rule one out{aside}"
-        )
+        return "unknown", (f"No regression shown; {open_} of {n} comparisons could not rule one out{aside}")
     return "pass", f"No regression in {n} comparisons{aside}"

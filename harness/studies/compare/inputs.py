@@ -73,9 +73,7 @@ def read_inputs(runs: Sequence[Path]) -> list[Input]:
         if tables.table("detections").empty and tables.table("false_suspicions").empty:
             raise CannotCompare(f"{path}: nothing was measured; try `flatline report {path}` first")
         label = names[n] if names.count(names[n]) == 1 else str(path)
-        inputs.append(
-            Input(label, tables, _yaml(path / "scenario.yaml"), _json(path / "plan.json"))
-        )
+        inputs.append(Input(label, tables, _yaml(path / "scenario.yaml"), _json(path / "plan.json")))
     return inputs
 
 

@@ -27,8 +27,18 @@ if TYPE_CHECKING:
 __all__ = ["markdown", "plain", "save_comparison", "written_p"]
 
 _WORST_FIRST = {"fail": 0, "unknown": 1, "pass": 2}
-_CURVES = ("engine", "fault", "milestone", "n", "p50 (s)", "change of p50 (s)", "p99 (s)",
-           "change of p99 (s)", "p, corrected", "verdict")  # fmt: skip
+_CURVES = (
+    "engine",
+    "fault",
+    "milestone",
+    "n",
+    "p50 (s)",
+    "change of p50 (s)",
+    "p99 (s)",
+    "change of p99 (s)",
+    "p, corrected",
+    "verdict",
+)
 _RATES = ("engine", "false suspicions", "per client-day", "ratio", "p, corrected", "verdict")
 _SHARES = ("engine", "fault", "milestone", "detected", "share", "change", "p, corrected", "verdict")
 
@@ -63,8 +73,7 @@ def _facts(comparison: Comparison) -> list[str]:
     facts += [f"compared with it: {label}" for label in comparison.labels[1:]]
     facts += [f"unsound: {reason}" for reason in comparison.unsound]
     facts += [
-        f"{'differs in the scenario' if d.experiment else 'differs'}: {d}"
-        for d in comparison.differences
+        f"{'differs in the scenario' if d.experiment else 'differs'}: {d}" for d in comparison.differences
     ]
     return facts
 
@@ -79,7 +88,7 @@ def _method(comparison: Comparison) -> list[str]:
         f"Intervals are 95 %, not corrected; those of p50 and p99 by bootstrap ({how}, seed {comparison.seed}).",
         f"A regression is significant and more than {comparison.margin:.0%} of the baseline's median",
         "(10 ms, or ε of both runs, where that is more). Times are scenario time.",
-    ]  # fmt: skip
+    ]
 
 
 def _tables(comparison: Comparison) -> list[Table]:
@@ -88,18 +97,12 @@ def _tables(comparison: Comparison) -> list[Table]:
     for title, header, table, cells in (
         ("How long", _CURVES, comparison.curves, _curve),
         ("False suspicions", _RATES, comparison.rates, _rate),
-        (
-            "How many were detected, where that changed",
-            _SHARES,
-            _changed(comparison.shares),
-            _share,
-        ),
+        ("How many were detected, where that changed", _SHARES, _changed(comparison.shares), _share),
     ):
         if len(table):
             first = ["run"] if several else []
             rows = [
-                (*([str(row["candidate"])] if several else []), *cells(row))
-                for row in _worst_first(table)
+                (*([str(row["candidate"])] if several else []), *cells(row)) for row in _worst_first(table)
             ]
             found.append((title, [*first, *header], rows))
     return found
@@ -111,9 +114,7 @@ def _changed(shares: pd.DataFrame) -> pd.DataFrame:
 
 
 def _worst_first(table: pd.DataFrame) -> Iterable[dict[Any, Any]]:
-    ordered = table.assign(_order=table["verdict"].map(_WORST_FIRST)).sort_values(
-        "_order", kind="stable"
-    )
+    ordered = table.assign(_order=table["verdict"].map(_WORST_FIRST)).sort_values("_order", kind="stable")
     return ordered.to_dict("records")
 
 
@@ -128,18 +129,30 @@ def _curve(row: dict[Any, Any]) -> Row:
         return f"{seconds(row[f'{name}_before_s'])} → {seconds(row[f'{name}_after_s'])}"
 
     return (
-        row["engine"], row["fault"], row["milestone"], f"{count(row['n_before'])} / {count(row['n_after'])}",
-        levels("p50"), moved("p50"), levels("p99"), moved("p99"), written_p(row["p_holm"]), row["verdict"],
-    )  # fmt: skip
+        row["engine"],
+        row["fault"],
+        row["milestone"],
+        f"{count(row['n_before'])} / {count(row['n_after'])}",
+        levels("p50"),
+        moved("p50"),
+        levels("p99"),
+        moved("p99"),
+        written_p(row["p_holm"]),
+        row["verdict"],
+    )
 
 
 def _rate(row: dict[Any, Any]) -> Row:
     per_day = [row[f"count_{w}"] / row[f"client_days_{w}"] for w in ("before", "after")]
     ratio = f"{rate(row['ratio'])} ({rate(row['ratio_lo'])} to {rate(row['ratio_hi'])})"
     return (
-        row["engine"], f"{count(row['count_before'])} → {count(row['count_after'])}",
-        f"{rate(per_day[0])} → {rate(per_day[1])}", ratio, written_p(row["p_holm"]), row["verdict"],
-    )  # fmt: skip
+        row["engine"],
+        f"{count(row['count_before'])} → {count(row['count_after'])}",
+        f"{rate(per_day[0])} → {rate(per_day[1])}",
+        ratio,
+        written_p(row["p_holm"]),
+        row["verdict"],
+    )
 
 
 def _share(row: dict[Any, Any]) -> Row:
@@ -147,16 +160,21 @@ def _share(row: dict[Any, Any]) -> Row:
     points = [f"{100 * row[name]:+.1f}".replace("-", "−") for name in ("difference", "lo", "hi")]
     detected = " → ".join(f"{row[f'detected_{w}']} of {row[f'n_{w}']}" for w in ("before", "after"))
     return (
-        row["engine"], row["fault"], row["milestone"], detected, f"{share(shares[0])} → {share(shares[1])}",
-        f"{points[0]} ({points[1]} to {points[2]}) points", written_p(row["p_holm"]), row["verdict"],
-    )  # fmt: skip
+        row["engine"],
+        row["fault"],
+        row["milestone"],
+        detected,
+        f"{share(shares[0])} → {share(shares[1])}",
+        f"{points[0]} ({points[1]} to {points[2]}) points",
+        written_p(row["p_holm"]),
+        row["verdict"],
+    )
 
 
 def _aligned(header: Sequence[str], rows: Sequence[Row]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return [
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in (header, *rows)
     ]
 
@@ -187,15 +205,13 @@ def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
         written.append(folder / f"{name}.csv")
         getattr(comparison, name).to_csv(written[-1], index=False)
     curves = pd.concat(
-        [one.tables.table("survival").assign(run=one.label) for one in comparison.inputs],
-        ignore_index=True,
+        [one.tables.table("survival").assign(run=one.label) for one in comparison.inputs], ignore_index=True
     )
     engine = _engine(comparison)
-    faults = list(
-        dict.fromkeys(comparison.curves.loc[comparison.curves["engine"] == engine, "fault"])
+    faults = list(dict.fromkeys(comparison.curves.loc[comparison.curves["engine"] == engine, "fault"]))
+    seeds = dict.fromkeys(
+        f"{one.tables.number('seed'):g}" for one in comparison.inputs if one.tables.number("seed") is not None
     )
-    seeds = dict.fromkeys(f"{one.tables.number('seed'):g}" for one in comparison.inputs
-                          if one.tables.number("seed") is not None)  # fmt: skip
     caption = (
         f"{comparison.headline}. The {engine} engine, runs of seed {' / '.join(seeds) or 'unknown'}; "
         f"{comparison.tests} tests in all, corrected (Holm); intervals 95 % by bootstrap (seed "

@@ -50,13 +50,31 @@ __all__ = [
 
 _GROUP = ["engine", "fault", "milestone"]
 RATE_COLUMNS = [
-    "baseline", "candidate", "engine", "count_before", "client_days_before", "count_after",
-    "client_days_after", "ratio", "ratio_lo", "ratio_hi", "p_value",
-]  # fmt: skip
+    "baseline",
+    "candidate",
+    "engine",
+    "count_before",
+    "client_days_before",
+    "count_after",
+    "client_days_after",
+    "ratio",
+    "ratio_lo",
+    "ratio_hi",
+    "p_value",
+]
 SHARE_COLUMNS = [
-    "baseline", "candidate", *_GROUP, "detected_before", "n_before", "detected_after", "n_after",
-    "difference", "lo", "hi", "p_value",
-]  # fmt: skip
+    "baseline",
+    "candidate",
+    *_GROUP,
+    "detected_before",
+    "n_before",
+    "detected_after",
+    "n_after",
+    "difference",
+    "lo",
+    "hi",
+    "p_value",
+]
 
 
 def poisson_rates(
@@ -104,9 +122,17 @@ def compare_rates(baseline: Input, candidate: Input) -> pd.DataFrame:
         days = float(before[engine]["client_days"]), float(after[engine]["client_days"])
         if min(days) > 0:
             rows.append(
-                (baseline.label, candidate.label, engine, counts[0], days[0], counts[1], days[1],
-                 *poisson_rates(counts[0], days[0], counts[1], days[1]))
-            )  # fmt: skip
+                (
+                    baseline.label,
+                    candidate.label,
+                    engine,
+                    counts[0],
+                    days[0],
+                    counts[1],
+                    days[1],
+                    *poisson_rates(counts[0], days[0], counts[1], days[1]),
+                )
+            )
     return pd.DataFrame(rows, columns=RATE_COLUMNS)
 
 
@@ -125,9 +151,7 @@ def compare_shares(baseline: Input, candidate: Input) -> pd.DataFrame:
         table = np.array([[hits_a, n_a - hits_a], [hits_b, n_b - hits_b]])
         p_value = float(stats.fisher_exact(table).pvalue)
         moved = difference(_wilson(hits_b, n_b), _wilson(hits_a, n_a))
-        rows.append(
-            (baseline.label, candidate.label, *key, hits_a, n_a, hits_b, n_b, *moved, p_value)
-        )
+        rows.append((baseline.label, candidate.label, *key, hits_a, n_a, hits_b, n_b, *moved, p_value))
     return pd.DataFrame(rows, columns=SHARE_COLUMNS)
 
 
@@ -145,15 +169,21 @@ def _wilson(hits: int, n: int) -> Estimate:
 
 
 _LEVELS = {"p50": 0.50, "p99": 0.99}
-_LEAST_MARGIN_S = (
-    0.01  # what is announced is seen in a millisecond; a share of that matters to nobody
-)
+_LEAST_MARGIN_S = 0.01  # what is announced is seen in a millisecond; a share of that matters to nobody
 COLUMNS = [
-    "baseline", "candidate", *_GROUP, "n_before", "n_after", "detected_before", "detected_after",
-    "paired", "z", "p_value",
+    "baseline",
+    "candidate",
+    *_GROUP,
+    "n_before",
+    "n_after",
+    "detected_before",
+    "detected_after",
+    "paired",
+    "z",
+    "p_value",
     *(f"{p}_{what}_s" for p in _LEVELS for what in ("before", "after", "difference", "lo", "hi")),
     "margin_s",
-]  # fmt: skip
+]
 
 
 def compare_curves(
@@ -183,9 +213,20 @@ def compare_curves(
         median_s = moved[0].before_s if np.isfinite(moved[0].before_s) else 0.0
         figures = [value for shift in moved for value in shift]
         rows.append(
-            (baseline.label, candidate.label, *key, len(old), len(new), *detected, paired, z, p_value,
-             *figures, max(margin * median_s, slack_s, _LEAST_MARGIN_S))
-        )  # fmt: skip
+            (
+                baseline.label,
+                candidate.label,
+                *key,
+                len(old),
+                len(new),
+                *detected,
+                paired,
+                z,
+                p_value,
+                *figures,
+                max(margin * median_s, slack_s, _LEAST_MARGIN_S),
+            )
+        )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

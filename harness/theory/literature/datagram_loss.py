@@ -63,9 +63,7 @@ def beats_to_suspicion_gilbert(to_bad: float, to_good: float, max_failures: int)
         ValueError: a or b outside (0, 1), or k below 1.
     """
     if not (0 < to_bad < 1 and 0 < to_good < 1) or max_failures < 1:
-        raise ValueError(
-            f"a {to_bad:g}, b {to_good:g}, k {max_failures}; allowed: 0 < a, b < 1, k >= 1"
-        )
+        raise ValueError(f"a {to_bad:g}, b {to_good:g}, k {max_failures}; allowed: 0 < a, b < 1, k >= 1")
     q = float((1 - to_good) ** (max_failures - 1))
     return 1 / (to_bad * q) + (1 - q) / (to_good * q)
 

@@ -13,12 +13,7 @@ from scipy.optimize import brentq
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution
 
-__all__ = [
-    "answer_wait_bound",
-    "harmless_stall_s",
-    "loop_utilisation",
-    "stall_false_suspicion",
-]
+__all__ = ["answer_wait_bound", "harmless_stall_s", "loop_utilisation", "stall_false_suspicion"]
 
 _STEPS = 4096
 

@@ -19,14 +19,7 @@ from harness.theory.law import FloatArray
 from reference_server.errors import FlatlineError
 from scenarios.distributions import Distribution
 
-__all__ = [
-    "ChenNetwork",
-    "NfdS",
-    "NotConfigurable",
-    "Qos",
-    "configure_nfd_s",
-    "configure_nfd_s_by_moments",
-]
+__all__ = ["ChenNetwork", "NfdS", "NotConfigurable", "Qos", "configure_nfd_s", "configure_nfd_s_by_moments"]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 _PIECES = 64
@@ -48,8 +41,7 @@ class ChenNetwork:
     def late(self, by_s: FloatArray) -> FloatArray:
         """p_L + (1 − p_L)·P(D > t): a heartbeat has not arrived t after it was sent."""
         return np.asarray(
-            self.loss + (1 - self.loss) * np.where(by_s < 0, 1.0, 1 - self.delay.cdf(by_s)),
-            dtype=float,
+            self.loss + (1 - self.loss) * np.where(by_s < 0, 1.0, 1 - self.delay.cdf(by_s)), dtype=float
         )
 
 
@@ -99,9 +91,7 @@ class NfdS:
         corner = self._window * self.eta_s - self.delta_s
         scale = float(network.delay.quantile(0.999999)) or self.eta_s
         near = corner + scale * np.linspace(0, 1, _PIECES)
-        edges = np.unique(
-            np.clip(np.concatenate((np.linspace(0, self.eta_s, _PIECES), near)), 0, self.eta_s)
-        )
+        edges = np.unique(np.clip(np.concatenate((np.linspace(0, self.eta_s, _PIECES), near)), 0, self.eta_s))
         half = np.diff(edges) / 2
         x = (edges[:-1] + half)[:, np.newaxis] + half[:, np.newaxis] * _NODES
         u = self._unfresh(network, x.ravel()).reshape(x.shape)
@@ -141,9 +131,7 @@ def configure_nfd_s(network: ChenNetwork, *, t_d_s: float, t_mr_s: float, t_m_s:
         n = int(np.argmax(enough))
         eta_s = float(etas[n])
         if n and np.isfinite(slack(eta_s, beats)):
-            eta_s = float(
-                brentq(lambda x, k: float(slack(x, k)), eta_s, etas[n - 1], args=(beats,))
-            )
+            eta_s = float(brentq(lambda x, k: float(slack(x, k)), eta_s, etas[n - 1], args=(beats,)))
         return NfdS(eta_s, t_d_s - eta_s)
     raise NotConfigurable(
         f"not even {_MOST_BEATS} heartbeats within {t_d_s:g} s give one mistake in {t_mr_s:g} s"
@@ -171,9 +159,7 @@ def configure_nfd_s_by_moments(
     """
     w = t_d_s - mean_s
     if w <= 0:
-        raise NotConfigurable(
-            f"a heartbeat takes {mean_s:g} s on average, as long as t_d or longer"
-        )
+        raise NotConfigurable(f"a heartbeat takes {mean_s:g} s on average, as long as t_d or longer")
     gamma = (1 - loss) * w**2 / (variance_s2 + w**2)
     eta_max_s = min(gamma * t_m_s, w)
 

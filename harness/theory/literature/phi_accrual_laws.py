@@ -41,9 +41,7 @@ class AkkaPhi:
         # p = e/(1+e) with e = exp(-y(1.5976 + 0.070566 y²)), in logarithms so that it does not underflow
         exponent = y * (1.5976 + 0.070566 * y * y)
         log_p = (
-            -exponent - math.log1p(math.exp(-exponent))
-            if exponent > 0
-            else -math.log1p(math.exp(exponent))
+            -exponent - math.log1p(math.exp(-exponent)) if exponent > 0 else -math.log1p(math.exp(exponent))
         )
         return -log_p / math.log(10)
 

@@ -36,9 +36,7 @@ class Sfd:
 
     def __post_init__(self) -> None:
         if not 0 < self.cutoff_s < self.eta_s:
-            raise ValueError(
-                f"cutoff {self.cutoff_s:g} s; allowed: 0 < cutoff < eta ({self.eta_s:g} s)"
-            )
+            raise ValueError(f"cutoff {self.cutoff_s:g} s; allowed: 0 < cutoff < eta ({self.eta_s:g} s)")
 
     @classmethod
     def within(cls, t_d_s: float, *, eta_s: float, cutoff_s: float) -> Sfd:

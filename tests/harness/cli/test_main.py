@@ -79,9 +79,7 @@ def test_a_threshold_that_cannot_be_checked_stops_the_run_before_it_starts(tmp_p
 
 
 def test_simulate_and_report_again(tmp_path: Path) -> None:
-    name = write(
-        tmp_path, CRASHES + "thresholds: ['detection_latency{fault=host_crash}.max < 101s']\n"
-    )
+    name = write(tmp_path, CRASHES + "thresholds: ['detection_latency{fault=host_crash}.max < 101s']\n")
     root = str(tmp_path / "runs")
     first = cli.invoke(app, ["simulate", name, "--runs", root])
     assert first.exit_code == Exit.GOOD, first.output
@@ -109,9 +107,7 @@ def test_replications_give_intervals_over_runs(tmp_path: Path) -> None:
 
 
 def test_a_missed_threshold_exits_with_99(tmp_path: Path) -> None:
-    name = write(
-        tmp_path, CRASHES + "thresholds: ['detection_latency{fault=host_crash}.max < 60s']\n"
-    )
+    name = write(tmp_path, CRASHES + "thresholds: ['detection_latency{fault=host_crash}.max < 60s']\n")
     result = cli.invoke(app, ["simulate", name, "--runs", str(tmp_path / "runs")])
     assert result.exit_code == Exit.MISSED, result.output
 

@@ -16,16 +16,12 @@ GONE: Records = (None, None)
 def client(
     time_s: float, kind: EventKind, session: str = "s0", connection: str = "c0", node: str = ""
 ) -> Event:
-    return Event(
-        time_s, Source.CLIENT, kind, session, connection, node, "", {"user_id": f"u-{session}"}
-    )
+    return Event(time_s, Source.CLIENT, kind, session, connection, node, "", {"user_id": f"u-{session}"})
 
 
 def incident(time_s: float, kind: str, node: str = "", over: bool = False) -> Event:
     what = K.INCIDENT_ENDED if over else K.INCIDENT_STARTED
-    return Event(
-        time_s, Source.HARNESS, what, node=node, detail={"incident_id": kind, "kind": kind}
-    )
+    return Event(time_s, Source.HARNESS, what, node=node, detail={"incident_id": kind, "kind": kind})
 
 
 def held(session: str = "s0", connection: str = "c0") -> Records:
@@ -39,9 +35,7 @@ def course(*events: Event) -> StoreConvergence:
     return found
 
 
-def seen(
-    of: StoreConvergence, records: Mapping[str, Records], now_s: float = 12.0
-) -> list[EventKind]:
+def seen(of: StoreConvergence, records: Mapping[str, Records], now_s: float = 12.0) -> list[EventKind]:
     asked = of.questions()
     found = {one: records.get(one, GONE) for one in asked}
     return [event.kind for event in of.answer(found, now_s - 0.05, now_s)]
@@ -58,8 +52,11 @@ CRASH = incident(10.0, "node_crash", "node-1")
         ([ON_1, CRASH], {"s0": held()}, []),
         ([ON_1, CRASH, client(10.1, K.DISCONNECTED)], {"s0": held()}, []),
         # Back at another node: the record is the new connection's. No ghost, and it agrees.
-        ([ON_1, CRASH, client(11.0, K.CONNECTED, connection="c1", node="node-2")], {"s0": held("s0", "c1")},
-         [K.GHOSTS_GONE, K.STORE_AGREES]),
+        (
+            [ON_1, CRASH, client(11.0, K.CONNECTED, connection="c1", node="node-2")],
+            {"s0": held("s0", "c1")},
+            [K.GHOSTS_GONE, K.STORE_AGREES],
+        ),
         # The record is another's before the client has said so: no ghost, and not agreed yet.
         ([ON_1, CRASH], {"s0": held("s0", "c1")}, [K.GHOSTS_GONE]),
         # Reaped while its client is away: no ghost, and right: nobody is there.
@@ -67,7 +64,11 @@ CRASH = incident(10.0, "node_crash", "node-1")
         # The session record went, the status stayed: still a ghost.
         ([ON_1, CRASH], {"s0": (None, "s0|c0")}, []),
         # A status of another session of the user is none of ours.
-        ([ON_1, CRASH, client(10.1, K.DISCONNECTED)], {"s0": (None, "s9|c9")}, [K.GHOSTS_GONE, K.STORE_AGREES]),
+        (
+            [ON_1, CRASH, client(10.1, K.DISCONNECTED)],
+            {"s0": (None, "s9|c9")},
+            [K.GHOSTS_GONE, K.STORE_AGREES],
+        ),
         # A client that died before the crash: its record has to go.
         ([ON_1, client(5.0, K.FAULT_INJECTED), CRASH], {"s0": held()}, []),
         ([ON_1, client(5.0, K.FAULT_INJECTED), CRASH], {}, [K.GHOSTS_GONE, K.STORE_AGREES]),
@@ -85,13 +86,18 @@ CRASH = incident(10.0, "node_crash", "node-1")
         ([ON_1, incident(10.0, "store_flush"), client(11.0, K.SESSION_UNKNOWN)], {}, [K.STORE_AGREES]),
         # A stall is judged when it is over.
         ([ON_1, incident(10.0, "gateway_stall", "node-1")], {"s0": held()}, []),
-        ([ON_1, incident(10.0, "gateway_stall", "node-1"), incident(11.0, "gateway_stall", "node-1", over=True)],
-         {"s0": held()}, [K.STORE_AGREES]),
+        (
+            [
+                ON_1,
+                incident(10.0, "gateway_stall", "node-1"),
+                incident(11.0, "gateway_stall", "node-1", over=True),
+            ],
+            {"s0": held()},
+            [K.STORE_AGREES],
+        ),
     ],
-)  # fmt: skip
-def test_one_look(
-    events: list[Event], records: dict[str, Records], expected: list[EventKind]
-) -> None:
+)
+def test_one_look(events: list[Event], records: dict[str, Records], expected: list[EventKind]) -> None:
     assert seen(course(*events), records) == expected
 
 

@@ -36,9 +36,11 @@ def compared(path: Path, run: HandmadeRun, slack: Slack | None = None) -> pd.Dat
 
 def pick(table: pd.DataFrame, figure: str, left: str = "real", right: str = "theory") -> pd.Series:
     rows = table[
-        (table["milestone"] == "suspected") & (table["figure"] == figure)
-        & (table["left"] == left) & (table["right"] == right)
-    ]  # fmt: skip
+        (table["milestone"] == "suspected")
+        & (table["figure"] == figure)
+        & (table["left"] == left)
+        & (table["right"] == right)
+    ]
     assert len(rows) == 1
     return rows.iloc[0]
 
@@ -146,9 +148,7 @@ def test_without_curves_intervals_alone_decide(tmp_path: Path) -> None:
     run.left_out = {"law_curves"}
     table = compared(tmp_path, run)
     assert pick(table, "p50")["verdict"] == "fail"
-    assert pick(table, "p99")["verdict"] == "unknown", (
-        "448 are too few for so wide an interval of p99"
-    )
+    assert pick(table, "p99")["verdict"] == "unknown", "448 are too few for so wide an interval of p99"
 
 
 @pytest.mark.parametrize(
@@ -173,12 +173,7 @@ def test_chance_of_a_percentile_under_its_law(
 
 def test_a_jump_of_a_law_belongs_to_its_time() -> None:
     law = Curve(np.array([80.0, 80.0]), np.array([0.0, 1.0]))
-    assert (law.at(79.9), law.at(80.0), law.at(80.0, before=True), law.at(80.1, before=True)) == (
-        0,
-        1,
-        0,
-        1,
-    )
+    assert (law.at(79.9), law.at(80.0), law.at(80.0, before=True), law.at(80.1, before=True)) == (0, 1, 0, 1)
 
 
 def test_runs_that_agree_hardly_ever_turn_red() -> None:
@@ -190,9 +185,12 @@ def test_runs_that_agree_hardly_ever_turn_red() -> None:
         rng = np.random.default_rng(seed)
         seen = pd.concat([draw_detections(e, faults, 0.2, rng) for e in ("simulated", "real")])
         tables = RunTables(
-            Path(), {"engines": ["theory", "simulated", "real"], "epsilon_s": 0.2, "round_trip_s": 0.002}, {},
-            frozenset(), {**nothing, "detections": seen, "laws": laws_of(faults), "law_curves": curves_of(faults)},
-        )  # fmt: skip
+            Path(),
+            {"engines": ["theory", "simulated", "real"], "epsilon_s": 0.2, "round_trip_s": 0.002},
+            {},
+            frozenset(),
+            {**nothing, "detections": seen, "laws": laws_of(faults), "law_curves": curves_of(faults)},
+        )
         red += judge(compare(tables, TOLERANCES, slack_of(tables)), sound=True).verdict == "fail"
     assert red <= 1
 
@@ -213,9 +211,7 @@ def test_an_unknown_epsilon_leaves_the_range_undecided(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "verdict"), [(60, "unknown"), (3000, "pass")])
-def test_a_law_that_leaves_it_to_chance_who_is_detected(
-    tmp_path: Path, count: int, verdict: str
-) -> None:
+def test_a_law_that_leaves_it_to_chance_who_is_detected(tmp_path: Path, count: int, verdict: str) -> None:
     """Percentiles are of all faults: a law that detects 70 % has a p50 and no p95."""
     table = compared(tmp_path, handmade_run({"network_cut": few(count, mass=0.7)}))
     assert pick(table, "share")["verdict"] == verdict
@@ -245,9 +241,7 @@ def test_what_the_watch_and_the_retries_cannot_tell_is_no_difference(tmp_path: P
         table = compared(tmp_path, run)
         rows = table[(table["milestone"] == "store_cleared") & (table["figure"] == "range")]
         ranges[grain_s] = dict(zip(rows["left"], rows["verdict"], strict=True))
-    assert ranges == {
-        0.0: {"simulated": "pass", "real": "fail"}, 0.5: {"simulated": "pass", "real": "pass"},
-    }  # fmt: skip
+    assert ranges == {0.0: {"simulated": "pass", "real": "fail"}, 0.5: {"simulated": "pass", "real": "pass"}}
 
 
 @pytest.mark.parametrize(

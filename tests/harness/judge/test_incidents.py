@@ -30,9 +30,28 @@ def test_in_time_is_the_bound_and_what_the_measurement_may_be_off(
 ) -> None:
     agrees_s = BOUND_S + late_s
     row = (
-        "real", "crash", "node_crash", "node-2", 110.0, NAN, watched_s, 88, 88, 88, 0, 0.5, 1.0, 1.2,
-        18.4, agrees_s, agrees_s, 0.25, 0, NAN, "",
-    )  # fmt: skip
+        "real",
+        "crash",
+        "node_crash",
+        "node-2",
+        110.0,
+        NAN,
+        watched_s,
+        88,
+        88,
+        88,
+        0,
+        0.5,
+        1.0,
+        1.2,
+        18.4,
+        agrees_s,
+        agrees_s,
+        0.25,
+        0,
+        NAN,
+        "",
+    )
     found = judge_incidents(frame("incidents", [row]), SCENARIO, epsilon_s=0.3).iloc[0]
     assert (found["bound_s"], found["in_time"]) == (BOUND_S, verdict)
 
@@ -67,6 +86,4 @@ def test_an_incident_without_a_bound_is_not_judged() -> None:
 
 
 def test_no_incident_is_an_empty_table() -> None:
-    assert judge_incidents(frame("incidents"), SCENARIO, 0.0).dtypes.equals(
-        frame("incidents").dtypes
-    )
+    assert judge_incidents(frame("incidents"), SCENARIO, 0.0).dtypes.equals(frame("incidents").dtypes)

@@ -18,15 +18,25 @@ ALL = frozenset({Source.CLIENT, Source.GATEWAY, Source.STORE})
 FIRST_S, LAST_S = 100.0, 300.0  # the first fault and the last decision
 
 
-def seen(
-    latencies: dict[str, float], outcome: str = "detected", last_s: float = LAST_S
-) -> pd.DataFrame:
+def seen(latencies: dict[str, float], outcome: str = "detected", last_s: float = LAST_S) -> pd.DataFrame:
     """For each fault two rows around its latency; decisions from the first fault to `last_s`."""
     rows = [
-        ("real", f"{label}-{i}", label, "s", "n", "suspected", "heartbeat", outcome, at_s - latency_s, latency_s, 5.0)
+        (
+            "real",
+            f"{label}-{i}",
+            label,
+            "s",
+            "n",
+            "suspected",
+            "heartbeat",
+            outcome,
+            at_s - latency_s,
+            latency_s,
+            5.0,
+        )
         for label, latency_s in latencies.items()
         for i, at_s in enumerate((FIRST_S + latency_s, last_s))
-    ]  # fmt: skip
+    ]
     return frame("detections", rows)
 
 
@@ -38,9 +48,7 @@ def late(*late_s: float) -> pd.DataFrame:
 def lags(*samples: tuple[str, float, float]) -> pd.DataFrame:
     """Rows of (role, time_s, lag_ms), with quiet ones around them every 2.5 s."""
     quiet = [
-        (r, p, t, 0.001, "")
-        for r, p in (("gateway", 1), ("generator", 2))
-        for t in np.arange(0, 400, 2.5)
+        (r, p, t, 0.001, "") for r, p in (("gateway", 1), ("generator", 2)) for t in np.arange(0, 400, 2.5)
     ]
     loud = [(r, {"gateway": 1, "generator": 2}.get(r, 3), t, ms / 1000, "") for r, t, ms in samples]
     return frame("lag", quiet + loud)
@@ -48,10 +56,17 @@ def lags(*samples: tuple[str, float, float]) -> pd.DataFrame:
 
 def judge(**changes: Any) -> Soundness:
     given: dict[str, Any] = {
-        "lag": lags(), "detections": seen({"host_crash": 85.0}), "injections": late(0.0), "witnesses": ALL,
-        "silent": {"host_crash"}, "speedup": 5.0, "one_way_delay_s": 0.0005, "grain_s": 0.002,
-        "heartbeat_interval_s": 30.0, "ramp_s": 10.0,
-    }  # fmt: skip
+        "lag": lags(),
+        "detections": seen({"host_crash": 85.0}),
+        "injections": late(0.0),
+        "witnesses": ALL,
+        "silent": {"host_crash"},
+        "speedup": 5.0,
+        "one_way_delay_s": 0.0005,
+        "grain_s": 0.002,
+        "heartbeat_interval_s": 30.0,
+        "ramp_s": 10.0,
+    }
     return assess(**{**given, **changes})
 
 
@@ -90,19 +105,13 @@ def test_a_run_that_lost_a_worker_is_unsound_and_says_how_many_clients_went_with
         ("the gateway's worst counts", ("gateway", 200.0, 50.0), 5 * 0.0525),
         ("the generator's as well", ("generator", 200.0, 50.0), 5 * 0.0525),
         ("the store watch's does not", ("store-watch", 200.0, 50.0), 5 * 0.0035),
-        (
-            "one heartbeat interval before the first fault counts",
-            ("gateway", 71.0, 50.0),
-            5 * 0.0525,
-        ),
+        ("one heartbeat interval before the first fault counts", ("gateway", 71.0, 50.0), 5 * 0.0525),
         ("what was before that does not", ("gateway", 69.0, 50.0), 5 * 0.0035),
         ("the sample that covers the last decision counts", ("gateway", 302.0, 50.0), 5 * 0.0525),
         ("what came after it does not", ("gateway", 306.0, 50.0), 5 * 0.0035),
     ],
 )
-def test_which_lag_counts(
-    sentence: str, sample: tuple[str, float, float], epsilon_s: float
-) -> None:
+def test_which_lag_counts(sentence: str, sample: tuple[str, float, float], epsilon_s: float) -> None:
     assert judge(lag=lags(sample)).epsilon_s == pytest.approx(epsilon_s), sentence
 
 
@@ -111,17 +120,23 @@ def test_which_lag_counts(
     [
         ({"lag": lags(("generator", 200.0, 250.0))}, "the generator's loop was up to 250 ms late"),
         # 2 % of 20 s are 0.4 s; ε is 0.5125 s.
-        ({"lag": lags(("gateway", 200.0, 100.0)), "detections": seen({"host_crash": 20.0})}, "above 0.400 s, 2% of"),
+        (
+            {"lag": lags(("gateway", 200.0, 100.0)), "detections": seen({"host_crash": 20.0})},
+            "above 0.400 s, 2% of",
+        ),
         ({"witnesses": ALL - {Source.STORE}}, "no log of the store watch"),
         ({"witnesses": ALL - {Source.GATEWAY}}, "no log of the gateway"),
         ({"injections": late(0.0, 1.2, 1.1)}, "2 of 3 faults took effect up to 1.200 s late"),
         ({"lag": lags()[lambda t: t["role"] == "gateway"]}, "the generator logged no loop lag"),
         # An undecided fault keeps the window open to the end.
-        ({"lag": lags(("gateway", 350.0, 250.0)), "detections": seen({"host_crash": 85.0}, "censored")}, "250 ms"),
+        (
+            {"lag": lags(("gateway", 350.0, 250.0)), "detections": seen({"host_crash": 85.0}, "censored")},
+            "250 ms",
+        ),
         # Nothing injected (a control): the whole steady time counts.
         ({"lag": lags(("gateway", 350.0, 250.0)), "injections": late(), "detections": seen({})}, "250 ms"),
     ],
-)  # fmt: skip
+)
 def test_what_makes_a_run_unsound(changes: dict[str, Any], reason: str) -> None:
     verdict = judge(**changes)
     assert not verdict.sound
@@ -135,11 +150,18 @@ def test_what_makes_a_run_unsound(changes: dict[str, Any], reason: str) -> None:
         {"lag": lags(("gateway", 200.0, 190.0))},  # ε = 0.9625 s
         {"injections": late(0.9)},
         # A close is seen at once: it sets no bound on lag.
-        {"lag": lags(("gateway", 200.0, 100.0)), "detections": seen({"host_crash": 85.0, "orderly_close": 0.01})},
-        {"lag": lags(("gateway", 5.0, 900.0)), "injections": late(), "detections": seen({})},  # the ramp of a control
+        {
+            "lag": lags(("gateway", 200.0, 100.0)),
+            "detections": seen({"host_crash": 85.0, "orderly_close": 0.01}),
+        },
+        {
+            "lag": lags(("gateway", 5.0, 900.0)),
+            "injections": late(),
+            "detections": seen({}),
+        },  # the ramp of a control
         {"heartbeat_interval_s": None},
     ],
-)  # fmt: skip
+)
 def test_what_does_not(changes: dict[str, Any]) -> None:
     assert judge(**changes).sound
 

@@ -17,9 +17,13 @@ NAN = float("nan")
 
 
 def detected(
-    seconds: list[float], *, engine: str = "real", fault: str = "host_crash", milestone: str = "suspected",
+    seconds: list[float],
+    *,
+    engine: str = "real",
+    fault: str = "host_crash",
+    milestone: str = "suspected",
     outcome: str = "detected",
-) -> list[tuple[Any, ...]]:  # fmt: skip
+) -> list[tuple[Any, ...]]:
     return [
         (engine, f"{fault}-{i}", fault, "s", "n", milestone, "", outcome, 100.0, s, 1.0)
         for i, s in enumerate(seconds)
@@ -49,20 +53,13 @@ def agreement(*rows: tuple[str, str, str, float, float, str]) -> pd.DataFrame:
     """Rows of (fault, figure, left, left_s, theory_s, verdict)."""
     columns = ["fault", "milestone", "figure", "left", "right", "left_s", "right_s", "verdict"]
     return pd.DataFrame(
-        [
-            (f, "suspected", figure, left, "theory", a, b, verdict)
-            for f, figure, left, a, b, verdict in rows
-        ],
+        [(f, "suspected", figure, left, "theory", a, b, verdict) for f, figure, left, a, b, verdict in rows],
         columns=columns,
     )
 
 
-def verdict(
-    expression: str, of: RunTables, unsound: tuple[str, ...] = ()
-) -> tuple[str, float, str]:
-    (row,) = (
-        evaluate([parse_threshold(expression, FAULTS)], of, unsound=unsound).to_numpy().tolist()
-    )
+def verdict(expression: str, of: RunTables, unsound: tuple[str, ...] = ()) -> tuple[str, float, str]:
+    (row,) = evaluate([parse_threshold(expression, FAULTS)], of, unsound=unsound).to_numpy().tolist()
     assert row[0] == expression
     return row[2], row[1], row[3]
 
@@ -72,20 +69,18 @@ CUT = tables(detected(even(60)), detected([200.0] * 40, outcome="censored"))
 HEALED = tables(detected(even(60)), detected([20.0] * 40, outcome="recovered"))
 GHOSTS = frame(
     "ghosts",
-    [
-        ("real", "f0", "host_crash", "detected", 86.0),
-        ("real", "f1", "host_crash", "censored", 200.0),
-    ],
+    [("real", "f0", "host_crash", "detected", 86.0), ("real", "f1", "host_crash", "censored", 200.0)],
 )
 LIVE = frame(
-    "population",
-    [("real", 50.0, 4, 4.0, 0), ("real", 60.0, 4, 4.0, 3), ("simulated", 60.0, 4, 4.0, 9)],
+    "population", [("real", 50.0, 4, 4.0, 0), ("real", 60.0, 4, 4.0, 3), ("simulated", 60.0, 4, 4.0, 9)]
 )
 AGREE = agreement(
-    ("host_crash", "p50", "real", 86.7, 85.0, "pass"), ("frozen", "p50", "real", 84.0, 85.0, "pass"),
-    ("host_crash", "p50", "simulated", 85.1, 85.0, "pass"), ("host_crash", "p99", "real", 99.0, 99.7, "unknown"),
+    ("host_crash", "p50", "real", 86.7, 85.0, "pass"),
+    ("frozen", "p50", "real", 84.0, 85.0, "pass"),
+    ("host_crash", "p50", "simulated", 85.1, 85.0, "pass"),
+    ("host_crash", "p99", "real", 99.0, 99.7, "unknown"),
     ("orderly_close", "p50", "real", 0.004, 0.0005, "pass"),
-)  # fmt: skip
+)
 AGREEING = tables(agreement=AGREE, epsilon_s=0.02)
 
 
@@ -145,7 +140,7 @@ AGREEING = tables(agreement=AGREE, epsilon_s=0.02)
         ("agreement.real_vs_theory.p99 < 3%", AGREEING, "unknown"),
         ("agreement.real_vs_simulated.p50 < 3%", AGREEING, "unknown"),
     ],
-)  # fmt: skip
+)
 def test_verdicts(expression: str, of: RunTables, expected: str) -> None:
     found, _, reason = verdict(expression, of)
     assert found == expected, reason
@@ -156,9 +151,7 @@ def test_the_value_is_the_measured_one() -> None:
     found = verdict("detection_latency{fault=host_crash}.p50 < 86s", THOUSAND)
     assert found[1] == even(1000)[499]
     # Ranks 469 and 532 of 1000.
-    assert (
-        found[2] == f"84.98 s (95 %: {even(1000)[468]:.2f} s to {even(1000)[531]:.2f} s), n = 1000"
-    )
+    assert found[2] == f"84.98 s (95 %: {even(1000)[468]:.2f} s to {even(1000)[531]:.2f} s), n = 1000"
 
 
 def test_an_unsound_run_decides_nothing_that_rests_on_it() -> None:
@@ -173,12 +166,8 @@ def test_an_unsound_run_decides_nothing_that_rests_on_it() -> None:
 def test_the_engine_is_the_real_one_if_it_ran_and_else_the_simulation() -> None:
     rows = detected([300.0] * 10), detected([80.0] * 10, engine="simulated")
     assert verdict("detection_latency.p50 < 100s", tables(*rows))[0] == "fail"
-    assert (
-        verdict("detection_latency.p50 < 100s", tables(*rows, engines=("simulated",)))[0] == "pass"
-    )
-    absent = verdict(
-        "detection_latency{engine=real}.p50 < 100s", tables(*rows, engines=("simulated",))
-    )
+    assert verdict("detection_latency.p50 < 100s", tables(*rows, engines=("simulated",)))[0] == "pass"
+    absent = verdict("detection_latency{engine=real}.p50 < 100s", tables(*rows, engines=("simulated",)))
     assert (absent[0], absent[2]) == ("unknown", "real: did not run")
 
 
@@ -198,41 +187,24 @@ def test_the_engine_is_the_real_one_if_it_ran_and_else_the_simulation() -> None:
         ("agreement.real_vs_theory.mean < 3%", "has no 'mean'; allowed: p50, p95, p99"),
         ("agreement.p50 < 3%", "agreement of ''; allowed: agreement.real_vs_theory"),
         ("ghosts.real_vs_theory.max < 3", "only agreement compares engines"),
-        (
-            "detection_latency{colour=red}.p50 < 3s",
-            "unknown tag 'colour'; allowed: fault, engine, milestone",
-        ),
+        ("detection_latency{colour=red}.p50 < 3s", "unknown tag 'colour'; allowed: fault, engine, milestone"),
         (
             "detection_latency{fault=hostcrash}.p50 < 3s",
             "unknown fault 'hostcrash'; allowed: host_crash, frozen",
         ),
-        (
-            "detection_latency{milestone=seen}.p50 < 3s",
-            "unknown milestone 'seen'; allowed: suspected",
-        ),
-        (
-            "detection_latency{engine=theory}.p50 < 3s",
-            "unknown engine 'theory'; allowed: simulated, real",
-        ),
+        ("detection_latency{milestone=seen}.p50 < 3s", "unknown milestone 'seen'; allowed: suspected"),
+        ("detection_latency{engine=theory}.p50 < 3s", "unknown engine 'theory'; allowed: simulated, real"),
         ("detection_latency{fault=frozen,fault=frozen}.p50 < 3s", "tag twice: 'fault'"),
-        (
-            "locked_out{milestone=suspected}.p50 < 3s",
-            "unknown tag 'milestone'; allowed: fault, engine",
-        ),
+        ("locked_out{milestone=suspected}.p50 < 3s", "unknown tag 'milestone'; allowed: fault, engine"),
         ("detection_latency.p50 < 3", "is not a duration"),
         ("detection_latency.p50 < 3%", "is not a duration"),
-        (
-            "false_suspicions.rate < 3",
-            "is not a rate; allowed: a number a client-day, as 1/client-day",
-        ),
+        ("false_suspicions.rate < 3", "is not a rate; allowed: a number a client-day, as 1/client-day"),
         ("false_suspicions.rate < 3/year", "is not a rate"),
         ("false_suspicions.count == 3s", "is not a number that fits"),
         ("recovered.share < nan", "is not a number that fits"),
     ],
 )
-def test_what_is_no_threshold_is_an_error_that_lists_what_is_allowed(
-    expression: str, says: str
-) -> None:
+def test_what_is_no_threshold_is_an_error_that_lists_what_is_allowed(expression: str, says: str) -> None:
     with pytest.raises(ThresholdError) as caught:
         parse_threshold(expression, FAULTS)
     assert says in str(caught.value)
@@ -282,7 +254,7 @@ def test_lateness_and_handshakes_are_facts_of_the_run() -> None:
     """Two seconds, of 100 and 300 heartbeats: the pooled p99 lies between theirs, the maximum is the run's."""
     late = pd.DataFrame(
         {"engine": "real", "n": [100, 300], "p50_s": [0.01, 0.02], "p99_s": [0.1, 0.2], "max_s": [0.3, 0.4]}
-    )  # fmt: skip
+    )
     took = pd.DataFrame({"engine": "real", "took_s": np.arange(1, 101) / 100})
     measured = tables(lateness=late, handshakes=took)
 
@@ -294,8 +266,4 @@ def test_lateness_and_handshakes_are_facts_of_the_run() -> None:
     assert value("handshake.p50 < 1s") == pytest.approx(0.51)
     assert value("handshake.max < 1s") == 1.0
     bound = parse_threshold("handshake.p99 < 500ms", ())
-    assert (bound.allows(0.4), bound.allows(0.6), bound.allows(float("nan"))) == (
-        True,
-        False,
-        False,
-    )
+    assert (bound.allows(0.4), bound.allows(0.6), bound.allows(float("nan"))) == (True, False, False)

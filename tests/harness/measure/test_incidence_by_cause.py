@@ -16,19 +16,7 @@ def detections(seen: list[Seen], milestone: str = "suspected") -> pd.DataFrame:
     return frame(
         "detections",
         [
-            (
-                "real",
-                f"f{n}",
-                "host_crash",
-                f"s{n}",
-                "",
-                milestone,
-                cause,
-                outcome,
-                100.0,
-                took,
-                1.0,
-            )
+            ("real", f"f{n}", "host_crash", f"s{n}", "", milestone, cause, outcome, 100.0, took, 1.0)
             for n, (took, outcome, cause) in enumerate(seen)
         ],
     )
@@ -40,9 +28,12 @@ def at(table: pd.DataFrame, cause: str, time_s: float) -> float:
 
 
 BY_HAND: list[Seen] = [
-    (10.0, "detected", "heartbeat"), (20.0, "detected", "tcp_timeout"), (30.0, "censored", ""),
-    (40.0, "detected", "heartbeat"), (50.0, "recovered", ""),
-]  # fmt: skip
+    (10.0, "detected", "heartbeat"),
+    (20.0, "detected", "tcp_timeout"),
+    (30.0, "censored", ""),
+    (40.0, "detected", "heartbeat"),
+    (50.0, "recovered", ""),
+]
 
 
 def test_curves_computed_by_hand() -> None:
@@ -66,13 +57,17 @@ def test_one_minus_kaplan_meier_per_layer_would_be_too_much() -> None:
 @given(
     st.lists(
         st.one_of(
-            st.tuples(st.integers(1, 30).map(float), st.just("detected"),
-                      st.sampled_from(["heartbeat", "tcp_fin", ""])),
+            st.tuples(
+                st.integers(1, 30).map(float),
+                st.just("detected"),
+                st.sampled_from(["heartbeat", "tcp_fin", ""]),
+            ),
             st.tuples(st.integers(1, 30).map(float), st.sampled_from(["recovered", "censored"]), st.just("")),
         ),
-        min_size=1, max_size=40,
+        min_size=1,
+        max_size=40,
     )
-)  # fmt: skip
+)
 @settings(max_examples=60, deadline=None)
 def test_causes_and_the_undetected_add_up_to_one(seen: list[Seen]) -> None:
     table = incidence_by_cause(detections(seen))
@@ -80,8 +75,7 @@ def test_causes_and_the_undetected_add_up_to_one(seen: list[Seen]) -> None:
     assert (table["incidence"] <= table["hi"].fillna(1) + 1e-9).all()
     # Whoever ends in any way, taken together, is one event: its curve is 1 − Kaplan–Meier.
     together = [
-        (took, "censored" if outcome == "censored" else "detected", "any")
-        for took, outcome, _ in seen
+        (took, "censored" if outcome == "censored" else "detected", "any") for took, outcome, _ in seen
     ]
     free = survival(detections(together))
     for time_s in (0.0, 7.0, 15.0, 30.0):
@@ -96,10 +90,13 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     for _ in range(200):
         first, second = rng.exponential(10, 80), rng.exponential(30, 80)
         seen = [
-            (float(min(a, b, 12.0)), "censored" if min(a, b) > 12 else "detected",
-             "" if min(a, b) > 12 else "heartbeat" if a < b else "sweep")
+            (
+                float(min(a, b, 12.0)),
+                "censored" if min(a, b) > 12 else "detected",
+                "" if min(a, b) > 12 else "heartbeat" if a < b else "sweep",
+            )
             for a, b in zip(first, second, strict=True)
-        ]  # fmt: skip
+        ]
         table = incidence_by_cause(detections(seen))
         row = table[(table["cause"] == "heartbeat") & (table["duration_s"] <= 8.0)].iloc[-1]
         truth = 0.75 * (1 - np.exp(-8.0 * (1 / 10 + 1 / 30)))

@@ -21,12 +21,7 @@ TTL_S, RENEW_S, CHECK_S = 15.0, 5.0, 5.0
 
 
 def three(*incidents: dict[str, Any], **changes: Any) -> Scenario:
-    given = {
-        "clients": 90,
-        "duration": 190.0,
-        "gateway": {"nodes": 3},
-        "incidents": list(incidents),
-    }
+    given = {"clients": 90, "duration": 190.0, "gateway": {"nodes": 3}, "incidents": list(incidents)}
     return scenario(**given | changes)
 
 
@@ -34,11 +29,7 @@ def measured(what: Scenario) -> tuple[pd.Series[Any], Measured]:
     """The table's first row with its bound, and everything."""
     plan = make_plan(what)
     found = measure(
-        simulate(what, plan),
-        plan,
-        engine="simulated",
-        clock=SCENARIO_TIME,
-        horizon_s=what.horizon_s,
+        simulate(what, plan), plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=what.horizon_s
     )
     return judge_incidents(found.tables["incidents"], what, 0.0).iloc[0], found
 
@@ -47,8 +38,11 @@ def test_a_crash_of_a_process_everyone_is_back_soon_and_nobody_is_suspected() ->
     what = three({"kind": "node_crash", "at": 80.0, "node": 2, "restart_after": 30.0})
     row, found = measured(what)
     assert (row["incident_id"], row["node"], row["at_s"], row["lasts_s"]) == (
-        "node_crash", "node-2", 90.0, 30.0,
-    )  # fmt: skip
+        "node_crash",
+        "node-2",
+        90.0,
+        30.0,
+    )
     homes = make_plan(what).first_nodes.count(2)
     assert row["clients_hit"] == row["clients_lost"] == row["clients_back"] == homes
     assert row["clients_away"] == 0
@@ -77,9 +71,7 @@ def test_who_died_with_the_node_is_a_ghost_until_the_lease_ends() -> None:
 
 
 def test_a_silent_host_keeps_its_clients_until_they_give_up_and_that_is_no_mistake_either() -> None:
-    what = three(
-        {"kind": "node_crash", "at": 80.0, "node": 2, "by": "host"}, reconnect={"idle_limit": 60.0}
-    )
+    what = three({"kind": "node_crash", "at": 80.0, "node": 2, "by": "host"}, reconnect={"idle_limit": 60.0})
     row, found = measured(what)
     assert row["clients_lost"] > 0 and row["clients_away"] == 0
     assert row["back_max_s"] > 30.0
@@ -91,12 +83,7 @@ def test_a_node_reaped_alive_makes_mistakes_that_are_laid_to_the_stall() -> None
     row, found = measured(three(stall))
     assert row["kind"] == "gateway_stall" and row["lasts_s"] == pytest.approx(25.0)
     assert TTL_S - RENEW_S <= row["detected_s"] <= TTL_S + CHECK_S
-    assert (
-        row["false_suspicions"]
-        == row["clients_hit"]
-        == len(found.tables["false_suspicion_events"])
-        > 0
-    )
+    assert row["false_suspicions"] == row["clients_hit"] == len(found.tables["false_suspicion_events"]) > 0
     assert set(found.tables["false_suspicion_events"]["incident"]) == {"pause"}
     assert set(found.tables["false_suspicion_events"]["node"]) == {"node-1"}, (
         "where the connections are, not who says so"
@@ -123,9 +110,7 @@ def test_a_restart_is_mended_when_the_store_is_back(keeps: bool) -> None:
 def test_without_incidents_there_is_no_row() -> None:
     what = three()
     plan = make_plan(what)
-    found = measure(
-        simulate(what, plan), plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=200.0
-    )
+    found = measure(simulate(what, plan), plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=200.0)
     assert found.tables["incidents"].empty
 
 
@@ -138,13 +123,12 @@ def test_thresholds_know_incidents_by_their_label() -> None:
 
 def test_the_lag_of_a_planned_stall_is_not_held_against_the_run() -> None:
     lag = pd.DataFrame(
-        [("gateway", 1, 11.0, 5.0, "node-1"), ("gateway", 2, 11.0, 0.1, "node-2"), ("gateway", 1, 30.0, 0.2, "node-1")],
+        [
+            ("gateway", 1, 11.0, 5.0, "node-1"),
+            ("gateway", 2, 11.0, 0.1, "node-2"),
+            ("gateway", 1, 30.0, 0.2, "node-1"),
+        ],
         columns=["role", "pid", "time_s", "max_lag_s", "node"],
-    )  # fmt: skip
-    stall = pd.DataFrame(
-        [("gateway_stall", "node-1", 5.0, 5.0)], columns=["kind", "node", "at_s", "lasts_s"]
     )
-    assert without_planned_stalls(lag, stall, clock=RunClock(10.0))["max_lag_s"].tolist() == [
-        0.1,
-        0.2,
-    ]
+    stall = pd.DataFrame([("gateway_stall", "node-1", 5.0, 5.0)], columns=["kind", "node", "at_s", "lasts_s"])
+    assert without_planned_stalls(lag, stall, clock=RunClock(10.0))["max_lag_s"].tolist() == [0.1, 0.2]

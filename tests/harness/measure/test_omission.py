@@ -37,9 +37,7 @@ Stall = tuple[float, float]  # start and length, seconds
 def world(stall: Stall, speedup: float = 1.0) -> tuple[list[Event], Plan]:
     """Run the detector against clients whose generator stands still for a while."""
     rng = np.random.default_rng(5)
-    faults = [
-        fault(n, at_s=float(at)) for n, at in enumerate(rng.uniform(FIRST_S, LAST_S, CLIENTS))
-    ]
+    faults = [fault(n, at_s=float(at)) for n, at in enumerate(rng.uniform(FIRST_S, LAST_S, CLIENTS))]
     phases = rng.uniform(0, 30, CLIENTS)
     events = [e for one, phase in zip(faults, phases, strict=True) for e in life(one, phase, stall)]
     stands = (stall[0], stall[0] + stall[1])
@@ -96,10 +94,17 @@ def history_of(stall: Stall, speedup: float = 1.0) -> History:
 
 def soundness(history: History) -> Soundness:
     return assess(
-        lag=lag(history), detections=find_outcomes(history).detections, injections=injections(history),
-        witnesses=history.witnesses, silent={"host_crash"}, clock=history.clock, one_way_delay_s=0.0005,
-        grain_s=0.01, heartbeat_interval_s=30.0, ramp_s=RAMP_S,
-    )  # fmt: skip
+        lag=lag(history),
+        detections=find_outcomes(history).detections,
+        injections=injections(history),
+        witnesses=history.witnesses,
+        silent={"host_crash"},
+        clock=history.clock,
+        one_way_delay_s=0.0005,
+        grain_s=0.01,
+        heartbeat_interval_s=30.0,
+        ramp_s=RAMP_S,
+    )
 
 
 def table_of(history: History) -> dict[Hashable, Any]:
@@ -119,16 +124,10 @@ def test_without_a_stall_both_ways_of_counting_agree() -> None:
     assert soundness(history).sound
 
 
-@given(
-    start_s=st.floats(60.0, LAST_S),
-    length_s=st.floats(1.0, 60.0),
-    speedup=st.sampled_from([1.0, 5.0]),
-)
+@given(start_s=st.floats(60.0, LAST_S), length_s=st.floats(1.0, 60.0), speedup=st.sampled_from([1.0, 5.0]))
 @example(start_s=100.0, length_s=25.0, speedup=5.0)
 @settings(max_examples=15, deadline=None)
-def test_a_stall_omits_no_fault_and_hides_no_latency(
-    start_s: float, length_s: float, speedup: float
-) -> None:
+def test_a_stall_omits_no_fault_and_hides_no_latency(start_s: float, length_s: float, speedup: float) -> None:
     history = history_of((start_s, length_s), speedup)
     outcomes = find_outcomes(history)
     ours = outcomes.detections[outcomes.detections["milestone"] == "suspected"]
@@ -157,9 +156,7 @@ def test_clients_that_a_long_stall_had_given_up_are_counted_not_dropped() -> Non
     history = history_of((100.0, 95.0))
     outcomes = find_outcomes(history)
     reasons = outcomes.not_applicable.set_index(["milestone", "reason"])["count"]
-    given_up = int(
-        reasons.loc[("suspected", "the gateway had given the connection up before the fault")]
-    )
+    given_up = int(reasons.loc[("suspected", "the gateway had given the connection up before the fault")])
     row = table_of(history)
     assert given_up > 0
     assert row["planned"] == CLIENTS
@@ -185,8 +182,6 @@ def test_a_simulation_is_never_late() -> None:
     late = injected(fault(), 140.0, scheduled_s=100.0)
     events = [*connected(1.0), late, event(300.0, CLIENT, K.RUN_ENDED, "", "")]
     model = [dataclasses.replace(e, source=Source.SIMULATION) for e in events]
-    history = History(
-        model, plan(fault()), engine="simulated", clock=SCENARIO_TIME, horizon_s=300.0
-    )
+    history = History(model, plan(fault()), engine="simulated", clock=SCENARIO_TIME, horizon_s=300.0)
     row = table_of(history)
     assert (row["injected"], row["late_max_s"]) == (1, 0.0)

@@ -27,10 +27,21 @@ def detections(
     cases: Sequence[tuple[float, str]], fault: str = "host_crash", causes: Sequence[str] = ()
 ) -> pd.DataFrame:
     rows = [
-        ("real", f"{fault}-{i}", fault, f"s{i}", "node-1", "suspected", causes[i] if causes else "heartbeat",
-         OUTCOMES[o], 100.0, float("nan") if o == "n" else t, 5.0)
+        (
+            "real",
+            f"{fault}-{i}",
+            fault,
+            f"s{i}",
+            "node-1",
+            "suspected",
+            causes[i] if causes else "heartbeat",
+            OUTCOMES[o],
+            100.0,
+            float("nan") if o == "n" else t,
+            5.0,
+        )
         for i, (t, o) in enumerate(cases)
-    ]  # fmt: skip
+    ]
     return frame("detections", rows)
 
 
@@ -48,13 +59,8 @@ def test_the_reference_curve_of_kaplan_and_meier() -> None:
         lambda cases: any(o == "d" for _, o in cases)
     )
 )
-def test_without_recoveries_it_is_scipys_curve_with_greenwoods_bounds(
-    cases: list[tuple[int, str]],
-) -> None:
-    times, censored = (
-        np.array([t for t, _ in cases], dtype=float),
-        np.array([o == "c" for _, o in cases]),
-    )
+def test_without_recoveries_it_is_scipys_curve_with_greenwoods_bounds(cases: list[tuple[int, str]]) -> None:
+    times, censored = (np.array([t for t, _ in cases], dtype=float), np.array([o == "c" for _, o in cases]))
     theirs = stats.ecdf(stats.CensoredData(uncensored=times[~censored], right=times[censored])).sf
     ours = curve(cases)
     assert ours.survival == pytest.approx(theirs.probabilities, abs=1e-11)
@@ -67,9 +73,7 @@ def test_without_recoveries_it_is_scipys_curve_with_greenwoods_bounds(
 
 
 @given(st.lists(st.tuples(st.integers(1, 12), st.sampled_from("dr")), min_size=1, max_size=40))
-def test_without_censoring_the_incidence_is_the_share_detected(
-    cases: list[tuple[int, str]],
-) -> None:
+def test_without_censoring_the_incidence_is_the_share_detected(cases: list[tuple[int, str]]) -> None:
     found = curve(cases)
     n = len(cases)
     share = np.array([sum(o == "d" and t <= at for t, o in cases) / n for at in found.time_s])
@@ -100,9 +104,7 @@ def test_a_censored_percentile_is_only_known_to_lie_beyond_what_was_watched() ->
 
 @pytest.mark.parametrize(("q", "least"), [(0.5, 6), (0.95, 72), (0.99, 368)])
 def test_a_percentile_needs_a_sample_of_its_size(q: float, least: int) -> None:
-    exists = [
-        curve([(t, "d") for t in range(1, n + 1)]).quantile(q).exists for n in (least - 1, least)
-    ]
+    exists = [curve([(t, "d") for t in range(1, n + 1)]).quantile(q).exists for n in (least - 1, least)]
     assert exists == [False, True]
 
 
@@ -112,9 +114,7 @@ def test_the_interval_covers_the_percentile_as_often_as_it_says() -> None:
         hits = 0
         for _ in range(400):
             t = rng.uniform(70, 100, 60)
-            found = incidence(
-                np.minimum(t, censored_at), np.where(t <= censored_at, "detected", "censored")
-            )
+            found = incidence(np.minimum(t, censored_at), np.where(t <= censored_at, "detected", "censored"))
             interval = found.quantile(0.5)
             hits += interval.lo_s <= 85 <= interval.hi_s
         # 95 % and more (order statistics are conservative); 400 draws are off by 4 % at four sigma.
@@ -125,34 +125,26 @@ def test_the_table_of_figures() -> None:
     n = 1000
     exact = [(70 + 30 * (i - 0.5) / n, "d") for i in range(1, n + 1)]
     row = qos(detections(exact)).iloc[0]
-    assert [row[c] for c in ("n", "detected", "censored", "recovered", "not_applicable")] == [
-        n,
-        n,
-        0,
-        0,
-        0,
-    ]
+    assert [row[c] for c in ("n", "detected", "censored", "recovered", "not_applicable")] == [n, n, 0, 0, 0]
     assert row["mean_s"] == pytest.approx(85.0)
     assert row["p50_s"] == exact[499][0]
-    assert (row["p99_lo_s"], row["p99_s"], row["p99_hi_s"]) == (
-        exact[982][0],
-        exact[989][0],
-        exact[996][0],
-    )
+    assert (row["p99_lo_s"], row["p99_s"], row["p99_hi_s"]) == (exact[982][0], exact[989][0], exact[996][0])
     assert row["max_s"] == exact[-1][0]
 
 
 def test_what_the_table_leaves_empty() -> None:
-    table = qos(pd.concat([
-        detections([(70, "d"), (80, "d"), (float("nan"), "n")], "frozen"),
-        detections(REFERENCE, "network_cut"),
-        detections([(float("nan"), "n")] * 2, "nat_timeout"),
-    ])).set_index("fault")  # fmt: skip
+    table = qos(
+        pd.concat(
+            [
+                detections([(70, "d"), (80, "d"), (float("nan"), "n")], "frozen"),
+                detections(REFERENCE, "network_cut"),
+                detections([(float("nan"), "n")] * 2, "nat_timeout"),
+            ]
+        )
+    ).set_index("fault")
     small, cut, none = (table.loc[f] for f in ("frozen", "network_cut", "nat_timeout"))
     assert (small["n"], small["not_applicable"], small["p99_s"]) == (2, 1, 80)
-    assert np.isnan(small["p99_lo_s"]) and np.isnan(
-        small["p99_hi_s"]
-    )  # n too small for an interval
+    assert np.isnan(small["p99_lo_s"]) and np.isnan(small["p99_hi_s"])  # n too small for an interval
     assert np.isnan(cut["mean_s"])  # some were censored: a mean of the others would flatter
     assert np.isnan(cut["p95_s"])  # the curve ends above 5 %
     assert (cut["max_s"], cut["censored"]) == (31, 2)

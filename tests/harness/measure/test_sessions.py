@@ -73,9 +73,16 @@ def sample(time_s: float, sessions: int) -> Event:
 def test_resumptions_are_counted_per_fault_that_hit_the_session() -> None:
     one, two = fault(0, "refresh"), fault(1, "refresh")
     events = log(
-        connected(1.0, 0), connected(1.0, 1), connected(1.0, 2), injected(one), injected(two),
-        again(101.0, 0), unknown(115.0, 1), again(50.0, 2), frame_of_run(),
-    )  # fmt: skip
+        connected(1.0, 0),
+        connected(1.0, 1),
+        connected(1.0, 2),
+        injected(one),
+        injected(two),
+        again(101.0, 0),
+        unknown(115.0, 1),
+        again(50.0, 2),
+        frame_of_run(),
+    )
     table = quality(events, plan(one, two))
     refresh = table["resumed", "refresh"]
     assert (refresh["count"], refresh["denominator"]) == (1, 2)
@@ -84,10 +91,7 @@ def test_resumptions_are_counted_per_fault_that_hit_the_session() -> None:
     assert table["resumed", "no fault"]["count"] == 1
     assert table["resumed", ""]["denominator"] == 3
     stale = table["stale_session_errors", ""]
-    assert (stale["count"], stale["denominator"]) == (
-        1,
-        6,
-    )  # three first connections, three returns
+    assert (stale["count"], stale["denominator"]) == (1, 6)  # three first connections, three returns
 
 
 def test_a_session_told_unknown_before_it_ever_connected_is_stale_but_no_return() -> None:
@@ -101,21 +105,39 @@ def test_a_session_told_unknown_before_it_ever_connected_is_stale_but_no_return(
 @pytest.mark.parametrize(
     ("sentence", "events", "expected"),
     [
-        ("offline and back within a minute: flicker",
-         [told(K.PEER_NOTIFIED, 100.0), told(K.PEER_ONLINE, 103.0)], [3.0]),
-        ("back after more than a minute: it was away",
-         [told(K.PEER_NOTIFIED, 100.0), told(K.PEER_ONLINE, 161.0)], []),
-        ("online first is a login",
-         [told(K.PEER_ONLINE, 99.0), told(K.PEER_NOTIFIED, 100.0)], []),
-        ("another session of the user is a new login",
-         [told(K.PEER_NOTIFIED, 100.0), told(K.PEER_ONLINE, 103.0, session="s7")], []),
-        ("another watcher's news is not this one's",
-         [told(K.PEER_NOTIFIED, 100.0), told(K.PEER_ONLINE, 103.0, watcher=2)], []),
-        ("each time counts, with the next return",
-         [told(K.PEER_NOTIFIED, 100.0), told(K.PEER_ONLINE, 103.0),
-          told(K.PEER_NOTIFIED, 110.0), told(K.PEER_ONLINE, 111.0)], [3.0, 1.0]),
+        (
+            "offline and back within a minute: flicker",
+            [told(K.PEER_NOTIFIED, 100.0), told(K.PEER_ONLINE, 103.0)],
+            [3.0],
+        ),
+        (
+            "back after more than a minute: it was away",
+            [told(K.PEER_NOTIFIED, 100.0), told(K.PEER_ONLINE, 161.0)],
+            [],
+        ),
+        ("online first is a login", [told(K.PEER_ONLINE, 99.0), told(K.PEER_NOTIFIED, 100.0)], []),
+        (
+            "another session of the user is a new login",
+            [told(K.PEER_NOTIFIED, 100.0), told(K.PEER_ONLINE, 103.0, session="s7")],
+            [],
+        ),
+        (
+            "another watcher's news is not this one's",
+            [told(K.PEER_NOTIFIED, 100.0), told(K.PEER_ONLINE, 103.0, watcher=2)],
+            [],
+        ),
+        (
+            "each time counts, with the next return",
+            [
+                told(K.PEER_NOTIFIED, 100.0),
+                told(K.PEER_ONLINE, 103.0),
+                told(K.PEER_NOTIFIED, 110.0),
+                told(K.PEER_ONLINE, 111.0),
+            ],
+            [3.0, 1.0],
+        ),
     ],
-)  # fmt: skip
+)
 def test_flicker(sentence: str, events: list[Event], expected: list[float]) -> None:
     found = presence_flaps(history_of(log(events, frame_of_run()), plan()))
     assert found["gap_s"].tolist() == expected, sentence
@@ -131,12 +153,14 @@ def test_flicker_is_scenario_time() -> None:
 def test_records_of_the_dead_at_the_end() -> None:
     faults = [fault(n) for n in range(3)]
     events = log(
-        *(connected(1.0, n) for n in range(3)), *(injected(one) for one in faults),
+        *(connected(1.0, n) for n in range(3)),
+        *(injected(one) for one in faults),
         event(185.0, GATEWAY, K.SUSPECTED, "s0", "c0", "heartbeat"),
         event(186.0, STORE, K.STORE_CLEARED, "s0", ""),
         event(190.0, GATEWAY, K.SUSPECTED, "s1", "c1", "heartbeat"),
-        sample(END_S, 2), frame_of_run(),
-    )  # fmt: skip
+        sample(END_S, 2),
+        frame_of_run(),
+    )
     table = quality(events, plan(*faults))
     left = table["records_of_dead_sessions", ""]
     assert (left["count"], left["denominator"]) == (2, 3)
@@ -151,12 +175,8 @@ def test_a_refresh_on_its_way_back_is_not_dead() -> None:
 
 
 @pytest.mark.parametrize(("sessions", "lacking", "nobodys"), [(2, 0, 0), (1, 1, 0), (5, 0, 3)])
-def test_the_last_sample_is_held_against_the_clients(
-    sessions: int, lacking: int, nobodys: int
-) -> None:
-    events = log(
-        connected(1.0, 0), connected(1.0, 1), sample(290.0, sessions), frame_of_run()
-    )  # fmt: skip
+def test_the_last_sample_is_held_against_the_clients(sessions: int, lacking: int, nobodys: int) -> None:
+    events = log(connected(1.0, 0), connected(1.0, 1), sample(290.0, sessions), frame_of_run())
     table = quality(events, plan())
     assert table["live_sessions_without_record", ""]["count"] == lacking
     assert table["records_of_nobody", ""]["count"] == nobodys
@@ -172,14 +192,22 @@ def test_a_login_from_elsewhere_has_a_record_and_no_connection_yet() -> None:
 
 def test_cost_is_what_the_gateway_counted_in_scenario_time() -> None:
     """100 clients, T = 30 s, speedup 5: 16.7 heartbeats a real second are 3.33 a scenario second."""
-    counts = [
-        event(t, GATEWAY, K.HEARTBEAT_LATENESS, "", "", n=17 if t % 3 else 16) for t in range(4, 60)
-    ]
+    counts = [event(t, GATEWAY, K.HEARTBEAT_LATENESS, "", "", n=17 if t % 3 else 16) for t in range(4, 60)]
     used = [
-        event(t, Source.HARNESS, K.RESOURCES, "", "", role="gateway", pid=1, cpu_percent=12.5,
-              rss_bytes=50_000_000 + t, descriptors=9)
+        event(
+            t,
+            Source.HARNESS,
+            K.RESOURCES,
+            "",
+            "",
+            role="gateway",
+            pid=1,
+            cpu_percent=12.5,
+            rss_bytes=50_000_000 + t,
+            descriptors=9,
+        )
         for t in (1, 30, 50)
-    ]  # fmt: skip
+    ]
     events = log(connected(0.1, 0), counts, used, frame_of_run(60.0))
     history = history_of(events, plan(), clock=RunClock(5.0))
     row = cost_of(history)
@@ -197,12 +225,7 @@ def test_without_a_count_the_traced_sessions_speak_for_all() -> None:
     one = fault(0)
     beats = [event(t, GATEWAY, K.HEARTBEAT_SENT) for t in (15.0, 45.0, 75.0, 105.0)]
     events = log(
-        connected(10.0, 0),
-        connected(10.0, 1),
-        injected(one),
-        beats,
-        sample(290.0, 2),
-        frame_of_run(),
+        connected(10.0, 0), connected(10.0, 1), injected(one), beats, sample(290.0, 2), frame_of_run()
     )
     model = [dataclasses.replace(e, source=Source.SIMULATION) for e in events]
     history = history_of(model, plan(one), engine="simulated")
@@ -220,11 +243,16 @@ def test_cost_of_a_run_that_logged_nothing_is_empty_not_zero() -> None:
 
 def test_a_storm_is_counted_in_spans() -> None:
     events = log(
-        connected(1.0, 0), connected(1.5, 1), event(100.2, CLIENT, K.DISCONNECTED),
-        event(100.4, CLIENT, K.DISCONNECTED, "s1", "c1"), again(103.1, 0), unknown(103.2, 1),
-        event(103.9, CLIENT, K.LOGIN_REFUSED, "", ""), event(104.2, CLIENT, K.LOGGED_IN, "s8", ""),
+        connected(1.0, 0),
+        connected(1.5, 1),
+        event(100.2, CLIENT, K.DISCONNECTED),
+        event(100.4, CLIENT, K.DISCONNECTED, "s1", "c1"),
+        again(103.1, 0),
+        unknown(103.2, 1),
+        event(103.9, CLIENT, K.LOGIN_REFUSED, "", ""),
+        event(104.2, CLIENT, K.LOGGED_IN, "s8", ""),
         frame_of_run(),
-    )  # fmt: skip
+    )
     table = reconnects(history_of(events, plan()), width_s=2.0)
     rows = {row["time_s"]: row for row in table.to_dict("records")}
     assert rows[0.0]["connected"] == 2, "the gateway's own line of it is not counted again"
@@ -246,9 +274,15 @@ def test_the_audit_s_differences_are_counted_though_the_run_is_over_by_then() ->
     """All kinds together; an audit that could not be made is no row, and a log without one has none."""
     run = log(connected(1.0, 0), sample(290.0, 1), frame_of_run())
     audited = event(
-        END_S + 3.0, Source.HARNESS, K.AUDITED, "", "",
-        sessions=50, differences={"ledger_online_nobody": 2, "status_of_nobody": 1}, took_s=1.0,
-    )  # fmt: skip
+        END_S + 3.0,
+        Source.HARNESS,
+        K.AUDITED,
+        "",
+        "",
+        sessions=50,
+        differences={"ledger_online_nobody": 2, "status_of_nobody": 1},
+        took_s=1.0,
+    )
     row = quality([*run, audited], plan())["ledger_inconsistencies", ""]
     assert (row["count"], row["denominator"]) == (3, 50)
     assert row["note"] == "2 ledger_online_nobody, 1 status_of_nobody"

@@ -34,9 +34,17 @@ ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 PROFILES = load_profiles()
 
 GOOD = Setting(
-    name="good", interval_s=25.0, timeout_s=10.0, max_failures=2, idle_limit_s=120.0, sweep_s=15.0,
-    session_ttl_s=86400.0, status_ttl_s=300.0, resume_window_s=10.0, promise_s=60.0,
-)  # fmt: skip
+    name="good",
+    interval_s=25.0,
+    timeout_s=10.0,
+    max_failures=2,
+    idle_limit_s=120.0,
+    sweep_s=15.0,
+    session_ttl_s=86400.0,
+    status_ttl_s=300.0,
+    resume_window_s=10.0,
+    promise_s=60.0,
+)
 BEATING = Setting(name="beating", interval_s=25.0, idle_limit_s=60.0)
 
 
@@ -68,10 +76,20 @@ ROWS = [
     Row("retry_below_timeout", ERROR, good(retry_s=5.0), "5 s", "retry_interval 10s"),
     Row("idle_limit_below_interval", ERROR, good(idle_limit_s=25.0), "25 s", "session_timeout 90s"),
     Row("idle_limit_below_interval", ERROR, beating(idle_limit_s=20.0), "20 s", "session_timeout 50s"),
-    Row("idle_limit_preempts_heartbeat", WARNING, good(idle_limit_s=50.0), "10 s before the last",
-        "session_timeout 90s"),
-    Row("sweep_coarser_than_promise", ERROR, beating(sweep_s=300.0, promise_s=60.0), "360 s",
-        "sweep_interval 15s"),
+    Row(
+        "idle_limit_preempts_heartbeat",
+        WARNING,
+        good(idle_limit_s=50.0),
+        "10 s before the last",
+        "session_timeout 90s",
+    ),
+    Row(
+        "sweep_coarser_than_promise",
+        ERROR,
+        beating(sweep_s=300.0, promise_s=60.0),
+        "360 s",
+        "sweep_interval 15s",
+    ),
     Row("sweep_coarser_than_limit", WARNING, good(sweep_s=300.0), "420 s", "sweep_interval 30s"),
     Row("promise_missed", ERROR, good(max_failures=3), "85 s", "heartbeat_interval 16s"),
     Row("promise_missed", ERROR, good(promise_s=6.0), "60 s", "heartbeat_interval 3s"),
@@ -82,30 +100,73 @@ ROWS = [
     Row("refreshed_past_death", ERROR, good(refreshed_by="open_socket"), "924.6 s", "inbound frame"),
     Row("page_timed_heartbeat", ERROR, beating(timed_by_page=True), "60 s", "150 s"),
     Row("page_timed_heartbeat", WARNING, beating(timed_by_page=True, idle_limit_s=90.0), "30 s", "150 s"),
-    Row("library_keepalive_races", ERROR, good(library_keepalive=(20.0, 20.0)), "20 s / 20 s",
-        "ping_interval=None"),
-    Row("library_keepalive_races", WARNING, good(library_keepalive=(60.0, 60.0)), "60 s / 60 s",
-        "ping_interval=None"),
-    Row("close_waits_for_the_dead", WARNING, good(close_wait_s=10.0, promise_s=None), "10 s more",
-        "close_timeout 1s"),
-    Row("resume_window_above_detection", WARNING, good(resume_window_s=120.0), "120 s",
-        "resume_window 60s"),
-    Row("max_sessions_below_load", ERROR, good(max_sessions=5, expected_sessions=8), "8 sessions",
-        "max_sessions 8"),
+    Row(
+        "library_keepalive_races",
+        ERROR,
+        good(library_keepalive=(20.0, 20.0)),
+        "20 s / 20 s",
+        "ping_interval=None",
+    ),
+    Row(
+        "library_keepalive_races",
+        WARNING,
+        good(library_keepalive=(60.0, 60.0)),
+        "60 s / 60 s",
+        "ping_interval=None",
+    ),
+    Row(
+        "close_waits_for_the_dead",
+        WARNING,
+        good(close_wait_s=10.0, promise_s=None),
+        "10 s more",
+        "close_timeout 1s",
+    ),
+    Row("resume_window_above_detection", WARNING, good(resume_window_s=120.0), "120 s", "resume_window 60s"),
+    Row(
+        "max_sessions_below_load",
+        ERROR,
+        good(max_sessions=5, expected_sessions=8),
+        "8 sessions",
+        "max_sessions 8",
+    ),
     Row("no_heartbeat_behind_idle_timer", ERROR, beating(interval_s=None), "60 s", "every 30 s", "aws-alb"),
-    Row("interval_reaches_idle_timer", ERROR, beating(interval_s=60.0, idle_limit_s=150.0), "equal to",
-        "heartbeat_interval 30s", "aws-alb"),
-    Row("interval_reaches_idle_timer", ERROR,
+    Row(
+        "interval_reaches_idle_timer",
+        ERROR,
+        beating(interval_s=60.0, idle_limit_s=150.0),
+        "equal to",
+        "heartbeat_interval 30s",
+        "aws-alb",
+    ),
+    Row(
+        "interval_reaches_idle_timer",
+        ERROR,
         good(interval_s=300.0, promise_s=None, idle_limit_s=None, status_ttl_s=7200.0),
-        "60 + 310 = 370 s", "heartbeat_interval 120s", "azure-lb"),
-    Row("interval_reaches_idle_timer", ERROR,
+        "60 + 310 = 370 s",
+        "heartbeat_interval 120s",
+        "azure-lb",
+    ),
+    Row(
+        "interval_reaches_idle_timer",
+        ERROR,
         good(interval_s=400.0, promise_s=None, idle_limit_s=None, status_ttl_s=7200.0),
-        "answered with RST", "raise the timer to 800 s", "aws-nlb"),
-    Row("interval_close_to_idle_timer", WARNING, beating(interval_s=54.0), "leaves 6 s",
-        "heartbeat_interval 30s", "nginx"),
-    Row("lifetime_ends_connection", ERROR, good(), "before a dead client is noticed", "3600 s", "gcp-http-lb"),
+        "answered with RST",
+        "raise the timer to 800 s",
+        "aws-nlb",
+    ),
+    Row(
+        "interval_close_to_idle_timer",
+        WARNING,
+        beating(interval_s=54.0),
+        "leaves 6 s",
+        "heartbeat_interval 30s",
+        "nginx",
+    ),
+    Row(
+        "lifetime_ends_connection", ERROR, good(), "before a dead client is noticed", "3600 s", "gcp-http-lb"
+    ),
     Row("lifetime_ends_connection", INFO, good(), "7200 s", "come back", "aws-api-gateway"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
@@ -140,9 +201,14 @@ def test_a_good_policy_has_no_finding() -> None:
     boxes = [b for b in PROFILES.idle_timers if b.lifetime is None]
     assert lint(GOOD, boxes) == []
     policy = LivenessPolicy(
-        heartbeat_interval=25.0, heartbeat_timeout=10.0, max_failures=2, session_timeout=120.0,
-        sweep_interval=15.0, status_ttl=300.0, resume_window=10.0,
-    )  # fmt: skip
+        heartbeat_interval=25.0,
+        heartbeat_timeout=10.0,
+        max_failures=2,
+        session_timeout=120.0,
+        sweep_interval=15.0,
+        status_ttl=300.0,
+        resume_window=10.0,
+    )
     assert lint(policy, boxes, Extras(promise_s=60.0)) == []
 
 
@@ -209,8 +275,10 @@ def test_boxes_for_udp_are_passed_over() -> None:
 def test_a_networks_boxes_are_those_it_names_and_its_own_timer() -> None:
     boxes = middleboxes_of(network_profile("cellular-4min-nat"))
     assert [(b.name, b.idle_timeout) for b in boxes] == [
-        ("azure-lb", 240), ("cellular-carrier", 255), ("cellular-4min-nat", 240),
-    ]  # fmt: skip
+        ("azure-lb", 240),
+        ("cellular-carrier", 255),
+        ("cellular-4min-nat", 240),
+    ]
     assert len(middleboxes_of(network_profile("data-centre"))) == 1
 
 
@@ -228,17 +296,12 @@ def test_raw_keys_production_is_good_by_itself_and_too_small_for_its_load() -> N
     setting = setting_of_yaml(PRODUCTION)
     assert setting.detection_range_s == (70.0, 100.0)
     assert lint(setting, [idle_timer_profile("nginx")]) == []
-    assert [f.rule for f in lint(setting, extras=Extras(expected_sessions=11))] == [
-        "max_sessions_below_load"
-    ]
+    assert [f.rule for f in lint(setting, extras=Extras(expected_sessions=11))] == ["max_sessions_below_load"]
 
 
 def test_raw_keys_constrained_never_counts_its_second_failure_and_equals_the_proxys_timer() -> None:
     found = lint(setting_of_yaml(CONSTRAINED), [idle_timer_profile("nginx")])
-    assert [f.rule for f in found] == [
-        "interval_reaches_idle_timer",
-        "idle_limit_preempts_heartbeat",
-    ]
+    assert [f.rule for f in found] == ["interval_reaches_idle_timer", "idle_limit_preempts_heartbeat"]
     assert "equal to" in found[0].message
 
 
@@ -263,14 +326,7 @@ def test_raw_keys_with_problems_name_them_all() -> None:
     with pytest.raises(LintInputError) as caught:
         setting_of_yaml(raw, name="config.yaml")
     message = str(caught.value)
-    for part in (
-        "config.yaml",
-        "session_timeout: -1",
-        "max_session: unknown",
-        "'soon'",
-        "2.5",
-        "database",
-    ):
+    for part in ("config.yaml", "session_timeout: -1", "max_session: unknown", "'soon'", "2.5", "database"):
         assert part in message
     with pytest.raises(LintInputError, match="nothing to check"):
         setting_of_yaml({})

@@ -109,9 +109,7 @@ def test_names_are_unique_and_rows_are_whole() -> None:
 
 
 def test_an_unknown_name_is_told_the_known_ones() -> None:
-    with pytest.raises(
-        UnknownProfileError, match="no heartbeat profile 'nginx'; allowed: engineio, "
-    ):
+    with pytest.raises(UnknownProfileError, match="no heartbeat profile 'nginx'; allowed: engineio, "):
         heartbeat_profile("nginx")
     with pytest.raises(UnknownProfileError, match="office-wifi-60s-lb"):
         network_profile("moon")
@@ -119,17 +117,18 @@ def test_an_unknown_name_is_told_the_known_ones() -> None:
 
 def test_the_four_networks_are_assumptions() -> None:
     assert [p.name for p in PROFILES.networks] == [
-        "office-wifi-60s-lb", "cellular-4min-nat", "data-centre", "home-nat",
-    ]  # fmt: skip
+        "office-wifi-60s-lb",
+        "cellular-4min-nat",
+        "data-centre",
+        "home-nat",
+    ]
     for profile in PROFILES.networks:
         assert profile.status == (Status.ASSUMED,)
 
 
 @pytest.mark.parametrize("profile", PROFILES.networks, ids=by_name)
 def test_a_network_fits_a_scenario_and_its_middleboxes_exist(profile: NetworkProfile) -> None:
-    scenario = Scenario(
-        name="tuned", duration=60.0, network=profile.network, liveness=LivenessPolicy()
-    )
+    scenario = Scenario(name="tuned", duration=60.0, network=profile.network, liveness=LivenessPolicy())
     assert scenario.network.outages == profile.outages
     drawn_s = profile.round_trip.sample(np.random.default_rng(1), 1000)
     assert np.all(drawn_s > 0)
@@ -140,8 +139,6 @@ def test_a_network_fits_a_scenario_and_its_middleboxes_exist(profile: NetworkPro
 @pytest.mark.parametrize(
     ("name", "p99_s"),
     [("office-wifi-60s-lb", 0.08), ("cellular-4min-nat", 0.4), ("data-centre", 0.0013), ("home-nat", 0.12)],
-)  # fmt: skip
-def test_one_round_trip_in_a_hundred_is_as_long_as_the_assumption_says(
-    name: str, p99_s: float
-) -> None:
+)
+def test_one_round_trip_in_a_hundred_is_as_long_as_the_assumption_says(name: str, p99_s: float) -> None:
     assert float(network_profile(name).round_trip.quantile(0.99)) == pytest.approx(p99_s, rel=0.05)

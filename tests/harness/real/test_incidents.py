@@ -42,9 +42,7 @@ def rows(directory: Path) -> pd.DataFrame:
     return table[table["engine"] == "real"].set_index("incident_id")
 
 
-def test_a_crash_a_flush_an_empty_restart_and_a_deploy_leave_no_ghost_and_nobody_away(
-    tmp_path: Path,
-) -> None:
+def test_a_crash_a_flush_an_empty_restart_and_a_deploy_leave_no_ghost_and_nobody_away(tmp_path: Path) -> None:
     """60 clients on three nodes; two in five lost power just before the crash, so only the lease clears theirs."""
     require_silence()
     text = """faults: [{kind: host_crash, share: 40%, at: {uniform: {low: 2s, high: 3s}}}]

@@ -19,9 +19,7 @@ from tests.support import require_silence
 pytestmark = [pytest.mark.real, pytest.mark.root, pytest.mark.timeout(180)]
 
 AT = "at: {uniform: {low: 35s, high: 65s}}"
-FAULTS = (
-    f"faults: [{{kind: host_crash, share: 60%, {AT}}}, {{kind: process_crash, share: 20%, {AT}}}]\n"
-)
+FAULTS = f"faults: [{{kind: host_crash, share: 60%, {AT}}}, {{kind: process_crash, share: 20%, {AT}}}]\n"
 
 
 def scenario(preset: str, duration_s: int) -> Scenario:
@@ -53,9 +51,7 @@ def test_clients_that_beat_by_themselves_are_missed_within_the_law(tmp_path: Pat
     assert (table(tmp_path, "false_suspicions")["count"] == 0).all()
 
 
-def test_kernel_probes_that_are_no_whole_seconds_are_refused_before_anything_starts(
-    tmp_path: Path,
-) -> None:
+def test_kernel_probes_that_are_no_whole_seconds_are_refused_before_anything_starts(tmp_path: Path) -> None:
     told = scenario("c-as-meant", 175)
     probes = TcpKeepalive(idle=45.0, interval=30.0, count=2)  # 1.5 s at thirty times the speed
     policy = told.liveness.model_copy(update={"tcp_keepalive": probes})
@@ -67,15 +63,11 @@ def test_kernel_probes_that_are_no_whole_seconds_are_refused_before_anything_sta
 def test_a_gateway_as_written_turns_the_agreement_with_as_meant_red(tmp_path: Path) -> None:
     """Negative control: it counts send errors where the scenario says missing answers."""
     setup = RealSetup(gateway_preset="b-as-written")
-    outcome = run(
-        scenario("b-as-meant", 175), engines=("theory", "real"), root=tmp_path, setup=setup
-    )
+    outcome = run(scenario("b-as-meant", 175), engines=("theory", "real"), root=tmp_path, setup=setup)
     agreement = table(tmp_path, "agreement").query("milestone == 'suspected'")
     failed = agreement[(agreement["verdict"] == "fail") & (agreement["fault"] == "host_crash")]
     assert "share" in set(failed["figure"])
-    assert not len(
-        agreement[(agreement["verdict"] == "fail") & (agreement["fault"] == "process_crash")]
-    )
+    assert not len(agreement[(agreement["verdict"] == "fail") & (agreement["fault"] == "process_crash")])
     assert outcome.exit_code in (Exit.MISSED, Exit.UNSOUND), outcome
     told = find_run("latest", tmp_path)
     assert told.read_json(told.provenance)["negative_control"]["preset"] == "b-as-written"

@@ -41,9 +41,7 @@ def test_each_role_gets_its_own_numbers(tmp_path: Path) -> None:
             wait_until(child.log.read_bytes, f"{role} is up")
             pids[role] = child.pid
         with ResourceSampler(pids, path, origin_s, interval_s=0.1):
-            wait_until(
-                lambda: all(len(samples(path, role)) >= 4 for role in pids), "some samples of each"
-            )
+            wait_until(lambda: all(len(samples(path, role)) >= 4 for role in pids), "some samples of each")
         ended_s = time.monotonic() - origin_s
         size = path.stat().st_size
     busy, idle, forking = (samples(path, role) for role in pids)

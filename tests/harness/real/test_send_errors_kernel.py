@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.real, pytest.mark.root]
 RETRIES2 = 5
 POLICY = LivenessPolicy(
     heartbeat_interval=0.5, heartbeat_timeout=0.2, max_failures=3, session_timeout=None, resume_window=0.0
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -49,9 +49,7 @@ def test_a_send_succeeds_until_the_kernel_gives_up_however_small_the_interval(
     impatient_kernel: RedisServer, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
-        async with running(
-            impatient_kernel.url, "t:", tmp_path, POLICY, detector=SendErrors()
-        ) as it:
+        async with running(impatient_kernel.url, "t:", tmp_path, POLICY, detector=SendErrors()) as it:
             client = await it.join("ann", trace=True, live=True)
             attach(client.socket.transport.get_extra_info("socket"))
             cut_s = it.now_s()
@@ -72,9 +70,7 @@ def test_a_send_succeeds_until_the_kernel_gives_up_however_small_the_interval(
             first_wait_s = info["rto_us"] / 1e6 / 2 ** info["retransmits"]
             measured = Network().rto_ladder[: RETRIES2 + 2]
             ladder = [step * first_wait_s / measured[0] for step in measured]
-            late_s = sum(
-                user_timeout_late_s(step, ladder[:n] or [0.0]) for n, step in enumerate(ladder)
-            )
+            late_s = sum(user_timeout_late_s(step, ladder[:n] or [0.0]) for n, step in enumerate(ladder))
             assert tcp_give_up_s(RETRIES2) <= gave_up_s
             assert gave_up_s <= ladder_give_up_s(ladder, RETRIES2) + late_s + 2 * it.lag_s() + 0.02
 

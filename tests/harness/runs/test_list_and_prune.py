@@ -25,15 +25,16 @@ def make(root: Path, name: str, *, status: str = "complete", verdict: str | None
     path.mkdir(parents=True)
     (path / "scenario.yaml").write_text("name: demo\n")
     started = f"{name[:4]}-{name[4:6]}-{name[6:8]}T{name[9:11]}:00:00+00:00"
-    write(path / "run.json", scenario="demo", started=started, status=status, seed=7,
-          engines=["theory", "simulated"])  # fmt: skip
+    write(
+        path / "run.json",
+        scenario="demo",
+        started=started,
+        status=status,
+        seed=7,
+        engines=["theory", "simulated"],
+    )
     if verdict:
-        write(
-            path / "summary.json",
-            verdict=verdict,
-            status=status,
-            counts={"clients": 640, "faults": 550},
-        )
+        write(path / "summary.json", verdict=verdict, status=status, counts={"clients": 640, "faults": 550})
     (path / "events.jsonl").write_bytes(b"x" * 3_000_000)
     return path
 
@@ -63,8 +64,12 @@ def test_runs_are_listed_newest_first_and_other_folders_are_not(root: Path) -> N
     assert [run.latest for run in runs] == [False, True, False]
     first = runs[0]
     assert (first.scenario, first.verdict, first.seed, first.clients, first.faults) == (
-        "demo", "pass", 7, 640, 550,
-    )  # fmt: skip
+        "demo",
+        "pass",
+        7,
+        640,
+        550,
+    )
     assert 3_000_000 < first.size_bytes < 3_010_000
     header, rows = table(runs)
     assert all(len(row) == len(header) for row in rows)
@@ -89,11 +94,14 @@ def test_by_default_nothing_goes(root: Path) -> None:
         ("the newest one stays, and the latest one", {"keep": 1}, ["20251231", "20251230"]),
         ("even keep=0 leaves the latest", {"keep": 0}, ["20251230"]),
         ("what is young stays", {"older_than_s": 2 * DAY_S}, ["20251231", "20251230"]),
-        ("with both rules what either keeps stays", {"keep": 3, "older_than_s": 0.0},
-         ["20251231", "20251230", "20251229"]),
+        (
+            "with both rules what either keeps stays",
+            {"keep": 3, "older_than_s": 0.0},
+            ["20251231", "20251230", "20251229"],
+        ),
         ("older than a week: none", {"older_than_s": 7 * DAY_S}, ["20251231", "20251230", "20251229"]),
     ],
-)  # fmt: skip
+)
 def test_pruning(sentence: str, rules: dict[str, Any], left: list[str], root: Path) -> None:
     done = prune(root, **rules, dry_run=False, now_s=NOW_S)
     assert names(list_runs(root)) == left, sentence
@@ -106,9 +114,7 @@ def test_what_may_still_be_running_stays_until_it_is_abandoned(root: Path) -> No
     path = make(root, "20251228-100000-demo", status="running", verdict=None)
     now_s = (path / "events.jsonl").stat().st_mtime + 10
     told = prune(root, keep=3, now_s=now_s)
-    assert [(run.name[:8], why) for run, why in told.spared] == [
-        ("20251228", "it may still be running")
-    ]
+    assert [(run.name[:8], why) for run, why in told.spared] == [("20251228", "it may still be running")]
     assert names(prune(root, keep=3, now_s=now_s + DAY_S).gone) == ["20251228"]
 
 

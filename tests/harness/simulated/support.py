@@ -47,9 +47,7 @@ class Log:
         for event in self.of(kind):
             first.setdefault(event.session_id, event.time_s)
         return [
-            first[hit.session_id] - hit.time_s
-            for hit in self.of(K.FAULT_INJECTED)
-            if hit.session_id in first
+            first[hit.session_id] - hit.time_s for hit in self.of(K.FAULT_INJECTED) if hit.session_id in first
         ]
 
 
@@ -63,19 +61,21 @@ def fault(kind: str, client: int = 0, at_s: float = 100.0, **changes: Any) -> Pl
     """A fault of one client; unknown names are parameters of its kind."""
     fields = {field.name for field in dataclasses.fields(PlannedFault)}
     given: dict[str, Any] = {
-        "fault_id": f"{kind}-{client:05d}", "fault": kind, "kind": kind, "client": client, "at_s": at_s,
-        "heal_after_s": None, "relogin_after_s": None, "traced": False,
+        "fault_id": f"{kind}-{client:05d}",
+        "fault": kind,
+        "kind": kind,
+        "client": client,
+        "at_s": at_s,
+        "heal_after_s": None,
+        "relogin_after_s": None,
+        "traced": False,
         "params": read_client_fault(kind, {n: v for n, v in changes.items() if n not in fields}),
-    }  # fmt: skip
+    }
     return PlannedFault(**given | {n: v for n, v in changes.items() if n in fields})
 
 
 def incident(
-    kind: str,
-    node: int | None = 1,
-    at_s: float = 100.0,
-    lasts_s: float | None = None,
-    **params: Any,
+    kind: str, node: int | None = 1, at_s: float = 100.0, lasts_s: float | None = None, **params: Any
 ) -> PlannedIncident:
     """An incident of a node or of the store."""
     return PlannedIncident(kind, kind, node, at_s, lasts_s, read_server_fault(kind, params))

@@ -47,9 +47,12 @@ def test_negative_control_another_threshold_is_seen() -> None:
 @pytest.mark.parametrize("kind", ["phi_akka", "phi_cassandra"])
 def test_phi_throws_nobody_healthy_out_whose_jitter_it_has_learnt(kind: str) -> None:
     what = scenario(
-        clients=100, duration=300.0, liveness=FAST, detector={"kind": kind},
+        clients=100,
+        duration=300.0,
+        liveness=FAST,
+        detector={"kind": kind},
         network={"round_trip": {"lognormal": {"median": 0.1, "sigma": 0.8}}},
-    )  # fmt: skip
+    )
     log = run(what)
     assert not log.of(K.SUSPECTED) and len(log.of(K.CONNECTED)) == 100
 
@@ -59,9 +62,12 @@ def test_phi_is_made_patient_by_a_network_with_pauses() -> None:
 
     def latency_s(median_s: float) -> float:
         what = scenario(
-            clients=50, duration=120.0, liveness=FAST, detector={"kind": "phi_akka"},
+            clients=50,
+            duration=120.0,
+            liveness=FAST,
+            detector={"kind": "phi_akka"},
             network={"round_trip": {"lognormal": {"median": median_s, "sigma": 1.0}}},
-        )  # fmt: skip
+        )
         log = run(what, *[fault("host_crash", n, 100.0) for n in range(50)])
         return float(np.mean(log.since_fault_s(K.SUSPECTED)))
 
@@ -71,9 +77,13 @@ def test_phi_is_made_patient_by_a_network_with_pauses() -> None:
 def probed(nat_s: float | None, hours: float = 5.0) -> Log:
     network = {} if nat_s is None else {"nat": {"idle_timeout": nat_s}}
     what = scenario(
-        clients=10, duration=hours * 3600.0, network=network, detector={"kind": "probing"},
-        liveness={"session_timeout": None}, reconnect={"idle_limit": 700.0},
-    )  # fmt: skip
+        clients=10,
+        duration=hours * 3600.0,
+        network=network,
+        detector={"kind": "probing"},
+        liveness={"session_timeout": None},
+        reconnect={"idle_limit": 700.0},
+    )
     # Planned beyond the end: it only has client 0 traced.
     return run(what, fault("orderly_close", 0, hours * 3600.0 + 60.0, traced=True))
 
@@ -100,20 +110,25 @@ def test_without_a_nat_it_settles_below_its_maximum_and_loses_nobody() -> None:
 
 def test_negative_control_a_fixed_heartbeat_above_the_nats_timeout_goes_on_losing() -> None:
     what = scenario(
-        clients=5, duration=5 * 3600.0, network={"nat": {"idle_timeout": 400.0}},
+        clients=5,
+        duration=5 * 3600.0,
+        network={"nat": {"idle_timeout": 400.0}},
         liveness={"heartbeat_interval": 450.0, "heartbeat_timeout": 10.0, "session_timeout": None},
         reconnect={"idle_limit": 700.0},
-    )  # fmt: skip
+    )
     log = run(what)
     assert len([e for e in log.of(K.SUSPECTED) if e.time_s > 3 * 3600.0]) > 10
 
 
 def test_a_nat_that_resets_tells_the_probing_heartbeat_as_well() -> None:
     what = scenario(
-        clients=3, duration=5 * 3600.0, detector={"kind": "probing"},
+        clients=3,
+        duration=5 * 3600.0,
+        detector={"kind": "probing"},
         network={"nat": {"idle_timeout": 400.0, "expiry": "reset"}},
-        liveness={"session_timeout": None}, reconnect={"idle_limit": 700.0},
-    )  # fmt: skip
+        liveness={"session_timeout": None},
+        reconnect={"idle_limit": 700.0},
+    )
     log = run(what)
     assert {e.cause for e in log.of(K.SUSPECTED)} == {"tcp_reset"}
     assert len(log.of(K.SUSPECTED)) == 9
@@ -129,10 +144,14 @@ def test_a_nat_that_resets_tells_the_probing_heartbeat_as_well() -> None:
 def test_what_only_the_simulation_does_the_real_engine_refuses_and_theory_has_no_law_for(
     change: dict[str, Any], key: str
 ) -> None:
-    what = Scenario.model_validate({
-        "name": "only", "duration": 300.0, "faults": [{"kind": "host_crash", "share": "10%", "at": 5.0}],
-        **change,
-    })  # fmt: skip
+    what = Scenario.model_validate(
+        {
+            "name": "only",
+            "duration": 300.0,
+            "faults": [{"kind": "host_crash", "share": "10%", "at": 5.0}],
+            **change,
+        }
+    )
     with pytest.raises(CannotRun, match=key):
         check_machine(make_plan(what), what)
     laws = [one.law for one in predict(what) if one.milestone == "suspected"]

@@ -88,17 +88,13 @@ def test_after_a_silent_death_the_records_go_with_the_suspicion() -> None:
 
 def test_nat_expiry_that_drops_is_detected_as_the_formula_says() -> None:
     """T_D = (T − N) + (k−1)R + τ, less the half round trip by which the pong left the client earlier."""
-    faults = [
-        fault("nat_timeout", n, 60.0 + n, idle_timeout_s=20.0, expiry="drop") for n in range(20)
-    ]
+    faults = [fault("nat_timeout", n, 60.0 + n, idle_timeout_s=20.0, expiry="drop") for n in range(20)]
     latencies = run(scenario(clients=20), *faults).since_fault_s(K.SUSPECTED)
     assert latencies == pytest.approx([80.0 - HALF_S] * 20)
 
 
 def test_nat_expiry_that_resets_is_detected_at_the_next_ping() -> None:
-    faults = [
-        fault("nat_timeout", n, 60.0 + n, idle_timeout_s=20.0, expiry="reset") for n in range(20)
-    ]
+    faults = [fault("nat_timeout", n, 60.0 + n, idle_timeout_s=20.0, expiry="reset") for n in range(20)]
     log = run(scenario(clients=20), *faults)
     assert log.since_fault_s(K.SUSPECTED) == pytest.approx([10.0 + HALF_S] * 20)
     assert {event.cause for event in log.of(K.SUSPECTED)} == {"tcp_reset"}
@@ -122,7 +118,7 @@ def test_the_mapping_is_made_by_the_first_packet_after_the_nat_came() -> None:
 def test_idle_limit_without_heartbeat_is_found_by_the_next_sweep() -> None:
     what = scenario(
         clients=200, liveness={"heartbeat_interval": None, "session_timeout": 60.0, "sweep_interval": 15.0}
-    )  # fmt: skip
+    )
     log = run(what)
     for client in range(200):
         connected = log.of(K.CONNECTED, client)[0]

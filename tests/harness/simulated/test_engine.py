@@ -56,8 +56,7 @@ def test_progress_rises_to_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "policy",
-    [{}, {"max_failures": 1}, {"retry_interval": 10.0}, {"retry_interval": 45.0}],
+    "policy", [{}, {"max_failures": 1}, {"retry_interval": 10.0}, {"retry_interval": 45.0}]
 )
 def test_nobody_healthy_is_suspected_on_a_network_that_works(policy: dict[str, Any]) -> None:
     what = scenario(clients=300, duration=1800.0, liveness=policy, network={"round_trip": JITTER})
@@ -69,9 +68,8 @@ def test_nobody_healthy_is_suspected_on_a_network_that_works(policy: dict[str, A
 def test_foretelling_exchanges_changes_nothing() -> None:
     """Traced clients are simulated step by step; all of them traced, everything else stays the same."""
     what = mixed(
-        network={"outages": {"every": 60.0, "length": MIXED}}, duration=300.0,
-        reconnect={"idle_limit": 80.0},
-    )  # fmt: skip
+        network={"outages": {"every": 60.0, "length": MIXED}}, duration=300.0, reconnect={"idle_limit": 80.0}
+    )
     plan = make_plan(what)
     by_steps = dataclasses.replace(
         plan, faults=tuple(dataclasses.replace(f, traced=True) for f in plan.faults)
@@ -80,9 +78,7 @@ def test_foretelling_exchanges_changes_nothing() -> None:
 
     def rest(events: list[Event]) -> list[tuple[EventKind, str, str, float]]:
         return sorted(
-            (e.kind, e.session_id, e.cause, round(e.time_s, 6))
-            for e in events
-            if e.kind not in heartbeats
+            (e.kind, e.session_id, e.cause, round(e.time_s, 6)) for e in events if e.kind not in heartbeats
         )
 
     assert rest(simulate(what, by_steps)) == rest(simulate(what, plan))
@@ -99,9 +95,11 @@ def test_outages_throw_out_as_many_healthy_clients_as_theory_says() -> None:
     law = scenario(network={"outages": {"every": 1.0, "length": {"exponential": {"mean": 10.0}}}})
     assert law.network.outages is not None
     expected = false_suspicion_per_outage(
-        what.liveness, law.network.outages.length,
-        ladder_s=what.network.rto_ladder, round_trip=what.network.round_trip,
-    )  # fmt: skip
+        what.liveness,
+        law.network.outages.length,
+        ladder_s=what.network.rto_ladder,
+        round_trip=what.network.round_trip,
+    )
     share_agrees(len(log.of(K.SUSPECTED, cause="heartbeat")), clients, expected)
     assert expected > 0.049691, "the ladder's overshoot costs on top of the closed form without one"
     assert len(log.of(K.OUTAGE_STARTED)) == clients
@@ -112,9 +110,7 @@ def test_a_fine_ladder_gives_the_closed_form_without_overshoot() -> None:
     clients = 10_000
     policy = {"heartbeat_interval": 25.0, "heartbeat_timeout": 20.0, "max_failures": 1}
     fine = tuple(np.arange(1, 20_000) / 100)
-    what = scenario(
-        clients=clients, ramp=25.0, duration=200.0, liveness=policy, network={"rto_ladder": fine}
-    )
+    what = scenario(clients=clients, ramp=25.0, duration=200.0, liveness=policy, network={"rto_ladder": fine})
     lengths = np.random.default_rng(6).exponential(10.0, clients).tolist()
     log = run(what, outages=[PlannedOutage(n, 60.0, s) for n, s in enumerate(lengths)])
     # The grid of 10 ms and the round trip of 1 ms move the deadline by less than 0.02 s of a mean of 10 s.
@@ -124,19 +120,14 @@ def test_a_fine_ladder_gives_the_closed_form_without_overshoot() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["host_crash", "process_crash", "orderly_close", "frozen", "network_cut", "nat_timeout"],
+    "name", ["host_crash", "process_crash", "orderly_close", "frozen", "network_cut", "nat_timeout"]
 )
 def test_built_in_scenarios_agree_with_theory(name: str) -> None:
     """Law against law at seven quantiles, by the suspicions and by the clean-ups of the whole pipeline."""
     what = load_scenario(name, clients=2000)
     plan = make_plan(what)
     measured = measure(
-        simulate(what, plan),
-        plan,
-        engine="simulated",
-        clock=SCENARIO_TIME,
-        horizon_s=what.horizon_s,
+        simulate(what, plan), plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=what.horizon_s
     )
     assert not len(measured.tables["false_suspicion_events"])
     compared = 0
@@ -168,9 +159,7 @@ def test_every_built_in_scenario_runs_without_false_suspicions(name: str) -> Non
     what = load_scenario(name, clients=min(what.clients, 2000))  # 20,000 are the bench's
     plan = make_plan(what)
     events = simulate(what, plan)
-    measured = measure(
-        events, plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=what.horizon_s
-    )
+    measured = measure(events, plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=what.horizon_s)
     assert measured.complete
     # But for those of a node that is reaped alive: the scenario shows just that.
     assert set(measured.tables["false_suspicion_events"]["incident"]) <= {"longer_than_the_lease"}

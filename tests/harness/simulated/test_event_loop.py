@@ -59,11 +59,12 @@ def busy(load: float, **changes: object) -> Scenario:
     """600 clients at T=10 s whose heartbeats take this share of the loop; answers after a random while."""
     service_s = load * 10.0 / 600
     given: dict[str, object] = {
-        "clients": 600, "duration": 120.0,
+        "clients": 600,
+        "duration": 120.0,
         "liveness": {"heartbeat_interval": 10.0, "heartbeat_timeout": 5.0},
         "network": {"round_trip": {"uniform": {"low": 0.0, "high": 2.0}}},
         "gateway": {"heartbeat_service": service_s},
-    }  # fmt: skip
+    }
     return scenario(**given | changes)
 
 
@@ -99,18 +100,18 @@ def test_an_overloaded_loop_pings_late_but_reads_before_it_judges() -> None:
 def one_strike(**changes: object) -> Scenario:
     """k = 1, answers after 5 s: the policy that a stalled gateway is a danger to."""
     given: dict[str, object] = {
-        "clients": 300, "duration": 290.0, "liveness": {"max_failures": 1},
+        "clients": 300,
+        "duration": 290.0,
+        "liveness": {"max_failures": 1},
         "network": {"round_trip": 5.0},
-    }  # fmt: skip
+    }
     return scenario(**given | changes)
 
 
 STALL = incident("gateway_stall", at_s=100.0, lasts_s=25.0)
 
 
-def test_answers_that_lie_in_the_sockets_after_a_stall_are_read_before_deadlines_are_judged() -> (
-    None
-):
+def test_answers_that_lie_in_the_sockets_after_a_stall_are_read_before_deadlines_are_judged() -> None:
     log = run(one_strike(), incidents=[STALL])
     assert not log.of(K.SUSPECTED) and not log.of(K.HEARTBEAT_MISSED)
     assert log.one(K.INCIDENT_STARTED).node == "node-1"
@@ -144,8 +145,9 @@ def test_a_client_that_died_before_a_stall_is_found_when_it_is_over() -> None:
 
 
 def test_closes_and_idle_limits_wait_for_the_loop_too() -> None:
-    what = scenario(clients=2, liveness={"heartbeat_interval": None, "session_timeout": 105.0,
-                                         "sweep_interval": 5.0})  # fmt: skip
+    what = scenario(
+        clients=2, liveness={"heartbeat_interval": None, "session_timeout": 105.0, "sweep_interval": 5.0}
+    )
     log = run(what, fault("orderly_close", 0, 110.0), incidents=[STALL])
     assert log.of(K.SUSPECTED, 0)[0].time_s == pytest.approx(125.0)
     idle = log.of(K.SUSPECTED, 1)[0]
@@ -161,10 +163,7 @@ def test_a_loop_without_service_times_and_stalls_changes_nothing() -> None:
     def verdicts(log: Log) -> list[tuple[str, float]]:
         return [(e.session_id, e.time_s) for e in log.of(K.SUSPECTED)]
 
-    plain, stepwise = (
-        verdicts(run(what, *faults)),
-        verdicts(run(what, *faults, incidents=[nothing])),
-    )
+    plain, stepwise = (verdicts(run(what, *faults)), verdicts(run(what, *faults, incidents=[nothing])))
     assert [s for s, _ in plain] == [s for s, _ in stepwise]
     assert [t for _, t in plain] == pytest.approx([t for _, t in stepwise])
 
@@ -183,9 +182,7 @@ def test_random_stalls_are_planned_once_and_measured_like_anything_else() -> Non
     events = simulate(what, plan)
     assert len(Log(events).of(K.INCIDENT_STARTED)) == len(plan.incidents)
     assert len(Log(events).of(K.FAULT_INJECTED)) == 10
-    measured = measure(
-        events, plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=what.horizon_s
-    )
+    measured = measure(events, plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=what.horizon_s)
     suspected = measured.tables["detections"].query("milestone == 'suspected'")
     assert (suspected["outcome"] == "detected").all() and len(suspected) == 10
     assert run_planned(what).events == events

@@ -8,7 +8,7 @@ from harness.theory.tcp import LINUX_RETRIES2, LINUX_RTO_MAX_S, tcp_give_up_s
 from scenarios.distributions import Distribution, Uniform
 from scenarios.network import Network
 
-TEXTBOOK = (0.2, 0.6, 1.4, 3.0, 6.2, 12.6, 25.4, 51.0, 102.2, 204.6, 324.6, 444.6, 564.6, 684.6, 804.6)  # fmt: skip
+TEXTBOOK = (0.2, 0.6, 1.4, 3.0, 6.2, 12.6, 25.4, 51.0, 102.2, 204.6, 324.6, 444.6, 564.6, 684.6, 804.6)
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,7 @@ def test_the_ladder_starts_with_the_first_send() -> None:
 
 
 @pytest.mark.parametrize(("retries", "seconds"), [(15, 924.6), (5, 12.6), (1, 0.6)])
-def test_tcp_gives_up_one_back_off_after_its_last_retransmission(
-    retries: int, seconds: float
-) -> None:
+def test_tcp_gives_up_one_back_off_after_its_last_retransmission(retries: int, seconds: float) -> None:
     assert give_up_s(TEXTBOOK[:retries]) == pytest.approx(seconds)
 
 
@@ -44,9 +42,7 @@ def test_the_default_ladder_ends_120_s_after_its_last_step() -> None:
     assert give_up_s(ladder) == pytest.approx(ladder[-1] + 120.0)
 
 
-def test_the_default_ladder_is_the_kernels_fifteen_retransmissions_after_a_tail_loss_probe() -> (
-    None
-):
+def test_the_default_ladder_is_the_kernels_fifteen_retransmissions_after_a_tail_loss_probe() -> None:
     """Measured steps to 13.36 s; from there on the waits double up to 120 s. At least 924.6 s in all."""
     ladder = Network().rto_ladder
     assert len(ladder) == 1 + LINUX_RETRIES2

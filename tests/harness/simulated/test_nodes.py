@@ -53,8 +53,11 @@ def test_a_killed_process_sends_fin_and_its_clients_resume_elsewhere() -> None:
 
 
 def test_a_dead_hosts_sessions_are_reaped_within_the_leases_bounds() -> None:
-    log = run(three(), incidents=[incident("node_crash", 1, by="host")],
-              watches={n: tuple(range(300)) for n in range(10)})  # fmt: skip
+    log = run(
+        three(),
+        incidents=[incident("node_crash", 1, by="host")],
+        watches={n: tuple(range(300)) for n in range(10)},
+    )
     hit = {e.session_id for e in on(log, "node-1")}
     assert not log.of(K.DISCONNECTED), "silence: its clients are told nothing"
     reaped = log.of(K.SUSPECTED)
@@ -72,8 +75,7 @@ def test_the_leases_bounds_hold_over_many_moments_of_the_crash_and_nearly_fill()
     delays = []
     for n in range(60):
         at_s = 30.0 + n * 0.37
-        log = run(what.model_copy(update={"seed": n}),
-                  incidents=[incident("node_crash", 1, at_s, by="host")])  # fmt: skip
+        log = run(what.model_copy(update={"seed": n}), incidents=[incident("node_crash", 1, at_s, by="host")])
         delays += [e.time_s - at_s for e in log.of(K.SUSPECTED)[:1]]
     assert len(delays) > 40  # in the others the node had no client: (2/3)^6 of them
     assert TTL_S - RENEW_S <= min(delays) < TTL_S - RENEW_S + 2.5
@@ -88,9 +90,7 @@ def test_a_lone_node_has_no_peer_to_reap_for_it() -> None:
 
 
 def test_where_no_node_is_left_clients_back_off_until_one_is_back() -> None:
-    log = run(
-        scenario(clients=40), incidents=[incident("node_crash", 1, lasts_s=60.0, by="process")]
-    )
+    log = run(scenario(clients=40), incidents=[incident("node_crash", 1, lasts_s=60.0, by="process")])
     assert log.one(K.INCIDENT_ENDED).time_s == pytest.approx(160.0)
     back = [e for e in log.of(K.CONNECTED) if e.time_s > 100.0]
     assert len(back) == 40 and {e.node for e in back} == {"node-1"}
@@ -121,9 +121,10 @@ def test_clients_that_give_up_a_slow_handshake_make_the_storm_worse() -> None:
 
     def over_s(timeout_s: float | None) -> tuple[float, int]:
         slow = three(
-            gateway={"nodes": 3, "handshake_service": 0.1}, ramp=60.0,
+            gateway={"nodes": 3, "handshake_service": 0.1},
+            ramp=60.0,
             reconnect={"connect_timeout": timeout_s},
-        )  # fmt: skip
+        )
         log = run(slow, incidents=[incident("node_crash", 1, by="process")])
         back = [e.time_s for e in log.of(K.CONNECTED) if e.time_s > 100.0]
         return max(back), len(back)
@@ -134,8 +135,10 @@ def test_clients_that_give_up_a_slow_handshake_make_the_storm_worse() -> None:
 
 
 def test_a_deploy_closes_in_order_and_everyone_resumes() -> None:
-    what = three(faults=[{"kind": "host_crash", "share": "10%", "at": 200.0}],
-                 incidents=[{"kind": "node_drain", "at": 90.0, "node": 2, "restart_after": 5.0}])  # fmt: skip
+    what = three(
+        faults=[{"kind": "host_crash", "share": "10%", "at": 200.0}],
+        incidents=[{"kind": "node_drain", "at": 90.0, "node": 2, "restart_after": 5.0}],
+    )
     plan = make_plan(what)
     events = simulate(what, plan)
     log = Log(events)
@@ -144,18 +147,15 @@ def test_a_deploy_closes_in_order_and_everyone_resumes() -> None:
     assert {e.session_id for e in drained} == hit
     assert {e.detail["code"] for e in log.of(K.DISCONNECTED)} == {1001}
     assert all(e.detail["resumed"] for e in log.of(K.CONNECTED) if e.time_s > 100.0)
-    measured = measure(
-        events, plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=what.horizon_s
-    )
+    measured = measure(events, plan, engine="simulated", clock=SCENARIO_TIME, horizon_s=what.horizon_s)
     assert not len(measured.tables["false_suspicion_events"])
 
 
 def test_after_a_deploy_the_records_of_those_who_stay_away_expire_with_the_window() -> None:
-    what = scenario(
-        clients=2, gateway={"nodes": 2}, reconnect={"backoff_base": 50.0, "backoff_max": 50.0}
+    what = scenario(clients=2, gateway={"nodes": 2}, reconnect={"backoff_base": 50.0, "backoff_max": 50.0})
+    log = run(
+        what, fault("network_cut", 0, 99.0), incidents=[incident("node_drain", 1), incident("node_drain", 2)]
     )
-    log = run(what, fault("network_cut", 0, 99.0),
-              incidents=[incident("node_drain", 1), incident("node_drain", 2)])  # fmt: skip
     assert log.one(K.STORE_CLEARED).time_s == pytest.approx(110.0)
 
 
@@ -166,8 +166,10 @@ def test_a_loop_that_stalls_for_longer_than_its_lease_is_reaped_alive() -> None:
     hit = {e.session_id for e in on(log, "node-1")}
     told = log.of(K.PEER_NOTIFIED)
     assert {e.session_id for e in told} == hit
-    assert all(100.0 + TTL_S - RENEW_S <= e.time_s <= 100.0 + TTL_S + CHECK_S + HALF_S * 2 or
-               e.time_s > 140.0 for e in told)  # fmt: skip
+    assert all(
+        100.0 + TTL_S - RENEW_S <= e.time_s <= 100.0 + TTL_S + CHECK_S + HALF_S * 2 or e.time_s > 140.0
+        for e in told
+    )
     taken = log.of(K.SUSPECTED)
     assert {e.session_id for e in taken} == hit and {e.cause for e in taken} == {"node_lease"}
     assert not log.of(K.SOCKET_CLOSED), "their connections live"
@@ -178,10 +180,16 @@ def test_a_loop_that_stalls_for_longer_than_its_lease_is_reaped_alive() -> None:
 
 def test_the_same_seed_gives_the_same_log() -> None:
     what = three(
-        clients=60, gateway={"nodes": 3, "heartbeat_service": {"exponential": {"mean": 0.001}}},
-        incidents=[{"kind": "node_crash", "at": {"uniform": {"low": 50.0, "high": 90.0}},
-                    "restart_after": {"exponential": {"mean": 20.0}}}],
-    )  # fmt: skip
+        clients=60,
+        gateway={"nodes": 3, "heartbeat_service": {"exponential": {"mean": 0.001}}},
+        incidents=[
+            {
+                "kind": "node_crash",
+                "at": {"uniform": {"low": 50.0, "high": 90.0}},
+                "restart_after": {"exponential": {"mean": 20.0}},
+            }
+        ],
+    )
     first = simulate(what, make_plan(what))
     assert first == simulate(what, make_plan(what))
     other = what.model_copy(update={"seed": 2})

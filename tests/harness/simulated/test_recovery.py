@@ -50,12 +50,7 @@ def test_a_cut_that_heals_in_time_is_suspected_where_tcp_is_not_in_time(ping_s: 
 
 def test_who_was_dropped_learns_it_with_tcp_s_next_try_and_resumes() -> None:
     """What TCP kept comes first, the FIN last: to answer the pings of a connection that is over is no recovery."""
-    quick = {
-        "heartbeat_interval": 5.0,
-        "heartbeat_timeout": 2.0,
-        "max_failures": 2,
-        "resume_window": 100.0,
-    }
+    quick = {"heartbeat_interval": 5.0, "heartbeat_timeout": 2.0, "max_failures": 2, "resume_window": 100.0}
     cut = fault("network_cut", heal_after_s=20.0, traced=True)
     log = run(scenario(liveness=quick), cut)
     lost_s = next(e.time_s for e in log.of(K.HEARTBEAT_SENT) if e.time_s > 100.0)
@@ -119,9 +114,7 @@ def test_a_client_that_thaws_too_late_finds_its_session_gone() -> None:
 
 
 @pytest.mark.parametrize(("page_load_s", "resumes"), [(0.2, True), (9.9, True), (10.1, False)])
-def test_a_refresh_resumes_within_the_window_and_only_then(
-    page_load_s: float, resumes: bool
-) -> None:
+def test_a_refresh_resumes_within_the_window_and_only_then(page_load_s: float, resumes: bool) -> None:
     log = run(scenario(clients=2), fault("refresh", page_load_s=page_load_s), watches={1: (0,)})
     assert log.one(K.SUSPECTED, 0).cause == "close_frame"
     assert len(log.of(K.FAULT_RECOVERED)) == resumes
@@ -143,6 +136,4 @@ def test_a_new_connection_takes_over_from_one_that_the_gateway_still_holds() -> 
     log = run(what, fault("nat_timeout", idle_timeout_s=20.0, expiry="drop"))
     assert [e.cause for e in log.of(K.SUSPECTED, 0)] == ["take_over"]
     assert log.of(K.CONNECTED, 0)[-1].detail["resumed"]
-    assert not log.of(K.STORE_CLEARED), (
-        "the older connection must not clear the newer one's records"
-    )
+    assert not log.of(K.STORE_CLEARED), "the older connection must not clear the newer one's records"

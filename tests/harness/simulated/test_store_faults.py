@@ -11,8 +11,9 @@ FLUSH = incident("store_flush", None, 101.0)  # nodes renew their leases at 100 
 
 
 def test_a_flush_is_silent_and_a_page_that_is_refreshed_finds_its_session_unknown() -> None:
-    log = run(scenario(clients=2), fault("refresh", 0, 102.0, page_load_s=1.0), incidents=[FLUSH],
-              watches={1: (0,)})  # fmt: skip
+    log = run(
+        scenario(clients=2), fault("refresh", 0, 102.0, page_load_s=1.0), incidents=[FLUSH], watches={1: (0,)}
+    )
     assert log.one(K.FAULT_INJECTED, 0) and not log.of(K.PEER_NOTIFIED)
     samples = {round(e.time_s): e.detail["sessions"] for e in log.of(K.STORE_SAMPLE)}
     assert samples[90] == 2 and samples[min(s for s in samples if s > 101)] == 0
@@ -39,9 +40,7 @@ def test_while_the_store_is_down_logins_are_refused_and_clients_keep_their_sessi
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-def test_who_comes_back_while_it_is_down_resumes_its_node_brings_back_what_is_lost(
-    keeps: bool,
-) -> None:
+def test_who_comes_back_while_it_is_down_resumes_its_node_brings_back_what_is_lost(keeps: bool) -> None:
     down = incident("store_restart", None, lasts_s=6.0, keeps=keeps)
     log = run(scenario(clients=1), fault("refresh", 0, 101.0, page_load_s=1.0), incidents=[down])
     back = log.of(K.CONNECTED)[-1]
@@ -51,26 +50,17 @@ def test_who_comes_back_while_it_is_down_resumes_its_node_brings_back_what_is_lo
 
 def test_clean_ups_wait_for_the_store() -> None:
     down = incident("store_restart", None, lasts_s=50.0, keeps=True)
-    log = run(
-        scenario(clients=2), fault("orderly_close", 0, 101.0), incidents=[down], watches={1: (0,)}
-    )
+    log = run(scenario(clients=2), fault("orderly_close", 0, 101.0), incidents=[down], watches={1: (0,)})
     assert log.one(K.STORE_CLEARED).time_s == pytest.approx(150.0)
     assert log.one(K.PEER_NOTIFIED).time_s == pytest.approx(150.0 + HALF_S)
     assert log.one(K.SUSPECTED, 0).time_s == pytest.approx(101.0 + HALF_S), "the decision does not"
 
 
-LEFT = {
-    "heartbeat_interval": None,
-    "session_timeout": None,
-    "session_ttl": 80.0,
-    "status_ttl": 60.0,
-}
+LEFT = {"heartbeat_interval": None, "session_timeout": None, "session_ttl": 80.0, "status_ttl": 60.0}
 
 
 def test_redis_counts_what_has_expired_until_it_deletes_it_and_readers_do_not_see_it() -> None:
-    log = run(
-        scenario(clients=1, liveness=LEFT, store={"expiry_lag": 15.0}), fault("host_crash", 0, 20.0)
-    )
+    log = run(scenario(clients=1, liveness=LEFT, store={"expiry_lag": 15.0}), fault("host_crash", 0, 20.0))
     authenticated_s = log.one(K.CONNECTED).time_s - HALF_S
     assert log.one(K.STORE_CLEARED).time_s == pytest.approx(authenticated_s + 80.0)
     counted = [e.time_s for e in log.of(K.STORE_SAMPLE) if e.detail["sessions"] == 1]
@@ -90,9 +80,10 @@ def test_the_news_of_an_expiry_is_as_late_as_the_deletion() -> None:
 
 def test_no_news_of_records_that_are_refreshed_or_cleared_in_order() -> None:
     what = scenario(
-        clients=3, liveness={"session_ttl": 90.0, "status_ttl": 60.0},
+        clients=3,
+        liveness={"session_ttl": 90.0, "status_ttl": 60.0},
         store={"expiry_lag": {"exponential": {"mean": 2.0}}, "announces_expiry": True},
-    )  # fmt: skip
+    )
     log = run(what, fault("orderly_close", 0, 100.0), watches={1: (0, 2), 2: (0,)})
     # One by each watcher, by the clean-up, and none by the expiry of anything.
     assert [e.session_id for e in log.of(K.PEER_NOTIFIED)] == ["session-0-1"] * 2

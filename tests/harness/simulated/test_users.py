@@ -12,9 +12,7 @@ TRIP_S = 0.001
 
 
 def test_a_refused_user_is_locked_out_until_the_store_is_cleared() -> None:
-    what = scenario(
-        sessions={"second_login": "refuse"}, reconnect={"relogin": {"after": 2.0, "retry": 5.0}}
-    )
+    what = scenario(sessions={"second_login": "refuse"}, reconnect={"relogin": {"after": 2.0, "retry": 5.0}})
     log = run(what, fault("host_crash", relogin_after_s=2.0))
     cleared_s = log.one(K.STORE_CLEARED).time_s
     refused = log.of(K.LOGIN_REFUSED)
@@ -24,9 +22,12 @@ def test_a_refused_user_is_locked_out_until_the_store_is_cleared() -> None:
     assert refused[-1].time_s - HALF_S < cleared_s <= let_in.time_s - HALF_S
     assert let_in.time_s - refused[-1].time_s == pytest.approx(5.0 + TRIP_S)
     assert let_in.detail == {
-        "client": 0, "user_id": "user-0", "fault_id": "host_crash-00000", "relogin": True,
+        "client": 0,
+        "user_id": "user-0",
+        "fault_id": "host_crash-00000",
+        "relogin": True,
         "waited_s": pytest.approx(let_in.time_s - 100.0),
-    }  # fmt: skip
+    }
 
 
 def test_a_login_that_takes_over_ends_the_older_session_at_once() -> None:
@@ -44,23 +45,23 @@ def test_a_login_that_takes_over_ends_the_older_session_at_once() -> None:
 def test_memory_pressure_ends_the_session_that_was_idle_longest() -> None:
     """Without heartbeats the first to connect has been idle longest."""
     what = scenario(
-        clients=5, duration=5.0,
+        clients=5,
+        duration=5.0,
         liveness={"heartbeat_interval": None, "max_sessions": 4, "session_timeout": None},
-    )  # fmt: skip
+    )
     log = run(what)
     first = log.of(K.SUSPECTED)[0]
     assert (first.session_id, first.cause) == ("session-0-1", "memory_pressure")
-    assert first.time_s == pytest.approx(8.0 + TRIP_S + 2.5 * TRIP_S), (
-        "the fifth client connects at 8 s"
-    )
+    assert first.time_s == pytest.approx(8.0 + TRIP_S + 2.5 * TRIP_S), "the fifth client connects at 8 s"
     assert log.of(K.DISCONNECTED, 0)[0].detail == {"code": 1013}
 
 
 def test_an_evicted_client_that_comes_back_evicts_another_one() -> None:
     what = scenario(
-        clients=5, duration=60.0,
+        clients=5,
+        duration=60.0,
         liveness={"heartbeat_interval": None, "max_sessions": 4, "session_timeout": None},
-    )  # fmt: skip
+    )
     log = run(what)
     evicted = [e.session_id for e in log.of(K.SUSPECTED, cause="memory_pressure")]
     assert evicted[:3] == ["session-0-1", "session-1-1", "session-2-1"]
@@ -68,9 +69,7 @@ def test_an_evicted_client_that_comes_back_evicts_another_one() -> None:
 
 def test_records_that_nobody_refreshes_expire() -> None:
     """A resume window longer than the TTL: the store forgets first, and tells nobody."""
-    what = scenario(
-        clients=2, liveness={"resume_window": 300.0, "session_ttl": 90.0, "status_ttl": 60.0}
-    )
+    what = scenario(clients=2, liveness={"resume_window": 300.0, "session_ttl": 90.0, "status_ttl": 60.0})
     log = run(what, fault("process_crash", by="fin"), watches={1: (0,)})
     cleared_s = log.one(K.STORE_CLEARED).time_s
     # Refreshed by an answer at most T + 30 s before the crash, or by none since half of the TTL was gone.
@@ -90,9 +89,13 @@ def test_answers_keep_the_records_of_a_live_client() -> None:
 def test_without_answers_the_records_expire_under_an_open_connection() -> None:
     """Nothing but the TTL: no heartbeat, no idle limit; the status record goes first, the session's last."""
     what = scenario(
-        liveness={"heartbeat_interval": None, "session_timeout": None, "session_ttl": 300.0,
-                  "status_ttl": 200.0},
-    )  # fmt: skip
+        liveness={
+            "heartbeat_interval": None,
+            "session_timeout": None,
+            "session_ttl": 300.0,
+            "status_ttl": 200.0,
+        }
+    )
     log = run(what, fault("host_crash"))
     authenticated_s = log.one(K.CONNECTED).time_s - HALF_S
     assert log.one(K.STORE_CLEARED).time_s == pytest.approx(authenticated_s + 300.0)

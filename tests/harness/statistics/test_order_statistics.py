@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.statistics.order_statistics import (
-    Estimate,
-    Sample,
-    difference,
-    interval_ranks,
-    smallest_sample,
-)
+from harness.statistics.order_statistics import Estimate, Sample, difference, interval_ranks, smallest_sample
 
 
 def test_reference_ranks() -> None:
@@ -81,9 +75,13 @@ def test_difference_of_two_samples_adds_half_widths_in_quadrature() -> None:
     ("left", "right", "expected"),
     [
         (Estimate(math.inf, 90, math.inf), Estimate(85, 85, 85), Estimate(math.inf, 5, math.inf)),
-        (Estimate(math.inf, 90, math.inf), Estimate(math.inf, 80, math.inf), Estimate(0, -math.inf, math.inf)),
+        (
+            Estimate(math.inf, 90, math.inf),
+            Estimate(math.inf, 80, math.inf),
+            Estimate(0, -math.inf, math.inf),
+        ),
     ],
-)  # fmt: skip
+)
 def test_difference_where_a_percentile_is_never_reached(
     left: Estimate, right: Estimate, expected: Estimate
 ) -> None:

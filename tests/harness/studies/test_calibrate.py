@@ -86,9 +86,7 @@ def test_a_scenario_takes_the_calibration_over_its_own_keys(tmp_path: Path) -> N
     path.write_text(found.to_yaml())
     before = load_scenario("mixed", network={"round_trip": "50ms", "nat": {"idle_timeout": "100s"}})
     after = calibrated(before, path)
-    assert after.gateway.heartbeat_service.mean_s == pytest.approx(
-        found.heartbeat.seconds, rel=1e-3
-    )
+    assert after.gateway.heartbeat_service.mean_s == pytest.approx(found.heartbeat.seconds, rel=1e-3)
     assert after.network.round_trip.lognormal is not None
     assert after.network.nat == before.network.nat and after.faults == before.faults
     assert after.gateway.lease == before.gateway.lease and after.gateway.takes_time
@@ -101,9 +99,7 @@ def test_a_calibration_that_is_none_is_refused_with_its_key(tmp_path: Path) -> N
         calibrated(load_scenario("mixed"), path)
 
 
-def test_without_traced_heartbeats_and_suspicions_the_round_trip_stays_unknown(
-    tmp_path: Path,
-) -> None:
+def test_without_traced_heartbeats_and_suspicions_the_round_trip_stays_unknown(tmp_path: Path) -> None:
     found = calibrate(made(tmp_path, traced=False))
     assert found.round_trip is None and "network" not in found.overrides()
 

@@ -18,10 +18,12 @@ MEAN_S = 85.0  # T=30, k=3, τ=10
 
 def scenario(**changes: object) -> Scenario:
     given: dict[str, object] = {
-        "name": "small", "clients": 60, "ramp": 30.0, "duration": 250.0,
-        "faults": [{"kind": "host_crash", "share": "50%",
-                    "at": {"uniform": {"low": 0.0, "high": 120.0}}}],
-    }  # fmt: skip
+        "name": "small",
+        "clients": 60,
+        "ramp": 30.0,
+        "duration": 250.0,
+        "faults": [{"kind": "host_crash", "share": "50%", "at": {"uniform": {"low": 0.0, "high": 120.0}}}],
+    }
     return Scenario.model_validate(given | changes)
 
 
@@ -47,10 +49,12 @@ def test_a_replications_figures_depend_on_its_seed_alone() -> None:
 def test_what_happens_in_the_warm_up_does_not_count() -> None:
     """Two kinds of crash: one within the warm-up, one after it."""
     at = {"uniform": {"low": 61.0, "high": 100.0}}
-    what = scenario(faults=[
-        {"kind": "host_crash", "name": "early", "share": "20%", "at": 30.0},
-        {"kind": "host_crash", "name": "later", "share": "20%", "at": at},
-    ])  # fmt: skip
+    what = scenario(
+        faults=[
+            {"kind": "host_crash", "name": "early", "share": "20%", "at": 30.0},
+            {"kind": "host_crash", "name": "later", "share": "20%", "at": at},
+        ]
+    )
     names = set(replicate(what, stopping=Stopping(2, 2), warm_up_s=60.0, n_jobs=1).table["figure"])
     assert "later.suspected.mean_s" in names and "early.suspected.mean_s" not in names
     names = set(replicate(what, stopping=Stopping(2, 2), n_jobs=1).table["figure"])
@@ -92,9 +96,7 @@ def test_t_intervals_cover_as_often_as_they_say() -> None:
 
 
 def test_missing_figures_are_counted_and_constant_ones_have_no_width() -> None:
-    figures = pd.DataFrame(
-        {"some": [1.0, np.nan, 3.0], "same": [2.0] * 3, "one": [np.nan, np.nan, 5.0]}
-    )
+    figures = pd.DataFrame({"some": [1.0, np.nan, 3.0], "same": [2.0] * 3, "one": [np.nan, np.nan, 5.0]})
     table = summarise(figures, 0.95, seed=1).set_index("figure")
     assert (table.loc["some", "n"], table.loc["some", "missing"]) == (2, 1)
     assert table.loc["same", "half_width"] == 0.0 and table.loc["same", "boot_lo"] == 2.0

@@ -39,9 +39,7 @@ def agrees(law: Law, draws_s: FloatArray) -> None:
     for probability in _PROBABILITIES:
         at_s = float(law.quantile(probability * law.mass))
         # Rounding may put a draw from a jump on either side of it.
-        share_agrees(
-            int(np.sum(happened <= at_s + 1e-9)), len(draws_s), float(law.cdf(at_s + 1e-9))
-        )
+        share_agrees(int(np.sum(happened <= at_s + 1e-9)), len(draws_s), float(law.cdf(at_s + 1e-9)))
     if len(happened) > 30 and law.hi_s > law.lo_s:
         mean_agrees(happened, law.mean_s)
     assert happened.min() >= law.lo_s - 1e-6

@@ -58,9 +58,6 @@ def false_suspicions_per_client_day(policy: LivenessPolicy, network: Network) ->
         return 0.0
     cycle_s = network.outages.every + Law.of(network.outages.length).mean_s
     share = false_suspicion_per_outage(
-        policy,
-        network.outages.length,
-        ladder_s=network.rto_ladder,
-        round_trip=network.round_trip,
+        policy, network.outages.length, ladder_s=network.rto_ladder, round_trip=network.round_trip
     )
     return _DAY_S / cycle_s * share

@@ -18,10 +18,7 @@ from harness.theory import (
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Exponential, Lognormal, Normal, Uniform
 from scenarios.network import Nat, Network, Outages
-from tests.harness.theory.quadrature import (
-    false_suspicion_per_outage,
-    false_suspicions_per_client_day,
-)
+from tests.harness.theory.quadrature import false_suspicion_per_outage, false_suspicions_per_client_day
 
 LENGTHS = {
     "constant": Distribution(constant=9.0),
@@ -31,9 +28,14 @@ LENGTHS = {
     "normal": Distribution(normal=Normal(mean=12.0, sd=6.0)),
 }
 POLICIES = [
-    (30.0, 10.0, 3, 30.0), (46.0, 7.0, 2, 7.0), (25.0, 20.0, 1, 25.0), (2.0, 0.5, 4, 1.0),
-    (190.0, 25.0, 2, 30.0), (5.0, 0.15, 1, 5.0), (60.0, 3.0, 5, 3.0),
-]  # fmt: skip
+    (30.0, 10.0, 3, 30.0),
+    (46.0, 7.0, 2, 7.0),
+    (25.0, 20.0, 1, 25.0),
+    (2.0, 0.5, 4, 1.0),
+    (190.0, 25.0, 2, 30.0),
+    (5.0, 0.15, 1, 5.0),
+    (60.0, 3.0, 5, 3.0),
+]
 
 
 def network(length: Distribution, trip: Distribution) -> Network:
@@ -42,9 +44,8 @@ def network(length: Distribution, trip: Distribution) -> Network:
 
 def policy(t: float, tau: float, k: int, r: float) -> LivenessPolicy:
     return LivenessPolicy(
-        heartbeat_interval=t, heartbeat_timeout=tau, max_failures=k, retry_interval=r,
-        session_timeout=None,
-    )  # fmt: skip
+        heartbeat_interval=t, heartbeat_timeout=tau, max_failures=k, retry_interval=r, session_timeout=None
+    )
 
 
 @pytest.mark.parametrize("name", LENGTHS)
@@ -119,9 +120,7 @@ def test_equal_to_theory_with_a_random_round_trip() -> None:
 
 def test_patience_below_the_round_trip_drops_everybody() -> None:
     way = Network(round_trip=Distribution(constant=0.2))
-    assert false_suspicions_by_late_answers(10.0, np.array([0.1, 0.3]), way) == pytest.approx(
-        [8640.0, 0.0]
-    )
+    assert false_suspicions_by_late_answers(10.0, np.array([0.1, 0.3]), way) == pytest.approx([8640.0, 0.0])
 
 
 def test_without_outages_nobody_is_noticed() -> None:

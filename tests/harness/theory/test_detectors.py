@@ -33,9 +33,7 @@ from tests.harness.theory.montecarlo import agrees
 
 N = 20_000
 CLASSIC = LivenessPolicy()
-RETRY = LivenessPolicy(
-    heartbeat_interval=20.0, heartbeat_timeout=4.0, max_failures=4, retry_interval=5.0
-)
+RETRY = LivenessPolicy(heartbeat_interval=20.0, heartbeat_timeout=4.0, max_failures=4, retry_interval=5.0)
 
 
 def by_the_detector(policy: LivenessPolicy, phases_s: FloatArray) -> FloatArray:
@@ -80,10 +78,7 @@ def by_retransmissions(sent_s: FloatArray, retries: int) -> FloatArray:
 
 Draw = Callable[[np.random.Generator], FloatArray]
 TABLE: dict[str, tuple[Law, Draw]] = {
-    "ping + deadline": (
-        ping_deadline(CLASSIC),
-        lambda r: by_the_detector(CLASSIC, r.uniform(0, 30, N)),
-    ),
+    "ping + deadline": (ping_deadline(CLASSIC), lambda r: by_the_detector(CLASSIC, r.uniform(0, 30, N))),
     "ping + deadline, short retries": (
         ping_deadline(RETRY),
         lambda r: by_the_detector(RETRY, r.uniform(0, 20, N)),
@@ -99,10 +94,7 @@ TABLE: dict[str, tuple[Law, Draw]] = {
         connection_check(30.0, 60.0, tcp_give_up_s(5)),
         lambda r: swept(by_retransmissions(r.uniform(0, 30, N), 5), 0.0, 60.0, r),
     ),
-    "TTL only": (
-        ttl_only(7200.0, 60.0, 8.0),
-        lambda r: 7200.0 - r.uniform(0, 60, N) + r.uniform(0, 8, N),
-    ),
+    "TTL only": (ttl_only(7200.0, 60.0, 8.0), lambda r: 7200.0 - r.uniform(0, 60, N) + r.uniform(0, 8, N)),
     "close frame, FIN, RST": (
         close_seen(Distribution(uniform=Uniform(low=0.1, high=0.3))),
         lambda r: r.uniform(0.1, 0.3, N) / 2,
@@ -125,7 +117,12 @@ def test_the_classic_policy_has_its_reference_values() -> None:
 @pytest.mark.parametrize(
     ("law", "lo_s", "hi_s", "mean_s"),
     [
-        (ping_deadline(LivenessPolicy(heartbeat_interval=25.0, heartbeat_timeout=20.0, max_failures=1)), 20, 45, 32.5),
+        (
+            ping_deadline(LivenessPolicy(heartbeat_interval=25.0, heartbeat_timeout=20.0, max_failures=1)),
+            20,
+            45,
+            32.5,
+        ),
         (idle_limit(30.0, 60.0), 30, 60, 45),
         (idle_limit(15.0, 30.0), 15, 30, 22.5),
         (idle_limit(54.0, 60.0), 6, 60, 33),
@@ -133,10 +130,8 @@ def test_the_classic_policy_has_its_reference_values() -> None:
         (send_fails(30.0), 924.6, 954.6, 939.6),
     ],
     ids=["Engine.IO", "Phoenix", "SignalR", "gorilla", "Node ws", "send only"],
-)  # fmt: skip
-def test_known_products_have_their_ranges(
-    law: Law, lo_s: float, hi_s: float, mean_s: float
-) -> None:
+)
+def test_known_products_have_their_ranges(law: Law, lo_s: float, hi_s: float, mean_s: float) -> None:
     assert (law.lo_s, law.hi_s, law.mean_s) == pytest.approx((lo_s, hi_s, mean_s))
 
 
@@ -204,9 +199,7 @@ def test_phi_reaches_its_threshold(detector: AkkaPhi | CassandraPhi, silence_s: 
 
 def test_phi_is_the_tail_of_the_inter_arrivals() -> None:
     for t in (3.9, 4.0, 4.3, 4.6):
-        assert AkkaPhi(exact=True).phi(t) == pytest.approx(
-            -np.log10(stats.norm.sf(t, 4.0, 0.1)), rel=1e-9
-        )
+        assert AkkaPhi(exact=True).phi(t) == pytest.approx(-np.log10(stats.norm.sf(t, 4.0, 0.1)), rel=1e-9)
         assert CassandraPhi().phi(t) == pytest.approx(-np.log10(np.exp(-t)))
         # Bowling et al. (2009) give 1.4e-4 as the largest error of this logistic approximation.
         assert 10 ** -AkkaPhi().phi(t) == pytest.approx(stats.norm.sf(t, 4.0, 0.1), abs=1.5e-4)

@@ -21,10 +21,7 @@ from reference_server.liveness.heartbeat_policy import LivenessPolicy, PingDetec
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform
 from scenarios.network import Network, Outages
 from tests.harness.theory.montecarlo import mean_agrees, share_agrees
-from tests.harness.theory.quadrature import (
-    false_suspicion_per_outage,
-    false_suspicions_per_client_day,
-)
+from tests.harness.theory.quadrature import false_suspicion_per_outage, false_suspicions_per_client_day
 from tests.harness.theory.worlds import Way, live_through
 
 LOOPBACK = (0.208, 0.416, 0.848, 1.68, 3.34, 6.70, 13.36, 26.7, 53.4, 106.8)
@@ -35,9 +32,7 @@ TIGHT = LivenessPolicy(heartbeat_interval=25.0, heartbeat_timeout=20.0, max_fail
 
 
 def test_outages_have_their_reference_value() -> None:
-    assert false_suspicion_per_outage_exponential(25, 20, 1, 10) == pytest.approx(
-        0.049691, abs=5e-7
-    )
+    assert false_suspicion_per_outage_exponential(25, 20, 1, 10) == pytest.approx(0.049691, abs=5e-7)
 
 
 @pytest.mark.parametrize(("t", "tau", "k", "m"), [(25.0, 20.0, 1, 10.0), (30.0, 10.0, 3, 40.0)])

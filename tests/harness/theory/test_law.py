@@ -8,13 +8,7 @@ import pytest
 import harness.theory
 from harness.theory import Law, Layer, first_of, first_of_common_phase, mixture
 from harness.theory.law import FloatArray
-from scenarios.distributions import (
-    Distribution,
-    Exponential,
-    Lognormal,
-    Normal,
-    Uniform,
-)
+from scenarios.distributions import Distribution, Exponential, Lognormal, Normal, Uniform
 from tests.harness.theory.montecarlo import agrees, mean_agrees, share_agrees
 
 N = 40_000
@@ -176,8 +170,7 @@ def test_layers_that_all_follow_the_phase_race_after_it() -> None:
     r = rng(5)
     u, v = r.uniform(0, 30, N), r.uniform(0, 30, N)
     stack = first_of_common_phase(
-        30.0,
-        {"ping": Layer(+1, Law.constant(70.0)), "idle": Layer(+1, Law.uniform(60.0, 90.0))},
+        30.0, {"ping": Layer(+1, Law.constant(70.0)), "idle": Layer(+1, Law.uniform(60.0, 90.0))}
     )
     draws = u + np.minimum(70, 60 + v)
     agrees(stack.law, draws)

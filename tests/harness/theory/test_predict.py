@@ -26,8 +26,11 @@ from tests.harness.theory.worlds import Life, Way, live_through
 N = 2500
 AT = {"uniform": {"low": "40s", "high": "120s"}}
 SHORT_RETRY = {
-    "heartbeat_interval": "20s", "heartbeat_timeout": "4s", "max_failures": 4, "retry_interval": "5s",
-}  # fmt: skip
+    "heartbeat_interval": "20s",
+    "heartbeat_timeout": "4s",
+    "max_failures": 4,
+    "retry_interval": "5s",
+}
 IDLE_RACES = {"session_timeout": "95s", "sweep_interval": "25s"}
 TIGHT_TCP = {"tcp_user_timeout": "60s"}
 
@@ -68,15 +71,12 @@ def play(one: Scenario, speedup: float, r: np.random.Generator) -> list[Life]:
         live_through(
             policy,
             phase,
-            Way(
-                trip, end, ladder, frozen, gives_up_s=math.inf if frozen else gives_up,
-                sweep_phase_s=sweep,
-            ),
+            Way(trip, end, ladder, frozen, gives_up_s=math.inf if frozen else gives_up, sweep_phase_s=sweep),
         )
         for phase, trip, end, sweep in zip(
             phases.tolist(), trips.tolist(), ends.tolist(), sweeps.tolist(), strict=True
         )
-    ]  # fmt: skip
+    ]
 
 
 def _heals(fault: Fault) -> Distribution | None:
@@ -133,8 +133,7 @@ SILENT: dict[str, tuple[Scenario, float]] = {
     ),
     "a freeze that thaws, over a slow way": (
         scenario(
-            {"kind": "frozen", "thaw_after": {"uniform": {"low": "50s", "high": "120s"}}},
-            network=SLOW_WAY,
+            {"kind": "frozen", "thaw_after": {"uniform": {"low": "50s", "high": "120s"}}}, network=SLOW_WAY
         ),
         1.0,
     ),
@@ -152,7 +151,7 @@ def test_a_silent_fault_against_the_gateways_own_detector(name: str) -> None:
     assert law_of(found, "socket_closed") is law_of(found, "suspected")
     cleared = np.array(
         [max(s, x.last_life_s + one.liveness.resume_window) for s, x in zip(suspected, lives, strict=True)]
-    )  # fmt: skip
+    )
     cleared[np.isnan(suspected)] = np.nan
     agrees(law_of(found, "store_cleared"), cleared)
 
@@ -165,10 +164,7 @@ def test_the_layer_that_wins_is_named() -> None:
     assert found.cause == "heartbeat"
     (share,) = (part for part in found.note.split(", ") if "session_timeout" in part)
     share_agrees(idle, N, float(share.split()[-1].rstrip("%")) / 100)
-    assert (
-        by_milestone(predict(SILENT["TCP_USER_TIMEOUT wins"][0]))["suspected"].cause
-        == "tcp_timeout"
-    )
+    assert by_milestone(predict(SILENT["TCP_USER_TIMEOUT wins"][0]))["suspected"].cause == "tcp_timeout"
 
 
 def test_a_long_resume_window_delays_the_clean_up() -> None:
@@ -221,8 +217,7 @@ def test_a_close_is_seen_after_half_a_round_trip(fault: dict[str, Any], cause: s
     r = np.random.default_rng(34)
     trip = {"lognormal": {"median": "80ms", "sigma": 0.5}}
     found = predict(
-        scenario(fault, network={"round_trip": trip}, sessions={"watchers_per_user": 3}),
-        clock=RunClock(2.0),
+        scenario(fault, network={"round_trip": trip}, sessions={"watchers_per_user": 3}), clock=RunClock(2.0)
     )
     # At speedup 2 a round trip lasts twice as long in scenario time; each way is half of one.
     ways = Distribution(lognormal=Lognormal(median=0.08, sigma=0.5))
@@ -303,9 +298,7 @@ def test_a_take_over_ends_the_old_session() -> None:
     one = scenario(
         {"kind": "host_crash"},
         sessions={"second_login": "take_over"},
-        reconnect={
-            "relogin": {"after": {"uniform": {"low": "50s", "high": "150s"}}, "share": "40%"}
-        },
+        reconnect={"relogin": {"after": {"uniform": {"low": "50s", "high": "150s"}}, "share": "40%"}},
     )
     r = np.random.default_rng(38)
     silent = np.array([life.suspected_s for life in play(one, 1.0, r)])
@@ -334,38 +327,51 @@ def test_without_a_heartbeat_only_the_idle_limit_tells() -> None:
 INEXACT: dict[str, tuple[Scenario, str, str]] = {
     "idle limit shorter than the faults' times": (
         scenario({"kind": "host_crash"}, liveness={"heartbeat_interval": None, "session_timeout": "60s"}),
-        "suspected", "drops clients",
+        "suspected",
+        "drops clients",
     ),
     "idle limit below the heartbeat": (
         scenario({"kind": "host_crash"}, liveness={"session_timeout": "20s"}),
-        "suspected", "below heartbeat_interval",
+        "suspected",
+        "below heartbeat_interval",
     ),
     "NAT without traffic": (
-        scenario({"kind": "nat_timeout", "nat": {"idle_timeout": "9s"}}, liveness={"heartbeat_interval": None}),
-        "suspected", "no packet",
+        scenario(
+            {"kind": "nat_timeout", "nat": {"idle_timeout": "9s"}}, liveness={"heartbeat_interval": None}
+        ),
+        "suspected",
+        "no packet",
     ),
     "client's own idle limit": (
         scenario({"kind": "network_cut", "heal_after": "60s"}, reconnect={"idle_limit": "45s"}),
-        "suspected", "competes",
+        "suspected",
+        "competes",
     ),
     "healed within a long window": (
         scenario({"kind": "network_cut", "heal_after": "90s"}, liveness={"resume_window": "200s"}),
-        "store_cleared", "may resume",
+        "store_cleared",
+        "may resume",
     ),
     "records that expire": (
         scenario({"kind": "host_crash"}, liveness={"session_ttl": "100s", "status_ttl": "100s"}),
-        "store_cleared", "TTL",
+        "store_cleared",
+        "TTL",
     ),
     "nobody watches": (
         scenario({"kind": "host_crash"}, sessions={"watchers_per_user": 0}),
-        "peers_notified", "nobody watches",
+        "peers_notified",
+        "nobody watches",
     ),
     "a healed client logs in too": (
-        scenario({"kind": "frozen", "thaw_after": "80s"}, sessions={"second_login": "refuse"},
-                 reconnect={"relogin": {"retry": "3s"}}),
-        "locked_out", "competes",
+        scenario(
+            {"kind": "frozen", "thaw_after": "80s"},
+            sessions={"second_login": "refuse"},
+            reconnect={"relogin": {"retry": "3s"}},
+        ),
+        "locked_out",
+        "competes",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", INEXACT)
@@ -380,9 +386,7 @@ def test_where_theory_is_not_exact_it_says_so(name: str) -> None:
 
 
 def test_what_is_never_noticed_has_mass_zero() -> None:
-    one = scenario(
-        {"kind": "host_crash"}, liveness={"heartbeat_interval": None, "session_timeout": None}
-    )
+    one = scenario({"kind": "host_crash"}, liveness={"heartbeat_interval": None, "session_timeout": None})
     assert law_of(predict(one), "suspected").mass == 0
 
 
@@ -405,8 +409,18 @@ def test_the_tables_of_every_built_in_scenario(name: str) -> None:
     predictions = predict(one, one.clock)
     laws, curves = laws_frame(predictions), curves_frame(predictions)
     assert list(laws.columns) == [
-        "fault", "milestone", "cause", "lo_s", "hi_s", "mean_s", "p50_s", "p95_s", "p99_s", "mass", "note",
-    ]  # fmt: skip
+        "fault",
+        "milestone",
+        "cause",
+        "lo_s",
+        "hi_s",
+        "mean_s",
+        "p50_s",
+        "p95_s",
+        "p99_s",
+        "mass",
+        "note",
+    ]
     assert list(curves.columns) == ["fault", "milestone", "duration_s", "probability"]
     milestones = 5 if one.reconnect.relogin else 4
     refreshes = sum(fault.kind == "refresh" for fault in one.faults)
@@ -431,7 +445,7 @@ def test_a_prediction_is_quick() -> None:
         network={"round_trip": {"lognormal": {"median": "90ms", "sigma": 0.5}}},
         sessions={"second_login": "refuse"},
         reconnect={"relogin": {"after": {"exponential": {"mean": "20s"}}, "retry": "1s"}},
-    )  # fmt: skip
+    )
     took_s = []
     for _ in range(3):
         began_s = time.process_time()

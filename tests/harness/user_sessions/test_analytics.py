@@ -43,12 +43,23 @@ def fill(url: str, sessions: list[Any]) -> None:
             ended = began + 1000 * length_s
             connection.execute(
                 insert(ledger_tables(engine).sessions).values(
-                    user_id=user, session_id=f"s{n}", device_type=device, ip_address=address,
-                    user_agent="", login_time=began, last_active_time=ended, status=int(is_open),
-                    created_at=began, updated_at=ended, device_id="", connection_id="a", node="n1",
-                    logout_time=None if is_open else ended, ended_by=None if is_open else "tcp_fin",
+                    user_id=user,
+                    session_id=f"s{n}",
+                    device_type=device,
+                    ip_address=address,
+                    user_agent="",
+                    login_time=began,
+                    last_active_time=ended,
+                    status=int(is_open),
+                    created_at=began,
+                    updated_at=ended,
+                    device_id="",
+                    connection_id="a",
+                    node="n1",
+                    logout_time=None if is_open else ended,
+                    ended_by=None if is_open else "tcp_fin",
                 )
-            )  # fmt: skip
+            )
     engine.dispose()
 
 
@@ -86,12 +97,15 @@ def test_the_numbers_are_those_worked_out_by_hand(ledger: str) -> None:
     daily = found.daily.set_index("day")
     assert len(daily) == 33
     for when, active, new, monthly in (
-        ("2026-01-01", 2, 2, 2), ("2026-01-02", 1, 0, 2), ("2026-01-03", 2, 1, 3),
+        ("2026-01-01", 2, 2, 2),
+        ("2026-01-02", 1, 0, 2),
+        ("2026-01-03", 2, 1, 3),
         ("2026-01-04", 0, 0, 3),
         ("2026-01-30", 0, 0, 3),  # the 30 days from 1 January on
         ("2026-01-31", 0, 0, 2),  # from 2 January on: bob is too long ago
-        ("2026-02-01", 0, 0, 2), ("2026-02-02", 1, 0, 1),
-    ):  # fmt: skip
+        ("2026-02-01", 0, 0, 2),
+        ("2026-02-02", 1, 0, 1),
+    ):
         row = daily.loc[day(when)]
         assert (row["active"], row["new"], row["monthly"]) == (active, new, monthly), when
         assert row["stickiness"] == pytest.approx(active / monthly)

@@ -68,31 +68,36 @@ CASES: dict[str, tuple[list[tuple[str, Any, Any]], set[tuple[str, str]]]] = {
     ),
     "and names another connection": (
         [("sessions", "s-ann", f"ann|{B}")],
-        {("live_without_record", "s-ann"), ("status_of_nobody", "ann"),
-         ("list_of_nobody", "s-ann"), ("list_missing", "s-ann")},
+        {
+            ("live_without_record", "s-ann"),
+            ("status_of_nobody", "ann"),
+            ("list_of_nobody", "s-ann"),
+            ("list_missing", "s-ann"),
+        },
     ),
     "the status of a connection is gone": (
-        [("statuses", "ann", None)], {("live_without_status", "s-ann"), ("online_nobody", "ann")},
+        [("statuses", "ann", None)],
+        {("live_without_status", "s-ann"), ("online_nobody", "ann")},
     ),
     "the status of a waiting session is gone": (
-        [("statuses", "bob", None)], {("record_without_status", "s-bob"), ("online_nobody", "bob")},
+        [("statuses", "bob", None)],
+        {("record_without_status", "s-bob"), ("online_nobody", "bob")},
     ),
-    "a connected session that no node has": (
-        [("waiting", 0, None)], {("record_of_nobody", "s-bob")},
-    ),
+    "a connected session that no node has": ([("waiting", 0, None)], {("record_of_nobody", "s-bob")}),
     "a status without a session": (
-        [("statuses", "eve", f"s-eve|{A}"), ("online", "eve", True)], {("status_of_nobody", "eve")},
+        [("statuses", "eve", f"s-eve|{A}"), ("online", "eve", True)],
+        {("status_of_nobody", "eve")},
     ),
     "a user online without a status": ([("online", "eve", True)], {("online_nobody", "eve")}),
-    "a user with a status is not online": (
-        [("online", "ann", None)], {("online_missing", "ann")},
-    ),
+    "a user with a status is not online": ([("online", "ann", None)], {("online_missing", "ann")}),
     "a node's list lacks a session": (
-        [("lists", "n1.aaaaaaaa", {"s-bob": f"bob|{B}"})], {("list_missing", "s-ann")},
+        [("lists", "n1.aaaaaaaa", {"s-bob": f"bob|{B}"})],
+        {("list_missing", "s-ann")},
     ),
     "a ghost row": ([("rows", "s", ROW)], {("ledger_online_nobody", "s")}),
     "a connection without a row": (
-        [("rows", "s-ann", None)], {("live_not_in_ledger", "s-ann"), ("record_not_in_ledger", "s-ann")},
+        [("rows", "s-ann", None)],
+        {("live_not_in_ledger", "s-ann"), ("record_not_in_ledger", "s-ann")},
     ),
     "a connection whose row is offline": (
         [("rows", "s-ann", Row("s-ann", "ann", False, A, "n1", "ttl", False))],
@@ -102,29 +107,33 @@ CASES: dict[str, tuple[list[tuple[str, Any, Any]], set[tuple[str, str]]]] = {
         [("rows", "s-ann", Row("s-ann", "ann", True, B, "n1", "", False))],
         {("live_but_offline", "s-ann")},
     ),
-    "a login that Redis has forgotten": (
-        [("sessions", "s-cyd", None)], {("login_without_record", "s-cyd")},
-    ),
+    "a login that Redis has forgotten": ([("sessions", "s-cyd", None)], {("login_without_record", "s-cyd")}),
     "the same, but its life is over": (
         [("sessions", "s-cyd", None), ("rows", "s-cyd", Row("s-cyd", "cyd", False, "", "n1", "", True))],
         set(),
     ),
     "a record that the ledger has never heard of": (
-        [("rows", "s-cyd", None)], {("record_not_in_ledger", "s-cyd")},
+        [("rows", "s-cyd", None)],
+        {("record_not_in_ledger", "s-cyd")},
     ),
     "a record of a session that has logged out": (
-        [("sessions", "s-dan", "dan|")], {("record_of_ended_session", "s-dan")},
+        [("sessions", "s-dan", "dan|")],
+        {("record_of_ended_session", "s-dan")},
     ),
     "one session, two connections": (
-        [("live", slice(1, 1), [Held("s-ann", "ann", A, "n2")])], {("live_twice", "s-ann")},
+        [("live", slice(1, 1), [Held("s-ann", "ann", A, "n2")])],
+        {("live_twice", "s-ann")},
     ),
     "devices: each has its status, the user is online once": (
-        [("sessions", "s-ann", f"ann/web|{A}"), ("statuses", "ann", None),
-         ("statuses", "ann/web", f"s-ann|{A}"),
-         ("lists", "n1.aaaaaaaa", {"s-ann": f"ann/web|{A}", "s-bob": f"bob|{B}"})],
+        [
+            ("sessions", "s-ann", f"ann/web|{A}"),
+            ("statuses", "ann", None),
+            ("statuses", "ann/web", f"s-ann|{A}"),
+            ("lists", "n1.aaaaaaaa", {"s-ann": f"ann/web|{A}", "s-bob": f"bob|{B}"}),
+        ],
         set(),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)

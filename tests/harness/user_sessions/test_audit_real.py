@@ -40,10 +40,7 @@ def test_each_difference_made_by_hand_is_found(
         options = {"ledger_url": ledger_url(path), "lease_ttl_s": 60.0}
         async with running(private_redis.url, key_prefix, tmp_path, QUIET, **options) as it:
             target = AuditTarget(
-                (f"http://127.0.0.1:{it.http_port}",),
-                private_redis.url,
-                key_prefix,
-                ledger_url(path),
+                (f"http://127.0.0.1:{it.http_port}",), private_redis.url, key_prefix, ledger_url(path)
             )
             ann, bob = await it.join("ann", live=True), await it.join("bob", live=True)
             over = await it.login("over")
@@ -86,9 +83,21 @@ def test_each_difference_made_by_hand_is_found(
 def command(it: Running, path: Path, server: RedisServer, prefix: str) -> tuple[int, str]:
     result = CliRunner().invoke(
         app,
-        ["audit", "--http", f"http://127.0.0.1:{it.http_port}", "--redis", server.url,
-         "--prefix", prefix, "--ledger", str(path), "--grace", "0.3", "--json"],
-    )  # fmt: skip
+        [
+            "audit",
+            "--http",
+            f"http://127.0.0.1:{it.http_port}",
+            "--redis",
+            server.url,
+            "--prefix",
+            prefix,
+            "--ledger",
+            str(path),
+            "--grace",
+            "0.3",
+            "--json",
+        ],
+    )
     return result.exit_code, result.stdout
 
 
@@ -102,10 +111,7 @@ def test_after_an_outage_of_the_ledger_nothing_differs(
         options = {"ledger_url": ledger_url(path)}
         async with running(private_redis.url, key_prefix, tmp_path, QUIET, **options) as it:
             target = AuditTarget(
-                (f"http://127.0.0.1:{it.http_port}",),
-                private_redis.url,
-                key_prefix,
-                ledger_url(path),
+                (f"http://127.0.0.1:{it.http_port}",), private_redis.url, key_prefix, ledger_url(path)
             )
             session = await it.login("ann")
             with closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as database:

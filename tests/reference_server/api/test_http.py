@@ -172,9 +172,7 @@ def test_health_says_what_ails_the_gateway(start: Any, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with start(max_connections=1) as it:
             status, well = await it.http("GET", "/healthz")
-            assert (status, well["status"], well["store"], well["refusing"]) == (
-                200, "ok", "up", None,
-            )  # fmt: skip
+            assert (status, well["status"], well["store"], well["refusing"]) == (200, "ok", "up", None)
             await it.join("ann")
             status, full = await it.http("GET", "/healthz")
             assert (status, full["refusing"]) == (200, "too_many_connections")
@@ -261,9 +259,7 @@ def test_a_connection_on_which_no_request_comes_is_closed(
     run(scenario())
 
 
-def test_the_page_and_its_files_are_served_with_a_policy_that_lets_nothing_else_in(
-    start: Any,
-) -> None:
+def test_the_page_and_its_files_are_served_with_a_policy_that_lets_nothing_else_in(start: Any) -> None:
     async def scenario() -> None:
         async with start() as it:
 

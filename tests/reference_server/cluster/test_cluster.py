@@ -77,9 +77,7 @@ def test_a_connection_on_one_node_takes_over_from_the_other(two: Any, by: str) -
             await asyncio.sleep(2 * a.config.policy.resume_window)
             assert b.records(newer.session_id, "ann") == mine(newer)
             assert kinds(watcher, "ann") == ["online"]
-            held = b.store.hkeys(
-                f"{b.config.key_prefix}node:{b.gateway.owners.incarnation}:sessions"
-            )
+            held = b.store.hkeys(f"{b.config.key_prefix}node:{b.gateway.owners.incarnation}:sessions")
             assert newer.session_id.encode() in held
 
     run(scenario())
@@ -95,9 +93,7 @@ def test_a_node_whose_clock_is_behind_is_taken_over_to_all_the_same(two: Any) ->
             newer = await b.join("ann")
             await until(lambda: older.closed == 4409, "the older one is closed")
             assert b.records(newer.session_id, "ann") == mine(newer)
-            number, older_number = (
-                c.ready["connection_id"].rpartition(":")[2] for c in (newer, older)
-            )
+            number, older_number = (c.ready["connection_id"].rpartition(":")[2] for c in (newer, older))
             assert number > older_number
 
     run(scenario())
@@ -110,13 +106,7 @@ def test_an_operator_reaches_a_user_through_any_node(two: Any) -> None:
             mine = {"Authorization": "Bearer s3cret"}
             table: list[tuple[str, Any, dict[str, str], int, Any]] = [
                 ("send", {"user_id": "bob", "payload": 1}, {}, 401, "not_the_operator"),
-                (
-                    "kick",
-                    {"user_id": "bob"},
-                    {"Authorization": "Bearer x"},
-                    401,
-                    "not_the_operator",
-                ),
+                ("kick", {"user_id": "bob"}, {"Authorization": "Bearer x"}, 401, "not_the_operator"),
                 ("kick", {}, mine, 400, "bad_request"),
                 ("kick", {"user_id": "bob", "session_id": "x"}, mine, 400, "bad_request"),
                 ("send", {"user_id": "bob"}, mine, 400, "bad_request"),
@@ -139,9 +129,7 @@ def test_an_operator_reaches_a_user_through_any_node(two: Any) -> None:
 def test_nobody_is_an_operator_without_a_token(two: Any) -> None:
     async def scenario() -> None:
         async with two() as (a, _):
-            status, _ = await a.http(
-                "POST", "/operator/kick", {"user_id": "x"}, {"Authorization": "Bearer "}
-            )
+            status, _ = await a.http("POST", "/operator/kick", {"user_id": "x"}, {"Authorization": "Bearer "})
             assert status == 404
 
     run(scenario())
@@ -208,9 +196,7 @@ def test_one_connection_a_device_and_offline_when_the_last_is_gone(two: Any) -> 
     run(scenario())
 
 
-def test_after_a_flush_the_records_are_back_with_the_next_renewal_and_nobody_is_told(
-    two: Any,
-) -> None:
+def test_after_a_flush_the_records_are_back_with_the_next_renewal_and_nobody_is_told(two: Any) -> None:
     async def scenario() -> None:
         async with two() as (a, b):
             watcher = await watching(b, "ann", "bob")

@@ -56,8 +56,11 @@ def test_nobody_is_reaped_or_told_anything_false_after_an_outage(
             for node in ("a", "b"):
                 (tmp_path / node).mkdir()
                 options: dict[str, Any] = {
-                    "node": node, "lease_ttl_s": TTL_S, "lease_renew_s": RENEW_S, "lease_check_s": CHECK_S,
-                }  # fmt: skip
+                    "node": node,
+                    "lease_ttl_s": TTL_S,
+                    "lease_renew_s": RENEW_S,
+                    "lease_check_s": CHECK_S,
+                }
                 gateway = running(own_redis.url, "f:", tmp_path / node, QUIET, **options)
                 nodes.append(await stack.enter_async_context(gateway))
             a, b = nodes
@@ -91,9 +94,7 @@ def test_nobody_is_reaped_or_told_anything_false_after_an_outage(
                 assert (await it.http("GET", "/healthz"))[0] == 200
             await until(lambda: len(watcher.told) == 3, "told of who went meanwhile")
             assert (watcher.told[2]["type"], watcher.told[2]["user_id"]) == ("offline", "goes")
-            await asyncio.sleep(
-                TTL_S + CHECK_S + 2 * RENEW_S
-            )  # peers would have been reaped by now
+            await asyncio.sleep(TTL_S + CHECK_S + 2 * RENEW_S)  # peers would have been reaped by now
             assert agree(a, stays) and agree(b, watcher)
             assert a.records(goes.session_id, "goes") == (None, None, False)
             assert (stays.closed, watcher.closed, len(watcher.told)) == (None, None, 3)

@@ -83,8 +83,10 @@ def test_a_killed_node_s_sessions_are_ended_by_its_peer_within_the_bound(
             lag_s = 0.05 + 4 * it.lag_s()
             assert TTL_S - RENEW_S - 0.05 <= took_s <= TTL_S + CHECK_S + lag_s
             assert watcher.told[2] == {
-                "type": "offline", "user_id": "bob", "session_id": bob_ready["session_id"],
-            }  # fmt: skip
+                "type": "offline",
+                "user_id": "bob",
+                "session_id": bob_ready["session_id"],
+            }
             assert it.records(bob_ready["session_id"], "bob") == (None, None, False)
             (reaped,) = it.events(EventKind.SUSPECTED)
             assert (reaped.cause, reaped.node) == (Cause.NODE_LEASE, "b")
@@ -121,8 +123,9 @@ def test_a_node_that_stood_still_and_was_declared_dead_takes_its_sessions_back(
             assert ann.close_code == 4409
             await until(lambda: len(watcher.told) == 6, "bob is online again")
             assert [(told["type"], told["user_id"]) for told in watcher.told[4:]] == [
-                ("online", "ann"), ("online", "bob"),
-            ]  # fmt: skip
+                ("online", "ann"),
+                ("online", "bob"),
+            ]
             owner = ready["connection_id"]
             expected = (f"bob|{owner}", f"{ready['session_id']}|{owner}", True)
             assert it.records(ready["session_id"], "bob") == expected
@@ -139,9 +142,14 @@ def test_several_nodes_share_a_port_and_the_kernel_spreads_connections(
     nodes, ports = [], [{"port": 0}]
     for name in ("node-1", "node-2"):
         child, listens = start_node(
-            children, private_redis, key_prefix, tmp_path / name,
-            node=name, port=ports[-1]["port"], reuse_port=True,
-        )  # fmt: skip
+            children,
+            private_redis,
+            key_prefix,
+            tmp_path / name,
+            node=name,
+            port=ports[-1]["port"],
+            reuse_port=True,
+        )
         nodes.append(child)
         ports.append(listens)
     assert ports[1]["port"] == ports[2]["port"]

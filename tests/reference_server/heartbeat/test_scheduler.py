@@ -50,9 +50,7 @@ class World:
         kind: DetectorKind = PING,
     ) -> None:
         self.clock = FakeClock()
-        self.heartbeats = Heartbeats(
-            self.clock, on_missed=self._missed, on_suspected=self._suspected
-        )
+        self.heartbeats = Heartbeats(self.clock, on_missed=self._missed, on_suspected=self._suspected)
         detectors = Detectors(kind, policy, np.random.default_rng(seed))
         self.clients = [Client(self.clock, round_trip_s) for _ in range(clients)]
         for client in self.clients:
@@ -95,9 +93,7 @@ def test_healthy_clients_are_pinged_once_an_interval_and_never_suspected() -> No
     [(None, 70, 100), (10.0, 30, 60), (15.0, 40, 70), (45.0, 100, 130)],
     ids=["R = T", "R = τ: retry at the deadline", "R < T", "R > T"],
 )
-def test_silent_death_is_detected_within_the_closed_form(
-    retry: float | None, lo: float, hi: float
-) -> None:
+def test_silent_death_is_detected_within_the_closed_form(retry: float | None, lo: float, hi: float) -> None:
     world = World(60, POLICY.model_copy(update={"retry_interval": retry}))
     world.run(100)
     rng = np.random.default_rng(2)
@@ -208,9 +204,7 @@ def test_two_thousand_who_join_at_once_do_not_beat_at_once() -> None:
 
 
 @pytest.mark.parametrize("stall_s", [10.0, 40.0])
-def test_those_whose_beats_fell_into_a_stall_do_not_beat_together_ever_after(
-    stall_s: float,
-) -> None:
+def test_those_whose_beats_fell_into_a_stall_do_not_beat_together_ever_after(stall_s: float) -> None:
     """Whatever was due is sent when the stall is over, and then all is as it was before."""
     world = World(600)
     world.run(40)

@@ -27,10 +27,7 @@ class Item:
 
 def wheel(clock: FakeClock, most_per_tick: int = 256) -> TimerWheel[Item]:
     return TimerWheel(
-        clock,
-        lambda item, now_s: item.seen_s.append(now_s),
-        grain_s=GRAIN_S,
-        most_per_tick=most_per_tick,
+        clock, lambda item, now_s: item.seen_s.append(now_s), grain_s=GRAIN_S, most_per_tick=most_per_tick
     )
 
 

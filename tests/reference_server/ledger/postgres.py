@@ -35,9 +35,12 @@ def _as_somebody() -> tuple[list[str], int]:
     user = users.get("postgres") or users["nobody"]
     # A change of user forgets the signal that ends a child with its parent: set it again.
     return [
-        "setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups",
+        "setpriv",
+        f"--reuid={user.pw_uid}",
+        f"--regid={user.pw_gid}",
+        "--clear-groups",
         "--pdeathsig=KILL",
-    ], user.pw_uid  # fmt: skip
+    ], user.pw_uid
 
 
 @contextmanager

@@ -62,17 +62,19 @@ async def health(it: Running) -> tuple[int, str]:
     return status, answer["ledger"]
 
 
-def test_a_session_from_login_to_logout(
-    private_redis: RedisServer, key_prefix: str, tmp_path: Path
-) -> None:
+def test_a_session_from_login_to_logout(private_redis: RedisServer, key_prefix: str, tmp_path: Path) -> None:
     """Each step is in the table: at once if it was answered, soon if nobody waits for it."""
     path = tmp_path / "ledger.db"
 
     async def scenario() -> None:
         async with running(
-            private_redis.url, key_prefix, tmp_path, QUICK,
-            ledger_url=ledger_url(path), ledger_flush_interval_s=FLUSH_S,
-        ) as it:  # fmt: skip
+            private_redis.url,
+            key_prefix,
+            tmp_path,
+            QUICK,
+            ledger_url=ledger_url(path),
+            ledger_flush_interval_s=FLUSH_S,
+        ) as it:
             body = {"user_id": "ann", "device_type": "mobile"}
             _, answer = await it.http("POST", "/user/login", body)
             session = answer["session_id"]
@@ -102,9 +104,7 @@ def test_a_session_from_login_to_logout(
     run(scenario())
 
 
-def test_drain_leaves_no_row_online(
-    private_redis: RedisServer, key_prefix: str, tmp_path: Path
-) -> None:
+def test_drain_leaves_no_row_online(private_redis: RedisServer, key_prefix: str, tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
 
     async def scenario() -> str:
@@ -127,11 +127,14 @@ LOGINS: dict[str, tuple[dict[str, Any], str, int, str]] = {
     "denied": ({"denied_ips": ["127.0.0.0/8"]}, "", 403, "ip_denied"),
     "another network is denied": ({"denied_ips": ["10.0.0.0/8"]}, "", 200, ""),
     "denied behind a proxy": (
-        {"denied_ips": ["10.1.1.1"], "trusted_proxies": ["127.0.0.1"]}, "10.1.1.1", 403, "ip_denied",
+        {"denied_ips": ["10.1.1.1"], "trusted_proxies": ["127.0.0.1"]},
+        "10.1.1.1",
+        403,
+        "ip_denied",
     ),
     "a header that nobody vouches for": ({"denied_ips": ["10.1.1.1"]}, "10.1.1.1", 200, ""),
     "one too many": ({"max_sessions_per_ip": 1}, "", 429, "too_many_sessions_from_ip"),
-}  # fmt: skip
+}
 
 
 def test_who_may_log_in(private_redis: RedisServer, key_prefix: str, tmp_path: Path) -> None:
@@ -225,7 +228,7 @@ def test_a_full_disk_refuses_logins_and_nothing_else(
 async def _outage(server: RedisServer, prefix: str, folder: Path, path: Path, outage: Any) -> None:
     async with running(
         server.url, prefix, folder, QUICK, ledger_url=ledger_url(path), ledger_flush_interval_s=FLUSH_S
-    ) as it:  # fmt: skip
+    ) as it:
         stays = await it.join("stays", live=True)
         goes = await it.join("goes", live=True)
         leaves = await it.join("leaves", live=True)
@@ -245,9 +248,7 @@ async def _outage(server: RedisServer, prefix: str, folder: Path, path: Path, ou
             status, answer = await it.http("POST", "/user/login", {"user_id": "late"})
             assert (status, answer["error"]["code"]) == (503, "ledger_unavailable")
             assert await health(it) == (503, "down")
-            status, answer = await it.http(
-                "POST", "/user/logout", {"session_id": leaves.session_id}
-            )
+            status, answer = await it.http("POST", "/user/logout", {"session_id": leaves.session_id})
             assert (status, answer["error"]["code"]) == (503, "ledger_unavailable")
             assert time.monotonic() - began_s < 0.8  # none of the three waited for the database
             await goes.socket.close()
@@ -305,9 +306,12 @@ def start(
 ) -> tuple[Child, dict[str, int]]:
     ready = folder / f"{name}.json"
     config = {
-        "redis_url": server.url, "key_prefix": prefix, "ready_file": str(ready),
-        "ledger_url": ledger_url(folder / "ledger.db"), "ledger_flush_interval_s": FLUSH_S,
-    } | options  # fmt: skip
+        "redis_url": server.url,
+        "key_prefix": prefix,
+        "ready_file": str(ready),
+        "ledger_url": ledger_url(folder / "ledger.db"),
+        "ledger_flush_interval_s": FLUSH_S,
+    } | options
     path = folder / f"{name}-config.json"
     path.write_text(json.dumps(config))
     argv = [sys.executable, "-m", "reference_server", "--config", str(path)]
@@ -320,9 +324,7 @@ def start(
 
 def log_in(ports: dict[str, int], user_id: str) -> str:
     body = json.dumps({"user_id": user_id}).encode()
-    with urllib.request.urlopen(
-        f"http://127.0.0.1:{ports['http_port']}/user/login", body
-    ) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports['http_port']}/user/login", body) as answer:
         session_id: str = json.loads(answer.read())["session_id"]
         return session_id
 

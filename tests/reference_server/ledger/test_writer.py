@@ -77,9 +77,7 @@ def over(session: str, seconds: float, cause: str = LOGGED_OUT) -> Over:
     return Over(session, "", cause, at(seconds))
 
 
-def story(
-    ledger: LedgerWriter, *steps: Login | Connected | Ended | Over, together: bool = False
-) -> None:
+def story(ledger: LedgerWriter, *steps: Login | Connected | Ended | Over, together: bool = False) -> None:
     """Write steps each by itself, or those that are left of them after an outage."""
     pending = PendingRows()
     for step in steps:
@@ -95,12 +93,7 @@ def test_a_login_has_every_field(url: str) -> None:
     assert ledger.write([login("s1"), login("s2", "bob", 1.5)]) == {}
     row = rows(url)["s2"]
     assert (row.user_id, row.device_type, row.ip_address) == ("bob", "mobile", "10.0.0.1")
-    assert (row.user_agent, row.status, row.logout_time, row.ended_by) == (
-        "Test/1.0",
-        0,
-        None,
-        None,
-    )
+    assert (row.user_agent, row.status, row.logout_time, row.ended_by) == ("Test/1.0", 0, None, None)
     assert (row.connection_id, row.node) == ("", "n1")
     assert row.login_time == row.last_active_time == at(1.5)
     assert abs(row.created_at - 1000 * time()) < 30_000
@@ -109,7 +102,9 @@ def test_a_login_has_every_field(url: str) -> None:
 
 
 # One row each: the steps, and then status, ended_by, connection, logout and last activity in seconds.
-STORIES: dict[str, tuple[list[Connected | Ended | Over], tuple[int, str | None, str, float | None, float]]] = {
+STORIES: dict[
+    str, tuple[list[Connected | Ended | Over], tuple[int, str | None, str, float | None, float]]
+] = {
     "online": ([begun("s", "a", 10)], (1, None, "a", None, 10)),
     "ended": ([begun("s", "a", 10), ended("s", "a", 60, "heartbeat")], (0, "heartbeat", "a", 60, 55)),
     "resumed": (
@@ -125,8 +120,12 @@ STORIES: dict[str, tuple[list[Connected | Ended | Over], tuple[int, str | None, 
         (1, None, "b", None, 70),
     ),
     "both end, the older one last": (
-        [begun("s", "a", 10), begun("s", "b", 70), ended("s", "b", 80, "close_frame"),
-         ended("s", "a", 90, "take_over")],
+        [
+            begun("s", "a", 10),
+            begun("s", "b", 70),
+            ended("s", "b", 80, "close_frame"),
+            ended("s", "a", 90, "take_over"),
+        ],
         (0, "close_frame", "b", 80, 75),
     ),
     "logged out": ([begun("s", "a", 10), over("s", 30)], (0, "logout", "a", 30, 30)),
@@ -147,7 +146,7 @@ STORIES: dict[str, tuple[list[Connected | Ended | Over], tuple[int, str | None, 
         [begun("s", "a", 10), ended("s", "a", 60, "tcp_fin"), ended("s", "a", 75, "node_lease")],
         (0, "tcp_fin", "a", 60, 55),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["apart", "together"])
@@ -209,10 +208,18 @@ def test_logins_that_never_connected_can_be_told(url: str) -> None:
     ledger = writer(url, session_ttl_s=3600.0)
     second_phone = replace(login("phone"), device_id="p2")
     story(
-        ledger, login("in"), second_phone, login("on"), begun("on", "a", 990), login("out"), over("out", 995),
-        login("gone"), begun("gone", "c", 900), ended("gone", "c", 905, "tcp_fin"),
+        ledger,
+        login("in"),
+        second_phone,
+        login("on"),
+        begun("on", "a", 990),
+        login("out"),
+        over("out", 995),
+        login("gone"),
+        begun("gone", "c", 900),
+        ended("gone", "c", 905, "tcp_fin"),
         login("expired", seconds=-3000),
-    )  # fmt: skip
+    )
     found = {s.session_id: s for s in ledger.unconnected()}
     assert found.keys() == {"in", "phone"}
     assert (found["in"].device, found["phone"].device) == ("mobile", "p2")

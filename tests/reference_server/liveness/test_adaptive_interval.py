@@ -79,9 +79,11 @@ def test_silence_is_suspected_after_repeating_the_ping_at_once() -> None:
         due_s = detector.due_s
         seen.append((due_s, detector.on_time(due_s)))
     assert seen == [
-        (370.0, Action.PING), (380.0, Action.MISSED_AND_PING), (390.0, Action.MISSED_AND_PING),
+        (370.0, Action.PING),
+        (380.0, Action.MISSED_AND_PING),
+        (390.0, Action.MISSED_AND_PING),
         (400.0, Action.SUSPECT),
-    ]  # fmt: skip
+    ]
 
 
 def test_a_loss_without_a_ping_out_says_nothing_about_the_interval() -> None:

@@ -85,10 +85,7 @@ def test_phi_on_sockets_follows_its_law_and_its_model(start: Any, name: str) -> 
     model_s = modelled_latencies_s(kind)
     slack_s = 0.02 + 2 * lag_s
     assert len(found_s) == DEAD and len(model_s) == 200
-    for lo_s, hi_s in (
-        (theory.silence_s - T_S, theory.silence_s),
-        (model_s.min(), model_s.max()),
-    ):
+    for lo_s, hi_s in ((theory.silence_s - T_S, theory.silence_s), (model_s.min(), model_s.max())):
         assert lo_s - slack_s <= found_s.min() and found_s.max() <= hi_s + slack_s
     five_errors_s = 5 * T_S / np.sqrt(12 * DEAD)
     assert found_s.mean() == pytest.approx(model_s.mean(), abs=five_errors_s + slack_s)
@@ -103,9 +100,8 @@ def test_negative_control_another_threshold_is_seen(start: Any) -> None:
 PROBING = Probing(min_interval=0.3, max_interval=1.5, step=0.3, margin=0.15)
 NAT_S, SETTLED_S = 0.75, 0.9 - 0.3 - 0.15
 PROBED = LivenessPolicy(
-    heartbeat_interval=1.0, heartbeat_timeout=0.2, max_failures=2, session_timeout=None,
-    resume_window=5.0,
-)  # fmt: skip
+    heartbeat_interval=1.0, heartbeat_timeout=0.2, max_failures=2, session_timeout=None, resume_window=5.0
+)
 
 
 async def behind_nat(client: Client, it: Running) -> None:
@@ -148,9 +144,14 @@ def test_a_probing_heartbeat_finds_on_sockets_what_the_nat_allows(start: Any) ->
     assert np.diff(run(measure())) == pytest.approx([SETTLED_S] * 4, abs=0.05)
 
     what = scenario(
-        clients=1, ramp=0.1, duration=60.0, liveness=PROBED.model_dump(), detector=PROBING,
-        network={"nat": {"idle_timeout": NAT_S}}, reconnect={"idle_limit": 1.2},
-    )  # fmt: skip
+        clients=1,
+        ramp=0.1,
+        duration=60.0,
+        liveness=PROBED.model_dump(),
+        detector=PROBING,
+        network={"nat": {"idle_timeout": NAT_S}},
+        reconnect={"idle_limit": 1.2},
+    )
     log = simulate(what, fault("orderly_close", 0, 70.0, traced=True))
     assert [event.cause for event in log.of(EventKind.SUSPECTED)] == ["heartbeat"] * 3
     modelled_s = [event.time_s for event in log.of(EventKind.HEARTBEAT_SENT)][-5:]

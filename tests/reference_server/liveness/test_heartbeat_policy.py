@@ -15,14 +15,14 @@ def policy(
     interval: float = 30, timeout: float = 10, k: int = 3, retry: float | None = None
 ) -> LivenessPolicy:
     return LivenessPolicy(
-        heartbeat_interval=float(interval), heartbeat_timeout=float(timeout), max_failures=k,
+        heartbeat_interval=float(interval),
+        heartbeat_timeout=float(timeout),
+        max_failures=k,
         retry_interval=None if retry is None else float(retry),
-    )  # fmt: skip
+    )
 
 
-def drive(
-    detector: PingDetector, inbound_s: list[float], until_s: float = 1e4
-) -> list[tuple[float, str]]:
+def drive(detector: PingDetector, inbound_s: list[float], until_s: float = 1e4) -> list[tuple[float, str]]:
     """Run a punctual caller; return what the detector wanted, and when."""
     wanted: list[tuple[float, str]] = []
     arrivals = sorted(inbound_s)
@@ -37,30 +37,63 @@ def drive(
 
 
 HISTORIES = [
-    ("silence from the start: k deadlines, R apart", policy(), [], 200,
-     [(0, "ping"), (10, "missed"), (30, "ping"), (40, "missed"), (60, "ping"), (70, "suspect")]),
+    (
+        "silence from the start: k deadlines, R apart",
+        policy(),
+        [],
+        200,
+        [(0, "ping"), (10, "missed"), (30, "ping"), (40, "missed"), (60, "ping"), (70, "suspect")],
+    ),
     ("k = 1 suspects at the first deadline", policy(k=1), [], 200, [(0, "ping"), (10, "suspect")]),
     ("an answer starts the next full interval", policy(), [0.1], 35, [(0, "ping"), (30, "ping")]),
     ("an answer at the very deadline is in time", policy(k=1), [10.0], 35, [(0, "ping"), (30, "ping")]),
-    ("an answer after the deadline resets the count", policy(k=2), [15.0], 65,
-     [(0, "ping"), (10, "missed"), (30, "ping"), (40, "missed"), (60, "ping")]),
-    ("any frame counts, not only the pong", policy(k=2), [35.0], 75,
-     [(0, "ping"), (10, "missed"), (30, "ping"), (60, "ping"), (70, "missed")]),
-    ("short probing after a first miss", policy(retry=12), [], 200,
-     [(0, "ping"), (10, "missed"), (12, "ping"), (22, "missed"), (24, "ping"), (34, "suspect")]),
-    ("after an answered probe the interval is T again", policy(retry=12), [13.0], 43,
-     [(0, "ping"), (10, "missed"), (12, "ping"), (42, "ping")]),
-    ("R = tau: the miss and the next ping fall together", policy(retry=10), [], 200,
-     [(0, "ping"), (10, "missed_and_ping"), (20, "missed_and_ping"), (30, "suspect")]),
-    ("tau = T: the same", policy(interval=10, timeout=10, k=2), [], 200,
-     [(0, "ping"), (10, "missed_and_ping"), (20, "suspect")]),
-]  # fmt: skip
+    (
+        "an answer after the deadline resets the count",
+        policy(k=2),
+        [15.0],
+        65,
+        [(0, "ping"), (10, "missed"), (30, "ping"), (40, "missed"), (60, "ping")],
+    ),
+    (
+        "any frame counts, not only the pong",
+        policy(k=2),
+        [35.0],
+        75,
+        [(0, "ping"), (10, "missed"), (30, "ping"), (60, "ping"), (70, "missed")],
+    ),
+    (
+        "short probing after a first miss",
+        policy(retry=12),
+        [],
+        200,
+        [(0, "ping"), (10, "missed"), (12, "ping"), (22, "missed"), (24, "ping"), (34, "suspect")],
+    ),
+    (
+        "after an answered probe the interval is T again",
+        policy(retry=12),
+        [13.0],
+        43,
+        [(0, "ping"), (10, "missed"), (12, "ping"), (42, "ping")],
+    ),
+    (
+        "R = tau: the miss and the next ping fall together",
+        policy(retry=10),
+        [],
+        200,
+        [(0, "ping"), (10, "missed_and_ping"), (20, "missed_and_ping"), (30, "suspect")],
+    ),
+    (
+        "tau = T: the same",
+        policy(interval=10, timeout=10, k=2),
+        [],
+        200,
+        [(0, "ping"), (10, "missed_and_ping"), (20, "suspect")],
+    ),
+]
 
 
 @pytest.mark.parametrize(("history"), HISTORIES, ids=lambda h: h[0])
-def test_history(
-    history: tuple[str, LivenessPolicy, list[float], float, list[tuple[float, str]]],
-) -> None:
+def test_history(history: tuple[str, LivenessPolicy, list[float], float, list[tuple[float, str]]]) -> None:
     _, rules, inbound, until, expected = history
     assert drive(PingDetector(rules, 0.0), inbound, until) == expected
 
@@ -129,9 +162,7 @@ def test_suspects_a_silent_death_in_time(
     assert rules.detection_range_s is not None
     lo, hi = rules.detection_range_s
     assert now <= max(death, phase * rules.heartbeat_interval) + hi + SLACK
-    assert (
-        now >= death + lo - latency - SLACK or now >= lo
-    )  # an answer in flight takes a round trip off
+    assert now >= death + lo - latency - SLACK or now >= lo  # an answer in flight takes a round trip off
 
 
 @given(policies(), st.floats(0, 1), st.lists(st.floats(0, 1), min_size=30, max_size=30))

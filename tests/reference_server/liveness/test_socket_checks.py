@@ -132,9 +132,14 @@ def test_rules_that_would_do_harm_are_refused_by_name(named: str) -> None:
 # -- real sockets --------------------------------------------------------------------------------
 
 SHORT = LivenessPolicy(
-    heartbeat_interval=0.3, heartbeat_timeout=0.1, max_failures=3, resume_window=0.0,
-    session_timeout=None, sweep_interval=0.2, tcp_user_timeout=0.4,
-)  # fmt: skip
+    heartbeat_interval=0.3,
+    heartbeat_timeout=0.1,
+    max_failures=3,
+    resume_window=0.0,
+    session_timeout=None,
+    sweep_interval=0.2,
+    tcp_user_timeout=0.4,
+)
 ONE_BEAT_S = 0.3
 
 
@@ -165,16 +170,10 @@ LAYERS: dict[str, tuple[Any, str, Callable[[Running], Any], Cause, float, float]
     # A write succeeds on a dead peer: it is the kernel that gives up, 0.4 s after its first retransmission
     # (0.2 to 0.4 s, it fires up to 0.2 s late), and close detection that hears of it.
     "sends into a cut": (SendErrors(), "all", _cut, Cause.TCP_TIMEOUT, 0.4, ONE_BEAT_S + 1.0),
-    "sends into a cut, unheard": (
-        SendErrors(), "none", _cut, Cause.SEND_ERROR, 0.4, 2 * ONE_BEAT_S + 1.0
-    ),
-    "FIN, unheard: the next write": (
-        SendErrors(), "frames", _gone, Cause.SEND_ERROR, 0.0, ONE_BEAT_S
-    ),
-    "FIN, unheard: the next look": (
-        StateCheck(), "frames", _gone, Cause.STATE_CHECK, 0.0, ONE_BEAT_S
-    ),
-}  # fmt: skip
+    "sends into a cut, unheard": (SendErrors(), "none", _cut, Cause.SEND_ERROR, 0.4, 2 * ONE_BEAT_S + 1.0),
+    "FIN, unheard: the next write": (SendErrors(), "frames", _gone, Cause.SEND_ERROR, 0.0, ONE_BEAT_S),
+    "FIN, unheard: the next look": (StateCheck(), "frames", _gone, Cause.STATE_CHECK, 0.0, ONE_BEAT_S),
+}
 
 
 @pytest.mark.real
@@ -198,9 +197,7 @@ def test_a_dead_socket_is_found_by_its_layer_and_by_no_other(start: Any, name: s
             if missed:
                 assert missed[-1].time_s - missed[0].time_s <= slack_s, "no sleep between them"
             assert not it.gateway.live and not it.gateway.detection.lost
-            await until(
-                lambda: it.records(session_id, "ann") == (None, None, False), "cleared", 1.0
-            )
+            await until(lambda: it.records(session_id, "ann") == (None, None, False), "cleared", 1.0)
 
     run(scenario())
 
@@ -226,9 +223,7 @@ def test_a_keepalive_that_cleans_nothing_locks_the_user_out_until_a_flush(
 ) -> None:
     policy = SHORT.model_copy(update={"close_detection": "frames", "heartbeat_interval": 0.1})
     rules = RecordRules(expire=False, status_written="at_login", refreshed="never")
-    options = {
-        "detector": StateCheck(cleans_up=False), "second_login": "refuse", "records": rules,
-    }  # fmt: skip
+    options = {"detector": StateCheck(cleans_up=False), "second_login": "refuse", "records": rules}
 
     async def ghost() -> None:
         async with start(policy, **options) as it:
@@ -260,10 +255,8 @@ def test_a_keepalive_that_cleans_nothing_locks_the_user_out_until_a_flush(
 def test_a_client_that_beats_lives_and_one_that_stops_is_idle(start: Any) -> None:
     beat_s, limit_s, sweep_s = 0.15, 0.5, 0.1
     policy = QUIET.model_copy(
-        update={
-            "heartbeat_interval": beat_s, "session_timeout": limit_s, "sweep_interval": sweep_s
-        }
-    )  # fmt: skip
+        update={"heartbeat_interval": beat_s, "session_timeout": limit_s, "sweep_interval": sweep_s}
+    )
 
     async def scenario() -> None:
         async with start(policy, detector=ClientBeats()) as it:
@@ -285,9 +278,7 @@ def test_a_client_that_beats_lives_and_one_that_stops_is_idle(start: Any) -> Non
 
 
 @pytest.mark.real
-def test_records_refreshed_at_each_frame_by_the_keepalive_or_never(
-    start: Any, key_prefix: str
-) -> None:
+def test_records_refreshed_at_each_frame_by_the_keepalive_or_never(start: Any, key_prefix: str) -> None:
     """What keeps a record of one second alive for two."""
     ttl = {"session_ttl": 1.0, "status_ttl": 1.0, "tcp_user_timeout": None}
 
@@ -309,9 +300,7 @@ def test_records_refreshed_at_each_frame_by_the_keepalive_or_never(
 
 
 @pytest.mark.real
-def test_the_plain_online_set_forgets_who_ended_and_keeps_who_did_not(
-    start: Any, key_prefix: str
-) -> None:
+def test_the_plain_online_set_forgets_who_ended_and_keeps_who_did_not(start: Any, key_prefix: str) -> None:
     async def scenario() -> None:
         async with start(QUIET, records=RecordRules(online_set="plain")) as it:
             ann, _bob = await it.join("ann"), await it.join("bob")

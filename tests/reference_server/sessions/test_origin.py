@@ -24,7 +24,7 @@ REQUESTS = {
     "IPv4 on a socket for both": ("::ffff:192.0.2.1", [], "192.0.2.1"),
     "a link's address has a zone": ("fe80::1%eth0", [], "fe80::1"),
     "a Unix socket": ("", [], ""),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REQUESTS)

@@ -35,14 +35,7 @@ from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.sessions.owner_tokens import Owners, incarnation_of
 from reference_server.sessions.records import Connected, ConnectRefused, OlderThan, Record, Sessions
 from reference_server.sessions.redis_writer import Call, StoreUnavailable, StoreWriter, open_redis
-from reference_server.sessions.scripts import (
-    CONNECT,
-    HOLD,
-    REAP,
-    REFRESH,
-    RENEW,
-    SCRIPTS,
-)
+from reference_server.sessions.scripts import CONNECT, HOLD, REAP, REFRESH, RENEW, SCRIPTS
 
 pytestmark = pytest.mark.real
 
@@ -101,9 +94,13 @@ class Ownership(RuleBasedStateMachine):
         ahead_us = AHEAD_US if self.skewed and n == 1 else 0
         owners = Owners(f"node-{n}", lambda: time.time_ns() // 1000 + ahead_us)
         return Sessions(
-            self.writers[n], self.prefix, owners, LivenessPolicy(),
-            refuse=self.refuse, per_device=self.per_device,
-        )  # fmt: skip
+            self.writers[n],
+            self.prefix,
+            owners,
+            LivenessPolicy(),
+            refuse=self.refuse,
+            per_device=self.per_device,
+        )
 
     def teardown(self) -> None:
         if not hasattr(self, "store"):
@@ -150,10 +147,7 @@ class Ownership(RuleBasedStateMachine):
 
     # -- what happens ------------------------------------------------------------------------
 
-    @rule(
-        target=sessions_made,
-        user=st.sampled_from(USERS), device=st.sampled_from(DEVICES), node=NODES,
-    )  # fmt: skip
+    @rule(target=sessions_made, user=st.sampled_from(USERS), device=st.sampled_from(DEVICES), node=NODES)
     def login(self, user: str, device: str, node: int) -> Any:
         slot = self.nodes[node].slot(user, device)
         online = self.store.exists(f"{self.prefix}status:{slot}")
@@ -198,9 +192,7 @@ class Ownership(RuleBasedStateMachine):
         self.live[node].add(record)
         return record
 
-    def _ask_for(
-        self, sessions: Sessions, node: int, session_id: str, answers: list[Any]
-    ) -> Record:
+    def _ask_for(self, sessions: Sessions, node: int, session_id: str, answers: list[Any]) -> Record:
         asked = Record(session_id, sessions.owners.next())
         self._do(node, asked, lambda: sessions.connect(asked, answers.append))
         return asked
@@ -397,9 +389,7 @@ class Ownership(RuleBasedStateMachine):
             of_node: Any = self.store.hgetall(key)
             listed += of_node.items()
             for value in of_node.values():
-                assert (
-                    key == f"{self.prefix}node:{incarnation_of(value.rpartition('|')[2])}:sessions"
-                )
+                assert key == f"{self.prefix}node:{incarnation_of(value.rpartition('|')[2])}:sessions"
         assert sorted(listed) == sorted(held.items())
         online: Any = self.store.zrange(f"{self.prefix}online", 0, -1)
         status = [key for key in records if key.startswith(f"{self.prefix}status:")]
@@ -433,18 +423,14 @@ def test_the_newest_connection_keeps_its_records_in_any_order_of_events(variant:
     run_state_machine_as_test(machine, settings=quick)
 
 
-def test_a_clean_up_without_the_owner_token_would_be_found_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_clean_up_without_the_owner_token_would_be_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: the same machine against a clean-up that only names the session."""
     from reference_server.sessions import records as sessions
     from reference_server.sessions import scripts
     from reference_server.sessions.redis_writer import Script
 
     careless = scripts.CLEAR.replace("if by ~= owner then return 0 end", "")
-    careless = careless.replace(
-        "if status and status ~= session .. '|' .. owner then return 0 end", ""
-    )
+    careless = careless.replace("if status and status ~= session .. '|' .. owner then return 0 end", "")
     assert careless != scripts.CLEAR
     broken = Script(careless)
     monkeypatch.setattr(sessions, "CLEAR", broken)

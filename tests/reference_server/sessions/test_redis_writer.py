@@ -16,13 +16,7 @@ import redis as sync_redis
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer, redis_server
 from reference_server.events import EventKind
-from reference_server.sessions.redis_writer import (
-    Call,
-    Script,
-    StoreUnavailable,
-    StoreWriter,
-    open_redis,
-)
+from reference_server.sessions.redis_writer import Call, Script, StoreUnavailable, StoreWriter, open_redis
 from tests.reference_server.gateways import QUICK, run, running, until
 
 pytestmark = pytest.mark.real
@@ -92,9 +86,7 @@ def test_calls_of_one_turn_share_pipelines_and_keep_their_order(
     assert listed(private_redis.url, key_prefix) == [str(n) for n in range(1000)]
 
 
-def test_only_the_last_durable_call_under_a_key_counts(
-    private_redis: RedisServer, key_prefix: str
-) -> None:
+def test_only_the_last_durable_call_under_a_key_counts(private_redis: RedisServer, key_prefix: str) -> None:
     async def scenario() -> None:
         async with writing(private_redis.url) as writer:
             for value in ("refresh", "refresh again", "clear"):
@@ -123,9 +115,7 @@ def _forget_scripts(url: str) -> None:
         client.script_flush()
 
 
-def test_a_question_that_is_wrong_for_good_fails_alone(
-    private_redis: RedisServer, key_prefix: str
-) -> None:
+def test_a_question_that_is_wrong_for_good_fails_alone(private_redis: RedisServer, key_prefix: str) -> None:
     async def scenario() -> None:
         async with writing(private_redis.url) as writer:
             writer.submit(append(key_prefix, "not a number"))

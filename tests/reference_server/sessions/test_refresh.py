@@ -53,9 +53,7 @@ class World:
     async def log_in(self, user_id: str) -> str:
         """Log in; a user who is not let in tries again until the ghost is gone."""
         while True:
-            status, answer = await asyncio.to_thread(
-                ask, self.ports, "/user/login", {"user_id": user_id}
-            )
+            status, answer = await asyncio.to_thread(ask, self.ports, "/user/login", {"user_id": user_id})
             if status == 200:
                 session_id: str = answer["session_id"]
                 self.sessions.add(session_id)
@@ -137,9 +135,14 @@ async def go(connection: ClientConnection, way: str) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize(("preset", "clients", "times"), [("ours", 250, 4), ("a-before", 60, 2)])
 def test_refreshes(
-    children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path,
-    preset: str, clients: int, times: int,
-) -> None:  # fmt: skip
+    children: Children,
+    private_redis: RedisServer,
+    key_prefix: str,
+    tmp_path: Path,
+    preset: str,
+    clients: int,
+    times: int,
+) -> None:
     """Ours: all resume, nobody is told, nothing is left. A before its fix: sessions are unknown."""
     keys = find_preset(preset).gateway_keys
     policy = LivenessPolicy.model_validate(keys["policy"]).faster(SPEEDUP)

@@ -38,9 +38,12 @@ pytestmark = pytest.mark.real
 INTERVAL_S = 0.5
 AUTH_TIMEOUT_S = 1.5
 POLICY = {
-    "heartbeat_interval": f"{INTERVAL_S}s", "heartbeat_timeout": "0.5s", "max_failures": 2,
-    "resume_window": "0.2s", "session_timeout": None,
-}  # fmt: skip
+    "heartbeat_interval": f"{INTERVAL_S}s",
+    "heartbeat_timeout": "0.5s",
+    "max_failures": 2,
+    "resume_window": "0.2s",
+    "session_timeout": None,
+}
 CONFIG = {"auth_timeout_s": AUTH_TIMEOUT_S, "close_timeout_s": 0.3, "max_handshakes": 6000}
 # In CI the same examples each time; elsewhere new ones, and a failure is kept and shown first.
 bounded = settings(
@@ -62,11 +65,15 @@ MESSAGES = st.one_of(
     st.fixed_dictionaries(
         {"type": st.sampled_from(["auth", "watch", "pong", "heartbeat", "message", "kick", "error", ""])},
         optional={
-            "session_id": IDS, "user_id": IDS, "trace": st.booleans() | IDS,
-            "user_ids": st.lists(IDS, max_size=3) | IDS, "to": IDS, "text": IDS,
+            "session_id": IDS,
+            "user_id": IDS,
+            "trace": st.booleans() | IDS,
+            "user_ids": st.lists(IDS, max_size=3) | IDS,
+            "to": IDS,
+            "text": IDS,
         },
     ),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -104,9 +111,12 @@ def cut(frame: Frame, at: int) -> list[Frame]:
 
 
 ANY_FRAME = st.builds(
-    Frame, st.integers(0, 255), st.booleans(), st.binary(max_size=300),
+    Frame,
+    st.integers(0, 255),
+    st.booleans(),
+    st.binary(max_size=300),
     st.none() | st.integers(0, 2**63 - 1) | st.integers(2**63, 2**64 - 1),
-)  # fmt: skip
+)
 LARGE = st.integers(16_000, 17_000).map(lambda n: [Frame(0x81, True, b"a" * n)])
 FRAMES = st.lists(
     st.one_of(
@@ -181,9 +191,7 @@ class Target:
 
 
 @pytest.fixture(scope="module")
-def target(
-    private_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Target]:
+def target(private_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     folder = tmp_path_factory.mktemp("fuzz")
     prefix = f"test:fuzz-{os.getpid()}:"
     with Children() as children, redis.Redis.from_url(private_redis.url) as store:
@@ -261,9 +269,35 @@ def test_bytes_instead_of_a_handshake(target: Target) -> None:
 
 def test_any_path_and_query(target: Target) -> None:
     parts = st.sampled_from(
-        [b"/", b"//", b"[", b"]", b"?", b"&", b"=", b"#", b"@", b":", b"..", b" ", b"\t", b"\0", b"%", b"%00",
-         b"%ff", b"http://", b"ws", b"user_id", b"userId", b"trace", b"1", b"a" * 200, b"\xc3\xa4", b"\xff"]
-    )  # fmt: skip
+        [
+            b"/",
+            b"//",
+            b"[",
+            b"]",
+            b"?",
+            b"&",
+            b"=",
+            b"#",
+            b"@",
+            b":",
+            b"..",
+            b" ",
+            b"\t",
+            b"\0",
+            b"%",
+            b"%00",
+            b"%ff",
+            b"http://",
+            b"ws",
+            b"user_id",
+            b"userId",
+            b"trace",
+            b"1",
+            b"a" * 200,
+            b"\xc3\xa4",
+            b"\xff",
+        ]
+    )
 
     @bounded
     @given(st.lists(parts, max_size=6).map(b"".join), st.sampled_from([b"", b"/ws", b"/ws/"]))
@@ -271,10 +305,7 @@ def test_any_path_and_query(target: Target) -> None:
     @example(b"?user_id=" + b"a" * 300, b"/ws/x")
     @example(b"a" * 129, b"/ws/")
     def attack(path: bytes, before: bytes) -> None:
-        with (
-            target.connect(HELLO.replace(b"/ws", before + path)) as sock,
-            suppress(ConnectionResetError),
-        ):
+        with target.connect(HELLO.replace(b"/ws", before + path)) as sock, suppress(ConnectionResetError):
             assert sock.recv(12) in (b"", b"HTTP/1.1 101", b"HTTP/1.1 400", b"HTTP/1.1 404")
 
     target.survives(attack)
@@ -284,17 +315,17 @@ def test_frames_and_messages_in_any_order(target: Target) -> None:
     @bounded
     @given(
         st.sampled_from([b"/ws", b"/ws/unknown", b"/ws/mine", b"/ws?userId=x", b"/ws/%ff?user_id=%ff"]),
-        FRAMES, st.booleans(), ENDINGS,
-    )  # fmt: skip
+        FRAMES,
+        st.booleans(),
+        ENDINGS,
+    )
     def attack(path: bytes, frames: list[Frame], in_one_piece: bool, ending: str) -> None:
         def real(data: bytes) -> bytes:
             return data.replace(b'"mine"', b'"' + target.mine.encode() + b'"')
 
         sock = target.open(path.replace(b"mine", target.mine.encode()))
         with suppress(OSError):
-            whole = [
-                real(Frame(f.first, f.masked, real(f.payload), f.claims).encode()) for f in frames
-            ]
+            whole = [real(Frame(f.first, f.masked, real(f.payload), f.claims).encode()) for f in frames]
             for piece in [b"".join(whole)] if in_one_piece else whole:
                 sock.sendall(piece)
         end(sock, ending)
@@ -363,10 +394,7 @@ def test_five_thousand_idle_sockets_without_authentication(target: Target) -> No
     def attack() -> None:
         argv = [sys.executable, "-m", "tests.reference_server.storm", str(target.ports["port"])]
         crowd = subprocess.run(
-            [*argv, "5000", "--at-once", "200", "--stay"],
-            capture_output=True,
-            check=True,
-            timeout=60,
+            [*argv, "5000", "--at-once", "200", "--stay"], capture_output=True, check=True, timeout=60
         )
         assert json.loads(crowd.stdout) == {"101": 5000, "told auth_timeout": 5000}
         still_serves(target)

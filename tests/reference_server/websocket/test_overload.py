@@ -148,9 +148,7 @@ def test_those_turned_away_are_few_and_gone_soon_even_when_they_say_nothing(
             await it.join("ann")
             mute = [await raw(it.port) for _ in range(50)]
             await until(
-                lambda: (
-                    it.gateway.counters.value("refusals_total", code="too_many_connections") == 50
-                ),
+                lambda: it.gateway.counters.value("refusals_total", code="too_many_connections") == 50,
                 "all are refused",
             )
             assert it.gateway.limiter.lingering <= 10
@@ -181,7 +179,7 @@ def test_a_loop_that_was_late_lets_nobody_in_for_a_second_and_throws_nobody_out(
     policy = {"heartbeat_interval": "0.3s", "heartbeat_timeout": "0.2s", "max_failures": 1}
     gateway, ports = start(
         children, private_redis, key_prefix, tmp_path, policy=policy, refuse_above_lag_s=0.3
-    )  # fmt: skip
+    )
     session_id = log_in(ports, "ann")
 
     async def scenario() -> None:
@@ -218,16 +216,20 @@ def test_a_storm_is_refused_before_those_inside_suffer(
     """Heartbeats of those inside are as late as the loop at most, and none goes unanswered."""
     storm, policy = 4000, {"heartbeat_interval": "0.2s", "heartbeat_timeout": "0.2s"}
     _, ports = start(
-        children, private_redis, key_prefix, tmp_path, policy=policy, refuse_above_lag_s=0.05,
+        children,
+        private_redis,
+        key_prefix,
+        tmp_path,
+        policy=policy,
+        refuse_above_lag_s=0.05,
         max_handshakes=256,
-    )  # fmt: skip
+    )
     inside = [log_in(ports, f"user-{n}") for n in range(20)]
     argv = [sys.executable, "-m", "tests.reference_server.storm", str(ports["port"]), str(storm)]
 
     async def scenario() -> tuple[list[list[float]], dict[str, int]]:
         clients = [
-            await connect(f"ws://127.0.0.1:{ports['port']}/ws/{one}", ping_interval=None)
-            for one in inside
+            await connect(f"ws://127.0.0.1:{ports['port']}/ws/{one}", ping_interval=None) for one in inside
         ]
         beats = [asyncio.create_task(answer_heartbeats(client)) for client in clients]
         await asyncio.sleep(0.5)
@@ -244,9 +246,7 @@ def test_a_storm_is_refused_before_those_inside_suffer(
     assert answers["503"] > 0
     assert set(answers) <= {"101", "503", "reset"}
     assert events(tmp_path, EventKind.HEARTBEAT_MISSED) == []
-    late_s = max(
-        float(event.detail["max_s"]) for event in events(tmp_path, EventKind.HEARTBEAT_LATENESS)
-    )
+    late_s = max(float(event.detail["max_s"]) for event in events(tmp_path, EventKind.HEARTBEAT_LATENESS))
     print(f"\n{answers}; lag {lag_s(tmp_path):.3f} s; heartbeats late by {late_s:.3f} s at most")
     # The lag is looked at every 20 ms, so up to that much of a stall is not seen; the wheel's grain is 2 ms.
     assert late_s <= lag_s(tmp_path) + 0.025
@@ -259,9 +259,14 @@ def test_health_is_red_first_then_everybody_is_told_then_nobody_is_left(
 ) -> None:
     notice_s, drain_s = 0.5, 0.6
     gateway, ports = start(
-        children, private_redis, key_prefix, tmp_path,
-        drain_notice_s=notice_s, drain_timeout_s=drain_s, policy={"heartbeat_interval": None},
-    )  # fmt: skip
+        children,
+        private_redis,
+        key_prefix,
+        tmp_path,
+        drain_notice_s=notice_s,
+        drain_timeout_s=drain_s,
+        policy={"heartbeat_interval": None},
+    )
     polite, silent = log_in(ports, "polite"), log_in(ports, "silent")
     url = f"ws://127.0.0.1:{ports['port']}/ws"
 

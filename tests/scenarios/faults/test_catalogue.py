@@ -51,9 +51,7 @@ def test_an_example_is_a_scenario(kind: str) -> None:
 
 
 def test_listing_them_needs_no_gevent_and_no_model() -> None:
-    code = (
-        "import sys, scenarios.faults\nassert not {'gevent', 'locust', 'simpy'} & set(sys.modules)"
-    )
+    code = "import sys, scenarios.faults\nassert not {'gevent', 'locust', 'simpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -47,8 +47,7 @@ def plan_of(folder: Path, uses: str) -> Plan:
     (folder / "mine.py").write_text(HALVES)
     file = folder / "mine.yaml"
     file.write_text(
-        "clients: 10\nduration: 60s\nfaults:\n"
-        f"  - {{kind: custom, uses: '{uses}', share: 50%, at: 5s}}\n"
+        f"clients: 10\nduration: 60s\nfaults:\n  - {{kind: custom, uses: '{uses}', share: 50%, at: 5s}}\n"
     )
     return make_plan(load_scenario(str(file)))
 

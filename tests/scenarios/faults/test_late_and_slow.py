@@ -22,9 +22,15 @@ CLIENTS = 300
 def scenario(fault: dict[str, Any], **liveness: Any) -> Scenario:
     policy = {"heartbeat_interval": "20s", "heartbeat_timeout": "10s", "max_failures": 3} | liveness
     return Scenario.model_validate(
-        {"name": "t", "clients": CLIENTS, "ramp": "40s", "duration": "600s", "liveness": policy,
-         "faults": [{"share": "100%", "at": AT} | fault]}
-    )  # fmt: skip
+        {
+            "name": "t",
+            "clients": CLIENTS,
+            "ramp": "40s",
+            "duration": "600s",
+            "liveness": policy,
+            "faults": [{"share": "100%", "at": AT} | fault],
+        }
+    )
 
 
 def suspected_s(one: Scenario) -> tuple[np.ndarray[Any, Any], set[str]]:
@@ -48,11 +54,13 @@ def law(one: Scenario) -> Law:
 THROTTLED = {
     "half of the phases leave room for the verdict within a minute": ({"every": "60s"}, {}, 0.5),
     "a quick policy throws every hidden page out": (
-        {"every": "60s"}, {"heartbeat_interval": "15s", "heartbeat_timeout": "5s"}, 1.0,
+        {"every": "60s"},
+        {"heartbeat_interval": "15s", "heartbeat_timeout": "5s"},
+        1.0,
     ),
     "a patient one keeps them": ({"every": "45s"}, {}, 0.0),
     "the phase moves from period to period": ({"every": "57s"}, {}, 1.0),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", THROTTLED)
@@ -99,9 +107,8 @@ def test_a_fast_answer_again_is_the_recovery() -> None:
 
 def test_one_that_was_thrown_out_comes_back_by_itself() -> None:
     one = scenario(
-        {"kind": "throttled_timers"},
-        heartbeat_interval="15s", heartbeat_timeout="5s", resume_window="300s",
-    )  # fmt: skip
+        {"kind": "throttled_timers"}, heartbeat_interval="15s", heartbeat_timeout="5s", resume_window="300s"
+    )
     events = simulate(one, make_plan(one))
     assert len([e for e in events if e.kind is EventKind.FAULT_RECOVERED]) == CLIENTS
     # and is a fast client then: nobody is thrown out twice
@@ -114,7 +121,7 @@ LOSS: dict[str, tuple[float, dict[str, Any]]] = {
     "nearly all: the first heartbeat mostly decides": (0.95, {}),
     "so few that hardly anybody is thrown out": (0.1, {}),
     "the first miss is the verdict": (0.6, {"heartbeat_timeout": "7s", "max_failures": 1}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LOSS)
@@ -147,12 +154,16 @@ def test_tcp_brings_what_was_lost_before_the_loss_was_over() -> None:
 SLOW_READER = {
     "nothing but the missing answer tells": ({}, {Cause.HEARTBEAT}, (50, 70)),
     "TCP_USER_TIMEOUT counts from the moment the window closes": (
-        {"tcp_user_timeout": "30s"}, {Cause.TCP_TIMEOUT}, (30.4, 30.5),
+        {"tcp_user_timeout": "30s"},
+        {Cause.TCP_TIMEOUT},
+        (30.4, 30.5),
     ),
     "and may race the heartbeat": (
-        {"tcp_user_timeout": "60s"}, {Cause.TCP_TIMEOUT, Cause.HEARTBEAT}, (50, 60.5),
+        {"tcp_user_timeout": "60s"},
+        {Cause.TCP_TIMEOUT, Cause.HEARTBEAT},
+        (50, 60.5),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SLOW_READER)

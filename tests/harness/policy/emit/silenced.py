@@ -139,10 +139,7 @@ async def _be_silenced(
 
 
 def _said(child: Child) -> list[tuple[float, str, float]]:
-    return [
-        (float(at), what, float(number))
-        for at, what, number in _LINE.findall(child.log.read_text())
-    ]
+    return [(float(at), what, float(number)) for at, what, number in _LINE.findall(child.log.read_text())]
 
 
 def silence_clients(
@@ -182,9 +179,7 @@ def silence_clients(
 
         wait_until(listening, "the emitted server listens", 30.0)
         uri = f"ws://127.0.0.1:{int(listening()[0])}{path}"
-        return asyncio.run(
-            _all_silenced(uri, child, children, interval_s, phases, deadline_s, warm_up)
-        )
+        return asyncio.run(_all_silenced(uri, child, children, interval_s, phases, deadline_s, warm_up))
 
 
 async def _all_silenced(
@@ -200,10 +195,7 @@ async def _all_silenced(
     watching = asyncio.create_task(lag.watch())
     clients = [_Client(phase) for phase in phases]
     gone = asyncio.Event()
-    tasks = [
-        asyncio.create_task(_be_silenced(uri, client, interval_s, warm_up, gone))
-        for client in clients
-    ]
+    tasks = [asyncio.create_task(_be_silenced(uri, client, interval_s, warm_up, gone)) for client in clients]
     noticed: dict[int, float] = {}
     async with asyncio.timeout(deadline_s):
         while len(noticed) < len(clients):
@@ -220,9 +212,7 @@ async def _all_silenced(
     await asyncio.gather(*tasks)
     watching.cancel()
     began_s = min(client.silenced_s for client in clients) - interval_s
-    server_lag_s = max(
-        (n for at, what, n in _said(child) if what == "lag" and at > began_s), default=0.0
-    )
+    server_lag_s = max((n for at, what, n in _said(child) if what == "lag" and at > began_s), default=0.0)
     return [
         Silenced(
             client.phase,

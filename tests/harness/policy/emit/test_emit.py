@@ -14,24 +14,33 @@ CLASSIC = LivenessPolicy()  # 30 s, 10 s, 3 failures: [70, 100)
 @pytest.mark.parametrize(
     ("target", "range_s", "lines"),
     [
-        ("websockets", (72, 102),
-         ['"ping_interval": 30,', '"ping_timeout": 70,', '"close_timeout": 2,', "USER_TIMEOUT_MS = 100000"]),
+        (
+            "websockets",
+            (72, 102),
+            [
+                '"ping_interval": 30,',
+                '"ping_timeout": 70,',
+                '"close_timeout": 2,',
+                "USER_TIMEOUT_MS = 100000",
+            ],
+        ),
         ("uvicorn", (70, 100), ['"ws_ping_interval": 30,', '"ws_ping_timeout": 70,']),
-        ("python-socketio", (70, 100),
-         ['"ping_interval": 30,', '"ping_timeout": 70,', "ws_ping_interval=None"]),
+        (
+            "python-socketio",
+            (70, 100),
+            ['"ping_interval": 30,', '"ping_timeout": 70,', "ws_ping_interval=None"],
+        ),
         ("aiohttp", (15, 45), ["HEARTBEAT_S = 30"]),
         ("nginx", (924.6, 30 + 0.4 + 924.6 + 120), ["proxy_read_timeout 130s;"]),
         ("sysctl", (102.2, 30 + 0.4 + 102.2 + 102.8), ["net.ipv4.tcp_retries2 = 8"]),
     ],
-)  # fmt: skip
+)
 def test_the_classic_policy(target: str, range_s: tuple[float, float], lines: list[str]) -> None:
     emitted = emit(CLASSIC, target)
     assert emitted.detection_range_s == pytest.approx(range_s)
     for line in lines:
         assert line in emitted.text
-    head = (
-        f"# A silent client is noticed {range_s[0]:.12g} to {emitted.detection_range_s[1]:.12g} s"
-    )
+    head = f"# A silent client is noticed {range_s[0]:.12g} to {emitted.detection_range_s[1]:.12g} s"
     assert head in emitted.text
 
 
@@ -47,9 +56,7 @@ def test_programs_are_python_that_needs_nothing_of_ours(target: str) -> None:
 def test_every_note_stands_in_the_text(target: str) -> None:
     emitted = emit(CLASSIC, target)
     assert emitted.notes
-    told = " ".join(
-        line.removeprefix("#").removeprefix(" *").strip() for line in emitted.text.splitlines()
-    )
+    told = " ".join(line.removeprefix("#").removeprefix(" *").strip() for line in emitted.text.splitlines())
     for note in emitted.notes:
         assert note in " ".join(told.split())
 
@@ -63,12 +70,13 @@ def test_what_becomes_of_max_failures_is_said_when_there_are_several(target: str
 
 @pytest.mark.parametrize(
     ("idle_s", "phrase"),
-    [(60.0, "would have noticed some silent clients by it first"),
-     (300.0, "would not have been the first"), (None, None)],
-)  # fmt: skip
-def test_a_session_timeout_that_would_win_is_pointed_out(
-    idle_s: float | None, phrase: str | None
-) -> None:
+    [
+        (60.0, "would have noticed some silent clients by it first"),
+        (300.0, "would not have been the first"),
+        (None, None),
+    ],
+)
+def test_a_session_timeout_that_would_win_is_pointed_out(idle_s: float | None, phrase: str | None) -> None:
     notes = emit(CLASSIC.model_copy(update={"session_timeout": idle_s}), "uvicorn").notes
     assert any("session_timeout" in note for note in notes) == (phrase is not None)
     assert phrase is None or any(phrase in note for note in notes)
@@ -76,16 +84,16 @@ def test_a_session_timeout_that_would_win_is_pointed_out(
 
 @pytest.mark.parametrize(
     ("interval_s", "timeout_s", "failures", "heartbeat_s"),
-    [(30.0, 10.0, 3, 30.0),  # its own T: traffic as often as the policy's
-     (30.0, 3.0, 1, 22.0),  # 3/2 × 22 = 33 = T + tau: not later than the policy
-     (30.0, 15.0, 1, 30.0)],
-)  # fmt: skip
+    [
+        (30.0, 10.0, 3, 30.0),  # its own T: traffic as often as the policy's
+        (30.0, 3.0, 1, 22.0),  # 3/2 × 22 = 33 = T + tau: not later than the policy
+        (30.0, 15.0, 1, 30.0),
+    ],
+)
 def test_aiohttp_never_beats_less_often_nor_detects_later(
     interval_s: float, timeout_s: float, failures: int, heartbeat_s: float
 ) -> None:
-    policy = LivenessPolicy(
-        heartbeat_interval=interval_s, heartbeat_timeout=timeout_s, max_failures=failures
-    )
+    policy = LivenessPolicy(heartbeat_interval=interval_s, heartbeat_timeout=timeout_s, max_failures=failures)
     emitted = emit(policy, "aiohttp")
     assert f"HEARTBEAT_S = {heartbeat_s:g}\n" in emitted.text
     assert policy.detection_range_s is not None

@@ -25,9 +25,7 @@ from tests.support import missing, require_root, require_silence, wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.root]
 
-POLICY = LivenessPolicy(
-    heartbeat_interval=0.6, heartbeat_timeout=0.3, max_failures=2, session_timeout=None
-)
+POLICY = LivenessPolicy(heartbeat_interval=0.6, heartbeat_timeout=0.3, max_failures=2, session_timeout=None)
 PHASES = [0.1, 0.3, 0.5, 0.7, 0.9]
 ENGINE_IO = "/socket.io/?EIO=4&transport=websocket"
 
@@ -53,9 +51,7 @@ def assert_in(found: list[Silenced], range_s: tuple[float, float]) -> None:
     ("target", "path"),
     [("websockets", "/"), ("uvicorn", "/"), ("python-socketio", ENGINE_IO), ("aiohttp", "/")],
 )
-def test_a_silent_client_is_noticed_in_the_stated_range(
-    target: str, path: str, tmp_path: Path
-) -> None:
+def test_a_silent_client_is_noticed_in_the_stated_range(target: str, path: str, tmp_path: Path) -> None:
     require_stack(target)
     emitted = emit(POLICY, target)
     found = silence_clients(emitted.text, tmp_path, 0.6, PHASES, deadline_s=20, path=path)
@@ -105,12 +101,8 @@ async def detection_behind_a_backlog_s(child: Child, uri: str, patience_s: float
     connection.transport.pause_reading()
     flooding = asyncio.create_task(flood())
     sent_bytes = -1
-    while (
-        sent_bytes != (sent_bytes := connection.transport.get_write_buffer_size()) or not sent_bytes
-    ):
-        await asyncio.sleep(
-            0.1
-        )  # until what is queued here stops changing: the server reads no more
+    while sent_bytes != (sent_bytes := connection.transport.get_write_buffer_size()) or not sent_bytes:
+        await asyncio.sleep(0.1)  # until what is queued here stops changing: the server reads no more
     attach(sock.fileno())
     silenced_s = time.monotonic()
     while noticed_s(child, port) is None and time.monotonic() < silenced_s + patience_s:
@@ -121,9 +113,7 @@ async def detection_behind_a_backlog_s(child: Child, uri: str, patience_s: float
     return None if at_s is None else at_s - silenced_s
 
 
-async def both(
-    first: tuple[Child, str], second: tuple[Child, str], patience_s: float
-) -> list[float | None]:
+async def both(first: tuple[Child, str], second: tuple[Child, str], patience_s: float) -> list[float | None]:
     return await asyncio.gather(
         *(detection_behind_a_backlog_s(child, uri, patience_s) for child, uri in (first, second))
     )
@@ -132,9 +122,7 @@ async def both(
 def start(children: Children, name: str, text: str, folder: Path) -> tuple[Child, str]:
     program = folder / f"{name}.py"
     program.write_text(text)
-    child = children.start(
-        name, [sys.executable, "-u", str(program), "0"], log=folder / f"{name}.log"
-    )
+    child = children.start(name, [sys.executable, "-u", str(program), "0"], log=folder / f"{name}.log")
 
     def listening() -> re.Match[str] | None:
         children.check()
@@ -203,8 +191,10 @@ while True:
         missing("needs unshare and ip")
     done = subprocess.run(
         [unshare, "--net", sys.executable, "-c", script, str(program)],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     number, took_s = done.stdout.split()
     assert int(number) == errno.ETIMEDOUT

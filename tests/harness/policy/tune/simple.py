@@ -63,9 +63,14 @@ def best_simple(
             continue
         patience = (k - 1) * retry + tau
         one = Simple(
-            t, k, retry, tau, 0.99 * t + patience,
-            simple_false_per_day(t, patience - rules.lag_s, conditions.network), 2000 / t,
-        )  # fmt: skip
+            t,
+            k,
+            retry,
+            tau,
+            0.99 * t + patience,
+            simple_false_per_day(t, patience - rules.lag_s, conditions.network),
+            2000 / t,
+        )
         if wants.detect_p99 and one.p99_s > wants.detect_p99 + 1e-9:
             continue
         if one.false_per_day * wants.headroom > wants.false_suspicions:

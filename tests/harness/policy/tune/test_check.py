@@ -84,9 +84,7 @@ def test_a_fleet_under_another_policy_contradicts_the_prediction(change: dict[st
     rng = np.random.default_rng(3)
     healthy = run_fleet(other, r.conditions.network, clients=25_000, duration_s=86400.0, rng=rng)
     crash = HostCrash(kind="host_crash", share=1.0, at=at)
-    crashed = run_fleet(
-        other, r.conditions.network, clients=20_000, duration_s=400.0, rng=rng, fault=crash
-    )
+    crashed = run_fleet(other, r.conditions.network, clients=20_000, duration_s=400.0, rng=rng, fault=crash)
     table = compare(r.policy, r.conditions, replace(r.rules, lag_s=0.0), healthy, crashed)
     assert not table["agrees"].any(), table.to_string()
 
@@ -122,6 +120,4 @@ def test_what_a_scenario_has_and_the_fleet_does_not_is_said(name: str) -> None:
 
 def test_another_detector_is_said() -> None:
     scenario = load_scenario("demo").model_copy(update={"detector": SendErrors(kind="send_errors")})
-    assert "not simulated: detector send_errors; the fleet does not know it" in not_simulated(
-        scenario
-    )
+    assert "not simulated: detector send_errors; the fleet does not know it" in not_simulated(scenario)

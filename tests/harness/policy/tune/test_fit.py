@@ -11,9 +11,12 @@ from harness.policy.tune import Fit, fit_law
 def fit(seconds: object, cut: object = (), families: tuple[str, ...] | None = None) -> Fit:
     families = families or ("exponential", "lognormal", "normal")
     return fit_law(
-        "round trip", np.asarray(seconds), cut_short=np.asarray(cut), families=families,
+        "round trip",
+        np.asarray(seconds),
+        cut_short=np.asarray(cut),
+        families=families,
         rng=np.random.default_rng(1),
-    )  # fmt: skip
+    )
 
 
 def test_a_lognormal_is_found_again() -> None:
@@ -62,9 +65,7 @@ def test_a_constant_is_a_constant() -> None:
     assert found.verdict == "good"
 
 
-@pytest.mark.parametrize(
-    "bad", [[0.1] * 4, [0.1] * 9 + [0.0], [0.1] * 9 + [-1.0], [0.1] * 9 + [np.nan]]
-)
+@pytest.mark.parametrize("bad", [[0.1] * 4, [0.1] * 9 + [0.0], [0.1] * 9 + [-1.0], [0.1] * 9 + [np.nan]])
 def test_what_cannot_be_fitted(bad: list[float]) -> None:
     with pytest.raises(ValueError, match="at least 5, each above zero"):
         fit(bad)

@@ -23,9 +23,7 @@ from scenarios.load import parse_scenario
 
 def write(path: Path, **columns: object) -> Path:
     file = path / "office.csv"
-    pd.DataFrame({name: pd.Series(values) for name, values in columns.items()}).to_csv(
-        file, index=False
-    )
+    pd.DataFrame({name: pd.Series(values) for name, values in columns.items()}).to_csv(file, index=False)
     return file
 
 
@@ -65,9 +63,12 @@ def test_a_network_is_found_again(tmp_path: Path) -> None:
 def test_an_outage_that_goes_on_is_cut_short(tmp_path: Path) -> None:
     lengths = np.random.default_rng(8).exponential(20.0, 400)
     file = write(
-        tmp_path, round_trip_s=trips(), outage_s=np.minimum(lengths, 10),
-        outage_ongoing=(lengths >= 10).astype(int), observed_s=[1e6],
-    )  # fmt: skip
+        tmp_path,
+        round_trip_s=trips(),
+        outage_s=np.minimum(lengths, 10),
+        outage_ongoing=(lengths >= 10).astype(int),
+        observed_s=[1e6],
+    )
     outages = network_from_csv(file).network.outages
     assert outages is not None
     ended = int((lengths < 10).sum())
@@ -85,9 +86,7 @@ def test_round_trips_alone_are_enough_and_the_rest_is_told(tmp_path: Path) -> No
 
 
 def test_nothing_longer_tried_is_taken_as_the_timer(tmp_path: Path) -> None:
-    found = network_from_csv(
-        write(tmp_path, round_trip_s=trips(), idle_s=[30, 90], survived=[1, 1])
-    )
+    found = network_from_csv(write(tmp_path, round_trip_s=trips(), idle_s=[30, 90], survived=[1, 1]))
     assert found.nat is not None
     assert found.nat.idle_timeout == 90
     assert any("may be longer" in note for note in found.notes)
@@ -101,10 +100,7 @@ def test_nothing_longer_tried_is_taken_as_the_timer(tmp_path: Path) -> None:
         ({"round_trip_s": [0.1, -1]}, "csv:3: round_trip_s is -1.0"),
         ({"round_trip_s": [0.1]}, "1 measurements"),
         ({"outage_s": [1.0] * 9, "round_trip_s": [0.1] * 9}, "add observed_s"),
-        (
-            {"outage_s": [5, 6, 7, 8, 9.0], "round_trip_s": [0.1] * 5, "observed_s": [20]},
-            "whole time",
-        ),
+        ({"outage_s": [5, 6, 7, 8, 9.0], "round_trip_s": [0.1] * 5, "observed_s": [20]}, "whole time"),
         ({"round_trip_s": [0.1] * 9, "idle_s": [30.0]}, "needs survived"),
         ({"round_trip_s": [0.1] * 9, "idle_s": [30.0], "survived": [0]}, "shorter idle_s"),
         (
@@ -114,9 +110,7 @@ def test_nothing_longer_tried_is_taken_as_the_timer(tmp_path: Path) -> None:
         ({"round_trip_s": [0.1] * 9, "outage_ongoing": [1]}, "without outage_s"),
     ],
 )
-def test_files_that_are_no_use(
-    tmp_path: Path, columns: dict[str, list[object]], message: str
-) -> None:
+def test_files_that_are_no_use(tmp_path: Path, columns: dict[str, list[object]], message: str) -> None:
     with pytest.raises(NetworkDataError, match=message):
         network_from_csv(write(tmp_path, **columns))
 

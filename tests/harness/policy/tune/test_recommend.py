@@ -23,21 +23,16 @@ from scenarios.client_rules import Reconnect
 from tests.harness.theory.quadrature import false_suspicions_per_client_day
 
 NETWORKS: dict[str, dict[str, Any]] = {
-    "office-wifi-60s-lb": {
-        "detect_p99": "60s", "false_suspicions": "1/client-month", "budget": "60/s",
-    },
-    "cellular-4min-nat": {
-        "detect_p99": "4m", "false_suspicions": "1/client-week", "radio_wakeups": "30/h",
-    },
+    "office-wifi-60s-lb": {"detect_p99": "60s", "false_suspicions": "1/client-month", "budget": "60/s"},
+    "cellular-4min-nat": {"detect_p99": "4m", "false_suspicions": "1/client-week", "radio_wakeups": "30/h"},
     "data-centre": {"detect_p99": "10s", "false_suspicions": "1/client-year"},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
 def answers() -> dict[str, Recommendation]:
     return {
-        name: recommend(conditions_of_profile(name), parse_wants(**wants))
-        for name, wants in NETWORKS.items()
+        name: recommend(conditions_of_profile(name), parse_wants(**wants)) for name, wants in NETWORKS.items()
     }
 
 
@@ -136,13 +131,9 @@ def test_sensitivity_changes_what_it_says(answers: dict[str, Recommendation]) ->
     answer = answers["office-wifi-60s-lb"]
     as_assumed = answer.sensitivity.iloc[0]
     assert as_assumed["meets"]
-    assert as_assumed["false_per_client_day"] == pytest.approx(
-        answer.figures["false_per_client_day"]
-    )
+    assert as_assumed["false_per_client_day"] == pytest.approx(answer.figures["false_per_client_day"])
     # An outage of 4 s every 8 h: twice as often is a rate of exactly (8 h + 4 s) / (4 h + 4 s).
-    assert change(answer, "outages twice as often")["times_false"] == pytest.approx(
-        28804 / 14404, rel=1e-3
-    )
+    assert change(answer, "outages twice as often")["times_false"] == pytest.approx(28804 / 14404, rel=1e-3)
     # Exponential of mean m, W = 13.36 s: exp(-W/2m)·2(1 − exp(−T/2m)) over exp(−W/m)(1 − exp(−T/m)).
     m, w, t = 4.0, 13.36, 46.0
     longer = (2 * np.exp(-w / 2 / m) * -np.expm1(-t / 2 / m)) / (np.exp(-w / m) * -np.expm1(-t / m))
@@ -153,16 +144,22 @@ def test_sensitivity_changes_what_it_says(answers: dict[str, Recommendation]) ->
     assert half["false_per_client_day"] > 1000
     fewer = change(answer, "one failure less")
     assert fewer["max_failures"] == answer.policy.max_failures - 1
-    assert fewer["detect_p99_s"] == pytest.approx(
-        answer.figures["detect_p99_s"] - answer.policy.retry_s
-    )
+    assert fewer["detect_p99_s"] == pytest.approx(answer.figures["detect_p99_s"] - answer.policy.retry_s)
     assert change(answer, "no short probing")["detect_p99_s"] > 90
 
 
 def test_the_text_tells_it_all(answer: Recommendation) -> None:
     told = explain(answer)
-    for heading in ("# Policy for", "## Prediction", "## Why", "## What short probing gains",
-                    "## Rejected", "## Pareto set", "## If an assumption is wrong", "## Network"):  # fmt: skip
+    for heading in (
+        "# Policy for",
+        "## Prediction",
+        "## Why",
+        "## What short probing gains",
+        "## Rejected",
+        "## Pareto set",
+        "## If an assumption is wrong",
+        "## Network",
+    ):
         assert heading in told
     assert format_rate(answer.figures["false_per_client_day"]) in told
     assert "| recommended |" in told.replace("  ", " ") or "recommended" in told

@@ -7,15 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.policy.tune import (
-    Conditions,
-    NotTunable,
-    explain,
-    parse_wants,
-    recommend,
-    relaxations,
-    search,
-)
+from harness.policy.tune import Conditions, NotTunable, explain, parse_wants, recommend, relaxations, search
 from scenarios.distributions import Distribution
 from scenarios.network import Nat, Network
 from tests.harness.policy.tune.test_search import SMALL, conditions
@@ -39,7 +31,7 @@ def test_each_way_is_feasible_and_no_smaller_move_is(given: dict[str, Any]) -> N
         assert recommend(conditions(), way.wants, space=SMALL).feasible
         if len(way.moved) > 1:
             continue
-        (limit, now), = way.moved  # fmt: skip
+        ((limit, now),) = way.moved
         tighter = wants.relaxed(limit, limit.allowed + (now - limit.allowed) * 0.98)
         assert not search(conditions(), tighter, SMALL).candidates["feasible"].any()
 

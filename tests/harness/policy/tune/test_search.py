@@ -25,12 +25,7 @@ from scenarios.distributions import Distribution, Exponential, Lognormal
 from scenarios.network import Nat, Network, Outages
 from tests.harness.policy.tune.simple import best_simple
 
-GRID = (
-    (5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0),
-    (1, 2, 3),
-    (0.5, 2.0, 5.0, 8.0),
-    (3.0, 7.0, 15.0, 30.0),
-)
+GRID = ((5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0), (1, 2, 3), (0.5, 2.0, 5.0, 8.0), (3.0, 7.0, 15.0, 30.0))
 SMALL = Space(intervals_s=GRID[0], max_failures=GRID[1], timeouts_s=GRID[2], retries_s=GRID[3])
 
 
@@ -38,9 +33,7 @@ def conditions(mean_s: float = 6.0, nat: Nat | None = None, trip_s: float = 0.1)
     length = Distribution(exponential=Exponential(mean=mean_s))
     return Conditions(
         "test",
-        Network(
-            round_trip=Distribution(constant=trip_s), outages=Outages(every=7200.0, length=length)
-        ),
+        Network(round_trip=Distribution(constant=trip_s), outages=Outages(every=7200.0, length=length)),
         nat,
     )
 
@@ -53,12 +46,7 @@ def conditions(mean_s: float = 6.0, nat: Nat | None = None, trip_s: float = 0.1)
         {"detect_p99": "60s", "false_suspicions": "1/client-month"},
         {"detect_p99": "60s", "false_suspicions": "1/client-day", "budget": "70/s"},
         {"detect_p99": "100s", "false_suspicions": "1/client-week", "min_failures": 3},
-        {
-            "detect_p99": "30s",
-            "false_suspicions": "2/client-day",
-            "min_failures": 1,
-            "headroom": 1.0,
-        },
+        {"detect_p99": "30s", "false_suspicions": "2/client-day", "min_failures": 1, "headroom": 1.0},
         {"detect_p99": "200s", "false_suspicions": "1/client-year"},
     ],
     ids=str,
@@ -121,12 +109,14 @@ def test_pareto_against_every_pair() -> None:
 
 LOOSER: list[tuple[str, list[str]]] = [
     ("detect_p99", ["20s", "30s", "45s", "60s", "61s", "90s", "3m", "10m"]),
-    ("false_suspicions", ["1/client-year", "3/client-year", "1/client-month", "1/client-week",
-                          "1/client-day", "9/client-day"]),
+    (
+        "false_suspicions",
+        ["1/client-year", "3/client-year", "1/client-month", "1/client-week", "1/client-day", "9/client-day"],
+    ),
     ("budget", ["10/s", "30/s", "45/s", "60/s", "100/s", "500/s", "9000/s"]),
     ("radio_wakeups", ["20/h", "60/h", "80/h", "100/h", "999/h"]),
     ("store_operations", ["0.2/s", "1/s", "4/s", "50/s"]),
-]  # fmt: skip
+]
 BASE = {"detect_p99": "80s", "false_suspicions": "1/client-week", "budget": "200/s"}
 SHAKY = {"detect_p99": "4m", "false_suspicions": "1/client-week", "budget": "200/s"}
 
@@ -155,9 +145,7 @@ def test_looser_wants_never_cost_more(name: str, values: list[str], profile: str
     [("cost", "frames_per_s"), ("latency", "detect_p99_s"), ("accuracy", "false_per_client_day")],
 )
 def test_the_preferred_figure_is_the_least_of_all_feasible(prefer: str, column: str) -> None:
-    wants = parse_wants(
-        detect_p99="60s", false_suspicions="1/client-week", budget="200/s", prefer=prefer
-    )
+    wants = parse_wants(detect_p99="60s", false_suspicions="1/client-week", budget="200/s", prefer=prefer)
     found = search(conditions(), wants, SMALL)
     feasible = found.candidates[found.candidates["feasible"]]
     best = found.best(found.candidates["feasible"].to_numpy())

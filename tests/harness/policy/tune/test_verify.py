@@ -34,9 +34,8 @@ def office() -> Recommendation:
 
 @pytest.mark.parametrize(
     ("profile", "p99"),
-    [("office-wifi-60s-lb", "60s"), ("cellular-4min-nat", "4m"), ("data-centre", "10s"),
-     ("home-nat", "2m")],
-)  # fmt: skip
+    [("office-wifi-60s-lb", "60s"), ("cellular-4min-nat", "4m"), ("data-centre", "10s"), ("home-nat", "2m")],
+)
 def test_the_scenario_ends_in_time_and_sees_all(profile: str, p99: str) -> None:
     answer = recommend(conditions_of_profile(profile), parse_wants(detect_p99=p99))
     scenario = verification_scenario(answer, clients=200)
@@ -49,9 +48,7 @@ def test_the_scenario_ends_in_time_and_sees_all(profile: str, p99: str) -> None:
     latest_s = crash.at.uniform.high + answer.figures["detect_max_s"]
     assert latest_s < scenario.duration
     assert crash.at.uniform.high - crash.at.uniform.low == answer.policy.heartbeat_interval
-    assert any(isinstance(f, NatTimeout) for f in scenario.faults) == (
-        answer.conditions.nat is not None
-    )
+    assert any(isinstance(f, NatTimeout) for f in scenario.faults) == (answer.conditions.nat is not None)
     plan = make_plan(scenario)
     assert len(plan.outages) >= 20
     faulted = {fault.client for fault in plan.faults}
@@ -119,9 +116,7 @@ def test_an_interval_above_the_idle_timer_is_seen(tmp_path: Path, office: Recomm
 def test_the_real_engine_confirms_a_small_one(tmp_path: Path) -> None:
     require_silence()
     length = Distribution(exponential=Exponential(mean=0.5))
-    where = Conditions(
-        "small", Network(outages=Outages(every=3600.0, length=length)), Nat(idle_timeout=8.0)
-    )
+    where = Conditions("small", Network(outages=Outages(every=3600.0, length=length)), Nat(idle_timeout=8.0))
     answer = recommend(where, parse_wants(detect_p99="8s", false_suspicions="1/client-year"))
     assert (answer.policy.heartbeat_interval or 0) <= 6.4
     result = verify(answer, engines=("theory", "real"), root=tmp_path, clients=60, real_s=12)

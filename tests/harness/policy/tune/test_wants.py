@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.policy.tune import (
-    Budget,
-    Wants,
-    WantsError,
-    format_rate,
-    parse_budget,
-    parse_rate,
-    parse_wants,
-)
+from harness.policy.tune import Budget, Wants, WantsError, format_rate, parse_budget, parse_rate, parse_wants
 
 
 @pytest.mark.parametrize(
@@ -58,9 +50,13 @@ def test_other_budgets_are_refused(written: str) -> None:
 def test_every_problem_in_one_error() -> None:
     with pytest.raises(WantsError) as caught:
         parse_wants(
-            detect_p99="sixty", false_suspicions="1/month", budget=("2/s", "x"), radio_wakeups="4/s",
-            headroom=0.5, spped="fast",
-        )  # fmt: skip
+            detect_p99="sixty",
+            false_suspicions="1/month",
+            budget=("2/s", "x"),
+            radio_wakeups="4/s",
+            headroom=0.5,
+            spped="fast",
+        )
     told = str(caught.value)
     for key in ("detect-p99", "false-suspicions", "budget", "radio-wakeups", "headroom", "spped"):
         assert f"\n  {key}: " in told, told
@@ -105,10 +101,7 @@ def test_code_that_bounds_no_latency_is_told() -> None:
 )
 def test_one_limit_moves(key: str, allowed: float, field: str) -> None:
     wants = parse_wants(
-        detect_p95="10s",
-        false_suspicions="1/client-day",
-        store_operations="5/s",
-        radio_wakeups="4/h",
+        detect_p95="10s", false_suspicions="1/client-day", store_operations="5/s", radio_wakeups="4/h"
     )
     limit = next(limit for limit in wants.limits if limit.key == key)
     moved = wants.relaxed(limit, allowed)
@@ -119,10 +112,7 @@ def test_one_limit_moves(key: str, allowed: float, field: str) -> None:
 def test_of_two_budgets_the_right_one_moves() -> None:
     wants = parse_wants(budget=("40/s", "5kB/s"))
     bytes_limit = next(limit for limit in wants.limits if limit.column == "bytes_per_s")
-    assert wants.relaxed(bytes_limit, 6000.0).budget == (
-        Budget("frames", 40.0),
-        Budget("bytes", 6000.0),
-    )
+    assert wants.relaxed(bytes_limit, 6000.0).budget == (Budget("frames", 40.0), Budget("bytes", 6000.0))
 
 
 @pytest.mark.parametrize(

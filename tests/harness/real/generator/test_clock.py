@@ -48,9 +48,7 @@ def test_an_answer_before_its_question_is_refused() -> None:
 @given(
     offset_s=st.floats(-1e5, 1e5),
     drift=st.floats(-MAX_DRIFT, MAX_DRIFT),
-    trips=st.lists(
-        st.tuples(st.floats(0, 2), st.floats(0, 2), st.floats(0, 60)), min_size=1, max_size=80
-    ),
+    trips=st.lists(st.tuples(st.floats(0, 2), st.floats(0, 2), st.floats(0, 60)), min_size=1, max_size=80),
 )
 def test_the_true_offset_is_always_within_the_bound(
     offset_s: float, drift: float, trips: list[tuple[float, float, float]]

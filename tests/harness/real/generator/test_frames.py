@@ -20,19 +20,14 @@ from harness.real.generator.websocket_frames import (
     masked,
 )
 
-payloads = st.one_of(
-    st.binary(max_size=300), st.sampled_from([125, 126, 127, 65_535, 65_536]).map(bytes)
-)
+payloads = st.one_of(st.binary(max_size=300), st.sampled_from([125, 126, 127, 65_535, 65_536]).map(bytes))
 
 
 def from_server(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
     return LibraryFrame(opcode, data, fin=fin).serialize(mask=False)
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from([Opcode.TEXT, Opcode.BINARY]), payloads), max_size=5),
-    st.data(),
-)
+@given(st.lists(st.tuples(st.sampled_from([Opcode.TEXT, Opcode.BINARY]), payloads), max_size=5), st.data())
 def test_what_the_library_writes_is_read_however_it_is_cut(
     messages: list[tuple[Opcode, bytes]], cuts: st.DataObject
 ) -> None:

@@ -52,9 +52,14 @@ def gateway(
     (logs / "gateway-node-1.json").write_text(json.dumps({"origin_s": origin_s}))
     with Children() as children:
         _, ports = start(
-            children, private_redis, key_prefix, tmp_path, policy=POLICY, origin_s=origin_s,
+            children,
+            private_redis,
+            key_prefix,
+            tmp_path,
+            policy=POLICY,
+            origin_s=origin_s,
             event_log=str(logs / "gateway-node-1.jsonl"),
-        )  # fmt: skip
+        )
         yield ports
 
 
@@ -68,9 +73,14 @@ def locust(ports: dict[str, int], run_dir: Path, *arguments: str) -> subprocess.
     # Options may come by the environment, too, as for any of Locust's.
     environment = os.environ | {"LOCUST_USERS": "12", "LOCUST_SPAWN_RATE": "12"}
     return subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-        cwd=run_dir.parent, start_new_session=True,
-    )  # fmt: skip
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        cwd=run_dir.parent,
+        start_new_session=True,
+    )
 
 
 def logged(run_dir: Path, kind: EventKind, which: str = "client-*.jsonl") -> list[Event]:
@@ -96,9 +106,7 @@ def test_a_missed_threshold_is_locusts_exit_code(
     assert 6 <= int(rows["WSR", "heartbeat"]["Request Count"]) <= 60
 
 
-def test_a_shape_sends_clients_away_and_brings_them_back(
-    gateway: dict[str, int], run_dir: Path
-) -> None:
+def test_a_shape_sends_clients_away_and_brings_them_back(gateway: dict[str, int], run_dir: Path) -> None:
     """The load rises sixfold and falls again; whoever leaves does so in order."""
     (run_dir / "scenario.yaml").write_text(f"duration: 60s\nliveness: {json.dumps(POLICY)}\n")
     (run_dir / "logs" / "gateway-node-1.json").unlink()  # of an unknown origin: nothing is judged
@@ -113,9 +121,7 @@ def test_a_shape_sends_clients_away_and_brings_them_back(
     assert set(ends[10:]) <= {"tcp_fin", "tcp_reset"}
 
 
-def test_workers_share_the_plan_and_one_that_dies_is_told(
-    gateway: dict[str, int], run_dir: Path
-) -> None:
+def test_workers_share_the_plan_and_one_that_dies_is_told(gateway: dict[str, int], run_dir: Path) -> None:
     port = str(quiet_port())
     ports = ("--master-port", port, "--master-bind-port", port)
     process = locust(gateway, run_dir, "-t", "8s", "--processes", "2", "-u", "11", *ports)
@@ -124,15 +130,14 @@ def test_workers_share_the_plan_and_one_that_dies_is_told(
         logs = sorted((run_dir / "logs").glob("client-*.jsonl"))
         clients = [{event.detail["client"] for event in _connected(log)} for log in logs]
         assert {frozenset(mine) for mine in clients} == {
-            frozenset(range(0, 11, 2)), frozenset(range(1, 11, 2))
-        }  # fmt: skip
+            frozenset(range(0, 11, 2)),
+            frozenset(range(1, 11, 2)),
+        }
         begun = logged(run_dir, EventKind.RUN_STARTED)
         assert len({event.time_s for event in begun}) == 1  # one time zero for all
         pid = int(logs[0].stem.removeprefix("client-"))
         os.kill(pid, signal.SIGKILL)
-        wait_until(
-            lambda: logged(run_dir, EventKind.WORKER_LOST, "harness-*.jsonl"), "the loss", 15
-        )
+        wait_until(lambda: logged(run_dir, EventKind.WORKER_LOST, "harness-*.jsonl"), "the loss", 15)
         (lost,) = logged(run_dir, EventKind.WORKER_LOST, "harness-*.jsonl")
         assert lost.detail["clients"] == len(clients[0])
         family = [process.pid, *_children(process.pid)]

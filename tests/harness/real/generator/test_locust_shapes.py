@@ -24,7 +24,5 @@ EXPECTED = {
 def test_the_shapes() -> None:
     """When a load of 100 clients over 50 s has its most, and how many there are at eight moments."""
     # Importing Locust patches the standard library of its process.
-    answer = subprocess.run(
-        [sys.executable, "-c", _ASK], capture_output=True, text=True, check=True
-    )
+    answer = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True, check=True)
     assert json.loads(answer.stdout.splitlines()[-1]) == EXPECTED

@@ -77,9 +77,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
             for n, command in enumerate((argv, shifted, own_disk), 1):
                 host = stack.enter_context(Namespace(f"host{n}"))
                 link(host, "uplink", hub, f"host{n}")
-                host.ip(
-                    f"addr add 10.80.{n}.1/24 dev uplink", f"route add default via 10.80.{n}.254"
-                )
+                host.ip(f"addr add 10.80.{n}.1/24 dev uplink", f"route add default via 10.80.{n}.254")
                 hub.ip(f"addr add 10.80.{n}.254/24 dev host{n}")
                 with host.entered():
                     log = run.logs / f"host{n}.log"
@@ -111,9 +109,8 @@ class TestHosts:
         run_real(hosts.scenario, hosts.plan, hosts.run, setup=SETUP, progress=kill)
         log = merge_logs(hosts.run.logs, hosts.run.events)
         found = measure(
-            log.events, hosts.plan, engine="real", clock=hosts.scenario.clock,
-            horizon_s=hosts.plan.horizon_s,
-        )  # fmt: skip
+            log.events, hosts.plan, engine="real", clock=hosts.scenario.clock, horizon_s=hosts.plan.horizon_s
+        )
         workers = workers_of(log.events)
         verdict = judge(hosts.scenario, hosts.plan, found, workers)
 
@@ -155,11 +152,18 @@ def clients(log: Path) -> set[int]:
 
 def judge(scenario: Scenario, plan: Plan, found: Measured, workers: Workers) -> Soundness:
     return assess(
-        lag=found.tables["lag"], detections=found.tables["detections"], injections=found.tables["injections"],
-        witnesses=found.witnesses, silent=silent_faults(plan.faults), clock=scenario.clock,
-        one_way_delay_s=0.001, grain_s=0.016, heartbeat_interval_s=6.0, ramp_s=scenario.ramp,
+        lag=found.tables["lag"],
+        detections=found.tables["detections"],
+        injections=found.tables["injections"],
+        witnesses=found.witnesses,
+        silent=silent_faults(plan.faults),
+        clock=scenario.clock,
+        one_way_delay_s=0.001,
+        grain_s=0.016,
+        heartbeat_interval_s=6.0,
+        ramp_s=scenario.ramp,
         workers=workers,
-    )  # fmt: skip
+    )
 
 
 def test_workers_elsewhere_need_an_address() -> None:

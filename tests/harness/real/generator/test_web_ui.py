@@ -30,13 +30,7 @@ def count(view: LiveView, what: str, fault: str = "") -> object:
 
 def test_a_dead_client_is_a_ghost_until_the_store_forgets_it() -> None:
     view = LiveView()
-    course = [
-        (CONNECTED, 1, None),
-        (SAMPLE, 1, 0),
-        (CRASH, 0, 1),
-        (SUSPECTED, 0, 1),
-        (CLEARED, 0, 0),
-    ]
+    course = [(CONNECTED, 1, None), (SAMPLE, 1, 0), (CRASH, 0, 1), (SUSPECTED, 0, 1), (CLEARED, 0, 0)]
     for event, live, ghosts in course:
         view.take(event)
         point = view.mark(event.time_s)
@@ -51,7 +45,7 @@ def test_the_order_of_the_logs_does_not_matter(order: tuple[Event, ...]) -> None
     detected = [row for row in view.rows() if row["what"] == "detected"]
     assert detected == [
         {"what": "detected", "fault": "host_crash", "cause": "heartbeat", "count": 1, "median_s": 30.0}
-    ]  # fmt: skip
+    ]
 
 
 def test_an_end_before_the_fault_is_not_its_detection() -> None:

@@ -75,9 +75,7 @@ def require_nat() -> None:
         ("1500ms", 1, "change idle_timeout"),
     ],
 )
-def test_a_timeout_that_conntrack_cannot_have_is_refused(
-    idle: str, speedup: float, said: str
-) -> None:
+def test_a_timeout_that_conntrack_cannot_have_is_refused(idle: str, speedup: float, said: str) -> None:
     with pytest.raises(CannotRun, match=r"whole seconds.*") as refused:
         check_nat(make_plan(scenario(nat("one", idle))), RunClock(speedup))
     assert said in str(refused.value)
@@ -132,18 +130,12 @@ class TestMappings:
     pytestmark = root
 
     @pytest.fixture
-    def pairs(
-        self, tmp_path: Path
-    ) -> Iterator[dict[str, tuple[socket.socket, socket.socket, Conntrack]]]:
+    def pairs(self, tmp_path: Path) -> Iterator[dict[str, tuple[socket.socket, socket.socket, Conntrack]]]:
         """A connection through each NAT: client's socket, server's, and the NAT's conntrack."""
         require_nat()
-        plan = make_plan(
-            scenario(nat("drop", "20s"), nat("reset", "20s", "reset"), nat("kept", "30s"))
-        )
+        plan = make_plan(scenario(nat("drop", "20s"), nat("reset", "20s", "reset"), nat("kept", "30s")))
         with ExitStack() as stack:
-            clients = stack.enter_context(
-                nat_network(plan, RunClock(10), tmp_path / "network.json")
-            )
+            clients = stack.enter_context(nat_network(plan, RunClock(10), tmp_path / "network.json"))
             server = stack.enter_context(socket.create_server((GATEWAY, 0)))
             found = {}
             for box in load_boxes(tmp_path / "network.json"):
@@ -151,9 +143,7 @@ class TestMappings:
                 stack.callback(conntrack.close)
                 with clients.entered():
                     client = stack.enter_context(
-                        socket.create_connection(
-                            server.getsockname(), 5, source_address=(box.source, 0)
-                        )
+                        socket.create_connection(server.getsockname(), 5, source_address=(box.source, 0))
                     )
                 gateway, (address, _) = server.accept()
                 stack.enter_context(gateway)
@@ -180,9 +170,7 @@ class TestMappings:
         for _, gateway, _ in pairs.values():
             assert gateway.send(b"ping") == 4
         client, gateway, _ = pairs["drop"]
-        wait_until(
-            lambda: (info := read_tcp_info(gateway)) and info.retransmits >= 1, "it is sent again"
-        )
+        wait_until(lambda: (info := read_tcp_info(gateway)) and info.retransmits >= 1, "it is sent again")
         _, gateway, _ = pairs["reset"]
         with pytest.raises(ConnectionResetError):
             gateway.recv(1)
@@ -193,9 +181,7 @@ class TestMappings:
 class TestRun:
     pytestmark = root
 
-    def test_the_real_nat_and_the_socket_filter_give_the_same_latencies(
-        self, tmp_path: Path
-    ) -> None:
+    def test_the_real_nat_and_the_socket_filter_give_the_same_latencies(self, tmp_path: Path) -> None:
         """T < N keeps the connection, T > N loses it: silently, or by RST."""
         require_nat()
         require_silence()
@@ -216,9 +202,7 @@ class TestRun:
         lag_s = found.tables["lag"].groupby("role")["max_lag_s"].max()
         # From the answer, late by the generator's loop, to the next ping, late by the gateway's: both count.
         # A round trip, a step of the wheel for each ping; conntrack counts in ticks.
-        slack_s = what.speedup * (
-            0.002 + lag_s["gateway"] + lag_s["generator"] + 3 * 0.004 + TICK_S
-        )
+        slack_s = what.speedup * (0.002 + lag_s["gateway"] + lag_s["generator"] + 3 * 0.004 + TICK_S)
         assert set(seen.loc[seen["fault"] == "nat_kept", "outcome"]) == {"not_applicable"}
         for expiry, cause, latency_s in (("drop", "heartbeat", 20.0), ("reset", "tcp_reset", 5.0)):
             medians = []
@@ -226,9 +210,7 @@ class TestRun:
                 rows = seen[seen["fault"] == f"{how}_{expiry}"]
                 assert len(rows) == 5
                 assert set(rows["cause"]) == {cause}, rows
-                assert rows["duration_s"].between(latency_s - slack_s, latency_s + slack_s).all(), (
-                    rows
-                )
+                assert rows["duration_s"].between(latency_s - slack_s, latency_s + slack_s).all(), rows
                 medians.append(rows["duration_s"].median())
             assert abs(medians[0] - medians[1]) < slack_s
         assert (found.tables["false_suspicions"]["count"] == 0).all()
@@ -310,9 +292,7 @@ class TestNothingIsLeft:
         wait_until(lambda: all(is_gone(pid) for pid in children), "the children end")
         assert made.isdisjoint(inodes_of_namespaces())
         assert not Path("/run/netns").exists() or not any(Path("/run/netns").iterdir())
-        tables = subprocess.run(
-            ["nft", "list", "tables"], capture_output=True, text=True, check=True
-        )
+        tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
         assert "flatline" not in tables.stdout
         links = {Path(path).name for path in Path("/sys/class/net").iterdir()}
         assert not links & {"nat0", "nat1", "inner", "outer"}

@@ -12,13 +12,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from harness.real.network.silence import (
-    attach,
-    attach_lossy,
-    close_silently,
-    detach,
-    silence_available,
-)
+from harness.real.network.silence import attach, attach_lossy, close_silently, detach, silence_available
 from reference_server.websocket.tcp_info import TcpInfo, TcpState, read_tcp_info
 from tests.support import require_root, require_silence, wait_until
 
@@ -97,9 +91,7 @@ def test_the_kernel_drops_as_many_as_it_is_told(rate: float) -> None:
     assert abs(got / sent - (1 - rate)) < 5 * (rate * (1 - rate) / sent) ** 0.5
 
 
-def test_a_frozen_client_acknowledges_what_it_never_reads(
-    pair: tuple[socket.socket, socket.socket],
-) -> None:
+def test_a_frozen_client_acknowledges_what_it_never_reads(pair: tuple[socket.socket, socket.socket]) -> None:
     client, gateway = pair
     for _ in range(3):
         assert gateway.send(b"ping") == 4
@@ -125,9 +117,7 @@ def test_a_silent_close_says_nothing_until_the_peer_speaks_and_is_reset(
 
 
 @pytest.mark.root
-def test_an_ordinary_close_says_fin_even_under_the_filter(
-    pair: tuple[socket.socket, socket.socket],
-) -> None:
+def test_an_ordinary_close_says_fin_even_under_the_filter(pair: tuple[socket.socket, socket.socket]) -> None:
     require_silence()
     client, gateway = pair
     attach(client)
@@ -174,9 +164,7 @@ def test_errors_are_the_kernels_own(pair: tuple[socket.socket, socket.socket]) -
         attach(client)
 
 
-def test_tcp_info_of_what_is_not_a_connection_is_none(
-    pair: tuple[socket.socket, socket.socket],
-) -> None:
+def test_tcp_info_of_what_is_not_a_connection_is_none(pair: tuple[socket.socket, socket.socket]) -> None:
     client, gateway = pair
     assert read_tcp_info(gateway.fileno()) is not None
     client.close()

@@ -65,9 +65,7 @@ with end_on_sigterm(), Children() as children:
 
 
 @contextmanager
-def parent(
-    folder: Path, stop_deadline_s: float
-) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
+def parent(folder: Path, stop_deadline_s: float) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
     programs = {"sleeper": SLEEPER, "stubborn": STUBBORN, "forker": FORKER}
     argv = [str(folder), orjson.dumps(programs).decode(), str(stop_deadline_s)]
     process = subprocess.Popen(
@@ -136,9 +134,7 @@ def test_children_stop_in_reverse_order(tmp_path: Path) -> None:
     )
     with Children() as children:
         for name in ("redis", "gateway", "clients"):
-            child = children.start(
-                name, [sys.executable, "-c", script, name], log=tmp_path / f"{name}.log"
-            )
+            child = children.start(name, [sys.executable, "-c", script, name], log=tmp_path / f"{name}.log")
             wait_until(child.log.read_bytes, f"{name} is up")
         children.check()
     assert order.read_text().split() == ["clients", "gateway", "redis"]
@@ -150,9 +146,7 @@ def test_a_death_is_reported_with_the_end_of_the_log(tmp_path: Path) -> None:
             "gateway", [sys.executable, "-c", "raise SystemExit('no port')"], log=tmp_path / "log"
         )
         assert child.wait(10.0) == 1
-        with pytest.raises(
-            ChildDied, match=r"gateway ended with exit code 1(.|\n)*no port"
-        ) as died:
+        with pytest.raises(ChildDied, match=r"gateway ended with exit code 1(.|\n)*no port") as died:
             children.check()
         assert (died.value.name, died.value.returncode) == ("gateway", 1)
 
@@ -250,9 +244,7 @@ def test_sigterm_becomes_an_orderly_end_and_the_old_handler_returns() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_child_that_was_told_to_end_is_no_death_and_its_next_start_is_watched_again(
-    tmp_path: Path,
-) -> None:
+def test_a_child_that_was_told_to_end_is_no_death_and_its_next_start_is_watched_again(tmp_path: Path) -> None:
     with Children() as children:
         first = children.start("first", SLEEPER, log=tmp_path / "first.log")
         second = children.start("second", SLEEPER, log=tmp_path / "second.log")

@@ -148,9 +148,7 @@ def test_without_any_server_the_error_says_what_to_install(
         pass
 
 
-def test_a_server_that_does_not_start_shows_its_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_does_not_start_shows_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "redis-server"
     broken.write_text("#!/bin/sh\necho cannot open the box >&2\nexit 1\n")
     broken.chmod(0o755)

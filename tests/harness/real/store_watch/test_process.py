@@ -115,9 +115,7 @@ class Bench:
         overran, and by the answers to question and sample in between; its own answer is the third wait.
         """
         lag_s: float = max(event.detail["max_lag_s"] for event in self.seen(EventKind.LOOP_LAG))
-        wait_s: float = max(
-            event.detail["store_wait_s"] for event in self.seen(EventKind.STORE_SAMPLE)
-        )
+        wait_s: float = max(event.detail["store_wait_s"] for event in self.seen(EventKind.STORE_SAMPLE))
         return POLL_S + 2 * lag_s + 3 * wait_s
 
 
@@ -208,9 +206,7 @@ def test_samples_count_sessions_and_the_online_set(bench: Bench) -> None:
 def test_logs_that_appear_later_torn_lines_and_lines_in_pieces(bench: Bench) -> None:
     bench.start()
     bench.log_in(1)
-    line = encode(
-        Event(0.0, Source.CLIENT, EventKind.FAULT_INJECTED, "s1", detail={"user_id": "u1"})
-    )
+    line = encode(Event(0.0, Source.CLIENT, EventKind.FAULT_INJECTED, "s1", detail={"user_id": "u1"}))
     with (bench.folder / "client-2.jsonl").open("wb", buffering=0) as late:
         late.write(b'{"kind":"fault_injected", torn\n\xff\xfe\n' + line[:30])
         wait_until(lambda: "passed over" in (bench.folder / "watch.log").read_text(), "it is read")
@@ -244,10 +240,7 @@ def test_its_own_stall_shows(bench: Bench) -> None:
     # A stall while an answer was on its way cannot be told from a slow store: then it counts as one.
     wait_until(
         lambda: (
-            max(
-                longest_s(EventKind.LOOP_LAG, "max_lag_s"),
-                longest_s(EventKind.STORE_SAMPLE, "store_wait_s"),
-            )
+            max(longest_s(EventKind.LOOP_LAG, "max_lag_s"), longest_s(EventKind.STORE_SAMPLE, "store_wait_s"))
             >= 0.3 - POLL_S
         ),
         "what is left of 0.3 s after one poll",
@@ -296,7 +289,7 @@ def test_a_restarted_redis_has_cleared_and_the_moment_is_as_wide_as_the_gap(
         "redis",
         [str(found[0]), "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", str(bench.folder)],
         log=bench.folder / "redis-2.log",
-    )  # fmt: skip
+    )
     (event,) = bench.await_cleared()
     assert event.detail["previous_poll_s"] <= killed_s
     assert event.time_s >= started_s

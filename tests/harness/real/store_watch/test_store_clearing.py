@@ -35,11 +35,7 @@ TABLE = [
     ("both keys go at once", [(HERE, NAMES_IT), (GONE, GONE)], (1.1, 1.1, 1.1, 0.0)),
     ("both are gone at the first look", [(GONE, GONE)], (0.1, 0.1, 0.1, 0.0)),
     ("the status names another session", [(GONE, NAMES_OTHER)], (0.1, 0.1, 0.1, 0.0)),
-    (
-        "a longer session id that begins alike is another session",
-        [(GONE, b"s11|c1")],
-        (0.1, 0.1, 0.1, 0.0),
-    ),
+    ("a longer session id that begins alike is another session", [(GONE, b"s11|c1")], (0.1, 0.1, 0.1, 0.0)),
     ("the session key alone is not enough", [(GONE, NAMES_IT), (GONE, NAMES_IT)], None),
     ("the status key alone is not enough", [(HERE, GONE), (HERE, NAMES_OTHER)], None),
     (
@@ -47,11 +43,7 @@ TABLE = [
         [(HERE, NAMES_IT), (GONE, NAMES_IT), (GONE, NAMES_IT), (GONE, GONE)],
         (3.1, 1.1, 3.1, 2.0),
     ),
-    (
-        "the status goes first",
-        [(HERE, GONE), (GONE, GONE)],
-        (1.1, 1.1, 0.1, 0.0),
-    ),
+    ("the status goes first", [(HERE, GONE), (GONE, GONE)], (1.1, 1.1, 0.1, 0.0)),
     (
         "what came back was not gone: the last time counts",
         [(GONE, NAMES_IT), (HERE, NAMES_IT), (GONE, GONE)],

@@ -153,9 +153,7 @@ def _outages(rng: np.random.Generator, policy: LivenessPolicy) -> Outages:
     return Outages(every=float(interval_s * rng.uniform(1.5, 12)), length=length)
 
 
-def _fault(
-    rng: np.random.Generator, kind: str, policy: LivenessPolicy, worst_s: float
-) -> Fault | None:
+def _fault(rng: np.random.Generator, kind: str, policy: LivenessPolicy, worst_s: float) -> Fault | None:
     interval_s = policy.heartbeat_interval
     assert interval_s is not None
     at = Distribution(uniform=Uniform(low=0.0, high=2 * interval_s))
@@ -210,9 +208,7 @@ def fleet_of(
 def simpy_of(case: Case) -> Observed:
     """The case in the SimPy engine, from its event log."""
     scenario = case.scenario
-    calm = scenario.model_copy(
-        update={"network": scenario.network.model_copy(update={"outages": None})}
-    )
+    calm = scenario.model_copy(update={"network": scenario.network.model_copy(update={"outages": None})})
     plan = replace(make_plan(calm), outages=_planned_outages(scenario))
     events = simulate(scenario, plan)
     if case.fault is not None:
@@ -234,9 +230,7 @@ def _planned_outages(scenario: Scenario) -> tuple[PlannedOutage, ...]:
     assert np.all(ends_s[:, -1] > scenario.horizon_s)
     return tuple(
         PlannedOutage(
-            int(client),
-            float(ends_s[client, n] - lengths_s[client, n]),
-            float(lengths_s[client, n]),
+            int(client), float(ends_s[client, n] - lengths_s[client, n]), float(lengths_s[client, n])
         )
         for client, n in np.argwhere(ends_s - lengths_s < scenario.horizon_s)
     )
@@ -245,9 +239,7 @@ def _planned_outages(scenario: Scenario) -> tuple[PlannedOutage, ...]:
 def _faults(events: list[Event]) -> Observed:
     """One fault a client: detected, recovered or neither. A suspicion of the struck connection counts."""
     struck = {e.connection_id: e for e in events if e.kind is EventKind.FAULT_INJECTED}
-    recovered_s = {
-        e.detail["fault_id"]: e.time_s for e in events if e.kind is EventKind.FAULT_RECOVERED
-    }
+    recovered_s = {e.detail["fault_id"]: e.time_s for e in events if e.kind is EventKind.FAULT_RECOVERED}
     detected = []
     for event in events:
         if event.kind is EventKind.SUSPECTED and event.connection_id in struck:
@@ -258,9 +250,7 @@ def _faults(events: list[Event]) -> Observed:
                 recovered_s.pop(fault.detail["fault_id"], None)
     faults = sum(e.kind is EventKind.FAULT_INJECTED for e in events)
     empty = np.empty(0)
-    return Observed(
-        faults, np.array(detected), len(recovered_s), np.empty(0, dtype=np.int64), empty, empty
-    )
+    return Observed(faults, np.array(detected), len(recovered_s), np.empty(0, dtype=np.int64), empty, empty)
 
 
 def _mistakes(events: list[Event], scenario: Scenario) -> Observed:

@@ -13,11 +13,7 @@ import pytest
 from scipy import stats
 
 from harness.simulated.fleet import FleetError, FleetResult, Outcome, fleet_sweep, run_fleet
-from harness.theory import (
-    beats_to_suspicion_iid,
-    bytes_per_beat,
-    false_suspicion_per_outage_exponential,
-)
+from harness.theory import beats_to_suspicion_iid, bytes_per_beat, false_suspicion_per_outage_exponential
 from reference_server.events import Cause
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Reconnect
@@ -47,12 +43,7 @@ def run(
     **more: Any,
 ) -> FleetResult:
     return run_fleet(
-        policy,
-        network,
-        clients=clients,
-        duration_s=duration_s,
-        rng=np.random.default_rng(11),
-        **more,
+        policy, network, clients=clients, duration_s=duration_s, rng=np.random.default_rng(11), **more
     )
 
 
@@ -119,12 +110,9 @@ def test_beats_below_the_nats_timeout_prevent_the_failure() -> None:
 
 @pytest.mark.parametrize(
     ("expiry", "latency_s", "cause"),
-    [("drop", 10.0 + 70.0 - TRIP_S / 2, Cause.HEARTBEAT),
-     ("reset", 10.0 + TRIP_S / 2, Cause.TCP_RESET)],
-)  # fmt: skip
-def test_a_forgotten_mapping_is_not_a_matter_of_chance(
-    expiry: Any, latency_s: float, cause: Cause
-) -> None:
+    [("drop", 10.0 + 70.0 - TRIP_S / 2, Cause.HEARTBEAT), ("reset", 10.0 + TRIP_S / 2, Cause.TCP_RESET)],
+)
+def test_a_forgotten_mapping_is_not_a_matter_of_chance(expiry: Any, latency_s: float, cause: Cause) -> None:
     nat = Nat(idle_timeout=20.0, expiry=expiry)
     result = run(fault=NatTimeout(kind="nat_timeout", share=1.0, at=AT, nat=nat))
     assert result.detections_by_cause()[cause] == 2000
@@ -200,9 +188,7 @@ def test_late_answers_are_losses_where_one_miss_is_enough() -> None:
 def test_the_reference_value_of_an_outage_without_overshoot() -> None:
     """(T, k, τ, m) = (25, 1, 20, 10): 0.049691, with a retransmission every 5 ms in place of TCP's ladder."""
     policy = LivenessPolicy(heartbeat_interval=25.0, heartbeat_timeout=20.0, max_failures=1)
-    network = Network(
-        round_trip=Distribution(constant=1e-6), rto_ladder=tuple(np.arange(0.005, 60.0, 0.005))
-    )
+    network = Network(round_trip=Distribution(constant=1e-6), rto_ladder=tuple(np.arange(0.005, 60.0, 0.005)))
     fault = silent_for(Distribution(exponential=Exponential(mean=10.0)))
     result = run(policy, network, clients=100_000, fault=fault)
     expected = false_suspicion_per_outage_exponential(25.0, 20.0, 1, 10.0)
@@ -215,9 +201,7 @@ def test_rare_outages_give_the_renewal_rate_of_theory(failures: int) -> None:
     """Outages far apart meet a quiet client each time, which is what theory's rate assumes."""
     policy = POLICY.model_copy(update={"max_failures": failures})
     network = with_outages(every_s=6 * 3600.0, mean_s=40.0)
-    result = run(
-        policy, network, clients=4000, duration_s=DAY_S, reconnect=Reconnect(idle_limit=400.0)
-    )
+    result = run(policy, network, clients=4000, duration_s=DAY_S, reconnect=Reconnect(idle_limit=400.0))
     # A client is connected between outages, and through those that it survives: theory's time is all time.
     expected = false_suspicions_per_client_day(policy, network) * 4000
     low, high = stats.poisson.interval(0.999, expected)
@@ -269,15 +253,10 @@ def test_the_same_seed_gives_the_same_and_another_seed_does_not() -> None:
         ({"clients": 0}, "clients 0"),
         ({"duration_s": 0.0}, "duration_s 0"),
         ({"fault": OrderlyClose(kind="orderly_close", share=1.0, at=AT)}, "orderly_close"),
-        (
-            {"fault": silent_for(None), "reconnect": Reconnect(idle_limit=60.0)},
-            "idle_limit 60s",
-        ),
+        ({"fault": silent_for(None), "reconnect": Reconnect(idle_limit=60.0)}, "idle_limit 60s"),
         (
             {
-                "fault": NatTimeout(
-                    kind="nat_timeout", share=1.0, at=AT, nat=Nat(idle_timeout=5.0)
-                ),
+                "fault": NatTimeout(kind="nat_timeout", share=1.0, at=AT, nat=Nat(idle_timeout=5.0)),
                 "network": QUICK.model_copy(update={"nat": Nat(idle_timeout=5.0)}),
             },
             "two NATs",

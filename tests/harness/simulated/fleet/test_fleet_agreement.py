@@ -28,27 +28,13 @@ import pytest
 from scipy import stats
 
 from harness.simulated.network import give_up_s
-from harness.theory import (
-    Healing,
-    Law,
-    nat_prevented,
-    nat_reset,
-    race,
-    silent_death,
-    user_timeout_fires_s,
-)
+from harness.theory import Healing, Law, nat_prevented, nat_reset, race, silent_death, user_timeout_fires_s
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution
 from scenarios.faults.frozen import Frozen
 from scenarios.faults.nat_timeout import NatTimeout
 from scenarios.faults.network_cut import NetworkCut
-from tests.harness.simulated.fleet.fleet_cases import (
-    Case,
-    Observed,
-    fleet_of,
-    random_case,
-    simpy_of,
-)
+from tests.harness.simulated.fleet.fleet_cases import Case, Observed, fleet_of, random_case, simpy_of
 
 CASES, CLIENTS, FLEET = 208, 120, 1000
 FAMILY_ERROR = 0.01
@@ -180,12 +166,8 @@ def _later_deadline(share: float, policy: LivenessPolicy) -> LivenessPolicy:
     return policy.model_copy(update={"heartbeat_timeout": policy.heartbeat_timeout * share})
 
 
-@pytest.mark.parametrize(
-    "bent", [_more_failures, partial(_later_deadline, 0.6)], ids=["k+1", "0.6 tau"]
-)
-def test_a_fleet_under_another_policy_is_found_out(
-    bent: Callable[[LivenessPolicy], LivenessPolicy],
-) -> None:
+@pytest.mark.parametrize("bent", [_more_failures, partial(_later_deadline, 0.6)], ids=["k+1", "0.6 tau"])
+def test_a_fleet_under_another_policy_is_found_out(bent: Callable[[LivenessPolicy], LivenessPolicy]) -> None:
     """The negative control: the same procedure, the fleet under a policy that the scenario does not say.
 
     Host crashes and outages in which the heartbeat alone decides, and its deadline matters.

@@ -47,9 +47,14 @@ def test_the_knee_lies_in_its_bracket(name: str) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"start": 0}, {"start": 9000}, {"start": 1, "factor": 1.0}, {"start": 1, "resolution": 0.0},
-     {"start": 1, "factor": None, "step": 0}],
-)  # fmt: skip
+    [
+        {"start": 0},
+        {"start": 9000},
+        {"start": 1, "factor": 1.0},
+        {"start": 1, "resolution": 0.0},
+        {"start": 1, "factor": None, "step": 0},
+    ],
+)
 def test_loads_that_do_not_rise_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(FlatlineError, match="allowed"):
         find_knee(lambda _: True, **{"maximum": 8000, **wrong})
@@ -114,11 +119,16 @@ def steps(**changes: Any) -> pd.DataFrame:
     beats = clients / 30 * 10
     return pd.DataFrame(
         {
-            "clients": clients, "speedup": 10.0, "cpu_percent": 100 * (0.01 + beats * 50e-6),
-            "rss_bytes": 60e6 + clients * 12 * 1024, "commands_per_session": 20.0,
-            "store_bytes_per_session": 3000.0, "commands_per_client_s": 0.01, **changes,
+            "clients": clients,
+            "speedup": 10.0,
+            "cpu_percent": 100 * (0.01 + beats * 50e-6),
+            "rss_bytes": 60e6 + clients * 12 * 1024,
+            "commands_per_session": 20.0,
+            "store_bytes_per_session": 3000.0,
+            "commands_per_client_s": 0.01,
+            **changes,
         }
-    )  # fmt: skip
+    )
 
 
 def test_unit_costs_are_slopes_at_the_policys_own_pace() -> None:

@@ -23,10 +23,12 @@ SERVICE_S = 0.1  # of a heartbeat: 300 clients at T = 30 s keep the loop busy fo
 
 def scenario(**changes: Any) -> Scenario:
     given: dict[str, Any] = {
-        "name": "busy", "duration": "90s", "ramp": "30s",
+        "name": "busy",
+        "duration": "90s",
+        "ramp": "30s",
         "gateway": {"heartbeat_service": SERVICE_S},
         "thresholds": ["false_suspicions.count == 0", "heartbeat_lateness.p99 < 500ms"],
-    }  # fmt: skip
+    }
     return Scenario.model_validate(given | changes)
 
 

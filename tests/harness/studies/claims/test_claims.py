@@ -17,17 +17,28 @@ from reports.claims_page import claims_table, write_claims_page
 
 NAN = math.nan
 WITHIN = Claim(
-    presets=("b-as-meant",), fault="network_cut", milestones=("suspected",), text="30–90 s", lo=30.0, hi=90.0,
+    presets=("b-as-meant",),
+    fault="network_cut",
+    milestones=("suspected",),
+    text="30–90 s",
+    lo=30.0,
+    hi=90.0,
     source="a table",
-)  # fmt: skip
+)
 NEVER = WITHIN.model_copy(update={"lo": 0.0, "hi": None, "never": True})
 
 
 def seen(**changes: Any) -> Seen:
     given: dict[str, Any] = {
-        "n": 20, "detected": 20, "recovered": 0, "lo_s": 40.0, "p50_s": 60.0, "hi_s": 80.0,
-        "watched_s": NAN, "epsilon_s": 0.5,
-    }  # fmt: skip
+        "n": 20,
+        "detected": 20,
+        "recovered": 0,
+        "lo_s": 40.0,
+        "p50_s": 60.0,
+        "hi_s": 80.0,
+        "watched_s": NAN,
+        "epsilon_s": 0.5,
+    }
     return Seen(**given | changes)
 
 
@@ -41,22 +52,21 @@ VERDICTS: dict[str, tuple[Claim | None, Seen, Verdict, str]] = {
     "later": (WITHIN, seen(hi_s=91.0), Verdict.FAILS, "later"),
     "both": (WITHIN, seen(lo_s=1.0, hi_s=91.0), Verdict.FAILS, "later"),
     "never, and watched for long": (
-        WITHIN, seen(**NONE, watched_s=900.0), Verdict.FAILS, "20 of 20 not within 900",
+        WITHIN,
+        seen(**NONE, watched_s=900.0),
+        Verdict.FAILS,
+        "20 of 20 not within 900",
     ),
     "one of them not": (WITHIN, seen(detected=19, watched_s=900.0), Verdict.FAILS, "1 of 20"),
-    "the run was too short to say": (
-        WITHIN, seen(**NONE, watched_s=80.0), Verdict.UNKNOWN, "the run ended",
-    ),
+    "the run was too short to say": (WITHIN, seen(**NONE, watched_s=80.0), Verdict.UNKNOWN, "the run ended"),
     "resumed first": (WITHIN, seen(**NONE, recovered=20), Verdict.UNKNOWN, "resumed"),
     "no such fault": (WITHIN, seen(n=0, **NONE), Verdict.UNKNOWN, "took effect"),
     "not known": (WITHIN, seen(unknown="no closed form"), Verdict.UNKNOWN, "no closed form"),
-    "unsound, and it matters": (
-        WITHIN, seen(hi_s=90.4, sound=False), Verdict.UNKNOWN, "unsound",
-    ),
+    "unsound, and it matters": (WITHIN, seen(hi_s=90.4, sound=False), Verdict.UNKNOWN, "unsound"),
     "unsound, and it does not matter": (WITHIN, seen(hi_s=300.0, sound=False), Verdict.FAILS, "later"),
     "never claimed and never seen": (NEVER, seen(**NONE, watched_s=900.0), Verdict.HOLDS, ""),
     "never claimed and seen": (NEVER, seen(), Verdict.FAILS, "over after"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", VERDICTS)
@@ -71,8 +81,10 @@ def test_every_cell_of_the_documents_table_is_a_claim_and_no_cell_has_two() -> N
     book = load_claims()
     cells = [
         (preset, claim.fault, milestone)
-        for claim in book.claims for preset in claim.presets for milestone in claim.milestones
-    ]  # fmt: skip
+        for claim in book.claims
+        for preset in claim.presets
+        for milestone in claim.milestones
+    ]
     assert len(cells) == len(set(cells))
     for preset in ("b-before", "b-as-written", "b-as-meant"):
         for fault in ("orderly_close", "refresh", "network_cut", "frozen"):
@@ -111,9 +123,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return put_to_the_test(presets, faults, out, real=False, clients=40)
 
 
-def cell(
-    rows: pd.DataFrame, preset: str, fault: str, milestone: str, engine: str
-) -> pd.Series[Any]:
+def cell(rows: pd.DataFrame, preset: str, fault: str, milestone: str, engine: str) -> pd.Series[Any]:
     of_cell = (rows["preset"] == preset) & (rows["fault"] == fault)
     found = rows[of_cell & (rows["milestone"] == milestone) & (rows["engine"] == engine)]
     assert len(found) == 1
@@ -129,13 +139,11 @@ TESTED: dict[tuple[str, str, str], tuple[str, str]] = {
     ("a-after", "network_cut", "suspected"): ("does not hold", "state_check"),
     ("a-after", "process_crash", "suspected"): ("holds", "state_check"),
     ("a-after", "network_cut", "locked_out"): ("holds", "state_check"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("of", TESTED)
-def test_theory_and_simulation_give_the_same_verdict(
-    rows: pd.DataFrame, of: tuple[str, str, str]
-) -> None:
+def test_theory_and_simulation_give_the_same_verdict(rows: pd.DataFrame, of: tuple[str, str, str]) -> None:
     verdict, cause = TESTED[of]
     for engine in ("theory", "simulated"):
         found = cell(rows, *of, engine)
@@ -143,9 +151,7 @@ def test_theory_and_simulation_give_the_same_verdict(
         assert found["cause"] == cause
 
 
-def test_a_killed_process_is_seen_at_once_and_a_cut_is_not_seen_in_ninety_seconds(
-    rows: pd.DataFrame,
-) -> None:
+def test_a_killed_process_is_seen_at_once_and_a_cut_is_not_seen_in_ninety_seconds(rows: pd.DataFrame) -> None:
     killed = cell(rows, "b-as-written", "process_crash", "suspected", "simulated")
     assert killed["hi_s"] < 0.01 and "sooner" in killed["reason"]
     cut = cell(rows, "b-as-written", "network_cut", "suspected", "simulated")

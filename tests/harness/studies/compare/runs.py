@@ -15,11 +15,15 @@ from harness.measure import quality_of_service as qos
 from reports.run_tables import FORMAT, frame
 
 SCENARIO: dict[str, Any] = {
-    "name": "hand", "description": "by hand", "seed": 1, "clients": 400, "duration": "250s",
+    "name": "hand",
+    "description": "by hand",
+    "seed": 1,
+    "clients": 400,
+    "duration": "250s",
     "liveness": {"heartbeat_interval": "30s", "max_failures": 3},
     "faults": [{"kind": "host_crash", "share": "50%"}, {"kind": "network_cut", "share": "25%"}],
     "thresholds": ["false_suspicions.count == 0"],
-}  # fmt: skip
+}
 
 
 def uniform(n: int, lo_s: float, hi_s: float, seed: int) -> list[float]:
@@ -27,9 +31,13 @@ def uniform(n: int, lo_s: float, hi_s: float, seed: int) -> list[float]:
 
 
 def rows(
-    durations_s: Sequence[float], *, fault: str = "host_crash", engine: str = "simulated",
-    milestone: str = "suspected", outcomes: Sequence[str] | None = None,
-) -> pd.DataFrame:  # fmt: skip
+    durations_s: Sequence[float],
+    *,
+    fault: str = "host_crash",
+    engine: str = "simulated",
+    milestone: str = "suspected",
+    outcomes: Sequence[str] | None = None,
+) -> pd.DataFrame:
     ends = outcomes or ["detected"] * len(durations_s)
     return frame(
         "detections",
@@ -41,9 +49,14 @@ def rows(
 
 
 def write(
-    path: Path, *parts: pd.DataFrame, scenario: dict[str, Any] | None = None, plan: str = "",
-    suspicions: tuple[int, float] = (0, 1.0), gateway: dict[str, Any] | None = None, **summary: Any,
-) -> Path:  # fmt: skip
+    path: Path,
+    *parts: pd.DataFrame,
+    scenario: dict[str, Any] | None = None,
+    plan: str = "",
+    suspicions: tuple[int, float] = (0, 1.0),
+    gateway: dict[str, Any] | None = None,
+    **summary: Any,
+) -> Path:
     """``plan``: the same word, the same plan. ``suspicions``: count, client-days. ``gateway``: its own policy."""
     path.mkdir(parents=True)
     detections = pd.concat(parts, ignore_index=True) if parts else frame("detections", [])
@@ -52,10 +65,7 @@ def write(
     qos.survival(detections).to_csv(path / "survival.csv", index=False)
     frame(
         "false_suspicions",
-        [
-            (e, 90, suspicions[1], suspicions[0], suspicions[0] / suspicions[1], 0.0, 9.9)
-            for e in engines
-        ],
+        [(e, 90, suspicions[1], suspicions[0], suspicions[0] / suspicions[1], 0.0, 9.9) for e in engines],
     ).to_csv(path / "false_suspicions.csv", index=False)
     (path / "scenario.yaml").write_text(yaml.safe_dump(scenario or SCENARIO))
     known = {"name": "hand", "engines": engines, "sound": True, "unsound_reasons": [], **summary}

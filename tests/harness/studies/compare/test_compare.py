@@ -30,15 +30,9 @@ def pair(tmp_path: Path, after: pd.DataFrame, **more: Any) -> Comparison:
 def test_the_same_plan_run_again_passes(tmp_path: Path) -> None:
     jitter = np.random.default_rng(3).uniform(0, 0.05, 400)
     again = BASE.assign(duration_s=BASE["duration_s"] + jitter)
-    found = compare(
-        [write(tmp_path / "a", BASE, plan="one"), write(tmp_path / "b", again, plan="one")]
-    )
+    found = compare([write(tmp_path / "a", BASE, plan="one"), write(tmp_path / "b", again, plan="one")])
     assert found.curves["paired"].all()
-    assert (found.verdict, found.exit_code(), found.exit_code(strict=True)) == (
-        "pass",
-        Exit.GOOD,
-        Exit.GOOD,
-    )
+    assert (found.verdict, found.exit_code(), found.exit_code(strict=True)) == ("pass", Exit.GOOD, Exit.GOOD)
 
 
 def test_a_slower_gateway_is_a_regression(tmp_path: Path) -> None:
@@ -167,20 +161,14 @@ def test_runs_of_one_law_seldom_regress_against_each_other(tmp_path: Path) -> No
         runs = []
         for half in (0, 1):
             parts = [
-                rows(
-                    uniform(40, 70, 100, 1000 * n + 100 * half + f),
-                    fault=f"fault_{f}",
-                )
-                for f in range(6)
+                rows(uniform(40, 70, 100, 1000 * n + 100 * half + f), fault=f"fault_{f}") for f in range(6)
             ]
             runs.append(write(tmp_path / f"{n}-{half}", *parts))
         found = compare(runs)
         alarms += found.verdict == "fail"
         uncorrected += bool((found.curves["p_value"] < 0.05).any())
     assert uncorrected >= 1, "the control: there is something to correct"
-    assert (
-        alarms <= 2
-    )  # binomial(8, 0.05): more than 2 has a chance of 1 in 170 (the seeds are fixed)
+    assert alarms <= 2  # binomial(8, 0.05): more than 2 has a chance of 1 in 170 (the seeds are fixed)
 
 
 def test_text_and_tables_say_the_same(tmp_path: Path) -> None:
@@ -214,12 +202,15 @@ def test_it_is_saved_as_files(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {path.name for path in written}, "and what was there before is gone"
     assert names == {
-        "comparison.md", "curves.csv", "rates.csv", "shares.csv", "before_after_1.svg", "before_after_1.png",
-    }  # fmt: skip
+        "comparison.md",
+        "curves.csv",
+        "rates.csv",
+        "shares.csv",
+        "before_after_1.svg",
+        "before_after_1.png",
+    }
     again = pd.read_csv(tmp_path / "out" / "curves.csv")
-    assert again["p50_difference_s"].iloc[0] == pytest.approx(
-        found.curves["p50_difference_s"].iloc[0]
-    )
+    assert again["p50_difference_s"].iloc[0] == pytest.approx(found.curves["p50_difference_s"].iloc[0])
 
 
 def test_two_runs_of_the_same_name_keep_apart(tmp_path: Path) -> None:

@@ -23,9 +23,14 @@ from tests.harness.studies.compare.runs import rows, uniform
 
 
 def moved(
-    before: pd.DataFrame, after: pd.DataFrame, q: float = 0.5, *, paired: bool = False, seed: int = 1,
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    q: float = 0.5,
+    *,
+    paired: bool = False,
+    seed: int = 1,
     draws: int = 500,
-) -> Shift:  # fmt: skip
+) -> Shift:
     rng = np.random.default_rng(seed)
     return shifts(before, after, [q], rng, paired=paired, draws=draws)[0]
 
@@ -97,8 +102,9 @@ def test_log_rank(sentence: str, before: list[float], after: list[float], differ
 
 ENDS = st.lists(
     st.tuples(st.integers(1, 20).map(float), st.sampled_from(["detected", "recovered", "censored"])),
-    min_size=1, max_size=30,
-)  # fmt: skip
+    min_size=1,
+    max_size=30,
+)
 
 
 @given(ENDS, st.sampled_from([0.1, 0.5, 0.9]))
@@ -173,9 +179,15 @@ def test_holm_by_hand() -> None:
 def curve_row(p_holm: float, difference_s: float, lo_s: float, hi_s: float, **more: float) -> Any:
     given = {"p99_difference_s": np.nan, "p99_lo_s": np.nan, "p99_hi_s": np.nan, **more}
     return pd.Series(
-        {"p_holm": p_holm, "p50_difference_s": difference_s, "p50_lo_s": lo_s, "p50_hi_s": hi_s,
-         "margin_s": 2.5, **given}
-    )  # fmt: skip
+        {
+            "p_holm": p_holm,
+            "p50_difference_s": difference_s,
+            "p50_lo_s": lo_s,
+            "p50_hi_s": hi_s,
+            "margin_s": 2.5,
+            **given,
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -187,12 +199,15 @@ def curve_row(p_holm: float, difference_s: float, lo_s: float, hi_s: float, **mo
         ("not shown to be slower, not ruled out", curve_row(0.9, 0.0, -4, 4), "unknown"),
         ("ruled out", curve_row(0.9, 0.0, -2, 2), "pass"),
         ("faster", curve_row(0.001, -30, -31, -29), "pass"),
-        ("the tail alone is slower",
-         curve_row(0.001, 0, -1, 1, p99_difference_s=9, p99_lo_s=8, p99_hi_s=10), "fail"),
+        (
+            "the tail alone is slower",
+            curve_row(0.001, 0, -1, 1, p99_difference_s=9, p99_lo_s=8, p99_hi_s=10),
+            "fail",
+        ),
         ("no longer reached", curve_row(0.001, np.inf, np.inf, np.inf), "fail"),
         ("no interval at all", curve_row(0.001, 5, np.nan, np.nan), "unknown"),
     ],
-)  # fmt: skip
+)
 def test_a_verdict_on_a_curve(sentence: str, row: Any, verdict: str) -> None:
     found, reason = judge_curve(row)
     assert found == verdict, f"{sentence}: {reason}"
@@ -201,28 +216,42 @@ def test_a_verdict_on_a_curve(sentence: str, row: Any, verdict: str) -> None:
 
 @pytest.mark.parametrize(
     ("counts", "p_holm", "verdict"),
-    [
-        ((0, 0), 1.0, "pass"),
-        ((9, 2), 0.2, "pass"),
-        ((2, 9), 0.2, "unknown"),
-        ((2, 30), 0.001, "fail"),
-    ],
+    [((0, 0), 1.0, "pass"), ((9, 2), 0.2, "pass"), ((2, 9), 0.2, "unknown"), ((2, 30), 0.001, "fail")],
 )
 def test_a_verdict_on_a_rate(counts: tuple[int, int], p_holm: float, verdict: str) -> None:
     row = pd.Series(
-        {"count_before": counts[0], "client_days_before": 1.0, "count_after": counts[1],
-         "client_days_after": 1.0, "ratio": 1.0, "p_holm": p_holm}, dtype=float,
-    )  # fmt: skip
+        {
+            "count_before": counts[0],
+            "client_days_before": 1.0,
+            "count_after": counts[1],
+            "client_days_after": 1.0,
+            "ratio": 1.0,
+            "p_holm": p_holm,
+        },
+        dtype=float,
+    )
     assert judge_rate(row)[0] == verdict
 
 
 @pytest.mark.parametrize(
     ("after", "p_holm", "lo", "verdict"),
-    [(100, 1.0, -0.04, "pass"), (99, 1.0, -0.01, "pass"), (95, 0.4, -0.12, "unknown"), (50, 1e-9, -0.6, "fail")],
-)  # fmt: skip
+    [
+        (100, 1.0, -0.04, "pass"),
+        (99, 1.0, -0.01, "pass"),
+        (95, 0.4, -0.12, "unknown"),
+        (50, 1e-9, -0.6, "fail"),
+    ],
+)
 def test_a_verdict_on_a_share(after: int, p_holm: float, lo: float, verdict: str) -> None:
     row = pd.Series(
-        {"detected_before": 100, "n_before": 100, "detected_after": after, "n_after": 100, "lo": lo,
-         "p_holm": p_holm}, dtype=float,
-    )  # fmt: skip
+        {
+            "detected_before": 100,
+            "n_before": 100,
+            "detected_after": after,
+            "n_after": 100,
+            "lo": lo,
+            "p_holm": p_holm,
+        },
+        dtype=float,
+    )
     assert judge_share(row, 0.03)[0] == verdict

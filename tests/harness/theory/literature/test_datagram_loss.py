@@ -144,7 +144,7 @@ def watch(
         (NfdS(1.0, 1.3), ChenNetwork(0.1, Distribution(exponential=Exponential(mean=0.4)))),
         (NfdS(1.0, 0.5), ChenNetwork(0.05, Distribution(lognormal=Lognormal(median=0.2, sigma=1.0)))),
     ],
-)  # fmt: skip
+)
 def test_nfd_s_against_a_simulated_detector(detector: NfdS, network: ChenNetwork) -> None:
     starts, lengths = watch(detector, network, 400_000, np.random.default_rng(12))
     qos = detector.qos(network)
@@ -176,9 +176,7 @@ def test_what_the_configurator_finds_is_enough_and_the_most_that_is() -> None:
 
 def test_an_impossible_network_is_said_to_be_one() -> None:
     with pytest.raises(NotConfigurable, match="no heartbeat arrives"):
-        configure_nfd_s(
-            ChenNetwork(0.01, Distribution(constant=5.0)), t_d_s=1.0, t_mr_s=DAY_S, t_m_s=60.0
-        )
+        configure_nfd_s(ChenNetwork(0.01, Distribution(constant=5.0)), t_d_s=1.0, t_mr_s=DAY_S, t_m_s=60.0)
 
 
 def test_a_detector_that_never_errs_has_no_mistakes() -> None:
