@@ -37,7 +37,7 @@ from websockets.asyncio.server import ServerConnection, broadcast, serve
 
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import redis_server
-from reference_server.websocket.frames import HEARTBEAT
+from reference_server.frames import HEARTBEAT
 from reference_server.websocket.listener import BACKLOG, raise_descriptor_limit
 
 KINDS = ("bare", "gateway", "ledger", "each-beat", "lines", "tasks")

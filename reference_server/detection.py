@@ -14,12 +14,12 @@ import numpy as np
 from reference_server.config import GatewayConfig
 from reference_server.counters import Counters
 from reference_server.events import Cause, EventKind
+from reference_server.frames import HEARTBEAT, PING
 from reference_server.heartbeat.scheduler import Heartbeats, Peer
 from reference_server.heartbeat.timer_wheel import LoopClock
 from reference_server.liveness.kinds import ClientBeats, Detectors, PhiAkka, PhiCassandra, Ping, StateCheck
 from reference_server.session_log import SessionLines
 from reference_server.websocket.connection import GatewayConnection
-from reference_server.websocket.frames import HEARTBEAT, PING
 
 __all__ = ["Detection"]
 

@@ -33,6 +33,7 @@ from reference_server.counters import Counters
 from reference_server.detection import Detection
 from reference_server.event_log import Telemetry
 from reference_server.events import Cause, EventKind
+from reference_server.frames import text_frame
 from reference_server.heartbeat.timer_wheel import LoopClock
 from reference_server.idle_sweep import ResumeWindows, Sweeper
 from reference_server.ledger.ledger import Ledger
@@ -47,7 +48,6 @@ from reference_server.sessions.redis_writer import StoreWriter, open_redis
 from reference_server.sessions.scripts import SCRIPTS
 from reference_server.websocket.admission import CLOSE_KICKED, CLOSE_TAKEN_OVER, CLOSE_TRY_AGAIN, Admission
 from reference_server.websocket.connection import GatewayConnection, Phase
-from reference_server.websocket.frames import text_frame
 from reference_server.websocket.listener import BACKLOG, listen
 from reference_server.websocket.overload import SENTENCES, ConnectionLimiter, RejectedConnection, most_sockets
 from reference_server.websocket.tcp_info import read_tcp_info

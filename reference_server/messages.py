@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 
 from reference_server.cluster.routing import Router
+from reference_server.frames import PONG, text_frame
 from reference_server.sessions.presence import Presence
 from reference_server.websocket.admission import Admission
 from reference_server.websocket.connection import GatewayConnection, Phase
-from reference_server.websocket.frames import PONG, text_frame
 
 __all__ = ["Messages"]
 

@@ -25,11 +25,11 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from reference_server.frames import text_frame
 from reference_server.sessions.records import Sessions
 from reference_server.sessions.redis_writer import Answer, Call, StoreUnavailable, StoreWriter
 from reference_server.sessions.scripts import SEND, SESSIONS_OF
 from reference_server.websocket.connection import GatewayConnection
-from reference_server.websocket.frames import text_frame
 
 __all__ = ["Router", "Switchboard", "listen_to"]
 

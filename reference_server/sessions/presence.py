@@ -19,9 +19,9 @@ from typing import Protocol
 
 import orjson
 
+from reference_server.frames import text_frame
 from reference_server.sessions.redis_writer import Answer, Call, Script, StoreUnavailable, StoreWriter
 from reference_server.sessions.scripts import ONLINE, PLAIN_ADD, PLAIN_REMOVE
-from reference_server.websocket.frames import text_frame
 
 __all__ = ["PlainOnlineSet", "Presence", "Watcher"]
 

@@ -25,9 +25,9 @@ from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
 
 from reference_server.events import Cause
+from reference_server.frames import PONG_TEXT, error_frame
 from reference_server.heartbeat.scheduler import Heartbeat
 from reference_server.sessions.records import Record
-from reference_server.websocket.frames import PONG_TEXT, error_frame
 from reference_server.websocket.overload import ConnectionLimiter
 
 __all__ = ["GatewayConnection", "Owner", "Phase", "cause_of_loss"]

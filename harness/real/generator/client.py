@@ -32,7 +32,7 @@ from harness.real.generator.websocket import ConnectionEnded, WebSocketConnectio
 from harness.real.generator.websocket_frames import PING, PONG, TEXT, Frame, ReadyMade, masked
 from harness.real.network.silence import attach, attach_lossy, detach
 from reference_server.events import Cause, EventKind
-from reference_server.websocket.frames import HEARTBEAT
+from reference_server.frames import HEARTBEAT
 from scenarios.faults import ClientGone, PageReloaded, PlannedFault
 from scenarios.plan import Plan, PlannedOutage
 from scenarios.schema import Scenario

@@ -25,8 +25,8 @@ from harness.real.generator.websocket_frames import TEXT, ReadyMade
 from harness.runs.directory import RunDir
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
+from reference_server.frames import PONG_TEXT
 from reference_server.liveness.kinds import ClientBeats
-from reference_server.websocket.frames import PONG_TEXT
 from scenarios.faults import PlannedFault
 from scenarios.plan import Plan, PlannedOutage
 from scenarios.schema import Scenario

@@ -9,7 +9,7 @@ import pytest
 
 from harness.real.generator.websocket import ConnectionEnded, WebSocketConnection
 from reference_server.events import Cause
-from reference_server.websocket.frames import text_frame
+from reference_server.frames import text_frame
 from tests.support import wait_until
 
 pytestmark = pytest.mark.real
