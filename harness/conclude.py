@@ -34,7 +34,7 @@ from harness.runs.directory import RunDir, RunDirError
 from harness.theory import Prediction, curves_frame, laws_frame, predict
 from harness.theory.tables import plotted_detections
 from reference_server.errors import Exit
-from reference_server.events import EventKind, Source
+from reference_server.events import Event, EventKind, Source
 from reports.build import build_report
 from reports.run_tables import RunTables, check_format
 from scenarios.clock import SCENARIO_TIME
@@ -42,7 +42,7 @@ from scenarios.load import load_scenario
 from scenarios.plan import Plan
 from scenarios.schema import Scenario
 
-__all__ = ["Outcome", "conclude", "soundness_of"]
+__all__ = ["MeasuredRun", "Outcome", "conclude", "measure_run"]
 
 # A gateway that is on time may be so late at each of the k + 1 steps of a policy of k failures, real seconds.
 GATEWAY_TIMER_TOLERANCE_S = (
@@ -65,6 +65,16 @@ class Outcome:
     exit_code: Exit
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredRun:
+    """A run measured and judged, for a report or a step of a study: ``tables`` are all of them, not yet written."""
+
+    tables: RunTables
+    engines: Sequence[Measured]
+    events: Sequence[Event]
+    soundness: Soundness | None
+
+
 def conclude(run: RunDir, progress: Callable[[str, float], None] = lambda _phase, _done: None) -> Outcome:
     """Measure, judge and report what a run directory holds.
 
@@ -79,6 +89,36 @@ def conclude(run: RunDir, progress: Callable[[str, float], None] = lambda _phase
         RunDirError: no scenario or plan in it, or no events at all.
         ScenarioError: its scenario cannot be read.
         TablesError: an older flatline made it.
+    """
+    tables = measure_run(run, progress).tables
+    agreement = judge(tables.table("agreement"), sound=tables.sound, reasons=tables.unsound_reasons)
+    headline, exit_code = weigh(tables, agreement)
+    if tables.provenance.get("status") == "partial" and "broke_off" not in tables.provenance:
+        exit_code = Exit.INTERRUPTED  # by hand
+    for name, table in tables.frames.items():
+        table.to_csv(run.table(name), index=False)
+
+    progress("report", 0.0)
+    report = build_report(tables, headline, agreement.headline, exit_code)
+    verdict = {
+        "verdict": headline.status,
+        "headline": headline.sentence,
+        "verdict_reasons": list(headline.reasons),
+        "agreement": agreement._asdict(),
+        "exit_code": int(exit_code),
+    }
+    run.write_json(run.summary, dict(tables.summary) | verdict)
+    progress("report", 1.0)
+    return Outcome(headline.sentence, headline.reasons, report.html, exit_code)
+
+
+def measure_run(
+    run: RunDir, progress: Callable[[str, float], None] = lambda _phase, _done: None
+) -> MeasuredRun:
+    """Do steps 1 to 5 of `conclude`. Writes the merged log only.
+
+    Raises:
+        RunDirError, ScenarioError, TablesError: as `conclude`.
     """
     scenario = load_scenario(str(run.scenario))
     if not run.plan.exists():
@@ -99,7 +139,7 @@ def conclude(run: RunDir, progress: Callable[[str, float], None] = lambda _phase
     frames = _tables(scenario, plan, predictions, measured)
     progress("measure", 0.7)
 
-    soundness = soundness_of(scenario, plan, measured, workers_of(log.events))
+    soundness = _soundness_of(scenario, plan, measured, workers_of(log.events))
     if soundness is not None and (broke_off := provenance.get("broke_off")):
         reasons = (str(broke_off), *soundness.reasons)
         soundness = replace(soundness, sound=False, reasons=reasons)
@@ -110,26 +150,8 @@ def conclude(run: RunDir, progress: Callable[[str, float], None] = lambda _phase
     tables = RunTables(run.path, facts, provenance, frozenset(), frames)
     frames["agreement"] = compare(tables, scenario.agreement.model_dump(), slack)
     frames["thresholds"] = evaluate(check_thresholds(scenario), tables, unsound=tables.unsound_reasons)
-    agreement = judge(frames["agreement"], sound=tables.sound, reasons=tables.unsound_reasons)
-    headline, exit_code = weigh(tables, agreement)
-    if provenance.get("status") == "partial" and "broke_off" not in provenance:
-        exit_code = Exit.INTERRUPTED  # by hand
-    for name, table in frames.items():
-        table.to_csv(run.table(name), index=False)
     progress("measure", 1.0)
-
-    progress("report", 0.0)
-    report = build_report(tables, headline, agreement.headline, exit_code)
-    verdict = {
-        "verdict": headline.status,
-        "headline": headline.sentence,
-        "verdict_reasons": list(headline.reasons),
-        "agreement": agreement._asdict(),
-        "exit_code": int(exit_code),
-    }
-    run.write_json(run.summary, facts | verdict)
-    progress("report", 1.0)
-    return Outcome(headline.sentence, headline.reasons, report.html, exit_code)
+    return MeasuredRun(tables, measured, log.events, soundness)
 
 
 def _merge(run: RunDir) -> ReadLog:
@@ -180,7 +202,7 @@ def _with_expected(cost: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
     return pd.concat([expected, cost], ignore_index=True)
 
 
-def soundness_of(
+def _soundness_of(
     scenario: Scenario, plan: Plan, measured: Sequence[Measured], workers: Workers
 ) -> Soundness | None:
     """Judge the real run; None where none ran (a simulation has no loops that lag)."""

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 from harness.conclude import Outcome, conclude
 from harness.events.log import write_log
 from harness.judge.thresholds import check_thresholds
-from harness.real.engine import RealSetup, bounded_patience, check_machine, run_real
+from harness.real.engine import TCP_GIVE_UP_S, RealSetup, bounded_patience, check_machine, fidelity, run_real
 from harness.real.errors import CannotRun
 from harness.real.processes.children import ChildDied
-from harness.runs.directory import new_run
+from harness.runs.directory import RunDir, new_run
 from harness.runs.provenance import begin, finish
 from harness.simulated import simulate
 from harness.theory.fault_laws import give_up_late_s
+from reference_server.presets import find_preset
 from reports.run_tables import ENGINES
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.faults import CustomFaultError
@@ -25,7 +27,7 @@ from scenarios.load import dump_scenario
 from scenarios.plan import Plan, make_plan
 from scenarios.schema import Scenario
 
-__all__ = ["ENGINES", "Outcome", "Progress", "check_faults", "conclude", "run"]
+__all__ = ["ENGINES", "Outcome", "Progress", "check_faults", "conclude", "prepare", "run", "run_engines"]
 
 
 Progress = Callable[[str, float], None]
@@ -68,37 +70,95 @@ def run(
         RedisUnavailable: no Redis.
         ChildDied: a process of the real run ended before any client began.
     """
+    directory, plan = prepare(scenario, engines, root, setup, warn)
+    try:
+        run_engines(scenario, plan, directory, engines, setup, progress)
+    except KeyboardInterrupt:
+        pass
+    except (ChildDied, CannotRun):
+        if not directory.client_logs():
+            raise
+    return conclude(directory, progress)
+
+
+def prepare(
+    scenario: Scenario,
+    engines: tuple[str, ...],
+    root: Path,
+    setup: RealSetup | None = None,
+    warn: Callable[[str], None] = lambda _text: None,
+) -> tuple[RunDir, Plan]:
+    """Do steps 1 to 3 of `run`, whose arguments these are: nothing is begun that cannot be run.
+
+    Raises:
+        ThresholdError, CustomFaultError, CannotRun: as `run`; there is no run directory then.
+    """
     plan = make_plan(scenario)
     check_thresholds(scenario)
     check_faults(plan, engines)
     if "real" in engines:
         for warning in check_machine(plan, scenario, setup):
             warn(warning)
-
     directory = new_run(root, scenario.name)
     directory.scenario.write_text(dump_scenario(scenario))
     plan.save(directory.plan)
-    begin(directory, scenario, plan, engines, setup)
+    begin(directory, scenario, engines, _how(scenario, plan, engines, setup or RealSetup()))
+    return directory, plan
 
+
+def run_engines(
+    scenario: Scenario,
+    plan: Plan,
+    directory: RunDir,
+    engines: Collection[str],
+    setup: RealSetup | None = None,
+    progress: Progress = lambda _phase, _done: None,
+) -> None:
+    """Do steps 4 and 5 of `run` in a run directory that `prepare` has made.
+
+    Raises:
+        KeyboardInterrupt, CannotRun, RedisUnavailable, ChildDied: in the real run; run.json says so.
+    """
     if "simulated" in engines:
         # Beside a real run it simulates that run.
         model = _at_speedup(scenario, scenario.clock if "real" in engines else SCENARIO_TIME)
         events = simulate(model, plan, progress=lambda done: progress("simulate", done))
         write_log(directory.log("simulation"), events)
-
     if "real" in engines:
         try:
             run_real(scenario, plan, directory, setup=setup, progress=lambda done: progress("real", done))
         except KeyboardInterrupt:
             finish(directory, "partial")
-            return conclude(directory, progress)
+            raise
         except (ChildDied, CannotRun) as error:
-            if not directory.client_logs():
-                raise
             finish(directory, "partial", broke_off=str(error).partition(";")[0])
-            return conclude(directory, progress)
+            raise
     finish(directory, "complete")
-    return conclude(directory, progress)
+
+
+def _how(scenario: Scenario, plan: Plan, engines: Collection[str], setup: RealSetup) -> dict[str, Any]:
+    """Return what run.json says of how the real engine ran: all of it nothing where there was none."""
+    real, preset = "real" in engines, setup.gateway_preset
+    override = setup.gateway_policy or (find_preset(preset).policy if preset else None)
+    notes = []
+    if real and not scenario.clock.is_real_time:
+        notes.append(
+            f"The real run divided every time but round trips by {scenario.speedup:g}; all results are in "
+            "scenario time."
+        )
+        if scenario.liveness.tcp_user_timeout is None:
+            notes.append(
+                "TCP's own patience cannot be sped up: each socket of the gateway was bounded by "
+                f"TCP_USER_TIMEOUT = {TCP_GIVE_UP_S:g} s / {scenario.speedup:g} = "
+                f"{scenario.clock.real_s(TCP_GIVE_UP_S):.1f} s."
+            )
+    told = override and override.model_dump(mode="json") | ({"preset": preset} if preset else {})
+    return {
+        "network": setup.network if real else "loopback",
+        "fidelity": fidelity(plan, setup) if real else [],
+        "notes": notes,
+        "negative_control": told,
+    }
 
 
 def _at_speedup(scenario: Scenario, clock: RunClock) -> Scenario:

@@ -8,29 +8,26 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from harness.conclude import soundness_of
-from harness.events.history import workers_of
-from harness.events.log import merge_logs, write_log
+from harness.conclude import measure_run
 from harness.judge.soundness import Soundness
 from harness.judge.threshold_metrics import METRICS, Query
-from harness.judge.thresholds import check_thresholds, evaluate
-from harness.measure.one_engine import Measured, measure
-from harness.real.engine import CannotRun, RealSetup, check_machine, run_real
+from harness.judge.thresholds import check_thresholds
+from harness.real.engine import CannotRun, RealSetup
 from harness.real.processes.children import ChildDied
-from harness.runs.directory import RunDir, new_run
-from harness.runs.provenance import begin, finish
-from harness.simulated import simulate
+from harness.run import prepare, run_engines
+from harness.runs.directory import RunDir
 from harness.studies.capacity.redis_totals import StoreTotals, StoreWitness
 from reference_server.events import Event, EventKind
-from reports.run_tables import RunTables, frame
+from reports.run_tables import RunTables
 from scenarios.clock import SCENARIO_TIME, RunClock
-from scenarios.load import dump_scenario
-from scenarios.plan import Plan, make_plan
+from scenarios.plan import Plan
 from scenarios.schema import Scenario
 
 __all__ = ["Step", "frame_of", "run_step"]
@@ -54,25 +51,25 @@ class Step:
     nodes: int
     clients: int
     speedup: float
-    holds: bool
-    sound: bool
-    heartbeats_per_s: float
-    lateness_p99_s: float
-    lateness_max_s: float
-    handshake_p99_s: float
-    false_suspicions: int
-    detection_p99_s: float
-    cpu_percent: float
-    cpu_percent_busiest: float
-    rss_bytes: float
-    generator_cpu_percent: float
-    commands_per_session: float
-    store_bytes_per_session: float
-    commands_per_client_s: float
-    load_average: float
-    missed: str
-    limit: str
-    run: str
+    holds: bool = False
+    sound: bool = False
+    heartbeats_per_s: float = _NAN
+    lateness_p99_s: float = _NAN
+    lateness_max_s: float = _NAN
+    handshake_p99_s: float = _NAN
+    false_suspicions: int = 0
+    detection_p99_s: float = _NAN
+    cpu_percent: float = _NAN
+    cpu_percent_busiest: float = _NAN
+    rss_bytes: float = _NAN
+    generator_cpu_percent: float = _NAN
+    commands_per_session: float = _NAN
+    store_bytes_per_session: float = _NAN
+    commands_per_client_s: float = _NAN
+    load_average: float = _NAN
+    missed: str = ""
+    limit: str = ""
+    run: str = ""
 
 
 def frame_of(steps: list[Step]) -> pd.DataFrame:
@@ -91,39 +88,34 @@ def run_step(
         RedisUnavailable: no Redis at all.
         ThresholdError: a threshold of the scenario cannot be checked.
     """
-    one = scenario.model_copy(
-        update={"clients": clients, "gateway": scenario.gateway.model_copy(update={"nodes": nodes})}
-    )
-    thresholds = check_thresholds(one)
-    plan = make_plan(one)
+    load = {"clients": clients, "gateway": scenario.gateway.model_copy(update={"nodes": nodes})}
+    one = scenario.model_copy(update=load | {"name": f"{scenario.name}-{nodes}x{clients}"})
     engine = "real" if real else "simulated"
-    run = new_run(root, f"{nodes}x{clients}")
-    run.scenario.write_text(dump_scenario(one))
-    plan.save(run.plan)
+    engines = ("theory", engine)
     setup = RealSetup(redis_url=redis_url, store_sample_s=_NO_COUNTING_S)
-    begin(run, one, plan, ("theory", engine), setup if real else None)
-    witness: StoreWitness | None = None
-    if real:
-        try:
-            with StoreWitness(run) as witness:
-                check_machine(plan, one, setup)
-                run_real(one, plan, run, setup=setup)
-        except (CannotRun, ChildDied) as error:
-            finish(run, "partial")
-            return _broken(one, engine, str(error), run)
-    else:
-        write_log(run.log("simulation"), simulate(one, plan))
-    finish(run, "complete")
-    events = merge_logs(run.logs, run.events).events
+    name = ""
+    try:
+        run, plan = prepare(one, engines, root, setup)
+        name = run.path.name
+        with StoreWitness(run) if real else nullcontext() as witness:
+            run_engines(one, plan, run, engines, setup)
+    except (CannotRun, ChildDied) as error:
+        return Step(
+            engine=engine,
+            nodes=nodes,
+            clients=clients,
+            speedup=one.speedup,
+            load_average=os.getloadavg()[0],
+            limit=f"it did not run: {str(error).splitlines()[0]}",
+            run=name,
+        )
     clock = one.clock if real else SCENARIO_TIME
-    measured = measure(events, plan, engine=engine, clock=one.clock, horizon_s=plan.horizon_s)
-    sound = soundness_of(one, plan, [measured], workers_of(events))
-    tables = _tables(measured, sound)
-    verdicts = evaluate(thresholds, tables)
-    kept = [t.allows(v) for t, v in zip(thresholds, verdicts["value"], strict=True)]
-    missed = [t.expression for t, ok in zip(thresholds, kept, strict=True) if not ok]
-    used = _used(measured, plan)
-    store = _store(witness, events, run, plan, clock) if witness else (_NAN, _NAN, _NAN)
+    found = measure_run(run)
+    tables, sound, measured = found.tables, found.soundness, found.engines[0].tables
+    verdicts = zip(check_thresholds(one), tables.table("thresholds")["value"], strict=True)
+    missed = [threshold.expression for threshold, value in verdicts if not threshold.allows(value)]
+    used = _used(measured["resources"], plan)
+    store = _store(witness, found.events, run, plan, clock) if witness else {}
     is_sound = sound is None or sound.sound
     return Step(
         engine=engine,
@@ -132,54 +124,19 @@ def run_step(
         speedup=clock.speedup,
         holds=not missed and is_sound,
         sound=is_sound,
-        heartbeats_per_s=_rate(measured, clock),
+        # As the gateways counted them, a real second.
+        heartbeats_per_s=clock.scenario_s(float(measured["cost"]["heartbeats_per_s"].iloc[0])),
         lateness_p99_s=_value("heartbeat_lateness", "p99", tables),
         lateness_max_s=_value("heartbeat_lateness", "max", tables),
         handshake_p99_s=_value("handshake", "p99", tables),
-        false_suspicions=int(measured.tables["false_suspicions"]["count"].sum()),
-        detection_p99_s=_detection_p99_s(measured),
+        false_suspicions=int(measured["false_suspicions"]["count"].sum()),
+        detection_p99_s=_detection_p99_s(measured["detections"]),
         **used,
-        commands_per_session=store[0],
-        store_bytes_per_session=store[1],
-        commands_per_client_s=store[2],
+        **store,
         load_average=os.getloadavg()[0],
         missed="; ".join(missed),
         limit=_limit(missed, sound, used),
-        run=run.path.name,
-    )
-
-
-def _broken(one: Scenario, engine: str, why: str, run: RunDir) -> Step:
-    numbers = dict.fromkeys(
-        (
-            "heartbeats_per_s",
-            "lateness_p99_s",
-            "lateness_max_s",
-            "handshake_p99_s",
-            "detection_p99_s",
-            "cpu_percent",
-            "cpu_percent_busiest",
-            "rss_bytes",
-            "generator_cpu_percent",
-            "commands_per_session",
-            "store_bytes_per_session",
-            "commands_per_client_s",
-        ),
-        _NAN,
-    )
-    return Step(
-        engine=engine,
-        nodes=one.gateway.nodes,
-        clients=one.clients,
-        speedup=one.speedup,
-        holds=False,
-        sound=False,
-        false_suspicions=0,
-        load_average=os.getloadavg()[0],
-        missed="",
-        limit=f"it did not run: {why.splitlines()[0]}",
-        run=run.path.name,
-        **numbers,
+        run=name,
     )
 
 
@@ -189,26 +146,13 @@ def _value(metric: str, aggregate: str, tables: RunTables) -> float:
     return METRICS[metric].estimate(tables, Query(engine, aggregate, {})).value
 
 
-def _tables(measured: Measured, sound: Soundness | None) -> RunTables:
-    facts = {"engines": [measured.engine], "epsilon_s": sound.epsilon_s if sound else 0.0}
-    frames = {**measured.tables, "agreement": frame("agreement")}
-    return RunTables(Path(), facts, {}, frozenset(), frames)
-
-
-def _detection_p99_s(measured: Measured) -> float:
-    rows = measured.tables["detections"]
+def _detection_p99_s(rows: pd.DataFrame) -> float:
     mine = rows[(rows["milestone"] == "suspected") & (rows["outcome"] == "detected")]
     return float(mine["duration_s"].quantile(0.99, interpolation="higher")) if len(mine) else _NAN
 
 
-def _rate(measured: Measured, clock: RunClock) -> float:
-    """Heartbeats a real second, as the gateways counted them."""
-    return clock.scenario_s(float(measured.tables["cost"]["heartbeats_per_s"].iloc[0]))
-
-
-def _used(measured: Measured, plan: Plan) -> dict[str, float]:
+def _used(rows: pd.DataFrame, plan: Plan) -> dict[str, float]:
     """Processor and memory after the ramp."""
-    rows = measured.tables["resources"]
     rows = rows[rows["time_s"] >= plan.ramp_s]
     gateway = rows[rows["role"] == "gateway"].groupby("pid")
     generator = rows[rows["role"].isin(["generator", "worker"])].groupby("pid")
@@ -222,10 +166,11 @@ def _used(measured: Measured, plan: Plan) -> dict[str, float]:
 
 
 def _store(
-    witness: StoreWitness, events: list[Event], run: RunDir, plan: Plan, clock: RunClock
-) -> tuple[float, float, float]:
+    witness: StoreWitness, events: Sequence[Event], run: RunDir, plan: Plan, clock: RunClock
+) -> dict[str, float]:
     """Commands and bytes a session, and commands a client and real second between the ramp and the first fault."""
-    began_s = _began_monotonic_s(run)
+    # CLOCK_MONOTONIC at the plan's time zero
+    began_s = run.gateway_configs()[0].origin_s + (run.clients_began_s() or 0.0)
     first_s = min((f.at_s for f in plan.faults), default=plan.horizon_s)
 
     def at(scenario_s: float) -> StoreTotals:
@@ -239,12 +184,11 @@ def _store(
     rate = quiet.commands / quiet_s / plan.clients if quiet_s > 0 else _NAN
     steady = rate * plan.clients * clock.real_s(plan.horizon_s - first_s)
     end = max(0.0, ends.commands - (0.0 if math.isnan(steady) else steady)) / ended if ended else 0.0
-    return ramp.commands / plan.clients + end, ramp.bytes / plan.clients, rate
-
-
-def _began_monotonic_s(run: RunDir) -> float:
-    """CLOCK_MONOTONIC at the plan's time zero."""
-    return run.gateway_configs()[0].origin_s + (run.clients_began_s() or 0.0)
+    return {
+        "commands_per_session": ramp.commands / plan.clients + end,
+        "store_bytes_per_session": ramp.bytes / plan.clients,
+        "commands_per_client_s": rate,
+    }
 
 
 def _limit(missed: list[str], sound: Soundness | None, used: dict[str, float]) -> str:
