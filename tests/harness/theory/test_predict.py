@@ -418,7 +418,7 @@ def test_the_tables_of_every_built_in_scenario(name: str) -> None:
         "p50_s",
         "p95_s",
         "p99_s",
-        "mass",
+        "detected_share",
         "note",
     ]
     assert list(curves.columns) == ["fault", "milestone", "duration_s", "probability"]
@@ -429,7 +429,7 @@ def test_the_tables_of_every_built_in_scenario(name: str) -> None:
     for key, curve in curves.groupby(["fault", "milestone"]):
         row = laws.set_index(["fault", "milestone"]).loc[[key]].iloc[0]
         assert curve["probability"].iloc[0] == 0
-        assert curve["probability"].iloc[-1] == pytest.approx(row["mass"])
+        assert curve["probability"].iloc[-1] == pytest.approx(row["detected_share"])
         assert curve["duration_s"].is_monotonic_increasing
         assert curve["probability"].is_monotonic_increasing
     exact = laws.dropna(subset=["p50_s", "p99_s"])
