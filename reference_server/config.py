@@ -15,6 +15,8 @@ from reference_server.sessions.record_rules import RecordRules
 
 __all__ = ["GatewayConfig"]
 
+_FOR_EVER_S = 1e9
+
 
 class GatewayConfig(BaseModel):
     """Configuration of one gateway process, read from a JSON file or standard input.
@@ -118,6 +120,11 @@ class GatewayConfig(BaseModel):
         LogLevel | None,
         Field(description="debug: each heartbeat too; null: warnings, no lines of single sessions"),
     ] = None
+
+    @property
+    def session_life_s(self) -> float:
+        """How long a session lives without a sign of life; for ever where records do not expire."""
+        return self.policy.session_ttl if self.records.expire else _FOR_EVER_S
 
     @model_validator(mode="after")
     def _strangers_stay_on_loopback(self) -> Self:

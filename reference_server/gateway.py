@@ -37,7 +37,7 @@ from reference_server.frames import text_frame
 from reference_server.heartbeat.timer_wheel import LoopClock
 from reference_server.idle_sweep import ResumeWindows, Sweeper
 from reference_server.ledger.ledger import Ledger
-from reference_server.logins import Logins, ledger_settings
+from reference_server.logins import Logins
 from reference_server.messages import Messages
 from reference_server.session_log import SessionLines
 from reference_server.sessions.codes import Codes
@@ -128,7 +128,7 @@ class Gateway:
         self.windows = ResumeWindows(self.clock, self.sessions)
         self.ledger: Ledger | None = None
         if config.ledger_url is not None:
-            self.ledger = Ledger(ledger_settings(config), self.live.values)
+            self.ledger = Ledger(config, self.live.values)
         self.logins = Logins(config, self.sessions, self.ledger, self.router, self.end_session)
         # Called when Redis has lost records.
         self.store_lost: list[Callable[[], None]] = [self.logins.bring_back]

@@ -6,21 +6,26 @@ are the gateway's: this tells it which of them a session's end concerns.
 
 from __future__ import annotations
 
-from asyncio import Task, create_task
+import logging
+from asyncio import Task, create_task, sleep
 from collections.abc import Callable
+from operator import methodcaller
+from time import time
 
 from reference_server.cluster.routing import Router
 from reference_server.config import GatewayConfig
-from reference_server.ledger.ledger import Ledger
-from reference_server.ledger.rebuild import rebuild
-from reference_server.ledger.rows import AddressFull, LedgerSettings, LedgerUnavailable, Login, now_ms
+from reference_server.ledger.ledger import ANSWER_DEADLINE_S, Ledger
+from reference_server.ledger.rows import AddressFull, LedgerUnavailable, Login, now_ms
 from reference_server.sessions.origin import Origin
 from reference_server.sessions.records import Sessions
 from reference_server.websocket.connection import GatewayConnection
 
-__all__ = ["Logins", "ledger_settings"]
+__all__ = ["Logins"]
 
-_FOR_EVER_S = 1e9  # a session's life where records do not expire
+_CHUNK = 200
+_AGAIN_S = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class Logins:
@@ -47,7 +52,7 @@ class Logins:
         self._ledger = ledger
         self._router = router
         self._end_session = end_session
-        self._rebuilding: Task[int] | None = None
+        self._restoring: Task[None] | None = None
 
     async def login(self, user_id: str, origin: Origin, device_id: str = "") -> str | None:
         """Make a session; return its id, or None: the user is online and a second login is refused.
@@ -112,31 +117,40 @@ class Logins:
         return record is not None
 
     def bring_back(self) -> None:
-        """Begin to write the logins again that Redis has lost; a rebuild under way is restarted."""
-        if self._ledger is None:
-            return
-        self.stop()
-        life_s = _session_life_s(self._config)
-        self._rebuilding = create_task(rebuild(self._ledger, self._sessions, life_s))
+        """Begin to write the logins again that Redis has lost; what of this is under way is restarted."""
+        if self._ledger is not None:
+            self.stop()
+            self._restoring = create_task(self._restore(self._ledger))
 
     def stop(self) -> None:
-        """End a rebuild that is under way."""
-        if self._rebuilding is not None:
-            self._rebuilding.cancel()
-            self._rebuilding = None
+        """End what `bring_back` began."""
+        if self._restoring is not None:
+            self._restoring.cancel()
+            self._restoring = None
 
+    async def _restore(self, ledger: Ledger) -> None:
+        """Bring logins that have not connected yet back from the ledger, once it answers; one that is there stays.
 
-def ledger_settings(config: GatewayConfig) -> LedgerSettings:
-    """Return what a ledger has to know of a gateway that is to have one."""
-    assert config.ledger_url is not None
-    return LedgerSettings(
-        config.ledger_url,
-        config.node,
-        _session_life_s(config),
-        config.ledger_flush_interval_s,
-        config.max_sessions_per_ip,
-    )
-
-
-def _session_life_s(config: GatewayConfig) -> float:
-    return config.policy.session_ttl if config.records.expire else _FOR_EVER_S
+        Connections, and sessions that wait to be resumed, are not looked at: their node asserts its own records
+        (`cluster/lease.py`). Every node does this for all logins, which changes nothing where another was first.
+        A logout that another node carries out meanwhile is committed within its answer's deadline, so what is over
+        is looked up once more after that, and deleted again.
+        """
+        while True:
+            try:
+                waiting = await ledger.ask(lambda table: table.unconnected())
+                for n, login in enumerate(waiting, 1):
+                    left_s = self._config.session_life_s - (time() - login.seen_ms / 1000)
+                    if left_s > 0:
+                        self._sessions.restore(login.session_id, login.user_id, login.device, left_s)
+                    if n % _CHUNK == 0:
+                        await sleep(0)
+                if waiting:
+                    _log.warning("Redis lost its records: restored %d logins", len(waiting))
+                    await sleep(ANSWER_DEADLINE_S)
+                    over = methodcaller("over", [login.session_id for login in waiting])
+                    for session_id in await ledger.ask(over):
+                        self._sessions.forget(session_id)
+                return
+            except LedgerUnavailable:
+                await sleep(_AGAIN_S)

@@ -21,7 +21,7 @@ from scipy import stats
 from sqlalchemy import Engine, Select, case, desc, func, select
 
 from harness.statistics.incidence import CONFIDENCE, incidence
-from reference_server.ledger.table import ledger_tables
+from reference_server.ledger.table import LedgerTables
 
 __all__ = ["MONTH_DAYS", "Analytics", "analyse", "read_ledger"]
 
@@ -79,7 +79,7 @@ def read_ledger(engine: Engine) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFram
         spans: user_id, first_day, last_day (since 1970), online_s; a row a user and pair of days.
         addresses: ip_address, sessions, users, open.
     """
-    c = ledger_tables(engine).sessions.c
+    c = LedgerTables(engine).sessions.c
     length_s = (c.last_active_time - c.login_time) / 1000.0
     is_open = case((c.logout_time.is_(None), 1), else_=0)
     days = c.login_time // _DAY_MS, c.last_active_time // _DAY_MS

@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from harness.runs.directory import RunDir
 from reference_server.errors import MachineError
 from reference_server.ledger.rows import FINAL, LedgerUnfit, now_ms
-from reference_server.ledger.table import LedgerTables, ledger_tables, open_engine
+from reference_server.ledger.table import LedgerTables, open_engine
 
 __all__ = [
     "Audit",
@@ -420,7 +420,7 @@ def _strings(client: Any, prefix: str) -> dict[str, str]:
 def _ledger(url: str, known: set[str]) -> Ledger:
     engine = open_engine(url, reads_only=True)
     try:
-        tables = ledger_tables(engine)
+        tables = LedgerTables(engine)
         with engine.begin() as connection:
             total = connection.scalar(select(func.count()).select_from(tables.sessions))
         return Ledger(_rows(engine, tables, known), total or 0)

@@ -1,6 +1,6 @@
 """The durable ledger of one gateway: who was logged in, from where, until when; in the event loop, without waiting.
 
-From what the gateway notices to batches of rows that a thread commits (`writer.py`), one batch under way at a time:
+From what the gateway notices to batches of rows that a thread commits (`table.py`), one batch under way at a time:
 whatever comes up meanwhile goes into the next, so a hundred logins cost one commit and not a hundred.
 
 * A login and a logout are committed before they are answered. While the ledger is away they fail at once with
@@ -8,7 +8,7 @@ whatever comes up meanwhile goes into the next, so a hundred logins cost one com
 * What became of sessions is written within `_GATHER_S`. While the ledger is away it waits: the last state of each
   session, so what waits is bounded by the number of sessions (`pending` says how many rows).
 * ``last_active_time`` is written behind: a gateway that is killed loses the signs of life of the last
-  ``flush_interval_s`` and of a batch under way, no more.
+  ``ledger_flush_interval_s`` and of a batch under way, no more.
 
 The ledger is tried once a second until it is back. `dropped` counts rows that never reach it.
 """
@@ -17,32 +17,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from time import monotonic, time
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from reference_server.config import GatewayConfig
 from reference_server.ledger.rows import (
     LOGGED_OUT,
     UNACKNOWLEDGED,
     Connected,
     Ended,
-    LedgerSettings,
     LedgerUnavailable,
     Login,
     Over,
     PendingRows,
     Row,
     Seen,
-    Unconnected,
     now_ms,
 )
 from reference_server.sessions.records import Record
 
-if TYPE_CHECKING:
-    from reference_server.ledger.writer import LedgerWriter
+if TYPE_CHECKING:  # a gateway without a ledger does without SQLAlchemy
+    from reference_server.ledger.table import LedgerDatabase
 
 __all__ = ["ANSWER_DEADLINE_S", "Ledger", "Peer"]
 
@@ -69,27 +68,24 @@ class Ledger:
     """Use: ``await start()``, then any of the others, then ``await close()``.
 
     Args:
-        settings: see there.
+        config: of the gateway, with the ledger's URL.
         live: the connections in service, for their last signs of life.
     """
 
-    def __init__(self, settings: LedgerSettings, live: Callable[[], Collection[Peer]]) -> None:
-        self._settings = settings
+    def __init__(self, config: GatewayConfig, live: Callable[[], Collection[Peer]]) -> None:
+        self._config = config
         self._live = live
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._writer: LedgerWriter | None = None
-        self._is_open = False
+        self._table: LedgerDatabase | None = None  # the thread's own
+        # What the next batch takes, and who waits for it: told which rows it did not take, and why.
         self._logins: list[Login] = []
         self._pending = PendingRows()
-        self._written = _outcome()  # of the next batch: the rows that it did not take, and why
-        self._wake, self._idle, self._tried = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._idle.set()
-        self._wake_is_set = False
+        self._waiters: list[asyncio.Future[dict[str, Exception]]] = []
+        self._wake, self._gathering = asyncio.Event(), False
         self._seen_until_s = monotonic()
         self._flush_due_s = self._expire_due_s = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._failure: BaseException | None = None
-        self.available = True  # as of the last attempt to write
+        self.available = False  # as of the last attempt to write
         self.dropped = 0  # rows that the ledger will never have
 
     @property
@@ -101,34 +97,30 @@ class Ledger:
         """Open the ledger and close this node's stale rows; without a database, begin without it.
 
         Raises:
-            LedgerUnfit: its table is of another make.
-            ValueError: its URL is not one.
+            LedgerUnfit: its URL is not one, or its table is of another make.
         """
-        self._task = asyncio.create_task(self._run())
         try:
-            await asyncio.wait_for(self._tried.wait(), _START_DEADLINE_S)
-        except TimeoutError:
-            self.available = False
-        if self._failure is not None:
-            raise self._failure
-        if not self.available:
-            _log.warning("the ledger does not answer yet: starting without it")
+            stale = await asyncio.wait_for(self._in_thread(self._open), _START_DEADLINE_S)
+        except (LedgerUnavailable, TimeoutError) as error:
+            _log.warning("the ledger does not answer yet, starting without it: %s", error)
+        else:
+            self.available = True
+            if stale:
+                _log.warning("the ledger: closed %d rows of an earlier life of this node", stale)
+        self._task = asyncio.create_task(self._run())
 
     async def close(self, deadline_s: float) -> bool:
-        """Write what waits, within ``deadline_s`` seconds, and let go; False: that was not enough."""
-        self._wake.set()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), deadline_s)
-        done = self._idle.is_set()
+        """Write what waits, within ``deadline_s`` seconds, and let go; False: that was not possible."""
+        with suppress(LedgerUnavailable):
+            await self._commit(deadline_s)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._writer is not None:
+        if self._table is not None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(deadline_s):
-                    await self._in_thread(self._writer.close)
+                await asyncio.wait_for(self._in_thread(self._table.close), deadline_s)
         self._thread.shutdown(wait=False)
-        return done
+        return not self._pending and not self._logins
 
     # -- what somebody waits for -------------------------------------------------------------------
 
@@ -162,7 +154,7 @@ class Ledger:
         """Note a login that nobody waits for; one that the ledger cannot take is not in it."""
         if self.available:
             self._logins.append(login)
-            self._stir(_GATHER_S)
+            self._gather()
         else:
             self.dropped += 1
 
@@ -176,28 +168,17 @@ class Ledger:
         self.check()
         await self._commit()
 
-    async def unconnected(self) -> list[Unconnected]:
-        """Return the logins that are not over and have not connected yet, once what waits is written.
+    async def ask(self, question: Callable[[LedgerDatabase], T]) -> T:
+        """Ask the database something, once what waits is written.
 
         Raises:
             LedgerUnavailable: no database.
         """
         self.check()
-        self._wake.set()
-        try:
-            await asyncio.wait_for(self._idle.wait(), ANSWER_DEADLINE_S)
-        except TimeoutError:
-            raise LedgerUnavailable("the ledger does not answer") from None
-        return await self._in_thread(self._the_writer().unconnected)
-
-    async def over(self, session_ids: list[str]) -> set[str]:
-        """Return which of these sessions are over for good.
-
-        Raises:
-            LedgerUnavailable: no database.
-        """
-        self.check()
-        return await self._in_thread(lambda: self._the_writer().over(session_ids))
+        await self._commit()
+        table = self._table
+        assert table is not None  # something has been written
+        return await self._in_thread(lambda: question(table))
 
     # -- what is written soon, or when the ledger is back ------------------------------------------
 
@@ -217,115 +198,101 @@ class Ledger:
         seen_ms = 0 if last_seen_s is None else at_ms - int(1000 * (monotonic() - last_seen_s))
         self._add(Ended(record.session_id, record.user_id, record.owner, cause, at_ms, seen_ms))
 
-    # -- the thread and its batches ----------------------------------------------------------------
-
     def _add(self, row: Connected | Ended | Over) -> None:
         self._pending.add(row)
-        self._stir(_GATHER_S)
+        self._gather()
 
-    def _stir(self, after_s: float) -> None:
+    def _gather(self) -> None:
         """Have the next batch written soon; several causes make one batch."""
-        self._idle.clear()
-        if after_s == 0.0:
-            self._wake.set()
-        elif not self._wake_is_set:
-            self._wake_is_set = True
-            asyncio.get_running_loop().call_later(after_s, self._wake.set)
+        if not self._gathering:
+            self._gathering = True
+            asyncio.get_running_loop().call_later(_GATHER_S, self._wake.set)
 
-    async def _commit(self) -> dict[str, Exception]:
-        """Wait until the next batch is written; return the rows that it did not take, and why."""
-        self._stir(0.0)
+    # -- the thread and its batches ----------------------------------------------------------------
+
+    async def _commit(self, deadline_s: float = ANSWER_DEADLINE_S) -> dict[str, Exception]:
+        """Wait until what waits now is written; return the rows that were not taken, and why."""
+        waiter: asyncio.Future[dict[str, Exception]] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._wake.set()
         try:
-            return await asyncio.wait_for(asyncio.shield(self._written), ANSWER_DEADLINE_S)
+            return await asyncio.wait_for(waiter, deadline_s)
         except TimeoutError:
-            self.available = False
+            self._note_away("no answer")
             raise LedgerUnavailable("the ledger does not answer") from None
 
     async def _run(self) -> None:
         retry_s = _FIRST_RETRY_S
         while True:
             try:
-                await self._open()
-                retry_s = _FIRST_RETRY_S
-                while True:
-                    await self._until_due()
-                    await self._write_batch()
+                if not self.available:
+                    await self._in_thread(self._open)
+                await self._write_batch()
             except LedgerUnavailable as error:
-                if self.available:
-                    _log.warning("the ledger is away: %s", error)
                 self._give_up(error)
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, _LAST_RETRY_S)
             except Exception as error:
-                self._failure = error
                 self._give_up(LedgerUnavailable(str(error)))
-                if self._is_open:
-                    _log.exception("the ledger's writer has ended")
+                _log.exception("the ledger's writer has ended")
                 return
-            await asyncio.sleep(retry_s)
-            retry_s = min(2 * retry_s, _LAST_RETRY_S)
+            else:
+                retry_s = _FIRST_RETRY_S
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, self._flush_due_s - monotonic())):
+                        await self._wake.wait()
+                self._wake.clear()
+                self._gathering = False
 
-    async def _open(self) -> None:
-        """Open the ledger, or find out that it can be written again."""
-        if self._writer is None:
-            self._writer = await self._in_thread(self._make_writer)
-        if not self._is_open:
-            stale = await self._in_thread(self._writer.open)
-            self._is_open = True
-            if stale:
-                _log.warning("the ledger: closed %d rows of an earlier life of this node", stale)
-        else:
-            waited = len(self._pending)
-            await self._write_batch(probe=True)
-            _log.warning("the ledger is back; %d rows were written", waited)
-        self.available = True
-        self._tried.set()
-        self._wake.set()
+    def _open(self) -> int:
+        """Open the ledger, or find out that it can be written again; in the thread, SQLAlchemy's import too."""
+        if self._table is None:
+            from reference_server.ledger.table import LedgerDatabase
 
-    async def _until_due(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, self._flush_due_s - monotonic())):
-                await self._wake.wait()
-        self._wake.clear()
-        self._wake_is_set = False
+            self._table = LedgerDatabase(self._config)
+        return self._table.open()
 
-    async def _write_batch(self, *, probe: bool = False) -> None:
-        logins, self._logins = self._logins, []
-        pending = self._pending.rows()
-        written, self._written = self._written, _outcome()
-        looked_s = monotonic()
+    async def _write_batch(self) -> None:
+        table = self._table
+        assert table is not None
+        logins, pending, waiters = list(self._logins), dict(self._pending), list(self._waiters)
         seen: list[Seen] = []
-        writer = self._the_writer()
-        try:
-            if looked_s >= self._flush_due_s:
-                self._flush_due_s = looked_s + self._settings.flush_interval_s
-                seen = await self._collect()
-            rows: list[Row] = [*logins, *pending, *seen]
-            refused: dict[str, Exception] = {}
-            if rows or probe:
-                refused = await self._in_thread(lambda: writer.write(rows, probe=probe))
-        except BaseException as error:
-            away = error if isinstance(error, LedgerUnavailable) else LedgerUnavailable(str(error))
-            written.set_exception(away)
-            raise
-        self.available = True
-        self._pending.written(pending)
-        self.dropped += sum(isinstance(why, LedgerUnavailable) for why in refused.values())
-        written.set_result(refused)
+        looked_s = monotonic()
+        if looked_s >= self._flush_due_s:
+            self._flush_due_s = looked_s + self._config.ledger_flush_interval_s
+            seen = await self._collect()
+        rows: list[Row] = [*logins, *pending.values(), *seen]
+        refused = await self._in_thread(lambda: table.write(rows)) if rows else {}
+        if not self.available:
+            self.available = True
+            _log.warning("the ledger is back; %d rows were written", len(pending))
         if seen:
             self._seen_until_s = looked_s
+        self.dropped += sum(isinstance(why, LedgerUnavailable) for why in refused.values())
+        del self._logins[: len(logins)], self._waiters[: len(waiters)]
+        for key, row in pending.items():
+            if self._pending[key] is row:  # and not what has replaced it meanwhile
+                del self._pending[key]
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(refused)
         if looked_s >= self._expire_due_s:
-            wait_s = min(_EXPIRE_EVERY_S, self._settings.session_ttl_s / 2)
-            self._expire_due_s = looked_s + wait_s
-            await self._in_thread(writer.expire)
-        if not self._logins and not self._pending:
-            self._idle.set()
+            self._expire_due_s = looked_s + min(_EXPIRE_EVERY_S, self._config.session_life_s / 2)
+            await self._in_thread(table.expire)
 
     def _give_up(self, error: LedgerUnavailable) -> None:
         """Tell whoever waits that the ledger is away; rows of sessions stay."""
-        self.available = False
+        self._note_away(error)
         self._logins.clear()
-        written, self._written = self._written, _outcome()
-        written.set_exception(error)
-        self._tried.set()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._waiters.clear()
+
+    def _note_away(self, why: object) -> None:
+        if self.available:
+            _log.warning("the ledger is away: %s", why)
+        self.available = False
 
     async def _collect(self) -> list[Seen]:
         """The connections that have given a sign of life since the last time."""
@@ -333,34 +300,13 @@ class Ledger:
         seen: list[Seen] = []
         everyone = iter(list(self._live()))
         while chunk := list(islice(everyone, _CHUNK)):
-            seen += _seen(chunk, since_s, ago_s)
+            seen += [
+                Seen(peer.record.session_id, peer.record.user_id, int(1000 * (peer.last_seen_s + ago_s)))
+                for peer in chunk
+                if peer.last_seen_s >= since_s and peer.record is not None
+            ]
             await asyncio.sleep(0)
         return seen
 
-    def _make_writer(self) -> LedgerWriter:
-        # Here and not above: a gateway without a ledger does without SQLAlchemy, and the loop without the wait.
-        from reference_server.ledger.writer import LedgerWriter
-
-        return LedgerWriter(self._settings)
-
-    def _the_writer(self) -> LedgerWriter:
-        if self._writer is None:
-            raise LedgerUnavailable("the ledger is not open yet")
-        return self._writer
-
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-
-def _outcome() -> asyncio.Future[dict[str, Exception]]:
-    made: asyncio.Future[dict[str, Exception]] = asyncio.get_running_loop().create_future()
-    made.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody need ask
-    return made
-
-
-def _seen(peers: Iterable[Peer], since_s: float, ago_s: float) -> list[Seen]:
-    return [
-        Seen(peer.record.session_id, peer.record.user_id, int(1000 * (peer.last_seen_s + ago_s)))
-        for peer in peers
-        if peer.last_seen_s >= since_s and peer.record is not None
-    ]

@@ -5,7 +5,6 @@ Plain records and one table of them. Times are epoch milliseconds, UTC. Knows no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from time import time
 
@@ -18,7 +17,6 @@ __all__ = [
     "AddressFull",
     "Connected",
     "Ended",
-    "LedgerSettings",
     "LedgerUnavailable",
     "LedgerUnfit",
     "Login",
@@ -47,25 +45,6 @@ class LedgerUnfit(FlatlineError):
 
 class AddressFull(Exception):
     """An address has as many open sessions as it may."""
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerSettings:
-    """Where the ledger is, and what it has to know of the gateway.
-
-    Attributes:
-        url: of an SQLite file or a PostgreSQL.
-        node: the gateway's name; rows of the same name that are online when the ledger opens are stale.
-        session_ttl_s: a session without a sign of life for this long is over.
-        flush_interval_s: from one writing of the last signs of life to the next.
-        most_per_address: open sessions of one address; None: any number.
-    """
-
-    url: str
-    node: str
-    session_ttl_s: float
-    flush_interval_s: float = 1.0
-    most_per_address: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,37 +114,18 @@ class Unconnected:
     seen_ms: int
 
 
-class PendingRows:
+class PendingRows(dict[tuple[str, bool], Connected | Ended | Over]):
     """What became of sessions and is not written yet: one row about its connection and one `Over` each, at most."""
-
-    def __init__(self) -> None:
-        self._connections: dict[str, Connected | Ended] = {}
-        self._over: dict[str, Over] = {}
-
-    def __len__(self) -> int:
-        return len(self._connections) + len(self._over)
 
     def add(self, row: Connected | Ended | Over) -> None:
         """Add a row, unless one that waits already says the last word."""
-        if row.session_id in self._over:
+        if (row.session_id, True) in self:
             return
+        waiting = self.get((row.session_id, False))
         if isinstance(row, Over):
-            self._over[row.session_id] = row
-            return
-        waiting = self._connections.get(row.session_id)
-        if waiting is None or _rank(waiting) < _rank(row):
-            self._connections[row.session_id] = row
-
-    def rows(self) -> list[Row]:
-        """Return them in the order in which they have to be written."""
-        return [*self._connections.values(), *self._over.values()]
-
-    def written(self, rows: Iterable[Row]) -> None:
-        """Forget what is written; what has replaced it meanwhile stays."""
-        for row in rows:
-            table = self._over if isinstance(row, Over) else self._connections
-            if table.get(row.session_id) is row:
-                del table[row.session_id]
+            self[row.session_id, True] = row
+        elif not isinstance(waiting, Connected | Ended) or _rank(waiting) < _rank(row):
+            self[row.session_id, False] = row
 
 
 def _rank(row: Connected | Ended) -> tuple[str, bool]:

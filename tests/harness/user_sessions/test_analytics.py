@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.user_sessions.analytics import Analytics, analyse, read_ledger
+from reference_server.config import GatewayConfig
 from reference_server.errors import Exit
-from reference_server.ledger.rows import LedgerSettings
-from reference_server.ledger.table import ledger_tables, ledger_url, open_engine
-from reference_server.ledger.writer import LedgerWriter
+from reference_server.ledger.table import LedgerDatabase, LedgerTables, ledger_url, open_engine
 from reports.figures.active_users import active_users
 from reports.figures.data import NothingToDraw
 
@@ -33,7 +32,7 @@ SESSIONS = [
 
 
 def fill(url: str, sessions: list[Any]) -> None:
-    writer = LedgerWriter(LedgerSettings(url, "n1", session_ttl_s=1e9))
+    writer = LedgerDatabase(GatewayConfig(ledger_url=url))
     writer.open()
     writer.close()
     engine = open_engine(url)
@@ -42,7 +41,7 @@ def fill(url: str, sessions: list[Any]) -> None:
             began = int(1000 * datetime.fromisoformat(login).replace(tzinfo=UTC).timestamp())
             ended = began + 1000 * length_s
             connection.execute(
-                insert(ledger_tables(engine).sessions).values(
+                insert(LedgerTables(engine).sessions).values(
                     user_id=user,
                     session_id=f"s{n}",
                     device_type=device,

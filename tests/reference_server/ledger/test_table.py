@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, inspect, select, text
 
+from reference_server.config import GatewayConfig
 from reference_server.ledger.rows import (
     LOGGED_OUT,
     AddressFull,
     Connected,
     Ended,
-    LedgerSettings,
     LedgerUnavailable,
     LedgerUnfit,
     Login,
@@ -25,8 +25,8 @@ from reference_server.ledger.rows import (
     PendingRows,
     Seen,
 )
-from reference_server.ledger.table import LedgerTables, ledger_tables, ledger_url, open_engine
-from reference_server.ledger.writer import LedgerWriter
+from reference_server.ledger.table import LedgerDatabase, LedgerTables, ledger_url, open_engine
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
 T0 = time() - 1000.0  # when everything below begins
 
@@ -38,11 +38,16 @@ def url(ledger: str) -> Iterator[str]:
         MADE.pop().close()
 
 
-MADE: list[LedgerWriter] = []
+MADE: list[LedgerDatabase] = []
 
 
-def writer(url: str, node: str = "n1", **options: Any) -> LedgerWriter:
-    made = LedgerWriter(LedgerSettings(url, node, **{"session_ttl_s": 3600.0} | options))
+def config(url: str, node: str, session_ttl_s: float = 3600.0, most: int | None = None) -> GatewayConfig:
+    policy = LivenessPolicy(session_ttl=session_ttl_s)
+    return GatewayConfig(ledger_url=url, node=node, policy=policy, max_sessions_per_ip=most)
+
+
+def writer(url: str, node: str = "n1", **options: Any) -> LedgerDatabase:
+    made = LedgerDatabase(config(url, node, **options))
     MADE.append(made)
     made.open()
     return made
@@ -52,7 +57,7 @@ def rows(url: str) -> dict[str, Any]:
     """The table, by session."""
     engine = open_engine(url)
     with engine.begin() as connection:
-        found = connection.execute(select(ledger_tables(engine).sessions)).all()
+        found = connection.execute(select(LedgerTables(engine).sessions)).all()
     engine.dispose()
     return {row.session_id: row for row in found}
 
@@ -77,7 +82,7 @@ def over(session: str, seconds: float, cause: str = LOGGED_OUT) -> Over:
     return Over(session, "", cause, at(seconds))
 
 
-def story(ledger: LedgerWriter, *steps: Login | Connected | Ended | Over, together: bool = False) -> None:
+def story(ledger: LedgerDatabase, *steps: Login | Connected | Ended | Over, together: bool = False) -> None:
     """Write steps each by itself, or those that are left of them after an outage."""
     pending = PendingRows()
     for step in steps:
@@ -85,7 +90,7 @@ def story(ledger: LedgerWriter, *steps: Login | Connected | Ended | Over, togeth
             pending.add(step)
         else:
             ledger.write([step])
-    ledger.write(pending.rows())
+    ledger.write(list(pending.values()))
 
 
 def test_a_login_has_every_field(url: str) -> None:
@@ -182,7 +187,7 @@ def test_a_node_that_starts_closes_its_own_stale_rows_only(url: str) -> None:
     story(first, login("mine"), begun("mine", "a", 1), login("waiting", "bob"))
     story(other, login("theirs", "cyd"), begun("theirs", "b", 2, "cyd"))
     first.write([Seen("mine", "ann", at(33))])
-    again = LedgerWriter(LedgerSettings(url, "n1", session_ttl_s=3600.0))
+    again = LedgerDatabase(config(url, "n1"))
     assert again.open() == 1
     table = rows(url)
     assert (table["mine"].status, table["mine"].ended_by) == (0, "node_restart")
@@ -229,7 +234,7 @@ def test_logins_that_never_connected_can_be_told(url: str) -> None:
 
 def test_an_address_has_no_more_sessions_than_it_may(url: str) -> None:
     """In one batch and over several; an ended session makes room; unknown addresses are not counted."""
-    ledger = writer(url, most_per_address=2)
+    ledger = writer(url, most=2)
     refused = ledger.write([login(f"s{n}", f"u{n}", ip="10.0.0.9") for n in range(3)])
     assert refused.keys() == {"s2"} and isinstance(refused["s2"], AddressFull)
     assert ledger.write([login("t", ip="10.0.0.9")]).keys() == {"t"}
@@ -292,7 +297,7 @@ def indexes(engine: Engine, tables: LedgerTables) -> set[tuple[str, ...]]:
 def test_the_indexes_are_there(url: str) -> None:
     writer(url)
     engine = open_engine(url)
-    found = indexes(engine, ledger_tables(engine))
+    found = indexes(engine, LedgerTables(engine))
     assert {("user_id",), ("session_id", "user_id"), ("status", "node"), ("login_time",)} <= found
     engine.dispose()
 
