@@ -381,7 +381,7 @@ def test_where_theory_is_not_exact_it_says_so(name: str) -> None:
     assert found.law is None and found.cause == ""
     assert why in found.note
     row = laws_frame([found]).iloc[0]
-    assert row[["lo_s", "hi_s", "mean_s", "p50_s", "p95_s", "p99_s", "mass"]].isna().all()
+    assert row[["lo_s", "hi_s", "mean_s", "p50_s", "p95_s", "p99_s", "detected_share"]].isna().all()
     assert curves_frame([found]).empty
 
 
