@@ -11,6 +11,7 @@ from harness.events.history import Workers, workers_of
 from harness.judge.soundness import Soundness, assess, silent_faults
 from reference_server.events import Event, EventKind, Source
 from reports.run_tables import frame
+from scenarios.clock import RunClock
 from scenarios.faults.nat_timeout import DrawnNatTimeout
 from tests.harness.handmade import fault
 
@@ -61,7 +62,7 @@ def judge(**changes: Any) -> Soundness:
         "injections": late(0.0),
         "witnesses": ALL,
         "silent": {"host_crash"},
-        "speedup": 5.0,
+        "clock": RunClock(5.0),
         "one_way_delay_s": 0.0005,
         "grain_s": 0.002,
         "heartbeat_interval_s": 30.0,
