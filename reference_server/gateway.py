@@ -45,7 +45,7 @@ from reference_server.sessions.owner_tokens import Owners
 from reference_server.sessions.presence import PlainOnlineSet, Presence
 from reference_server.sessions.records import Record, Sessions, flush_records
 from reference_server.sessions.redis_writer import StoreWriter, open_redis
-from reference_server.sessions.scripts import SCRIPTS
+from reference_server.sessions.scripts import Script
 from reference_server.websocket.admission import CLOSE_KICKED, CLOSE_TAKEN_OVER, CLOSE_TRY_AGAIN, Admission
 from reference_server.websocket.connection import GatewayConnection, Phase
 from reference_server.websocket.listener import BACKLOG, listen
@@ -79,7 +79,7 @@ class Gateway:
         self.redis = open_redis(config.redis_url)
         self.counters = Counters()
         self.lines = SessionLines()
-        self.store = StoreWriter(self.redis, SCRIPTS)
+        self.store = StoreWriter(self.redis, Script)
         self.codes = Codes(self.store, config.key_prefix, policy.code_ttl, config.code_secret)
         self.owners = Owners(config.node)
         self.sessions = Sessions(

@@ -1,7 +1,8 @@
 """The gateway's HTTP API, on its own port in the gateway's event loop; the browser client is served here too.
 
 From HTTP requests to calls of `Gateway`. `websockets` answers GET handshakes only, hence Starlette on
-uvicorn beside it. Errors are JSON, see `json_http.py`.
+uvicorn beside it. Bodies are JSON of a bounded size. Errors are ``{"error": {"code", "message"}}``: a code for
+programs and a sentence for people.
 
 | | |
 |---|---|
@@ -31,28 +32,19 @@ from itertools import islice
 from pathlib import Path
 from secrets import compare_digest
 from time import monotonic
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+import orjson
 import uvicorn
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from reference_server.api.json_http import (
-    Id,
-    Refused,
-    bad_request,
-    json_answer,
-    json_error,
-    of_http_exception,
-    read_body,
-    read_query,
-)
 from reference_server.api.metrics import Metrics
 from reference_server.config import GatewayConfig
 from reference_server.gateway import Gateway
@@ -64,9 +56,28 @@ from reference_server.sessions.redis_writer import StoreUnavailable
 from reference_server.websocket.listener import BACKLOG
 from reference_server.websocket.overload import RETRY_AFTER_S, SENTENCES
 
-__all__ = ["HttpServer", "create_app", "operator_routes"]
+__all__ = ["HttpServer", "create_app"]
 
 _SENDER = "operator"
+_MOST_BODY_BYTES = 16_384
+_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+_AWAY: dict[type[Exception], tuple[str, str]] = {
+    StoreUnavailable: ("store_unavailable", "the session store does not answer"),
+    LedgerUnavailable: ("ledger_unavailable", "the session ledger cannot be written"),
+}
+
+Id = Annotated[str, Field(strict=True, min_length=1, max_length=128, pattern=r"^[^\x00]*$")]
+"""Text of a body. PostgreSQL keeps no NUL."""
+Endpoint = Callable[[Request], Awaitable[Response]]
+M = TypeVar("M", bound=BaseModel)
+
+
+class Refused(HTTPException):
+    """A request that is answered with an error: its status, its code, a sentence, when to try again."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after_s: int = 0) -> None:
+        super().__init__(status, message, {"Retry-After": str(retry_after_s)} if retry_after_s else None)
+        self.code = code
 
 
 class _User(BaseModel):
@@ -99,7 +110,7 @@ class _Page(BaseModel):
     state: str = "live"
 
 
-def operator_routes(gateway: Gateway) -> list[Route]:
+def _operator_routes(gateway: Gateway) -> list[Route]:
     """Return the operator's routes; none where there is no operator."""
     token = gateway.config.operator_token
     if not token:
@@ -112,20 +123,20 @@ def operator_routes(gateway: Gateway) -> list[Route]:
 
     async def kick(request: Request) -> Response:
         check(request)
-        body = await read_body(request, _Kick)
+        body = await _read_body(request, _Kick)
         if bool(body.user_id) == bool(body.session_id):
-            raise bad_request('either "user_id" or "session_id"')
+            raise _bad_request('either "user_id" or "session_id"')
         ended = await gateway.logins.kick(user_id=body.user_id or "", session_id=body.session_id or "")
-        return json_answer({"sessions": ended})
+        return _json_answer({"sessions": ended})
 
     async def send(request: Request) -> Response:
         check(request)
-        body = await read_body(request, _Send)
+        body = await _read_body(request, _Send)
         try:
             reached = await gateway.router.send(body.user_id, body.payload, _SENDER)
         except TypeError as error:
-            raise bad_request("the payload is nested too deeply") from error
-        return json_answer({"connections": reached})
+            raise _bad_request("the payload is nested too deeply") from error
+        return _json_answer({"connections": reached})
 
     return [Route("/operator/kick", kick, methods=["POST"]), Route("/operator/send", send, methods=["POST"])]
 
@@ -141,8 +152,6 @@ _PAGE_HEADERS = {
     "Cache-Control": "no-cache",
 }
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
 
 def create_app(gateway: Gateway) -> Starlette:
     """Return the API of a gateway."""
@@ -151,13 +160,13 @@ def create_app(gateway: Gateway) -> Starlette:
 
     async def code(request: Request) -> Response:
         _refuse_while_closed(gateway)
-        body = await read_body(request, _User)
+        body = await _read_body(request, _User)
         issued = await gateway.codes.issue(body.user_id)
-        return json_answer({"code": issued, "expires_in_s": config.policy.code_ttl})
+        return _json_answer({"code": issued, "expires_in_s": config.policy.code_ttl})
 
     async def login(request: Request) -> Response:
         _refuse_while_closed(gateway)
-        body = await read_body(request, _Login)
+        body = await _read_body(request, _Login)
         user_id, origin = body.user_id, _origin(request, body.device_type or "web", config)
         if is_in(origin.ip_address, config.denied_ips):
             raise Refused(403, "ip_denied", f"{origin.ip_address} may not log in here")
@@ -168,18 +177,18 @@ def create_app(gateway: Gateway) -> Starlette:
             raise Refused(429, "too_many_sessions_from_ip", str(error)) from error
         if session_id is None:
             raise Refused(409, "already_online", f"{user_id} is online; log out there first")
-        return json_answer({"session_id": session_id, "user_id": user_id})
+        return _json_answer({"session_id": session_id, "user_id": user_id})
 
     async def logout(request: Request) -> Response:
-        body = await read_body(request, _Logout)
+        body = await _read_body(request, _Logout)
         try:
             await gateway.logins.logout(body.session_id, body.user_id or "")
         except WrongUser:
             raise Refused(403, "wrong_user", "the session is another user's") from None
-        return json_answer({})
+        return _json_answer({})
 
     async def sessions(request: Request) -> Response:
-        query = read_query(request, _Page)
+        query = _validated(_Page, dict(request.query_params))
         first, last = (query.page - 1) * query.per_page, query.page * query.per_page
         rows: list[dict[str, Any]]
         if query.state == "waiting":
@@ -198,18 +207,20 @@ def create_app(gateway: Gateway) -> Starlette:
                 for connection in islice(gateway.live.values(), first, last)
                 if connection.record is not None
             ]
-        return json_answer({"sessions": rows, "page": query.page, "per_page": query.per_page, "total": total})
+        return _json_answer(
+            {"sessions": rows, "page": query.page, "per_page": query.per_page, "total": total}
+        )
 
     async def health(_request: Request) -> Response:
         state = gateway.health()
-        return json_answer(state, 200 if state["status"] == "ok" else 503)
+        return _json_answer(state, 200 if state["status"] == "ok" else 503)
 
     async def scrape(request: Request) -> Response:
         text, content_type = metrics.scrape(request.headers.get("accept", ""))
         return Response(text, headers={"Content-Type": content_type})
 
     async def client_config(_request: Request) -> Response:
-        return json_answer(
+        return _json_answer(
             {
                 "websocket_port": gateway.port,
                 "node": config.node,
@@ -230,16 +241,11 @@ def create_app(gateway: Gateway) -> Starlette:
         Route("/api/config", client_config),
         Route("/healthz", health),
         Route("/metrics", scrape),
-        *operator_routes(gateway),
+        *_operator_routes(gateway),
         Mount("/static", _Static(directory=_STATIC)),
     ]
-    handlers: Any = {
-        Refused: lambda _request, error: json_error(error),
-        StoreUnavailable: _on_unavailable,
-        LedgerUnavailable: _on_no_ledger,
-        HTTPException: lambda _request, error: json_error(of_http_exception(error)),
-    }
-    return Starlette(routes=routes, exception_handlers=handlers)
+    errors = (HTTPException, *_AWAY)
+    return Starlette(routes=routes, exception_handlers=dict.fromkeys(errors, _on_error))
 
 
 class HttpServer(uvicorn.Server):
@@ -334,14 +340,8 @@ def _counted(login: Endpoint, gateway: Gateway) -> Endpoint:
     async def counting(request: Request) -> Response:
         try:
             answer = await login(request)
-        except Refused as error:
-            outcome(error.code).inc()
-            raise
-        except StoreUnavailable:
-            outcome("store_unavailable").inc()
-            raise
-        except LedgerUnavailable:
-            outcome("ledger_unavailable").inc()
+        except (Refused, StoreUnavailable, LedgerUnavailable) as error:
+            outcome(_refused(error).code).inc()
             raise
         outcome("ok").inc()
         return answer
@@ -349,14 +349,63 @@ def _counted(login: Endpoint, gateway: Gateway) -> Endpoint:
     return counting
 
 
-def _on_unavailable(_request: Request, error: Exception) -> Response:
-    message = f"the session store does not answer: {error}"
-    return json_error(Refused(503, "store_unavailable", message, 1))
+def _bad_request(message: str) -> Refused:
+    return Refused(400, "bad_request", message)
 
 
-def _on_no_ledger(_request: Request, error: Exception) -> Response:
-    message = f"the session ledger cannot be written: {error}"
-    return json_error(Refused(503, "ledger_unavailable", message, 1))
+def _json_answer(value: Any, status: int = 200) -> Response:
+    """Return an answer that nobody keeps."""
+    headers = {"Cache-Control": "no-store"}
+    return Response(orjson.dumps(value), status, headers, media_type="application/json")
+
+
+def _refused(error: Exception) -> Refused:
+    """Put any error of a request in our form, the framework's (no such path, wrong method) too."""
+    match error:
+        case Refused():
+            return error
+        case HTTPException(status_code=status):
+            return Refused(status, _CODES.get(status, "error"), error.detail)
+        case _:
+            code, sentence = _AWAY[type(error)]
+            return Refused(503, code, f"{sentence}: {error}", 1)
+
+
+def _on_error(_request: Request, error: Exception) -> Response:
+    refused = _refused(error)
+    body = {"error": {"code": refused.code, "message": refused.detail}}
+    answer = _json_answer(body, refused.status_code)
+    answer.headers.update(refused.headers or {})
+    return answer
+
+
+async def _read_body(request: Request, model: type[M]) -> M:
+    """Read a JSON object of a bounded size.
+
+    Raises:
+        Refused: it is none, or too large, or not what the model says.
+    """
+    data = bytearray()
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > _MOST_BODY_BYTES:
+                raise Refused(413, "too_large", f"at most {_MOST_BODY_BYTES} bytes")
+    except ClientDisconnect as error:
+        raise _bad_request("the body ended early") from error
+    try:
+        return _validated(model, orjson.loads(data))
+    except orjson.JSONDecodeError as error:
+        raise _bad_request(f"the body is not JSON: {error}") from error
+
+
+def _validated(model: type[M], values: Any) -> M:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f'"{first["loc"][0]}"' if first["loc"] else "the body"
+        raise _bad_request(f"{where}: {first['msg']}") from error
 
 
 def _origin(request: Request, device_type: str, config: GatewayConfig) -> Origin:

@@ -29,7 +29,7 @@ from reference_server.config import GatewayConfig
 from reference_server.sessions.owner_tokens import made_at_s
 from reference_server.sessions.records import Record, Sessions
 from reference_server.sessions.redis_writer import Answer, Call, StoreUnavailable, StoreWriter
-from reference_server.sessions.scripts import DEAD, HELD, HOLD, REAP, RENEW, RETIRE
+from reference_server.sessions.scripts import Script
 
 __all__ = ["Cluster", "Node"]
 
@@ -129,7 +129,7 @@ class Cluster:
         args = (self.incarnation, int(1000 * window_s))
         try:
             async with asyncio.timeout(deadline_s):
-                await self._writer.ask(Call(RETIRE, keys, args))
+                await self._writer.ask(Call(Script.RETIRE, keys, args))
         except (StoreUnavailable, TimeoutError):
             _log.warning("Redis does not answer: the lease is left to end by itself")
 
@@ -153,7 +153,7 @@ class Cluster:
             return  # a renewal would make the lease outlive the node
         asked_s, nonce = monotonic(), secrets.token_hex(4)
         keys = (f"{self._prefix}nodes", self._lease(self.incarnation), f"{self._prefix}epoch")
-        call = Call(RENEW, keys, (self.incarnation, self._ttl_ms, self._nonce, nonce))
+        call = Call(Script.RENEW, keys, (self.incarnation, self._ttl_ms, self._nonce, nonce))
         state, epoch, run_id = await self._writer.ask(call)
         now_s = monotonic()
         # A stall of Redis that ends leases makes one of our own renewals wait at least ttl - 2 renew.
@@ -170,7 +170,7 @@ class Cluster:
                 _log.warning("lease lost: asserting the records of all connections")
             self.settled.clear()
             await self._assert_all()
-            hold = Call(HOLD, keys[1:2], (self._ttl_ms, self._nonce))
+            hold = Call(Script.HOLD, keys[1:2], (self._ttl_ms, self._nonce))
             if not await self._writer.ask(hold):
                 self._wake.set()
                 return
@@ -202,7 +202,7 @@ class Cluster:
         known = {record.owner for record in self._node.held()}
         cursor = b"0"
         while True:
-            call = Call(HELD, (self._list(self.incarnation),), (cursor.decode(), _CHUNK))
+            call = Call(Script.HELD, (self._list(self.incarnation),), (cursor.decode(), _CHUNK))
             cursor, *found = await self._writer.ask(call)
             for session_id, value in zip(found[::2], found[1::2], strict=True):
                 record = self._sessions.record_of(session_id.decode(), value.decode())
@@ -223,7 +223,9 @@ class Cluster:
             if since_s is None or monotonic() - since_s < self._ttl_s:
                 continue
             try:
-                for dead in await self._writer.ask(Call(DEAD, (f"{self._prefix}nodes",), (self._prefix,))):
+                for dead in await self._writer.ask(
+                    Call(Script.DEAD, (f"{self._prefix}nodes",), (self._prefix,))
+                ):
                     await self._reap(dead.decode())
             except StoreUnavailable:
                 self._in_time_since_s = None
@@ -237,7 +239,7 @@ class Cluster:
         args = (self._prefix, per_device, dead, _CHUNK, self._sessions.owners.node)
         count, left = 0, 1
         while left:
-            answer: Answer = await self._writer.ask(Call(REAP, keys, args))
+            answer: Answer = await self._writer.ask(Call(Script.REAP, keys, args))
             state, left, *ended = answer
             for session, slot, owner in zip(ended[::3], ended[1::3], ended[2::3], strict=True):
                 value = f"{slot.decode()}|{owner.decode()}"

@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 from reference_server.frames import text_frame
 from reference_server.sessions.records import Sessions
 from reference_server.sessions.redis_writer import Answer, Call, StoreUnavailable, StoreWriter
-from reference_server.sessions.scripts import SEND, SESSIONS_OF
+from reference_server.sessions.scripts import Script
 from reference_server.websocket.connection import GatewayConnection
 
 __all__ = ["Router", "Switchboard", "listen_to"]
@@ -135,7 +135,7 @@ class Router:
             StoreUnavailable: Redis does not answer.
         """
         args = (self._prefix, int(self._sessions.per_device), user_id)
-        return [found.decode() for found in await self._writer.ask(Call(SESSIONS_OF, (), args))]
+        return [found.decode() for found in await self._writer.ask(Call(Script.SESSIONS_OF, (), args))]
 
     def pass_on(self, connection: GatewayConnection, user_id: str, payload: Any) -> None:
         """Send what a client wants sent; the client hears of it only if nobody is reached."""
@@ -187,4 +187,4 @@ class Router:
     ) -> Call:
         text = orjson.dumps({"type": "message", "from": sender, "payload": payload}).decode()
         args = (self._prefix, int(self._sessions.per_device), user_id, text)
-        return Call(SEND, (), args, done)
+        return Call(Script.SEND, (), args, done)

@@ -17,7 +17,7 @@ import secrets
 from enum import IntEnum
 
 from reference_server.sessions.redis_writer import Call, StoreWriter
-from reference_server.sessions.scripts import CODE_ISSUE, CODE_USE
+from reference_server.sessions.scripts import Script
 
 __all__ = ["CodeVerdict", "Codes"]
 
@@ -57,7 +57,7 @@ class Codes:
         """
         code = f"{secrets.randbelow(10**_DIGITS):0{_DIGITS}}"
         args = (self._digest(user_id, code), self._ttl_ms, _GUESSES)
-        await self._writer.ask(Call(CODE_ISSUE, (self._key(user_id),), args))
+        await self._writer.ask(Call(Script.CODE_ISSUE, (self._key(user_id),), args))
         return code
 
     async def use(self, user_id: str, code: str) -> CodeVerdict:
@@ -67,7 +67,7 @@ class Codes:
             StoreUnavailable: Redis does not answer; whether the code is used up is unknown.
         """
         digest = self._digest(user_id, code)
-        return CodeVerdict(await self._writer.ask(Call(CODE_USE, (self._key(user_id),), (digest,))))
+        return CodeVerdict(await self._writer.ask(Call(Script.CODE_USE, (self._key(user_id),), (digest,))))
 
     def _key(self, user_id: str) -> str:
         return f"{self._prefix}code:{user_id}"

@@ -20,8 +20,8 @@ from typing import Protocol
 import orjson
 
 from reference_server.frames import text_frame
-from reference_server.sessions.redis_writer import Answer, Call, Script, StoreUnavailable, StoreWriter
-from reference_server.sessions.scripts import ONLINE, PLAIN_ADD, PLAIN_REMOVE
+from reference_server.sessions.redis_writer import Answer, Call, StoreUnavailable, StoreWriter
+from reference_server.sessions.scripts import Script
 
 __all__ = ["PlainOnlineSet", "Presence", "Watcher"]
 
@@ -39,11 +39,11 @@ class PlainOnlineSet:
 
     def add(self, user_id: str) -> None:
         """A connection of the user has begun."""
-        self._write(PLAIN_ADD, user_id)
+        self._write(Script.PLAIN_ADD, user_id)
 
     def remove(self, user_id: str) -> None:
         """A connection of the user has ended, whatever other connections the user has."""
-        self._write(PLAIN_REMOVE, user_id)
+        self._write(Script.PLAIN_REMOVE, user_id)
 
     def _write(self, script: Script, user_id: str) -> None:
         self._writer.submit(Call(script, (self._key,), (user_id,), durable_key=f"online:{user_id}"))
@@ -135,7 +135,7 @@ class Presence:
         while chunk := list(islice(waiting, _CHUNK)):
             args = (self._prefix, *chunk)
             done = partial(self._on_answer, chunk, first)
-            self._writer.submit(Call(ONLINE, (f"{self._prefix}online",), args, done))
+            self._writer.submit(Call(Script.ONLINE, (f"{self._prefix}online",), args, done))
 
     def _on_answer(self, user_ids: list[str], first: bool, answer: Answer) -> None:
         if isinstance(answer, StoreUnavailable):

@@ -20,7 +20,7 @@ from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.sessions.owner_tokens import Owners
 from reference_server.sessions.record_rules import RecordRules
 from reference_server.sessions.redis_writer import Answer, Call, StoreUnavailable, StoreWriter
-from reference_server.sessions.scripts import CLEAR, CONNECT, LOGIN, LOGOUT, PRUNE, REFRESH, RELEASE, RESTORE
+from reference_server.sessions.scripts import Script
 
 __all__ = [
     "ConnectRefused",
@@ -173,14 +173,14 @@ class Sessions:
         keys = (self._session(session_id), self._status(slot))
         status = f"{session_id}|" if self._status_at_login else ""
         args = (f"{slot}|", self._session_ttl_ms, self._refuse, status, self._status_ttl_ms)
-        return session_id, Call(LOGIN, keys, args)
+        return session_id, Call(Script.LOGIN, keys, args)
 
     def restore(self, session_id: str, user_id: str, device: str, left_s: float) -> None:
         """Bring back a login that Redis has lost, for what is left of its life; one that is there stays."""
         key = self._session(session_id)
         ttl_ms = _milliseconds(left_s) if self._session_ttl_ms else 0
         args = (f"{self.slot(user_id, device)}|", ttl_ms)
-        self._writer.submit(Call(RESTORE, (key,), args, durable_key=f"restore {session_id}"))
+        self._writer.submit(Call(Script.RESTORE, (key,), args, durable_key=f"restore {session_id}"))
 
     async def logout(self, session_id: str, user_id: str = "", how: str = "logged_out") -> Record | None:
         """End a session at once; return what it was, or None: unknown.
@@ -195,7 +195,7 @@ class Sessions:
             WrongUser: the session is another user's; nothing was done.
         """
         args = (*self._head, session_id, self._node, user_id, self.owners.incarnation, how)
-        found: list[bytes] = await self._writer.ask(Call(LOGOUT, (self._session(session_id),), args))
+        found: list[bytes] = await self._writer.ask(Call(Script.LOGOUT, (self._session(session_id),), args))
         if not found:
             return None
         if len(found) == 1:
@@ -207,7 +207,7 @@ class Sessions:
         """Delete a session that was made and never told to anybody."""
         args = (*self._head, session_id, self._node, "", self.owners.incarnation, "logged_out")
         key = self._session(session_id)
-        self._writer.submit(Call(LOGOUT, (key,), args, durable_key=f"forget {session_id}"))
+        self._writer.submit(Call(Script.LOGOUT, (key,), args, durable_key=f"forget {session_id}"))
 
     def connect(
         self,
@@ -237,7 +237,7 @@ class Sessions:
             *(self._session_ttl_ms, self._status_ttl_ms, self._refuse, self._node),
             record.user_id,
         )
-        self._writer.submit(Call(CONNECT, (self._session(record.session_id),), args, read))
+        self._writer.submit(Call(Script.CONNECT, (self._session(record.session_id),), args, read))
 
     def refresh(self, record: Record, taken_over: Callable[[str], None]) -> None:
         """Prolong both records, and bring back what vanished; a newer connection's are left alone.
@@ -259,7 +259,7 @@ class Sessions:
             *(*self._head, record.slot, record.session_id, record.owner),
             *(self._session_ttl_ms, self._status_ttl_ms, self._node),
         )
-        self._writer.submit(Call(REFRESH, keys, args, read, durable_key=record.owner))
+        self._writer.submit(Call(Script.REFRESH, keys, args, read, durable_key=record.owner))
 
     def clear(self, record: Record) -> None:
         """Delete the records as far as they are the connection's, and tell that the user is offline."""
@@ -269,19 +269,19 @@ class Sessions:
         def read(answer: Answer) -> None:
             self._on_cleared(record, answer == 1)
 
-        self._writer.submit(Call(CLEAR, keys, args, read, durable_key=record.owner))
+        self._writer.submit(Call(Script.CLEAR, keys, args, read, durable_key=record.owner))
 
     def release(self, record: Record) -> None:
         """Leave the records to expire with the resume window: this node will not be there to clear them."""
         keys = (self._session(record.session_id), self._status(record.slot))
         window_ms = int(self._resume_window_s * 1000)  # 0: PEXPIRE deletes
         args = (record.slot, record.session_id, record.owner, window_ms)
-        self._writer.submit(Call(RELEASE, keys, args, durable_key=record.owner))
+        self._writer.submit(Call(Script.RELEASE, keys, args, durable_key=record.owner))
 
     def prune(self) -> None:
         """Take users off the online set whom nobody has refreshed for a whole status TTL."""
         args = (str(self._status_ttl_s),)
-        self._writer.submit(Call(PRUNE, (f"{self._prefix}online",), args, durable_key="prune"))
+        self._writer.submit(Call(Script.PRUNE, (f"{self._prefix}online",), args, durable_key="prune"))
 
     def slot(self, user_id: str, device: str) -> str:
         """Return what has one connection at most; a device's name is escaped, it has no ``/``."""

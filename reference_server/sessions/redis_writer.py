@@ -17,7 +17,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NewType
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.backoff import NoBackoff
@@ -33,7 +33,7 @@ from redis.retry import Retry
 
 from reference_server.errors import MachineError
 
-__all__ = ["Answer", "Call", "Script", "StoreUnavailable", "StoreWriter", "open_redis"]
+__all__ = ["Answer", "Call", "StoreUnavailable", "StoreWriter", "open_redis"]
 
 _GATHER_S = 0.002
 _MOST_PER_PIPELINE = 128  # a pipeline keeps Redis and our own loop busy for about 5 ms at most
@@ -56,15 +56,11 @@ Answer = Any
 """What a script returned, as redis-py reads it; or a `StoreUnavailable`."""
 
 
-Script = NewType("Script", str)
-"""The text of a Lua script."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
     """One call of a script. With a ``durable_key`` it is retried until it is done; None: a request."""
 
-    script: Script
+    script: str  # its Lua text
     keys: tuple[str, ...]
     args: tuple[str | int, ...]
     done: Callable[[Answer], None] | None = None
@@ -95,7 +91,7 @@ class StoreWriter:
         scripts: all that will be called.
     """
 
-    def __init__(self, redis: Redis, scripts: Iterable[Script]) -> None:
+    def __init__(self, redis: Redis, scripts: Iterable[str]) -> None:
         self._redis = redis
         self._scripts = {script: redis.register_script(script) for script in scripts}
         self._waiting: deque[Call] = deque()

@@ -26,71 +26,43 @@ Nothing newer than Redis 6.2 is used.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from importlib.resources import files
 
-from reference_server.sessions.redis_writer import Script
-
-__all__ = [
-    "CLEAR",
-    "CODE_ISSUE",
-    "CODE_USE",
-    "CONNECT",
-    "DEAD",
-    "HELD",
-    "HOLD",
-    "LOGIN",
-    "LOGOUT",
-    "ONLINE",
-    "PLAIN_ADD",
-    "PLAIN_REMOVE",
-    "PRUNE",
-    "REAP",
-    "REFRESH",
-    "RELEASE",
-    "RENEW",
-    "RESTORE",
-    "RETIRE",
-    "SCRIPTS",
-    "SEND",
-    "SESSIONS_OF",
-]
+__all__ = ["Script"]
 
 
-def _script(*names: str) -> Script:
+def _script(*names: str) -> str:
     """Return a script: its own file, the last, behind the functions that it uses."""
     folder = files("reference_server.sessions")
-    return Script("\n".join((folder / f"{name}.lua").read_text("utf-8") for name in names))
+    return "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in names)
 
 
-# Of sessions.
-LOGIN = _script("put", "login")
-RESTORE = _script("put", "restore")
-CONNECT = _script("put", "records", "connect")
-REFRESH = _script("put", "records", "refresh")
-CLEAR = _script("records", "clear")
-RELEASE = _script("release")
-LOGOUT = _script("records", "logout")
-PRUNE = _script("prune")
-# Of nodes.
-RENEW = _script("records", "renew")
-HOLD = _script("records", "hold")
-RETIRE = _script("retire")
-DEAD = _script("dead")
-REAP = _script("records", "reap")
-HELD = _script("held")
-# Of who is where.
-ONLINE = _script("online")
-SEND = _script("records", "statuses", "send")
-SESSIONS_OF = _script("records", "statuses", "sessions_of")
-PLAIN_ADD = Script("return redis.call('SADD', KEYS[1], ARGV[1])")
-PLAIN_REMOVE = Script("return redis.call('SREM', KEYS[1], ARGV[1])")
-# Of verification codes.
-CODE_ISSUE = _script("code_issue")
-CODE_USE = _script("code_use")
+class Script(StrEnum):
+    """All of them; a value is the text."""
 
-SCRIPTS = (
-    *(LOGIN, RESTORE, CONNECT, REFRESH, CLEAR, RELEASE, LOGOUT, PRUNE),
-    *(RENEW, HOLD, RETIRE, DEAD, REAP, HELD),
-    *(ONLINE, SEND, SESSIONS_OF, PLAIN_ADD, PLAIN_REMOVE, CODE_ISSUE, CODE_USE),
-)
-"""All of them, for `StoreWriter`."""
+    # Of sessions.
+    LOGIN = _script("put", "login")
+    RESTORE = _script("put", "restore")
+    CONNECT = _script("put", "records", "connect")
+    REFRESH = _script("put", "records", "refresh")
+    CLEAR = _script("records", "clear")
+    RELEASE = _script("release")
+    LOGOUT = _script("records", "logout")
+    PRUNE = _script("prune")
+    # Of nodes.
+    RENEW = _script("records", "renew")
+    HOLD = _script("records", "hold")
+    RETIRE = _script("retire")
+    DEAD = _script("dead")
+    REAP = _script("records", "reap")
+    HELD = _script("held")
+    # Of who is where.
+    ONLINE = _script("online")
+    SEND = _script("records", "statuses", "send")
+    SESSIONS_OF = _script("records", "statuses", "sessions_of")
+    PLAIN_ADD = "return redis.call('SADD', KEYS[1], ARGV[1])"
+    PLAIN_REMOVE = "return redis.call('SREM', KEYS[1], ARGV[1])"
+    # Of verification codes.
+    CODE_ISSUE = _script("code_issue")
+    CODE_USE = _script("code_use")

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -35,7 +36,9 @@ from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.sessions.owner_tokens import Owners, incarnation_of
 from reference_server.sessions.records import Connected, ConnectRefused, OlderThan, Record, Sessions
 from reference_server.sessions.redis_writer import Call, StoreUnavailable, StoreWriter, open_redis
-from reference_server.sessions.scripts import CONNECT, HOLD, REAP, REFRESH, RENEW, SCRIPTS
+from reference_server.sessions.scripts import Script
+
+SCRIPTS: tuple[str, ...] = tuple(Script)
 
 pytestmark = pytest.mark.real
 
@@ -269,7 +272,7 @@ class Ownership(RuleBasedStateMachine):
         self._do(node, by, lambda: StoreWriter.submit(self.writers[node], late))
         value = f"{self.slot_of[by.session_id]}|{by.owner}"
         record = self.nodes[node].record_of(by.session_id, value)
-        if call.script in (CONNECT, REFRESH):
+        if call.script in (Script.CONNECT, Script.REFRESH):
             if self._has(record):
                 self._now_has(record)
         elif had and not self._has(record):
@@ -301,12 +304,12 @@ class Ownership(RuleBasedStateMachine):
         incarnation = sessions.owners.incarnation
         lease = f"{self.prefix}lease:{incarnation}"
         keys = (f"{self.prefix}nodes", lease, f"{self.prefix}epoch")
-        state = self._ask(node, RENEW, keys, (incarnation, 60_000, "", nonce))[0]
+        state = self._ask(node, Script.RENEW, keys, (incarnation, 60_000, "", nonce))[0]
         assert (state == b"held") == self.settled[node]
         for record in sorted(self.live[node], key=lambda r: r.owner):
             self._refresh(record, node)
         if state != b"held":
-            assert self._ask(node, HOLD, (lease,), (60_000, nonce)) == 1
+            assert self._ask(node, Script.HOLD, (lease,), (60_000, nonce)) == 1
             self.settled[node] = True
         known = {record.owner for record in self.live[node]}
         for session_id, value in self._listed(node).items():
@@ -324,7 +327,7 @@ class Ownership(RuleBasedStateMachine):
         args = (self.prefix, int(self.per_device), incarnation, 2, f"node-{1 - node}")
         left = 1
         while left:
-            _, left, *ended = self._ask(1 - node, REAP, keys, args)
+            _, left, *ended = self._ask(1 - node, Script.REAP, keys, args)
             for owner in ended[2::3]:
                 assert incarnation_of(owner.decode()) == incarnation
         for key, value in self._records().items():
@@ -425,16 +428,12 @@ def test_the_newest_connection_keeps_its_records_in_any_order_of_events(variant:
 
 def test_a_clean_up_without_the_owner_token_would_be_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: the same machine against a clean-up that only names the session."""
-    from reference_server.sessions import records as sessions
-    from reference_server.sessions import scripts
-    from reference_server.sessions.redis_writer import Script
-
-    careless = scripts.CLEAR.replace("if by ~= owner then return 0 end", "")
+    careless = Script.CLEAR.replace("if by ~= owner then return 0 end", "")
     careless = careless.replace("if status and status ~= session .. '|' .. owner then return 0 end", "")
-    assert careless != scripts.CLEAR
-    broken = Script(careless)
-    monkeypatch.setattr(sessions, "CLEAR", broken)
-    monkeypatch.setattr(f"{__name__}.SCRIPTS", (*SCRIPTS, broken))
+    assert careless != Script.CLEAR
+    broken = SimpleNamespace(**{**Script.__members__, "CLEAR": careless})
+    monkeypatch.setattr("reference_server.sessions.records.Script", broken)
+    monkeypatch.setattr(f"{__name__}.SCRIPTS", (*Script, careless))
     machine = Ownership()
     machine.begin()
     try:

@@ -16,13 +16,13 @@ import redis as sync_redis
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer, redis_server
 from reference_server.events import EventKind
-from reference_server.sessions.redis_writer import Call, Script, StoreUnavailable, StoreWriter, open_redis
+from reference_server.sessions.redis_writer import Call, StoreUnavailable, StoreWriter, open_redis
 from tests.reference_server.gateways import QUICK, run, running, until
 
 pytestmark = pytest.mark.real
 
-APPEND = Script("return redis.call('RPUSH', KEYS[1], ARGV[1])")
-BAD = Script("return redis.call('INCR', KEYS[1])")
+APPEND = "return redis.call('RPUSH', KEYS[1], ARGV[1])"
+BAD = "return redis.call('INCR', KEYS[1])"
 
 
 @pytest.fixture
