@@ -10,10 +10,10 @@ from reference_server.durations import PositiveDuration
 from scenarios.distributions import Distribution, Law, Uniform
 from scenarios.parts import Part, Share
 
-__all__ = ["Reconnect", "Relogin", "Sessions"]
+__all__ = ["LoginOnOtherDevice", "Reconnect", "Sessions"]
 
 
-class Relogin(Part):
+class LoginOnOtherDevice(Part):
     """The user of a dead client tries to log in again from another device."""
 
     after: Annotated[Law, Field(description="law of the wait from the fault to the first try")] = (
@@ -40,7 +40,7 @@ class Reconnect(Part):
         Field(description="a client that hears nothing for this long reconnects; null: it waits for ever"),
     ] = None
     relogin: Annotated[
-        Relogin | None, Field(description="measure how long a dead client's user is locked out")
+        LoginOnOtherDevice | None, Field(description="measure how long a dead client's user is locked out")
     ] = None
 
     def back_off_ceiling_s(self, failures: int) -> float:

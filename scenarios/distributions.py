@@ -9,27 +9,16 @@ from __future__ import annotations
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from scipy import stats
 
 from reference_server.durations import Duration, PositiveDuration
+from scenarios.parts import Part
 
 __all__ = ["Distribution", "Exponential", "Law", "Lognormal", "Normal", "Uniform"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Uniform(_Strict):
+class Uniform(Part):
     """Uniform between two durations."""
 
     low: Duration
@@ -42,20 +31,20 @@ class Uniform(_Strict):
         return self
 
 
-class Exponential(_Strict):
+class Exponential(Part):
     """Exponential with a mean."""
 
     mean: PositiveDuration
 
 
-class Lognormal(_Strict):
+class Lognormal(Part):
     """Log-normal by its median and the standard deviation of the logarithm."""
 
     median: PositiveDuration
     sigma: Annotated[float, Field(gt=0)]
 
 
-class Normal(_Strict):
+class Normal(Part):
     """Normal, negative draws cut off at zero."""
 
     mean: Duration
@@ -66,7 +55,7 @@ def _named(value: Any) -> Any:
     return value if isinstance(value, dict | Distribution) else {"constant": value}
 
 
-class Distribution(_Strict):
+class Distribution(Part):
     """A law of a random time: exactly one of the fields is set. All times in seconds."""
 
     constant: Duration | None = None
@@ -109,18 +98,11 @@ class Distribution(_Strict):
 
     def scaled(self, factor: float) -> Distribution:
         """The law of ``factor`` times as long; ``factor`` > 0."""
-        match self:
-            case Distribution(constant=float(value)):
-                return Distribution(constant=value * factor)
-            case Distribution(uniform=Uniform(low=low, high=high)):
-                return Distribution(uniform=Uniform(low=low * factor, high=high * factor))
-            case Distribution(exponential=Exponential(mean=mean)):
-                return Distribution(exponential=Exponential(mean=mean * factor))
-            case Distribution(lognormal=Lognormal(median=median, sigma=sigma)):
-                return Distribution(lognormal=Lognormal(median=median * factor, sigma=sigma))
-            case Distribution(normal=Normal(mean=mean, sd=sd)):
-                return Distribution(normal=Normal(mean=mean * factor, sd=sd * factor))
-        raise AssertionError("a distribution has exactly one law")
+        name, law = next((name, law) for name, law in self if law is not None)
+        if isinstance(law, float):
+            return Distribution(constant=law * factor)
+        times = {key: value * factor for key, value in law if key != "sigma"}
+        return Distribution.model_validate({name: law.model_copy(update=times)})
 
     @property
     def mean_s(self) -> float:

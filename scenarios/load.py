@@ -70,11 +70,9 @@ def load_scenario(name_or_path: str, **overrides: Any) -> Scenario:
     try:
         text = path.read_text()
     except OSError as error:
-        message = (
-            f"{error.strerror}; built-in scenarios: {', '.join(built_in())}"
-            if not path.exists()
-            else str(error.strerror)
-        )
+        message = str(error.strerror)
+        if not path.exists():
+            message += f"; built-in scenarios: {', '.join(built_in())}"
         raise ScenarioError(name_or_path, [Problem(None, "", message)]) from error
     scenario = parse_scenario(text, source=str(path), default_name=path.stem, **overrides)
     faults = tuple(
@@ -101,7 +99,7 @@ def parse_scenario(
         raise ScenarioError(source, [Problem(None, "", f"not YAML: {error}")]) from error
     if not isinstance(raw, dict):
         raise ScenarioError(source, [Problem(1, "", "a scenario is a mapping of keys to values")])
-    if twice := [_twice(node, key) for node, key in _repeated(tree)]:
+    if twice := list(_repeated(tree)):
         raise ScenarioError(source, twice)
     if is_b_config(raw):
         raw = _of_b_config(raw, source)
@@ -154,22 +152,18 @@ def dump_scenario(scenario: Scenario) -> str:
     return yaml.safe_dump(scenario.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _repeated(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, str]]:
+def _repeated(node: yaml.Node | None) -> Iterator[Problem]:
     """Keys that stand twice in one mapping: YAML would silently take the last."""
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
             if key.value in seen:
-                yield key, str(key.value)
+                yield Problem(key.start_mark.line + 1, str(key.value), "stands twice in the same mapping")
             seen.add(key.value)
             yield from _repeated(value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             yield from _repeated(value)
-
-
-def _twice(node: yaml.Node, key: str) -> Problem:
-    return Problem(node.start_mark.line + 1, key, "stands twice in the same mapping")
 
 
 def _problem(detail: Any, tree: yaml.Node | None, raw: dict[str, Any]) -> Problem:
@@ -187,10 +181,8 @@ def _problem(detail: Any, tree: yaml.Node | None, raw: dict[str, Any]) -> Proble
             message = "unknown key" + (f"; did you mean {close[0]}?" if close else "")
             message += f" allowed: {', '.join(known)}" if known and not close else ""
         case "union_tag_invalid":
-            context = detail["ctx"]
-            message = (
-                f"unknown fault {context['tag']!r}; allowed: {context['expected_tags'].replace(chr(39), '')}"
-            )
+            tag, allowed = detail["ctx"]["tag"], detail["ctx"]["expected_tags"].replace("'", "")
+            message = f"unknown fault {tag!r}; allowed: {allowed}"
         case "missing":
             message = "is missing"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":

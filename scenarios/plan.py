@@ -15,13 +15,10 @@ from pydantic import BaseModel
 
 from scenarios.faults.base import Fault, PlannedFault
 from scenarios.faults.incidents import DrawnGatewayStall, NodeIncident, PlannedIncident
-from scenarios.faults.registry import read_client_fault, read_server_fault
+from scenarios.faults.registry import read_parameters
 from scenarios.schema import Scenario
 
 __all__ = ["Plan", "PlannedOutage", "make_plan"]
-
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +70,8 @@ class Plan:
         """
         raw = orjson.loads(path.read_bytes())
         first_nodes = raw.pop("homes" if "homes" in raw else "first_nodes")  # `homes`: written by 0.1.0
-        for one in raw["faults"]:
-            one["params"] = read_client_fault(one["kind"], one["params"])
-        for one in raw["incidents"]:
-            one["params"] = read_server_fault(one["kind"], one["params"])
+        for one in (*raw["faults"], *raw["incidents"]):
+            one["params"] = read_parameters(one["kind"], one["params"])
         return cls(
             **{
                 **raw,
@@ -124,9 +119,7 @@ def _planned(
 ) -> list[PlannedFault]:
     """Plan one fault of the scenario for all the clients that it hits."""
     n = len(clients)
-    relogin = scenario.reconnect.relogin
-    if fault.drawn.user_stays:
-        relogin = None
+    relogin = None if fault.drawn.user_stays else scenario.reconnect.relogin
     logs_in_s: list[float | None] = [None] * n
     if relogin is not None:
         tries = rng.random(n) < relogin.share
@@ -161,7 +154,7 @@ def _watches(
     return {watcher: tuple(watched) for watcher, watched in sorted(watches.items())}
 
 
-def _distinct(rows: int, count: int, pool: int, rng: np.random.Generator) -> IntArray:
+def _distinct(rows: int, count: int, pool: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Draw ``count`` different numbers below ``pool`` in each of ``rows`` rows, shape (rows, count)."""
     if count * 4 > pool:
         return rng.permuted(np.tile(np.arange(pool), (rows, 1)), axis=1)[:, :count]
@@ -201,7 +194,11 @@ def _incidents(scenario: Scenario, rng: np.random.Generator) -> tuple[PlannedInc
         law = incident.lasting
         lasts_s = None if law is None else float(law.sample(rng, 1)[0])
         node = incident.node if isinstance(incident, NodeIncident) else None
-        drawn.append(PlannedIncident(incident.label, incident.kind, node, at_s, lasts_s, incident.draw()))
+        drawn.append(
+            PlannedIncident(
+                incident.label, incident.kind, node, at_s, lasts_s, incident.drawn(**incident.parameters())
+            )
+        )
     stalls = scenario.gateway.stalls
     for node in range(1, scenario.gateway.nodes + 1) if stalls else ():
         assert stalls is not None

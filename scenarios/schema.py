@@ -6,6 +6,8 @@ write them with a unit. `speedup` shrinks them for a real run and results are re
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -17,7 +19,7 @@ from reference_server.presets import find_preset, merged
 from reference_server.sessions.record_rules import RecordRules
 from scenarios.client_rules import Reconnect, Sessions
 from scenarios.clock import RunClock
-from scenarios.faults.base import Fault
+from scenarios.faults.base import Fault, ScenarioItem
 from scenarios.faults.incidents import Incident, NodeIncident
 from scenarios.faults.registry import AnyFault, AnyIncident
 from scenarios.gateway import Gateway, Store
@@ -25,6 +27,12 @@ from scenarios.network import Network
 from scenarios.parts import Part, Share
 
 __all__ = ["Agreement", "Scenario"]
+
+
+def _check_names(items: Iterable[ScenarioItem]) -> None:
+    count = Counter(item.label for item in items)
+    if twice := sorted(label for label in count if count[label] > 1):
+        raise ValueError(f"{', '.join(twice)} stands twice; give each its own `name`")
 
 
 class Agreement(Part):
@@ -84,9 +92,7 @@ class Scenario(Part):
         total = sum(fault.share for fault in faults)
         if total > 1 + 1e-9:
             raise ValueError(f"the shares add up to {total:.0%}; allowed: at most 100%")
-        labels = [fault.label for fault in faults]
-        if twice := sorted({label for label in labels if labels.count(label) > 1}):
-            raise ValueError(f"{', '.join(twice)} stands twice; give each its own `name`")
+        _check_names(faults)
         return faults
 
     @field_validator("incidents", mode="after")
@@ -96,9 +102,7 @@ class Scenario(Part):
         for incident in incidents:
             if gateway and isinstance(incident, NodeIncident) and incident.node > gateway.nodes:
                 raise ValueError(f"node {incident.node}; allowed: 1 to {gateway.nodes}")
-        labels = [incident.label for incident in incidents]
-        if twice := sorted({label for label in labels if labels.count(label) > 1}):
-            raise ValueError(f"{', '.join(twice)} stands twice; give each its own `name`")
+        _check_names(incidents)
         return incidents
 
     @property

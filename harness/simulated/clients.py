@@ -2,13 +2,8 @@
 
 One object a client. Connecting is a SimPy process; a connected client only reacts.
 
-Clients that beat by themselves: each sends a frame every interval, the gateway answers it.
-
-From connections to frames at the gateway and pongs back. A client that is frozen or cut off sends nothing, and
-goes on at the next moment of its own grid. TCP's retransmission of what a cut swallowed is left out: a beat that
-is sent into a cut that nobody has noticed yet is lost.
-
-Logins. The user of a dead client tries one from another device: how long is that user locked out?
+Where the scenario says so, a client sends a heartbeat every interval by itself and the gateway answers it, and the
+user of a dead client tries to log in from another device: how long is that user locked out?
 
 What a planned fault does to a client is in its own file, `scenarios/faults/`.
 
@@ -18,61 +13,22 @@ Every fault logs the moment at which it took effect, not the moment it was plann
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 from simpy import Event
 
-from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
-from harness.simulated.event_writer import EventLog, StoreWatch
 from harness.simulated.gateway import Gateway
-from harness.simulated.network import Network, forget_when_idle
+from harness.simulated.model import Model
 from harness.simulated.nodes import Nodes
 from harness.simulated.store import StoreDown
 from reference_server.events import Cause, EventKind
-from scenarios.client_rules import Reconnect
+from reference_server.liveness.kinds import ClientBeats
 from scenarios.faults import PlannedFault
-from scenarios.network import Nat
 from scenarios.plan import PlannedOutage
 
-__all__ = ["Client", "ClientBeating", "Surroundings", "log_in", "log_in_elsewhere"]
-
-
-class ClientBeating:
-    """The beats of all clients.
-
-    Args:
-        clock: simulated time.
-        network: carries them.
-        interval_s: from one beat of a client to its next.
-        phases: draws of the time to a connection's first beat.
-    """
-
-    def __init__(
-        self, clock: Clock, network: Network, interval_s: float, phases: np.random.Generator
-    ) -> None:
-        self._clock = clock
-        self._network = network
-        self._interval_s = interval_s
-        self._phases = phases
-
-    def start(self, connection: Connection) -> None:
-        """Begin on a new connection, at a uniformly random phase."""
-        first_s = self._interval_s * (1 - float(self._phases.random()))
-        self._clock.after(first_s, partial(self._beat, connection))
-
-    def _beat(self, connection: Connection) -> None:
-        client = connection.client
-        if client.connection is not connection or not client.alive:
-            return
-        if not client.frozen and connection.nat_resets:
-            self._network.meets_reset(connection)
-        elif not client.frozen and connection.passes:
-            self._network.beat(connection)
-        self._clock.after(self._interval_s, partial(self._beat, connection))
+__all__ = ["Client"]
 
 
 # A SYN into a cut is sent again after 1, 3 and 7 s; the client gives up after 10 s.
@@ -82,31 +38,22 @@ _HANDSHAKES = 2.0  # round trips before the first message: TCP, WebSocket upgrad
 Process = Generator[Event, None, bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all clients share."""
-
-    clock: Clock
-    network: Network
-    nodes: Nodes
-    nat: Nat | None
-    log: EventLog
-    store_watch: StoreWatch
-    reconnect: Reconnect
-    back_offs: np.random.Generator
-    beating: ClientBeating | None = None  # clients that beat by themselves
-
-
 class Client:
     """One user with one device."""
 
-    def __init__(self, index: int, around: Surroundings, fault: PlannedFault | None) -> None:
+    def __init__(
+        self, index: int, model: Model, nodes: Nodes, first_node: int | None, fault: PlannedFault | None
+    ) -> None:
         self.index = index
         self.user_id = f"user-{index}"
-        self.around = around
-        self.fault = fault
+        self.logins = 0
+        self._clock = model.clock
+        self._network = model.network
+        self._nodes = nodes
+        self._model = model
+        self._reconnect = model.scenario.reconnect
         self.traced = fault is not None and fault.traced
-        self.home: int | None = None  # the node of its first connection, where the plan says one
+        self._first_node = first_node  # of its first connection, where the plan says one
         self.watched: tuple[int, ...] = ()
         self.session_id = ""
         self.connection: Connection | None = None
@@ -124,12 +71,13 @@ class Client:
 
     def come(self, *, failures: int = 0) -> None:
         """Connect, after a back-off where something failed before."""
-        self.around.clock.env.process(self._come(failures))
+        self._clock.env.process(self._come(failures))
 
     def _come(self, failures: int) -> Generator[Event, None, None]:
         while True:
             if failures:
-                yield self._wait(self._back_off_s(failures))
+                ceiling_s = self._reconnect.back_off_ceiling_s(failures)
+                yield self._wait(float(self._model.back_offs.uniform(0, ceiling_s)))
             if not self.session_id:
                 yield from self._log_in()
             if self.session_id and (yield from self._connect()):
@@ -137,11 +85,7 @@ class Client:
             failures += 1
 
     def _wait(self, delay_s: float) -> Event:
-        return self.around.clock.env.timeout(delay_s)
-
-    def _back_off_s(self, failures: int) -> float:
-        ceiling_s = self.around.reconnect.back_off_ceiling_s(failures)
-        return float(self.around.back_offs.uniform(0, ceiling_s))
+        return self._clock.env.timeout(delay_s)
 
     def _reach_gateway(self) -> Process:
         """Get through to the gateway; False if no SYN did before the client gave up."""
@@ -154,19 +98,55 @@ class Client:
     def _log_in(self) -> Process:
         if not (yield from self._reach_gateway()):
             return False
-        session_id, _refusal = yield from log_in(self, self.around)
+        session_id, _refusal = yield from self._try_login()
         if session_id is None:
             return False
         self.session_id = session_id
         self._log(EventKind.LOGGED_IN, detail={"client": self.index, "user_id": self.user_id})
         return True
 
+    def _try_login(self) -> Generator[Event, None, tuple[str | None, str]]:
+        """Log its user in once; returns the session id or None, and the code of a refusal."""
+        one_way_s = self._network.round_trip_s() / 2
+        yield self._wait(one_way_s)
+        node = self._nodes.pick(self._first_node)
+        if node is None:
+            yield self._wait(one_way_s)
+            return None, "no_gateway"
+        if node.loop.takes_time:
+            # It waits for the loop; its work there is counted in the handshake.
+            yield self._wait(node.loop.reserve(0.0) - self.now_s)
+        session_id, refusal = None, "already_online"
+        try:
+            session_id = node.login(self)
+        except StoreDown:
+            refusal = "store_unavailable"
+        yield self._wait(one_way_s)
+        return session_id, refusal
+
+    def _login_on_other_device(self, fault: PlannedFault, after_s: float) -> Generator[Event, None, None]:
+        """Try ``after_s`` from now and after each refusal again, until a login is accepted; a SimPy process."""
+        login = self._reconnect.relogin
+        assert login is not None
+        began_s = self.now_s
+        yield self._wait(after_s)
+        while True:
+            detail: dict[str, Any] = {"fault_id": fault.fault_id, "user_id": self.user_id, "relogin": True}
+            session_id, refusal = yield from self._try_login()
+            if session_id is not None:
+                detail |= {"client": self.index, "waited_s": self.now_s - began_s}
+                self._model.log.write(EventKind.LOGGED_IN, session_id=session_id, detail=detail)
+                return
+            detail["code"] = refusal
+            self._model.log.write(EventKind.LOGIN_REFUSED, detail=detail)
+            yield self._wait(login.retry)
+
     def _connect(self) -> Process:
         if not (yield from self._reach_gateway()):
             return False
-        began_s = self.around.clock.now_s
-        round_trip_s = self.around.network.round_trip_s()
-        node = self.around.nodes.pick(self.home)
+        began_s = self._clock.now_s
+        round_trip_s = self._network.round_trip_s()
+        node = self._nodes.pick(self._first_node)
         if node is None:
             yield self._wait(round_trip_s)  # refused: nobody listens
             return False
@@ -182,7 +162,7 @@ class Client:
             return False
         if accepted is not None:
             # Nothing sent from now on overtakes the answer to the authentication.
-            accepted[0].arrival_s = self.around.clock.now_s + round_trip_s / 2
+            accepted[0].arrival_s = self._clock.now_s + round_trip_s / 2
         yield self._wait(round_trip_s / 2)
         if accepted is None:
             self._log(EventKind.SESSION_UNKNOWN)
@@ -197,48 +177,64 @@ class Client:
 
         The loop does it all the same: it learns too late that nobody waits any more.
         """
-        wait_s = node.loop.reserve(node.loop.handshake_s()) - self.around.clock.now_s
-        patience_s = self.around.reconnect.connect_timeout
+        wait_s = node.loop.reserve(node.loop.handshake_s()) - self._clock.now_s
+        patience_s = self._reconnect.connect_timeout
         in_time = patience_s is None or wait_s <= patience_s
         yield self._wait(wait_s if patience_s is None else min(wait_s, patience_s))
         return in_time
 
     def _connected(self, connection: Connection, resumed: bool, began_s: float) -> None:
-        around = self.around
+        clock, scenario = self._clock, self._model.scenario
         self.connection = connection
-        self.home = None
+        self._first_node = None
         self.answers_after_s = self.loses = None
-        connection.packet_s = around.clock.now_s
+        connection.packet_s = clock.now_s
         detail = {
             "client": self.index,
             "user_id": self.user_id,
             "resumed": resumed,
-            "took_s": around.clock.now_s - began_s,
+            "took_s": clock.now_s - began_s,
         }
-        around.log.of_connection(EventKind.CONNECTED, connection, detail=detail)
+        self._log(EventKind.CONNECTED, detail=detail)
         if self.watched:
             users = [f"user-{client}" for client in self.watched]
-            around.clock.after(
-                around.network.round_trip_s() / 2, lambda: connection.gateway.watch(connection, users)
-            )
+            clock.after(self._network.round_trip_s() / 2, lambda: connection.gateway.watch(connection, users))
         if self.healing is not None and resumed:
             self._recovered(self.healing)
-        if around.beating is not None:
-            around.beating.start(connection)
-        if around.nat is not None:
-            nat = around.nat
+        interval_s = scenario.liveness.heartbeat_interval
+        if isinstance(scenario.detector, ClientBeats) and interval_s is not None:
+            first_s = interval_s * (1 - float(self._model.client_beats.random()))
+            clock.after(first_s, partial(self._beat, connection, interval_s))
+        if scenario.network.nat is not None:
+            nat = scenario.network.nat
             self._forget_when_idle(nat.idle_timeout, nat.expiry, lambda: None, since_s=-1.0)
-        if around.reconnect.idle_limit is not None:
-            self._check_idle(connection, around.reconnect.idle_limit)
+        if self._reconnect.idle_limit is not None:
+            self._check_idle(connection, self._reconnect.idle_limit)
         due, self._due = self._due, []
         for fault in due:
             fault.behaviour.simulated(self, fault)
 
+    def _beat(self, connection: Connection, interval_s: float) -> None:
+        """Send a beat of its own. While it is frozen or cut off it sends none, and goes on at its own grid.
+
+        TCP's retransmission is left out: a beat into a cut that nobody has noticed yet is lost.
+        """
+        if not self._is_on(connection):
+            return
+        if not self.frozen and connection.nat_resets:
+            self._network.meets_reset(connection)
+        elif not self.frozen and connection.passes:
+            self._network.beat(connection)
+        self._clock.after(interval_s, partial(self._beat, connection, interval_s))
+
     # -- connected ---------------------------------------------------------------------------------
+
+    def _is_on(self, connection: Connection) -> bool:
+        return connection is self.connection and self.alive
 
     def on_ping(self, connection: Connection, one_way_s: float) -> None:
         """A ping is here; its answer takes this long back."""
-        if connection is not self.connection or not self.alive:
+        if not self._is_on(connection):
             return
         if self.frozen:
             self._kept_pings.append((connection, one_way_s))
@@ -246,36 +242,37 @@ class Client:
         if self.answers_after_s is None:
             self._answer(connection, one_way_s)
             return
-        self.around.clock.after(self.answers_after_s(), lambda: self._answer_late(connection, one_way_s))
+        self._clock.after(self.answers_after_s(), lambda: self._answer_late(connection, one_way_s))
 
     def _answer_late(self, connection: Connection, one_way_s: float) -> None:
-        if connection is self.connection and self.alive:
-            self.around.network.answer(connection, one_way_s)
+        if self._is_on(connection):
+            self._network.answer(connection, one_way_s)
 
     def _answer(self, connection: Connection, one_way_s: float) -> None:
-        self.around.network.answer(connection, one_way_s)
+        self._network.answer(connection, one_way_s)
         if self.traced:
             self._log(EventKind.HEARTBEAT_ANSWERED)
         self._heard(connection)
 
     def on_pong(self, connection: Connection) -> None:
         """The answer to a beat of its own is here."""
-        if connection is self.connection and self.alive and not self.frozen:
+        if self._is_on(connection) and not self.frozen:
             self._heard(connection)
 
     def _heard(self, connection: Connection) -> None:
         """It is back, unless what it hears is of a connection that the gateway has ended: then a FIN is next."""
         fault = self.healing
-        if fault is not None:
-            self.around.clock.after(0.0, lambda: self._stands(connection, fault))
 
-    def _stands(self, connection: Connection, fault: PlannedFault) -> None:
-        if connection is self.connection and self.alive and self.healing is fault:
-            self._recovered(fault)
+        def still_stands() -> None:
+            if fault is not None and self._is_on(connection) and self.healing is fault:
+                self._recovered(fault)
+
+        if fault is not None:
+            self._clock.after(0.0, still_stands)
 
     def on_end(self, connection: Connection, code: int | None) -> None:
         """The gateway ended the connection: by a close frame with this code, or by a bare FIN."""
-        if connection is not self.connection or not self.alive:
+        if not self._is_on(connection):
             return
         if self.frozen:
             self._kept_end = (connection, code)
@@ -289,17 +286,17 @@ class Client:
 
     def _check_idle(self, connection: Connection, limit_s: float) -> None:
         """Leave a connection on which nothing came for the limit: it may be half-open."""
-        if connection is not self.connection or not self.alive:
+        if not self._is_on(connection):
             return
-        clock = self.around.clock
+        clock = self._clock
         idle_s = connection.last_packet_s(clock.now_s) + limit_s
         if self.frozen:
             idle_s = clock.now_s + limit_s  # its timers do not run
         if clock.now_s < idle_s:
             clock.at(idle_s, lambda: self._check_idle(connection, limit_s))
             return
-        self.around.network.recall(connection)
-        self.around.network.end_by_client(connection, Cause.TCP_FIN)
+        self._network.cancel_predicted(connection)
+        self._network.end_by_client(connection, Cause.TCP_FIN)
         self._disconnected(Cause.SESSION_TIMEOUT)
 
     # -- what injectors use ------------------------------------------------------------------------
@@ -314,16 +311,16 @@ class Client:
     @property
     def now_s(self) -> float:
         """Scenario seconds from the run's origin."""
-        return self.around.clock.now_s
+        return self._clock.now_s
 
     def after(self, delay_s: float, step: Callable[[], None]) -> None:
         """Do something this much later."""
-        self.around.clock.after(delay_s, step)
+        self._clock.after(delay_s, step)
 
     def disturb(self) -> None:
-        """Something is about to happen to the client or its way: nothing is foretold any more."""
+        """Something is about to happen to the client or its way: nothing is predicted any more."""
         if self.connection is not None:
-            self.around.network.recall(self.connection)
+            self._network.cancel_predicted(self.connection)
 
     def leave(self, says: Cause | None = None) -> None:
         """The client is not on its connection any more; the gateway hears this of it, one way later."""
@@ -331,7 +328,7 @@ class Client:
         self.disturb()
         self.connection = None
         if says is not None and connection is not None:
-            self.around.network.end_by_client(connection, says)
+            self._network.end_by_client(connection, says)
 
     def die(self, says: Cause | None = None) -> None:
         """The client's process ends for good."""
@@ -347,7 +344,7 @@ class Client:
         """Its way is open again."""
         self.way_open = True
         if self.connection is not None:
-            self.around.network.healed(self.connection)
+            self._network.healed(self.connection)
 
     def answer_late(self, after_s: Callable[[], float], fault: PlannedFault) -> None:
         """From now on its answers wait, for as long as `after_s` says at each ping; a new connection ends that."""
@@ -382,7 +379,7 @@ class Client:
         """It reads no more, with data before it."""
         self.freeze()
         if self.connection is not None:
-            self.around.network.window_closes(self.connection)
+            self._network.window_closes(self.connection)
 
     def forget_when_idle(self, idle_s: float, expiry: str, forgotten: Callable[[], None]) -> None:
         """A middlebox forgets its connection once that had no packet for ``idle_s``."""
@@ -391,15 +388,24 @@ class Client:
     def _forget_when_idle(
         self, idle_s: float, expiry: str, forgotten: Callable[[], None], since_s: float
     ) -> None:
-        connection = self.connection
+        """As `forget_when_idle`; packets up to ``since_s`` made no mapping, the first one after it does."""
+        connection, clock = self.connection, self._clock
         assert connection is not None
 
-        def expired() -> None:
+        def check() -> None:
+            if self.connection is not connection or not connection.open:
+                return
+            packet_s = connection.last_packet_s(clock.now_s)
+            # Without a mapping yet, the next packet is still to come: no expiry before idle_s from now.
+            expires_s = packet_s + idle_s if packet_s > since_s else clock.now_s + idle_s
+            if clock.now_s < expires_s:
+                clock.at(expires_s, check)
+                return
             forgotten()
             self.disturb()
             connection.forget(expiry)
 
-        forget_when_idle(self.around.clock, connection, idle_s, since_s, expired)
+        clock.after(idle_s, check)
 
     def thaw(self) -> None:
         """Its process goes on: what its kernel has kept comes first."""
@@ -416,7 +422,7 @@ class Client:
         """A healthy client's way is cut for a while."""
         self.cut()
         self._log(EventKind.OUTAGE_STARTED, detail={"client": self.index})
-        self.around.clock.after(outage.length_s, self._outage_ends)
+        self._clock.after(outage.length_s, self._outage_ends)
 
     def _outage_ends(self) -> None:
         self._log(EventKind.OUTAGE_ENDED, detail={"client": self.index})
@@ -437,9 +443,9 @@ class Client:
             "scheduled_s": fault.at_s if scheduled_s is None else scheduled_s,
         }
         self._log(EventKind.FAULT_INJECTED, detail=detail)
-        self.around.store_watch.watch(self.session_id, self.user_id)
+        self._model.store_watch.watch(self.session_id, self.user_id)
         if fault.relogin_after_s is not None:
-            self.around.clock.env.process(log_in_elsewhere(self, fault, fault.relogin_after_s))
+            self._clock.env.process(self._login_on_other_device(fault, fault.relogin_after_s))
 
     def healed(self, fault: PlannedFault) -> None:
         """Log that a fault's cause is gone; whether the session survived shows later."""
@@ -453,50 +459,10 @@ class Client:
     def _recovered(self, fault: PlannedFault) -> None:
         self.healing = None
         self._log(EventKind.FAULT_RECOVERED, detail={"fault_id": fault.fault_id, "user_id": self.user_id})
-        self.around.store_watch.forget(self.session_id)
+        self._model.store_watch.forget(self.session_id)
 
     def _log(self, kind: EventKind, *, cause: str = "", detail: dict[str, Any] | None = None) -> None:
         if self.connection is not None:
-            self.around.log.of_connection(kind, self.connection, cause, detail)
+            self._model.log.of_connection(kind, self.connection, cause, detail)
         else:
-            self.around.log.write(kind, session_id=self.session_id, cause=cause, detail=detail)
-
-
-def log_in(client: Client, around: Surroundings) -> Generator[Event, None, tuple[str | None, str]]:
-    """Log a client's user in once; returns the session id or None, and the code of a refusal."""
-    wait = around.clock.env.timeout
-    one_way_s = around.network.round_trip_s() / 2
-    yield wait(one_way_s)
-    node = around.nodes.pick(client.home)
-    if node is None:
-        yield wait(one_way_s)
-        return None, "no_gateway"
-    if node.loop.takes_time:
-        # It waits for the loop; its work there is counted in the handshake.
-        yield wait(node.loop.reserve(0.0) - around.clock.now_s)
-    session_id, refusal = None, "already_online"
-    try:
-        session_id = node.login(client)
-    except StoreDown:
-        refusal = "store_unavailable"
-    yield wait(one_way_s)
-    return session_id, refusal
-
-
-def log_in_elsewhere(client: Client, fault: PlannedFault, after_s: float) -> Generator[Event, None, None]:
-    """Try ``after_s`` from now and after each refusal again, until a login is accepted; a SimPy process."""
-    around, relogin = client.around, client.around.reconnect.relogin
-    assert relogin is not None
-    wait = around.clock.env.timeout
-    began_s = around.clock.now_s
-    yield wait(after_s)
-    while True:
-        detail: dict[str, Any] = {"fault_id": fault.fault_id, "user_id": client.user_id, "relogin": True}
-        session_id, refusal = yield from log_in(client, around)
-        if session_id is not None:
-            detail |= {"client": client.index, "waited_s": around.clock.now_s - began_s}
-            around.log.write(EventKind.LOGGED_IN, session_id=session_id, detail=detail)
-            return
-        detail["code"] = refusal
-        around.log.write(EventKind.LOGIN_REFUSED, detail=detail)
-        yield wait(relogin.retry)
+            self._model.log.write(kind, session_id=self.session_id, cause=cause, detail=detail)

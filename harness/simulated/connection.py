@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.simulated.clock import Alarm
@@ -24,6 +25,7 @@ class ClientEnd(Protocol):
     """The client, as its connections, the network and the gateway see it."""
 
     index: int
+    logins: int  # of its user, so far
     user_id: str
     traced: bool  # its heartbeats are logged one by one
     alive: bool
@@ -71,71 +73,50 @@ class GatewayEnd(Protocol):
         """A client asks to be told about other users."""
 
 
+@dataclass(slots=True, eq=False)
 class Connection:
     """A connection from its authentication on. Scenario seconds.
 
-    ``answer_s`` is the foretold arrival of the outstanding ping's answer at the gateway, ``at_client_s``
-    when that ping reaches the client; :data:`NEVER_S` where nothing is foretold.
+    ``answer_s`` is the predicted arrival of the outstanding ping's answer at the gateway, ``at_client_s``
+    when that ping reaches the client; :data:`NEVER_S` where nothing is predicted.
     """
 
-    __slots__ = (
-        "alarm",
-        "answer_s",
-        "arrival_s",
-        "at_client_s",
-        "client",
-        "connection_id",
-        "detector",
-        "gateway",
-        "heard_s",
-        "lost",
-        "nat_drops",
-        "nat_resets",
-        "open",
-        "orphaned",
-        "packet_s",
-        "probed",
-        "queued",
-        "records_kept",
-        "refresh_due_s",
-        "session_id",
-        "traced",
-        "tries",
-        "unacked",
-        "unacked_since_s",
-        "user_id",
-        "watching",
-    )
+    gateway: GatewayEnd
+    client: ClientEnd
+    connection_id: str
+    session_id: str
+    heard_s: float  # last sign of life at the gateway
+    user_id: str = field(init=False)
+    traced: bool = field(init=False)
+    packet_s: float = field(init=False)  # last packet at the client's end, either direction
+    arrival_s: float = field(init=False)  # of the last message sent to the client
+    open: bool = True
+    lost: Cause | None = None  # its socket is gone, and close detection does not act on that
+    orphaned: bool = False  # its node died with it, and nobody has said so yet
+    queued: bool = False  # its heartbeat waits for the loop, not for its alarm
+    detector: Detector | None = None
+    alarm: Alarm[Connection] | None = None
+    refresh_due_s: float = NEVER_S  # the next frame from then on has its records refreshed
+    at_client_s: float = NEVER_S
+    answer_s: float = NEVER_S
+    unacked: list[Callable[[], None]] = field(default_factory=list)
+    unacked_since_s: float | None = None
+    tries: int = 0  # retransmissions of the oldest unacknowledged message
+    probed: bool = False  # the last message that got lost came with TCP's tail-loss probe
+    nat_drops: bool = False  # a middlebox forgot it, and drops
+    nat_resets: bool = False  # a middlebox forgot it, and answers with RST
+    watching: tuple[str, ...] = ()
+    records_kept: bool = True  # its session may still be resumed, or is in use
 
-    def __init__(
-        self, gateway: GatewayEnd, client: ClientEnd, connection_id: str, session_id: str, now_s: float
-    ) -> None:
-        self.gateway = gateway
-        self.client = client
-        self.connection_id = connection_id
-        self.session_id = session_id
-        self.user_id = client.user_id
-        self.traced = client.traced
-        self.open = True
-        self.lost: Cause | None = None  # its socket is gone, and close detection does not act on that
-        self.orphaned = False  # its node died with it, and nobody has said so yet
-        self.queued = False  # its heartbeat waits for the loop, not for its alarm
-        self.detector: Detector | None = None
-        self.alarm: Alarm[Connection] | None = None
-        self.heard_s = now_s  # last sign of life at the gateway
-        self.packet_s = now_s  # last packet at the client's end, either direction
-        self.refresh_due_s = NEVER_S  # the next frame from then on has its records refreshed
-        self.arrival_s = now_s  # of the last message sent to the client
-        self.at_client_s = NEVER_S
-        self.answer_s = NEVER_S
-        self.unacked: list[Callable[[], None]] = []
-        self.unacked_since_s: float | None = None
-        self.tries = 0  # retransmissions of the oldest unacknowledged message
-        self.probed = False  # the last message that got lost came with TCP's tail-loss probe
-        self.nat_drops = False  # a middlebox forgot it, and drops
-        self.nat_resets = False  # a middlebox forgot it, and answers with RST
-        self.watching: tuple[str, ...] = ()
-        self.records_kept = True  # its session may still be resumed, or is in use
+    def __post_init__(self) -> None:
+        self.user_id = self.client.user_id
+        self.traced = self.client.traced
+        self.packet_s = self.arrival_s = self.heard_s
+
+    @property
+    def record_key(self) -> tuple[str, str, str]:
+        """Its session, its user, and what marks the records of both as its own."""
+        return self.session_id, self.user_id, self.connection_id
 
     @property
     def passes(self) -> bool:
@@ -169,8 +150,8 @@ class Connection:
         else:
             self.nat_drops = True
 
-    def settle(self, now_s: float) -> None:
-        """Let a foretold answer that is due by now have arrived."""
+    def apply_due_answer(self, now_s: float) -> None:
+        """Let a predicted answer that is due by now have arrived."""
         answer_s = self.answer_s
         if answer_s <= now_s:
             self.answer_s = NEVER_S
@@ -181,5 +162,5 @@ class Connection:
 
     def last_packet_s(self, now_s: float) -> float:
         """When the last packet passed the client's end."""
-        self.settle(now_s)
+        self.apply_due_answer(now_s)
         return self.at_client_s if self.answer_s < NEVER_S and self.at_client_s <= now_s else self.packet_s

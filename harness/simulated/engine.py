@@ -10,24 +10,20 @@ but heartbeats, frames and handshakes. See the modules for what each part does.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import count
 
 import numpy as np
 
-from harness.simulated.clients import Client, ClientBeating, Surroundings
+from harness.simulated.clients import Client
 from harness.simulated.clock import Clock
-from harness.simulated.event_loop import Loop
 from harness.simulated.event_writer import EventLog, StoreWatch
-from harness.simulated.gateway import Directory, Gateway
+from harness.simulated.model import Model
 from harness.simulated.network import Network, RoundTrips
-from harness.simulated.nodes import Leases, Nodes, happen
+from harness.simulated.nodes import Nodes, happen
 from harness.simulated.presence import ExpiryNews, Presence
 from harness.simulated.store import Store
 from reference_server.events import Event, EventKind
-from reference_server.liveness.kinds import ClientBeats, Detectors
 from scenarios.plan import Plan
 from scenarios.schema import Scenario
 
@@ -57,7 +53,7 @@ def simulate(
     clock = Clock(plan.horizon_s)
     log = EventLog(clock)
     log.write(EventKind.RUN_STARTED, detail={"clients": plan.clients})
-    store, store_watch, nodes, clients = _build(scenario, plan, clock, log)
+    model, nodes, clients = _build(scenario, plan, clock, log)
 
     clock.at(plan.ramp_s, lambda: log.write(EventKind.STEADY, detail={"clients": plan.clients}))
     for client in clients:
@@ -68,10 +64,10 @@ def simulate(
         clock.at(outage.at_s, lambda outage=outage: clients[outage.client].outage(outage))  # type: ignore[misc]
 
     for incident in plan.incidents:
-        clock.at(incident.at_s, partial(happen, incident, clock, nodes, store, log))
+        clock.at(incident.at_s, partial(happen, incident, model, nodes))
 
     step_s = max(1.0, plan.horizon_s / _SAMPLES)
-    store_watch.sample_every(step_s)
+    model.store_watch.sample_every(step_s)
     if progress is not None:
         _report(clock, step_s, progress)
     clock.env.run(until=plan.horizon_s)
@@ -81,9 +77,7 @@ def simulate(
     return log.events
 
 
-def _build(
-    scenario: Scenario, plan: Plan, clock: Clock, log: EventLog
-) -> tuple[Store, StoreWatch, Nodes, list[Client]]:
+def _build(scenario: Scenario, plan: Plan, clock: Clock, log: EventLog) -> tuple[Model, Nodes, list[Client]]:
     round_trips, phases, back_offs, services, picks, looks, lags, beats, kernel = (
         np.random.default_rng(s) for s in np.random.SeedSequence([plan.seed, _STREAM]).spawn(9)
     )
@@ -93,55 +87,38 @@ def _build(
         RoundTrips(scenario.network.round_trip, round_trips),
         scenario.network.rto_ladder,
         policy.tcp_user_timeout,
-        partial(kernel.uniform, 0.0, lag_s) if (lag_s := scenario.network.give_up_lag) else None,
+        partial(kernel.uniform, 0.0, scenario.network.give_up_lag),
     )
     expiry_lags = RoundTrips(scenario.store.expiry_lag, lags)
     session_ttl_s, status_ttl_s = (
         (policy.session_ttl, policy.status_ttl) if rules.expire else (math.inf, math.inf)
     )
-    store = Store(session_ttl_s, status_ttl_s, expiry_lags.next_s)
-    store_watch = StoreWatch(clock, store, log)
-    presence = Presence(network, log)
-    if scenario.store.announces_expiry:
-        ExpiryNews(clock, store, presence, expiry_lags)
-    model, directory = scenario.gateway, Directory()
-    stalls = any(incident.kind == "gateway_stall" for incident in plan.incidents)
-    numbers: dict[str, Iterator[int]] = defaultdict(lambda: count(1))
-
-    def make(name: str) -> Gateway:
-        return Gateway(
-            name,
-            policy,
-            kind=scenario.detector,
-            rules=rules,
-            refuse_second_login=scenario.sessions.second_login == "refuse",
-            clock=clock,
-            network=network,
-            store=store,
-            presence=presence,
-            directory=directory,
-            log=log,
-            phases=phases,
-            detectors=Detectors(scenario.detector, policy, phases),
-            loop=Loop(clock, model, services, stalls=stalls),
-            numbers=numbers[name],
-        )
-
-    leases = Leases(clock, model.lease, store, looks)
-    nodes = Nodes(model.nodes, make, leases, picks)
-    beating = None
-    if isinstance(scenario.detector, ClientBeats) and policy.heartbeat_interval is not None:
-        beating = ClientBeating(clock, network, policy.heartbeat_interval, beats)
-    around = Surroundings(
-        clock, network, nodes, scenario.network.nat, log, store_watch, scenario.reconnect, back_offs, beating
+    store = Store(clock, session_ttl_s, status_ttl_s, expiry_lags.next_s)
+    model = Model(
+        scenario,
+        clock,
+        log,
+        network,
+        store,
+        StoreWatch(clock, store, log),
+        Presence(network, log),
+        stalls=any(incident.kind == "gateway_stall" for incident in plan.incidents),
+        phases=phases,
+        services=services,
+        back_offs=back_offs,
+        client_beats=beats,
     )
+    if scenario.store.announces_expiry:
+        ExpiryNews(clock, store, model.presence, expiry_lags)
+    nodes = Nodes(model, looks, picks)
     faults = {fault.client: fault for fault in plan.faults}
-    clients = [Client(index, around, faults.get(index)) for index in range(plan.clients)]
-    for client in clients:
-        client.home = plan.first_node(client.index)
+    clients = [
+        Client(index, model, nodes, plan.first_node(index), faults.get(index))
+        for index in range(plan.clients)
+    ]
     for watcher, watched in plan.watches.items():
         clients[watcher].watched = tuple(watched)
-    return store, store_watch, nodes, clients
+    return model, nodes, clients
 
 
 def _report(clock: Clock, step_s: float, progress: Callable[[float], None]) -> None:

@@ -89,8 +89,7 @@ class StoreWatch:
 
     def sample_every(self, interval_s: float) -> None:
         """Count sessions and online users now and at every interval."""
-        now_s = self._clock.now_s
-        detail = {"sessions": self._store.count_sessions(now_s), "online": len(self._store.online)}
+        detail = {"sessions": self._store.count_sessions(), "online": len(self._store.online)}
         self._log.write(EventKind.STORE_SAMPLE, detail=detail)
         self._clock.after(interval_s, lambda: self.sample_every(interval_s))
 
@@ -104,16 +103,16 @@ class StoreWatch:
         now_s = self._clock.now_s
         if self._store.available:
             asked = self._convergence.questions()
-            found = {one: self._records(one, user_id, now_s) for one, user_id in asked.items()}
+            found = {one: self._records(one, user_id) for one, user_id in asked.items()}
             for event in list(self._convergence.answer(found, now_s, now_s)):
                 self._log.write(event.kind, node=event.node, detail=event.detail)
         self._compares = self._convergence.is_open
         if self._compares:
             self._clock.after(_COMPARE_S, self._compare)
 
-    def _records(self, session_id: str, user_id: str, now_s: float) -> Records:
-        record = self._store.session(session_id, now_s)
-        status = self._store.status(user_id, now_s)
+    def _records(self, session_id: str, user_id: str) -> Records:
+        record = self._store.session(session_id)
+        status = self._store.status(user_id)
         return (
             None if record is None else record.owner,
             None if status is None else f"{status.value}|{status.owner}",
@@ -126,9 +125,8 @@ class StoreWatch:
         if not self._store.available:
             self._store.when_available(lambda: self._look(session_id))
             return
-        now_s = self._clock.now_s
-        gone_s = self._store.gone_s(session_id, user_id, now_s)
-        if gone_s > now_s:
+        gone_s = self._store.gone_s(session_id, user_id)
+        if gone_s > self._clock.now_s:
             self._clock.at(gone_s, lambda: self._look(session_id))
             return
         del self._users[session_id]

@@ -7,27 +7,19 @@ effect at the turn's end.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-import numpy as np
-
-from harness.simulated.clock import Clock
 from harness.simulated.connection import ClientEnd, Connection
 from harness.simulated.event_loop import Loop
-from harness.simulated.event_writer import EventLog
 from harness.simulated.heartbeats import Beats, IdleSweep, KernelProbes, MemoryPressure
-from harness.simulated.network import Network
-from harness.simulated.presence import Presence
-from harness.simulated.store import Store, StoreDown
+from harness.simulated.model import Model
+from harness.simulated.store import StoreDown
 from reference_server.events import Cause, EventKind
-from reference_server.liveness.heartbeat_policy import LivenessPolicy
-from reference_server.liveness.kinds import DetectorKind, Detectors, StateCheck
-from reference_server.sessions.record_rules import RecordRules
+from reference_server.liveness.kinds import StateCheck
 from reference_server.sessions.records import refresh_after_s
 
-__all__ = ["Directory", "Gateway"]
+__all__ = ["Gateway"]
 
 # What the peer's own end sent is a sign of life of that moment.
 _SENT_BY_PEER = frozenset({Cause.CLOSE_FRAME, Cause.TCP_FIN, Cause.TCP_RESET})
@@ -39,90 +31,49 @@ _AT_ONCE = frozenset({Cause.SESSION_TIMEOUT, Cause.MEMORY_PRESSURE})
 _CLOSE_CODES = {Cause.TAKE_OVER: 4409, Cause.MEMORY_PRESSURE: 1013, Cause.DRAIN: 1001}
 
 
-class Directory:
-    """Which connection holds, or held last, each session that may still be resumed. For all nodes."""
-
-    def __init__(self) -> None:
-        self.connections: dict[str, Connection] = {}
-        self._logins: dict[int, int] = defaultdict(int)
-
-    def new_session_id(self, client: int) -> str:
-        """The next session of a client's user: the same in every run."""
-        self._logins[client] += 1
-        return f"session-{client}-{self._logins[client]}"
-
-
 class Gateway:
     """One gateway node.
 
     Args:
         node: its name.
-        policy: what it pings and drops by, scenario seconds.
-        kind: how it decides; `detectors` are of this kind.
-        rules: when records are written and prolonged.
-        refuse_second_login: a login of a user who is online is refused, or ends the older session.
-        phases: draws of the sweep's phase.
-        detectors: makes the detectors of its connections.
-        loop: its event loop.
+        model: what it shares with the other nodes and the clients.
         numbers: of its connections; a node that comes back under the same name goes on counting.
     """
 
-    def __init__(
-        self,
-        node: str,
-        policy: LivenessPolicy,
-        *,
-        kind: DetectorKind,
-        rules: RecordRules,
-        refuse_second_login: bool,
-        clock: Clock,
-        network: Network,
-        store: Store,
-        presence: Presence,
-        directory: Directory,
-        log: EventLog,
-        phases: np.random.Generator,
-        detectors: Detectors,
-        loop: Loop,
-        numbers: Iterator[int],
-    ) -> None:
+    def __init__(self, node: str, model: Model, numbers: Iterator[int]) -> None:
+        scenario, clock = model.scenario, model.clock
+        policy, kind, rules = scenario.liveness, scenario.detector, scenario.records
         self.node = node
+        self.loop = Loop(clock, scenario.gateway, model.services, stalls=model.stalls)
+        self.alive = True
+        self._model = model
         self._policy = policy
-        self._refuse = refuse_second_login
-        self._clock = clock
-        self._network = network
-        self._store = store
-        self._presence = presence
-        self._directory = directory
-        self._log = log
-        self.loop = loop
         self._rules = rules
-        self._looks_at_states = isinstance(kind, StateCheck) and kind.cleans_up
+        self._clock = clock
+        self._network = model.network
+        self._store = model.store
+        self._presence = model.presence
+        self._log = model.log
         self._lost: dict[Connection, None] = {}  # open ones whose socket is gone
         prolongs = kind.looks_at_sockets and rules.refreshed == "by_the_keepalive"
         self._beats = Beats(
             node,
-            policy,
-            kind,
-            clock,
-            network,
-            log,
-            detectors,
-            loop,
+            model,
+            self.loop,
             on_suspected=partial(self.suspect, cause=kind.cause),
-            on_ping=self._prolong if prolongs else None,
+            on_ping=self._refresh if prolongs else None,
         )
         self._probes = KernelProbes(clock, policy.tcp_keepalive) if policy.tcp_keepalive else None
-        self.alive = True
         self._draining = False
         self._numbers = numbers
         self._connections: dict[Connection, None] = {}  # the open ones; a set that keeps its order
         self._refresh_after_s = refresh_after_s(policy, rules)
+        looks_at_states = isinstance(kind, StateCheck) and kind.cleans_up
+        if policy.session_timeout is not None or looks_at_states:
+            phase_s = float(model.phases.uniform(0, policy.sweep_interval))
+        if looks_at_states:
+            clock.at(phase_s, partial(self._sweep_states, phase_s))
         self._idle: IdleSweep | None = None
-        if policy.session_timeout is not None or self._looks_at_states:
-            phase_s = float(phases.uniform(0, policy.sweep_interval))
-            if self._looks_at_states:
-                clock.at(phase_s, partial(self._sweep_states, phase_s))
         if policy.session_timeout is not None:
             self._idle = IdleSweep(
                 clock, policy.session_timeout, policy.sweep_interval, phase_s, on_idle=self._on_idle
@@ -143,16 +94,16 @@ class Gateway:
         """
         if not self._store.available:
             raise StoreDown
-        now_s = self._clock.now_s
-        online = self._store.status(client.user_id, now_s)
+        online = self._store.status(client.user_id)
         if online is not None:
-            if self._refuse:
+            if self._model.scenario.sessions.second_login == "refuse":
                 return None
             self._end_session(online.value, client.user_id)
-        session_id = self._directory.new_session_id(client.index)
-        self._store.write_login(session_id, client.user_id, now_s)
+        client.logins += 1
+        session_id = f"session-{client.index}-{client.logins}"
+        self._store.write_login(session_id, client.user_id)
         if self._rules.status_written == "at_login":
-            self._store.write_status(session_id, client.user_id, now_s)
+            self._store.write_status(session_id, client.user_id)
         return session_id
 
     def accept(self, client: ClientEnd, session_id: str) -> tuple[Connection, bool] | None:
@@ -164,21 +115,21 @@ class Gateway:
         if not self._store.available:
             raise StoreDown
         now_s = self._clock.now_s
-        record = self._store.session(session_id, now_s)
+        record = self._store.session(session_id)
         if record is None:
             return None
         resumed = bool(record.owner)
-        older = self._directory.connections.get(session_id)
+        older = self._model.connections.get(session_id)
         number = next(self._numbers)
         connection = Connection(self, client, f"{self.node}-{number}", session_id, now_s)
-        self._directory.connections[session_id] = connection
+        self._model.connections[session_id] = connection
         if older is not None:
             older.records_kept = False
             if older.open:
                 older.gateway.suspect(older, Cause.TAKE_OVER)
-        status = self._store.status(client.user_id, now_s)
+        status = self._store.status(client.user_id)
         online = status is not None and bool(status.owner)
-        self._store.own(session_id, client.user_id, connection.connection_id, now_s)
+        self._store.own(*connection.record_key)
         connection.refresh_due_s = now_s + self._refresh_after_s
         self._beats.start(connection)
         self._connections[connection] = None
@@ -210,7 +161,7 @@ class Gateway:
         """Take any inbound frame."""
         if connection.open:
             now_s = self._clock.now_s
-            connection.settle(now_s)
+            connection.apply_due_answer(now_s)
             connection.heard_s = now_s
             if connection.detector is not None:
                 due_s = connection.detector.due_s
@@ -220,7 +171,7 @@ class Gateway:
             if now_s >= connection.refresh_due_s:
                 # Half of a TTL may be gone before it is refreshed, and only a frame has it refreshed.
                 connection.refresh_due_s = now_s + self._refresh_after_s
-                self._store.when_available(partial(self._refresh, connection))
+                self._refresh(connection)
 
     def on_client_beat(self, connection: Connection) -> None:
         """A client's own beat is here: it is answered when it has been read."""
@@ -228,14 +179,14 @@ class Gateway:
         if connection.open and connection.lost is None:
             self._network.send(connection, partial(connection.client.on_pong, connection))
 
-    def _prolong(self, connection: Connection) -> None:
-        """The keepalive found the socket open: half-open ones look so, too."""
-        self._store.when_available(partial(self._refresh, connection))
-
     def _refresh(self, connection: Connection) -> None:
-        if self.alive:
-            session_id, user_id = connection.session_id, connection.user_id
-            self._store.refresh(session_id, user_id, connection.connection_id, self._clock.now_s)
+        """Prolong its records, as soon as the store answers; the keepalive does so for half-open ones, too."""
+
+        def refresh() -> None:
+            if self.alive:
+                self._store.refresh(*connection.record_key)
+
+        self._store.when_available(refresh)
 
     def due_earlier(self, connection: Connection) -> None:
         """The detector is due before the moment that the connection's alarm waits for."""
@@ -252,7 +203,7 @@ class Gateway:
 
     def _ended(self, connection: Connection, cause: Cause) -> None:
         if connection.open and not self._acts_on(cause):
-            connection.settle(self._clock.now_s)
+            connection.apply_due_answer(self._clock.now_s)
             connection.unacked.clear()
             connection.unacked_since_s = None
             connection.lost = connection.lost or cause
@@ -260,7 +211,7 @@ class Gateway:
                 connection.detector.on_socket_closed()
             self._lost[connection] = None
         elif connection.open:
-            connection.settle(self._clock.now_s)
+            connection.apply_due_answer(self._clock.now_s)
             if cause in _SENT_BY_PEER:
                 connection.heard_s = self._clock.now_s
             self.suspect(connection, cause)
@@ -297,7 +248,7 @@ class Gateway:
     def suspect(self, connection: Connection, cause: Cause) -> None:
         """Decide that a connection is over, drop it, and clean up when it may not be resumed any more."""
         now_s = self._clock.now_s
-        self._network.recall(connection)
+        self._network.cancel_predicted(connection)
         detail = {"tcp_info": self._network.tcp_info(connection)}
         self._log.of_connection(EventKind.SUSPECTED, connection, cause, detail)
         self._log.of_connection(EventKind.SOCKET_CLOSED, connection, cause)
@@ -333,19 +284,21 @@ class Gateway:
             self._store.when_available(partial(self._clean_up, connection))
             return
         connection.records_kept = False
-        session_id, user_id = connection.session_id, connection.user_id
-        del self._directory.connections[session_id]
-        if self._store.clean_up(session_id, user_id, connection.connection_id, self._clock.now_s):
-            self._presence.tell(EventKind.PEER_NOTIFIED, user_id, session_id)
+        del self._model.connections[connection.session_id]
+        self._delete_records(connection)
+
+    def _delete_records(self, connection: Connection) -> None:
+        if self._store.clean_up(*connection.record_key):
+            self._presence.tell(EventKind.PEER_NOTIFIED, connection.user_id, connection.session_id)
 
     def _end_session(self, session_id: str, user_id: str) -> None:
         """End a session at once, wherever it is connected: a newer login takes over."""
-        connection = self._directory.connections.pop(session_id, None)
+        connection = self._model.connections.pop(session_id, None)
         if connection is not None:
             connection.records_kept = False
             if connection.open:
                 connection.gateway.suspect(connection, Cause.TAKE_OVER)
-        self._store.clean_up(session_id, user_id, None, self._clock.now_s)
+        self._store.clean_up(session_id, user_id, None)
         self._presence.tell(EventKind.PEER_NOTIFIED, user_id, session_id)
 
     # -- the node itself ---------------------------------------------------------------------------
@@ -358,7 +311,7 @@ class Gateway:
         self.alive = False
         self._beats.stop()
         for connection in self._connections:
-            self._network.recall(connection)
+            self._network.cancel_predicted(connection)
             self._silence(connection)
             connection.orphaned = True
             if not host:
@@ -384,9 +337,7 @@ class Gateway:
 
     def _release(self, connection: Connection) -> None:
         if self._store.available:  # else they are left to their TTL
-            session_id, user_id = connection.session_id, connection.user_id
-            until_s = self._clock.now_s + self._policy.resume_window
-            self._store.release(session_id, user_id, connection.connection_id, until_s)
+            self._store.release(*connection.record_key, self._clock.now_s + self._policy.resume_window)
 
     def reap(self, gone: Gateway) -> None:
         """End every session that a gone node held, as a peer that took its lease away."""
@@ -398,21 +349,17 @@ class Gateway:
                 self._log_reaped(EventKind.SOCKET_CLOSED, connection)
             if not gone.alive:
                 connection.records_kept = False
-                del self._directory.connections[connection.session_id]
-            session_id, user_id = connection.session_id, connection.user_id
-            owner, now_s = connection.connection_id, self._clock.now_s
-            if self._store.clean_up(session_id, user_id, owner, now_s):
-                self._presence.tell(EventKind.PEER_NOTIFIED, user_id, session_id)
+                del self._model.connections[connection.session_id]
+            self._delete_records(connection)
 
     def assert_records(self) -> None:
         """Write the records of all its connections again, resumable ones too: the store has lost them."""
         for connection in self._kept():
-            session_id, user_id = connection.session_id, connection.user_id
-            self._store.refresh(session_id, user_id, connection.connection_id, self._clock.now_s)
+            self._store.refresh(*connection.record_key)
 
     def _kept(self) -> list[Connection]:
         """Its connections, open or not, whose records are still theirs."""
-        everyone = self._directory.connections.values()
+        everyone = self._model.connections.values()
         return [one for one in everyone if one.gateway is self and one.records_kept]
 
     def _log_reaped(self, kind: EventKind, connection: Connection) -> None:

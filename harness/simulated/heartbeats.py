@@ -22,12 +22,11 @@ from functools import partial
 from harness.simulated.clock import Alarm, Clock
 from harness.simulated.connection import Connection
 from harness.simulated.event_loop import Loop
-from harness.simulated.event_writer import EventLog
-from harness.simulated.network import Network
+from harness.simulated.model import Model
 from reference_server.events import Cause, EventKind
 from reference_server.liveness.detector import Action
-from reference_server.liveness.heartbeat_policy import LivenessPolicy, TcpKeepalive
-from reference_server.liveness.kinds import DetectorKind, Detectors, Ping, SendErrors, StateCheck
+from reference_server.liveness.heartbeat_policy import TcpKeepalive
+from reference_server.liveness.kinds import Detectors, Ping, SendErrors, StateCheck
 
 __all__ = ["Beats", "IdleSweep", "KernelProbes", "MemoryPressure"]
 
@@ -39,10 +38,7 @@ class Beats:
 
     Args:
         node: its name.
-        policy: its heartbeat, scenario seconds.
-        kind: what `detectors` makes.
-        clock, network, log: the model's.
-        detectors: makes one for each connection.
+        model: its policy and detector, and what it shares with the other nodes.
         loop: the node's event loop.
         on_suspected: called with a connection whose detector has decided.
         on_ping: called with one that is about to be pinged; None: nobody wants to know.
@@ -51,31 +47,27 @@ class Beats:
     def __init__(
         self,
         node: str,
-        policy: LivenessPolicy,
-        kind: DetectorKind,
-        clock: Clock,
-        network: Network,
-        log: EventLog,
-        detectors: Detectors,
+        model: Model,
         loop: Loop,
         *,
         on_suspected: Callable[[Connection], None],
         on_ping: Callable[[Connection], None] | None = None,
     ) -> None:
+        kind = model.scenario.detector
         self._node = node
-        self._policy = policy
-        self._clock = clock
-        self._network = network
-        self._log = log
-        self._detectors = detectors
-        # These ping every T whatever is answered, so an exchange can be foretold.
-        self._foretells = isinstance(kind, Ping | SendErrors | StateCheck) and not loop.takes_time
+        self._policy = model.scenario.liveness
+        self._clock = model.clock
+        self._network = model.network
+        self._log = model.log
+        self._detectors = Detectors(kind, self._policy, model.phases)
+        # These ping every T whatever is answered, so an exchange can be predicted.
+        self._predicts = isinstance(kind, Ping | SendErrors | StateCheck) and not loop.takes_time
         self._loop = loop
         self._on_suspected = on_suspected
         self._on_ping = on_ping
         self._runs = True
         if loop.takes_time:
-            clock.after(_LATENESS_EVERY_S, self._report_lateness)
+            self._clock.after(_LATENESS_EVERY_S, self._report_lateness)
 
     def stop(self) -> None:
         """The node is gone: report nothing more. Its connections' alarms are theirs to cancel."""
@@ -147,7 +139,7 @@ class Beats:
         detector = connection.detector
         assert detector is not None
         now_s = self._clock.env.now
-        connection.settle(now_s)
+        connection.apply_due_answer(now_s)
         action = Action.MISSED
         while action is Action.MISSED and now_s >= detector.due_s:
             action = detector.on_time(now_s)
@@ -165,8 +157,8 @@ class Beats:
                 self._on_ping(connection)
             if action is Action.MISSED_AND_PING and self._loop.takes_time:
                 self._loop.reserve(self._loop.frame_s())
-            if not self._foretells:
-                self._network.ping_and_read(connection, now_s)
+            if not self._predicts:
+                self._network.ping_and_read(connection)
             elif self._network.ping(connection, now_s, due_s):
                 # The answer comes first, so the next thing to do is the next ping; the detector is
                 # told of the answer before it is asked again.
@@ -204,7 +196,7 @@ class IdleSweep:
     def _sweep(self, number: int) -> None:
         for connection in self._due.pop(number, ()):
             if connection.open:
-                connection.settle(self._clock.now_s)
+                connection.apply_due_answer(self._clock.now_s)
                 if self._first_sweep(connection) <= number:
                     self._on_idle(connection)  # which may take it in again
                 else:
@@ -229,7 +221,7 @@ class MemoryPressure:
         excess = connections - self._max_sessions
         while excess > 0:
             heard_s, number, oldest = heapq.heappop(self._idle)
-            oldest.settle(self._clock.now_s)
+            oldest.apply_due_answer(self._clock.now_s)
             if oldest.heard_s > heard_s:
                 heapq.heappush(self._idle, (oldest.heard_s, number, oldest))
             elif oldest.open:
@@ -255,7 +247,7 @@ class KernelProbes:
         if not connection.open or connection.lost is not None:
             return
         now_s = self._clock.now_s
-        connection.settle(now_s)
+        connection.apply_due_answer(now_s)
         if connection.unacked_since_s is not None:  # the retransmission timer is in charge
             self._clock.after(self._idle_s, partial(self._look, connection, answered_s, 0))
             return

@@ -8,10 +8,8 @@ A message into a cut is not lost. It stays unacknowledged, whatever is sent afte
 the first retransmission at or after the healing delivers all of it in order. The client speaks only when
 spoken to, so its own direction never has anything to retransmit.
 
-An exchange of ping and answer that nothing stands in the way of is *foretold*: kept as two times on the
-connection, not as two events. Whatever may come between must call :meth:`Network.recall` first.
-
-A middlebox's mapping of one connection: kept by traffic, forgotten after an idle time.
+An exchange of ping and answer that nothing stands in the way of is *predicted*: kept as two times on the
+connection, not as two events. Whatever may come between must call :meth:`Network.cancel_predicted` first.
 """
 
 from __future__ import annotations
@@ -28,34 +26,7 @@ from reference_server.events import Cause
 from scenarios.distributions import Distribution
 from scenarios.network import ORPHAN_TRIES, after_probe
 
-__all__ = ["Network", "RoundTrips", "forget_when_idle", "give_up_s", "retransmission_s"]
-
-
-def forget_when_idle(
-    clock: Clock, connection: Connection, idle_s: float, since_s: float, expired: Callable[[], None]
-) -> None:
-    """Call `expired` once the connection had no packet for `idle_s`, either direction.
-
-    Args:
-        clock: simulated time.
-        connection: whose mapping it is; nothing happens any more once it has ended.
-        idle_s: the middlebox's idle timeout.
-        since_s: packets up to then made no mapping: the first one after it does.
-        expired: the mapping is gone.
-    """
-
-    def check() -> None:
-        if connection.client.connection is not connection or not connection.open:
-            return
-        packet_s = connection.last_packet_s(clock.now_s)
-        # Without a mapping yet, the next packet is still to come: no expiry before idle_s from now.
-        expires_s = packet_s + idle_s if packet_s > since_s else clock.now_s + idle_s
-        if clock.now_s < expires_s:
-            clock.at(expires_s, check)
-        else:
-            expired()
-
-    clock.after(idle_s, check)
+__all__ = ["Network", "RoundTrips", "give_up_s", "kernel_patience_s", "retransmission_s"]
 
 
 _RTO_MAX_S = 120.0  # Linux TCP_RTO_MAX
@@ -119,7 +90,7 @@ class Network:
         ladder: TCP's retransmissions, seconds after the first send.
         tcp_user_timeout_s: how long data may stay unacknowledged; see
             :func:`kernel_patience_s`.
-        late: draws how late the kernel gives up; None: at once.
+        late: draws how late the kernel gives up.
     """
 
     def __init__(
@@ -128,7 +99,7 @@ class Network:
         round_trips: RoundTrips,
         ladder: Sequence[float],
         tcp_user_timeout_s: float | None,
-        late: Callable[[], float] | None = None,
+        late: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._clock = clock
         self._round_trips = round_trips
@@ -142,7 +113,7 @@ class Network:
         return self._round_trips.next_s()
 
     def ping(self, connection: Connection, now_s: float, deadline_s: float) -> bool:
-        """Send a ping now; return whether its answer is foretold to arrive before the deadline."""
+        """Send a ping now; return whether its answer is predicted to arrive before the deadline."""
         one_way_s = self._round_trips.next_s() / 2
         at_client_s = max(now_s + one_way_s, connection.arrival_s)  # TCP keeps the order
         answer_s = at_client_s + one_way_s
@@ -150,22 +121,21 @@ class Network:
             connection.at_client_s = connection.arrival_s = at_client_s
             connection.answer_s = answer_s
             return True
-        self._send(connection, one_way_s, partial(self._ping_arrives, connection, one_way_s))
+        self._send(connection, one_way_s, partial(connection.client.on_ping, connection, one_way_s))
         return False
 
-    def ping_and_read(self, connection: Connection, now_s: float) -> None:
-        """Send a ping now, to a gateway that reads each answer when it comes: foretold or not, it arrives."""
-        if not connection.undisturbed:
-            one_way_s = self._round_trips.next_s() / 2
-            self._send(connection, one_way_s, partial(self._ping_arrives, connection, one_way_s))
-            return
+    def ping_and_read(self, connection: Connection) -> None:
+        """Send a ping now, to a gateway that reads each answer when it comes: predicted or not, it arrives."""
         one_way_s = self._round_trips.next_s() / 2
+        if not connection.undisturbed:
+            self._send(connection, one_way_s, partial(connection.client.on_ping, connection, one_way_s))
+            return
         connection.at_client_s = connection.arrival_s = self._arrival_s(connection, one_way_s)
         answer_s = connection.answer_s = connection.at_client_s + one_way_s
         self._clock.at(answer_s, partial(self._answer_arrives, connection, answer_s))
 
     def _answer_arrives(self, connection: Connection, answer_s: float) -> None:
-        if connection.answer_s == answer_s:  # else it was recalled
+        if connection.answer_s == answer_s:  # else it was cancelled
             connection.answer_s = NEVER_S
             connection.packet_s = connection.at_client_s
             connection.gateway.on_frame(connection)
@@ -177,25 +147,25 @@ class Network:
     def answer(self, connection: Connection, one_way_s: float) -> None:
         """Send the client's answer to a ping, now."""
         connection.packet_s = self._clock.now_s
-        gateway = connection.gateway
-        self._clock.after(one_way_s, lambda: gateway.on_frame(connection))
+        self._clock.after(one_way_s, partial(connection.gateway.on_frame, connection))
 
     def beat(self, connection: Connection) -> None:
         """Send a beat of the client's own now; the gateway answers it when it has read it."""
         connection.packet_s = self._clock.now_s
-        gateway = connection.gateway
-        self._clock.after(self._round_trips.next_s() / 2, lambda: gateway.on_client_beat(connection))
+        arrives = partial(connection.gateway.on_client_beat, connection)
+        self._clock.after(self._round_trips.next_s() / 2, arrives)
 
     def meets_reset(self, connection: Connection) -> None:
         """Send something that a middlebox at the client's end answers with RST, to both."""
-        gateway = connection.gateway
-        self._clock.after(self._round_trips.next_s() / 2, lambda: gateway.on_end(connection, Cause.TCP_RESET))
+        self._tell_gateway(connection, Cause.TCP_RESET, self._round_trips.next_s() / 2)
 
     def end_by_client(self, connection: Connection, cause: Cause) -> None:
         """The client's end of the connection is over: the gateway hears it, unless that meets a cut."""
         if connection.passes:
-            gateway = connection.gateway
-            self._clock.after(self._round_trips.next_s() / 2, lambda: gateway.on_end(connection, cause))
+            self._tell_gateway(connection, cause, self._round_trips.next_s() / 2)
+
+    def _tell_gateway(self, connection: Connection, cause: Cause, after_s: float) -> None:
+        self._clock.after(after_s, partial(connection.gateway.on_end, connection, cause))
 
     def end_by_gateway(self, connection: Connection, code: int | None) -> None:
         """The gateway dropped the connection: its FIN goes the way of all messages, behind what is unacknowledged.
@@ -207,9 +177,7 @@ class Network:
             connection: its process has closed it.
             code: of a close frame sent before; None: none was.
         """
-        self._send(
-            connection, self._round_trips.next_s() / 2, lambda: connection.client.on_end(connection, code)
-        )
+        self.send(connection, partial(connection.client.on_end, connection, code))
 
     def forget(self, connection: Connection) -> None:
         """The kernel has no such connection any more: nothing is sent again."""
@@ -218,19 +186,19 @@ class Network:
 
     def reset(self, connection: Connection) -> None:
         """Something in between resets a connection in both directions; a cut at the client's end is beyond it."""
-        self.recall(connection)
-        gateway, one_way_s = connection.gateway, self._round_trips.next_s() / 2
-        self._clock.after(one_way_s, lambda: gateway.on_end(connection, Cause.TCP_RESET))
+        self.cancel_predicted(connection)
+        one_way_s = self._round_trips.next_s() / 2
+        self._tell_gateway(connection, Cause.TCP_RESET, one_way_s)
         if connection.client.way_open:
             self._clock.after(one_way_s, lambda: connection.client.on_end(connection, None))
 
-    def recall(self, connection: Connection) -> None:
-        """Turn a foretold exchange into messages on their way, before something comes between.
+    def cancel_predicted(self, connection: Connection) -> None:
+        """Replace the predicted ping and answer of a connection by messages on their way.
 
-        To be called while the old state of way and client still holds.
+        Call it before the state of the way or the client changes: arrivals are computed from the old state.
         """
         now_s = self._clock.now_s
-        connection.settle(now_s)
+        connection.apply_due_answer(now_s)
         if connection.answer_s == NEVER_S:
             return
         answer_s, connection.answer_s = connection.answer_s, NEVER_S
@@ -239,7 +207,7 @@ class Network:
             connection.packet_s = connection.at_client_s
             self._clock.at(answer_s, lambda: connection.gateway.on_frame(connection))
         else:
-            ping = partial(self._ping_arrives, connection, one_way_s)
+            ping = partial(connection.client.on_ping, connection, one_way_s)
             sent_s = connection.at_client_s - one_way_s
             self._clock.at(connection.at_client_s, partial(self._arrive, connection, sent_s, ping))
             connection.arrival_s = connection.at_client_s
@@ -261,11 +229,12 @@ class Network:
         Only ``TCP_USER_TIMEOUT`` has the kernel give up, counted as for unacknowledged data (tcp(7)).
         """
         if self._bounded:
-            self._clock.after(self._patience_s, lambda: self._gives_up_window(connection))
 
-    def _gives_up_window(self, connection: Connection) -> None:
-        if connection.open:
-            connection.gateway.on_end(connection, Cause.TCP_TIMEOUT)
+            def give_up() -> None:
+                if connection.open:
+                    connection.gateway.on_end(connection, Cause.TCP_TIMEOUT)
+
+            self._clock.after(self._patience_s, give_up)
 
     def tcp_info(self, connection: Connection) -> dict[str, int]:
         """What the gateway's kernel knows: segments unacknowledged, and how often the oldest was sent again."""
@@ -292,9 +261,7 @@ class Network:
     def _arrive(self, connection: Connection, sent_s: float, deliver: Callable[[], None]) -> None:
         if connection.nat_resets:
             # The middlebox is at the client's end: its RST has the whole way back to go.
-            one_way_s = self._clock.now_s - sent_s
-            gateway = connection.gateway
-            self._clock.after(one_way_s, lambda: gateway.on_end(connection, Cause.TCP_RESET))
+            self._tell_gateway(connection, Cause.TCP_RESET, self._clock.now_s - sent_s)
         elif connection.unacked_since_s is not None:
             connection.unacked.append(deliver)
         elif connection.delivers():
@@ -307,12 +274,8 @@ class Network:
             if connection.passes:  # one packet was lost, the next try may get through
                 ladder = after_probe(self._ladder) if connection.probed else self._ladder
                 self._try_again(connection, sent_s, ladder, 0)
-            late_s = 0.0 if self._late is None else self._late()
-            gives_up_s = sent_s + self._patience_s + late_s
+            gives_up_s = sent_s + self._patience_s + self._late()
             self._clock.at(gives_up_s, lambda: self._give_up(connection, sent_s))
-
-    def _ping_arrives(self, connection: Connection, one_way_s: float) -> None:
-        connection.client.on_ping(connection, one_way_s)
 
     def _give_up(self, connection: Connection, since_s: float) -> None:
         if connection.open and connection.unacked_since_s == since_s:

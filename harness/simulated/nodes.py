@@ -19,21 +19,23 @@ The plan says when; each is logged with its node when it takes effect and when i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Iterator
 from functools import partial
+from itertools import count
 
 import numpy as np
 
 from harness.simulated.clock import Clock
-from harness.simulated.event_writer import EventLog
 from harness.simulated.gateway import Gateway
+from harness.simulated.model import Model
 from harness.simulated.store import Store
 from reference_server.events import EventKind
 from scenarios.faults import PlannedIncident
 from scenarios.faults.incidents import DrawnNodeCrash, DrawnStoreRestart
 from scenarios.gateway import Lease
 
-__all__ = ["Leases", "Nodes", "happen"]
+__all__ = ["Nodes", "happen"]
 
 
 class Leases:
@@ -113,42 +115,35 @@ class Nodes:
     """The nodes, counted from 1.
 
     Args:
-        count: how many.
-        make: builds the node of a name.
-        leases: told who starts and ends; None: a single node has no peer that would look.
+        model: how many, and what they share.
+        looks: draws of when each looks at its peers' leases first.
         picks: draws of the node that a connection goes to.
     """
 
-    def __init__(
-        self, count: int, make: Callable[[str], Gateway], leases: Leases | None, picks: np.random.Generator
-    ) -> None:
-        self._make = make
-        self._leases = leases
+    def __init__(self, model: Model, looks: np.random.Generator, picks: np.random.Generator) -> None:
+        gateway = model.scenario.gateway
+        self._model = model
+        self._leases = Leases(model.clock, gateway.lease, model.store, looks)
         self._picks = picks
-        self._nodes = [self._started(f"node-{n}") for n in range(1, count + 1)]
+        self._numbers: dict[str, Iterator[int]] = defaultdict(lambda: count(1))  # of connections, by node
+        self._nodes = [self._started(f"node-{n}") for n in range(1, gateway.nodes + 1)]
 
     def __getitem__(self, number: int) -> Gateway:
         return self._nodes[number - 1]
 
-    def pick(self, home: int | None = None) -> Gateway | None:
-        """The node for a new connection: its home, else any that is there; None: there is none."""
-        if home is not None and self[home].alive:
-            return self[home]
+    def pick(self, first: int | None) -> Gateway | None:
+        """The node for a new connection: ``first``, else any that is there; None: there is none."""
+        if first is not None and self[first].alive:
+            return self[first]
         if len(self._nodes) == 1:
             return self._nodes[0] if self._nodes[0].alive else None
         there = [node for node in self._nodes if node.alive]
         return there[int(self._picks.integers(len(there)))] if there else None
 
-    def crash(self, number: int, *, host: bool) -> None:
-        """A node dies; its peers find out by its lease."""
-        self[number].crash(host=host)
-
     def drain(self, number: int) -> None:
         """A node ends in order."""
-        node = self[number]
-        node.drain()
-        if self._leases is not None:
-            self._leases.leave(node)
+        self[number].drain()
+        self._leases.leave(self[number])
 
     def reset_connections(self) -> None:
         """All connections of all nodes are reset from in between; the nodes live on."""
@@ -162,13 +157,12 @@ class Nodes:
             self._nodes[number - 1] = self._started(self[number].node)
 
     def _started(self, name: str) -> Gateway:
-        node = self._make(name)
-        if self._leases is not None:
-            self._leases.join(node)
+        node = Gateway(name, self._model, self._numbers[name])
+        self._leases.join(node)
         return node
 
 
-def happen(incident: PlannedIncident, clock: Clock, nodes: Nodes, store: Store, log: EventLog) -> None:
+def happen(incident: PlannedIncident, model: Model, nodes: Nodes) -> None:
     """Do a planned incident now; one that finds its node gone already does nothing and is not logged."""
     number = incident.node
     node = None if number is None else nodes[number]
@@ -181,38 +175,38 @@ def happen(incident: PlannedIncident, clock: Clock, nodes: Nodes, store: Store, 
         "scheduled_s": incident.at_s,
         "mechanism": "model",
     }
-    log.write(EventKind.INCIDENT_STARTED, node=name, detail=detail)
+    model.log.write(EventKind.INCIDENT_STARTED, node=name, detail=detail)
     ended = {"incident_id": incident.incident_id, "kind": incident.kind}
-    over = partial(log.write, EventKind.INCIDENT_ENDED, node=name, detail=ended)
+    over = partial(model.log.write, EventKind.INCIDENT_ENDED, node=name, detail=ended)
     match incident.kind:
         case "gateway_stall":
             assert node is not None and incident.lasts_s is not None
             node.loop.submit(incident.lasts_s, over)
         case "node_crash" | "node_drain":
-            assert number is not None
+            assert node is not None and number is not None
             if incident.kind == "node_drain":
                 nodes.drain(number)
             else:
-                nodes.crash(number, host=incident.params == DrawnNodeCrash("host"))
+                node.crash(host=incident.params == DrawnNodeCrash("host"))
             if incident.lasts_s is not None:
 
                 def back() -> None:
                     nodes.start(number)
                     over()
 
-                clock.after(incident.lasts_s, back)
+                model.clock.after(incident.lasts_s, back)
         case "store_flush":
-            store.flush()
+            model.store.flush()
         case "reconnect_storm":
             nodes.reset_connections()
         case "store_restart":
             assert incident.lasts_s is not None
-            store.stop(keeps=incident.params == DrawnStoreRestart(keeps=True))
+            model.store.stop(keeps=incident.params == DrawnStoreRestart(keeps=True))
 
             def answers() -> None:
-                store.start()
+                model.store.start()
                 over()
 
-            clock.after(incident.lasts_s, answers)
+            model.clock.after(incident.lasts_s, answers)
         case _:
             raise ValueError(f"unknown incident {incident.kind!r} in the plan")

@@ -11,6 +11,8 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from harness.simulated.clock import Clock
+
 __all__ = ["Record", "Store", "StoreDown"]
 
 
@@ -35,15 +37,21 @@ class Store:
     `on_back` is told when it is again.
 
     Args:
+        clock: simulated time.
         session_ttl_s: TTL of session records; infinite: none.
         status_ttl_s: TTL of status records; infinite: none.
-        deletion_lag_s: draws how late after its TTL a record is deleted; None: at once.
+        deletion_lag_s: draws how late after its TTL a record is deleted.
     """
 
     def __init__(
-        self, session_ttl_s: float, status_ttl_s: float, deletion_lag_s: Callable[[], float] | None = None
+        self,
+        clock: Clock,
+        session_ttl_s: float,
+        status_ttl_s: float,
+        deletion_lag_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self._deletion_lag_s = deletion_lag_s
+        self._clock = clock
+        self._lag_s = deletion_lag_s
         self._waiting: list[Callable[[], None]] = []
         self.available = True
         self.epoch = 0  # another one: everything was lost
@@ -57,44 +65,40 @@ class Store:
         self.on_change: Callable[[str], None] = lambda _session_id: None
         self.on_status: Callable[[str, Record | None], None] = lambda _user_id, _record: None
 
-    def session(self, session_id: str, now_s: float) -> Record | None:
+    def session(self, session_id: str) -> Record | None:
         """The session's record, if it is there."""
-        return _alive(self._sessions, session_id, now_s)
+        return _alive(self._sessions, session_id, self._clock.now_s)
 
-    def status(self, user_id: str, now_s: float) -> Record | None:
+    def status(self, user_id: str) -> Record | None:
         """The user's status record, if it is there."""
-        return _alive(self._statuses, user_id, now_s)
+        return _alive(self._statuses, user_id, self._clock.now_s)
 
-    def write_login(self, session_id: str, user_id: str, now_s: float) -> None:
+    def write_login(self, session_id: str, user_id: str) -> None:
         """Write the session record of a login; nobody owns it yet."""
-        self._write_session(session_id, user_id, "", now_s)
+        self._write_session(session_id, user_id, "")
 
-    def write_status(self, session_id: str, user_id: str, now_s: float) -> None:
+    def write_status(self, session_id: str, user_id: str) -> None:
         """Write the status record of a login, where a login alone makes a user online."""
-        status = Record(session_id, "", now_s + self._status_ttl_s)
-        self._statuses[user_id] = status
-        self.on_status(user_id, status)
+        self._write_status(session_id, user_id, "")
 
-    def own(self, session_id: str, user_id: str, owner: str, now_s: float) -> None:
+    def own(self, session_id: str, user_id: str, owner: str) -> None:
         """Write both records for the connection that answers for them from now on."""
-        self._write_session(session_id, user_id, owner, now_s)
-        before = self.status(user_id, now_s)
-        status = Record(session_id, owner, now_s + self._status_ttl_s)
-        self._statuses[user_id] = status
-        self.on_status(user_id, status)
+        self._write_session(session_id, user_id, owner)
+        before = self.status(user_id)
+        self._write_status(session_id, user_id, owner)
         self.online.add(user_id)
         if before is not None and before.value != session_id:
             self.on_change(before.value)
 
-    def refresh(self, session_id: str, user_id: str, owner: str, now_s: float) -> None:
+    def refresh(self, session_id: str, user_id: str, owner: str) -> None:
         """Give both records their whole TTL again, and bring back what is gone; leave another owner's alone."""
-        records = (self.session(session_id, now_s), self.status(user_id, now_s))
+        records = (self.session(session_id), self.status(user_id))
         if all(record is None or record.owner == owner for record in records):
-            self.own(session_id, user_id, owner, now_s)
+            self.own(session_id, user_id, owner)
 
-    def clean_up(self, session_id: str, user_id: str, owner: str | None, now_s: float) -> bool:
+    def clean_up(self, session_id: str, user_id: str, owner: str | None) -> bool:
         """Delete both records if they are ``owner``'s (None: whoever's); return whether the user is offline now."""
-        session, status = self.session(session_id, now_s), self.status(user_id, now_s)
+        session, status = self.session(session_id), self.status(user_id)
         if session is not None:
             if owner is not None and session.owner != owner:
                 return False
@@ -149,17 +153,19 @@ class Store:
         else:
             self._waiting.append(act)
 
-    def gone_s(self, session_id: str, user_id: str, now_s: float) -> float:
+    def gone_s(self, session_id: str, user_id: str) -> float:
         """When the session is cleared if nobody writes: session record gone, status gone or another's."""
-        session, status = self.session(session_id, now_s), self.status(user_id, now_s)
+        session, status = self.session(session_id), self.status(user_id)
+        now_s = self._clock.now_s
         return max(
             now_s,
             session.expires_s if session is not None else now_s,
             status.expires_s if status is not None and status.value == session_id else now_s,
         )
 
-    def count_sessions(self, now_s: float) -> int:
+    def count_sessions(self) -> int:
         """How many session records are there."""
+        now_s = self._clock.now_s
         while self._expiries and self._expiries[0][0] <= now_s:
             _, session_id = heapq.heappop(self._expiries)
             record = self._sessions.get(session_id)
@@ -167,13 +173,15 @@ class Store:
                 del self._sessions[session_id]
         return len(self._sessions)
 
-    def _write_session(self, session_id: str, user_id: str, owner: str, now_s: float) -> None:
-        expires_s = now_s + self._session_ttl_s
+    def _write_session(self, session_id: str, user_id: str, owner: str) -> None:
+        expires_s = self._clock.now_s + self._session_ttl_s
         self._sessions[session_id] = Record(user_id, owner, expires_s)
         heapq.heappush(self._expiries, (expires_s + self._lag_s(), session_id))
 
-    def _lag_s(self) -> float:
-        return 0.0 if self._deletion_lag_s is None else self._deletion_lag_s()
+    def _write_status(self, session_id: str, user_id: str, owner: str) -> None:
+        status = Record(session_id, owner, self._clock.now_s + self._status_ttl_s)
+        self._statuses[user_id] = status
+        self.on_status(user_id, status)
 
 
 def _alive(records: dict[str, Record], key: str, now_s: float) -> Record | None:

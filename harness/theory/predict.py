@@ -18,7 +18,7 @@ from harness.theory.law import Law, mixture
 from harness.theory.stack import first_of
 from reference_server.events import Cause
 from reference_server.liveness.kinds import PhiAkka, PhiCassandra, Probing
-from scenarios.client_rules import Relogin
+from scenarios.client_rules import LoginOnOtherDevice
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution
 from scenarios.faults import Fault
@@ -145,7 +145,7 @@ def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> list[Predict
 
 
 def _or_taken_over(
-    laws: FaultLaws, law: Law | None, cause: str, relogin: Relogin | None
+    laws: FaultLaws, law: Law | None, cause: str, relogin: LoginOnOtherDevice | None
 ) -> tuple[Law | None, str, str]:
     """Mix in the share of users whose new login ends the old session first."""
     if relogin is None or law is None or law.mass == 0:
@@ -185,7 +185,11 @@ def _left_s(ttl_s: float, scenario: Scenario) -> float:
 
 
 def _peers(
-    laws: FaultLaws, cleared: Law | None, relogin: Relogin | None, scenario: Scenario, clock: RunClock
+    laws: FaultLaws,
+    cleared: Law | None,
+    relogin: LoginOnOtherDevice | None,
+    scenario: Scenario,
+    clock: RunClock,
 ) -> tuple[Law | None, str]:
     watchers = scenario.sessions.watchers_per_user
     if watchers == 0:
@@ -201,7 +205,7 @@ def _peers(
     return cleared.plus(one_way.slowest_of(watchers)), ""
 
 
-def _locked_out(laws: FaultLaws, relogin: Relogin, scenario: Scenario) -> tuple[Law | None, str]:
+def _locked_out(laws: FaultLaws, relogin: LoginOnOtherDevice, scenario: Scenario) -> tuple[Law | None, str]:
     if laws.suspected is not None and laws.suspected.mass == 0 and laws.note:
         return Law.never(), ""
     if scenario.sessions.second_login == "take_over":

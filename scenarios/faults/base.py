@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Protocol, get_args
 
 import numpy as np
@@ -223,6 +223,16 @@ class _Described:
     example: ClassVar[str] = ""  # YAML, one item of `faults` or `incidents`
 
     @classmethod
+    def is_real(cls) -> bool:
+        """Whether the real engine can do it."""
+        return True
+
+    @classmethod
+    def is_simulated(cls) -> bool:
+        """Whether the model can do it."""
+        return True
+
+    @classmethod
     def drawing(cls) -> str:
         """The picture and the meaning, as written in its file."""
         own = cls.__dict__.get("__doc__") or ""
@@ -288,16 +298,6 @@ class ServerFault(_Described):
     side: ClassVar[str] = "gateway"
     cuts_connections: ClassVar[bool] = False  # every connection of its node ends with it
 
-    @classmethod
-    def is_real(cls) -> bool:
-        """Whether the real engine can do it."""
-        return True
-
-    @classmethod
-    def is_simulated(cls) -> bool:
-        """Whether the model can do it."""
-        return True
-
 
 @dataclass(frozen=True, slots=True)
 class PlannedFault:
@@ -326,6 +326,8 @@ class PlannedFault:
 class ScenarioItem(Part):
     """One item of a scenario's `faults` or `incidents`."""
 
+    drawn: ClassVar[type[Any]]  # what `draw` gives
+
     kind: str
     name: Annotated[
         str | None,
@@ -337,6 +339,10 @@ class ScenarioItem(Part):
         """The name that every log, table and figure uses for it."""
         return self.name or self.kind
 
+    def parameters(self) -> dict[str, Any]:
+        """Those keys of its own that what is drawn has under the same name."""
+        return {one.name: getattr(self, one.name) for one in fields(self.drawn) if hasattr(self, one.name)}
+
     @classmethod
     def kind_name(cls) -> str:
         """The only value that its ``kind`` may have; empty for a base class, which allows any."""
@@ -346,7 +352,8 @@ class ScenarioItem(Part):
 class Fault(ScenarioItem):
     """One item of a scenario's `faults`. A subclass adds the keys of its kind, and says what is drawn from them."""
 
-    drawn: ClassVar[type[ClientFault]]  # what `draw` gives
+    drawn: ClassVar[type[ClientFault]]
+    heals_by: ClassVar[str] = "heal_after"  # the key with the law of the time until its cause is gone
 
     share: Annotated[Share, Field(gt=0, description="fraction of the clients that it hits")]
     at: Annotated[Law, Field(description="law of its time, counted from the end of the ramp")]
@@ -354,18 +361,21 @@ class Fault(ScenarioItem):
     @property
     def healing(self) -> Distribution | None:
         """Law of the time until its cause is gone; None: never."""
-        law: Distribution | None = getattr(self, "heal_after", None)
+        law: Distribution | None = getattr(self, self.heals_by, None)
         return law
 
     def draw(self, count: int, reconnect: Reconnect, rng: np.random.Generator) -> Sequence[ClientFault]:
-        """Draw the parameters for ``count`` clients; a fault without any has nothing to draw.
+        """Draw the parameters for ``count`` clients: the same for all, but a ``seed`` of its own for each.
 
         Args:
             count: of the clients that it hits.
             reconnect: what the scenario's clients do when their connection ends.
             rng: of faults' parameters alone; the same draws for the same seed.
         """
-        return [self.drawn()] * count
+        same = self.parameters()
+        if any(one.name == "seed" for one in fields(self.drawn)):
+            return [self.drawn(**same | {"seed": seed}) for seed in rng.integers(2**31, size=count).tolist()]
+        return [self.drawn(**same)] * count
 
 
 def answer_late(

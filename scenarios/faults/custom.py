@@ -20,11 +20,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from reference_server.errors import FlatlineError
-from scenarios.client_rules import Reconnect
 from scenarios.distributions import Law
 from scenarios.faults.base import ClientFault, Fault, ModelClient, PlannedFault, RealClient
 
@@ -102,10 +100,6 @@ class Custom(Fault):
         if not file.endswith(".py") or Path(file).is_absolute():
             return self
         return self.model_copy(update={"uses": f"{(folder / file).resolve()}:{name}"})
-
-    def draw(self, count: int, reconnect: Reconnect, rng: np.random.Generator) -> list[DrawnCustom]:
-        """The same class and parameters for every client."""
-        return [DrawnCustom(self.uses, self.params)] * count
 
 
 @cache

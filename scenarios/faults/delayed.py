@@ -20,7 +20,6 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from scenarios.client_rules import Reconnect
 from scenarios.distributions import Distribution, Law
 from scenarios.faults.base import ClientFault, Fault, ModelClient, PlannedFault, RealClient, answer_late
 
@@ -77,7 +76,3 @@ class Delayed(Fault):
     heal_after: Annotated[
         Law | None, Field(description="law of the time until it is fast again; null: never")
     ] = None
-
-    def draw(self, count: int, reconnect: Reconnect, rng: np.random.Generator) -> list[DrawnDelayed]:
-        """Draw each client's seed."""
-        return [DrawnDelayed(self.by, s) for s in rng.integers(2**31, size=count).tolist()]

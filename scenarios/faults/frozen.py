@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from scenarios.distributions import Distribution, Law
+from scenarios.distributions import Law
 from scenarios.faults.base import ClientFault, Fault, ModelClient, PlannedFault, RealClient
 
 __all__ = ["DrawnFrozen", "Frozen"]
@@ -64,11 +64,7 @@ class Frozen(Fault):
     """The client stops answering while its kernel acknowledges (SIGSTOP, frozen tab)."""
 
     drawn = DrawnFrozen
+    heals_by = "thaw_after"
 
     kind: Literal["frozen"]
     thaw_after: Annotated[Law | None, Field(description="law of the freeze's length; null: never")] = None
-
-    @property
-    def healing(self) -> Distribution | None:
-        """Law of the time to its thaw."""
-        return self.thaw_after

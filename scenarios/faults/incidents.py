@@ -47,18 +47,17 @@ class PlannedIncident:
 class Incident(ScenarioItem):
     """One item of a scenario's `incidents`. A subclass adds the keys of its kind."""
 
-    drawn: ClassVar[type[ServerFault]]  # what `draw` gives
+    drawn: ClassVar[type[ServerFault]]
+    lasts_by: ClassVar[str] = (
+        ""  # the key with the law of the time until its cause is gone; empty: never, or at once
+    )
 
     at: Annotated[Law, Field(description="law of its time, counted from the end of the ramp")]
 
     @property
     def lasting(self) -> Distribution | None:
         """Law of the time until its cause is gone; None: never, or at once."""
-        return None
-
-    def draw(self) -> ServerFault:
-        """Its parameters; an incident without any has nothing to say."""
-        return self.drawn()
+        return getattr(self, self.lasts_by) if self.lasts_by else None
 
 
 class NodeIncident(Incident):
@@ -92,14 +91,10 @@ class GatewayStall(NodeIncident):
     """A node's event loop is busy with something else for a time: it reads and sends nothing."""
 
     drawn = DrawnGatewayStall
+    lasts_by = "length"
 
     kind: Literal["gateway_stall"]
     length: Law
-
-    @property
-    def lasting(self) -> Distribution:
-        """Law of the stall's length."""
-        return self.length
 
 
 @dataclass(frozen=True)
@@ -129,6 +124,7 @@ class NodeCrash(NodeIncident):
     """A gateway node dies: its process (the kernel sends FIN or RST) or its whole host (silence)."""
 
     drawn = DrawnNodeCrash
+    lasts_by = "restart_after"
 
     kind: Literal["node_crash"]
     by: Annotated[Literal["process", "host"], Field(description="a host's clients are told nothing")] = (
@@ -137,15 +133,6 @@ class NodeCrash(NodeIncident):
     restart_after: Annotated[
         Law | None, Field(description="law of the time until it is back, empty; null: never")
     ] = None
-
-    @property
-    def lasting(self) -> Distribution | None:
-        """Law of the time until it is back."""
-        return self.restart_after
-
-    def draw(self) -> DrawnNodeCrash:
-        """Nothing of it is random."""
-        return DrawnNodeCrash(self.by)
 
 
 class DrawnNodeDrain(ServerFault):
@@ -171,16 +158,12 @@ class NodeDrain(NodeIncident):
     """A graceful deploy: the node closes its connections in order (1001) and ends; then the next one starts."""
 
     drawn = DrawnNodeDrain
+    lasts_by = "restart_after"
 
     kind: Literal["node_drain"]
     restart_after: Annotated[
         Law | None, Field(description="law of the time until it is back; null: never")
     ] = None
-
-    @property
-    def lasting(self) -> Distribution | None:
-        """Law of the time until it is back."""
-        return self.restart_after
 
 
 class DrawnStoreFlush(ServerFault):
@@ -237,19 +220,11 @@ class StoreRestart(Incident):
     """The store does not answer for a time."""
 
     drawn = DrawnStoreRestart
+    lasts_by = "down"
 
     kind: Literal["store_restart"]
     down: Annotated[Law, Field(description="law of the time without an answer")]
     keeps: Annotated[bool, Field(description="whether its records survive")] = True
-
-    @property
-    def lasting(self) -> Distribution:
-        """Law of the time without an answer."""
-        return self.down
-
-    def draw(self) -> DrawnStoreRestart:
-        """Nothing of it is random."""
-        return DrawnStoreRestart(self.keeps)
 
 
 class DrawnReconnectStorm(ServerFault):

@@ -19,7 +19,6 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from scenarios.client_rules import Reconnect
 from scenarios.distributions import Law
 from scenarios.faults.base import (
     SOCKET_FILTER,
@@ -80,7 +79,3 @@ class PacketLoss(Fault):
     heal_after: Annotated[
         Law | None, Field(description="law of the time until nothing is lost any more; null: never")
     ] = None
-
-    def draw(self, count: int, reconnect: Reconnect, rng: np.random.Generator) -> list[DrawnPacketLoss]:
-        """Draw each client's seed."""
-        return [DrawnPacketLoss(self.rate, s) for s in rng.integers(2**31, size=count).tolist()]

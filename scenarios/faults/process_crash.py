@@ -13,11 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
 from reference_server.events import Cause
-from scenarios.client_rules import Reconnect
 from scenarios.faults.base import ClientFault, ClientGone, Fault, ModelClient, PlannedFault, RealClient
 
 __all__ = ["DrawnProcessCrash", "ProcessCrash"]
@@ -67,7 +65,3 @@ class ProcessCrash(Fault):
     by: Annotated[
         Literal["fin", "rst"], Field(description="what its kernel sends: RST where data was unread")
     ] = "fin"
-
-    def draw(self, count: int, reconnect: Reconnect, rng: np.random.Generator) -> list[DrawnProcessCrash]:
-        """The same for every client."""
-        return [DrawnProcessCrash(self.by)] * count

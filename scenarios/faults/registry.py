@@ -18,15 +18,7 @@ from pydantic import Field, GetPydanticSchema, TypeAdapter
 from scenarios.faults.base import ClientFault, Fault, ScenarioItem, ServerFault
 from scenarios.faults.incidents import Incident
 
-__all__ = [
-    "FAULTS",
-    "INCIDENTS",
-    "AnyFault",
-    "AnyIncident",
-    "catalogue",
-    "read_client_fault",
-    "read_server_fault",
-]
+__all__ = ["FAULTS", "INCIDENTS", "AnyFault", "AnyIncident", "catalogue", "read_parameters"]
 
 
 def _concrete(base: type[ScenarioItem]) -> list[type[Any]]:
@@ -59,26 +51,17 @@ AnyIncident = Annotated[Incident, _one_of(INCIDENTS)]
 
 def catalogue() -> dict[str, type[ClientFault] | type[ServerFault]]:
     """Everything that can happen, clients' faults first, by kind."""
-    return {kind: one.drawn for kind, one in FAULTS.items()} | {
-        kind: one.drawn for kind, one in INCIDENTS.items()
-    }
+    return {kind: one.drawn for kind, one in (*FAULTS.items(), *INCIDENTS.items())}
 
 
-def read_client_fault(kind: str, params: Mapping[str, Any]) -> ClientFault:
-    """Read the parameters of a planned fault.
+def read_parameters(kind: str, params: Mapping[str, Any]) -> Any:
+    """Read what was drawn for a planned fault or incident: an object of its kind's class in the catalogue.
 
     Raises:
         KeyError: no such kind: a plan of another version.
         ValueError: not its parameters.
     """
-    read: ClientFault = _reader(kind).validate_python(params)
-    return read
-
-
-def read_server_fault(kind: str, params: Mapping[str, Any]) -> ServerFault:
-    """Read the parameters of a planned incident; raises as :func:`read_client_fault` does."""
-    read: ServerFault = _reader(kind).validate_python(params)
-    return read
+    return _reader(kind).validate_python(params)
 
 
 @cache

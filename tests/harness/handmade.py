@@ -7,7 +7,7 @@ from typing import Any
 
 from reference_server.events import Event, EventKind, Source
 from scenarios.faults import PlannedFault
-from scenarios.faults.registry import read_client_fault
+from scenarios.faults.registry import read_parameters
 from scenarios.plan import Plan
 
 CLIENT, GATEWAY, STORE = Source.CLIENT, Source.GATEWAY, Source.STORE
@@ -31,7 +31,7 @@ def fault(n: int = 0, kind: str = "host_crash", **changes: Any) -> PlannedFault:
         "heal_after_s": None,
         "relogin_after_s": None,
         "traced": n == 0,
-        "params": read_client_fault(kind, _PARAMS.get(kind, {})),
+        "params": read_parameters(kind, _PARAMS.get(kind, {})),
     }
     return PlannedFault(**{**given, **changes})
 

@@ -9,7 +9,7 @@ from typing import Any
 from harness.simulated import simulate
 from reference_server.events import Event, EventKind
 from scenarios.faults import PlannedFault, PlannedIncident
-from scenarios.faults.registry import read_client_fault, read_server_fault
+from scenarios.faults.registry import read_parameters
 from scenarios.plan import Plan, PlannedOutage, make_plan
 from scenarios.schema import Scenario
 
@@ -69,7 +69,7 @@ def fault(kind: str, client: int = 0, at_s: float = 100.0, **changes: Any) -> Pl
         "heal_after_s": None,
         "relogin_after_s": None,
         "traced": False,
-        "params": read_client_fault(kind, {n: v for n, v in changes.items() if n not in fields}),
+        "params": read_parameters(kind, {n: v for n, v in changes.items() if n not in fields}),
     }
     return PlannedFault(**given | {n: v for n, v in changes.items() if n in fields})
 
@@ -78,7 +78,7 @@ def incident(
     kind: str, node: int | None = 1, at_s: float = 100.0, lasts_s: float | None = None, **params: Any
 ) -> PlannedIncident:
     """An incident of a node or of the store."""
-    return PlannedIncident(kind, kind, node, at_s, lasts_s, read_server_fault(kind, params))
+    return PlannedIncident(kind, kind, node, at_s, lasts_s, read_parameters(kind, params))
 
 
 def run(
