@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 import redis
-from sqlalchemy import Engine, func, or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness.runs.directory import RunDir
@@ -64,7 +64,6 @@ class Memory:
 
     live: Sequence[Held]
     waiting: Sequence[Held]
-    nodes: frozenset[str]  # that were asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,6 @@ class Snapshot:
     memory: Memory | None
     store: Store | None
     ledger: Ledger | None
-    taken_s: float = 0.0  # monotonic clock
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -180,18 +178,15 @@ def _users(slot: str) -> set[str]:
 
 
 def _within_store(store: Store) -> Iterator[Difference]:
-    owned: dict[str, set[str]] = {}  # users: of statuses
     for slot, status in store.statuses.items():
         session, owner = _split(status)
-        for user in _users(slot):
-            owned.setdefault(user, set()).add(slot)
         record = store.sessions.get(session)
         if record != f"{slot}|{owner}":
             says = f"session:{session} says {record!r}" if record else f"there is no session:{session}"
             yield Difference("status_of_nobody", slot, f"status:{slot} is {status!r}; {says}")
         elif owner and not _users(slot) & store.online:
             yield Difference("online_missing", slot, f"status:{slot} is {status!r}, not online")
-    for user in store.online - owned.keys():
+    for user in store.online.difference(*map(_users, store.statuses)):
         yield Difference("online_nobody", user, "in the online set, without a status")
     for incarnation, listed in store.lists.items():
         for session, record in listed.items():
@@ -318,7 +313,6 @@ def snapshot(target: AuditTarget) -> Snapshot:
     Raises:
         CannotAudit: one of them cannot be read.
     """
-    taken_s = time.monotonic()
     memory = store = ledger = None
     try:
         if target.http_urls:
@@ -334,7 +328,7 @@ def snapshot(target: AuditTarget) -> Snapshot:
         raise CannotAudit(f"Redis: {error}") from error
     except (SQLAlchemyError, LedgerUnfit) as error:
         raise CannotAudit(f"the ledger: {getattr(error, 'orig', None) or error}") from error
-    return Snapshot(memory, store, ledger, taken_s)
+    return Snapshot(memory, store, ledger)
 
 
 def target_of_run(run: RunDir) -> AuditTarget:
@@ -370,14 +364,11 @@ def _known(seen: Snapshot) -> int:
 
 
 def _memory(urls: Sequence[str]) -> Memory:
-    live = [held for url in urls for held in _pages(url, "live")]
-    waiting = [held for url in urls for held in _pages(url, "waiting")]
-    return Memory(_once(live), _once(waiting), frozenset(held.node for held in (*live, *waiting)))
+    def held(state: str) -> list[Held]:
+        # Once each: a list that changes between two pages may show a row twice.
+        return list({held.owner: held for url in urls for held in _pages(url, state)}.values())
 
-
-def _once(found: Sequence[Held]) -> list[Held]:
-    """A list that changes between two pages may show a row twice."""
-    return list({held.owner: held for held in found}.values())
+    return Memory(held("live"), held("waiting"))
 
 
 def _pages(url: str, state: str) -> Iterator[Held]:
@@ -419,39 +410,23 @@ def _strings(client: Any, prefix: str) -> dict[str, str]:
 
 def _ledger(url: str, known: set[str]) -> Ledger:
     engine = open_engine(url, reads_only=True)
+    tables = LedgerTables(engine)
+    c = tables.sessions.c
     try:
-        tables = LedgerTables(engine)
         with engine.begin() as connection:
-            total = connection.scalar(select(func.count()).select_from(tables.sessions))
-        return Ledger(_rows(engine, tables, known), total or 0)
+            total = connection.scalar(select(func.count()).select_from(tables.sessions)) or 0
+            life_s = connection.scalar(select(func.max(tables.nodes.c.session_ttl_s))) or 0.0
+            expired = c.last_active_time < now_ms() - int(1000 * life_s)
+            ended_by = func.coalesce(c.ended_by, "")
+            query = select(c.session_id, c.user_id, c.status == 1, c.connection_id, c.node, ended_by, expired)
+            is_open = or_(c.status == 1, c.logout_time.is_(None))
+            rows = {row[0]: Row(*row) for row in connection.execute(query.where(is_open))}
+            for chunk in _chunks(sorted(known - rows.keys())):
+                found = connection.execute(query.where(c.session_id.in_(chunk)))
+                rows |= {row[0]: Row(*row) for row in found}
+        return Ledger(rows, total)
     finally:
         engine.dispose()
-
-
-def _rows(engine: Engine, tables: LedgerTables, known: set[str]) -> dict[str, Row]:
-    c, nodes = tables.sessions.c, tables.nodes
-    rows: dict[str, Row] = {}
-    with engine.begin() as connection:
-        lives_s = [life for (life,) in connection.execute(select(nodes.c.session_ttl_s))]
-        oldest_ms = now_ms() - int(1000 * max(lives_s, default=0.0))
-        query = select(
-            c.session_id,
-            c.user_id,
-            c.status == 1,
-            c.connection_id,
-            c.node,
-            c.ended_by,
-            c.last_active_time < oldest_ms,
-        )
-
-        def keep(found: Any) -> None:
-            for session, user, online, owner, node, ended_by, expired in found:
-                rows[session] = Row(session, user, bool(online), owner, node, ended_by or "", bool(expired))
-
-        keep(connection.execute(query.where(or_(c.status == 1, c.logout_time.is_(None)))))
-        for chunk in _chunks(sorted(known - rows.keys())):
-            keep(connection.execute(query.where(c.session_id.in_(chunk))))
-    return rows
 
 
 def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -35,6 +35,7 @@ __all__ = ["Router", "Switchboard", "listen_to"]
 
 _LISTEN_S = 5.0  # without a word for this long, the connection itself is tried
 _AGAIN_S = 0.2
+_MOST_WAITING = 16  # messages of one client that Redis has not answered for
 _BREATHE_EVERY = 32  # announcements come in thousands when a network fails
 
 _log = logging.getLogger(__name__)
@@ -52,34 +53,25 @@ async def listen_to(
     """
     while True:
         try:
-            await _listen(redis, channels, on_subscribed)
+            async with redis.pubsub() as pubsub:
+                await pubsub.subscribe(*channels)
+                missing, taken = len(channels), 0
+                while True:
+                    message = await pubsub.get_message(timeout=_LISTEN_S)
+                    if message is None:
+                        await pubsub.ping()  # raises when the connection has died in silence
+                    elif message["type"] == "subscribe":
+                        missing -= 1
+                        if missing == 0:
+                            on_subscribed()
+                    elif message["type"] == "message":
+                        channels[message["channel"].decode()](message["data"])
+                        taken += 1
+                        if taken % _BREATHE_EVERY == 0:
+                            await asyncio.sleep(0)
         except (RedisError, OSError, TimeoutError) as error:
             _log.info("channels: %s; subscribing again", error)
             await asyncio.sleep(_AGAIN_S)
-
-
-async def _listen(
-    redis: Redis, channels: Mapping[str, Callable[[bytes], None]], on_subscribed: Callable[[], None]
-) -> None:
-    async with redis.pubsub() as pubsub:
-        await pubsub.subscribe(*channels)
-        missing, taken = len(channels), 0
-        while True:
-            message = await pubsub.get_message(timeout=_LISTEN_S)
-            if message is None:
-                await pubsub.ping()  # raises when the connection has died in silence
-            elif message["type"] == "subscribe":
-                missing -= 1
-                if missing == 0:
-                    on_subscribed()
-            elif message["type"] == "message":
-                channels[message["channel"].decode()](message["data"])
-                taken += 1
-                if taken % _BREATHE_EVERY == 0:
-                    await asyncio.sleep(0)
-
-
-_MOST_WAITING = 16  # messages of one client that Redis has not answered for
 
 
 class Switchboard(Protocol):

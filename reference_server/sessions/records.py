@@ -155,8 +155,7 @@ class Sessions:
             StoreUnavailable: Redis does not answer.
         """
         session_id, call = self._login(user_id, device)
-        granted = await self._writer.ask(call)
-        return session_id if granted else None
+        return session_id if await self._writer.ask(call) else None
 
     def login_unasked(self, user_id: str, done: Callable[[str | None], None]) -> None:
         """Make a session for whoever names a user; ``done`` gets its id, or None: refused, or no answer."""
@@ -194,8 +193,7 @@ class Sessions:
             StoreUnavailable: Redis does not answer.
             WrongUser: the session is another user's; nothing was done.
         """
-        args = (*self._head, session_id, self._node, user_id, self.owners.incarnation, how)
-        found: list[bytes] = await self._writer.ask(Call(Script.LOGOUT, (self._session(session_id),), args))
+        found: list[bytes] = await self._writer.ask(self._logout(session_id, user_id, how))
         if not found:
             return None
         if len(found) == 1:
@@ -205,9 +203,13 @@ class Sessions:
 
     def forget(self, session_id: str) -> None:
         """Delete a session that was made and never told to anybody."""
-        args = (*self._head, session_id, self._node, "", self.owners.incarnation, "logged_out")
-        key = self._session(session_id)
-        self._writer.submit(Call(Script.LOGOUT, (key,), args, durable_key=f"forget {session_id}"))
+        self._writer.submit(self._logout(session_id, durable_key=f"forget {session_id}"))
+
+    def _logout(
+        self, session_id: str, user_id: str = "", how: str = "logged_out", durable_key: str | None = None
+    ) -> Call:
+        args = (*self._head, session_id, self._node, user_id, self.owners.incarnation, how)
+        return Call(Script.LOGOUT, (self._session(session_id),), args, durable_key=durable_key)
 
     def connect(
         self,

@@ -42,7 +42,7 @@ def agreed() -> dict[str, Any]:
 
 def snapshot(parts: dict[str, Any]) -> Snapshot:
     return Snapshot(
-        Memory(parts["live"], parts["waiting"], frozenset({"n1"})),
+        Memory(parts["live"], parts["waiting"]),
         Store(parts["sessions"], parts["statuses"], frozenset(parts["online"]), parts["lists"]),
         Ledger(parts["rows"]),
     )
