@@ -88,10 +88,9 @@ class Detection:
 
     def end(self, connection: GatewayConnection) -> None:
         """End the heartbeat of a connection, if it has one."""
-        if connection.heartbeat is not None and self.heartbeats is not None:
+        if connection.heartbeat is not None:
             assert connection.cause is not None
-            self.heartbeats.end(connection.heartbeat)
-            connection.heartbeat.detector.on_end(connection.cause)
+            connection.heartbeat.end(connection.cause)
         if connection.record is not None:
             self.lost.pop(connection.record.owner, None)
 

@@ -109,7 +109,6 @@ class Gateway:
         self.detection = Detection(
             config, self.clock, phase_rng, self.counters, self.lines, log=self._log, refresh=self._refresh
         )
-        self.heartbeats = self.detection.heartbeats  # asked on every frame
         self.telemetry = Telemetry(
             config.event_log, config.origin_s, config.node, self.clock, self.detection.lateness
         )
@@ -334,13 +333,10 @@ class Gateway:
 
     # -- what a connection tells -----------------------------------------------------------------
 
-    def on_life(self, connection: GatewayConnection, now_s: float) -> None:
-        """Take any frame of a READY connection."""
-        if self.heartbeats is not None and connection.heartbeat is not None:
-            self.heartbeats.on_inbound(connection.heartbeat, now_s)
-        if now_s >= connection.refresh_due_s:
-            connection.refresh_due_s = now_s + self._refresh_after_s
-            self._refresh(connection)
+    def on_refresh_due(self, connection: GatewayConnection, now_s: float) -> None:
+        """Prolong the records of a connection that lives."""
+        connection.refresh_due_s = now_s + self._refresh_after_s
+        self._refresh(connection)
 
     def on_message(self, connection: GatewayConnection, message: dict[str, Any]) -> None:
         """Take a JSON message."""

@@ -66,9 +66,9 @@ class _Totals(Collector):
 
     def collect(self) -> Iterator[Metric]:
         gateway = self._gateway
-        if gateway.heartbeats is not None:
-            lateness = gateway.heartbeats.lateness
-            yield _counter("heartbeats_sent", "Heartbeats sent.", gateway.heartbeats.sent)
+        if (heartbeats := gateway.detection.heartbeats) is not None:
+            lateness = heartbeats.lateness
+            yield _counter("heartbeats_sent", "Heartbeats sent.", heartbeats.sent)
             yield HistogramMetricFamily(
                 "flatline_heartbeat_lateness_seconds",
                 "How late heartbeats were sent; fed once a second.",

@@ -19,15 +19,14 @@ from typing import Protocol
 
 import numpy as np
 
+from reference_server.events import Cause
 from reference_server.heartbeat.timer_wheel import Clock, TimerWheel
 from reference_server.liveness.detector import Action, Detector
 
 __all__ = ["Heartbeat", "Heartbeats", "Lateness", "Peer"]
 
 _NEVER_S = float("inf")
-# Python 3.11 looks a member of an enum up slowly: five of them were a tenth of a heartbeat here.
-_NOTHING, _PING, _MISSED = Action.NOTHING, Action.PING, Action.MISSED
-_MISSED_AND_PING, _SUSPECT = Action.MISSED_AND_PING, Action.SUSPECT
+_PING, _MISSED = Action.PING, Action.MISSED  # Python 3.11 looks a member of an enum up slowly
 
 
 class Peer(Protocol):
@@ -41,12 +40,27 @@ class Peer(Protocol):
 class Heartbeat:
     """The heartbeat of one connection: its detector and its place in the wheel."""
 
-    __slots__ = ("bucket", "detector", "peer")
+    __slots__ = ("_wheel", "bucket", "detector", "peer")
 
-    def __init__(self, peer: Peer, detector: Detector) -> None:
+    def __init__(self, peer: Peer, detector: Detector, wheel: TimerWheel[Heartbeat]) -> None:
         self.peer: Peer | None = peer  # None: ended; a wheel entry left behind holds no connection
         self.detector = detector
+        self._wheel = wheel
         self.bucket = 0
+
+    def on_inbound(self, now_s: float) -> None:
+        """Take any inbound frame of the connection: a sign of life."""
+        detector = self.detector
+        due_s = detector.due_s
+        detector.on_inbound(now_s)
+        # What moves on is found out when the wheel gets there; what comes earlier would be missed.
+        if detector.due_s < due_s:
+            self._wheel.schedule(self, detector.due_s)
+
+    def end(self, cause: Cause) -> None:
+        """Stop: the connection has ended."""
+        self.peer = None
+        self.detector.on_end(cause)
 
 
 class Lateness:
@@ -128,22 +142,9 @@ class Heartbeats:
 
     def start(self, peer: Peer, detector: Detector) -> Heartbeat:
         """Begin the heartbeat of a connection."""
-        heartbeat = Heartbeat(peer, detector)
+        heartbeat = Heartbeat(peer, detector, self._wheel)
         self._wheel.schedule(heartbeat, detector.due_s)
         return heartbeat
-
-    def on_inbound(self, heartbeat: Heartbeat, now_s: float) -> None:
-        """Take any inbound frame of the connection: a sign of life."""
-        detector = heartbeat.detector
-        due_s = detector.due_s
-        detector.on_inbound(now_s)
-        # What moves on is found out when the wheel gets there; what comes earlier would be missed.
-        if detector.due_s < due_s:
-            self._wheel.schedule(heartbeat, detector.due_s)
-
-    def end(self, heartbeat: Heartbeat) -> None:
-        """Stop the heartbeat of a connection that has ended."""
-        heartbeat.peer = None
 
     def stop(self) -> None:
         """Stop all heartbeats; nobody is judged any more."""
@@ -180,24 +181,21 @@ class Heartbeats:
     def _act(self, heartbeat: Heartbeat, peer: Peer, now_s: float) -> None:
         """Do what the detector wants done by now, and have it looked at when it is due next."""
         detector = heartbeat.detector
-        action = _MISSED
-        # Failures may be counted one after the other without a wait between them.
-        while action is _MISSED and now_s >= (due_s := detector.due_s):
-            action = detector.on_time(now_s)
-            if action is _PING:
-                self.lateness.add(now_s - due_s)
-            elif detector.failures and action is not _NOTHING:
-                self._on_missed(peer, detector.failures)
-        if action is _PING or action is _MISSED_AND_PING:
-            if action is _MISSED_AND_PING:
-                self._retries += 1
+        due_s, action = detector.due_s, detector.on_time(now_s)
+        while action is _MISSED:  # failures may be counted one after the other without a wait between them
+            self._on_missed(peer, detector.failures)
+            due_s, action = detector.due_s, detector.on_time(now_s)
+        if action is _PING:
+            self.lateness.add(now_s - due_s)
+        elif action is not Action.NOTHING and detector.failures:
+            self._on_missed(peer, detector.failures)
+        if action is _PING or action is Action.MISSED_AND_PING:
+            self._retries += action is not _PING
             if self._on_ping is not None:
                 self._on_ping(peer)
             peer.send_heartbeat(now_s)
-        elif action is _SUSPECT:
+        elif action is Action.SUSPECT:
             heartbeat.peer = None
             self._on_suspected(peer)
-        if (due_s := detector.due_s) == _NEVER_S:
-            heartbeat.peer = None
-        elif heartbeat.peer is not None:
+        if (due_s := detector.due_s) != _NEVER_S:
             self._wheel.schedule(heartbeat, due_s)

@@ -113,7 +113,9 @@ class TimerWheel(Generic[T]):
         Raises:
             OverflowError: ``due_s`` is not finite.
         """
-        bucket = max(int(due_s * self._per_s) + 1, self._floor)
+        bucket = int(due_s * self._per_s) + 1
+        if bucket < self._floor:
+            bucket = self._floor
         if 0 < item.bucket <= bucket:
             return
         item.bucket = bucket  # an entry that it has in a later bucket is passed over there

@@ -215,7 +215,7 @@ class PingDetector(Detector):
 
     def on_time(self, now_s: float) -> Action:
         """Say what is to be done at ``now_s``; ask again when the new ``due_s`` has come."""
-        if self.verdict is _SUSPECTED or now_s < self.due_s:
+        if now_s < self.due_s:  # for ever, once it has suspected
             return Action.NOTHING
         if not self.awaiting_answer:
             return self._ping(now_s)

@@ -54,6 +54,10 @@ class Phase(Enum):
     ENDED = auto()
 
 
+# Asked at every heartbeat: Python 3.11 looks a member of an enum up slowly.
+_OPENING, _READY, _OPEN = Phase.OPENING, Phase.READY, State.OPEN
+
+
 class Owner(Protocol):
     """The gateway, as a connection sees it."""
 
@@ -72,8 +76,8 @@ class Owner(Protocol):
     def on_handshake(self, connection: GatewayConnection, target: str) -> None:
         """Take a connection whose handshake is over; ``target`` is the path and query it asked for."""
 
-    def on_life(self, connection: GatewayConnection, now_s: float) -> None:
-        """Take a frame of a READY connection, whatever it says."""
+    def on_refresh_due(self, connection: GatewayConnection, now_s: float) -> None:
+        """Take note that a frame came on a READY connection after its ``refresh_due_s``."""
 
     def on_message(self, connection: GatewayConnection, message: dict[str, Any]) -> None:
         """Take a JSON message other than the exact answer to a heartbeat."""
@@ -207,7 +211,7 @@ class GatewayConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the socket."""
-        if self.phase is Phase.OPENING:
+        if self.phase is _OPENING:
             self._shake_hands(data)
             return
         if (
@@ -215,7 +219,7 @@ class GatewayConnection(asyncio.Protocol):
             and not self._unparsed
             and data.startswith(_ANSWER_HEAD)
             and int.from_bytes(data[6:]) ^ int.from_bytes(data[2:6] * 4) >> 8 == _ANSWER_BITS
-            and self._parser.state is State.OPEN
+            and self._parser.state is _OPEN
             and self._parts is None
         ):
             # The answer to a heartbeat, whole and alone: nearly all that ever comes in. The parser,
@@ -280,8 +284,11 @@ class GatewayConnection(asyncio.Protocol):
 
     def _on_sign_of_life(self) -> None:
         self.last_seen_s = now_s = monotonic()
-        if self.phase is Phase.READY:
-            self.owner.on_life(self, now_s)
+        if self.phase is _READY:
+            if self.heartbeat is not None:
+                self.heartbeat.on_inbound(now_s)
+            if now_s >= self.refresh_due_s:
+                self.owner.on_refresh_due(self, now_s)
 
     def _on_text(self, text: bytes) -> None:
         try:
@@ -303,7 +310,7 @@ class GatewayConnection(asyncio.Protocol):
         """Write a frame made beforehand; False: the connection is ending, or its buffer is full."""
         transport = self.transport
         if (
-            self._parser.state is not State.OPEN
+            self._parser.state is not _OPEN
             or transport.is_closing()
             or transport.get_write_buffer_size() > self.owner.max_buffer_bytes
         ):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from reference_server.events import Cause
 from reference_server.heartbeat.scheduler import Heartbeat, Heartbeats, Peer
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.kinds import DetectorKind, Detectors, Ping
@@ -65,7 +66,7 @@ class World:
             if client.answers_s and client.answers_s[0] <= now_s:
                 client.answers_s.clear()
                 assert client.heartbeat is not None
-                self.heartbeats.on_inbound(client.heartbeat, now_s)
+                client.heartbeat.on_inbound(now_s)
 
     def _missed(self, peer: Any, failures: int) -> None:
         peer.missed.append(failures)
@@ -116,7 +117,7 @@ def test_an_answer_after_misses_brings_the_next_ping_forward_when_retries_are_sl
     assert client.missed == [1]
     client.dead_s = float("inf")
     assert client.heartbeat is not None
-    world.heartbeats.on_inbound(client.heartbeat, world.clock.time_s)
+    client.heartbeat.on_inbound(world.clock.time_s)
     first_s = client.sent_s[0]
     world.run(60)
     assert client.sent_s[1] == pytest.approx(max(first_s + 30, 1045), abs=SLACK_S)
@@ -230,7 +231,7 @@ def test_an_ended_connection_gets_no_heartbeat_no_verdict_and_is_let_go() -> Non
     world.run(31)
     gone, stays = world.clients
     assert gone.heartbeat is not None
-    world.heartbeats.end(gone.heartbeat)
+    gone.heartbeat.end(Cause.LOGOUT)
     gone.dead_s = world.clock.time_s
     sent = len(gone.sent_s)
     world.run(200)
