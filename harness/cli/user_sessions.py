@@ -17,7 +17,7 @@ import orjson
 import pandas as pd
 import typer
 
-from harness.cli.terminal import errors, say, show_frame, show_table
+from harness.cli.terminal import say, show_frame, show_table
 from harness.runs.directory import find_run
 from reference_server.errors import Exit
 from reports.figures.data import NothingToDraw
@@ -55,22 +55,17 @@ def analytics_command(
     from reference_server.ledger.rows import LedgerUnfit
     from reference_server.ledger.table import ledger_url, open_engine, shown_url
 
-    with errors():
-        where = ledger or str(find_run("latest", root).path / "ledger.db")
-    path = None if "://" in where else Path(where)
-    if path is not None and not path.exists():
-        say(f"error: {path}: no such ledger", "red")
-        raise typer.Exit(Exit.BAD_INPUT)
+    where = ledger or str(find_run("latest", root).path / "ledger.db")
+    if "://" not in where and not Path(where).exists():
+        raise LedgerUnfit(f"{where}: no such ledger")
+    url = ledger_url(where)
+    engine = open_engine(url, reads_only=True)
     try:
-        url = ledger_url(where)
-        engine = open_engine(url, reads_only=True)
-        try:
-            found = analyse(*read_ledger(engine))
-        finally:
-            engine.dispose()
-    except (SQLAlchemyError, LedgerUnfit) as error:
-        say(f"error: {where}: {getattr(error, 'orig', None) or error}", "red")
-        raise typer.Exit(Exit.BAD_INPUT) from error
+        found = analyse(*read_ledger(engine))
+    except SQLAlchemyError as error:
+        raise LedgerUnfit(f"{where}: {getattr(error, 'orig', None) or error}") from error
+    finally:
+        engine.dispose()
     if as_json:
         text = orjson.dumps(found.as_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
         sys.stdout.write(text.decode() + "\n")
@@ -158,33 +153,21 @@ def audit_command(
 ) -> None:
     """Compare memory, Redis and the ledger: exit 5 where they differ, each difference a row."""
     # SQLAlchemy takes a while to load: other commands do without it.
-    from harness.user_sessions.audit import AuditTarget, CannotAudit, audit, target_of_run
+    from harness.user_sessions.audit import AuditTarget, audit, target_of_run
     from reference_server.ledger.table import ledger_url
 
-    try:
-        if http:
-            target = AuditTarget(tuple(http), redis, prefix, ledger and ledger_url(ledger))
-        else:
-            with errors():
-                target = target_of_run(find_run(run_name, root))
-        found = audit(target, grace_s)
-    except CannotAudit as error:
-        say(f"error: {error}", "red")
-        raise typer.Exit(Exit.MACHINE_CANNOT) from error
+    if http:
+        target = AuditTarget(tuple(http), redis, prefix, ledger and ledger_url(ledger))
+    else:
+        target = target_of_run(find_run(run_name, root))
+    found = audit(target, grace_s)
     if as_json:
         sys.stdout.write(orjson.dumps(asdict(found), option=orjson.OPT_INDENT_2).decode() + "\n")
     elif found.differences:
         rows = [(one.kind, one.subject, one.sentence) for one in found.differences]
         show_table(("difference", "session or user", "what is there"), rows)
-    compared = [
-        name
-        for name, there in (
-            ("memory", target.http_urls),
-            ("Redis", target.redis_url),
-            ("ledger", target.ledger_url),
-        )
-        if there
-    ]
+    looked_at = {"memory": target.http_urls, "Redis": target.redis_url, "ledger": target.ledger_url}
+    compared = [name for name, there in looked_at.items() if there]
     kinds = Counter(one.kind for one in found.differences)
     verdict = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) or "no difference"
     say(f"{', '.join(compared)}: {found.sessions} sessions, {verdict}", "red" if kinds else "green")
