@@ -10,7 +10,11 @@ from __future__ import annotations
 import sys
 import time
 
-from harness.policy.tune import conditions_of_profile, explain, parse_wants, recommend, search
+from harness.policy.tune.conditions import conditions_of_profile
+from harness.policy.tune.explain import explain
+from harness.policy.tune.recommend import recommend
+from harness.policy.tune.search import search
+from harness.policy.tune.wants import parse_wants
 
 PROFILE = "office-wifi-60s-lb"
 MOST_S = 10.0

@@ -31,8 +31,8 @@ from harness.measure.quality_of_service import (
     survival,
 )
 from harness.runs.directory import RunDir, RunDirError
-from harness.theory import Prediction, curves_frame, laws_frame, predict
-from harness.theory.tables import plotted_detections
+from harness.theory.predict import Prediction, predict
+from harness.theory.tables import curves_frame, laws_frame, plotted_detections
 from reference_server.errors import Exit
 from reference_server.events import Event, EventKind, Source
 from reports.build import build_report

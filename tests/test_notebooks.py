@@ -16,7 +16,8 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from harness.theory import send_fails, tcp_give_up_s
+from harness.theory.literature.other_detectors import send_fails
+from harness.theory.tcp import tcp_give_up_s
 from notebooks.render import HERE, NOTEBOOKS, TIMEOUT_S, execute, warnings_of
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Exponential, Lognormal

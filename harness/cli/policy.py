@@ -11,18 +11,13 @@ from harness.cli.terminal import errors, progress, say, show_frame, show_markdow
 from harness.policy.emit import TARGETS, emit
 from harness.policy.lint import Extras, LintInputError, Severity, lint, middleboxes_of, setting_of
 from harness.policy.profiles import idle_timer_profile, load_profiles, network_profile
-from harness.policy.tune import (
-    Recommendation,
-    SimulationCheck,
-    check_by_simulation,
-    conditions_of_profile,
-    explain,
-    network_from_csv,
-    network_from_run,
-    parse_wants,
-    recommend,
-    verify,
-)
+from harness.policy.tune.check import SimulationCheck, check_by_simulation
+from harness.policy.tune.conditions import conditions_of_profile
+from harness.policy.tune.explain import explain
+from harness.policy.tune.measured_conditions import network_from_csv, network_from_run
+from harness.policy.tune.recommend import Recommendation, recommend
+from harness.policy.tune.verify import verify
+from harness.policy.tune.wants import parse_wants
 from harness.real.processes.children import end_on_sigterm
 from harness.runs.directory import find_run
 from reference_server.durations import parse_duration

@@ -16,7 +16,8 @@ from typing import Annotated, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.theory import Law, idle_limit, miss_at_next_tick, ping_deadline
+from harness.theory.detectors import idle_limit, miss_at_next_tick, ping_deadline
+from harness.theory.law import Law
 from reference_server.durations import Duration, PositiveDuration, format_duration
 from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy

@@ -23,7 +23,7 @@ from harness.real.processes.gateways import Nodes, gateway_config
 from harness.real.processes.redis import RedisServer, quiet_port, redis_server
 from harness.real.resources import ResourceSampler
 from harness.runs.directory import RunDir
-from harness.theory import tcp_give_up_s
+from harness.theory.tcp import tcp_give_up_s
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.presets import find_preset
 from scenarios.clock import SCENARIO_TIME, RunClock

@@ -20,7 +20,7 @@ def ping_deadline(policy: LivenessPolicy) -> Law:
     Raises:
         ValueError: the policy has no heartbeat.
     """
-    interval_s = _interval_s(policy)
+    interval_s = policy.interval_s
     return Law.uniform(policy.patience_s, interval_s + policy.patience_s)
 
 
@@ -57,13 +57,7 @@ def nat_reset(policy: LivenessPolicy, nat_idle_s: float) -> Law:
     Raises:
         ValueError: the policy has no heartbeat.
     """
-    interval_s = _interval_s(policy)
+    interval_s = policy.interval_s
     if nat_prevented(interval_s, nat_idle_s):
         return Law.never()
     return Law.constant(interval_s - nat_idle_s)
-
-
-def _interval_s(policy: LivenessPolicy) -> float:
-    if policy.heartbeat_interval is None:
-        raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
-    return policy.heartbeat_interval

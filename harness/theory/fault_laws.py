@@ -141,15 +141,14 @@ def _client_silent(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLa
 
 def _client_behind_nat(fault: NatTimeout, scenario: Scenario, trip: Law) -> FaultLaws:
     policy, idle_s = scenario.liveness, fault.nat.idle_timeout
-    assert policy.heartbeat_interval is not None
-    if nat_prevented(policy.heartbeat_interval, idle_s):
+    if nat_prevented(policy.interval_s, idle_s):
         note = f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
         return FaultLaws(Law.never(), Law.never(), note=note)
     if policy.tcp_keepalive is not None or policy.close_detection != "all":
         return FaultLaws(None, None, note="the kernel's probes are traffic, too")
     # The last packet at the client's end is the pong, a whole round trip after its beat.
     if fault.nat.expiry == "reset":
-        reset = trip.scaled(-0.5).shifted(policy.heartbeat_interval - idle_s)
+        reset = trip.scaled(-0.5).shifted(policy.interval_s - idle_s)
         return FaultLaws(reset, reset.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
     if policy.session_timeout is None:
         return FaultLaws(Law.never(), Law.never(), note="no idle limit: never noticed")
@@ -161,10 +160,9 @@ def _client_behind_nat(fault: NatTimeout, scenario: Scenario, trip: Law) -> Faul
 def _raced(scenario: Scenario, layers: Mapping[str, Layer], said: str) -> FaultLaws:
     """The first of some layers; a session timeout clears at once, other causes when the window is over."""
     policy = scenario.liveness
-    assert policy.heartbeat_interval is not None
     if not layers:
         return FaultLaws(Law.never(), Law.never(), note=_notes(said, "no layer notices it"))
-    stack = first_of_common_phase(policy.heartbeat_interval, layers)
+    stack = first_of_common_phase(policy.interval_s, layers)
     note = _notes(said, _layers_note(stack))
     at_once = set(layers) == {Cause.SESSION_TIMEOUT}
     if not at_once and policy.resume_window > 0 and stack.law.lo_s < policy.resume_window:
@@ -194,7 +192,6 @@ def _nothing(scenario: Scenario) -> FaultLaws:
 
 def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, clock: RunClock) -> FaultLaws:
     policy, network = scenario.liveness, scenario.network
-    assert policy.heartbeat_interval is not None
     healing = _healing(fault, scenario, clock)
     if healing is not None and scenario.reconnect.idle_limit is not None:
         note = "a client that reconnects by its own idle limit competes with its recovery"
@@ -207,12 +204,12 @@ def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, clock: R
     if _probes_between_beats(scenario):
         return FaultLaws(None, None, note=_PROBES, heals=healing is not None)
     floor = store_floor(policy, stack.law, trip)
-    suspected = silent_death(policy.heartbeat_interval, trip, stack.law, healing)
+    suspected = silent_death(policy.interval_s, trip, stack.law, healing)
     note = _notes(_layers_note(stack), _phase_note(fault, scenario), _slow_answers_note(scenario, clock))
     wins: Mapping[str, float] = stack.wins
     cleared_note = ""
     if healing is None:
-        cleared: Law | None = silent_death(policy.heartbeat_interval, trip, floor)
+        cleared: Law | None = silent_death(policy.interval_s, trip, floor)
     elif floor is stack.law:
         cleared = suspected
     else:
@@ -223,13 +220,12 @@ def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, clock: R
 def _slow_reader(scenario: Scenario, clock: RunClock) -> FaultLaws:
     """A frozen client, but for the kernel: its patience with a closed window counts from the fault itself."""
     policy = scenario.liveness
-    assert policy.heartbeat_interval is not None
     trip = clock.seen(Law.of(scenario.network.round_trip))
     stack = _race(scenario, trip, None)
     if stack is None:
         return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
-    suspected = silent_death(policy.heartbeat_interval, trip, stack.law)
-    cleared = silent_death(policy.heartbeat_interval, trip, store_floor(policy, stack.law, trip))
+    suspected = silent_death(policy.interval_s, trip, stack.law)
+    cleared = silent_death(policy.interval_s, trip, store_floor(policy, stack.law, trip))
     if policy.tcp_user_timeout is not None and _gives_up(scenario, clock).lo_s < suspected.hi_s:
         note = (
             "tcp_user_timeout may be first: the kernel's probe timer, which is coarse and does not scale, "
@@ -242,7 +238,6 @@ def _slow_reader(scenario: Scenario, clock: RunClock) -> FaultLaws:
 def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clock: RunClock) -> FaultLaws:
     """A client that answers late is a healthy one: it comes back, so recovery competes with the clean-up."""
     policy = scenario.liveness
-    assert policy.heartbeat_interval is not None
     after = "the client comes back by itself and may resume its session"
     if fault.heal_after is not None:
         return FaultLaws(
@@ -256,7 +251,7 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
             longest_s = Law.of(fault.by).hi_s
         case PacketLoss():
             longest_s = policy.patience_s  # one that is later is thrown out
-    gap_s = policy.heartbeat_interval + trip.hi_s + longest_s
+    gap_s = policy.interval_s + trip.hi_s + longest_s
     if policy.session_timeout is not None and policy.session_timeout < gap_s:
         note = "the idle limit may run out between two late answers: no closed form"
         return FaultLaws(None, None, note=note, heals=True)
@@ -276,7 +271,7 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
         if late is not None:
             stack = _race(scenario, trip, None)
             assert stack is not None
-            law = silent_death(policy.heartbeat_interval, trip, stack.law) if late else Law.never()
+            law = silent_death(policy.interval_s, trip, stack.law) if late else Law.never()
     if law is None:
         return FaultLaws(None, None, note=why, heals=True)
     if not law.mass:
@@ -292,8 +287,7 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
 
 def _nat(fault: NatTimeout, scenario: Scenario, clock: RunClock) -> FaultLaws:
     policy, idle_s = scenario.liveness, fault.nat.idle_timeout
-    assert policy.heartbeat_interval is not None
-    if nat_prevented(policy.heartbeat_interval, idle_s):
+    if nat_prevented(policy.interval_s, idle_s):
         note = f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
         return FaultLaws(Law.never(), Law.never(), note=note)
     trip = clock.seen(Law.of(scenario.network.round_trip))
@@ -309,7 +303,7 @@ def _nat(fault: NatTimeout, scenario: Scenario, clock: RunClock) -> FaultLaws:
     stack = _race(scenario, trip, _gives_up(scenario, clock))
     if stack is None:
         return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
-    first_lost = trip.scaled(-0.5).shifted(policy.heartbeat_interval - idle_s)
+    first_lost = trip.scaled(-0.5).shifted(policy.interval_s - idle_s)
     suspected = first_lost.plus(stack.law)
     cleared = first_lost.plus(store_floor(policy, stack.law, trip))
     return FaultLaws(suspected, cleared, stack.wins, _layers_note(stack))
@@ -361,8 +355,7 @@ _IDLE_BELOW_HEARTBEAT = (
 
 def _race(scenario: Scenario, trip: Law, gives_up: Law | None) -> Stack | None:
     policy = scenario.liveness
-    assert policy.heartbeat_interval is not None
-    if policy.session_timeout is not None and policy.session_timeout < policy.heartbeat_interval:
+    if policy.session_timeout is not None and policy.session_timeout < policy.interval_s:
         return None
     return race(policy, trip, gives_up, _kind(scenario))
 

@@ -51,8 +51,7 @@ def bundled_answers(policy: LivenessPolicy, every_s: float, round_trip: Law, hor
         round_trip: its law.
         horizon_s: periods that begin later do not count.
     """
-    interval_s = policy.heartbeat_interval
-    assert interval_s is not None
+    interval_s = policy.interval_s
     trip_s = round_trip.mean_s
     # V below this is suspected before the period's answers are back at the gateway.
     longest_s = every_s + trip_s - policy.patience_s
@@ -97,7 +96,7 @@ def resent_pings(
         round_trip: its law.
         horizon_s: heartbeats that begin later do not count.
     """
-    interval_s, patience = policy.heartbeat_interval, policy.patience_s
+    interval_s, patience = policy.interval_s, policy.patience_s
     assert interval_s is not None
     steps: list[list[float]] = []  # in time: of a ping that is probed, of one that is not
     for after in (ladder, after_probe(ladder)):

@@ -45,8 +45,7 @@ def after_lost_beat(
         gives_up: G, of the kernel; None: the beats are acknowledged (a frozen client).
         kind: None: ping and deadline.
     """
-    interval_s = policy.heartbeat_interval
-    assert interval_s is not None
+    interval_s = policy.interval_s
     kind = kind or Ping()
     layers: dict[str, Law] = {}
     if isinstance(kind, Ping):
@@ -72,8 +71,7 @@ def after_unheard_end(policy: LivenessPolicy, round_trip: Law, kind: DetectorKin
 
     The socket is closed from then on: the next look finds it, U later; missing answers are counted as ever.
     """
-    interval_s = policy.heartbeat_interval
-    assert interval_s is not None
+    interval_s = policy.interval_s
     layers: dict[str, Layer] = {}
     match kind:
         case Ping():

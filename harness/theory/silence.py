@@ -65,9 +65,7 @@ def race(
     Raises:
         ValueError: the policy has no heartbeat, or an idle limit below it that drops healthy clients.
     """
-    interval_s = policy.heartbeat_interval
-    if interval_s is None:
-        raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
+    interval_s = policy.interval_s
     if policy.session_timeout is not None and policy.session_timeout < interval_s:
         raise ValueError(
             f"session_timeout {policy.session_timeout:g}s is below heartbeat_interval "
@@ -91,8 +89,7 @@ def store_floor(policy: LivenessPolicy, suspicion: Law, round_trip: Law) -> Law:
     The window counts from the last sign of life, the pong T before the first lost ping. Exact where either
     the round trip or the layer that decides is not random.
     """
-    assert policy.heartbeat_interval is not None
-    window = round_trip.shifted(policy.resume_window - policy.heartbeat_interval)
+    window = round_trip.shifted(policy.resume_window - policy.interval_s)
     if window.hi_s <= suspicion.lo_s:
         return suspicion
     if suspicion.lo_s == suspicion.hi_s:

@@ -11,7 +11,7 @@ import pytest
 
 from harness.measure.one_engine import measure
 from harness.simulated import simulate
-from harness.theory import predict
+from harness.theory.predict import predict
 from reference_server.presets import find_preset, load_presets
 from scenarios.clock import SCENARIO_TIME
 from scenarios.plan import make_plan

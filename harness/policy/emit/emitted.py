@@ -63,10 +63,9 @@ class Wanted:
     @classmethod
     def of(cls, policy: LivenessPolicy) -> Self:
         """Take a policy that has a heartbeat."""
-        assert policy.heartbeat_interval is not None
         waits_s = policy.patience_s
-        backstop_s = policy.heartbeat_interval + waits_s
-        return cls(policy.heartbeat_interval, waits_s, policy.tcp_user_timeout or backstop_s)
+        backstop_s = policy.interval_s + waits_s
+        return cls(policy.interval_s, waits_s, policy.tcp_user_timeout or backstop_s)
 
     @property
     def user_timeout_ms(self) -> int:

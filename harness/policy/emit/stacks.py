@@ -16,8 +16,7 @@ from harness.policy.emit.emitted import (
     render,
     shared_notes,
 )
-from harness.theory import tcp_give_up_s
-from harness.theory.tcp import LINUX_FIRST_RTO_S, LINUX_RETRIES2, LINUX_RTO_MAX_S
+from harness.theory.tcp import LINUX_FIRST_RTO_S, LINUX_RETRIES2, LINUX_RTO_MAX_S, tcp_give_up_s
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import Any
 from harness.policy.lint.finding import Finding, Severity, round_down_s, round_up_s
 from harness.policy.lint.setting import Setting
 from harness.policy.profiles import IdleTimerProfile
-from harness.theory import tcp_give_up_s
+from harness.theory.tcp import tcp_give_up_s
 
 __all__ = ["HEARTBEAT", "RECORDS", "WAY"]
 

@@ -23,7 +23,7 @@ from harness.policy.profiles import (
     Status,
     load_profiles,
 )
-from harness.theory import tcp_give_up_s
+from harness.theory.tcp import tcp_give_up_s
 from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.presets import read_b_config

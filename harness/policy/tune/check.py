@@ -21,7 +21,8 @@ from harness.policy.tune.conditions import Conditions, Rules
 from harness.policy.tune.recommend import Recommendation, policy_of
 from harness.policy.tune.search import policy_row, with_figures
 from harness.simulated.fleet import FleetError, FleetResult, Outcome, run_fleet
-from harness.theory import Law, predict
+from harness.theory.law import Law
+from harness.theory.predict import predict
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Uniform
 from scenarios.faults.host_crash import HostCrash
@@ -207,7 +208,7 @@ def _false_suspicions(
 
 def _outlasted_timer(name: str, policy: LivenessPolicy, conditions: Conditions) -> list[str]:
     """A remark where a ping that TCP sends again may find the mapping gone."""
-    latest_s = (policy.heartbeat_interval or 0.0) + policy.patience_s
+    latest_s = policy.interval_s + policy.patience_s
     if conditions.nat is None or latest_s <= conditions.nat.idle_timeout:
         return []
     return [
@@ -217,15 +218,13 @@ def _outlasted_timer(name: str, policy: LivenessPolicy, conditions: Conditions) 
 
 
 def _crash(policy: LivenessPolicy) -> HostCrash:
-    assert policy.heartbeat_interval is not None  # a recommendation has a heartbeat
-    at = Uniform(low=policy.heartbeat_interval, high=2 * policy.heartbeat_interval)
+    at = Uniform(low=policy.interval_s, high=2 * policy.interval_s)
     return HostCrash(kind="host_crash", share=1.0, at=Distribution(uniform=at))
 
 
 def _lasts_s(policy: LivenessPolicy) -> float:
     """Long enough for every death to be noticed, seconds after the ramp."""
-    assert policy.heartbeat_interval is not None
-    return 4 * policy.heartbeat_interval + policy.patience_s + 60.0
+    return 4 * policy.interval_s + policy.patience_s + 60.0
 
 
 def _latency_law(policy: LivenessPolicy, conditions: Conditions) -> Law:
@@ -234,7 +233,7 @@ def _latency_law(policy: LivenessPolicy, conditions: Conditions) -> Law:
     scenario = Scenario(
         name="check",
         clients=1,
-        ramp=policy.heartbeat_interval or 0.0,
+        ramp=policy.interval_s,
         duration=_lasts_s(policy),
         liveness=policy,
         network=network,

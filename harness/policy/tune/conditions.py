@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from harness.policy.profiles import network_profile
 from harness.policy.tune.fit import Fit
-from harness.theory import bytes_per_beat
+from harness.theory.costs import bytes_per_beat
 from scenarios.client_rules import Reconnect
 from scenarios.distributions import Distribution
 from scenarios.network import Nat, Network

@@ -34,8 +34,7 @@ def reasons(recommendation: Recommendation) -> tuple[str, ...]:
 def idle_timer_reason(recommendation: Recommendation) -> str:
     """Whether the heartbeat keeps the way's mappings alive, and what would happen otherwise."""
     r, nat = recommendation, recommendation.conditions.nat
-    interval_s = r.policy.heartbeat_interval
-    assert interval_s is not None  # a recommendation has a heartbeat
+    interval_s = r.policy.interval_s
     if nat is None:
         return "No idle timer on the way is known, so none limits T."
     timer = format_duration(nat.idle_timeout)
@@ -54,7 +53,6 @@ def idle_timer_reason(recommendation: Recommendation) -> str:
 
 def _reasons(r: Recommendation) -> Iterator[str]:
     p, patience = r.policy, r.policy.patience_s
-    assert p.heartbeat_interval is not None  # a recommendation has a heartbeat
     wants = "the wants" if r.feasible else "the relaxed wants"
     yield f"Among the policies that keep {wants}: {_PREFERENCES[r.wants.prefer]}."
     if r.next_interval:
@@ -75,7 +73,7 @@ def _reasons(r: Recommendation) -> Iterator[str]:
     )
     yield (
         f"Idle limit {_time(p.session_timeout)}, looked at every {_time(p.sweep_interval)}: a back-stop behind "
-        f"the heartbeat, which is done after {_time(p.heartbeat_interval + patience)} at the latest."
+        f"the heartbeat, which is done after {_time(p.interval_s + patience)} at the latest."
     )
     yield (
         f"TTLs: the status record lives {_time(p.status_ttl)}, so it survives half of that, a beat and the "

@@ -27,8 +27,8 @@ from harness.policy.tune.search import (
     with_figures,
 )
 from harness.policy.tune.wants import Limit, Wants
-from harness.theory import textbook_ladder_s
 from harness.theory.costs import idle_limit_s, resume_window_s, session_ttl_s, status_ttl_s, sweep_s
+from harness.theory.tcp import textbook_ladder_s
 from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Lognormal
@@ -324,8 +324,7 @@ def _networks(conditions: Conditions) -> Iterator[tuple[str, Conditions]]:
 
 
 def _policies(policy: LivenessPolicy) -> Iterator[tuple[str, LivenessPolicy]]:
-    interval_s = policy.heartbeat_interval
-    assert interval_s is not None  # the figures of the first row were asked for
+    interval_s = policy.interval_s
     k, retry_s, timeout_s = policy.max_failures, policy.retry_s, policy.heartbeat_timeout
     yield "one failure more", policy.model_copy(update={"max_failures": k + 1})
     if k > 1:

@@ -77,16 +77,13 @@ def policy_row(policy: LivenessPolicy) -> pd.DataFrame:
     Raises:
         ValueError: the policy has no heartbeat.
     """
-    if policy.heartbeat_interval is None:
-        raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
-    patience_s = (policy.max_failures - 1) * policy.retry_s + policy.heartbeat_timeout
     return pd.DataFrame(
         {
-            "interval_s": [policy.heartbeat_interval],
+            "interval_s": [policy.interval_s],
             "max_failures": [policy.max_failures],
             "timeout_s": [policy.heartbeat_timeout],
             "retry_s": [policy.retry_s],
-            "patience_s": [patience_s],
+            "patience_s": [policy.patience_s],
         }
     )
 

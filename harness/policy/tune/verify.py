@@ -14,16 +14,18 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from harness.policy.tune.recommend import Recommendation
+from harness.real.engine import RealSetup
+from harness.run import Outcome, run
 from harness.runs.directory import RunDir
-from harness.theory import Law, predict
 from harness.theory.false_suspicions import noticed_share
+from harness.theory.law import Law
+from harness.theory.predict import predict
 from reference_server.errors import Exit
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Sessions
@@ -36,10 +38,6 @@ from scenarios.load import load_scenario
 from scenarios.network import Network, Outages
 from scenarios.plan import Plan
 from scenarios.schema import Scenario
-
-if TYPE_CHECKING:
-    from harness.real.engine import RealSetup
-    from harness.run import Outcome
 
 __all__ = ["Verification", "compare_with_prediction", "verification_scenario", "verify"]
 
@@ -160,9 +158,7 @@ def _chances(scenario: Scenario, plan: Plan, clock: RunClock) -> tuple[list[floa
     W is the last retransmission that fits into the patience.
     """
     policy, network = scenario.liveness, scenario.network.seen_at(clock)
-    interval_s, patience = policy.heartbeat_interval, policy.patience_s
-    if interval_s is None:
-        return [], []
+    interval_s, patience = policy.interval_s, policy.patience_s
     trip_s = float(network.round_trip.quantile(0.5))
     outlast_s = max((step for step in network.rto_ladder if step <= patience - trip_s), default=0.0)
     each: dict[int, list[float]] = defaultdict(list)
@@ -233,8 +229,6 @@ def verify(
     Raises:
         CannotRun, RedisUnavailable, ChildDied: as `harness.run.run`.
     """
-    from harness.run import run  # starts with engines and reports, which a recommendation alone does not need
-
     scenario = verification_scenario(recommendation, clients=clients, seed=seed, real_s=real_s)
     outcome = run(scenario, engines=engines, root=root, setup=setup, progress=progress)
     directory = outcome.report.parent
@@ -254,9 +248,7 @@ def verification_scenario(
         ValueError: the policy has no heartbeat.
     """
     policy, conditions = recommendation.policy, recommendation.conditions
-    interval_s, patience = policy.heartbeat_interval, policy.patience_s
-    if interval_s is None:
-        raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
+    interval_s, patience = policy.interval_s, policy.patience_s
     ramp_s = max(2.0, interval_s / 2)
     at = Distribution(uniform=Uniform(low=interval_s, high=2 * interval_s))
     duration_s = 3 * interval_s + patience + max(3.0, interval_s / 5)
@@ -310,7 +302,7 @@ def _stretched(
     def noticed(stretch: float) -> float:
         outages = Outages(every=duration_s, length=length.scaled(stretch))
         seen = way.model_copy(update={"outages": outages})
-        return float(noticed_share(policy.heartbeat_interval or 0.0, policy.patience_s, seen))
+        return float(noticed_share(policy.interval_s, policy.patience_s, seen))
 
     shares = np.array([noticed(float(stretch)) for stretch in _STRETCHES])
     stretch = float(_STRETCHES[np.argmin(np.abs(shares - _NOTICED))])

@@ -1,7 +1,7 @@
 """The state machine of a fleet's connections, in lockstep of events: every client does its own next event.
 
-From ways, round trips and a policy to verdicts, which `record.py` keeps. The detector's rules are in
-`detectors.py`; those of the way are of `harness/simulated/network.py`, written for arrays.
+From ways, round trips and a policy to verdicts, which `record.py` keeps. `PingDetectors` are the gateway's detector for
+arrays; the way's rules are those of `harness/simulated/network.py`, those of coming back of `clients.py` beside it.
 
     ping ──► arrives in time ──► answer ──► next ping after T        (most pings; whole quiet runs at once)
       └────► stuck before a cut ──► deadline, failures, R ──► k-th: suspected
@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.simulated.fleet.answers import Answers
-from harness.simulated.fleet.detectors import PingDetectors
 from harness.simulated.fleet.draws import FloatArray, Index, RoundTrips
 from harness.simulated.fleet.outages import Flags, OutageProcess
 from harness.simulated.fleet.record import Record
-from harness.simulated.fleet.returns import connect
 from harness.simulated.network import kernel_patience_s
 from reference_server.events import Cause
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
@@ -61,9 +58,8 @@ class Machine:
         one_fault: bool,
         rng: np.random.Generator,
     ) -> None:
-        assert policy.heartbeat_interval is not None
         n = len(connects_s)
-        self._interval_s = policy.heartbeat_interval
+        self._interval_s = policy.interval_s
         self._idle_s, self._sweep_s = policy.session_timeout, policy.sweep_interval
         self._window_s = policy.resume_window
         ladder = sorted(network.rto_ladder)
@@ -438,3 +434,175 @@ def quiet_runs(
         way.advance(some[harmless])
         looking = looking[harmless]
     return np.minimum(pings, until_late), until_late < pings
+
+
+_SLOTS = 3
+
+
+class Answers:
+    """Outstanding pings of n clients. Seconds.
+
+    A ping that reached its client has the time at which its answer arrives; one that is stuck has the half
+    round trip that its answer will take.
+    """
+
+    def __init__(self, clients: int) -> None:
+        self._arrives_s = np.full((clients, _SLOTS), np.inf)
+        self._stuck_s = np.full((clients, _SLOTS), np.inf)
+
+    def expect(self, who: Index, arrives_s: FloatArray) -> None:
+        """Answers that will arrive at these times."""
+        slot = self._free_slot(who)  # first: it may make the matrix larger
+        self._arrives_s[who, slot] = arrives_s
+
+    def stick(self, who: Index, half_trip_s: FloatArray) -> None:
+        """Pings that wait for the way to open."""
+        slot = self._free_slot(who)
+        self._stuck_s[who, slot] = half_trip_s
+
+    def release(self, who: Index, at_s: FloatArray) -> None:
+        """Stuck pings reach their clients, all at once: each answer goes its own half round trip."""
+        arrives_s = at_s[:, np.newaxis] + self._stuck_s[who]
+        self._arrives_s[who] = np.minimum(self._arrives_s[who], arrives_s)
+        self._stuck_s[who] = np.inf
+
+    def take_next(self, who: Index) -> None:
+        """The next answer of each has arrived."""
+        self._arrives_s[who, self._arrives_s[who].argmin(axis=1)] = np.inf
+
+    def next_s(self, who: Index) -> FloatArray:
+        """When the next answer of each arrives, shape of ``who``; inf: none is on its way."""
+        return np.asarray(self._arrives_s[who].min(axis=1))
+
+    def clear(self, who: Index) -> None:
+        """Nothing is owed on a new connection."""
+        self._arrives_s[who] = np.inf
+        self._stuck_s[who] = np.inf
+
+    def _free_slot(self, who: Index) -> Index:
+        free = np.isinf(self._arrives_s[who]) & np.isinf(self._stuck_s[who])
+        if not free.any(axis=1).all():
+            more = np.full_like(self._arrives_s, np.inf)
+            self._arrives_s = np.hstack((self._arrives_s, more))
+            self._stuck_s = np.hstack((self._stuck_s, more))
+            return self._free_slot(who)
+        return np.asarray(free.argmax(axis=1), dtype=np.intp)
+
+
+class PingDetectors:
+    """Detectors of n connections. Seconds; each verb is given clients and times, shape (m,)."""
+
+    def __init__(self, policy: LivenessPolicy, clients: int) -> None:
+        self._interval_s = policy.interval_s
+        self._timeout_s = policy.heartbeat_timeout
+        self._retry_s = policy.retry_s
+        self._max = policy.max_failures
+        self._ping_s = np.full(clients, -np.inf)
+        self._failures = np.zeros(clients, dtype=np.int64)
+        self.awaiting = np.zeros(clients, dtype=bool)
+
+    def reset(self, who: Index) -> None:
+        """New connections."""
+        self.awaiting[who] = False
+        self._failures[who] = 0
+
+    def trusts(self, who: Index) -> Flags:
+        """Which have no answer to wait for and no failure to forgive."""
+        return np.asarray(~self.awaiting[who] & (self._failures[who] == 0))
+
+    def on_ping(self, who: Index, now_s: FloatArray) -> FloatArray:
+        """Pings are sent now; returns their deadlines."""
+        self._ping_s[who] = now_s
+        self.awaiting[who] = True
+        return now_s + self._timeout_s
+
+    def on_deadline(self, who: Index) -> tuple[Flags, FloatArray]:
+        """Answers are overdue; returns which connections are suspected, and when the others' next ping is due."""
+        self._failures[who] += 1
+        self.awaiting[who] = False
+        return self._failures[who] >= self._max, self._ping_s[who] + self._retry_s
+
+    def on_inbound(self, who: Index, now_s: FloatArray) -> tuple[Index, FloatArray]:
+        """Frames come in; returns for whom that changes something, and when their next ping is due.
+
+        With R > T that may have been before: then it is due now.
+        """
+        waited = ~self.trusts(who)
+        who, now_s = who[waited], now_s[waited]
+        self.reset(who)
+        return who, np.maximum(self._ping_s[who] + self._interval_s, now_s)
+
+
+# A SYN into a cut is sent again after 1, 3 and 7 s; the client gives up after 10 s.
+_SYN_WAITS_S = (1.0, 2.0, 4.0, 3.0)
+_HANDSHAKES = 2.0  # round trips before the first message: TCP, WebSocket upgrade
+
+
+def connect(
+    who: Index,
+    from_s: FloatArray,
+    resumable_until_s: FloatArray | None,
+    *,
+    reconnect: Reconnect,
+    way: OutageProcess,
+    round_trips: RoundTrips,
+    horizon_s: float,
+    rng: np.random.Generator,
+) -> tuple[FloatArray, FloatArray]:
+    """When the gateway accepts each client's next connection, and when the client knows.
+
+    Args:
+        who: clients, shape (m,).
+        from_s: when each begins, or learns that its connection is over; inf: never. Shape (m,).
+        resumable_until_s: until when its session record is there, shape (m,). None: they log in for the first
+            time, and without a back-off.
+        reconnect: its patience.
+        way: each client's way, asked whether a SYN passes.
+        round_trips: draws for handshakes and logins.
+        horizon_s: who is not back by then is not back.
+        rng: back-offs.
+
+    Returns:
+        Two arrays of shape (m,), seconds; inf: not before the horizon.
+    """
+    now_s = from_s.copy()
+    has_session = np.full(len(who), resumable_until_s is not None)
+    record_until_s = now_s.copy() if resumable_until_s is None else resumable_until_s.copy()
+    accepted_s, connected_s = np.full(len(who), np.inf), np.full(len(who), np.inf)
+    failures = 0 if resumable_until_s is None else 1
+    trying = np.flatnonzero(now_s < horizon_s)
+    while trying.size:
+        if failures:
+            ceiling_s = reconnect.back_off_ceiling_s(failures)
+            now_s[trying] += rng.uniform(0.0, ceiling_s, len(trying))
+        failures += 1
+        outside = trying[~has_session[trying]]
+        refused = outside[~_reach(who, outside, now_s, way)]
+        entering = np.setdiff1d(outside, refused)
+        now_s[entering] += round_trips.take(len(entering))
+        has_session[entering] = True
+        record_until_s[entering] = np.inf
+
+        ready = trying[has_session[trying]]
+        ready = ready[_reach(who, ready, now_s, way)]
+        trip_s = round_trips.take(len(ready))
+        now_s[ready] += (_HANDSHAKES + 0.5) * trip_s
+        known = now_s[ready] <= record_until_s[ready]
+        accepted_s[ready[known]] = now_s[ready[known]]
+        now_s[ready] += trip_s / 2
+        connected_s[ready[known]] = now_s[ready[known]]
+        has_session[ready[~known]] = False
+        trying = trying[np.isinf(accepted_s[trying]) & (now_s[trying] < horizon_s)]
+    return accepted_s, connected_s
+
+
+def _reach(who: Index, some: Index, now_s: FloatArray, way: OutageProcess) -> Flags:
+    """Let some of them try to get through; moves their time on; False: no SYN passed, shape of ``some``."""
+    through = np.zeros(len(some), dtype=bool)
+    for wait_s in _SYN_WAITS_S:
+        waiting = np.flatnonzero(~through)
+        if not waiting.size:
+            break
+        through[waiting] = way.lets_in(who[some[waiting]], now_s[some[waiting]])
+        now_s[some[~through]] += wait_s
+    return through

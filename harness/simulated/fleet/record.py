@@ -23,7 +23,6 @@ class Record:
     """Books of n clients; ``beats``, ``answers`` and ``clean_ups`` are counted by who makes them."""
 
     def __init__(self, clients: int, policy: LivenessPolicy, *, faults: bool) -> None:
-        assert policy.heartbeat_interval is not None
         n = clients if faults else 0
         self._clients = clients
         self._duration_s = np.full(n, np.nan)
@@ -36,8 +35,8 @@ class Record:
         self._healthy_s = np.zeros(clients)
         self._refreshes = 0
         self._resets = 0
-        beats = math.ceil(min(policy.session_ttl, policy.status_ttl) / 2 / policy.heartbeat_interval)
-        self._refresh_every_s = max(1, beats) * policy.heartbeat_interval
+        beats = math.ceil(min(policy.session_ttl, policy.status_ttl) / 2 / policy.interval_s)
+        self._refresh_every_s = max(1, beats) * policy.interval_s
         self.beats = 0
         self.answers = 0
         self.clean_ups = 0

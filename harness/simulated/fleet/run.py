@@ -191,13 +191,12 @@ def _run_part(
     reconnect: Reconnect,
 ) -> FleetResult:
     policy, first, clients, seed = part
-    assert policy.heartbeat_interval is not None
     trips, spells, moves = (np.random.default_rng(s) for s in seed.spawn(3))
-    ramp = policy.heartbeat_interval if ramp_s is None else ramp_s
+    ramp = policy.interval_s if ramp_s is None else ramp_s
     round_trips = RoundTrips(network.round_trip, policy.heartbeat_timeout, trips)
     way = _way(clients, network, fault, ramp, spells)
     if network.nat is not None:
-        longest_gap_s = policy.heartbeat_interval + round_trips.fast_below_s / 2
+        longest_gap_s = policy.interval_s + round_trips.fast_below_s / 2
         way = BehindNat(way, network.nat, longest_gap_s)
     record = Record(clients, policy, faults=fault is not None)
     Machine(

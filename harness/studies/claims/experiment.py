@@ -23,7 +23,7 @@ from harness.run import ENGINES, run
 from harness.runs.directory import RunDir
 from harness.studies.claims.claim import load_claims
 from harness.studies.claims.judge import Seen, judge
-from harness.theory import predict
+from harness.theory.predict import predict
 from reference_server.presets import find_preset
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.load import load_scenario

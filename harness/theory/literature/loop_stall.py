@@ -31,13 +31,11 @@ def stall_false_suspicion(
     Raises:
         ValueError: the policy has no heartbeat.
     """
-    if policy.heartbeat_interval is None:
-        raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
     if policy.max_failures > 1 or not timers_first:
         return 0.0
     age_s = (np.arange(_STEPS) + 0.5) / _STEPS * min(round_trip_s, policy.heartbeat_timeout)
     late = 1 - stall.cdf(policy.heartbeat_timeout - age_s)
-    return float(np.mean(late) * age_s[-1] / (1 - 0.5 / _STEPS) / policy.heartbeat_interval)
+    return float(np.mean(late) * age_s[-1] / (1 - 0.5 / _STEPS) / policy.interval_s)
 
 
 def harmless_stall_s(
@@ -53,12 +51,10 @@ def harmless_stall_s(
     Raises:
         ValueError: the policy has no heartbeat.
     """
-    if policy.heartbeat_interval is None:
-        raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
     room_s = policy.heartbeat_timeout - round_trip_s
     if clients * service_s <= room_s:
         return math.inf
-    return max(0.0, room_s * policy.heartbeat_interval / (clients * service_s))
+    return max(0.0, room_s * policy.interval_s / (clients * service_s))
 
 
 def loop_utilisation(clients: int, interval_s: float, service_s: float) -> float:

@@ -72,9 +72,7 @@ def nat_drop(policy: LivenessPolicy, nat_idle_s: float) -> Law:
     Raises:
         ValueError: the policy has no heartbeat.
     """
-    interval_s = policy.heartbeat_interval
-    if interval_s is None:
-        raise ValueError("this policy has no heartbeat: heartbeat_interval is null")
+    interval_s = policy.interval_s
     if nat_prevented(interval_s, nat_idle_s):
         return Law.never()
     return Law.constant(interval_s - nat_idle_s + policy.patience_s)

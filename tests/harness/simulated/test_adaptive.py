@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from harness.real.engine import CannotRun, check_machine
-from harness.theory import AkkaPhi, CassandraPhi, phi_accrual, predict
+from harness.theory.literature.phi_accrual_laws import AkkaPhi, CassandraPhi, phi_accrual
+from harness.theory.predict import predict
 from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 from tests.harness.simulated.support import K, Log, fault, run, scenario

@@ -10,7 +10,8 @@ import pytest
 
 from harness.measure.one_engine import measure
 from harness.simulated import simulate
-from harness.theory import Law, predict
+from harness.theory.law import Law
+from harness.theory.predict import predict
 from reference_server.events import Event, EventKind, Source, decode, encode
 from scenarios.clock import SCENARIO_TIME
 from scenarios.load import built_in, load_scenario

@@ -12,7 +12,7 @@ from harness.measure.one_engine import measure
 from harness.simulated import simulate
 from harness.simulated.clock import Clock
 from harness.simulated.event_loop import Loop
-from harness.theory import answer_wait_bound, stall_false_suspicion
+from harness.theory.literature.loop_stall import answer_wait_bound, stall_false_suspicion
 from scenarios.clock import SCENARIO_TIME
 from scenarios.distributions import Distribution, Exponential
 from scenarios.gateway import Gateway

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.theory import Healing, Law, race, silent_death, user_timeout_fires_s
+from harness.theory.law import Law
+from harness.theory.silence import Healing, race, silent_death
+from harness.theory.tcp import user_timeout_fires_s
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution
 from scenarios.network import Network

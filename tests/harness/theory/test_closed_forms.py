@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from harness.theory import (
+from harness.theory.false_suspicions import (
     dropped_by_idle_timer,
     false_suspicions_by_late_answers,
     false_suspicions_by_outages,

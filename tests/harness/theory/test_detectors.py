@@ -6,26 +6,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.theory import (
-    AkkaPhi,
-    CassandraPhi,
-    Law,
+from harness.theory.detectors import idle_limit, miss_at_next_tick, nat_prevented, nat_reset, ping_deadline
+from harness.theory.law import FloatArray, Law
+from harness.theory.literature.other_detectors import (
     close_seen,
     connection_check,
-    idle_limit,
-    miss_at_next_tick,
     nat_drop,
-    nat_prevented,
-    nat_reset,
     next_retransmission_s,
-    phi_accrual,
-    ping_deadline,
     send_fails,
-    tcp_give_up_s,
-    textbook_ladder_s,
     ttl_only,
 )
-from harness.theory.law import FloatArray
+from harness.theory.literature.phi_accrual_laws import AkkaPhi, CassandraPhi, phi_accrual
+from harness.theory.tcp import tcp_give_up_s, textbook_ladder_s
 from reference_server.liveness.detector import Action
 from reference_server.liveness.heartbeat_policy import LivenessPolicy, PingDetector
 from scenarios.distributions import Distribution, Uniform

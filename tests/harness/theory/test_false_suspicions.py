@@ -7,15 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from harness.theory import (
+from harness.theory.costs import bytes_per_beat, cost
+from harness.theory.literature.loop_stall import (
     answer_wait_bound,
-    bytes_per_beat,
-    cost,
-    false_suspicion_per_outage_exponential,
     harmless_stall_s,
     loop_utilisation,
     stall_false_suspicion,
 )
+from harness.theory.literature.other_detectors import false_suspicion_per_outage_exponential
 from reference_server.liveness.detector import Action
 from reference_server.liveness.heartbeat_policy import LivenessPolicy, PingDetector
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import harness.theory
-from harness.theory import Law, Layer, first_of, first_of_common_phase, mixture
-from harness.theory.law import FloatArray
+from harness.theory.law import FloatArray, Law, mixture
+from harness.theory.stack import Layer, first_of, first_of_common_phase
 from scenarios.distributions import Distribution, Exponential, Lognormal, Normal, Uniform
 from tests.harness.theory.montecarlo import agrees, mean_agrees, share_agrees
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.theory import Law, Prediction, curves_frame, laws_frame, locked_out, predict
-from harness.theory.law import FloatArray
+from harness.theory.law import FloatArray, Law
+from harness.theory.predict import Prediction, locked_out, predict
+from harness.theory.tables import curves_frame, laws_frame
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution, Exponential, Lognormal, Uniform

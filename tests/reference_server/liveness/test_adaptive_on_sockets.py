@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from harness.real.processes.redis import RedisServer
-from harness.theory import AkkaPhi, CassandraPhi
+from harness.theory.literature.phi_accrual_laws import AkkaPhi, CassandraPhi
 from reference_server.events import Cause, EventKind
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.kinds import PhiAkka, PhiCassandra, Probing

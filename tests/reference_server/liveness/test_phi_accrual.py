@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.theory import AkkaPhi, CassandraPhi
+from harness.theory.literature.phi_accrual_laws import AkkaPhi, CassandraPhi
 from reference_server.liveness.detector import Action, Verdict
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.phi_accrual import (

@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import kstest
 
 from harness.simulated import simulate
-from harness.theory import Law, predict
+from harness.theory.law import Law
+from harness.theory.predict import predict
 from reference_server.events import Cause, Event, EventKind
 from scenarios.plan import make_plan
 from scenarios.schema import Scenario

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.policy.tune import Conditions, Rules, Wants
+from harness.policy.tune.conditions import Conditions, Rules
+from harness.policy.tune.wants import Wants
 from scenarios.network import Network
 
 __all__ = ["Simple", "best_simple", "simple_false_per_day"]

@@ -8,17 +8,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from harness.policy.tune import (
-    Recommendation,
-    SimulationCheck,
-    check_by_simulation,
-    conditions_of_profile,
-    explain,
-    neighbours,
-    parse_wants,
-    recommend,
-)
-from harness.policy.tune.check import compare
+from harness.policy.tune.check import SimulationCheck, check_by_simulation, compare, neighbours
+from harness.policy.tune.conditions import conditions_of_profile
+from harness.policy.tune.explain import explain
+from harness.policy.tune.recommend import Recommendation, recommend
+from harness.policy.tune.wants import parse_wants
 from harness.simulated.fleet import not_simulated, run_fleet
 from reference_server.liveness.socket_checks import SendErrors
 from scenarios.faults.host_crash import HostCrash

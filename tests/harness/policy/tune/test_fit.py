@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.policy.tune import Fit, fit_law
+from harness.policy.tune.fit import Fit, fit_law
 
 
 def fit(seconds: object, cut: object = (), families: tuple[str, ...] | None = None) -> Fit:

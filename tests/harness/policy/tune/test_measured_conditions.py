@@ -8,14 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.policy.tune import (
-    NetworkDataError,
-    explain,
-    network_from_csv,
-    network_from_run,
-    parse_wants,
-    recommend,
-)
+from harness.policy.tune.explain import explain
+from harness.policy.tune.measured_conditions import NetworkDataError, network_from_csv, network_from_run
+from harness.policy.tune.recommend import recommend
+from harness.policy.tune.wants import parse_wants
 from harness.run import run
 from harness.runs.directory import find_run
 from scenarios.load import parse_scenario

@@ -8,17 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.policy.tune import (
-    PLOT_COLUMNS,
-    Recommendation,
-    conditions_of_profile,
-    explain,
-    format_rate,
-    idle_timer_reason,
-    parse_wants,
-    recommend,
-)
-from harness.theory import ping_deadline
+from harness.policy.tune.conditions import conditions_of_profile
+from harness.policy.tune.explain import explain, idle_timer_reason
+from harness.policy.tune.recommend import PLOT_COLUMNS, Recommendation, recommend
+from harness.policy.tune.units import format_rate
+from harness.policy.tune.wants import parse_wants
+from harness.theory.detectors import ping_deadline
 from scenarios.client_rules import Reconnect
 from tests.harness.theory.quadrature import false_suspicions_per_client_day
 

@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.policy.tune import Conditions, NotTunable, explain, parse_wants, recommend, relaxations, search
+from harness.policy.tune.conditions import Conditions
+from harness.policy.tune.explain import explain
+from harness.policy.tune.recommend import NotTunable, recommend, relaxations
+from harness.policy.tune.search import search
+from harness.policy.tune.wants import parse_wants
 from scenarios.distributions import Distribution
 from scenarios.network import Nat, Network
 from tests.harness.policy.tune.test_search import SMALL, conditions

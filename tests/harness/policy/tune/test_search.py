@@ -8,19 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.policy.tune import (
-    Conditions,
-    Rules,
-    Space,
-    Wants,
-    conditions_of_profile,
-    pareto_mask,
-    parse_wants,
-    recommend,
-    search,
-)
-from harness.policy.tune.search import indistinct
-from harness.theory import cost
+from harness.policy.tune.conditions import Conditions, Rules, conditions_of_profile
+from harness.policy.tune.recommend import recommend
+from harness.policy.tune.search import Space, indistinct, pareto_mask, search
+from harness.policy.tune.wants import Wants, parse_wants
+from harness.theory.costs import cost
 from scenarios.distributions import Distribution, Exponential, Lognormal
 from scenarios.network import Nat, Network, Outages
 from tests.harness.policy.tune.simple import best_simple

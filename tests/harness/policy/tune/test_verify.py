@@ -7,16 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.policy.tune import (
-    Conditions,
-    Recommendation,
-    compare_with_prediction,
-    conditions_of_profile,
-    parse_wants,
-    recommend,
-    verification_scenario,
-    verify,
-)
+from harness.policy.tune.conditions import Conditions, conditions_of_profile
+from harness.policy.tune.recommend import Recommendation, recommend
+from harness.policy.tune.verify import compare_with_prediction, verification_scenario, verify
+from harness.policy.tune.wants import parse_wants
 from harness.run import run
 from scenarios.distributions import Distribution, Exponential
 from scenarios.faults.host_crash import HostCrash

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.policy.tune import Budget, Wants, WantsError, format_rate, parse_budget, parse_rate, parse_wants
+from harness.policy.tune.units import Budget, format_rate, parse_budget, parse_rate
+from harness.policy.tune.wants import Wants, WantsError, parse_wants
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ import pytest
 from scipy import stats
 
 from harness.simulated.fleet import FleetError, FleetResult, Outcome, fleet_sweep, run_fleet
-from harness.theory import beats_to_suspicion_iid, bytes_per_beat, false_suspicion_per_outage_exponential
+from harness.theory.costs import bytes_per_beat
+from harness.theory.literature.datagram_loss import beats_to_suspicion_iid
+from harness.theory.literature.other_detectors import false_suspicion_per_outage_exponential
 from reference_server.events import Cause
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Reconnect

@@ -28,7 +28,10 @@ import pytest
 from scipy import stats
 
 from harness.simulated.network import give_up_s
-from harness.theory import Healing, Law, nat_prevented, nat_reset, race, silent_death, user_timeout_fires_s
+from harness.theory.detectors import nat_prevented, nat_reset
+from harness.theory.law import Law
+from harness.theory.silence import Healing, race, silent_death
+from harness.theory.tcp import user_timeout_fires_s
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution
 from scenarios.faults.frozen import Frozen

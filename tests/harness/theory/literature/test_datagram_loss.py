@@ -8,18 +8,20 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from harness.theory import (
-    ChenNetwork,
+from harness.theory.law import FloatArray
+from harness.theory.literature.datagram_loss import (
     GilbertElliott,
-    NfdS,
-    NotConfigurable,
     beats_to_suspicion_gilbert,
     beats_to_suspicion_iid,
-    configure_nfd_s,
+    chance_of_suspicion_iid,
 )
-from harness.theory.law import FloatArray
-from harness.theory.literature.datagram_loss import chance_of_suspicion_iid
-from harness.theory.literature.nfd_s import configure_nfd_s_by_moments
+from harness.theory.literature.nfd_s import (
+    ChenNetwork,
+    NfdS,
+    NotConfigurable,
+    configure_nfd_s,
+    configure_nfd_s_by_moments,
+)
 from scenarios.distributions import Distribution, Exponential, Lognormal
 from tests.harness.theory.montecarlo import mean_agrees, share_agrees
 
