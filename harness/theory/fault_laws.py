@@ -63,13 +63,21 @@ class FaultLaws:
     heals: bool = False
 
 
+def _unknown(note: str, *, heals: bool = False) -> FaultLaws:
+    return FaultLaws(None, None, note=note, heals=heals)
+
+
+def _never(note: str) -> FaultLaws:
+    return FaultLaws(Law.never(), Law.never(), note=note)
+
+
 def laws_of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaws:
     """Return the laws of one fault under its scenario, for a run with this clock."""
-    one_way = clock.seen(Law.of(scenario.network.round_trip)).scaled(0.5)
+    one_way = _trip(scenario, clock).scaled(0.5)
     acts_on = scenario.liveness.close_detection
     match fault:
         case Refresh() if acts_on == "none":
-            return FaultLaws(None, None, note="close detection is off: the page is back before the end")
+            return _unknown("close detection is off: the page is back before the end")
         case OrderlyClose() if acts_on == "none":
             return _unheard(fault, scenario, one_way)
         case ProcessCrash() if acts_on != "all":
@@ -84,7 +92,7 @@ def laws_of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaw
         case _ if scenario.liveness.heartbeat_interval is None:
             return _idle_only(fault, scenario)
         case Custom():
-            return FaultLaws(None, None, note="a fault of the user's own", heals=fault.heal_after is not None)
+            return _unknown("a fault of the user's own", heals=fault.heal_after is not None)
         case Noop():
             return _nothing(scenario)
         case _ if isinstance(scenario.detector, ClientBeats):
@@ -98,8 +106,7 @@ def laws_of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaw
         case HostCrash() | NetworkCut() | Frozen():
             return _silent(fault, scenario, clock)
         case _:
-            note = f"theory has no law of {fault.kind}"
-            return FaultLaws(None, None, note=note, heals=fault.healing is not None)
+            return _unknown(f"theory has no law of {fault.kind}", heals=fault.healing is not None)
 
 
 def _closed(scenario: Scenario, one_way: Law, cause: Cause) -> FaultLaws:
@@ -126,12 +133,11 @@ def _unheard(fault: OrderlyClose | ProcessCrash, scenario: Scenario, one_way: La
 def _client_silent(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaws:
     """The client's own beats stop: the idle limit, and the kernel's probes."""
     policy = scenario.liveness
-    trip = clock.seen(Law.of(scenario.network.round_trip))
+    trip = _trip(scenario, clock)
     if policy.session_timeout is not None and policy.session_timeout < (policy.heartbeat_interval or 0.0):
-        return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
+        return _unknown(_IDLE_BELOW_HEARTBEAT)
     if _healing(fault, scenario, clock) is not None:
-        note = "a healed client's next beat competes with the idle limit"
-        return FaultLaws(None, None, note=note, heals=True)
+        return _unknown("a healed client's next beat competes with the idle limit", heals=True)
     if isinstance(fault, NatTimeout):
         return _client_behind_nat(fault, scenario, trip)
     acknowledged = isinstance(fault, Frozen)
@@ -142,16 +148,17 @@ def _client_silent(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLa
 def _client_behind_nat(fault: NatTimeout, scenario: Scenario, trip: Law) -> FaultLaws:
     policy, idle_s = scenario.liveness, fault.nat.idle_timeout
     if nat_prevented(policy.interval_s, idle_s):
-        note = f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
-        return FaultLaws(Law.never(), Law.never(), note=note)
+        return _never(
+            f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
+        )
     if policy.tcp_keepalive is not None or policy.close_detection != "all":
-        return FaultLaws(None, None, note="the kernel's probes are traffic, too")
+        return _unknown("the kernel's probes are traffic, too")
     # The last packet at the client's end is the pong, a whole round trip after its beat.
     if fault.nat.expiry == "reset":
         reset = trip.scaled(-0.5).shifted(policy.interval_s - idle_s)
         return FaultLaws(reset, reset.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
     if policy.session_timeout is None:
-        return FaultLaws(Law.never(), Law.never(), note="no idle limit: never noticed")
+        return _never("no idle limit: never noticed")
     idle = Law.uniform(0.0, policy.sweep_interval).plus(trip.scaled(-0.5))
     suspected = idle.shifted(policy.session_timeout - idle_s)
     return FaultLaws(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0})
@@ -161,7 +168,7 @@ def _raced(scenario: Scenario, layers: Mapping[str, Layer], said: str) -> FaultL
     """The first of some layers; a session timeout clears at once, other causes when the window is over."""
     policy = scenario.liveness
     if not layers:
-        return FaultLaws(Law.never(), Law.never(), note=_notes(said, "no layer notices it"))
+        return _never(_notes(said, "no layer notices it"))
     stack = first_of_common_phase(policy.interval_s, layers)
     note = _notes(said, _layers_note(stack))
     at_once = set(layers) == {Cause.SESSION_TIMEOUT}
@@ -186,23 +193,24 @@ def _nothing(scenario: Scenario) -> FaultLaws:
     """A client that answers in time is never suspected."""
     policy = scenario.liveness
     if policy.session_timeout is not None and policy.session_timeout < (policy.heartbeat_interval or 0.0):
-        return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
-    return FaultLaws(Law.never(), Law.never(), note="nothing happens: the baseline")
+        return _unknown(_IDLE_BELOW_HEARTBEAT)
+    return _never("nothing happens: the baseline")
 
 
 def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, clock: RunClock) -> FaultLaws:
-    policy, network = scenario.liveness, scenario.network
+    policy = scenario.liveness
     healing = _healing(fault, scenario, clock)
     if healing is not None and scenario.reconnect.idle_limit is not None:
-        note = "a client that reconnects by its own idle limit competes with its recovery"
-        return FaultLaws(None, None, note=note, heals=True)
-    trip = clock.seen(Law.of(network.round_trip))
+        return _unknown(
+            "a client that reconnects by its own idle limit competes with its recovery", heals=True
+        )
+    trip = _trip(scenario, clock)
     acknowledged = isinstance(fault, Frozen)  # by the frozen client's kernel
     stack = _race(scenario, trip, None if acknowledged else _gives_up(scenario, clock))
     if stack is None:
-        return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT, heals=healing is not None)
+        return _unknown(_IDLE_BELOW_HEARTBEAT, heals=healing is not None)
     if _probes_between_beats(scenario):
-        return FaultLaws(None, None, note=_PROBES, heals=healing is not None)
+        return _unknown(_PROBES, heals=healing is not None)
     floor = store_floor(policy, stack.law, trip)
     suspected = silent_death(policy.interval_s, trip, stack.law, healing)
     note = _notes(_layers_note(stack), _phase_note(fault, scenario), _slow_answers_note(scenario, clock))
@@ -220,10 +228,10 @@ def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, clock: R
 def _slow_reader(scenario: Scenario, clock: RunClock) -> FaultLaws:
     """A frozen client, but for the kernel: its patience with a closed window counts from the fault itself."""
     policy = scenario.liveness
-    trip = clock.seen(Law.of(scenario.network.round_trip))
+    trip = _trip(scenario, clock)
     stack = _race(scenario, trip, None)
     if stack is None:
-        return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
+        return _unknown(_IDLE_BELOW_HEARTBEAT)
     suspected = silent_death(policy.interval_s, trip, stack.law)
     cleared = silent_death(policy.interval_s, trip, store_floor(policy, stack.law, trip))
     if policy.tcp_user_timeout is not None and _gives_up(scenario, clock).lo_s < suspected.hi_s:
@@ -231,7 +239,7 @@ def _slow_reader(scenario: Scenario, clock: RunClock) -> FaultLaws:
             "tcp_user_timeout may be first: the kernel's probe timer, which is coarse and does not scale, "
             "ends the connection 0.2 to 0.6 s after it"
         )
-        return FaultLaws(None, None, note=note)
+        return _unknown(note)
     return FaultLaws(suspected, cleared, stack.wins, _layers_note(stack))
 
 
@@ -240,10 +248,8 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
     policy = scenario.liveness
     after = "the client comes back by itself and may resume its session"
     if fault.heal_after is not None:
-        return FaultLaws(
-            None, None, note="heals: it competes with answers that come now and then", heals=True
-        )
-    trip = clock.seen(Law.of(scenario.network.round_trip))
+        return _unknown("heals: it competes with answers that come now and then", heals=True)
+    trip = _trip(scenario, clock)
     match fault:
         case ThrottledTimers():
             longest_s = fault.every
@@ -253,8 +259,7 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
             longest_s = policy.patience_s  # one that is later is thrown out
     gap_s = policy.interval_s + trip.hi_s + longest_s
     if policy.session_timeout is not None and policy.session_timeout < gap_s:
-        note = "the idle limit may run out between two late answers: no closed form"
-        return FaultLaws(None, None, note=note, heals=True)
+        return _unknown("the idle limit may run out between two late answers: no closed form", heals=True)
     if isinstance(fault, ThrottledTimers):
         law = bundled_answers(policy, fault.every, trip, scenario.duration)
         why = "R differs from T: the phase of the pings moves with every miss"
@@ -273,7 +278,7 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
             assert stack is not None
             law = silent_death(policy.interval_s, trip, stack.law) if late else Law.never()
     if law is None:
-        return FaultLaws(None, None, note=why, heals=True)
+        return _unknown(why, heals=True)
     if not law.mass:
         return FaultLaws(law, law, note="every answer comes before the last deadline")
     of = (
@@ -288,13 +293,14 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
 def _nat(fault: NatTimeout, scenario: Scenario, clock: RunClock) -> FaultLaws:
     policy, idle_s = scenario.liveness, fault.nat.idle_timeout
     if nat_prevented(policy.interval_s, idle_s):
-        note = f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
-        return FaultLaws(Law.never(), Law.never(), note=note)
-    trip = clock.seen(Law.of(scenario.network.round_trip))
+        return _never(
+            f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
+        )
+    trip = _trip(scenario, clock)
     if _probes_between_beats(scenario):
-        return FaultLaws(None, None, note=_PROBES)
+        return _unknown(_PROBES)
     if fault.nat.expiry == "reset" and policy.close_detection != "all":
-        return FaultLaws(None, None, note="close detection does not act on the RST")
+        return _unknown("close detection does not act on the RST")
     if fault.nat.expiry == "reset":
         # The last packet left the client half a round trip after the last ping; the RST takes the other half.
         # Two pings, two independent round trips.
@@ -302,7 +308,7 @@ def _nat(fault: NatTimeout, scenario: Scenario, clock: RunClock) -> FaultLaws:
         return FaultLaws(suspected, suspected.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
     stack = _race(scenario, trip, _gives_up(scenario, clock))
     if stack is None:
-        return FaultLaws(None, None, note=_IDLE_BELOW_HEARTBEAT)
+        return _unknown(_IDLE_BELOW_HEARTBEAT)
     first_lost = trip.scaled(-0.5).shifted(policy.interval_s - idle_s)
     suspected = first_lost.plus(stack.law)
     cleared = first_lost.plus(store_floor(policy, stack.law, trip))
@@ -313,18 +319,17 @@ def _idle_only(fault: Fault, scenario: Scenario) -> FaultLaws:
     """No heartbeat: only the idle limit, counted from the one frame that a silent client ever sent."""
     policy = scenario.liveness
     if isinstance(fault, NatTimeout):
-        note = "no heartbeat, no packet: no mapping is made that could expire"
-        return FaultLaws(None, None, note=note)
+        return _unknown("no heartbeat, no packet: no mapping is made that could expire")
     if policy.session_timeout is None:
-        return FaultLaws(Law.never(), Law.never(), note="no heartbeat and no idle limit: never noticed")
+        return _never("no heartbeat and no idle limit: never noticed")
     if _healing(fault, scenario, SCENARIO_TIME) is not None:
-        note = "no heartbeat: nothing tells a healed client from a silent one"
-        return FaultLaws(None, None, note=note, heals=True)
+        return _unknown("no heartbeat: nothing tells a healed client from a silent one", heals=True)
     # Clients connect evenly over the ramp, and faults are timed from its end.
     age = Law.uniform(0.0, scenario.ramp).plus(Law.of(fault.at))
     if age.hi_s > policy.session_timeout:
-        note = "no heartbeat: the idle limit drops clients, healthy ones too, before some faults come"
-        return FaultLaws(None, None, note=note)
+        return _unknown(
+            "no heartbeat: the idle limit drops clients, healthy ones too, before some faults come"
+        )
     idle = Law.uniform(policy.session_timeout, policy.session_timeout + policy.sweep_interval)
     suspected = idle.plus(age.scaled(-1.0))
     note = "idle limit counted from the connection: a silent client sends nothing else; it drops healthy clients too"
@@ -332,6 +337,10 @@ def _idle_only(fault: Fault, scenario: Scenario) -> FaultLaws:
         longer = "resume_window is above session_timeout"
         return FaultLaws(suspected, None, {Cause.SESSION_TIMEOUT: 1.0}, note, longer)
     return FaultLaws(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0}, note)
+
+
+def _trip(scenario: Scenario, clock: RunClock) -> Law:
+    return clock.seen(Law.of(scenario.network.round_trip))
 
 
 def _kind(scenario: Scenario) -> DetectorKind:

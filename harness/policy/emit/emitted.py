@@ -7,7 +7,7 @@ import textwrap
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jinja2
 
@@ -18,11 +18,12 @@ __all__ = [
     "USER_TIMEOUT_LATE_S",
     "CannotEmit",
     "Emitted",
-    "Wanted",
+    "detection_range_s",
     "one_deadline_note",
     "protocol_ping_note",
     "render",
     "shared_notes",
+    "user_timeout_s",
 ]
 
 USER_TIMEOUT_LATE_S = 1.0
@@ -52,43 +53,30 @@ class Emitted:
     detection_range_s: tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The heartbeat of a policy as two times in seconds, and TCP's backstop behind it."""
-
-    interval_s: float  # T
-    patience_s: float  # (k−1)R + τ
-    user_timeout_s: float  # of each socket
-
-    @classmethod
-    def of(cls, policy: LivenessPolicy) -> Self:
-        """Take a policy that has a heartbeat."""
-        waits_s = policy.patience_s
-        backstop_s = policy.interval_s + waits_s
-        return cls(policy.interval_s, waits_s, policy.tcp_user_timeout or backstop_s)
-
-    @property
-    def user_timeout_ms(self) -> int:
-        """TCP_USER_TIMEOUT, which counts in milliseconds."""
-        return math.ceil(round(self.user_timeout_s * 1000, 6))
-
-    def range_s(self, interval_s: float, deadline_s: float, close_wait_s: float = 0.0) -> tuple[float, float]:
-        """[lo, hi) of a ping every `interval_s` with this deadline, or of the kernel if it is sooner."""
-        lo_s = deadline_s + close_wait_s
-        hi_s = interval_s + lo_s
-        if self.user_timeout_s >= lo_s:
-            return lo_s, hi_s
-        late_s = interval_s + self.user_timeout_s + USER_TIMEOUT_LATE_S
-        return self.user_timeout_s, min(hi_s, late_s)
+def user_timeout_s(policy: LivenessPolicy) -> float:
+    """TCP_USER_TIMEOUT of each socket, the backstop behind the heartbeat: the policy's, or T + (k−1)R + τ."""
+    return policy.tcp_user_timeout or policy.interval_s + policy.patience_s
 
 
-def one_deadline_note(policy: LivenessPolicy, setting: str, wanted: Wanted) -> list[str]:
+def detection_range_s(
+    policy: LivenessPolicy, interval_s: float, deadline_s: float, close_wait_s: float = 0.0
+) -> tuple[float, float]:
+    """[lo, hi) of a ping every `interval_s` with this deadline, or of the kernel if it is sooner."""
+    lo_s = deadline_s + close_wait_s
+    hi_s = interval_s + lo_s
+    if user_timeout_s(policy) >= lo_s:
+        return lo_s, hi_s
+    late_s = interval_s + user_timeout_s(policy) + USER_TIMEOUT_LATE_S
+    return user_timeout_s(policy), min(hi_s, late_s)
+
+
+def one_deadline_note(policy: LivenessPolicy, setting: str) -> list[str]:
     """What becomes of max_failures and retry_interval where a stack knows one ping and one deadline."""
     if policy.max_failures == 1:
         return []
     return [
         f"max_failures {policy.max_failures} and retry_interval {policy.retry_s:g} s cannot be said: one "
-        f"ping waits {setting} = (k-1)R + tau = {wanted.patience_s:g} s instead of "
+        f"ping waits {setting} = (k-1)R + tau = {policy.patience_s:g} s instead of "
         f"{policy.max_failures} pings in a row. Detection is the same; while a pong is missing nothing "
         "more is sent, so a middlebox on the way sees no packet for that long."
     ]
@@ -102,7 +90,7 @@ def protocol_ping_note() -> str:
     )
 
 
-def shared_notes(policy: LivenessPolicy, wanted: Wanted, range_s: tuple[float, float]) -> list[str]:
+def shared_notes(policy: LivenessPolicy, range_s: tuple[float, float]) -> list[str]:
     """What none of the stacks expresses, and the kernel's part."""
     notes = []
     idle_s = policy.session_timeout
@@ -124,9 +112,9 @@ def shared_notes(policy: LivenessPolicy, wanted: Wanted, range_s: tuple[float, f
     )
     which = "the policy's" if policy.tcp_user_timeout is not None else "T + (k-1)R + tau, added here,"
     notes.append(
-        f"TCP_USER_TIMEOUT is {which} {wanted.user_timeout_s:g} s (Linux). It is for clients that die while "
+        f"TCP_USER_TIMEOUT is {which} {user_timeout_s(policy):g} s (Linux). It is for clients that die while "
         "more is queued for them than the kernel takes. The ping or the close then waits in that queue and "
-        f"the heartbeat notices nothing: the kernel gives up within {wanted.user_timeout_s + USER_TIMEOUT_LATE_S:g} s "
+        f"the heartbeat notices nothing: the kernel gives up within {user_timeout_s(policy) + USER_TIMEOUT_LATE_S:g} s "
         "of the death, by default after 924.6 s or more."
     )
     return notes
@@ -147,13 +135,20 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def render(template: str, notes: list[str], range_s: tuple[float, float], **values: Any) -> str:
-    """Fill a template of `templates/`.
+def render(
+    template: str, policy: LivenessPolicy, notes: list[str], range_s: tuple[float, float], **values: Any
+) -> str:
+    """Fill a template of `templates/`; TCP_USER_TIMEOUT counts in milliseconds.
 
     Raises:
         jinja2.UndefinedError: the template wants a value that is not given.
     """
-    return _environment().get_template(template).render(notes=notes, range_s=range_s, **values)
+    user_timeout_ms = math.ceil(round(user_timeout_s(policy) * 1000, 6))
+    return (
+        _environment()
+        .get_template(template)
+        .render(policy=policy, user_timeout_ms=user_timeout_ms, notes=notes, range_s=range_s, **values)
+    )
 
 
 def _commented(text: str) -> str:

@@ -10,7 +10,7 @@ import math
 
 from harness.policy.emit.emitted import (
     Emitted,
-    Wanted,
+    detection_range_s,
     one_deadline_note,
     protocol_ping_note,
     render,
@@ -37,24 +37,23 @@ def aiohttp_server(policy: LivenessPolicy) -> Emitted:
     policy's T, or less where 3h/2 would be later than the policy's own bound: never fewer packets on the way
     and never a later detection than the policy has.
     """
-    wanted = Wanted.of(policy)
-    heartbeat_s = min(wanted.interval_s, (wanted.interval_s + wanted.patience_s) * 2 / 3)
-    range_s = wanted.range_s(heartbeat_s, heartbeat_s / 2)
+    heartbeat_s = min(policy.interval_s, (policy.interval_s + policy.patience_s) * 2 / 3)
+    range_s = detection_range_s(policy, heartbeat_s, heartbeat_s / 2)
     notes = [
         f"heartbeat is the only number: a ping {heartbeat_s:g} s after the last frame of the client, and the "
         f"deadline is half of that, {heartbeat_s / 2:g} s. The policy waits (k-1)R + tau = "
-        f"{wanted.patience_s:g} s"
+        f"{policy.patience_s:g} s"
         + (
             ": here an outage of half a heartbeat already drops a healthy client."
-            if wanted.patience_s > heartbeat_s / 2
+            if policy.patience_s > heartbeat_s / 2
             else "."
         ),
         "timeout_ceil_threshold is raised: by default aiohttp rounds every timer above 5 s up to a whole "
         "second of the loop's clock, which makes both times up to 1 s longer (heartbeat=30 gives 31 + 16 s).",
         protocol_ping_note(),
-        *shared_notes(policy, wanted, range_s),
+        *shared_notes(policy, range_s),
     ]
-    text = render("aiohttp.py.j2", notes, range_s, wanted=wanted, heartbeat_s=heartbeat_s)
+    text = render("aiohttp.py.j2", policy, notes, range_s, heartbeat_s=heartbeat_s)
     return Emitted("aiohttp", "python", "gateway_aiohttp.py", text, tuple(notes), range_s)
 
 
@@ -78,16 +77,15 @@ def give_up_range_s(interval_s: float, retries2: int) -> tuple[float, float]:
 
 def linux_sysctl(policy: LivenessPolicy) -> Emitted:
     """Write `tcp_retries2` and TCP keepalive so that the kernel gives up soon after the heartbeat would."""
-    wanted = Wanted.of(policy)
-    latest_s = wanted.interval_s + wanted.patience_s
+    latest_s = policy.interval_s + policy.patience_s
     retries2 = next((n for n in range(1, LINUX_RETRIES2) if tcp_give_up_s(n) >= latest_s), LINUX_RETRIES2)
     give_up_s = tcp_give_up_s(retries2)
-    range_s = give_up_range_s(wanted.interval_s, retries2)
-    keepalive_s = max(1, math.ceil(wanted.interval_s))
-    probe_s = max(1, math.ceil(wanted.patience_s / _PROBES))
+    range_s = give_up_range_s(policy.interval_s, retries2)
+    keepalive_s = max(1, math.ceil(policy.interval_s))
+    probe_s = max(1, math.ceil(policy.patience_s / _PROBES))
     notes = [
         "The kernel knows neither pings nor answers: this bounds how long data may stay unacknowledged. The "
-        f"heartbeat, {wanted.patience_s:g} to {latest_s:g} s, comes first; this is for sockets that only send.",
+        f"heartbeat, {policy.patience_s:g} to {latest_s:g} s, comes first; this is for sockets that only send.",
         "A frozen client is never noticed by this: its kernel still acknowledges.",
         "It applies to every TCP connection of the machine (or network namespace), also to other hosts' "
         "databases. TCP_USER_TIMEOUT does the same for one socket: prefer it where you can.",
@@ -105,6 +103,7 @@ def linux_sysctl(policy: LivenessPolicy) -> Emitted:
         )
     text = render(
         "sysctl.conf.j2",
+        policy,
         notes,
         range_s,
         retries2=retries2,
@@ -126,20 +125,19 @@ def nginx_proxy(policy: LivenessPolicy) -> Emitted:
     nothing for (k−1)R + τ, so the timer is above T + (k−1)R + τ, and T more.
     Source: nginx documentation, ngx_http_proxy_module.
     """
-    wanted = Wanted.of(policy)
-    timeout_s = max(_LEAST_S, math.ceil(2 * wanted.interval_s + wanted.patience_s))
-    range_s = give_up_range_s(wanted.interval_s, LINUX_RETRIES2)
+    timeout_s = max(_LEAST_S, math.ceil(2 * policy.interval_s + policy.patience_s))
+    range_s = give_up_range_s(policy.interval_s, LINUX_RETRIES2)
     notes = [
         "nginx passes heartbeats on and has none of its own: the range above is its kernel's patience with a "
         "silent client. What detects is the gateway behind it, by its policy: "
-        f"{wanted.patience_s:g} to {wanted.interval_s + wanted.patience_s:g} s.",
+        f"{policy.patience_s:g} to {policy.interval_s + policy.patience_s:g} s.",
         "proxy_read_timeout is renewed by every frame of the gateway, not by frames of the client: heartbeats "
         "that only the client sends do not keep it open unless the gateway answers them.",
         "Behind nginx the gateway's TCP peer is nginx: TCP_USER_TIMEOUT and TCP keepalive of the gateway no "
         "longer see the client, only heartbeats that the client answers do.",
         "A load balancer in front of nginx has a timer of its own; keep the heartbeat interval below half of it.",
     ]
-    text = render("nginx.conf.j2", notes, range_s, wanted=wanted, timeout_s=timeout_s)
+    text = render("nginx.conf.j2", policy, notes, range_s, timeout_s=timeout_s)
     return Emitted("nginx", "nginx", "flatline-liveness.conf", text, tuple(notes), range_s)
 
 
@@ -150,19 +148,18 @@ def socketio_server(policy: LivenessPolicy) -> Emitted:
     U + (k−1)R + τ where the last packet was a pong. Its sweep, once a ping_timeout, only matters for
     long-polling, which is not offered here.
     """
-    wanted = Wanted.of(policy)
-    range_s = wanted.range_s(wanted.interval_s, wanted.patience_s)
-    polling_hi_s = wanted.interval_s + 2 * wanted.patience_s
+    range_s = detection_range_s(policy, policy.interval_s, policy.patience_s)
+    polling_hi_s = policy.interval_s + 2 * policy.patience_s
     notes = [
-        *one_deadline_note(policy, "ping_timeout", wanted),
+        *one_deadline_note(policy, "ping_timeout"),
         "Only the WebSocket transport is offered. Long-polling clients are found by a sweep once a "
-        f"ping_timeout, after {wanted.patience_s:g} to {polling_hi_s:g} s.",
+        f"ping_timeout, after {policy.patience_s:g} to {polling_hi_s:g} s.",
         "uvicorn's own pings are off (ws_ping_interval=None): its 20 s / 20 s would race these.",
         "The pings are application messages that the page's script answers: a frozen tab is noticed.",
         "Clients are told both times in the handshake and use them to notice a dead server.",
-        *shared_notes(policy, wanted, range_s),
+        *shared_notes(policy, range_s),
     ]
-    text = render("socketio.py.j2", notes, range_s, wanted=wanted)
+    text = render("socketio.py.j2", policy, notes, range_s)
     return Emitted("python-socketio", "python", "gateway_socketio.py", text, tuple(notes), range_s)
 
 
@@ -172,18 +169,17 @@ def uvicorn_server(policy: LivenessPolicy) -> Emitted:
     Its websockets-sansio protocol closes the transport at the pong's deadline without waiting for a closing
     handshake: T_D is U + (k−1)R + τ.
     """
-    wanted = Wanted.of(policy)
-    range_s = wanted.range_s(wanted.interval_s, wanted.patience_s)
+    range_s = detection_range_s(policy, policy.interval_s, policy.patience_s)
     notes = [
-        *one_deadline_note(policy, "ws_ping_timeout", wanted),
+        *one_deadline_note(policy, "ws_ping_timeout"),
         "ws is websockets-sansio, whose keepalive closes at the deadline; uvicorn before April 2026 ignored "
         "both settings there, so the program asks first. ws=websockets, the older implementation, waits for "
         "a closing handshake on top.",
         "Only the pong counts as a sign of life, other frames do not.",
         protocol_ping_note(),
-        *shared_notes(policy, wanted, range_s),
+        *shared_notes(policy, range_s),
     ]
-    text = render("uvicorn.py.j2", notes, range_s, wanted=wanted)
+    text = render("uvicorn.py.j2", policy, notes, range_s)
     return Emitted("uvicorn", "python", "gateway_uvicorn.py", text, tuple(notes), range_s)
 
 
@@ -196,16 +192,15 @@ def websockets_server(policy: LivenessPolicy) -> Emitted:
     The handler of a silent client ends close_timeout after the pong's deadline: the library sends a close
     frame and waits for the answer. So T_D is U + (k−1)R + τ + close_timeout.
     """
-    wanted = Wanted.of(policy)
     close_timeout_s = min(_CLOSE_TIMEOUT_S, policy.heartbeat_timeout / 5)
-    range_s = wanted.range_s(wanted.interval_s, wanted.patience_s, close_timeout_s)
+    range_s = detection_range_s(policy, policy.interval_s, policy.patience_s, close_timeout_s)
     notes = [
-        *one_deadline_note(policy, "ping_timeout", wanted),
+        *one_deadline_note(policy, "ping_timeout"),
         f"After the deadline the library sends a close frame and waits close_timeout = {close_timeout_s:g} s "
         "for the silent client before the handler ends (10 s by default). That is in the range above.",
         "Only the pong counts as a sign of life, other frames do not.",
         protocol_ping_note(),
-        *shared_notes(policy, wanted, range_s),
+        *shared_notes(policy, range_s),
     ]
-    text = render("websockets.py.j2", notes, range_s, wanted=wanted, close_timeout_s=close_timeout_s)
+    text = render("websockets.py.j2", policy, notes, range_s, close_timeout_s=close_timeout_s)
     return Emitted("websockets", "python", "gateway_websockets.py", text, tuple(notes), range_s)

@@ -43,7 +43,8 @@ CONFIDENCE = 0.9999
 FALSE_SUSPICIONS = "false suspicions a client-day"
 
 _DAY_S = 86400.0
-_HEALTHY, _CRASHED = 25_000, 20_000  # clients of one batch, for one day; clients that die
+_TRIAL, _MOST = 2_500, 25_000  # clients of the first batch, and of the largest; each for one day
+_CRASHED = 20_000  # clients that die
 _ROUNDING_S = 1e-3  # of theory's laws, which are tables
 
 
@@ -84,13 +85,15 @@ def check_by_simulation(
 ) -> SimulationCheck:
     """Simulate a recommended policy and its neighbours with the fleet.
 
-    The batches of clients are the same for the same seed; how many there are depends on the machine, unless
-    ``client_days`` ends them first. The prediction leaves out `Rules.lag_s`, which the fleet has not.
+    The first batch of clients is small and tells how fast the machine is; the next are as large as fits into the time
+    that is left. So the same seed gives the same numbers only where ``client_days`` ends the batches. The prediction
+    leaves out `Rules.lag_s`, which the fleet has not.
 
     Args:
         recommendation: as `recommend` gives it.
         client_days: of healthy clients, in all.
-        at_most_s: no new batch is begun after this, seconds by the wall clock; each policy has one batch at least.
+        at_most_s: a batch that would end later by the measured speed is not begun, seconds by the wall clock; each
+            policy has the first batch.
         seed: of all draws.
         progress: told the phase and how much of it is done, 0 to 1.
     """
@@ -115,15 +118,20 @@ def check_by_simulation(
             healthy[name] = []
         except FleetError as error:
             told.append(f"not simulated: {name}: {error}")
-    days, round_ = 0.0, 0
-    while healthy and (not round_ or (days < client_days and time.monotonic() < began_s + at_most_s)):
+    days, asked, round_, clients = 0.0, 0, 0, _TRIAL
+    while healthy and clients >= _TRIAL:
+        round_began_s = time.monotonic()
         for n, name in enumerate(healthy):
             rng = np.random.default_rng([seed, n, round_])
-            batch = run_fleet(policies[name], network, clients=_HEALTHY, duration_s=_DAY_S, rng=rng)
+            batch = run_fleet(policies[name], network, clients=clients, duration_s=_DAY_S, rng=rng)
             healthy[name].append(batch)
             days += batch.healthy_client_s / _DAY_S
             spent = (time.monotonic() - began_s) / at_most_s
             progress("simulate", min(1.0, max(days / client_days, spent)))
+        now_s = time.monotonic()
+        asked += clients * len(healthy)
+        fits = clients * (began_s + at_most_s - now_s) / (now_s - round_began_s)
+        clients = int(min(_MOST, fits, (client_days - asked) / len(healthy)))
         round_ += 1
     progress("simulate", 1.0)
     for name, batches in healthy.items():

@@ -15,17 +15,7 @@ import numpy as np
 import pandas as pd
 
 from harness.policy.tune.conditions import Conditions, Rules
-from harness.policy.tune.search import (
-    Mask,
-    Search,
-    Space,
-    indistinct,
-    pareto_mask,
-    policy_row,
-    search,
-    unsound,
-    with_figures,
-)
+from harness.policy.tune.search import Mask, Search, Space, policies_table, policy_row, search
 from harness.policy.tune.wants import Limit, Wants
 from harness.theory.costs import idle_limit_s, resume_window_s, session_ttl_s, status_ttl_s, sweep_s
 from harness.theory.tcp import textbook_ladder_s
@@ -78,25 +68,10 @@ def heat_map(found: Search, recommended: int) -> pd.DataFrame:
     retry = np.minimum(policy["retry_s"], interval)
     if policy["retry_s"] == policy["interval_s"]:
         retry = interval
-    cells = pd.DataFrame(
-        {
-            "interval_s": interval,
-            "max_failures": failures,
-            "timeout_s": timeout,
-            "retry_s": retry,
-            "patience_s": (failures - 1) * retry + timeout,
-        }
-    )
-    cells = with_figures(cells, found.conditions, found.rules, found.wants.store_operations)
-    sound = ~np.any(list(unsound(cells, found.conditions, found.wants, found.rules).values()), axis=0)
-    ratios = np.column_stack([limit.ratio(cells[limit.column]) for limit in found.limits])
-    pareto = np.zeros(len(cells), dtype=bool)
-    cost, latency = cells["frames_per_s"].to_numpy(), cells["detect_p99_s"].to_numpy()
-    mistakes = indistinct(cells["false_per_client_day"])
-    pareto[sound] = pareto_mask(cost[sound], latency[sound], mistakes[sound])
+    policies = policies_table(interval, failures, timeout, retry)
+    cells = search(found.conditions, found.wants, rules=found.rules, policies=policies).candidates
     same = (cells["interval_s"] == policy["interval_s"]) & (cells["max_failures"] == policy["max_failures"])
-    cells = cells.assign(feasible=sound & np.all(ratios <= 1, axis=1), pareto=pareto, recommended=same)
-    return cells[list(PLOT_COLUMNS)]
+    return cells.assign(recommended=same)[list(PLOT_COLUMNS)]
 
 
 _PARAMETERS = ["interval_s", "max_failures", "retry_s", "timeout_s"]
@@ -276,15 +251,11 @@ def sensitivity(policy: LivenessPolicy, conditions: Conditions, wants: Wants, ru
 def _row(
     kind: str, change: str, policy: LivenessPolicy, conditions: Conditions, wants: Wants, rules: Rules
 ) -> dict[str, object]:
-    table = with_figures(policy_row(policy), conditions, rules, wants.store_operations)
-    figures = table.iloc[0]
-    broken = [f"rule {name}" for name, mask in unsound(table, conditions, wants, rules).items() if mask.any()]
     # The headroom is there for wrong assumptions: here it may be used up.
-    broken += [
-        f"want {limit.key}"
-        for limit in wants.limits
-        if limit.ratio(figures[limit.column]) / limit.headroom > 1
-    ]
+    wants = wants.model_copy(update={"headroom": 1.0})
+    found = search(conditions, wants, rules=rules, policies=policy_row(policy))
+    figures = found.candidates.iloc[0]
+    broken = [reason for reason, mask in found.broken.items() if mask.any()]
     columns = (
         "interval_s",
         "max_failures",

@@ -34,9 +34,9 @@ __all__ = [
     "Space",
     "indistinct",
     "pareto_mask",
+    "policies_table",
     "policy_row",
     "search",
-    "unsound",
     "with_figures",
 ]
 
@@ -77,15 +77,19 @@ def policy_row(policy: LivenessPolicy) -> pd.DataFrame:
     Raises:
         ValueError: the policy has no heartbeat.
     """
-    return pd.DataFrame(
-        {
-            "interval_s": [policy.interval_s],
-            "max_failures": [policy.max_failures],
-            "timeout_s": [policy.heartbeat_timeout],
-            "retry_s": [policy.retry_s],
-            "patience_s": [policy.patience_s],
-        }
+    return policies_table(
+        [policy.interval_s], [policy.max_failures], [policy.heartbeat_timeout], [policy.retry_s]
     )
+
+
+def policies_table(
+    interval_s: npt.ArrayLike, max_failures: npt.ArrayLike, timeout_s: npt.ArrayLike, retry_s: npt.ArrayLike
+) -> pd.DataFrame:
+    """One row a policy from arrays of shape (n,), with patience_s = (k−1)R + τ."""
+    table = pd.DataFrame(
+        {"interval_s": interval_s, "max_failures": max_failures, "timeout_s": timeout_s, "retry_s": retry_s}
+    )
+    return table.assign(patience_s=(table["max_failures"] - 1) * table["retry_s"] + table["timeout_s"])
 
 
 _NEVER = 1e-9  # a client-day: one in 2.7 million client-years
@@ -163,16 +167,7 @@ class Space:
         keep = (timeout <= np.where(short > 0, short, interval)) & (short < interval)
         keep &= (failures > 1) | (short == 0)
         interval, failures, timeout, short = (axis[keep] for axis in (interval, failures, timeout, short))
-        retry = np.where(short > 0, short, interval)
-        table = pd.DataFrame(
-            {
-                "interval_s": interval,
-                "max_failures": failures,
-                "timeout_s": timeout,
-                "retry_s": retry,
-                "patience_s": (failures - 1) * retry + timeout,
-            }
-        )
+        table = policies_table(interval, failures, timeout, np.where(short > 0, short, interval))
         # Of policies with equal figures the first stands for them: the longest deadline, the fewest failures.
         order = np.lexsort((failures, -timeout, table["patience_s"], interval))
         return table.iloc[order].reset_index(drop=True)
@@ -238,13 +233,17 @@ class Search:
 
 
 def search(
-    conditions: Conditions, wants: Wants, space: Space | None = None, rules: Rules | None = None
+    conditions: Conditions,
+    wants: Wants,
+    space: Space | None = None,
+    rules: Rules | None = None,
+    policies: pd.DataFrame | None = None,
 ) -> Search:
-    """Evaluate every policy of the space under the conditions; see `Search`."""
+    """Evaluate every policy of the space, or these (columns of `policies_table`), under the conditions."""
     rules = rules or Rules()
-    policies = (space or Space()).policies()
+    policies = (space or Space()).policies() if policies is None else policies
     table = with_figures(policies, conditions, rules, wants.store_operations)
-    broken = unsound(table, conditions, wants, rules)
+    broken = _unsound(table, conditions, wants, rules)
     ratios = np.column_stack([limit.ratio(table[limit.column]) for limit in wants.limits])
     sound = ~np.any(list(broken.values()), axis=0)
     pareto = np.zeros(len(table), dtype=bool)
@@ -256,7 +255,7 @@ def search(
     return Search(conditions, wants, rules, table, broken, ratios)
 
 
-def unsound(table: pd.DataFrame, conditions: Conditions, wants: Wants, rules: Rules) -> dict[str, Mask]:
+def _unsound(table: pd.DataFrame, conditions: Conditions, wants: Wants, rules: Rules) -> dict[str, Mask]:
     """Which policies break which rule: `idle-timer`, `few-misses`, `slow-answers`."""
     late = 1 - conditions.network.round_trip.cdf(table["timeout_s"] - rules.lag_s)
     nat = conditions.nat

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-import harness.theory
 from harness.theory.law import FloatArray, Law, mixture
 from harness.theory.stack import Layer, first_of, first_of_common_phase
 from scenarios.distributions import Distribution, Exponential, Lognormal, Normal, Uniform
@@ -16,12 +15,6 @@ N = 40_000
 
 def rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-def test_the_public_surface_is_sorted_and_exists() -> None:
-    names = harness.theory.__all__
-    assert names == sorted(names, key=lambda n: (n[0].islower(), n))
-    assert all(hasattr(harness.theory, name) for name in names)
 
 
 def test_a_uniform_law_is_exact() -> None:
