@@ -127,16 +127,12 @@ class GatewayConfig(BaseModel):
         return self.policy.session_ttl if self.records.expire else _FOR_EVER_S
 
     @model_validator(mode="after")
-    def _strangers_stay_on_loopback(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.records.user_id_handshake and not _is_loopback(self.host):
             raise ValueError(
                 f"records.user_id_handshake lets in whoever names a user, without a login; host is "
                 f"{self.host!r}, allowed with it: a loopback address, as 127.0.0.1"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _rules_fit(self) -> Self:
         if self.records.status_written == "at_login" and self.second_login != "refuse":
             raise ValueError(
                 "records.status_written at_login with second_login take_over: a login would hide the "
@@ -144,16 +140,8 @@ class GatewayConfig(BaseModel):
             )
         if self.records.flush_at_start and not self.key_prefix:
             raise ValueError("records.flush_at_start with an empty key_prefix deletes other keys too")
-        return self
-
-    @model_validator(mode="after")
-    def _counts_in_the_ledger(self) -> Self:
         if self.max_sessions_per_ip is not None and self.ledger_url is None:
             raise ValueError("max_sessions_per_ip is counted in the ledger: set ledger_url")
-        return self
-
-    @model_validator(mode="after")
-    def _lease_is_renewed_in_time(self) -> Self:
         if self.lease_ttl_s is not None and self.lease_ttl_s < 2 * self.lease_renew_s:
             raise ValueError(
                 f"lease_ttl_s {self.lease_ttl_s:g} is below twice lease_renew_s {self.lease_renew_s:g}: "

@@ -36,6 +36,10 @@ CLOSE_WRONG_USER = 4403
 CLOSE_TAKEN_OVER = 4409
 CLOSE_KICKED = 4410
 CLOSE_TRY_AGAIN = 1013
+_REFUSED = {
+    "session_unknown": (CLOSE_SESSION_UNKNOWN, "log in again"),
+    "wrong_user": (CLOSE_WRONG_USER, "the session is another user's"),
+}
 
 
 class Host(Protocol):
@@ -155,10 +159,6 @@ class Admission:
         asked: Record,
         answer: Connected | ConnectRefused | OlderThan | StoreUnavailable,
     ) -> None:
-        if isinstance(answer, ConnectRefused):
-            self._count_refused(answer.code)
-        elif isinstance(answer, StoreUnavailable):
-            self._count_refused("store_unavailable")
         match answer:
             case Connected(user_id, resumed, displaced, device):
                 record = Record(asked.session_id, asked.owner, user_id, device)
@@ -174,16 +174,13 @@ class Admission:
                 self._sessions.owners.learn(owner)
                 if connection.phase is not Phase.ENDED:
                     self._ask(connection, asked.session_id, asked.user_id)
-            case ConnectRefused("session_unknown" as code):
-                connection.send_error(code, "log in again")
-                connection.shut(Cause.PROTOCOL_ERROR, CLOSE_SESSION_UNKNOWN, code)
-            case ConnectRefused("wrong_user" as code):
-                connection.send_error(code, "the session is another user's")
-                connection.shut(Cause.PROTOCOL_ERROR, CLOSE_WRONG_USER, code)
             case ConnectRefused(code):
-                connection.send_error(code, "the user is online already")
-                connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TAKEN_OVER, code)
+                self._count_refused(code)
+                close_code, sentence = _REFUSED.get(code, (CLOSE_TAKEN_OVER, "the user is online already"))
+                connection.send_error(code, sentence)
+                connection.shut(Cause.PROTOCOL_ERROR, close_code, code)
             case StoreUnavailable():
+                self._count_refused("store_unavailable")
                 connection.send_error("store_unavailable", "try again later")
                 connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TRY_AGAIN, "store unavailable")
                 # The records may be this connection's all the same: nobody else would clear them.
