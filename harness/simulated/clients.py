@@ -207,7 +207,7 @@ class Client:
             clock.after(first_s, partial(self._beat, connection, interval_s))
         if scenario.network.nat is not None:
             nat = scenario.network.nat
-            self._forget_when_idle(nat.idle_timeout, nat.expiry, lambda: None, since_s=-1.0)
+            self.forget_when_idle(nat.idle_timeout, nat.expiry, lambda: None, since_s=-1.0)
         if self._reconnect.idle_limit is not None:
             self._check_idle(connection, self._reconnect.idle_limit)
         due, self._due = self._due, []
@@ -381,14 +381,14 @@ class Client:
         if self.connection is not None:
             self._network.window_closes(self.connection)
 
-    def forget_when_idle(self, idle_s: float, expiry: str, forgotten: Callable[[], None]) -> None:
-        """A middlebox forgets its connection once that had no packet for ``idle_s``."""
-        self._forget_when_idle(idle_s, expiry, forgotten, since_s=self.now_s)
-
-    def _forget_when_idle(
-        self, idle_s: float, expiry: str, forgotten: Callable[[], None], since_s: float
+    def forget_when_idle(
+        self, idle_s: float, expiry: str, forgotten: Callable[[], None], since_s: float | None = None
     ) -> None:
-        """As `forget_when_idle`; packets up to ``since_s`` made no mapping, the first one after it does."""
+        """A middlebox forgets its connection once that had no packet for ``idle_s``.
+
+        Packets up to ``since_s`` (None: now) made no mapping; the first one after it does.
+        """
+        armed_s = self.now_s if since_s is None else since_s
         connection, clock = self.connection, self._clock
         assert connection is not None
 
@@ -397,7 +397,7 @@ class Client:
                 return
             packet_s = connection.last_packet_s(clock.now_s)
             # Without a mapping yet, the next packet is still to come: no expiry before idle_s from now.
-            expires_s = packet_s + idle_s if packet_s > since_s else clock.now_s + idle_s
+            expires_s = packet_s + idle_s if packet_s > armed_s else clock.now_s + idle_s
             if clock.now_s < expires_s:
                 clock.at(expires_s, check)
                 return

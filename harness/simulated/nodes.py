@@ -20,7 +20,7 @@ The plan says when; each is logged with its node when it takes effect and when i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 
@@ -178,6 +178,15 @@ def happen(incident: PlannedIncident, model: Model, nodes: Nodes) -> None:
     model.log.write(EventKind.INCIDENT_STARTED, node=name, detail=detail)
     ended = {"incident_id": incident.incident_id, "kind": incident.kind}
     over = partial(model.log.write, EventKind.INCIDENT_ENDED, node=name, detail=ended)
+
+    def until_over(step: Callable[[], None]) -> None:
+        def end() -> None:
+            step()
+            over()
+
+        if incident.lasts_s is not None:
+            model.clock.after(incident.lasts_s, end)
+
     match incident.kind:
         case "gateway_stall":
             assert node is not None and incident.lasts_s is not None
@@ -188,25 +197,13 @@ def happen(incident: PlannedIncident, model: Model, nodes: Nodes) -> None:
                 nodes.drain(number)
             else:
                 node.crash(host=incident.params == DrawnNodeCrash("host"))
-            if incident.lasts_s is not None:
-
-                def back() -> None:
-                    nodes.start(number)
-                    over()
-
-                model.clock.after(incident.lasts_s, back)
+            until_over(partial(nodes.start, number))
         case "store_flush":
             model.store.flush()
         case "reconnect_storm":
             nodes.reset_connections()
         case "store_restart":
-            assert incident.lasts_s is not None
             model.store.stop(keeps=incident.params == DrawnStoreRestart(keeps=True))
-
-            def answers() -> None:
-                model.store.start()
-                over()
-
-            model.clock.after(incident.lasts_s, answers)
+            until_over(model.store.start)
         case _:
             raise ValueError(f"unknown incident {incident.kind!r} in the plan")
