@@ -85,7 +85,11 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def markdown_table(
-    header: Sequence[str], rows: Iterable[Sequence[str]], *, flush_right: Sequence[bool] = ()
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    flush_right: Sequence[bool] = (),
+    aligned: bool = False,
 ) -> str:
     """Return a table in Markdown, without a newline at its end; cells are shown as they are.
 
@@ -93,18 +97,15 @@ def markdown_table(
         header: of each column.
         rows: of as many cells.
         flush_right: which columns hold numbers; default: none.
+        aligned: fill cells up, so that the columns also line up as plain text.
     """
     right = flush_right or [False] * len(header)
-    lines = [
-        _row(map(_plain, header)),
-        _row("---:" if numbers else "---" for numbers in right),
-        *(_row(map(_plain, row)) for row in rows),
-    ]
-    return "\n".join(lines)
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    head, *body = ([_plain(cell) for cell in row] for row in (header, *rows))
+    lines = [head, ["---:" if numbers else "---" for numbers in right], *body]
+    if aligned:
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in lines]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _headings(table: Table) -> list[str]:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.terminal import errors, progress, say, show_frame, show_markdown, show_table
+from harness.cli.terminal import duration_s, progress, say, show_frame, show_markdown, show_table
 from harness.policy.emit import TARGETS, emit
-from harness.policy.lint import Extras, LintInputError, Severity, lint, middleboxes_of, setting_of
+from harness.policy.lint import Extras, Severity, lint, middleboxes_of, setting_of
 from harness.policy.profiles import idle_timer_profile, load_profiles, network_profile
 from harness.policy.tune.check import SimulationCheck, check_by_simulation
 from harness.policy.tune.conditions import conditions_of_profile
@@ -20,7 +20,6 @@ from harness.policy.tune.verify import verify
 from harness.policy.tune.wants import parse_wants
 from harness.real.processes.children import end_on_sigterm
 from harness.runs.directory import find_run
-from reference_server.durations import parse_duration
 from reference_server.errors import Exit
 from reports.figures.heat_map import heat_map
 from reports.figures.pareto import pareto
@@ -74,48 +73,47 @@ def tune_command(
     Exits with 99 where no policy keeps the wants, or where the simulation of the recommended policy (unless --no-check)
     or a real run (--verify) contradicts its prediction.
     """
-    with errors():
-        if sum(source is not None for source in (network, csv, run)) != 1:
-            say("error: say which network: one of --network, --csv, --run", "red")
-            raise typer.Exit(Exit.BAD_INPUT)
-        if network is not None:
-            conditions = conditions_of_profile(network)
-        elif csv is not None:
-            conditions = network_from_csv(csv)
-        else:
-            conditions = network_from_run(find_run(run or "", root))
-        wants = parse_wants(
-            detect_p50=detect_p50,
-            detect_p95=detect_p95,
-            detect_p99=detect_p99,
-            detect_max=detect_max,
-            false_suspicions=false_suspicions,
-            budget=tuple(budget or ()),
-            store_operations=store_operations,
-            radio_wakeups=radio_wakeups,
-            prefer=prefer,
-            min_failures=min_failures,
-            headroom=headroom,
-        )
-        found = recommend(conditions, wants)
-        checked = None
-        if check:
-            with progress() as shown:
-                checked = check_by_simulation(found, progress=shown)
-        show_markdown(explain(found, checked))
-        if output is not None:
-            _write(found, checked, output)
-        if checked is not None and checked.contradicted:
-            named = ", ".join(checked.contradicted)
-            say(f"the simulation contradicts the prediction of: {named}", "red")
-        if verified:
-            with end_on_sigterm(), progress() as shown:
-                verification = verify(found, root=root, progress=shown)
-            show_frame(verification.table)
-            say(f"report: {verification.outcome.report}")
-            if not verification.confirmed:
-                say("the measurement does not confirm the prediction", "red")
-                raise typer.Exit(verification.outcome.exit_code or Exit.MISSED)
+    if sum(source is not None for source in (network, csv, run)) != 1:
+        say("error: say which network: one of --network, --csv, --run", "red")
+        raise typer.Exit(Exit.BAD_INPUT)
+    if network is not None:
+        conditions = conditions_of_profile(network)
+    elif csv is not None:
+        conditions = network_from_csv(csv)
+    else:
+        conditions = network_from_run(find_run(run or "", root))
+    wants = parse_wants(
+        detect_p50=detect_p50,
+        detect_p95=detect_p95,
+        detect_p99=detect_p99,
+        detect_max=detect_max,
+        false_suspicions=false_suspicions,
+        budget=tuple(budget or ()),
+        store_operations=store_operations,
+        radio_wakeups=radio_wakeups,
+        prefer=prefer,
+        min_failures=min_failures,
+        headroom=headroom,
+    )
+    found = recommend(conditions, wants)
+    checked = None
+    if check:
+        with progress() as shown:
+            checked = check_by_simulation(found, progress=shown)
+    show_markdown(explain(found, checked))
+    if output is not None:
+        _write(found, checked, output)
+    if checked is not None and checked.contradicted:
+        named = ", ".join(checked.contradicted)
+        say(f"the simulation contradicts the prediction of: {named}", "red")
+    if verified:
+        with end_on_sigterm(), progress() as shown:
+            verification = verify(found, root=root, progress=shown)
+        show_frame(verification.table)
+        say(f"report: {verification.outcome.report}")
+        if not verification.confirmed:
+            say("the measurement does not confirm the prediction", "red")
+            raise typer.Exit(verification.outcome.exit_code or Exit.MISSED)
     if not found.feasible or (checked is not None and not checked.agrees):
         raise typer.Exit(Exit.MISSED)
 
@@ -131,15 +129,6 @@ def _write(found: Recommendation, check: SimulationCheck | None, folder: Path) -
     save(heat_map(found.heat, caption=caption), folder, "heat_map")
     save(pareto(found.candidates, caption=caption), folder, "pareto")
     say(f"written: {folder}")
-
-
-def _seconds(written: str | None) -> float | None:
-    if written is None:
-        return None
-    try:
-        return float(parse_duration(written))
-    except ValueError as error:
-        raise LintInputError(str(error)) from error
 
 
 def lint_command(
@@ -158,19 +147,18 @@ def lint_command(
     sessions: Annotated[int | None, typer.Option(help="sessions expected at once")] = None,
 ) -> None:
     """Check a policy, or a product's configuration, against itself and the boxes on the way."""
-    with errors():
-        boxes = [idle_timer_profile(name) for name in behind or ()]
-        if network is not None:
-            boxes += middleboxes_of(network_profile(network))
-        extras = Extras(
-            timed_by_page=page_timed or None,
-            answers_checked=False if send_only else None,
-            node_lease=node_lease or None,
-            promise_s=_seconds(promise),
-            close_wait_s=_seconds(close_wait),
-            expected_sessions=sessions,
-        )
-        findings = lint(setting_of(subject), boxes, extras)
+    boxes = [idle_timer_profile(name) for name in behind or ()]
+    if network is not None:
+        boxes += middleboxes_of(network_profile(network))
+    extras = Extras(
+        timed_by_page=page_timed or None,
+        answers_checked=False if send_only else None,
+        node_lease=node_lease or None,
+        promise_s=duration_s(promise, "--promise") if promise else None,
+        close_wait_s=duration_s(close_wait, "--close-wait") if close_wait else None,
+        expected_sessions=sessions,
+    )
+    findings = lint(setting_of(subject), boxes, extras)
     if not findings:
         say("nothing found", "green")
         return
@@ -191,8 +179,7 @@ def emit_command(
     output: Annotated[Path | None, typer.Option(help="file; default: standard output")] = None,
 ) -> None:
     """Write a policy as configuration for a real stack, with what that stack cannot express."""
-    with errors():
-        emitted = emit(load_scenario(scenario).liveness, target)
+    emitted = emit(load_scenario(scenario).liveness, target)
     if output is None:
         typer.echo(emitted.text, nl=False)
     else:

@@ -1,7 +1,4 @@
-"""`flatline capacity`: how many clients it carries, what gives way first, and what N million users need.
-
-`flatline claims`: what documents promise, beside theory, simulation and reality, a verdict for each.
-"""
+"""`flatline capacity | claims`: how many clients it carries, what N million users need, and what claims are worth."""
 
 from __future__ import annotations
 
@@ -10,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.terminal import progress, say, show_table
+from harness.cli.terminal import progress, say, show_markdown
 from harness.real.engine import RealSetup
 from harness.real.processes.children import end_on_sigterm
 from harness.studies.calibrate import calibrated
 from harness.studies.capacity.find_knee import Search, search
-from harness.studies.claims import load_claims, put_to_the_test
+from harness.studies.claims import load_claims, run_claims
 from reference_server.errors import Exit
 from reference_server.presets import find_preset, load_presets
-from reports.claims_page import claims_table, write_claims_page
+from reports.claims_page import write_claims_page
 from scenarios.load import load_scenario
 
 __all__ = ["register"]
@@ -87,15 +84,6 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
     return numbers
 
 
-_NOTES = [
-    "Each preset was run once, with every fault in one mix. A claim holds where every fault that was seen, and "
-    "the least and the largest time of them, lies within it, widened by the run's own ε. A verdict is reality's "
-    "where there is one.",
-    "A killed process is not silent: its kernel sends FIN, so it is seen at once where close detection acts on it. A "
-    "send into a dead connection succeeds until TCP gives up.",
-]
-
-
 def claims_command(
     presets: Annotated[list[str] | None, typer.Option(help="which; may be repeated; default: all")] = None,
     faults: Annotated[
@@ -123,7 +111,7 @@ def claims_command(
         if unknown := [kind for kind in kinds if kind not in book.faults]:
             say(f"error: no claim is about {', '.join(unknown)}; allowed: {', '.join(book.faults)}", "red")
             raise typer.Exit(Exit.BAD_INPUT)
-        rows = put_to_the_test(
+        rows = run_claims(
             chosen,
             kinds,
             out,
@@ -133,17 +121,8 @@ def claims_command(
             setup=RealSetup(redis_url=redis),
             progress=show,
         )
-        page = write_claims_page(rows, out, _NOTES)
-    for milestone in dict.fromkeys(rows["milestone"]):
-        table = claims_table(rows, milestone)
-        say(f"\n{table.title}", "bold")
-        show_table(
-            table.columns[:-1],
-            [
-                [cell.text + (f" ({cell.detail})" if cell.detail else "") for cell in row[:-1]]
-                for row in table.rows
-            ],
-        )
+        page = write_claims_page(rows, out)
+    show_markdown(page.with_suffix(".md").read_text(encoding="utf-8"))
     say(f"report: {page}")
 
 

@@ -19,17 +19,7 @@ from reference_server.durations import parse_duration
 from reference_server.errors import Exit, FlatlineError
 from reports.run_tables import TablesError
 
-__all__ = [
-    "Commands",
-    "duration_s",
-    "errors",
-    "finish",
-    "progress",
-    "say",
-    "show_frame",
-    "show_markdown",
-    "show_table",
-]
+__all__ = ["Commands", "duration_s", "finish", "progress", "say", "show_frame", "show_markdown", "show_table"]
 
 _PIPE_WIDTH = 240
 
@@ -115,25 +105,18 @@ def progress() -> Iterator[Callable[[str, float], None]]:
         yield show
 
 
-@contextmanager
-def errors() -> Iterator[None]:
-    """Print an error that can be foreseen without a traceback, and exit with its code."""
-    try:
-        yield
-    except (FlatlineError, TablesError) as error:
-        say(f"error: {error}", "red")
-        raise typer.Exit(error.exit_code) from error
-    except OSError as error:
-        if error.filename is None:  # not of a file that the user named, or may mend
-            raise
-        say(f"error: {error.filename}: {error.strerror}", "red")
-        raise typer.Exit(Exit.BAD_INPUT) from error
-
-
 class Commands(TyperGroup):
-    """The group of all commands: whatever one of them raises goes through `errors`."""
+    """The group of all commands: an error that can be foreseen is printed without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that the arguments name."""
-        with errors():
+        """Run the command that the arguments name, and exit with its error's code."""
+        try:
             return super().invoke(ctx)
+        except (FlatlineError, TablesError) as error:
+            say(f"error: {error}", "red")
+            raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if error.filename is None:  # not of a file that the user named, or may mend
+                raise
+            say(f"error: {error.filename}: {error.strerror}", "red")
+            raise typer.Exit(Exit.BAD_INPUT) from error

@@ -16,6 +16,7 @@ from harness.policy.tune.recommend import Recommendation
 from harness.policy.tune.units import format_number, format_rate
 from harness.theory.costs import PER_CLIENTS
 from reference_server.durations import format_duration
+from reports.render import markdown_table
 
 __all__ = ["explain", "idle_timer_reason", "reasons"]
 
@@ -318,12 +319,5 @@ def _time(seconds: float | None) -> str:
     return "none" if seconds is None else format_duration(round(float(seconds), 3))
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
-    """A Markdown table whose columns also line up as plain text."""
-    cells = [tuple(str(cell) for cell in row) for row in (head, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
-    yield lines[0]
-    yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    yield from lines[1:]
-    yield ""
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> tuple[str, str]:
+    return markdown_table(head, [[str(cell) for cell in row] for row in rows], aligned=True), ""

@@ -1,21 +1,20 @@
-"""The whole of `flatline capacity`: a knee for each number of nodes, the law over nodes, the plan, the report.
+"""`flatline capacity`: the knee for each number of nodes, the law over nodes, the plan, the report.
 
-1. Step the load for each number of nodes until a threshold breaks, and bisect: steps.csv, written after each step.
+1. Step the load for each number of nodes until a threshold breaks, and halve the gap: steps.csv, written after each
+   step.
 2. Fit the scaling law over the knees, or say why they cannot tell: scaling.csv, law.csv.
 3. Unit costs by the steps of the first number of nodes, and a plan for the users asked for: plan.csv.
 4. Say all of it: capacity.json, report.html, report.md.
 
 Ctrl-C between two steps goes on with 2: what was stepped is reported.
 
-Find the most load that still holds: step up until something breaks, then halve the gap.
-
     holds   ●     ●        ●            ●  | knee
     breaks                                 |  ×        ×
             start ×factor  ×factor   bisection ◄──────── first break
 
 The knee here is that of service levels: the largest load at which every threshold still held, with the smallest
-at which one broke beside it. It is not a bend of a curve: that depends on how the axes are drawn. Pure: what a
-step does is the caller's. Source of the definition: Gunther, Guerrilla Capacity Planning, 2007, chapter 4.
+at which one broke beside it. It is not a bend of a curve: that depends on how the axes are drawn.
+Source of the definition: Gunther, Guerrilla Capacity Planning, 2007, chapter 4.
 """
 
 from __future__ import annotations
@@ -43,6 +42,62 @@ from scenarios.schema import Scenario
 __all__ = ["Found", "Knee", "Search", "find_knee", "search"]
 
 
+_METHOD = (
+    "knee of service levels: the load steps up until a threshold breaks, then the gap is halved "
+    "(Gunther, Guerrilla Capacity Planning, 2007)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is to be tried.
+
+    Attributes:
+        nodes: numbers of gateway nodes; a knee is found for each.
+        start: clients of the first load.
+        maximum: clients of the last load that is tried.
+        factor: from one load to the next, above 1; not with ``step``.
+        step: the same as a difference.
+        resolution: halving ends when the gap is no more than this share of the load that holds; 1: none.
+        real: which engine.
+        users: to plan for.
+        assumptions: of the plan.
+        redis_url: the user's Redis; None: a private one.
+        connects_per_s: clients come no faster than this, real seconds, so that a larger load is not a harder rush as
+            well; the scenario's ramp is made longer for that.
+
+    Raises:
+        FlatlineError: loads that do not rise, or a resolution that is no share.
+    """
+
+    nodes: tuple[int, ...] = (1,)
+    start: int = 500
+    maximum: int = 8000
+    factor: float | None = 2.0
+    step: int | None = None
+    resolution: float = 0.15
+    real: bool = True
+    users: tuple[int, ...] = (100_000, 1_000_000, 5_000_000)
+    assumptions: Assumptions = field(default_factory=Assumptions)
+    redis_url: str | None = None
+    connects_per_s: float = 200.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.start <= self.maximum or (self.step is not None and self.step < 1):
+            raise FlatlineError(
+                f"start {self.start}, maximum {self.maximum}, step {self.step}; allowed: 1 <= start <= maximum"
+            )
+        if self.step is None and (self.factor is None or self.factor <= 1):
+            raise FlatlineError(f"factor {self.factor}; allowed: above 1")
+        if not 0 < self.resolution <= 1:
+            raise FlatlineError(f"resolution {self.resolution}; allowed: above 0, at most 1")
+
+    def after(self, load: int) -> int:
+        """The next load above one that holds."""
+        onward = load + self.step if self.step is not None else round(load * (self.factor or 0.0))
+        return min(self.maximum, max(load + 1, onward))
+
+
 @dataclass(frozen=True, slots=True)
 class Knee:
     """``holds``: the largest load that held, 0 where not even the first did. ``breaks``: the smallest that did
@@ -66,86 +121,38 @@ class Knee:
         return f"between {self.holds:,} clients, which hold, and {self.breaks:,}, which do not"
 
 
-def find_knee(
-    holds: Callable[[int], bool],
-    *,
-    start: int,
-    maximum: int,
-    factor: float | None = 2.0,
-    step: int | None = None,
-    resolution: float = 0.1,
-) -> Knee:
-    """Step the load up until it breaks, then bisect until the gap is small.
+def find_knee(holds: Callable[[int], bool], what: Search) -> Knee:
+    """Step the load up until it breaks, then bisect until the gap is small. Pure: a step is the caller's.
 
     A load that breaks is not tried again above: a step that breaks by chance makes the knee too small, never too
     large.
 
     Args:
         holds: runs one load and says whether every threshold held.
-        start: the first load.
-        maximum: the last load that is tried.
-        factor: from one load to the next, above 1; not with ``step``.
-        step: the same as a difference.
-        resolution: bisection ends when the gap is no more than this share of the load that holds; 1: none.
-
-    Raises:
-        FlatlineError: loads that do not rise, or a resolution that is no share.
+        what: the loads.
     """
-    if start < 1 or maximum < start or (step is not None and step < 1):
-        raise FlatlineError(f"start {start}, maximum {maximum}, step {step}; allowed: 1 <= start <= maximum")
-    if step is None and (factor is None or factor <= 1):
-        raise FlatlineError(f"factor {factor}; allowed: above 1")
-    if not 0 < resolution <= 1:
-        raise FlatlineError(f"resolution {resolution}; allowed: above 0, at most 1")
     tried: list[tuple[int, bool]] = []
 
     def good(load: int) -> bool:
         tried.append((load, holds(load)))
         return tried[-1][1]
 
-    low, high, load = 0, None, start
+    low, high, load = 0, None, what.start
     while high is None:
         if good(load):
             low = load
-            if load >= maximum:
+            if load >= what.maximum:
                 return Knee(low, None, tuple(tried))
-            assert factor is not None or step is not None
-            onward = load + step if step is not None else round(load * (factor or 0.0))
-            load = min(maximum, max(load + 1, onward))
+            load = what.after(load)
         else:
             high = load
-    while low and high - low > max(1.0, resolution * low):
+    while low and high - low > max(1.0, what.resolution * low):
         middle = (low + high) // 2
         if good(middle):
             low = middle
         else:
             high = middle
     return Knee(low, high, tuple(tried))
-
-
-_METHOD = (
-    "knee of service levels: the load steps up until a threshold breaks, then the gap is halved "
-    "(Gunther, Guerrilla Capacity Planning, 2007)"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """What is to be tried. ``connects_per_s``: clients come no faster than this, real seconds, so that a larger load
-    is not a harder rush as well; the scenario's ramp is made longer for that.
-    """
-
-    nodes: tuple[int, ...] = (1,)
-    start: int = 500
-    maximum: int = 8000
-    factor: float | None = 2.0
-    step: int | None = None
-    resolution: float = 0.15
-    real: bool = True
-    users: tuple[int, ...] = (100_000, 1_000_000, 5_000_000)
-    assumptions: Assumptions = field(default_factory=Assumptions)
-    redis_url: str | None = None
-    connects_per_s: float = 200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +178,7 @@ def search(
     Raises:
         RedisUnavailable: no Redis.
         ThresholdError: a threshold that cannot be checked, or a scenario that has none.
-        FlatlineError: loads that do not rise, or a model whose loop takes no time.
+        FlatlineError: a first load without a fault, or a model whose loop takes no time.
     """
     if not scenario.thresholds:
         raise ThresholdError([f"{scenario.name}: no thresholds; allowed: one or more, or nothing can break"])
@@ -208,14 +215,7 @@ def search(
             return step.holds
 
         try:
-            knees[nodes] = find_knee(
-                holds,
-                start=what.start,
-                maximum=what.maximum,
-                factor=what.factor,
-                step=what.step,
-                resolution=what.resolution,
-            )
+            knees[nodes] = find_knee(holds, what)
         except KeyboardInterrupt:
             interrupted = True
             break

@@ -7,15 +7,13 @@ counts them. Knows nothing of clients.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Event, Thread
 from types import TracebackType
-from typing import Self
 
 import numpy as np
 import redis
 
+from harness.real.resources import RepeatingThread
 from harness.runs.directory import RunDir
 
 __all__ = ["StoreTotals", "StoreWitness"]
@@ -37,26 +35,22 @@ class StoreTotals:
         return StoreTotals(self.commands - before.commands, self.bytes - before.bytes)
 
 
-class StoreWitness:
+class StoreWitness(RepeatingThread):
     """Use as a context around a run; `at` tells afterwards. Without an answer it knows nothing and says NaN."""
 
-    def __init__(self, run: RunDir, clock: Callable[[], float] = time.monotonic) -> None:
-        self._run = run
-        self._clock = clock
+    def __init__(self, run: RunDir) -> None:
+        super().__init__(self._sample, _EVERY_S)
+        self._directory = run
         self._seen: list[tuple[float, float, float]] = []
         self._own_bytes = 0
-        self._over = Event()
-        self._thread = Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+        self._pool: redis.ConnectionPool | None = None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
-        self._thread.join()
+        super().__exit__(kind, error, trace)
+        if self._pool is not None:
+            self._pool.disconnect()
 
     def at(self, monotonic_s: float) -> StoreTotals:
         """Totals at a moment of CLOCK_MONOTONIC, between two samples by a straight line."""
@@ -67,32 +61,29 @@ class StoreWitness:
             float(np.interp(monotonic_s, times, commands)), float(np.interp(monotonic_s, times, sizes))
         )
 
-    def _watch(self) -> None:
-        while not (configs := self._run.gateway_configs()):
-            if self._over.wait(0.02):
+    def _sample(self) -> None:
+        if self._pool is None:
+            if not (configs := self._directory.gateway_configs()):
                 return
-        pool = redis.ConnectionPool.from_url(configs[0].redis_url, socket_timeout=2.0)
+            self._pool = redis.ConnectionPool.from_url(configs[0].redis_url, socket_timeout=2.0)
         try:
-            connection = pool.get_connection()
-            while not self._over.wait(_EVERY_S):
-                self._sample(connection)
+            connection = self._pool.get_connection()
+            clients, traffic = (self._info(connection, part) for part in ("commandstats", "stats"))
+            self._pool.release(connection)
         except (redis.RedisError, OSError):
-            pass  # it ends with the run, a little before us
-        finally:
-            pool.disconnect()
-
-    def _sample(self, connection: redis.Connection) -> None:
-        texts = []
-        for part in ("commandstats", "stats"):
-            connection.send_command("INFO", part)  # type: ignore[no-untyped-call]
-            raw: bytes = connection.read_response()
-            self._own_bytes += len(raw) + _FRAMING + len(part) + 20
-            texts.append(raw.decode())
+            self._stop.set()  # it ends with the run, a little before us
+            return
         commands = sum(
             int(line.partition("calls=")[2].partition(",")[0])
-            for line in texts[0].splitlines()
+            for line in clients.splitlines()
             if line.startswith("cmdstat_") and line.removeprefix("cmdstat_").partition(":")[0] not in _OURS
         )
-        told = dict(line.split(":", 1) for line in texts[1].splitlines() if ":" in line)
+        told = dict(line.split(":", 1) for line in traffic.splitlines() if ":" in line)
         moved = int(told["total_net_input_bytes"]) + int(told["total_net_output_bytes"])
-        self._seen.append((self._clock(), commands, moved - self._own_bytes))
+        self._seen.append((time.monotonic(), commands, moved - self._own_bytes))
+
+    def _info(self, connection: redis.Connection, part: str) -> str:
+        connection.send_command("INFO", part)  # type: ignore[no-untyped-call]
+        raw: bytes = connection.read_response()
+        self._own_bytes += len(raw) + _FRAMING + len(part) + 20
+        return raw.decode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.studies.claims.claim import ClaimBook, load_claims
-from harness.studies.claims.experiment import COLUMNS, cells, experiment, put_to_the_test
+from harness.studies.claims.claim import Claims, load_claims
+from harness.studies.claims.experiment import COLUMNS, cells, experiment, run_claims
 
-__all__ = ["COLUMNS", "ClaimBook", "cells", "experiment", "load_claims", "put_to_the_test"]
+__all__ = ["COLUMNS", "Claims", "cells", "experiment", "load_claims", "run_claims"]

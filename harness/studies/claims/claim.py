@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from reference_server.durations import Duration, PositiveDuration
 from reference_server.presets import load_presets
 
-__all__ = ["Case", "Claim", "ClaimBook", "Milestone", "load_claims"]
+__all__ = ["Case", "Claim", "Claims", "Milestone", "load_claims"]
 
 _DATA = Path(__file__).parents[2] / "data" / "claims.yaml"
 Milestone = Literal["suspected", "store_cleared", "locked_out"]
@@ -58,7 +58,7 @@ class Claim(_Record):
         return math.inf if self.hi is None else self.hi
 
 
-class ClaimBook(_Record):
+class Claims(_Record):
     """All cases and claims."""
 
     cases: tuple[Case, ...]
@@ -82,6 +82,6 @@ class ClaimBook(_Record):
 
 
 @cache
-def load_claims() -> ClaimBook:
+def load_claims() -> Claims:
     """Read the claims."""
-    return ClaimBook.model_validate(yaml.safe_load(_DATA.read_text(encoding="utf-8")))
+    return Claims.model_validate(yaml.safe_load(_DATA.read_text(encoding="utf-8")))

@@ -1,12 +1,9 @@
-"""Run the experiments and gather claims.csv: one row for each preset, fault, milestone and engine.
+"""Run what is claimed: one run for each preset with all faults in one mix, and claims.csv out of those runs.
 
-From presets and faults to a table; each preset is one run directory with a report of its own. What was seen is read
-from the run's tables, so a table can be gathered again.
-
-The run that puts one preset to the test: all faults in one mix, long enough, as fast as its clocks allow.
-
-From a preset's name to a scenario. Faults come over a whole sweep, so that the sweep's phase, one a run, is uniform
-over them; the run outlasts what theory says, and TCP's give-up where theory says never.
+From presets and kinds of fault to one row for each preset, fault, milestone and engine; each preset is a run directory
+with a report of its own. Faults come over a whole sweep, so that the sweep's phase, one a run, is uniform over them.
+A run outlasts what theory says, and TCP's give-up where theory says never; it is as fast as its clocks allow. What was
+seen is read from the run's tables, so a table can be gathered again.
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.judge.soundness import MAX_EPSILON_S, MAX_EPSILON_SHARE, silent_faults
 from harness.real.engine import TCP_GIVE_UP_S, CannotRun, RealSetup
 from harness.run import ENGINES, run
 from harness.runs.directory import RunDir
@@ -27,9 +25,10 @@ from harness.theory.predict import predict
 from reference_server.presets import find_preset
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.load import load_scenario
+from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 
-__all__ = ["COLUMNS", "cells", "experiment", "put_to_the_test"]
+__all__ = ["COLUMNS", "cells", "experiment", "run_claims"]
 
 _RAMP_S = 30.0
 _FIRST_S, _SPAN_S = 40.0, 60.0  # of the faults, after the ramp
@@ -37,7 +36,14 @@ _HEALTHY = 0.1  # of the clients: the control
 _LONGER_THAN_TCP_S = 1040.0
 _SPARE_S = 20.0
 _MAY_LAG_S = 0.047  # loops may lag 30 ms; one way, and the schedulers' grain, take the rest
-_MOST_EPSILON_S, _MOST_SHARE = 1.0, 0.02  # of `soundness.py`
+_MILESTONES = ("suspected", "store_cleared", "locked_out")
+_THEORY_EPSILON_S = 0.01  # a round trip
+_BY_TCP = {"tcp_timeout", "state_check", "sweep", "send_error"}
+COLUMNS = (
+    *("preset", "case", "fault", "milestone", "claimed", "claim_lo_s", "claim_hi_s", "engine", "n"),
+    *("detected", "recovered", "lo_s", "p50_s", "hi_s", "cause", "verdict", "reason", "fidelity"),
+    *("source", "run"),
+)
 
 
 def experiment(
@@ -74,13 +80,14 @@ def experiment(
         given["reconnect"] = {"relogin": {"after": 3.0, "retry": 7.0}}
     draft = Scenario.model_validate(given)
     clock = RunClock(_speedup(draft, fastest))
-    # A refresh that finds its session again is cleared never, and that needs no waiting for. At a speedup TCP is
-    # later, for its timers do not shrink.
+    # A client that stays with its session, as one that reloads its page, is cleared never, and that needs no waiting
+    # for. At a speedup TCP is later, for its timers do not shrink.
+    staying = {fault.label for fault in draft.faults if fault.drawn.user_stays}
     laws = [
         p.law
         for at in (SCENARIO_TIME, clock)
         for p in predict(draft, at)
-        if p.law is not None and p.fault != "refresh"
+        if p.law is not None and p.fault not in staying
     ]
     longest_s = max((law.hi_s if law.mass > 1 - 1e-9 else _LONGER_THAN_TCP_S for law in laws), default=0.0)
     given["duration"] = _FIRST_S + span_s + longest_s + _SPARE_S
@@ -90,29 +97,17 @@ def experiment(
 
 def _speedup(scenario: Scenario, fastest: float) -> float:
     """As fast as a run can be that is still sound when its loops lag 30 ms."""
-    silent = [
+    silent = silent_faults(make_plan(scenario).faults)
+    medians_s = [
         float(p.law.quantile(0.5))
         for p in predict(scenario)
-        if p.milestone == "suspected"
-        and p.fault in ("network_cut", "frozen")
-        and p.law is not None
-        and p.law.mass > 0.5
+        if p.milestone == "suspected" and p.fault in silent and p.law is not None and p.law.mass > 0.5
     ]
-    bound_s = min([_MOST_EPSILON_S, *(_MOST_SHARE * median_s for median_s in silent)])
+    bound_s = min([MAX_EPSILON_S, *(MAX_EPSILON_SHARE * median_s for median_s in medians_s)])
     return float(max(1, min(fastest, math.floor(bound_s / _MAY_LAG_S))))
 
 
-COLUMNS = (
-    *("preset", "case", "fault", "milestone", "claimed", "claim_lo_s", "claim_hi_s", "engine", "n"),
-    *("detected", "recovered", "lo_s", "p50_s", "hi_s", "cause", "verdict", "reason", "fidelity"),
-    *("source", "run"),
-)
-_MILESTONES = ("suspected", "store_cleared", "locked_out")
-_THEORY_EPSILON_S = 0.01  # a round trip
-_BY_TCP = {"tcp_timeout", "state_check", "sweep", "send_error"}
-
-
-def put_to_the_test(
+def run_claims(
     presets: Sequence[str],
     faults: Sequence[str],
     out: Path,

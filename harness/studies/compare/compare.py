@@ -1,7 +1,7 @@
 """Compare runs: the first is the baseline, each of the others is held against it.
 
 Open this file first: `compare` numbers the steps. From run directories to tables and one verdict for CI;
-`comparison/text.py` writes it down. Re-measures nothing: it reads what `flatline report` left.
+`page.py` writes it down. Re-measures nothing: it reads what `flatline report` left.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.studies.compare.inputs import CannotCompare, Difference, Input, differences, read_inputs
+from harness.studies.compare.inputs import CannotCompare, Input, SettingDifference, differences, read_inputs
 from harness.studies.compare.statistical_tests import (
     TOO_FEW,
     adjusted,
@@ -42,7 +42,7 @@ class Comparison:
     """
 
     inputs: tuple[Input, ...] = field(repr=False)
-    differences: tuple[Difference, ...]
+    differences: tuple[SettingDifference, ...]
     curves: pd.DataFrame = field(repr=False)  # log-rank, medians, 99th percentiles
     rates: pd.DataFrame = field(repr=False)  # false suspicions
     shares: pd.DataFrame = field(repr=False)  # faults detected

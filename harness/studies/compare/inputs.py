@@ -16,7 +16,7 @@ import yaml
 from reference_server.errors import FlatlineError
 from reports.run_tables import RunTables, load_run
 
-__all__ = ["CannotCompare", "Difference", "Input", "differences", "read_inputs"]
+__all__ = ["CannotCompare", "Input", "SettingDifference", "differences", "read_inputs"]
 
 # These change what a run is called, drawn or judged by, not what it measures.
 _NOT_THE_EXPERIMENT = {"name", "description", "seed", "thresholds", "agreement"}
@@ -43,7 +43,7 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class SettingDifference:
     """One key whose value is not the same in all runs. ``experiment``: results may differ because of it."""
 
     key: str
@@ -77,7 +77,7 @@ def read_inputs(runs: Sequence[Path]) -> list[Input]:
     return inputs
 
 
-def differences(inputs: Sequence[Input]) -> list[Difference]:
+def differences(inputs: Sequence[Input]) -> list[SettingDifference]:
     """Find what is not the same: in the scenarios, the gateway's own policy, and the versions that ran."""
     found = []
     flat = [_flat(one.scenario) for one in inputs]
@@ -97,8 +97,8 @@ def differences(inputs: Sequence[Input]) -> list[Difference]:
     return found
 
 
-def _differing(key: str, values: Sequence[str], experiment: bool) -> list[Difference]:
-    return [Difference(key, tuple(values), experiment)] if len(set(values)) > 1 else []
+def _differing(key: str, values: Sequence[str], experiment: bool) -> list[SettingDifference]:
+    return [SettingDifference(key, tuple(values), experiment)] if len(set(values)) > 1 else []
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:

@@ -1,30 +1,26 @@
-"""A comparison as text: plain for a terminal, Markdown for a pull request. The same sentences in both.
+"""A comparison written down: a page of sentences and tables, its CSV files and figures.
 
-From a `Comparison`'s tables to lines; computes nothing.
-
-A comparison's files: text, tables, figures. From a `Comparison` to a folder; computes nothing.
+From a `Comparison` to Markdown or a folder; computes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
+from harness.studies.compare.compare import Comparison
 from harness.studies.compare.statistical_tests import ALPHA
 from reports.figures.before_after import before_after
 from reports.figures.data import NothingToDraw
 from reports.numbers import ABSENT, count, interval, rate, seconds, share, signed_seconds
+from reports.page import Cell, Headline, Page, Section, Table
+from reports.render import render_markdown
 from reports.style import save
 
-if TYPE_CHECKING:
-    from harness.studies.compare.compare import Comparison
-if TYPE_CHECKING:
-    from harness.studies.compare.compare import Comparison
-
-__all__ = ["markdown", "plain", "save_comparison", "written_p"]
+__all__ = ["markdown", "save_comparison"]
 
 _WORST_FIRST = {"fail": 0, "unknown": 1, "pass": 2}
 _CURVES = (
@@ -42,70 +38,73 @@ _CURVES = (
 _RATES = ("engine", "false suspicions", "per client-day", "ratio", "p, corrected", "verdict")
 _SHARES = ("engine", "fault", "milestone", "detected", "share", "change", "p, corrected", "verdict")
 
-Row = tuple[str, ...]
-Table = tuple[str, Sequence[str], list[Row]]
-
-
-def plain(comparison: Comparison) -> str:
-    """For a terminal: aligned columns."""
-    lines = [comparison.headline, *_facts(comparison), ""]
-    for title, header, rows in _tables(comparison):
-        lines += [title, *_aligned(header, rows), ""]
-    return "\n".join([*lines, *_method(comparison)]) + "\n"
+_PANELS = 6  # a figure holds so many faults and stays readable on a slide
 
 
 def markdown(comparison: Comparison) -> str:
-    """For a pull request: headings and pipe tables."""
-    lines = [f"## {comparison.headline}", "", *(f"- {fact}" for fact in _facts(comparison)), ""]
-    for title, header, rows in _tables(comparison):
-        lines += [f"### {title}", "", _piped(header), _piped(["---"] * len(header))]
-        lines += [*(_piped(row) for row in rows), ""]
-    return "\n".join([*lines, "### How it was compared", "", " ".join(_method(comparison))]) + "\n"
+    """Return the page, for a terminal or a pull request."""
+    baseline, *others = comparison.labels
+    differing = (
+        f"{'differs in the scenario' if d.experiment else 'differs'}: {d}" for d in comparison.differences
+    )
+    reasons = (*(f"unsound: {reason}" for reason in comparison.unsound), *differing)
+    page = Page(
+        name="Comparison",
+        description="",
+        subtitle=f"{', '.join(others)} against the baseline {baseline}",
+        headline=Headline(comparison.verdict, comparison.headline, reasons),
+        facts=[Cell(str(comparison.tests), detail="tests"), Cell(str(comparison.seed), detail="seed")],
+        reading=_reading(comparison),
+        sections=list(_sections(comparison)),
+    )
+    return render_markdown(page, Path())
 
 
-def written_p(value: float) -> str:
-    """Return a p-value: ``0.032``, ``< 0.001``."""
+def _written_p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _facts(comparison: Comparison) -> list[str]:
-    facts = [f"verdict: {comparison.verdict}", f"baseline: {comparison.labels[0]}"]
-    facts += [f"compared with it: {label}" for label in comparison.labels[1:]]
-    facts += [f"unsound: {reason}" for reason in comparison.unsound]
-    facts += [
-        f"{'differs in the scenario' if d.experiment else 'differs'}: {d}" for d in comparison.differences
-    ]
-    return facts
-
-
-def _method(comparison: Comparison) -> list[str]:
+def _reading(comparison: Comparison) -> list[tuple[str, str]]:
     paired = bool(len(comparison.curves)) and bool(comparison.curves["paired"].all())
     how = "fault by fault, since both ran the same plan" if paired else "each run by itself"
     return [
-        f"{comparison.tests} tests: log-rank for curves (a recovery counts as censored), the exact",
-        "conditional test for rates of false suspicion, Fisher's exact test for detected shares.",
-        f"All p-values are corrected together (Holm): the chance of a single false alarm is {ALPHA:.0%}.",
-        f"Intervals are 95 %, not corrected; those of p50 and p99 by bootstrap ({how}, seed {comparison.seed}).",
-        f"A regression is significant and more than {comparison.margin:.0%} of the baseline's median",
-        "(10 ms, or ε of both runs, where that is more). Times are scenario time.",
+        (
+            "tests",
+            "log-rank for curves (a recovery counts as censored), the exact conditional test for rates of false "
+            "suspicion, Fisher's exact test for detected shares",
+        ),
+        ("p, corrected", f"all p-values together (Holm): the chance of a single false alarm is {ALPHA:.0%}"),
+        (
+            "intervals",
+            f"95 %, not corrected; those of p50 and p99 by bootstrap ({how}, seed {comparison.seed})",
+        ),
+        (
+            "regression",
+            f"significant and more than {comparison.margin:.0%} of the baseline's median (10 ms, or ε of both runs, "
+            "where that is more); times are scenario time",
+        ),
     ]
 
 
-def _tables(comparison: Comparison) -> list[Table]:
-    several = len(comparison.inputs) > 2
-    found: list[Table] = []
-    for title, header, table, cells in (
-        ("How long", _CURVES, comparison.curves, _curve),
-        ("False suspicions", _RATES, comparison.rates, _rate),
-        ("How many were detected, where that changed", _SHARES, _changed(comparison.shares), _share),
+def _sections(comparison: Comparison) -> Iterable[Section]:
+    for anchor, title, header, table, cells in (
+        ("curves", "How long", _CURVES, comparison.curves, _curve),
+        ("rates", "False suspicions", _RATES, comparison.rates, _rate),
+        (
+            "shares",
+            "How many were detected, where that changed",
+            _SHARES,
+            _changed(comparison.shares),
+            _share,
+        ),
     ):
         if len(table):
-            first = ["run"] if several else []
+            several = len(comparison.inputs) > 2
             rows = [
-                (*([str(row["candidate"])] if several else []), *cells(row)) for row in _worst_first(table)
+                [Cell(cell) for cell in (*([row["candidate"]] if several else []), *cells(row))]
+                for row in _worst_first(table)
             ]
-            found.append((title, [*first, *header], rows))
-    return found
+            yield Section(anchor, title, [Table([*(["run"] if several else []), *header], rows)])
 
 
 def _changed(shares: pd.DataFrame) -> pd.DataFrame:
@@ -118,7 +117,7 @@ def _worst_first(table: pd.DataFrame) -> Iterable[dict[Any, Any]]:
     return ordered.to_dict("records")
 
 
-def _curve(row: dict[Any, Any]) -> Row:
+def _curve(row: dict[Any, Any]) -> tuple[str, ...]:
     def moved(name: str) -> str:
         change = row[f"{name}_difference_s"]
         if change != change:
@@ -137,12 +136,12 @@ def _curve(row: dict[Any, Any]) -> Row:
         moved("p50"),
         levels("p99"),
         moved("p99"),
-        written_p(row["p_holm"]),
+        _written_p(row["p_holm"]),
         row["verdict"],
     )
 
 
-def _rate(row: dict[Any, Any]) -> Row:
+def _rate(row: dict[Any, Any]) -> tuple[str, ...]:
     per_day = [row[f"count_{w}"] / row[f"client_days_{w}"] for w in ("before", "after")]
     ratio = f"{rate(row['ratio'])} ({rate(row['ratio_lo'])} to {rate(row['ratio_hi'])})"
     return (
@@ -150,12 +149,12 @@ def _rate(row: dict[Any, Any]) -> Row:
         f"{count(row['count_before'])} → {count(row['count_after'])}",
         f"{rate(per_day[0])} → {rate(per_day[1])}",
         ratio,
-        written_p(row["p_holm"]),
+        _written_p(row["p_holm"]),
         row["verdict"],
     )
 
 
-def _share(row: dict[Any, Any]) -> Row:
+def _share(row: dict[Any, Any]) -> tuple[str, ...]:
     shares = [row[f"detected_{w}"] / row[f"n_{w}"] for w in ("before", "after")]
     points = [f"{100 * row[name]:+.1f}".replace("-", "−") for name in ("difference", "lo", "hi")]
     detected = " → ".join(f"{row[f'detected_{w}']} of {row[f'n_{w}']}" for w in ("before", "after"))
@@ -166,24 +165,9 @@ def _share(row: dict[Any, Any]) -> Row:
         detected,
         f"{share(shares[0])} → {share(shares[1])}",
         f"{points[0]} ({points[1]} to {points[2]}) points",
-        written_p(row["p_holm"]),
+        _written_p(row["p_holm"]),
         row["verdict"],
     )
-
-
-def _aligned(header: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (header, *rows)
-    ]
-
-
-def _piped(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-_PANELS = 6  # a figure holds so many faults and stays readable on a slide
 
 
 def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:

@@ -1,19 +1,15 @@
-"""Were more healthy clients thrown out? Were fewer faults detected? Exact tests of counts.
+"""Is one run worse than another? Tests, effects and verdicts, one row per engine, fault and milestone.
 
-From two runs' tables to rows with p-values; `decide.py` corrects and judges.
+From two runs' tables to rows with p-values, and from those, corrected together, to pass, fail or unknown:
 
-Did detection become slower? Per engine, fault and milestone: log-rank test, medians, 99th percentiles.
+* curves: did detection become slower? Log-rank test, medians, 99th percentiles. The log-rank test compares the hazards
+  of detection at every time, so a recovery is treated as censored in it (the cause-specific hazard). It is
+  asymptotic: below a dozen detections a run take it as a hint.
+* rates: were more healthy clients thrown out? shares: were fewer faults detected? Exact tests of counts.
 
-From two runs' detections to rows with p-values; `decide.py` corrects and judges.
-
-The log-rank test compares the hazards of detection at every time, so a recovery is treated as censored in
-it (the cause-specific hazard). It is asymptotic: below a dozen detections a run take it as a hint.
-
-From p-values and effects to verdicts: pass, fail, unknown. Corrects for the number of tests.
-
-One run against another is dozens of tests; at 5 % each, a run would "regress" against itself most of the
-time. Holm's step-down procedure (Scandinavian Journal of Statistics 6, 1979) holds the chance of even one
-false alarm among all tests of a comparison at 5 %, however the tests depend on each other.
+One run against another is dozens of tests; at 5 % each, a run would "regress" against itself most of the time. Holm's
+step-down procedure (Scandinavian Journal of Statistics 6, 1979) holds the chance of even one false alarm among all
+tests of a comparison at 5 %, however the tests depend on each other.
 """
 
 from __future__ import annotations
@@ -48,7 +44,29 @@ __all__ = [
     "poisson_rates",
 ]
 
+ALPHA = 0.05
+TOO_FEW = "too few faults, or too few of them detected, to compare percentiles"
+
+Verdict = tuple[str, str]
+"""Verdict and its reason, one sentence."""
+
 _GROUP = ["engine", "fault", "milestone"]
+_LEVELS = {"p50": 0.50, "p99": 0.99}
+_LEAST_MARGIN_S = 0.01  # what is announced is seen in a millisecond; a share of that matters to nobody
+COLUMNS = [
+    "baseline",
+    "candidate",
+    *_GROUP,
+    "n_before",
+    "n_after",
+    "detected_before",
+    "detected_after",
+    "paired",
+    "z",
+    "p_value",
+    *(f"{p}_{what}_s" for p in _LEVELS for what in ("before", "after", "difference", "lo", "hi")),
+    "margin_s",
+]
 RATE_COLUMNS = [
     "baseline",
     "candidate",
@@ -156,8 +174,7 @@ def compare_shares(baseline: Input, candidate: Input) -> pd.DataFrame:
 
 
 def _counts(one: Input) -> pd.DataFrame:
-    rows = one.tables.table("detections")
-    rows = rows[(rows["outcome"] != "not_applicable") & (rows["engine"] != "theory")]
+    rows = _applicable(one)
     hit = rows.assign(hit=(rows["outcome"] == "detected").astype(np.int64))
     groups = hit.groupby(_GROUP, sort=False)["hit"]
     return pd.DataFrame({"detected": groups.sum(), "n": groups.size()})
@@ -166,24 +183,6 @@ def _counts(one: Input) -> pd.DataFrame:
 def _wilson(hits: int, n: int) -> Estimate:
     interval = stats.binomtest(hits, n).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(hits / n, interval.low, interval.high)
-
-
-_LEVELS = {"p50": 0.50, "p99": 0.99}
-_LEAST_MARGIN_S = 0.01  # what is announced is seen in a millisecond; a share of that matters to nobody
-COLUMNS = [
-    "baseline",
-    "candidate",
-    *_GROUP,
-    "n_before",
-    "n_after",
-    "detected_before",
-    "detected_after",
-    "paired",
-    "z",
-    "p_value",
-    *(f"{p}_{what}_s" for p in _LEVELS for what in ("before", "after", "difference", "lo", "hi")),
-    "margin_s",
-]
 
 
 def compare_curves(
@@ -258,14 +257,6 @@ def _applicable(one: Input) -> pd.DataFrame:
 
 def _epsilon_s(one: Input) -> float:
     return one.tables.number("epsilon_s") or 0.0
-
-
-ALPHA = 0.05
-
-TOO_FEW = "too few faults, or too few of them detected, to compare percentiles"
-
-Verdict = tuple[str, str]
-"""Verdict and its reason, one sentence."""
 
 
 def adjusted(p_values: ArrayLike) -> NDArray[np.float64]:

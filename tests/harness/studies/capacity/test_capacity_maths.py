@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from harness.studies.capacity.extrapolation import Assumptions, plan, slope, unit_costs
-from harness.studies.capacity.find_knee import find_knee
+from harness.studies.capacity.find_knee import Search, find_knee
 from harness.studies.capacity.scaling_law import fit, reasons_against, usl
 from reference_server.errors import FlatlineError
 
@@ -35,7 +35,7 @@ def test_the_knee_lies_in_its_bracket(name: str) -> None:
         asked.append(load)
         return load <= true
 
-    knee = find_knee(holds, **{"maximum": 8000, **given})
+    knee = find_knee(holds, Search(**{"resolution": 0.1, **given}))
     assert knee.holds <= true
     assert knee.breaks is None or knee.breaks > true
     if knee.is_bracketed and given.get("resolution", 0.1) < 1 and knee.breaks is not None:
@@ -57,7 +57,7 @@ def test_the_knee_lies_in_its_bracket(name: str) -> None:
 )
 def test_loads_that_do_not_rise_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(FlatlineError, match="allowed"):
-        find_knee(lambda _: True, **{"maximum": 8000, **wrong})
+        Search(**wrong)
 
 
 NODES = [1, 2, 4, 6, 8, 12]

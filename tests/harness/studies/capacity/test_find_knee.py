@@ -108,3 +108,4 @@ def test_the_command(tmp_path: Path) -> None:
     assert "not reached: 40 clients still hold" in done.output
     assert CliRunner().invoke(app, [*arguments, "--nodes", "0"]).exit_code == 2
     assert CliRunner().invoke(app, [*arguments, "--factor", "1"]).exit_code == 2
+    assert len(list(tmp_path.glob("*-capacity-*"))) == 1, "nothing is left of what was refused"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from harness.studies.compare.compare import CannotCompare, Comparison, compare
-from harness.studies.compare.page import markdown, plain, save_comparison
+from harness.studies.compare.page import markdown, save_comparison
 from reference_server.errors import Exit
 from reports.run_tables import TablesError
 from tests.harness.studies.compare.runs import SCENARIO, rows, uniform, write
@@ -90,7 +90,7 @@ def test_runs_of_different_scenarios_are_refused_with_what_differs(tmp_path: Pat
     assert "faults[frozen].share: – → 5%" in str(refused.value)
     assert "host_crash" not in str(refused.value), "what is the same is not listed"
     found = compare(runs, allow_different=True)
-    assert "differs in the scenario: liveness.max_failures: 3 → 4" in plain(found)
+    assert "differs in the scenario: liveness.max_failures: 3 → 4" in markdown(found)
 
 
 def test_a_gateway_with_a_policy_of_its_own_is_compared_and_named(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_an_unsound_real_run_proves_nothing(tmp_path: Path) -> None:
     ]
     found = compare(runs)
     assert (found.verdict, found.exit_code()) == ("unknown", Exit.UNSOUND)
-    assert "unsound: b: ε is 2 s" in plain(found)
+    assert "unsound: b: ε is 2 s" in markdown(found)
 
 
 def test_real_times_within_epsilon_are_the_same(tmp_path: Path) -> None:
@@ -175,12 +175,12 @@ def test_text_and_tables_say_the_same(tmp_path: Path) -> None:
     found = pair(tmp_path, rows(uniform(400, 100, 130, 2)))
     row = found.curves.iloc[0]
     shown = f"{row['p50_before_s']:.2f} → {row['p50_after_s']:.1f}"
-    assert shown in plain(found)
-    assert f"| {shown} |" in markdown(found)
-    assert markdown(found).startswith("## Regression")
-    assert "Holm" in plain(found)
-    assert "log-rank" in plain(found)
-    assert f"seed {found.seed}" in markdown(found)
+    text = markdown(found)
+    assert f"| {shown} |" in text
+    assert text.startswith("# Comparison: ✗ fail\n\n**Regression")
+    assert "Holm" in text
+    assert "log-rank" in text
+    assert f"seed {found.seed}" in text
 
 
 def test_three_runs_are_each_held_against_the_first(tmp_path: Path) -> None:
@@ -190,8 +190,7 @@ def test_three_runs_are_each_held_against_the_first(tmp_path: Path) -> None:
     assert verdicts["c"] == "fail"
     assert verdicts["b"] != "fail"
     assert found.rows("fail")[0].startswith("c: ")
-    header = plain(found).splitlines()
-    assert header[header.index("How long") + 1].split()[:3] == ["run", "engine", "fault"]
+    assert "| run | engine | fault |" in markdown(found)
 
 
 def test_it_is_saved_as_files(tmp_path: Path) -> None:
