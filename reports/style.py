@@ -19,6 +19,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+from numpy.typing import ArrayLike
 
 __all__ = [
     "CAUSE_COLOURS",
@@ -26,11 +29,17 @@ __all__ = [
     "INK",
     "MUTED",
     "VERDICT_COLOURS",
+    "dot_key",
+    "dots",
     "finish",
+    "grouped",
+    "line_key",
     "new_figure",
     "no_data",
     "save",
+    "share_axis",
     "styled",
+    "tag",
 ]
 
 # Okabe and Ito, Color Universal Design (2008)
@@ -122,6 +131,46 @@ def no_data(axes: Axes, sentence: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
+
+
+def line_key(colour: str, label: str, **options: Any) -> Line2D:
+    """Return a legend's entry: a short thick line, unless the options (of `Line2D`) say otherwise."""
+    return Line2D([], [], color=colour, label=label, **({"linewidth": 3} | options))
+
+
+def dot_key(colour: str, label: str, marker: str = "o", **options: Any) -> Line2D:
+    """Return a legend's entry: a marker."""
+    dot: dict[str, Any] = {"marker": marker, "markersize": 8, "linestyle": ""}
+    return Line2D([], [], color=colour, label=label, **(dot | options))
+
+
+def dots(axes: Axes, x: ArrayLike, y: ArrayLike, colour: str, marker: str = "o", **options: Any) -> None:
+    """Draw markers that no line joins; options of `Axes.plot`."""
+    look: dict[str, Any] = {
+        "marker": marker,
+        "markersize": 8,
+        "markeredgewidth": 0,
+        "linestyle": "",
+        "zorder": 3,
+    }
+    axes.plot(x, y, color=colour, **(look | options))
+
+
+def tag(axes: Axes, text: str, at: tuple[float, float], colour: str, **options: Any) -> None:
+    """Write beside a point, eight points to its right; options of `Axes.annotate`."""
+    look: dict[str, Any] = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "fontsize": 11}
+    axes.annotate(text, at, color=colour, **(look | options))
+
+
+def share_axis(axes: Axes) -> None:
+    """Have a y axis from 0 to 100 %."""
+    axes.set_ylim(-0.03, 1.06)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def grouped(spec: str) -> FuncFormatter:
+    """Return a formatter of an axis' numbers with thousands separated: ``.4g``, ``.0f``."""
+    return FuncFormatter(lambda value, _: f"{value:,{spec}}")
 
 
 def _settle(figure: Figure) -> None:

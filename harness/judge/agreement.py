@@ -162,12 +162,8 @@ def _percentile_rows(
         }
         if not n:
             empty = next(side for side in sides if not side.latencies.n)
-            yield {
-                **row,
-                "right_s": None if right else law_s,
-                "verdict": "unknown",
-                "reason": empty.nothing_seen(),
-            }
+            known = {} if right else {"right_s": law_s}
+            yield row | known | {"verdict": "unknown", "reason": empty.nothing_seen()}
             continue
         usual, wide = (_quantiles(left.latencies, right, law_s, q, c) for c in (CONFIDENCE, family))
         apart, widest = difference(*usual), difference(*wide)
@@ -179,16 +175,8 @@ def _percentile_rows(
         reason += f"; n = {n}" + (f", {name} needs {smallest_sample(q, CONFIDENCE)}" if few else "")
         if omitted:
             reason += f"; {omitted} left out that came too late to be watched through the law's range"
-        yield {
-            **row,
-            "left_s": usual[0].value,
-            "right_s": usual[1].value,
-            "difference_s": apart.value,
-            "lo_s": apart.lo,
-            "hi_s": apart.hi,
-            "verdict": verdict,
-            "reason": reason,
-        }
+        numbers = {"left_s": usual[0].value, "right_s": usual[1].value, "difference_s": apart.value}
+        yield row | numbers | {"lo_s": apart.lo, "hi_s": apart.hi, "verdict": verdict, "reason": reason}
 
 
 def _quantiles(
@@ -225,19 +213,24 @@ def _reach(apart: Estimate) -> str:
 def _range_row(law: Law, seen: Observed) -> Row:
     """Every detection lies in the law's range, give or take the engine's slack."""
     n = len(seen.detected_s)
-    row: Row = {
-        "figure": "range",
-        "left": seen.engine,
-        "right": "theory",
-        "n": n,
-        "tolerance_s": seen.slack_s,
-    }
+
+    def row(
+        verdict: str,
+        reason: str,
+        left_s: float = math.nan,
+        right_s: float = math.nan,
+        apart_s: float = math.nan,
+    ) -> Row:
+        engines: Row = {"figure": "range", "left": seen.engine, "right": "theory"}
+        numbers: Row = {"left_s": left_s, "right_s": right_s, "difference_s": apart_s, "tolerance_s": seen.slack_s}
+        return engines | numbers | {"verdict": verdict, "reason": reason, "n": n}
+
     if law.mass <= 0:
         if n:
-            return {**row, "verdict": "fail", "reason": f"{n} were detected, the law says that none is"}
-        return {**row, "verdict": "pass", "reason": "no detection, as the law says"}
+            return row("fail", f"{n} were detected, the law says that none is")
+        return row("pass", "no detection, as the law says")
     if math.isnan(seen.slack_s):
-        return {**row, "verdict": "unknown", "reason": "ε of this run is not known"}
+        return row("unknown", "ε of this run is not known")
     allowed_s = seen.slack_s + ROUNDING_S
     around = f"[{in_seconds(law.lo_s)}, {in_seconds(law.hi_s)}] ± {in_seconds(seen.slack_s)}"
     low_s = float(seen.detected_s.min()) if n else math.inf
@@ -247,36 +240,18 @@ def _range_row(law: Law, seen: Observed) -> Row:
     extreme_s, bound_s = (low_s, law.lo_s) if early_s >= late_s else (high_s, law.hi_s)
     outside = int(((seen.detected_s < law.lo_s - allowed_s) | (seen.detected_s > law.hi_s + allowed_s)).sum())
     if outside:
-        return {
-            **row,
-            "left_s": extreme_s,
-            "right_s": bound_s,
-            "difference_s": extreme_s - bound_s,
-            "verdict": "fail",
-            "reason": f"{outside} of {n} detections lie outside {around}: {took}",
-        }
+        reason = f"{outside} of {n} detections lie outside {around}: {took}"
+        return row("fail", reason, extreme_s, bound_s, extreme_s - bound_s)
     if law.mass >= 1 and seen.outlasted_s > law.hi_s + allowed_s:
-        return {
-            **row,
-            "left_s": seen.outlasted_s,
-            "right_s": law.hi_s,
-            "difference_s": seen.outlasted_s - law.hi_s,
-            "verdict": "fail",
-            "reason": f"watched for {in_seconds(seen.outlasted_s)} and not detected; the law says that all are "
-            f"by {in_seconds(law.hi_s)}",
-        }
+        watched_s, hi_s = seen.outlasted_s, law.hi_s
+        law_says = f"the law says that all are by {in_seconds(hi_s)}"
+        reason = f"watched for {in_seconds(watched_s)} and not detected; {law_says}"
+        return row("fail", reason, watched_s, hi_s, watched_s - hi_s)
     if not n:
-        return {**row, "verdict": "unknown", "reason": seen.nothing_seen()}
+        return row("unknown", seen.nothing_seen())
     # 0 inside the range: only what lies outside is a difference.
     beyond_s = extreme_s - bound_s if max(early_s, late_s) > 0 else 0.0
-    return {
-        **row,
-        "left_s": extreme_s,
-        "right_s": bound_s,
-        "difference_s": beyond_s,
-        "verdict": "pass",
-        "reason": f"all {n} detections lie in {around}: {took}",
-    }
+    return row("pass", f"all {n} detections lie in {around}: {took}", extreme_s, bound_s, beyond_s)
 
 
 def _share_row(law: Law, seen: Observed, confidence: float) -> Row:

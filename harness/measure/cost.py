@@ -99,14 +99,14 @@ def _traced(history: History, held: float) -> tuple[float, str]:
     watched_s = 0.0
     connected = history.by_session(EventKind.CONNECTED, Source.CLIENT)
     sent = history.by_session(EventKind.HEARTBEAT_SENT)
-    for strike in history.injected_faults:
-        if strike.planned.traced and strike.injected_s is not None:
-            since_s = min(map(history.time_s, connected.get(strike.session_id, [])), default=np.inf)
-            if since_s < strike.injected_s:
-                watched_s += strike.injected_s - since_s
+    for injected in history.injected_faults:
+        if injected.planned.traced and injected.injected_s is not None:
+            since_s = min(map(history.time_s, connected.get(injected.session_id, [])), default=np.inf)
+            if since_s < injected.injected_s:
+                watched_s += injected.injected_s - since_s
                 beats += sum(
-                    since_s <= history.time_s(event) < strike.injected_s
-                    for event in sent.get(strike.session_id, [])
+                    since_s <= history.time_s(event) < injected.injected_s
+                    for event in sent.get(injected.session_id, [])
                 )
     if watched_s <= 0:
         return np.nan, "no heartbeat was logged"

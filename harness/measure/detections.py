@@ -59,11 +59,11 @@ def find_outcomes(history: History) -> Outcomes:
     follow = _Follower(history)
     rows: list[tuple[object, ...]] = []
     reasons: Counter[tuple[str, str, str, str]] = Counter()
-    for strike in history.injected_faults:
-        for milestone, row, reason in follow(strike):
+    for injected in history.injected_faults:
+        for milestone, row, reason in follow(injected):
             rows.append(row)
             if reason:
-                reasons[history.engine, strike.planned.fault, milestone, reason] += 1
+                reasons[history.engine, injected.planned.fault, milestone, reason] += 1
     return Outcomes(
         frame("detections", rows),
         frame("not_applicable", [(*key, count) for key, count in sorted(reasons.items())]),
@@ -88,21 +88,21 @@ class _Follower:
             watched for clients in history.plan.watches.values() for watched in set(clients)
         )
 
-    def __call__(self, strike: InjectedFault) -> Iterator[tuple[str, tuple[object, ...], str]]:
+    def __call__(self, injected: InjectedFault) -> Iterator[tuple[str, tuple[object, ...], str]]:
         """Yield (milestone, row, reason why it is not applicable) for each milestone."""
-        h, fault = self._h, strike.planned
-        hopeless = self._hopeless(strike)
-        verdict = self._first_on_connection(self._suspected, strike) if not hopeless else None
-        node = (verdict.node if verdict else "") or self._nodes.get(strike.connection_id, "")
+        h, fault = self._h, injected.planned
+        hopeless = self._hopeless(injected)
+        verdict = self._first_on_connection(self._suspected, injected) if not hopeless else None
+        node = (verdict.node if verdict else "") or self._nodes.get(injected.connection_id, "")
         for milestone in MILESTONES:
-            found = _Missing(hopeless) if hopeless else self._find(milestone, strike, verdict)
-            outcome, duration_s, cause = self._outcome(strike, found, verdict)
-            injected_s = float("nan") if strike.injected_s is None else strike.injected_s
+            found = _Missing(hopeless) if hopeless else self._find(milestone, injected, verdict)
+            outcome, duration_s, cause = self._outcome(injected, found, verdict)
+            injected_s = float("nan") if injected.injected_s is None else injected.injected_s
             row = (
                 h.engine,
                 fault.fault_id,
                 fault.fault,
-                strike.session_id,
+                injected.session_id,
                 node,
                 milestone,
                 cause,
@@ -113,92 +113,94 @@ class _Follower:
             )
             yield milestone, row, found.reason if isinstance(found, _Missing) else ""
 
-    def _hopeless(self, strike: InjectedFault) -> str:
+    def _hopeless(self, injected: InjectedFault) -> str:
         """Why nothing about this fault can be measured; empty where it can."""
-        if strike.injected_s is None:
+        if injected.injected_s is None:
             return "the fault never took effect"
-        if not strike.session_id:
+        if not injected.session_id:
             return "the client had no session"
-        for event in self._suspected.get(strike.session_id, []):
+        for event in self._suspected.get(injected.session_id, []):
             # Only on the very connection: a verdict without one may be about an older connection.
             if (
-                strike.connection_id
-                and event.connection_id == strike.connection_id
-                and self._h.time_s(event) < strike.injected_s
+                injected.connection_id
+                and event.connection_id == injected.connection_id
+                and self._h.time_s(event) < injected.injected_s
             ):
                 return "the gateway had given the connection up before the fault"
         return ""
 
-    def _find(self, milestone: str, strike: InjectedFault, verdict: _Seen | None) -> _Seen | _Missing | None:
+    def _find(
+        self, milestone: str, injected: InjectedFault, verdict: _Seen | None
+    ) -> _Seen | _Missing | None:
         match milestone:
             case "suspected":
                 return verdict if self._h.saw(Source.GATEWAY) else _Missing(_NO_LOG.format("gateway"))
             case "socket_closed":
                 if not self._h.saw(Source.GATEWAY):
                     return _Missing(_NO_LOG.format("gateway"))
-                return self._first_on_connection(self._closed, strike)
+                return self._first_on_connection(self._closed, injected)
             case "store_cleared":
                 if not self._h.saw(Source.STORE):
                     return _Missing(_NO_LOG.format("store watch"))
-                return self._first(self._cleared.get(strike.session_id, []), strike)
+                return self._first(self._cleared.get(injected.session_id, []), injected)
             case "peers_notified":
-                return self._last_watcher(strike)
+                return self._last_watcher(injected)
             case _:
-                return self._accepted_login(strike)
+                return self._accepted_login(injected)
 
-    def _first_on_connection(self, events: dict[str, list[Event]], strike: InjectedFault) -> _Seen | None:
-        ours = strike.connection_id
-        found = events.get(strike.session_id, [])
+    def _first_on_connection(self, events: dict[str, list[Event]], injected: InjectedFault) -> _Seen | None:
+        ours = injected.connection_id
+        found = events.get(injected.session_id, [])
         return self._first(
-            [e for e in found if e.connection_id == ours or not e.connection_id or not ours], strike
+            [e for e in found if e.connection_id == ours or not e.connection_id or not ours], injected
         )
 
-    def _first(self, events: Iterable[Event], strike: InjectedFault) -> _Seen | None:
-        assert strike.injected_s is not None
+    def _first(self, events: Iterable[Event], injected: InjectedFault) -> _Seen | None:
+        assert injected.injected_s is not None
         first: _Seen | None = None
         for event in events:
             time_s = self._h.time_s(event)
-            if time_s >= strike.injected_s:
+            if time_s >= injected.injected_s:
                 seen = _Seen(time_s, event.cause, event.node)
                 # The whole tuple is compared: two verdicts at the same moment have a stable winner.
                 first = seen if first is None else min(first, seen)
         return first
 
-    def _last_watcher(self, strike: InjectedFault) -> _Seen | _Missing | None:
-        expected = self._watchers[strike.planned.client]
+    def _last_watcher(self, injected: InjectedFault) -> _Seen | _Missing | None:
+        expected = self._watchers[injected.planned.client]
         if not expected:
             return _Missing("nobody watches this user")
-        assert strike.injected_s is not None
+        assert injected.injected_s is not None
         told: dict[object, float] = {}
-        for event in self._told.get(strike.session_id, []):
+        for event in self._told.get(injected.session_id, []):
             time_s = self._h.time_s(event)
-            if time_s >= strike.injected_s:
+            if time_s >= injected.injected_s:
                 watcher = event.detail.get("watcher")
                 told[watcher] = min(time_s, told.get(watcher, time_s))
         return _Seen(max(told.values())) if len(told) >= expected else None
 
-    def _accepted_login(self, strike: InjectedFault) -> _Seen | _Missing | None:
-        if strike.planned.relogin_after_s is None:
+    def _accepted_login(self, injected: InjectedFault) -> _Seen | _Missing | None:
+        if injected.planned.relogin_after_s is None:
             return _Missing("the user does not try again")
-        fault_id = strike.planned.fault_id
-        accepted = self._first(self._accepted.get(fault_id, []), strike)
+        fault_id = injected.planned.fault_id
+        accepted = self._first(self._accepted.get(fault_id, []), injected)
         if accepted and not self._refused.get(fault_id):
-            assert strike.injected_s is not None
+            assert injected.injected_s is not None
             # Their own wait before the first attempt is not a lock-out.
-            return _Seen(strike.injected_s)
+            return _Seen(injected.injected_s)
         return accepted
 
     def _outcome(
-        self, strike: InjectedFault, found: _Seen | _Missing | None, verdict: _Seen | None
+        self, injected: InjectedFault, found: _Seen | _Missing | None, verdict: _Seen | None
     ) -> tuple[str, float, str]:
         """Return outcome, duration in scenario seconds, and the layer that caught it."""
         if isinstance(found, _Missing):
             return "not_applicable", float("nan"), ""
-        assert strike.injected_s is not None
-        back_s = strike.recovered_s
+        assert injected.injected_s is not None
+        back_s = injected.recovered_s
         if found is not None and (back_s is None or found.time_s <= back_s):
             by_verdict = verdict.cause if verdict and verdict.time_s <= found.time_s else ""
-            return "detected", found.time_s - strike.injected_s, found.cause or by_verdict
+            return "detected", found.time_s - injected.injected_s, found.cause or by_verdict
         if back_s is not None:
-            return "recovered", back_s - strike.injected_s, ""
-        return "censored", self._h.end_s - strike.injected_s, ""
+            return "recovered", back_s - injected.injected_s, ""
+        return "censored", self._h.end_s - injected.injected_s, ""

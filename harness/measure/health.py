@@ -85,7 +85,7 @@ class Health:
 class _Step(NamedTuple):
     """Something that changes a session's state. At equal times the rank decides, not the log's order.
 
-    A fault precedes the suspicion and the suspicion precedes the recovery, as in `detect.py`: the same
+    A fault precedes the suspicion and the suspicion precedes the recovery, as in `detections.py`: the same
     verdict is never both a detection and a false suspicion.
     """
 
@@ -128,11 +128,11 @@ def find_health(history: History) -> Health:
         note(event, _SUSPECTED)
     for event in history.of(EventKind.DISCONNECTED, Source.CLIENT):
         note(event, _DISCONNECTED)
-    for strike in history.injected_faults:
-        if strike.injected_s is not None:
-            steps[strike.session_id].append(_Step(strike.injected_s, _INJECTED, "", "", ""))
-            if strike.recovered_s is not None:
-                steps[strike.session_id].append(_Step(strike.recovered_s, _RECOVERED, "", "", ""))
+    for injected in history.injected_faults:
+        if injected.injected_s is not None:
+            steps[injected.session_id].append(_Step(injected.injected_s, _INJECTED, "", "", ""))
+            if injected.recovered_s is not None:
+                steps[injected.session_id].append(_Step(injected.recovered_s, _RECOVERED, "", "", ""))
     for session_id in sorted(steps):
         _follow(session_id, clients.get(session_id), sorted(steps[session_id]), health, history.end_s)
     health.mistakes = [one._replace(incident=_laid_to(happened, one)) for one in health.mistakes]

@@ -57,17 +57,17 @@ def injections(history: History) -> pd.DataFrame:
     have no row: a NAT mapping that traffic kept alive was not late.
     """
     rows = []
-    for strike in history.injected_faults:
-        if strike.injected_s is not None:
-            due_s = strike.planned.at_s if strike.scheduled_s is None else strike.scheduled_s
+    for injected in history.injected_faults:
+        if injected.injected_s is not None:
+            due_s = injected.planned.at_s if injected.scheduled_s is None else injected.scheduled_s
             rows.append(
                 (
                     history.engine,
-                    strike.planned.fault_id,
-                    strike.planned.fault,
+                    injected.planned.fault_id,
+                    injected.planned.fault,
                     due_s,
-                    strike.injected_s,
-                    strike.injected_s - due_s,
+                    injected.injected_s,
+                    injected.injected_s - due_s,
                 )
             )
     return frame("injections", rows)
@@ -148,15 +148,15 @@ def timelines(history: History) -> pd.DataFrame:
     rows = [
         (
             history.engine,
-            strike.planned.fault,
-            strike.planned.fault_id,
-            history.time_s(event) - (strike.injected_s or 0.0),
+            injected.planned.fault,
+            injected.planned.fault_id,
+            history.time_s(event) - (injected.injected_s or 0.0),
             lane,
             str(event.kind),
             event.cause,
             _note(event),
         )
-        for strike, lane, event in seen
+        for injected, lane, event in seen
     ]
     return frame("timelines", sorted(rows, key=lambda row: tuple(row[2:])))
 
@@ -192,20 +192,20 @@ def tcp_info(history: History) -> pd.DataFrame:
     """
     suspected = history.by_session(EventKind.SUSPECTED)
     found: dict[str, list[tuple[bool, bool]]] = {}
-    for strike in history.injected_faults:
-        if strike.injected_s is None:
+    for injected in history.injected_faults:
+        if injected.injected_s is None:
             continue
         verdicts = [
             event
-            for event in suspected.get(strike.session_id, [])
-            if event.connection_id in ("", strike.connection_id)
-            and strike.injected_s <= history.time_s(event)
-            and (strike.recovered_s is None or history.time_s(event) <= strike.recovered_s)
+            for event in suspected.get(injected.session_id, [])
+            if event.connection_id in ("", injected.connection_id)
+            and injected.injected_s <= history.time_s(event)
+            and (injected.recovered_s is None or history.time_s(event) <= injected.recovered_s)
         ]
         first = min(verdicts, key=lambda event: (event.time_s, event.cause), default=None)
         info = first.detail.get("tcp_info") if first else None
         if info:
-            found.setdefault(strike.planned.fault, []).append(
+            found.setdefault(injected.planned.fault, []).append(
                 (info.get("unacked", 0) > 0, info.get("retransmits", 0) >= 1)
             )
     return frame(

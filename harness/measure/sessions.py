@@ -95,9 +95,9 @@ def _returns(history: History) -> Iterator[Row]:
         unknown = event.kind is EventKind.SESSION_UNKNOWN
         stale += unknown
         if event.session_id in known:
-            strike = hit.get(event.session_id)
-            struck = strike is not None and (strike.injected_s or 0.0) <= history.time_s(event)
-            fault = strike.planned.fault if strike and struck else "no fault"
+            injected = hit.get(event.session_id)
+            struck = injected is not None and (injected.injected_s or 0.0) <= history.time_s(event)
+            fault = injected.planned.fault if injected and struck else "no fault"
             (refused if unknown else resumed)[fault] += 1
         elif not unknown:
             known.add(event.session_id)

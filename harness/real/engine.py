@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from harness.real.processes.redis import RedisServer, quiet_port, redis_server
 from harness.real.resources import ResourceSampler
 from harness.runs.directory import RunDir
 from harness.theory.tcp import tcp_give_up_s
+from harness.user_sessions.audit import AuditTarget, CannotAudit, audit
+from reference_server.event_log import EventWriter
+from reference_server.events import Event, EventKind, Source
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.presets import find_preset
 from scenarios.clock import SCENARIO_TIME, RunClock
@@ -45,6 +49,7 @@ __all__ = [
 ]
 
 _TICK_S = 0.1
+_AUDIT_SPARE_S, _MOST_AUDIT_S = 1.0, 5.0
 _END_GRACE_S = 60.0  # Locust's own wind-up after the horizon
 
 Ticker = Callable[[float, float], float]
@@ -212,10 +217,30 @@ def run_real(
                 progress=progress,
             )
         if ledger is not None:
-            from harness.real.audit_at_end import log_audit
+            _audit(nodes, redis, ledger, policy.resume_window, run, origin_s)
 
-            window_s = policy.resume_window
-            log_audit(nodes, redis, ledger, window_s, run.log("audit", os.getpid()), origin_s)
+
+def _audit(
+    nodes: Nodes, redis: RedisServer, ledger_url: str, resume_window_s: float, run: RunDir, origin_s: float
+) -> None:
+    """Log whether memory, Redis and the ledger agree once the clients have gone, or why nobody can tell.
+
+    What differs has to do so for a resume window and a second, five seconds at most. Nodes that were killed for good
+    are not asked: what they have left behind is for the others to clear, and a difference while it is there.
+    """
+    urls = nodes.http_urls.split(",")
+    running = tuple(url for url, node in zip(urls, nodes, strict=True) if node.runs)
+    target = AuditTarget(running, redis.url, redis.key_prefix, ledger_url)
+    try:
+        found = audit(target, min(resume_window_s + _AUDIT_SPARE_S, _MOST_AUDIT_S))
+    except CannotAudit as error:
+        detail: dict[str, object] = {"error": str(error)}
+    else:
+        kinds = Counter(one.kind for one in found.differences)
+        detail = {"sessions": found.sessions, "differences": dict(kinds), "took_s": found.took_s}
+    with EventWriter(run.log("audit", os.getpid())) as out:
+        now_s = time.monotonic() - origin_s
+        out.write(Event(now_s, Source.HARNESS, EventKind.AUDITED, detail=detail))
 
 
 def check_machine(plan: Plan, scenario: Scenario | None = None, setup: RealSetup | None = None) -> list[str]:

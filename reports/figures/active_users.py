@@ -5,12 +5,11 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from reports.figures.data import NothingToDraw
 from reports.numbers import count
-from reports.style import BLUE, GREEN, ORANGE, PURPLE, finish, new_figure, styled
+from reports.style import BLUE, GREEN, ORANGE, PURPLE, finish, line_key, new_figure, styled
 
 __all__ = ["active_users"]
 
@@ -51,7 +50,7 @@ def active_users(daily: pd.DataFrame, *, caption: str = "") -> Figure:
     ratio.xaxis.set_major_locator(locator)
     ratio.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     ratio.set_xlabel("day (UTC)")
-    handles = [Line2D([], [], color=colour, linewidth=3, label=label) for _, colour, label in _LINES]
+    handles = [line_key(colour, label) for _, colour, label in _LINES]
     note = f"n = {count(int(daily['new'].sum()))} users over {count(len(daily))} days; new: not in this ledger before."
     if len(daily) < 30:
         note += " The ledger is younger than 30 days: MAU still grows for that reason alone."

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from reports.figures.data import NothingToDraw, in_order
 from reports.numbers import milestone_name
-from reports.style import ENGINE_COLOURS, GREEN, PURPLE, finish, new_figure, styled
+from reports.style import ENGINE_COLOURS, GREEN, PURPLE, dot_key, dots, finish, line_key, new_figure, styled
 
 __all__ = ["agreement_chart"]
 
@@ -79,36 +79,23 @@ def _dot(panel: Axes, at: int, row: Mapping[Hashable, Any]) -> None:
     marker = {"pass": "o", "fail": "X"}.get(row["verdict"], "o")
     if abs(x) > _FAR:
         x, marker = float(np.sign(x)) * _FAR, ">" if x > 0 else "<"
-    panel.plot(
+    dots(
+        panel,
         [x],
         [y],
-        marker=marker,
+        colour,
+        marker,
         markersize=9 if marker != "o" else 7,
-        linestyle="",
-        zorder=3,
         markerfacecolor="white" if row["verdict"] == "unknown" else colour,
-        markeredgecolor=colour,
         markeredgewidth=1.4,
     )
 
 
 def _legend(pairs: list[tuple[str, str]]) -> list[Line2D | Patch]:
-    def marker(kind: str, face: str, label: str) -> Line2D:
-        return Line2D(
-            [],
-            [],
-            linestyle="",
-            marker=kind,
-            color="#555555",
-            markerfacecolor=face,
-            markersize=8,
-            label=label,
-        )
-
     return [
-        *(Line2D([], [], color=_PAIRS[pair], linewidth=3, label=" − ".join(pair)) for pair in pairs),
-        marker("o", "#555555", "pass"),
-        marker("X", "#555555", "fail"),
-        marker("o", "white", "too few faults"),
+        *(line_key(_PAIRS[pair], " − ".join(pair)) for pair in pairs),
+        dot_key("#555555", "pass"),
+        dot_key("#555555", "fail", "X"),
+        dot_key("#555555", "too few faults", markerfacecolor="white"),
         Patch(color=GREEN, alpha=0.13, label="tolerance"),
     ]

@@ -9,10 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from reports.figures.data import NothingToDraw, thinned
+from reports.figures.data import NothingToDraw, fault_panels, limits, rise, since_fault, stairs, thinned
 from reports.numbers import NBSP, caption_seconds, count, milestone_name, seconds, signed_seconds
 from reports.style import (
     BLUE,
@@ -24,8 +22,9 @@ from reports.style import (
     VERDICT_COLOURS,
     VERMILION,
     finish,
-    new_figure,
+    line_key,
     no_data,
+    share_axis,
     styled,
 )
 
@@ -33,7 +32,6 @@ __all__ = ["before_after"]
 
 _BASELINE = MUTED
 _CANDIDATES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
-_COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}
 _LONGEST_LABEL = 34
 _NOTE = 0.17  # of the panel's height from 0 to 1, for a line of text
 _WORDS = {"pass": "ok", "fail": "slower", "unknown": "undecided"}
@@ -70,19 +68,14 @@ def before_after(
     if curves.empty:
         raise NothingToDraw(f"No before and after: no run has a curve until {milestone_name(milestone)}.")
     colours = dict(zip(labels, (_BASELINE, *_CANDIDATES), strict=False))
-    columns = _COLUMNS.get(len(faults), 3)
-    figure, axes = new_figure(-(-len(faults) // columns), columns, sharey=True)
-    for panel, fault in zip(axes, faults, strict=False):
+    figure, panels = fault_panels(len(faults), "share detected")
+    for panel, fault in zip(panels, faults, strict=True):
         mine = curves[curves["fault"] == fault]
         moved = changes[(changes["fault"] == fault) & (changes["milestone"] == milestone)]
         _panel(panel, fault, mine, moved, colours)
-    for panel in axes[len(faults) :]:
-        panel.set_visible(False)
-    for panel in axes[::columns]:
-        panel.set_ylabel("share detected")
     title = f"Before and after: from the fault until {milestone_name(milestone)}"
     handles = [
-        Line2D([], [], color=colour, linewidth=3, linestyle=_dash(n), label=_short(label, n))
+        line_key(colour, _short(label, n), linestyle=_dash(n))
         for n, (label, colour) in enumerate(colours.items())
     ]
     return finish(figure, title, caption, handles)
@@ -92,39 +85,30 @@ def _panel(
     panel: Axes, fault: str, curves: pd.DataFrame, moved: pd.DataFrame, colours: dict[str, str]
 ) -> None:
     panel.set_title(f"{fault}{_sizes(curves, colours)}")
-    panel.set_ylim(-0.03, 1.06)
-    panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    share_axis(panel)
     ends: list[float] = []
     for n, (label, colour) in enumerate(colours.items()):
         steps = curves[curves["run"] == label].sort_values("duration_s", kind="stable")
         if steps.empty:
             continue
-        ends += _rise(steps)
+        ends += rise(steps["duration_s"], 1 - steps["survival"])
         _curve(panel, thinned(steps), colour, n)
     if curves.empty:
         no_data(panel, "no such fault took effect")
         return
-    left, right = _limits(ends)
-    panel.set_xlim(left, right)
-    panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    panel.set_xlabel("scenario seconds after the fault")
+    since_fault(panel, *limits(ends))
     _notes(panel, moved, colours)
 
 
 def _curve(panel: Axes, steps: pd.DataFrame, colour: str, n: int) -> None:
-    far = 10 * steps["duration_s"].iloc[-1] + 1
-    times = np.append(steps["duration_s"].to_numpy(), far)
-    share, low, high = (
-        1 - np.append(column, column[-1])
-        for column in (steps[name].to_numpy() for name in ("survival", "hi", "lo"))
-    )
-    low, high = np.nan_to_num(low, nan=1.0), np.nan_to_num(high, nan=1.0)
-    panel.fill_between(times, low, high, step="post", color=colour, alpha=0.15, zorder=1 + n)
-    panel.step(
-        times,
-        share,
-        where="post",
-        color=colour,
+    times_s = steps["duration_s"]
+    stairs(
+        panel,
+        times_s,
+        [1 - steps[name] for name in ("survival", "hi", "lo")],
+        10 * times_s.iloc[-1] + 1,
+        colour,
+        {"alpha": 0.15, "zorder": 1 + n},
         zorder=4 + n,
         linestyle=_dash(n),
         linewidth=3.2 if n == 0 else 2.0,
@@ -158,24 +142,6 @@ def _change(row: Mapping[Hashable, Any]) -> str:
     if np.isfinite(row["p50_lo_s"]) and np.isfinite(row["p50_hi_s"]):
         text += f" ({signed_seconds(row['p50_lo_s'])} to {signed_seconds(row['p50_hi_s'])})"
     return text
-
-
-def _rise(steps: pd.DataFrame) -> list[float]:
-    """Where a curve leaves zero and where it gets to its last level; nothing for a flat one."""
-    times, shares = steps["duration_s"].to_numpy(), 1 - steps["survival"].to_numpy()
-    if shares[-1] <= 0:
-        return []
-    return [float(times[np.argmax(shares > 0)]), float(times[np.argmax(shares >= shares[-1])])]
-
-
-def _limits(ends: list[float]) -> tuple[float, float]:
-    if not ends:
-        return 0.0, 1.0
-    low, high = min(ends), max(ends)
-    width = max(high - low, 0.04 * high, 0.01)
-    middle = (low + high) / 2
-    left = middle - 0.62 * width
-    return (max(left, -0.04 * width) if low < width else left), middle + 0.62 * width
 
 
 def _sizes(curves: pd.DataFrame, labels: Iterable[str]) -> str:

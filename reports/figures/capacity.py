@@ -8,11 +8,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from reports.figures.data import NothingToDraw
 from reports.numbers import count
-from reports.style import BLUE, MUTED, ORANGE, VERMILION, finish, new_figure, no_data, styled
+from reports.style import (
+    BLUE,
+    MUTED,
+    ORANGE,
+    VERMILION,
+    dot_key,
+    dots,
+    finish,
+    grouped,
+    line_key,
+    new_figure,
+    no_data,
+    styled,
+    tag,
+)
 
 __all__ = ["capacity"]
 
@@ -59,13 +73,11 @@ def capacity(
         _limit(panels[0], lateness_limit_s * 1e3)
     _memory(panels[2], rows)
     _scaling(panels[3], scaling, law)
-    handles: list[Line2D | Patch] = [_marker("o", BLUE, "every threshold held")]
+    handles: list[Line2D | Patch] = [dot_key(BLUE, "every threshold held", markeredgewidth=0)]
     if not rows["holds"].all():
-        handles.append(_marker("X", VERMILION, "one was missed"))
+        handles.append(dot_key(VERMILION, "one was missed", "X", markeredgewidth=0))
     if knee_clients is not None:
-        handles.append(
-            Line2D([], [], color=ORANGE, linewidth=3, label=f"knee: {count(knee_clients)} clients")
-        )
+        handles.append(line_key(ORANGE, f"knee: {count(knee_clients)} clients"))
     return finish(figure, "What it carries, and what gives way first", caption, handles)
 
 
@@ -77,22 +89,13 @@ def _steps(panel: Axes, rows: pd.DataFrame, column: str, scale: float, knee_clie
     panel.plot(rows["clients"], values, color=BLUE, linewidth=1.6, zorder=2)
     for holds, marker, colour in ((True, "o", BLUE), (False, "X", VERMILION)):
         mine = rows["holds"] == holds
-        panel.plot(
-            rows.loc[mine, "clients"],
-            values[mine],
-            linestyle="",
-            marker=marker,
-            markersize=8,
-            markeredgewidth=0,
-            color=colour,
-            zorder=3,
-        )
+        dots(panel, rows.loc[mine, "clients"], values[mine], colour, marker)
     if knee_clients is not None:
         panel.axvline(knee_clients, color=ORANGE, linewidth=3, zorder=1)
     panel.set_xlim(0, rows["clients"].max() * 1.05)
     panel.set_ylim(bottom=0)
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.5g}"))
+    panel.xaxis.set_major_formatter(grouped(".0f"))
+    panel.yaxis.set_major_formatter(grouped(".5g"))
     panel.xaxis.set_major_locator(MaxNLocator(6))
 
 
@@ -138,36 +141,13 @@ def _scaling(panel: Axes, scaling: pd.DataFrame | None, law: pd.DataFrame | None
     per_node = float(points["clients"].iloc[0] / points["nodes"].iloc[0])
     panel.plot([0, far], [0, per_node * far], color=MUTED, linestyle=":", linewidth=1.8)
     _end_label(panel, far, per_node * far, "if it scaled linearly", MUTED, "bottom")
-    panel.plot(
-        points["nodes"],
-        points["clients"],
-        linestyle="",
-        marker="o",
-        markersize=8,
-        markeredgewidth=0,
-        color=BLUE,
-        zorder=3,
-    )
+    dots(panel, points["nodes"], points["clients"], BLUE)
     panel.set_xlim(0, far * 1.02)
     panel.set_ylim(0, per_node * far * 1.15)
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    panel.yaxis.set_major_formatter(grouped(".0f"))
 
 
 def _end_label(panel: Axes, x: float, y: float, text: str, colour: str, side: str) -> None:
-    panel.annotate(
-        text,
-        (x, y),
-        xytext=(-6, 7 if side == "bottom" else -7),
-        textcoords="offset points",
-        ha="right",
-        va=side,
-        fontsize=11,
-        color=colour,
-    )
-
-
-def _marker(kind: str, colour: str, label: str) -> Line2D:
-    return Line2D(
-        [], [], linestyle="", marker=kind, markersize=8, markeredgewidth=0, color=colour, label=label
-    )
+    below = 7 if side == "bottom" else -7
+    tag(panel, text, (x, y), colour, xytext=(-6, below), ha="right", va=side)

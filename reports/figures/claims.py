@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
-from reports.figures.data import NothingToDraw, in_order
+from reports.figures.data import NothingToDraw
 from reports.numbers import caption_seconds, share
 from reports.run_tables import ENGINES
-from reports.style import ENGINE_COLOURS, VERDICT_COLOURS, finish, new_figure, styled
+from reports.style import ENGINE_COLOURS, VERDICT_COLOURS, dots, finish, grouped, line_key, new_figure, styled
 
 __all__ = ["claims"]
 
@@ -55,7 +55,7 @@ def claims(rows: pd.DataFrame, *, caption: str = "") -> Figure:
     axes.set_ylim(len(keys) - 0.45, -0.55)
     axes.grid(axis="y", visible=False)
     axes.set_xticks([tick for tick in _TICKS_S if tick <= right * 3])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+    axes.xaxis.set_major_formatter(grouped(".4g"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("scenario seconds from the fault to the suspicion (logarithmic)")
     return finish(figure, "What was claimed, and what was measured", caption, _legend(engines, rows))
@@ -83,17 +83,8 @@ def _seen(axes: Axes, at: float, row: object, right: float) -> None:
     if np.isfinite(high):
         axes.plot([low, high], [at, at], color=colour, linewidth=4, alpha=0.55, zorder=2)
     if np.isfinite(middle):
-        axes.plot(
-            [middle],
-            [at],
-            marker="o",
-            markersize=8,
-            color=colour,
-            markeredgecolor="white",
-            markeredgewidth=1,
-            zorder=3,
-        )
-        text = f"{caption_seconds(values['p50_s'])}"
+        dots(axes, [middle], [at], colour, markeredgecolor="white", markeredgewidth=1)
+        text = caption_seconds(values["p50_s"])
     else:
         text = "never" if values["detected"] == 0 else "median not reached"
     if values["detected"] < 1 and values["detected"] > 0:
@@ -110,20 +101,11 @@ def _seen(axes: Axes, at: float, row: object, right: float) -> None:
 
 
 def _legend(engines: list[str], rows: pd.DataFrame) -> list[Line2D | Patch]:
-    sizes = {e: rows.loc[rows["engine"] == e, "n"] for e in engines}
     handles: list[Line2D | Patch] = [Patch(color="#D5D5D5", label="claimed")]
-    for engine in in_order(engines):
-        known = sizes[engine].dropna()
+    for engine in engines:
+        known = rows.loc[rows["engine"] == engine, "n"].dropna()
         low, high = (int(known.min()), int(known.max())) if len(known) else (0, 0)
         n = "" if not high else f", n = {low:,}" if low == high else f", n = {low:,} to {high:,}"
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=ENGINE_COLOURS[engine],
-                marker="o",
-                linewidth=4,
-                label=f"{engine}: least, median, largest{n}" if engine == engines[0] else f"{engine}{n}",
-            )
-        )
+        what = ": least, median, largest" if engine == engines[0] else ""
+        handles.append(line_key(ENGINE_COLOURS[engine], f"{engine}{what}{n}", marker="o", linewidth=4))
     return handles

@@ -1,14 +1,33 @@
-"""What several figures need of their data: an error for none of it, and thinning of too much of it."""
+"""What several figures need: an error for no data, thinning of too much, curves since a fault."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-__all__ = ["NothingToDraw", "in_order", "peaks", "thinned"]
+from reports.run_tables import MEASURED_ENGINES
+from reports.style import new_figure
+
+__all__ = [
+    "NothingToDraw",
+    "engines_in",
+    "fault_panels",
+    "in_order",
+    "limits",
+    "peaks",
+    "rise",
+    "since_fault",
+    "span",
+    "stairs",
+    "thinned",
+]
 
 
 class NothingToDraw(ValueError):
@@ -18,6 +37,19 @@ class NothingToDraw(ValueError):
 def in_order(names: Iterable[str]) -> list[str]:
     """Return names without repeats, in the order in which they came."""
     return list(dict.fromkeys(map(str, names)))
+
+
+def engines_in(table: pd.DataFrame) -> list[str]:
+    """Return the engines that measure and have rows in a table: simulated, real."""
+    return [engine for engine in MEASURED_ENGINES if (table["engine"] == engine).any()]
+
+
+def span(window: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the start and the end of a fault's window, scenario seconds; None where the run does not say."""
+    start, end = window.get("start_s"), window.get("end_s")
+    if isinstance(start, int | float) and isinstance(end, int | float):
+        return float(start), float(end)
+    return None
 
 
 def thinned(table: pd.DataFrame, points: int = 600) -> pd.DataFrame:
@@ -42,3 +74,68 @@ def peaks(
     span = np.minimum(((times - times[0]) / (times[-1] - times[0]) * bins).astype(int), bins - 1)
     starts = np.flatnonzero(np.diff(span, prepend=-1))
     return times[starts], np.maximum.reduceat(values, starts)
+
+
+def fault_panels(faults: int, ylabel: str) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel for each of so many faults, all with the same y axis."""
+    columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(faults, 3)
+    figure, axes = new_figure(-(-faults // columns), columns, sharey=True)
+    for panel in axes[faults:]:
+        panel.set_visible(False)
+    for panel in axes[::columns]:
+        panel.set_ylabel(ylabel)
+    return figure, axes[:faults]
+
+
+def since_fault(panel: Axes, left_s: float, right_s: float) -> None:
+    """Have an x axis of scenario seconds since a fault."""
+    panel.set_xlim(left_s, right_s)
+    panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    panel.set_xlabel("scenario seconds after the fault")
+
+
+def stairs(
+    panel: Axes,
+    times_s: pd.Series[float],
+    curve: Sequence[pd.Series[float]],
+    until_s: float,
+    colour: str,
+    band: Mapping[str, Any] | None,
+    **line: Any,
+) -> None:
+    """Draw a curve of steps, carried on from its last point to a later time.
+
+    Args:
+        panel: where.
+        times_s: of its points.
+        curve: the share at each point, its lower and its upper bound; an unknown bound is drawn at 1.
+        until_s: the later time.
+        colour: of line and band.
+        band: how the band between the bounds looks; None: no band.
+        line: how the line looks.
+    """
+    times = np.append(times_s.to_numpy(), until_s)
+    share, low, high = (np.append(values, values[-1]) for values in map(pd.Series.to_numpy, curve))
+    if band is not None:
+        low, high = np.nan_to_num(low, nan=1.0), np.nan_to_num(high, nan=1.0)
+        panel.fill_between(times, low, high, step="post", color=colour, **band)
+    panel.step(times, share, where="post", color=colour, **line)
+
+
+def rise(times_s: pd.Series[float], shares: pd.Series[float]) -> list[float]:
+    """Return where a curve leaves zero and where it gets to its last level; nothing for a flat one."""
+    times, levels = times_s.to_numpy(), shares.to_numpy()
+    if not levels.size or levels[-1] <= 0:
+        return []
+    return [float(times[np.argmax(levels > 0)]), float(times[np.argmax(levels >= levels[-1])])]
+
+
+def limits(rises: list[float], least_s: float = 0.0) -> tuple[float, float]:
+    """Return the ends of an x axis that shows these times, and no less than ``least_s``."""
+    if not rises:
+        return 0.0, 1.0
+    low, high = min(rises), max(rises)
+    width = max(high - low, least_s, 0.04 * high, 0.01)
+    middle = (low + high) / 2
+    left = middle - 0.62 * width
+    return (max(left, -0.04 * width) if low < width else left), middle + 0.62 * width

@@ -10,16 +10,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from reports.figures.data import NothingToDraw, in_order, thinned
+from reports.figures.data import (
+    NothingToDraw,
+    engines_in,
+    fault_panels,
+    in_order,
+    limits,
+    rise,
+    since_fault,
+    stairs,
+    thinned,
+)
 from reports.numbers import milestone_name
-from reports.run_tables import MEASURED_ENGINES
-from reports.style import ENGINE_COLOURS, finish, new_figure, no_data, styled
+from reports.style import ENGINE_COLOURS, finish, line_key, no_data, share_axis, styled
 
 __all__ = ["detection_curves"]
 
-_COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}
+_DASHES = {"simulated": (0, (4, 1.5)), "real": "-"}
 
 
 @styled
@@ -51,19 +59,12 @@ def detection_curves(
     known = {*theory["fault"], *measured["fault"]}
     if not any(fault in known for fault in wanted):
         raise NothingToDraw(f"No curve until {milestone_name(milestone)}: the run has no such fault.")
-    columns = _COLUMNS.get(len(wanted), 3)
-    figure, axes = new_figure(-(-len(wanted) // columns), columns, sharey=True)
-    for panel, fault in zip(axes, wanted, strict=False):
-        _panel(
-            panel, fault, theory[theory["fault"] == fault], measured[measured["fault"] == fault], epsilon_s
-        )
-    for panel in axes[len(wanted) :]:
-        panel.set_visible(False)
-    for panel in axes[::columns]:
-        panel.set_ylabel("share detected")
-    engines = [engine for engine in MEASURED_ENGINES if (measured["engine"] == engine).any()]
+    figure, panels = fault_panels(len(wanted), "share detected")
+    for panel, fault in zip(panels, wanted, strict=True):
+        laws, seen = theory[theory["fault"] == fault], measured[measured["fault"] == fault]
+        _panel(panel, fault, laws, seen, epsilon_s)
     title = f"How long from the fault until {milestone_name(milestone)}"
-    return finish(figure, title, caption, _legend(not theory.empty, engines))
+    return finish(figure, title, caption, _legend(not theory.empty, engines_in(measured)))
 
 
 def _panel(panel: Axes, fault: str, theory: pd.DataFrame, measured: pd.DataFrame, epsilon_s: float) -> None:
@@ -73,15 +74,13 @@ def _panel(panel: Axes, fault: str, theory: pd.DataFrame, measured: pd.DataFrame
     levels = [0.0]
     if len(theory):
         law = thinned(theory.sort_values("duration_s", kind="stable"))
-        rises += _rise(law["duration_s"].to_numpy(), law["probability"].to_numpy())
+        rises += rise(law["duration_s"], law["probability"])
         levels.append(float(law["probability"].iloc[-1]))
     curves = {}
-    for engine in MEASURED_ENGINES:
+    for engine in engines_in(measured):
         steps = measured[measured["engine"] == engine].sort_values("duration_s", kind="stable")
-        if steps.empty:
-            continue
         curves[engine] = steps
-        rises += _rise(steps["duration_s"].to_numpy(), 1 - steps["survival"].to_numpy())
+        rises += rise(steps["duration_s"], 1 - steps["survival"])
         share = float(1 - steps["survival"].iloc[-1])
         levels.append(share)
         missing = "" if share > 0.9995 else f", {share:.0%} detected"
@@ -89,16 +88,13 @@ def _panel(panel: Axes, fault: str, theory: pd.DataFrame, measured: pd.DataFrame
     if not len(theory) and not curves:
         no_data(panel, "no such fault took effect")
         return
-    left, right = _limits(rises, epsilon_s)
+    left, right = limits(rises, 2 * epsilon_s)
     if len(theory):
         _law(panel, law, left, right)
     for engine, steps in curves.items():
         _steps(panel, engine, thinned(steps), right)
-    panel.set_xlim(left, right)
-    panel.set_ylim(-0.03, 1.06)
-    panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    panel.set_xlabel("scenario seconds after the fault")
+    share_axis(panel)
+    since_fault(panel, left, right)
     _note(panel, notes, max(levels))
 
 
@@ -111,50 +107,18 @@ def _law(panel: Axes, law: pd.DataFrame, left: float, right: float) -> None:
 
 
 def _steps(panel: Axes, engine: str, steps: pd.DataFrame, right: float) -> None:
-    colour = ENGINE_COLOURS[engine]
-    times = np.append(steps["duration_s"].to_numpy(), max(right, steps["duration_s"].iloc[-1]))
-    share, low, high = (
-        1 - np.append(column, column[-1])
-        for column in (steps[name].to_numpy() for name in ("survival", "hi", "lo"))
-    )
-    real = engine == "real"
-    if real:
-        panel.fill_between(
-            times,
-            np.nan_to_num(low, nan=1.0),
-            np.nan_to_num(high, nan=1.0),
-            step="post",
-            color=colour,
-            alpha=0.18,
-            linewidth=0,
-            zorder=1,
-        )
-    panel.step(
-        times,
-        share,
-        where="post",
-        color=colour,
+    times_s, real = steps["duration_s"], engine == "real"
+    stairs(
+        panel,
+        times_s,
+        [1 - steps[name] for name in ("survival", "hi", "lo")],
+        max(right, times_s.iloc[-1]),
+        ENGINE_COLOURS[engine],
+        {"alpha": 0.18, "linewidth": 0, "zorder": 1} if real else None,
         linewidth=2.4 if real else 1.8,
-        linestyle="-" if real else (0, (4, 1.5)),
+        linestyle=_DASHES[engine],
         zorder=3 if real else 4,
     )
-
-
-def _rise(times: np.ndarray, shares: np.ndarray) -> list[float]:
-    """Return where a curve leaves zero and where it gets to its last level; nothing for a flat one."""
-    if not shares.size or shares[-1] <= 0:
-        return []
-    return [float(times[max(0, int(np.argmax(shares > 0)))]), float(times[np.argmax(shares >= shares[-1])])]
-
-
-def _limits(rises: list[float], epsilon_s: float) -> tuple[float, float]:
-    if not rises:
-        return 0.0, 1.0
-    low, high = min(rises), max(rises)
-    width = max(high - low, 2 * epsilon_s, 0.04 * high, 0.01)
-    middle = (low + high) / 2
-    left = middle - 0.62 * width
-    return (max(left, -0.04 * width) if low < width else left), middle + 0.62 * width
 
 
 def _note(panel: Axes, notes: list[str], level: float) -> None:
@@ -176,12 +140,9 @@ def _note(panel: Axes, notes: list[str], level: float) -> None:
 
 
 def _legend(theory: bool, engines: list[str]) -> list[Line2D | Patch]:
-    handles: list[Line2D | Patch] = []
-    if theory:
-        handles.append(Line2D([], [], color="#555555", linewidth=3, label="theory"))
+    handles: list[Line2D | Patch] = [line_key("#555555", "theory")] if theory else []
     for engine in engines:
-        dash: object = "-" if engine == "real" else (0, (4, 1.5))
-        handles.append(Line2D([], [], color=ENGINE_COLOURS[engine], linestyle=dash, label=engine))  # type: ignore[arg-type]
+        handles.append(line_key(ENGINE_COLOURS[engine], engine, linestyle=_DASHES[engine], linewidth=None))
     if "real" in engines:
         handles.append(Patch(color=ENGINE_COLOURS["real"], alpha=0.18, label="real, 95 % interval"))
     return handles

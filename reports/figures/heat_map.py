@@ -10,7 +10,6 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from reports.figures.data import NothingToDraw
@@ -60,7 +59,7 @@ def heat_map(cells: pd.DataFrame, *, caption: str = "") -> Figure:
     for panel, measure in zip(panels, _MEASURES, strict=True):
         _map(panel, shown, measure, intervals, failures)
     panels[0].set_ylabel("heartbeat interval (s)")
-    handles: list[Line2D | Patch] = []
+    handles: list[Patch] = []
     if shown["recommended"].any():
         handles.append(Patch(facecolor="none", edgecolor=ORANGE, linewidth=3, label="recommended"))
     if shown["feasible"].any():
@@ -92,16 +91,9 @@ def _map(
         cell = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="white", linewidth=1.5)
         panel.add_patch(cell)
         ink = "white" if sum(face[:3]) < 1.45 else INK
-        panel.text(
-            x,
-            y,
-            _written(row[measure.column], measure.floor),
-            ha="center",
-            va="center",
-            color=ink,
-            fontsize=11,
-            fontweight="bold" if row["feasible"] else "normal",
-        )
+        text = _written(row[measure.column], measure.floor)
+        weight = "bold" if row["feasible"] else "normal"
+        panel.text(x, y, text, ha="center", va="center", color=ink, fontsize=11, fontweight=weight)
         if row["feasible"]:
             _frame(panel, x, y, 0.9, GREEN, 2.2)
         if row["recommended"]:

@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
-from reports.figures.data import NothingToDraw, in_order
+from reports.figures.data import NothingToDraw, engines_in, in_order
 from reports.numbers import caption_seconds, cause_name
 from reports.run_tables import MEASURED_ENGINES
-from reports.style import ENGINE_COLOURS, finish, new_figure, styled
+from reports.style import ENGINE_COLOURS, dot_key, dots, finish, grouped, new_figure, styled, tag
 
 __all__ = ["latency_by_layer"]
 
@@ -54,8 +54,7 @@ def latency_by_layer(detections: pd.DataFrame, laws: pd.DataFrame, *, caption: s
             mine = seen[(seen["engine"] == engine) & (seen["fault"] == fault) & (seen["cause"] == cause)]
             _dots(axes, row + offset, mine["duration_s"].to_numpy(), ENGINE_COLOURS[engine])
     _axes(axes, pairs, float(seen["duration_s"].max()))
-    shown = [engine for engine in MEASURED_ENGINES if (seen["engine"] == engine).any()]
-    return finish(figure, "How long each layer takes to suspect", caption, _legend(shown))
+    return finish(figure, "How long each layer takes to suspect", caption, _legend(engines_in(seen)))
 
 
 def _range(axes: Axes, row: int, lo_s: float, hi_s: float) -> None:
@@ -72,29 +71,12 @@ def _dots(axes: Axes, at: float, values: np.ndarray, colour: str) -> None:
     if ordered.size > _DOTS:
         ordered = ordered[np.linspace(0, ordered.size - 1, _DOTS).round().astype(int)]
     jitter = (np.arange(ordered.size) * _GOLDEN % 1 - 0.5) * 0.24
-    axes.plot(
-        ordered,
-        at + jitter,
-        linestyle="",
-        marker="o",
-        markersize=3.6,
-        markeredgewidth=0,
-        color=colour,
-        alpha=0.5 if values.size < 150 else 0.22,
-        zorder=2,
-    )
+    alpha = 0.5 if values.size < 150 else 0.22
+    dots(axes, ordered, at + jitter, colour, markersize=3.6, alpha=alpha, zorder=2)
     # As in the tables: the time by which half of them had been caught.
     median = float(np.quantile(values, 0.5, method="inverted_cdf"))
     axes.plot([median, median], [at - 0.17, at + 0.17], color=colour, linewidth=3, zorder=3)
-    axes.annotate(
-        f"{caption_seconds(median)}, n = {values.size}",
-        (float(ordered[-1]), at),
-        xytext=(8, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=11,
-        color=colour,
-    )
+    tag(axes, f"{caption_seconds(median)}, n = {values.size}", (float(ordered[-1]), at), colour)
 
 
 def _axes(axes: Axes, pairs: list[tuple[str, str]], highest_s: float) -> None:
@@ -106,20 +88,14 @@ def _axes(axes: Axes, pairs: list[tuple[str, str]], highest_s: float) -> None:
     top = max(highest_s * 6, 2.0)
     axes.set_xlim(-0.06, top)
     axes.set_xticks([tick for tick in _TICKS_S if tick <= top])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+    axes.xaxis.set_major_formatter(grouped(".4g"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("scenario seconds from the fault to the suspicion (linear below 1 s, logarithmic above)")
 
 
 def _legend(engines: list[str]) -> list[Line2D | Patch]:
-    handles: list[Line2D | Patch] = [
-        Line2D([], [], color=ENGINE_COLOURS[engine], marker="o", linestyle="", label=engine)
-        for engine in engines
-    ]
     return [
-        *handles,
-        Line2D(
-            [], [], color="#555555", linewidth=0, marker="|", markersize=13, markeredgewidth=3, label="median"
-        ),
+        *(dot_key(ENGINE_COLOURS[engine], engine, markersize=None) for engine in engines),
+        dot_key("#555555", "median", "|", linewidth=0, markersize=13, markeredgewidth=3),
         Patch(color="#D5D5D5", label="theory's range"),
     ]

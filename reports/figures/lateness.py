@@ -44,13 +44,9 @@ def lateness(
     top.set_title("Loop lag, largest of each half second")
     if heartbeats.empty:
         no_data(bottom, "the gateway logged no heartbeat lateness")
-    for column, colour, label in (
-        ("max_s", VERMILION, "max"),
-        ("p99_s", ORANGE, "p99"),
-        ("p50_s", BLUE, "p50"),
-    ):
-        if len(heartbeats):
-            _line(bottom, heartbeats, column, colour, label)
+    else:
+        for label, colour in (("max", VERMILION), ("p99", ORANGE), ("p50", BLUE)):
+            _line(bottom, heartbeats, f"{label}_s", colour, label)
     bottom.set_title("Heartbeats sent late, each second")
     for panel in (top, bottom):
         panel.set_ylabel("real milliseconds")
@@ -69,10 +65,5 @@ def _line(panel: Axes, table: pd.DataFrame, column: str, colour: str, label: str
     each = "pid" if "pid" in table else "node"
     bins = min(300, int(table.groupby(each).size().max()))
     times, values = peaks(table["time_s"].to_numpy(), table[column].to_numpy(), bins)
-    panel.plot(
-        times,
-        values * 1000,
-        color=colour,
-        linewidth=1.5,
-        label=f"{label}: {milliseconds(float(table[column].max()))}",
-    )
+    label += f": {milliseconds(float(table[column].max()))}"
+    panel.plot(times, values * 1000, color=colour, linewidth=1.5, label=label)

@@ -14,6 +14,7 @@ from matplotlib.ticker import PercentFormatter
 
 from reports.figures.data import NothingToDraw, in_order
 from reports.numbers import cause_name
+from reports.run_tables import MEASURED_ENGINES
 from reports.style import CAUSE_COLOURS, finish, new_figure, styled
 
 __all__ = ["layers"]
@@ -70,7 +71,7 @@ def _bars(detections: pd.DataFrame) -> Iterator[_Bar]:
     rows = detections[(detections["milestone"] == "suspected") & (detections["outcome"] != "not_applicable")]
     kind = rows["cause"].where(rows["outcome"] == "detected", rows["outcome"])
     for fault in in_order(rows["fault"]):
-        for engine in ("simulated", "real"):
+        for engine in MEASURED_ENGINES:
             mine = kind[(rows["fault"] == fault) & (rows["engine"] == engine)]
             if len(mine):
                 found = mine.value_counts()
@@ -88,15 +89,9 @@ def _draw(axes: Axes, position: float, bar: _Bar) -> None:
         )
         if width >= _NARROW:
             dark = sum(to_rgb(_colour(kind))[:2]) < 0.9
-            axes.text(
-                left + width / 2,
-                position,
-                f"{number:,}",
-                ha="center",
-                va="center",
-                color="white" if dark else "#222222",
-                fontsize=11,
-            )
+            ink = "white" if dark else "#222222"
+            middle = left + width / 2
+            axes.text(middle, position, f"{number:,}", ha="center", va="center", color=ink, fontsize=11)
         left += width
     axes.text(1.01, position, f"n = {bar.n:,}", va="center", fontsize=11, color="#555555")
 

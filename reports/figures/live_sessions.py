@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from reports.figures.data import NothingToDraw, thinned
-from reports.style import ENGINE_COLOURS, finish, new_figure, styled
+from reports.figures.data import NothingToDraw, engines_in, span, thinned
+from reports.style import ENGINE_COLOURS, finish, line_key, new_figure, styled
 
 __all__ = ["live_sessions"]
 
@@ -34,16 +34,11 @@ def live_sessions(
     """
     if live.empty:
         raise NothingToDraw("No chart of live sessions: nothing was sampled in this run.")
-    windows = [w for w in fault_windows if _span(w) is not None]
+    windows = [(str(w.get("fault", "")), *at) for w in fault_windows if (at := span(w))]
     ratios = [3.2, 2.0, *([0.3 + 0.22 * len(windows)] if windows else [])]
-    figure, panels = new_figure(
-        len(ratios),
-        1,
-        sharex=True,
-        height=max(7.2, 5.4 + 0.24 * len(windows)),
-        gridspec_kw={"height_ratios": ratios},
-    )
-    engines = [engine for engine in ("simulated", "real") if (live["engine"] == engine).any()]
+    height, sizes = max(7.2, 5.4 + 0.24 * len(windows)), {"height_ratios": ratios}
+    figure, panels = new_figure(len(ratios), 1, sharex=True, height=height, gridspec_kw=sizes)
+    engines = engines_in(live)
     for engine in engines:
         mine = live[live["engine"] == engine].sort_values("time_s", kind="stable")
         mine = thinned(mine, 1200)
@@ -57,11 +52,9 @@ def live_sessions(
     for panel in panels[:2]:
         panel.set_ylim(bottom=0)
         panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        for window in windows:
-            start, end = _span(window) or (0.0, 0.0)
-            panel.axvspan(
-                start, end, color="#000000", alpha=0.05 / len(windows) + 0.008, zorder=0, linewidth=0
-            )
+        for _, start, end in windows:
+            alpha = 0.05 / len(windows) + 0.008
+            panel.axvspan(start, end, color="#000000", alpha=alpha, zorder=0, linewidth=0)
     if windows:
         _windows(panels[2], windows)
     panels[-1].set_xlabel("scenario seconds from the start of the run")
@@ -70,18 +63,10 @@ def live_sessions(
     return finish(figure, title, caption, _legend(engines, bool(windows)))
 
 
-def _span(window: Mapping[str, Any]) -> tuple[float, float] | None:
-    start, end = window.get("start_s"), window.get("end_s")
-    if not isinstance(start, int | float) or not isinstance(end, int | float):
-        return None
-    return float(start), float(end)
-
-
-def _windows(panel: Axes, windows: Sequence[Mapping[str, Any]]) -> None:
-    for row, window in enumerate(windows):
-        start, end = _span(window) or (0.0, 0.0)
+def _windows(panel: Axes, windows: Sequence[tuple[str, float, float]]) -> None:
+    for row, (_, start, end) in enumerate(windows):
         panel.barh(row, end - start, left=start, height=0.62, color="#9A9A9A")
-    panel.set_yticks(range(len(windows)), [str(w.get("fault", "")) for w in windows])
+    panel.set_yticks(range(len(windows)), [fault for fault, _, _ in windows])
     panel.set_ylim(len(windows) - 0.4, -0.6)
     panel.grid(axis="y", visible=False)
     panel.tick_params(axis="y", length=0)
@@ -89,10 +74,8 @@ def _windows(panel: Axes, windows: Sequence[Mapping[str, Any]]) -> None:
 
 def _legend(engines: list[str], windows: bool) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = [
-        Line2D([], [], color=ENGINE_COLOURS[engine], linewidth=3, label=engine) for engine in engines
-    ]
-    handles += [
-        Line2D([], [], color="#555555", linestyle=":", label="clients alive"),
-        Line2D([], [], color="#555555", linewidth=1.8, label="sessions in the store"),
+        *(line_key(ENGINE_COLOURS[engine], engine) for engine in engines),
+        line_key("#555555", "clients alive", linestyle=":", linewidth=None),
+        line_key("#555555", "sessions in the store", linewidth=1.8),
     ]
     return [*handles, Patch(color="#9A9A9A", label="faults begin")] if windows else handles

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from reports.figures.data import NothingToDraw
+from reports.figures.data import NothingToDraw, thinned
 from reports.numbers import NBSP, caption_seconds, plain, rate
-from reports.style import BLUE, GREEN, INK, MUTED, VERMILION, finish, new_figure, styled
+from reports.style import BLUE, GREEN, INK, MUTED, VERMILION, dot_key, finish, grouped, new_figure, styled
 
 __all__ = ["pareto"]
 
 _FLOOR = 1e-6  # per client-day: one in 2,700 years; fewer cannot be told from none
 _MOST_DOTS = 3000
 _LIMIT = "#555555"
+_LIMIT_LINE: Mapping[str, Any] = {"color": _LIMIT, "linestyle": (0, (4, 2)), "linewidth": 1.4, "zorder": 1}
 
 
 @styled
@@ -48,9 +48,7 @@ def pareto(
         raise NothingToDraw("No Pareto front: no policy was looked at.")
     figure, (axes,) = new_figure()
     rows = candidates.assign(y=candidates["false_per_client_day"].clip(lower=_FLOOR))
-    other = rows[~rows["pareto"]]
-    if len(other) > _MOST_DOTS:
-        other = other.iloc[np.linspace(0, len(other) - 1, _MOST_DOTS).round().astype(int)]
+    other = thinned(rows[~rows["pareto"]], _MOST_DOTS)
     _dots(axes, other[~other["feasible"]], "#C9C9C9", 0.35, rows)
     _dots(axes, other[other["feasible"]], BLUE, 0.35, rows)
     front = rows[rows["pareto"]].sort_values(["detect_p99_s", "y"])
@@ -60,28 +58,17 @@ def pareto(
     _dots(axes, front[front["feasible"]], GREEN, 0.95, rows)
     _axes(axes, rows)
     if latency_limit_s is not None:
-        axes.axvline(latency_limit_s, color=_LIMIT, linestyle=(0, (4, 2)), linewidth=1.4, zorder=1)
-        axes.text(
-            latency_limit_s,
-            0.985,
-            f" wanted: {plain(latency_limit_s)}{NBSP}s",
-            fontsize=11,
-            transform=axes.get_xaxis_transform(),
-            va="top",
-            color=_LIMIT,
-        )
+        axes.axvline(latency_limit_s, **_LIMIT_LINE)
+        text, where = f" wanted: {plain(latency_limit_s)}{NBSP}s", axes.get_xaxis_transform()
+        axes.text(latency_limit_s, 0.985, text, fontsize=11, transform=where, va="top", color=_LIMIT)
     if mistake_limit is not None:
-        axes.axhline(max(mistake_limit, _FLOOR), color=_LIMIT, linestyle=(0, (4, 2)), linewidth=1.4, zorder=1)
-        axes.text(
-            0.995,
+        y, text, where = (
             max(mistake_limit, _FLOOR),
             f"wanted: {rate(mistake_limit)}",
-            fontsize=11,
-            transform=axes.get_yaxis_transform(),
-            va="bottom",
-            ha="right",
-            color=_LIMIT,
+            axes.get_yaxis_transform(),
         )
+        axes.axhline(y, **_LIMIT_LINE)
+        axes.text(0.995, y, text, fontsize=11, transform=where, va="bottom", ha="right", color=_LIMIT)
     for row in rows[rows["recommended"]].to_dict("records"):
         _recommended(axes, row)
     return finish(figure, "No policy is faster, righter and cheaper than these", caption, _legend(rows))
@@ -90,16 +77,8 @@ def pareto(
 def _dots(axes: Axes, rows: pd.DataFrame, colour: str, alpha: float, of: pd.DataFrame) -> None:
     dearest = float(of["frames_per_s"].max())
     sizes = 14 + 170 * rows["frames_per_s"] / dearest
-    axes.scatter(
-        rows["detect_p99_s"],
-        rows["y"],
-        s=sizes,
-        color=colour,
-        alpha=alpha,
-        linewidths=0,
-        zorder=2,
-        clip_on=False,
-    )
+    look: dict[str, Any] = {"color": colour, "alpha": alpha, "linewidths": 0, "zorder": 2, "clip_on": False}
+    axes.scatter(rows["detect_p99_s"], rows["y"], s=sizes, **look)
 
 
 def _recommended(axes: Axes, row: Mapping[Hashable, Any]) -> None:
@@ -133,7 +112,7 @@ def _axes(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_xlim(rows["detect_p99_s"].min() / 1.25, rows["detect_p99_s"].max() * 1.25)
     axes.set_ylim(rows["y"].min() / 2.5, rows["y"].max() * 2.5)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+    axes.xaxis.set_major_formatter(grouped(".4g"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("detection latency of a silent death, p99 (scenario seconds)")
     axes.set_ylabel("false suspicions per client-day")
@@ -152,12 +131,9 @@ def _tick(value: float, _: int) -> str:
 
 
 def _legend(rows: pd.DataFrame) -> list[Line2D]:
-    def dot(colour: str, label: str, size: float = 9) -> Line2D:
-        return Line2D([], [], linestyle="", marker="o", markersize=size, color=colour, label=label)
-
-    handles = [dot(GREEN, "Pareto set")]
+    handles = [dot_key(GREEN, "Pareto set", markersize=9)]
     if (rows["feasible"] & ~rows["pareto"]).any():
-        handles.append(dot(BLUE, "beaten, but meets every want"))
+        handles.append(dot_key(BLUE, "beaten, but meets every want", markersize=9))
     if not rows["feasible"].all():
-        handles.append(dot("#C9C9C9", "pale: misses a want"))
-    return [*handles, dot(MUTED, "larger: more frames a second", 13)]
+        handles.append(dot_key("#C9C9C9", "pale: misses a want", markersize=9))
+    return [*handles, dot_key(MUTED, "larger: more frames a second", markersize=13)]

@@ -13,9 +13,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from reports.figures.data import NothingToDraw
+from reports.figures.data import NothingToDraw, engines_in, span
 from reports.numbers import count, plain
-from reports.style import BLUE, ENGINE_COLOURS, GREEN, ORANGE, PURPLE, VERMILION, finish, new_figure, styled
+from reports.style import (
+    BLUE,
+    ENGINE_COLOURS,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    finish,
+    line_key,
+    new_figure,
+    styled,
+    tag,
+)
 
 __all__ = ["en_masse", "storm"]
 
@@ -69,7 +81,7 @@ def storm(
     """
     if rows.empty or not rows["connected"].any():
         raise NothingToDraw("No chart of reconnections: nobody connected in this run.")
-    engines = [e for e in ("simulated", "real") if (rows["engine"] == e).any()]
+    engines = engines_in(rows)
     shown = engine or engines[-1]
     figure, panels = new_figure(3, 1, sharex=True, gridspec_kw={"height_ratios": [2.2, 2.2, 1.6]}, height=7.6)
     for name in engines:
@@ -82,16 +94,9 @@ def storm(
             color=ENGINE_COLOURS[name],
             linestyle="-" if name == shown else (0, (4, 1.5)),
         )
-        panels[0].annotate(
-            name,
-            (float(mine["time_s"].iloc[-1]), float(held.iloc[-1])),
-            fontsize=12,
-            xytext=(-4, -8 if name == "real" else 4),
-            textcoords="offset points",
-            ha="right",
-            va="top" if name == "real" else "bottom",
-            color=ENGINE_COLOURS[name],
-        )
+        end, side = (float(mine["time_s"].iloc[-1]), float(held.iloc[-1])), ("bottom", "top")[name == "real"]
+        offset = (-4, -8 if name == "real" else 4)
+        tag(panels[0], name, end, ENGINE_COLOURS[name], fontsize=12, xytext=offset, ha="right", va=side)
     mine = rows[rows["engine"] == shown].sort_values("time_s", kind="stable")
     for panel, lines in ((panels[1], _COMING), (panels[2], _TROUBLE)):
         for column, colour, _ in lines:
@@ -109,22 +114,13 @@ def storm(
         panel.set_ylim(0, max(panel.dataLim.y1, 1e-9) * 1.2)
         panel.yaxis.set_major_locator(MaxNLocator(4))
         for window in fault_windows:
-            start, end = window.get("start_s"), window.get("end_s")
-            if isinstance(start, int | float) and isinstance(end, int | float):
-                panel.axvspan(
-                    start,
-                    max(end, start + mine["width_s"].iloc[0]),
-                    color="#000000",
-                    alpha=0.07,
-                    linewidth=0,
-                    zorder=0,
-                )
+            if at := span(window):
+                stop = max(at[1], at[0] + mine["width_s"].iloc[0])
+                panel.axvspan(at[0], stop, color="#000000", alpha=0.07, linewidth=0, zorder=0)
     panels[-1].set_xlabel("scenario seconds from the start of the run")
     panels[-1].set_xlim(0, float((mine["time_s"] + mine["width_s"]).max()))
     handles: list[Line2D | Patch] = [
-        Line2D([], [], color=colour, linewidth=3, label=label)
-        for column, colour, label in (*_COMING, *_TROUBLE)
-        if mine[column].any()
+        line_key(colour, label) for column, colour, label in (*_COMING, *_TROUBLE) if mine[column].any()
     ]
     if fault_windows:
         handles.append(Patch(color="#000000", alpha=0.1, label="faults begin"))
@@ -140,12 +136,5 @@ def _peak(panel: Axes, mine: pd.DataFrame) -> None:
         return
     rates = back["connected"] / back["width_s"]
     rate, at = float(rates.max()), float(back["time_s"].to_numpy()[rates.argmax()])
-    panel.annotate(
-        f"{count(rate) if rate >= 10 else plain(rate)} a second come back",
-        (at, rate),
-        fontsize=11,
-        xytext=(10, -2),
-        textcoords="offset points",
-        va="center",
-        color=GREEN,
-    )
+    said = count(rate) if rate >= 10 else plain(rate)
+    tag(panel, f"{said} a second come back", (at, rate), GREEN, xytext=(10, -2))

@@ -21,9 +21,12 @@ from reports.style import (
     ORANGE,
     PURPLE,
     VERMILION,
+    dot_key,
+    dots,
     finish,
     new_figure,
     styled,
+    tag,
 )
 
 __all__ = ["timeline"]
@@ -129,24 +132,24 @@ def _panel(panel: Axes, events: pd.DataFrame, lanes: list[str], left: float, rig
             these = events[events["kind"] == kind].sort_values("time_s", kind="stable")
             if these.empty:
                 continue
-            line = marker in "|x"
-            panel.plot(
+            rows, size = np.full(len(these), row), 13 if marker == "|" else 8
+            edge = 2.4 if marker in "|x" else 0
+            colour = _COLOURS[lane]
+            dots(
+                panel,
                 these["time_s"],
-                np.full(len(these), row),
-                linestyle="",
-                marker=marker,
-                markersize=13 if marker == "|" else 8,
-                markeredgewidth=2.4 if line else 0,
-                color=_COLOURS[lane],
-                zorder=3,
+                rows,
+                colour,
+                marker,
+                markersize=size,
+                markeredgewidth=edge,
                 clip_on=False,
             )
-            if kind in _NAMED:
-                first = these.iloc[0]
-                _label(panel, row, float(first["time_s"]), _text(kind, first))
-            elif kind == "heartbeat_missed":
-                for _, missed in these.iterrows():
-                    _label(panel, row, float(missed["time_s"]), str(missed["note"]))
+            labelled = (
+                these.head(1) if kind in _NAMED else these if kind == "heartbeat_missed" else these.head(0)
+            )
+            for _, event in labelled.iterrows():
+                tag(panel, _text(kind, event), (float(event["time_s"]), row), "#333333", zorder=4)
     panel.set_xlim(left, right)
     panel.set_ylim(len(lanes) - 0.5, -0.5)
     panel.set_yticks(range(len(lanes)), lanes)
@@ -154,22 +157,11 @@ def _panel(panel: Axes, events: pd.DataFrame, lanes: list[str], left: float, rig
     panel.tick_params(axis="y", length=0)
 
 
-def _label(panel: Axes, row: int, time_s: float, text: str) -> None:
-    panel.annotate(
-        text,
-        (time_s, row),
-        xytext=(8, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=11,
-        color="#333333",
-        zorder=4,
-    )
-
-
 def _text(kind: str, event: pd.Series) -> str:
     at = caption_seconds(float(str(event["time_s"])))
     match kind:
+        case "heartbeat_missed":
+            return str(event["note"])
         case "suspected":
             return f"{at}, by {cause_name(str(event['cause']))}"
         case "fault_healed":
@@ -193,18 +185,9 @@ def _legend(events: pd.DataFrame) -> list[Line2D]:
         "login_refused": "login refused",
         "logged_in": "login accepted",
     }
-    present = set(events["kind"])
+    shown = [(names[kind], _LANE_OF[kind], kind) for kind in names if (events["kind"] == kind).any()]
     return [
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            marker=_LANES[_LANE_OF[kind]][kind],
-            color=_COLOURS[_LANE_OF[kind]],
-            markersize=8,
-            markeredgewidth=2.2 if _LANES[_LANE_OF[kind]][kind] == "x" else 0,
-            label=name,
-        )
-        for kind, name in names.items()
-        if kind in present
+        dot_key(_COLOURS[lane], name, marker, markeredgewidth=2.2 if marker == "x" else 0)
+        for name, lane, kind in shown
+        if (marker := _LANES[lane][kind])
     ]

@@ -11,7 +11,7 @@ import pandas as pd
 from reports.gallery import Gallery
 from reports.numbers import count, milestone_name, share, signed_seconds
 from reports.page import Block, Cell, Headline, Section, Table, Text
-from reports.sections.cells import mark, seconds_cell, verdict_cell
+from reports.sections.cells import mark, missing, seconds_cell, verdict_cell
 
 __all__ = ["agreement_section"]
 
@@ -25,7 +25,7 @@ def agreement_section(table: pd.DataFrame, verdict: Headline, gallery: Gallery) 
     title = "Do theory, simulation and reality agree?"
     if table.empty:
         why = "there is no law (laws.csv), or no engine that measures"
-        return Section("agreement", title, [Text(f"Nothing could be compared: {why}.", "missing")])
+        return missing("agreement", title, f"Nothing could be compared: {why}.")
     blocks: list[Block] = [
         Text(
             f"{mark(verdict.status)} {verdict.status}: {verdict.sentence}.",

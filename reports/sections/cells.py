@@ -1,19 +1,26 @@
-"""Table cells that several sections need."""
+"""Tables and their cells, and the section that stands in for data that are not there."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
 
-from reports.numbers import ABSENT, count, seconds, share
-from reports.page import Cell, Tone
+import pandas as pd
+
+from reports.numbers import ABSENT, count, rate, seconds, share
+from reports.page import Cell, Section, Table, Text, Tone
 
 __all__ = [
     "count_cell",
     "engine_cell",
     "mark",
+    "missing",
     "percentile_cell",
+    "rate_cell",
     "seconds_cell",
     "share_cell",
+    "table_of",
     "verdict_cell",
 ]
 
@@ -26,6 +33,25 @@ _TONES: dict[str, Tone] = {
     "simulated": "simulated",
     "real": "real",
 }
+
+
+Row = Mapping[Hashable, Any]
+Columns = Mapping[str, tuple[str, Callable[[Any], Cell]] | Callable[[Row], Cell]]
+"""By its heading, what a column shows: the name in the CSV table and the cell of its value, or a cell of the row."""
+
+
+def table_of(found: pd.DataFrame, columns: Columns, **options: Any) -> Table:
+    """Return a row of cells for each row of a CSV table; ``options`` are those of `Table`."""
+    shown = [
+        [column(row) if callable(column) else column[1](row[column[0]]) for column in columns.values()]
+        for row in found.to_dict("records")
+    ]
+    return Table(tuple(columns), shown, **options)
+
+
+def missing(anchor: str, title: str, why: str) -> Section:
+    """Return a section that says why it has nothing to show."""
+    return Section(anchor, title, [Text(why, "missing")])
 
 
 def mark(verdict: str) -> str:
@@ -53,7 +79,12 @@ def seconds_cell(value: float) -> Cell:
     return Cell(ABSENT) if math.isnan(value) else Cell(seconds(value), value)
 
 
-def share_cell(value: float, lo: float, hi: float) -> Cell:
+def rate_cell(value: float) -> Cell:
+    """Return a rate with three significant digits."""
+    return Cell(rate(value), value)
+
+
+def share_cell(value: float, lo: float = math.nan, hi: float = math.nan) -> Cell:
     """Return a share with its interval; where it is not known, a dash."""
     if math.isnan(value):
         return Cell(ABSENT)

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 from reports.numbers import ABSENT, count, percent, rate, size_bytes
-from reports.page import Cell, Section, Table, Text
+from reports.page import Cell, Section, Table
 from reports.run_tables import RunTables
+from reports.sections.cells import missing
 
 __all__ = ["cost_section", "cost_sentences"]
 
@@ -26,8 +27,7 @@ def cost_section(tables: RunTables) -> Section:
     """Return a column for each engine, theory beside what was measured."""
     found = tables.table("cost")
     if found.empty:
-        why = "What it costs is not known (no cost.csv)."
-        return Section("cost", "What it costs", [Text(why, "missing")])
+        return missing("cost", "What it costs", "What it costs is not known (no cost.csv).")
     engines = {str(row["engine"]): row for row in found.to_dict("records")}
     rows = [
         [Cell(what), *(_cell(text, float(row[name])) for row in engines.values())]
@@ -43,9 +43,8 @@ def cost_section(tables: RunTables) -> Section:
     speedup = tables.number("speedup") or 1.0
     if "real" in tables.engines and speedup != 1:
         note += f", in real time: each real second carries the traffic of {speedup:g} of the scenario’s"
-    return Section(
-        "cost", "What it costs", [Table(("what", *engines), rows, note=f"{note}.", csv="cost.csv")]
-    )
+    table = Table(("what", *engines), rows, note=f"{note}.", csv="cost.csv")
+    return Section("cost", "What it costs", [table])
 
 
 def cost_sentences(tables: RunTables, engine: str) -> Iterator[str]:

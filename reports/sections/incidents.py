@@ -13,7 +13,7 @@ from reports.gallery import Gallery
 from reports.numbers import ABSENT, seconds, words
 from reports.page import Cell, Section, Table, Text
 from reports.run_tables import RunTables
-from reports.sections.cells import count_cell, engine_cell, seconds_cell, verdict_cell
+from reports.sections.cells import count_cell, engine_cell, missing, seconds_cell, table_of, verdict_cell
 
 __all__ = ["incidents_section", "timelines_section"]
 
@@ -27,25 +27,24 @@ def incidents_section(tables: RunTables) -> list[Section]:
     if found.empty:
         return []
     shown = found.sort_values(["at_s", "incident_id", "engine"], kind="stable").head(2 * _MOST_ROWS)
-    rows = [_row(row) for row in shown.to_dict("records")]
-    table = Table(
-        (
-            "incident",
-            "engine",
-            "clients hit",
-            "lost",
-            "never back",
-            "median",
-            "p99",
-            "last",
-            "lease (s)",
-            "ghosts gone (s)",
-            "store agrees (s)",
-            "bound (s)",
-            "in time",
-            "false suspicions",
-        ),
-        rows,
+    table = table_of(
+        shown,
+        {
+            "incident": _incident,
+            "engine": ("engine", engine_cell),
+            "clients hit": ("clients_hit", count_cell),
+            "lost": ("clients_lost", count_cell),
+            "never back": ("clients_away", count_cell),
+            "median": ("back_p50_s", seconds_cell),
+            "p99": ("back_p99_s", seconds_cell),
+            "last": ("back_max_s", seconds_cell),
+            "lease (s)": ("detected_s", seconds_cell),
+            "ghosts gone (s)": lambda row: _gone(row["ghosts_gone_s"], row["kind"] in _CUTS_CONNECTIONS),
+            "store agrees (s)": lambda row: _gone(row["store_agrees_s"], True),
+            "bound (s)": ("bound_s", seconds_cell),
+            "in time": ("in_time", verdict_cell),
+            "false suspicions": ("false_suspicions", count_cell),
+        },
         groups=(("", 5), ("back after (s)", 3), ("the mark that it left", 5), ("", 1)),
         csv="incidents.csv",
         note="Times count from the incident. Lease: when a peer first said of a session that its node is dead; a dash "
@@ -60,25 +59,11 @@ def incidents_section(tables: RunTables) -> list[Section]:
     return [Section("incidents", "Incidents of nodes and store", blocks)]
 
 
-def _row(row: Mapping[Hashable, Any]) -> list[Cell]:
+def _incident(row: Mapping[Hashable, Any]) -> Cell:
     name, kind = words(str(row["incident_id"])), words(str(row["kind"]))
     lasted = "" if math.isnan(row["lasts_s"]) else f" for {seconds(row['lasts_s'])} s"
-    when = f"at {seconds(row['at_s'])} s{lasted}"
-    detail = [kind if kind != name else "", str(row["node"]), when]
-    return [
-        Cell(name, detail=", ".join(filter(None, detail))),
-        engine_cell(row["engine"]),
-        count_cell(row["clients_hit"]),
-        count_cell(row["clients_lost"]),
-        count_cell(row["clients_away"]),
-        *(seconds_cell(row[f"back_{name}_s"]) for name in ("p50", "p99", "max")),
-        seconds_cell(row["detected_s"]),
-        _gone(row["ghosts_gone_s"], str(row["kind"]) in _CUTS_CONNECTIONS),
-        _gone(row["store_agrees_s"], True),
-        seconds_cell(row["bound_s"]),
-        verdict_cell(row["in_time"]),
-        count_cell(row["false_suspicions"]),
-    ]
+    detail = [kind if kind != name else "", str(row["node"]), f"at {seconds(row['at_s'])} s{lasted}"]
+    return Cell(name, detail=", ".join(filter(None, detail)))
 
 
 def _gone(value_s: float, expected: bool) -> Cell:
@@ -91,7 +76,7 @@ def timelines_section(tables: RunTables, gallery: Gallery) -> Section:
     """Return the timelines."""
     title = "One client of each fault"
     if tables.table("timelines").empty:
-        return Section("timelines", title, [Text("No client was traced in this run.", "missing")])
+        return missing("timelines", title, "No client was traced in this run.")
     note = Text(
         "The first client of each fault is traced: its heartbeats are logged one by one. Times are from the fault."
     )

@@ -8,10 +8,10 @@ from collections.abc import Hashable
 import pandas as pd
 
 from reports.gallery import Gallery
-from reports.numbers import cause_name, share
-from reports.page import Block, Cell, Section, Table, Text
+from reports.numbers import cause_name
+from reports.page import Block, Cell, Section, Text
 from reports.run_tables import ENGINES, RunTables
-from reports.sections.cells import count_cell, engine_cell, seconds_cell, share_cell
+from reports.sections.cells import Columns, count_cell, engine_cell, seconds_cell, share_cell, table_of
 
 __all__ = ["layers_section"]
 
@@ -27,24 +27,23 @@ def layers_section(tables: RunTables, gallery: Gallery) -> Section:
         causes = causes.sort_values(["fault", "engine"], key=lambda names: names.map(order), kind="stable")
         reached = _reached(tables.table("incidence"))
         totals = causes.groupby(["engine", "fault"])["count"].transform("sum")
-        rows = [
-            [
-                Cell(row["fault"]),
-                engine_cell(row["engine"]),
-                Cell(cause_name(row["cause"])),
-                count_cell(row["count"]),
-                Cell(share(row["count"] / total), row["count"] / total),
-                share_cell(*reached.get((row["engine"], row["fault"], row["cause"]), _UNKNOWN)),
-                seconds_cell(row["median_s"]),
-            ]
-            for row, total in zip(causes.to_dict("records"), totals, strict=True)
-        ]
-        columns = ("fault", "engine", "layer", "caught", "of the detected", "of all in the end", "median (s)")
+        causes = causes.assign(share=causes["count"] / totals)
         note = (
             "“Of all in the end” is the Aalen–Johansen estimate with its 95 % interval: layers compete with each "
             "other and with recovery, and the run’s end censors (incidence.csv has the curves)."
         )
-        blocks.append(Table(columns, rows, title="Layers", note=note, csv="detections_by_layer.csv"))
+        columns: Columns = {
+            "fault": ("fault", Cell),
+            "engine": ("engine", engine_cell),
+            "layer": ("cause", lambda cause: Cell(cause_name(cause))),
+            "caught": ("count", count_cell),
+            "of the detected": ("share", share_cell),
+            "of all in the end": lambda row: share_cell(
+                *reached.get((row["engine"], row["fault"], row["cause"]), _UNKNOWN)
+            ),
+            "median (s)": ("median_s", seconds_cell),
+        }
+        blocks.append(table_of(causes, columns, title="Layers", note=note, csv="detections_by_layer.csv"))
     elif not blocks:
         blocks.append(Text("No layer caught anything: no fault was detected.", "missing"))
     blocks.append(_tcp_info(tables))
@@ -66,19 +65,15 @@ def _tcp_info(tables: RunTables) -> Block:
         return Text(
             "What the kernel knew of the sockets (TCP_INFO at the suspicion) was not logged.", "missing"
         )
-    rows = [
-        [
-            Cell(row["fault"]),
-            engine_cell(row["engine"]),
-            count_cell(row["n"]),
-            Cell(share(row["unacked_share"]), row["unacked_share"]),
-            Cell(share(row["retransmitted_share"]), row["retransmitted_share"]),
-        ]
-        for row in info.to_dict("records")
-    ]
-    return Table(
-        ("fault", "engine", "suspicions", "unacknowledged data", "retransmitted"),
-        rows,
+    return table_of(
+        info,
+        {
+            "fault": ("fault", Cell),
+            "engine": ("engine", engine_cell),
+            "suspicions": ("n", count_cell),
+            "unacknowledged data": ("unacked_share", share_cell),
+            "retransmitted": ("retransmitted_share", share_cell),
+        },
         title="TCP_INFO at the suspicion",
         note="Real silence leaves data unacknowledged and retransmitted; a client that merely does not answer "
         "still acknowledges.",

@@ -11,7 +11,7 @@ import pandas as pd
 from reports.numbers import ABSENT, caption_seconds, cause_name, count, plain, rate, seconds, share
 from reports.page import Block, Cell, Section, Table, Text, Tone
 from reports.run_tables import RunTables
-from reports.sections.cells import percentile_cell, seconds_cell, verdict_cell
+from reports.sections.cells import Columns, missing, percentile_cell, seconds_cell, table_of, verdict_cell
 from reports.sections.cost import cost_sentences
 
 __all__ = ["facts", "overview_section", "reading", "thresholds_section"]
@@ -126,21 +126,14 @@ def thresholds_section(tables: RunTables) -> Section:
     thresholds = tables.table("thresholds")
     if thresholds.empty:
         why = "no table of thresholds" if "thresholds" in tables.absent else "the scenario sets none"
-        return Section("thresholds", "Thresholds", [Text(f"No threshold was checked: {why}.", "missing")])
-    rows = [
-        [
-            verdict_cell(row["verdict"]),
-            Cell(row["expression"]),
-            Cell(plain(row["value"]), row["value"]),
-            Cell(row["reason"]),
-        ]
-        for row in thresholds.to_dict("records")
-    ]
-    return Section(
-        "thresholds",
-        "Thresholds",
-        [Table(("verdict", "threshold", "value", "measured"), rows, csv="thresholds.csv")],
-    )
+        return missing("thresholds", "Thresholds", f"No threshold was checked: {why}.")
+    columns: Columns = {
+        "verdict": ("verdict", verdict_cell),
+        "threshold": ("expression", Cell),
+        "value": ("value", lambda value: Cell(plain(value), value)),
+        "measured": ("reason", Cell),
+    }
+    return Section("thresholds", "Thresholds", [table_of(thresholds, columns, csv="thresholds.csv")])
 
 
 def _row(tables: RunTables, agreement: pd.DataFrame, engine: str, row: Mapping[Hashable, Any]) -> list[Cell]:

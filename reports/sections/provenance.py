@@ -8,6 +8,7 @@ from typing import Any
 from reports.numbers import count, size_bytes, words
 from reports.page import Block, Cell, Section, Table, Text
 from reports.run_tables import TABLES, RunTables
+from reports.sections.cells import Columns, count_cell, missing, table_of
 
 __all__ = ["files_section", "provenance_section"]
 
@@ -49,25 +50,15 @@ def provenance_section(tables: RunTables) -> Section:
     )
     reasons = tables.table("not_applicable")
     if len(reasons):
-        found = [
-            [
-                Cell(r["engine"]),
-                Cell(r["fault"]),
-                Cell(words(r["milestone"])),
-                Cell(r["reason"]),
-                Cell(count(r["count"]), r["count"]),
-            ]
-            for r in reasons.to_dict("records")
-        ]
-        blocks.append(
-            Table(
-                ("engine", "fault", "milestone", "why", "faults"),
-                found,
-                title="Not applicable",
-                csv="not_applicable.csv",
-                folded=True,
-            )
-        )
+        columns: Columns = {
+            "engine": ("engine", Cell),
+            "fault": ("fault", Cell),
+            "milestone": ("milestone", lambda name: Cell(words(name))),
+            "why": ("reason", Cell),
+            "faults": ("count", count_cell),
+        }
+        csv = "not_applicable.csv"
+        blocks.append(table_of(reasons, columns, title="Not applicable", csv=csv, folded=True))
     return Section("provenance", title, blocks)
 
 
@@ -98,7 +89,7 @@ def files_section(tables: RunTables) -> Section:
         "the verdict and the counts."
     )
     if not rows:
-        return Section("files", "Data", [Text("There are no data beside this report.", "missing")])
+        return missing("files", "Data", "There are no data beside this report.")
     return Section("files", "Data", [Table(("file", "what", "size"), rows, note=note)])
 
 

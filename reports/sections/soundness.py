@@ -6,7 +6,7 @@ from reports.gallery import Gallery
 from reports.numbers import caption_seconds, count, milliseconds, words
 from reports.page import Block, Cell, Section, Table, Text
 from reports.run_tables import RunTables
-from reports.sections.cells import count_cell, seconds_cell
+from reports.sections.cells import count_cell, missing, seconds_cell, table_of
 
 __all__ = ["fidelity_section", "soundness_section"]
 
@@ -24,8 +24,7 @@ def soundness_section(tables: RunTables, gallery: Gallery) -> Section:
     """Return the verdict on the run's own timing."""
     title = "Is the run sound?"
     if "real" not in tables.engines:
-        why = "There was no real run: a simulation has no loops that could lag."
-        return Section("soundness", title, [Text(why, "missing")])
+        return missing("soundness", title, "There was no real run: a simulation has no loops that could lag.")
     verdict = {
         True: "✓ Sound: no loop, injection or witness was late enough to blur these times.",
         False: "✗ Unsound: the times of the real run prove nothing about the policy.",
@@ -38,13 +37,13 @@ def soundness_section(tables: RunTables, gallery: Gallery) -> Section:
     if len(usage):
         rows = []
         for (role, pid), mine in usage.groupby(["role", "pid"], sort=False):
+            cpu, rss_bytes = mine["cpu_percent"], float(mine["rss_bytes"].max())
             rows.append(
                 [
                     Cell(str(role)),
                     Cell(str(pid)),
-                    Cell(f"{mine['cpu_percent'].mean():.0f} %", float(mine["cpu_percent"].mean())),
-                    Cell(f"{mine['cpu_percent'].max():.0f} %", float(mine["cpu_percent"].max())),
-                    Cell(f"{mine['rss_bytes'].max() / 2**20:,.0f} MiB", float(mine["rss_bytes"].max())),
+                    *(Cell(f"{percent:.0f} %", percent) for percent in (float(cpu.mean()), float(cpu.max()))),
+                    Cell(f"{rss_bytes / 2**20:,.0f} MiB", rss_bytes),
                     count_cell(float(mine["descriptors"].max())),
                 ]
             )
@@ -71,35 +70,25 @@ def _omission(tables: RunTables) -> list[Block]:
     injected, planned = int(found["injected"].sum()), int(found["planned"].sum())
     late = f", at most {caption_seconds(found['late_max_s'].max())} late" if injected else ""
     effect = f" Counted so, {', '.join(said)}." if said else ""
-    names = ("late_p50_s", "late_max_s", "p50_s", "p50_longest_s", "p99_s", "p99_longest_s")
-    rows = [
-        [
-            Cell(row["fault"]),
-            count_cell(row["planned"]),
-            count_cell(row["injected"]),
-            *(seconds_cell(row[name]) for name in names),
-        ]
-        for row in found.to_dict("records")
-    ]
     return [
         Text(
             f"{position}{count(injected)} of {count(planned)} took effect{late}. What a stalled load generator "
             "could have hidden is bounded: “longest” counts from the last moment at which its loop is known to "
             f"have run on time.{effect}"
         ),
-        Table(
-            (
-                "fault",
-                "planned",
-                "took effect",
-                "late, median (s)",
-                "late, most (s)",
-                "p50 (s)",
-                "p50, longest (s)",
-                "p99 (s)",
-                "p99, longest (s)",
-            ),
-            rows,
+        table_of(
+            found,
+            {
+                "fault": ("fault", Cell),
+                "planned": ("planned", count_cell),
+                "took effect": ("injected", count_cell),
+                "late, median (s)": ("late_p50_s", seconds_cell),
+                "late, most (s)": ("late_max_s", seconds_cell),
+                "p50 (s)": ("p50_s", seconds_cell),
+                "p50, longest (s)": ("p50_longest_s", seconds_cell),
+                "p99 (s)": ("p99_s", seconds_cell),
+                "p99, longest (s)": ("p99_longest_s", seconds_cell),
+            },
             title="Coordinated omission",
             csv="omission.csv",
             folded=True,
@@ -139,7 +128,7 @@ def fidelity_section(tables: RunTables) -> Section:
             if "real" in tables.engines
             else "There was no real run: faults were modelled, not injected."
         )
-        return Section("fidelity", title, [Text(why, "missing")])
+        return missing("fidelity", title, why)
     rows = [
         [
             Cell(str(r.get("fault", ""))),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from reports.numbers import ABSENT, rate, seconds
-from reports.page import Block, Cell, Section, Table, Text
+from reports.page import Block, Cell, Section
 from reports.run_tables import RunTables
-from reports.sections.cells import count_cell, engine_cell
+from reports.sections.cells import Row, count_cell, engine_cell, missing, rate_cell, table_of
 
 __all__ = ["suspicions_section"]
 
@@ -15,49 +16,37 @@ __all__ = ["suspicions_section"]
 def suspicions_section(tables: RunTables) -> Section:
     """Return the section."""
     title = "False suspicions"
-    found = tables.table("false_suspicions")
+    found, accuracy = tables.table("false_suspicions"), tables.table("accuracy")
     if found.empty:
         why = "no engine measured them (no false_suspicions.csv)"
-        return Section("suspicions", title, [Text(f"False suspicions are not known: {why}.", "missing")])
-    rows = [
-        [
-            engine_cell(row["engine"]),
-            count_cell(row["healthy_clients"]),
-            Cell(rate(row["client_days"]), row["client_days"]),
-            count_cell(row["count"]),
-            Cell(
-                rate(row["rate_per_client_day"]),
-                row["rate_per_client_day"],
-                detail=f"{rate(row['rate_lo'])} to {rate(row['rate_hi'])}",
-            ),
-        ]
-        for row in found.to_dict("records")
-    ]
+        return missing("suspicions", title, f"False suspicions are not known: {why}.")
     blocks: list[Block] = [
-        Table(
-            ("engine", "healthy clients", "client-days", "false suspicions", "per client-day"),
-            rows,
+        table_of(
+            found,
+            {
+                "engine": ("engine", engine_cell),
+                "healthy clients": ("healthy_clients", count_cell),
+                "client-days": ("client_days", rate_cell),
+                "false suspicions": ("count", count_cell),
+                "per client-day": _rate,
+            },
             note="The interval is the exact 95 % one of a Poisson rate (Garwood 1936): with none seen in a short "
             "run its upper end is far above zero, and that is all that the run can promise. Client-days are "
             "healthy connected time in scenario time.",
             csv="false_suspicions.csv",
         )
     ]
-    accuracy = tables.table("accuracy")
     if len(accuracy):
         blocks.append(
-            Table(
-                ("engine", "mistakes", "T_MR (s)", "T_M (s)", "P_A"),
-                [
-                    [
-                        engine_cell(row["engine"]),
-                        count_cell(row["count"]),
-                        _or_none(row["mistake_recurrence_s"]),
-                        _or_none(row["mistake_duration_s"]),
-                        _accuracy(row["query_accuracy"]),
-                    ]
-                    for row in accuracy.to_dict("records")
-                ],
+            table_of(
+                accuracy,
+                {
+                    "engine": ("engine", engine_cell),
+                    "mistakes": ("count", count_cell),
+                    "T_MR (s)": ("mistake_recurrence_s", _or_none),
+                    "T_M (s)": ("mistake_duration_s", _or_none),
+                    "P_A": ("query_accuracy", _accuracy),
+                },
                 title="Accuracy after Chen, Toueg and Aguilera",
                 note="T_MR: mean time from one mistake to the next; T_M: how long one lasts; P_A: the share of "
                 "healthy time in which the client was rightly trusted.",
@@ -65,6 +54,11 @@ def suspicions_section(tables: RunTables) -> Section:
             )
         )
     return Section("suspicions", title, blocks)
+
+
+def _rate(row: Row) -> Cell:
+    interval = f"{rate(row['rate_lo'])} to {rate(row['rate_hi'])}"
+    return replace(rate_cell(row["rate_per_client_day"]), detail=interval)
 
 
 def _accuracy(value: float) -> Cell:
