@@ -8,11 +8,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from reports import sections
 from reports.gallery import draw
 from reports.page import Headline, Page
 from reports.render import render_html, render_markdown
 from reports.run_tables import RunTables
+from reports.sections.agreement import agreement_section
+from reports.sections.cost import cost_section
+from reports.sections.ghosts import ghosts_section
+from reports.sections.incidents import incidents_section, timelines_section
+from reports.sections.latency import latency_section
+from reports.sections.layers import layers_section
+from reports.sections.overview import facts, overview_section, reading, thresholds_section
+from reports.sections.provenance import files_section, provenance_section
+from reports.sections.sessions import sessions_section
+from reports.sections.soundness import fidelity_section, soundness_section
+from reports.sections.suspicions import suspicions_section
 
 __all__ = ["Report", "build_report"]
 
@@ -40,24 +50,24 @@ def build_report(tables: RunTables, headline: Headline, agreement: Headline, exi
         description=tables.description,
         subtitle=_subtitle(tables),
         headline=headline,
-        facts=sections.facts(tables, agreement.status, exit_code),
-        reading=sections.reading(tables),
+        facts=facts(tables, agreement.status, exit_code),
+        reading=reading(tables),
         sections=[
-            sections.overview_section(tables, comparisons),
-            sections.thresholds_section(tables),
-            sections.latency_section(tables, gallery),
-            sections.agreement_section(comparisons, agreement, gallery),
-            sections.layers_section(tables, gallery),
-            sections.suspicions_section(tables),
-            sections.ghosts_section(tables, gallery),
-            *sections.incidents_section(tables),
-            sections.sessions_section(tables, gallery),
-            sections.cost_section(tables),
-            sections.timelines_section(tables, gallery),
-            sections.soundness_section(tables, gallery),
-            sections.fidelity_section(tables),
-            sections.provenance_section(tables),
-            sections.files_section(tables),
+            overview_section(tables, comparisons),
+            thresholds_section(tables),
+            latency_section(tables, gallery),
+            agreement_section(comparisons, agreement, gallery),
+            layers_section(tables, gallery),
+            suspicions_section(tables),
+            ghosts_section(tables, gallery),
+            *incidents_section(tables),
+            sessions_section(tables, gallery),
+            cost_section(tables),
+            timelines_section(tables, gallery),
+            soundness_section(tables, gallery),
+            fidelity_section(tables),
+            provenance_section(tables),
+            files_section(tables),
         ],
     )
     report = Report(tables.path / "report.html", tables.path / "report.md")

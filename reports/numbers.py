@@ -7,6 +7,8 @@ unit where the column's title has it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import wraps
 from typing import Final
 
 __all__ = [
@@ -48,11 +50,23 @@ _CAUSES: Final = {
 }
 
 
-def seconds(value: float | None) -> str:
+def _absent(value: float | None) -> bool:
+    return value is None or math.isnan(value)
+
+
+def _dash_where_absent(text: Callable[[float], str]) -> Callable[[float | None], str]:
+    """Have a formatter write a dash for None and NaN."""
+
+    @wraps(text)
+    def dash_or_text(value: float | None) -> str:
+        return ABSENT if value is None or math.isnan(value) else text(value)
+
+    return dash_or_text
+
+
+@_dash_where_absent
+def seconds(value: float) -> str:
     """Seconds with the digits that matter: 924.6, 84.97, 0.012, 0.0005; a dash where there is none."""
-    if _absent(value):
-        return ABSENT
-    assert value is not None
     if math.isinf(value):
         return "never" if value > 0 else f"{_MINUS}∞"
     size = abs(value)
@@ -75,11 +89,9 @@ def caption_seconds(value: float | None) -> str:
     return text if text in (ABSENT, "never") else f"{text}{NBSP}s"
 
 
-def milliseconds(value_s: float | None) -> str:
+@_dash_where_absent
+def milliseconds(value_s: float) -> str:
     """Seconds shown as milliseconds, with the unit: ``12.3 ms``."""
-    if _absent(value_s):
-        return ABSENT
-    assert value_s is not None
     size = value_s * 1000
     return f"{size:,.{0 if abs(size) >= 99.95 else 1 if abs(size) >= 0.9995 else 3}f}{NBSP}ms"
 
@@ -94,11 +106,9 @@ def interval(lo: float | None, hi: float | None) -> str:
     return f"{seconds(lo)} to {seconds(hi)}"
 
 
-def share(value: float | None) -> str:
+@_dash_where_absent
+def share(value: float) -> str:
     """Return a fraction as a percentage: ``98.4 %``; only a true 0 or 1 is written 0 % or 100 %."""
-    if _absent(value):
-        return ABSENT
-    assert value is not None
     text = f"{value * 100:.1f}"
     if text == "100.0" and value < 1:
         return f">{NBSP}99.9{NBSP}%"
@@ -107,11 +117,9 @@ def share(value: float | None) -> str:
     return f"{text.removesuffix('.0')}{NBSP}%"
 
 
-def rate(value: float | None) -> str:
+@_dash_where_absent
+def rate(value: float) -> str:
     """Return a rate with three significant digits: 0.00123, 4.56, 1,230; ``∞`` where nothing bounds it."""
-    if _absent(value):
-        return ABSENT
-    assert value is not None
     if math.isinf(value):
         return "∞"
     if value == 0:
@@ -120,30 +128,28 @@ def rate(value: float | None) -> str:
     return f"{value:,.{digits}f}"
 
 
-def plain(value: float | None) -> str:
+@_dash_where_absent
+def plain(value: float) -> str:
     """Return a number whose unit is not known, with four significant digits."""
-    return ABSENT if _absent(value) else f"{value:.4g}"
+    return f"{value:.4g}"
 
 
-def percent(value: float | None) -> str:
+@_dash_where_absent
+def percent(value: float) -> str:
     """Return a number that is a percentage already, with three significant digits: 2.69 %, 104 %."""
-    return ABSENT if _absent(value) else f"{rate(value)}{NBSP}%"
+    return f"{rate(value)}{NBSP}%"
 
 
-def size_bytes(value: float | None) -> str:
+@_dash_where_absent
+def size_bytes(value: float) -> str:
     """Return a size in MiB or GiB."""
-    if _absent(value):
-        return ABSENT
-    assert value is not None
     gibi = value / 2**30
     return f"{gibi:.1f}{NBSP}GiB" if gibi >= 1 else f"{value / 2**20:.0f}{NBSP}MiB"
 
 
-def count(value: float | int | None) -> str:
+@_dash_where_absent
+def count(value: float) -> str:
     """Return a whole number with thousands separated: 12,345."""
-    if _absent(value):
-        return ABSENT
-    assert value is not None
     return f"{round(value):,}"
 
 
@@ -160,7 +166,3 @@ def milestone_name(milestone: str) -> str:
 def cause_name(cause: str) -> str:
     """Return the layer that ended a connection, as words; an unknown one is written out as it is."""
     return _CAUSES.get(cause, words(cause))
-
-
-def _absent(value: float | None) -> bool:
-    return value is None or math.isnan(value)

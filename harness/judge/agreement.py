@@ -222,7 +222,12 @@ def _range_row(law: Law, seen: Observed) -> Row:
         apart_s: float = math.nan,
     ) -> Row:
         engines: Row = {"figure": "range", "left": seen.engine, "right": "theory"}
-        numbers: Row = {"left_s": left_s, "right_s": right_s, "difference_s": apart_s, "tolerance_s": seen.slack_s}
+        numbers: Row = {
+            "left_s": left_s,
+            "right_s": right_s,
+            "difference_s": apart_s,
+            "tolerance_s": seen.slack_s,
+        }
         return engines | numbers | {"verdict": verdict, "reason": reason, "n": n}
 
     if law.mass <= 0:

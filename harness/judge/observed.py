@@ -138,12 +138,7 @@ class Law:
         """The same law, held against what happens by then; its curve has to be known."""
         assert self.curve is not None
         mass = self.curve.at(until_s)
-        kept = {
-            name: value if q <= mass else math.nan
-            for (name, value), q in zip(
-                self.percentiles.items(), (PERCENTILES[n] for n in self.percentiles), strict=True
-            )
-        }
+        kept = {name: s if PERCENTILES[name] <= mass else math.nan for name, s in self.percentiles.items()}
         return replace(self, mass=mass, percentiles=kept, until_s=until_s)
 
 

@@ -159,25 +159,20 @@ class Incidents:
             return
         self._nodes.start_again(number)
         self._pids[f"gateway/{node.name}"] = node.child.pid
-        self._soon(partial(self._look, incident, number))
+        self._soon(partial(self._end_when, node.listens, incident))
 
-    def _look(self, incident: PlannedIncident, number: int) -> None:
-        if self._nodes[number].listens():
+    def _end_when(self, ready: Callable[[], bool], incident: PlannedIncident) -> None:
+        """Log its end once a process that was started is there."""
+        if ready():
             self._ended(incident)
         else:
-            self._soon(partial(self._look, incident, number))
+            self._soon(partial(self._end_when, ready, incident))
 
     def _start_store(self, incident: PlannedIncident) -> None:
         self._redis.start(keeps=incident.params == DrawnStoreRestart(keeps=True))
         assert self._redis.child is not None
         self._pids["redis"] = self._redis.child.pid
-        self._soon(partial(self._look_at_store, incident))
-
-    def _look_at_store(self, incident: PlannedIncident) -> None:
-        if self._redis.answers():
-            self._ended(incident)
-        else:
-            self._soon(partial(self._look_at_store, incident))
+        self._soon(partial(self._end_when, self._redis.answers, incident))
 
     # -- when and what is said ---------------------------------------------------------------------
 

@@ -76,53 +76,41 @@ def workers_for(clients: int, machine: Machine) -> int:
 def complaints(load: Load, machine: Machine) -> list[Complaint]:
     """Judge a load on a machine."""
     found = []
+
+    def cannot(text: str) -> None:
+        found.append(Complaint(text, certain=True))
+
     room = max(1, machine.descriptors - _SPARE)
+    may_have = f"descriptors, a process may have {machine.descriptors}"
+    or_else = "would do, or a higher hard limit (ulimit -Hn)"
     a_worker = math.ceil(load.clients / load.workers)
     if a_worker > room:
-        found.append(
-            Complaint(
-                f"{a_worker} clients a generator process need {a_worker + _SPARE} descriptors, a process may have "
-                f"{machine.descriptors}: --workers {math.ceil(load.clients / room)} would do, or a higher hard "
-                "limit (ulimit -Hn)",
-                certain=True,
-            )
-        )
+        workers = math.ceil(load.clients / room)
+        needs = f"{a_worker} clients a generator process need {a_worker + _SPARE} {may_have}"
+        cannot(f"{needs}: --workers {workers} {or_else}")
     a_node = _most_on_a_node(load.clients, load.nodes)
     if a_node > room:
         nodes = load.nodes
         while _most_on_a_node(load.clients, nodes) > room:
             nodes += 1
-        found.append(
-            Complaint(
-                f"{a_node} clients on a gateway node need {a_node + _SPARE} descriptors, a process may have "
-                f"{machine.descriptors}: gateway.nodes: {nodes} (--nodes {nodes}) would do, or a higher hard "
-                "limit (ulimit -Hn)",
-                certain=True,
-            )
-        )
+        needs = f"{a_node} clients on a gateway node need {a_node + _SPARE} {may_have}"
+        cannot(f"{needs}: gateway.nodes: {nodes} (--nodes {nodes}) {or_else}")
     an_address = min(_CLIENTS_AN_ADDRESS, math.ceil(load.clients / load.nodes))
     if an_address > machine.ports:
-        found.append(
-            Complaint(
-                f"{an_address} clients of one address need as many ephemeral ports, there are {machine.ports}: "
-                "more gateway.nodes, or a wider net.ipv4.ip_local_port_range",
-                certain=True,
-            )
+        cannot(
+            f"{an_address} clients of one address need as many ephemeral ports, there are {machine.ports}: "
+            "more gateway.nodes, or a wider net.ipv4.ip_local_port_range"
         )
     a_client = _CLIENT_BYTES + _SESSION_BYTES + _STORE_BYTES + _SOCKETS_BYTES
-    needed = load.clients * a_client + (load.nodes + load.workers + 4) * _PROCESS_BYTES
-    if needed > _UNCOMFORTABLE * machine.memory_bytes:
-        fewer = int(
-            (_UNCOMFORTABLE * machine.memory_bytes - (load.nodes + load.workers + 4) * _PROCESS_BYTES)
-            / a_client
+    processes = (load.nodes + load.workers + 4) * _PROCESS_BYTES
+    needed, comfortable = load.clients * a_client + processes, _UNCOMFORTABLE * machine.memory_bytes
+    if needed > comfortable:
+        text = (
+            f"{load.clients} clients need about {needed / 2**30:.1f} GiB of memory, "
+            f"{machine.memory_bytes / 2**30:.1f} GiB can be had: "
+            f"{max(int((comfortable - processes) / a_client), 0)} clients would fit"
         )
-        found.append(
-            Complaint(
-                f"{load.clients} clients need about {needed / 2**30:.1f} GiB of memory, "
-                f"{machine.memory_bytes / 2**30:.1f} GiB can be had: {max(fewer, 0)} clients would fit",
-                certain=needed > machine.memory_bytes,
-            )
-        )
+        found.append(Complaint(text, certain=needed > machine.memory_bytes))
     return found
 
 

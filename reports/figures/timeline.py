@@ -31,33 +31,21 @@ from reports.style import (
 
 __all__ = ["timeline"]
 
-# lane: kinds with their markers; a lane without events is left out, unless it is one of the story's own
+# lane: its colour, and kinds with their markers; a lane without events is left out, unless it is one of the story's own
 _LANES: Final = {
-    "heartbeat sent": {"heartbeat_sent": "|"},
-    "heartbeat answered": {"heartbeat_answered": "|"},
-    "heartbeat missed": {"heartbeat_missed": "x"},
-    "fault": {"fault_injected": "X", "fault_healed": "o", "fault_recovered": "^"},
-    "client": {"connected": "^", "disconnected": "v", "session_unknown": "s"},
-    "suspected": {"suspected": "D"},
-    "socket closed": {"socket_closed": "s"},
-    "store cleared": {"store_cleared": "s"},
-    "peers told": {"peer_notified": "s", "peer_online": "^"},
-    "login": {"login_refused": "x", "logged_in": "^"},
+    "heartbeat sent": (BLUE, {"heartbeat_sent": "|"}),
+    "heartbeat answered": (GREEN, {"heartbeat_answered": "|"}),
+    "heartbeat missed": (ORANGE, {"heartbeat_missed": "x"}),
+    "fault": (INK, {"fault_injected": "X", "fault_healed": "o", "fault_recovered": "^"}),
+    "client": (GREEN, {"connected": "^", "disconnected": "v", "session_unknown": "s"}),
+    "suspected": (VERMILION, {"suspected": "D"}),
+    "socket closed": (VERMILION, {"socket_closed": "s"}),
+    "store cleared": (PURPLE, {"store_cleared": "s"}),
+    "peers told": (BLUE, {"peer_notified": "s", "peer_online": "^"}),
+    "login": (ORANGE, {"login_refused": "x", "logged_in": "^"}),
 }
 _OPTIONAL: Final = {"client", "login"}
-_COLOURS: Final = {
-    "heartbeat sent": BLUE,
-    "heartbeat answered": GREEN,
-    "heartbeat missed": ORANGE,
-    "fault": INK,
-    "client": GREEN,
-    "suspected": VERMILION,
-    "socket closed": VERMILION,
-    "store cleared": PURPLE,
-    "peers told": BLUE,
-    "login": ORANGE,
-}
-_LANE_OF: Final = {kind: lane for lane, kinds in _LANES.items() for kind in kinds}
+_LANE_OF: Final = {kind: lane for lane, (_, kinds) in _LANES.items() for kind in kinds}
 _NAMED: Final = {
     "suspected",
     "socket_closed",
@@ -68,17 +56,7 @@ _NAMED: Final = {
     "logged_in",
     "session_unknown",
 }
-_STORY: Final = {
-    "heartbeat_missed",
-    "suspected",
-    "socket_closed",
-    "store_cleared",
-    "peer_notified",
-    "fault_injected",
-    "fault_healed",
-    "fault_recovered",
-    "logged_in",
-}
+_STORY: Final = {*_NAMED, "heartbeat_missed", "fault_injected"} - {"session_unknown"}
 _BEFORE: Final = 0.28  # of the story's length is shown of the time before the fault
 
 
@@ -128,13 +106,13 @@ def _panel(panel: Axes, events: pd.DataFrame, lanes: list[str], left: float, rig
     panel.axvspan(0, right, color="#F3F3F3", zorder=0)
     panel.axvline(0, color=INK, linewidth=1.2, zorder=1)
     for row, lane in enumerate(lanes):
-        for kind, marker in _LANES[lane].items():
+        colour, kinds = _LANES[lane]
+        for kind, marker in kinds.items():
             these = events[events["kind"] == kind].sort_values("time_s", kind="stable")
             if these.empty:
                 continue
             rows, size = np.full(len(these), row), 13 if marker == "|" else 8
             edge = 2.4 if marker in "|x" else 0
-            colour = _COLOURS[lane]
             dots(
                 panel,
                 these["time_s"],
@@ -185,9 +163,8 @@ def _legend(events: pd.DataFrame) -> list[Line2D]:
         "login_refused": "login refused",
         "logged_in": "login accepted",
     }
-    shown = [(names[kind], _LANE_OF[kind], kind) for kind in names if (events["kind"] == kind).any()]
+    shown = [(*_LANES[_LANE_OF[kind]], kind) for kind in names if (events["kind"] == kind).any()]
     return [
-        dot_key(_COLOURS[lane], name, marker, markeredgewidth=2.2 if marker == "x" else 0)
-        for name, lane, kind in shown
-        if (marker := _LANES[lane][kind])
+        dot_key(colour, names[kind], kinds[kind], markeredgewidth=2.2 if kinds[kind] == "x" else 0)
+        for colour, kinds, kind in shown
     ]

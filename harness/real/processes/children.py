@@ -18,9 +18,9 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 from harness.real.processes import die_with_parent
@@ -107,9 +107,7 @@ class Children:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with _deferred_interrupts() as interrupted:
             self._stop(list(self._running), interrupted)
             if kind is not None:
@@ -167,10 +165,7 @@ class Children:
             place = self._running.index(child)
             _reap(child)
             popen = _popen(child.argv, child.log, child.env)
-            again = Child(
-                child.name, child.log, popen, child.may_finish, child.stop_deadline_s, child.argv, child.env
-            )
-            self._running[place] = again
+            self._running[place] = again = replace(child, popen=popen, may_die=False)
         return again
 
     def check(self) -> None:
