@@ -52,21 +52,24 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class PingDeadline(Record):
-    """The server pings and waits; `sweep` and `close_wait` come on top. Seconds."""
-
-    model: Literal["ping_deadline"]
+class _Pings(Record):
     interval: PositiveDuration
-    timeout: PositiveDuration
-    max_failures: Annotated[int, Field(ge=1)] = 1
-    retry_interval: PositiveDuration | None = None
-    sweep: Annotated[Duration, Field(description="the deadline is looked at this often")] = 0.0
-    close_wait: Annotated[Duration, Field(description="from the decision to the handler's notice")] = 0.0
 
     @property
     def traffic_gap_s(self) -> float:
         """Longest time without a packet on a healthy, otherwise idle connection, seconds."""
         return self.interval
+
+
+class PingDeadline(_Pings):
+    """The server pings and waits; `sweep` and `close_wait` come on top. Seconds."""
+
+    model: Literal["ping_deadline"]
+    timeout: PositiveDuration
+    max_failures: Annotated[int, Field(ge=1)] = 1
+    retry_interval: PositiveDuration | None = None
+    sweep: Annotated[Duration, Field(description="the deadline is looked at this often")] = 0.0
+    close_wait: Annotated[Duration, Field(description="from the decision to the handler's notice")] = 0.0
 
     @property
     def policy(self) -> LivenessPolicy:
@@ -102,34 +105,22 @@ class IdleLimit(Record):
         return idle_limit(self.beat, self.limit, self.sweep)
 
 
-class NextTick(Record):
+class NextTick(_Pings):
     """A ping every `interval`; a missing answer is noticed when the next is due. Seconds."""
 
     model: Literal["next_tick"]
-    interval: PositiveDuration
     max_failures: Annotated[int, Field(ge=1)] = 1
-
-    @property
-    def traffic_gap_s(self) -> float:
-        """Longest time without a packet on a healthy, otherwise idle connection, seconds."""
-        return self.interval
 
     def law(self) -> Law:
         """T_D of a silent peer: U + kT."""
         return miss_at_next_tick(self.interval, self.max_failures)
 
 
-class Unknown(Record):
+class Unknown(_Pings):
     """Too little is published to say when a silent peer is noticed."""
 
     model: Literal["unknown"]
-    interval: PositiveDuration
     missing: str
-
-    @property
-    def traffic_gap_s(self) -> float:
-        """Longest time without a packet on a healthy, otherwise idle connection, seconds."""
-        return self.interval
 
     def law(self) -> None:
         """Nothing follows from what is known."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.policy.lint.finding import Finding, Severity
-from harness.policy.lint.rules import HEARTBEAT, RECORDS, WAY
+from harness.policy.lint.rules import HEARTBEAT, RECORDS, WAY, Finding, Severity
 from harness.policy.lint.setting import (
     Extras,
     LintInputError,

@@ -6,15 +6,59 @@ long or too short beside the detection, a box that forgets a connection before t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
-from harness.policy.lint.finding import Finding, Severity, round_down_s, round_up_s
 from harness.policy.lint.setting import Setting
 from harness.policy.profiles import IdleTimerProfile
 from harness.theory.tcp import tcp_give_up_s
 
-__all__ = ["HEARTBEAT", "RECORDS", "WAY"]
+__all__ = ["HEARTBEAT", "RECORDS", "WAY", "Finding", "Severity"]
+
+
+class Severity(StrEnum):
+    """How bad it is, the worst first."""
+
+    ERROR = "error"  # healthy clients are dropped, or dead ones are not noticed as promised
+    WARNING = "warning"  # it works until something small goes wrong
+    INFO = "info"  # good to know
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong, why (with numbers), and what to do about it (with a value).
+
+    ``changes`` is the fix as new values of `Setting`'s fields, empty where the fix lies elsewhere;
+    ``middlebox`` is the name of the box on the way that it is about, or empty.
+    """
+
+    severity: Severity
+    rule: str
+    message: str
+    reason: str
+    fix: str
+    middlebox: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _step_s(seconds: float) -> float:
+    return 5.0 if seconds >= 20 else 1.0 if seconds >= 2 else 0.1
+
+
+def round_down_s(seconds: float) -> float:
+    """A number that people write: a multiple of 5 s, of 1 s below 20 s, of 0.1 s below 2 s."""
+    step = _step_s(seconds)
+    return round(math.floor(seconds / step + 1e-9) * step, 6) or seconds
+
+
+def round_up_s(seconds: float) -> float:
+    """As `round_down_s`, but not below ``seconds``."""
+    step = _step_s(seconds)
+    return round(math.ceil(seconds / step - 1e-9) * step, 6)
+
 
 _HIDDEN_PAGE_S = 60.0  # Chrome wakes the timers of a hidden page once a minute after five minutes
 _CLOSE_SHARE = 0.1  # of the detection time: less than this is nobody's concern

@@ -9,6 +9,7 @@ Heartbeats are datagrams sent every η with loss p_L and delays of a continuous 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,9 +122,22 @@ def configure_nfd_s(network: ChenNetwork, *, t_d_s: float, t_mr_s: float, t_m_s:
             log_product = np.log(network.late(before)).sum(axis=-1)
         return np.asarray(np.log(eta / (q * t_mr_s)) - log_product, dtype=float)
 
-    for beats in range(math.ceil(t_d_s / eta_max_s - 1e-12), _MOST_BEATS):
-        low = t_d_s / beats
-        high = min(eta_max_s, t_d_s / (beats - 1) * (1 - 1e-12)) if beats > 1 else eta_max_s
+    found = _largest_eta_s(slack, t_d_s, eta_max_s)
+    if found is None:
+        raise NotConfigurable(_NONE.format(t_d_s=t_d_s, t_mr_s=t_mr_s))
+    return NfdS(found, t_d_s - found)
+
+
+_NONE = f"not even {_MOST_BEATS} heartbeats within {{t_d_s:g}} s give one mistake in {{t_mr_s:g}} s"
+
+
+def _largest_eta_s(
+    slack: Callable[[npt.ArrayLike, int], FloatArray], window_s: float, eta_max_s: float
+) -> float | None:
+    """The largest η whose slack is not negative, heartbeat count by heartbeat count; None: there is none."""
+    for beats in range(math.ceil(window_s / eta_max_s - 1e-12), _MOST_BEATS):
+        low = window_s / beats
+        high = min(eta_max_s, window_s / (beats - 1) * (1 - 1e-12)) if beats > 1 else eta_max_s
         etas = np.linspace(high, low, _ETAS)
         enough = slack(etas, beats) >= 0
         if not enough.any():
@@ -132,10 +146,8 @@ def configure_nfd_s(network: ChenNetwork, *, t_d_s: float, t_mr_s: float, t_m_s:
         eta_s = float(etas[n])
         if n and np.isfinite(slack(eta_s, beats)):
             eta_s = float(brentq(lambda x, k: float(slack(x, k)), eta_s, etas[n - 1], args=(beats,)))
-        return NfdS(eta_s, t_d_s - eta_s)
-    raise NotConfigurable(
-        f"not even {_MOST_BEATS} heartbeats within {t_d_s:g} s give one mistake in {t_mr_s:g} s"
-    )
+        return eta_s
+    return None
 
 
 def configure_nfd_s_by_moments(
@@ -163,24 +175,14 @@ def configure_nfd_s_by_moments(
     gamma = (1 - loss) * w**2 / (variance_s2 + w**2)
     eta_max_s = min(gamma * t_m_s, w)
 
-    def slack(eta_s: float, beats: int) -> float:
-        left = (w - eta_s * np.arange(1, beats)) ** 2
+    def slack(eta_s: npt.ArrayLike, beats: int) -> FloatArray:
+        eta = np.asarray(eta_s, dtype=float)
+        left = (w - np.multiply.outer(eta, np.arange(1, beats, dtype=np.float64))) ** 2
         with np.errstate(divide="ignore"):
-            log_product = np.log((variance_s2 + left) / (variance_s2 + loss * left)).sum()
-        return float(np.log(eta_s / t_mr_s) + log_product)
+            log_product = np.log((variance_s2 + left) / (variance_s2 + loss * left)).sum(axis=-1)
+        return np.asarray(np.log(eta / t_mr_s) + log_product, dtype=float)
 
-    for beats in range(math.ceil(w / eta_max_s - 1e-12), _MOST_BEATS):
-        low = w / beats
-        high = min(eta_max_s, w / (beats - 1) * (1 - 1e-12)) if beats > 1 else eta_max_s
-        etas = np.linspace(high, low, _ETAS)
-        enough = np.array([slack(float(eta), beats) >= 0 for eta in etas])
-        if not enough.any():
-            continue
-        n = int(np.argmax(enough))
-        eta_s = float(etas[n])
-        if n:
-            eta_s = float(brentq(slack, eta_s, float(etas[n - 1]), args=(beats,)))
-        return NfdS(eta_s, t_d_s - eta_s)
-    raise NotConfigurable(
-        f"not even {_MOST_BEATS} heartbeats within {t_d_s:g} s give one mistake in {t_mr_s:g} s"
-    )
+    found = _largest_eta_s(slack, w, eta_max_s)
+    if found is None:
+        raise NotConfigurable(_NONE.format(t_d_s=t_d_s, t_mr_s=t_mr_s))
+    return NfdS(found, t_d_s - found)
