@@ -452,6 +452,7 @@ _DECLARED: Final = (
             _text("incident_id", "which of the planned incidents"),
             _text("kind", "node_crash, node_drain, gateway_stall, store_flush, store_restart, …"),
             _text("node", "that it befell; empty: the store"),
+            _flag("cuts_connections", "whether it ends every connection of the node"),
             _seconds("at_s", "when it took effect, since the run's origin"),
             _seconds("lasts_s", "until its cause was gone"),
             _seconds("watched_s", "until the run's end"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from harness.events.history import History
-from harness.events.store_convergence import CUTS_CONNECTIONS
 from reference_server.events import EventKind
+from scenarios.faults import incident_of
 
 __all__ = ["IncidentWindow", "incident_windows"]
 
@@ -23,7 +23,7 @@ class IncidentWindow(NamedTuple):
     @property
     def cuts_connections(self) -> bool:
         """Whether every connection of the node ended with it."""
-        return self.kind in CUTS_CONNECTIONS
+        return incident_of(self.kind).cuts_connections
 
 
 def incident_windows(history: History) -> tuple[IncidentWindow, ...]:

@@ -16,11 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from reference_server.events import Event, EventKind, Source
+from scenarios.faults import incident_of
 
-__all__ = ["CUTS_CONNECTIONS", "WANTED", "Records", "StoreConvergence"]
-
-CUTS_CONNECTIONS = ("node_crash", "node_drain")
-"""The kinds of incidents that end every connection of their node."""
+__all__ = ["WANTED", "Records", "StoreConvergence"]
 
 WANTED = frozenset(
     {
@@ -61,7 +59,7 @@ class _Incident:
     """An incident whose marks are still in the store."""
 
     incident_id: str
-    kind: str
+    cuts_connections: bool  # all of the node's: a record that names one is a ghost
     node: str
     at_s: float
     waits: bool  # a stalled node says nothing before it goes on
@@ -128,9 +126,10 @@ class StoreConvergence:
                 incident.ghosts.discard(event.session_id)
 
     def _begin(self, event: Event) -> None:
-        kind = str(event.detail["kind"])
-        waits = kind == "gateway_stall"
-        incident = _Incident(event.detail["incident_id"], kind, event.node, event.time_s, waits)
+        what = incident_of(str(event.detail["kind"]))
+        incident = _Incident(
+            event.detail["incident_id"], what.cuts_connections, event.node, event.time_s, what.stops_loop
+        )
         for session_id, one in self._sessions.items():
             self._consider(incident, session_id, one)
         self._open.append(incident)
@@ -149,7 +148,7 @@ class StoreConvergence:
         if hit:
             incident.hit[session_id] = one.connection_id
             incident.differ.add(session_id)
-            if incident.kind in CUTS_CONNECTIONS:
+            if incident.cuts_connections:
                 incident.ghosts.add(session_id)
 
     @property
@@ -180,7 +179,7 @@ class StoreConvergence:
             self._judge(incident, found)
             if incident.ghosts:
                 incident.ghost_seen_s = asked_s
-            elif incident.kind in CUTS_CONNECTIONS and not incident.ghosts_gone:
+            elif incident.cuts_connections and not incident.ghosts_gone:
                 incident.ghosts_gone = True
                 yield self._event(EventKind.GHOSTS_GONE, incident, incident.ghost_seen_s, answered_s)
             if incident.differ:
@@ -193,7 +192,7 @@ class StoreConvergence:
         for session_id in (*incident.ghosts, *incident.differ):
             owner, status = found[session_id]
             one, was = self._sessions[session_id], incident.hit[session_id]
-            ended = incident.kind in CUTS_CONNECTIONS and one.connection_id == was
+            ended = incident.cuts_connections and one.connection_id == was
             if was not in (owner, _owner_of(status, session_id)):
                 incident.ghosts.discard(session_id)
             lives = one.lives and not ended

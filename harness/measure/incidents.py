@@ -76,6 +76,7 @@ def incidents(history: History, mistakes: pd.DataFrame) -> pd.DataFrame:
                 window.incident_id,
                 window.kind,
                 window.node,
+                window.cuts_connections,
                 window.start_s,
                 min(window.end_s, history.end_s) - window.start_s if window.end_s <= history.end_s else _NAN,
                 history.end_s - window.start_s,

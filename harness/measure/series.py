@@ -77,13 +77,13 @@ def ghosts(history: History, detections: pd.DataFrame) -> pd.DataFrame:
     """Ghost time per fault: how long the store showed a session whose client was dead.
 
     It starts with the fault and ends when the store is cleared, the client is back, or the run ends
-    (`outcome` says which). A refresh makes no ghost: its user is on the way back.
+    (`outcome` says which). A client that comes back, as after a refresh, makes no ghost.
     """
-    reloads = {f.fault_id for f in history.plan.faults if f.kind == "refresh"}
+    back = {f.fault_id for f in history.plan.faults if f.params.comes_back}
     rows = detections[
         (detections["milestone"] == "store_cleared")
         & (detections["outcome"] != "not_applicable")
-        & ~detections["fault_id"].isin(reloads)
+        & ~detections["fault_id"].isin(back)
     ]
     columns = rows[["engine", "fault_id", "fault", "outcome", "duration_s"]]
     return frame("ghosts", columns.itertuples(index=False, name=None))

@@ -17,7 +17,6 @@ from reports.sections.cells import count_cell, engine_cell, missing, seconds_cel
 
 __all__ = ["incidents_section", "timelines_section"]
 
-_CUTS_CONNECTIONS = ("node_crash", "node_drain")
 _MOST_ROWS = 40
 
 
@@ -39,7 +38,7 @@ def incidents_section(tables: RunTables) -> list[Section]:
             "p99": ("back_p99_s", seconds_cell),
             "last": ("back_max_s", seconds_cell),
             "lease (s)": ("detected_s", seconds_cell),
-            "ghosts gone (s)": lambda row: _gone(row["ghosts_gone_s"], row["kind"] in _CUTS_CONNECTIONS),
+            "ghosts gone (s)": lambda row: _gone(row["ghosts_gone_s"], bool(row["cuts_connections"])),
             "store agrees (s)": lambda row: _gone(row["store_agrees_s"], True),
             "bound (s)": ("bound_s", seconds_cell),
             "in time": ("in_time", verdict_cell),

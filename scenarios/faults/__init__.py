@@ -12,7 +12,7 @@ from scenarios.faults.base import (
 )
 from scenarios.faults.custom import CustomFaultError
 from scenarios.faults.incidents import Incident, PlannedIncident
-from scenarios.faults.registry import FAULTS, INCIDENTS, catalogue
+from scenarios.faults.registry import FAULTS, INCIDENTS, catalogue, incident_of
 
 __all__ = [
     "FAULTS",
@@ -29,4 +29,5 @@ __all__ = [
     "RealClient",
     "ServerFault",
     "catalogue",
+    "incident_of",
 ]

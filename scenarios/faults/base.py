@@ -250,6 +250,9 @@ class ClientFault(_Described):
     side: ClassVar[str] = "client"
     announced: ClassVar[bool] = False  # the peer is told at once: close frame, FIN or RST
     user_stays: ClassVar[bool] = False  # the client lives on with its session: nobody logs in elsewhere
+    comes_back: ClassVar[bool] = (
+        False  # it left and is on its way back: it makes no ghost, it is not dead at the end
+    )
     needs_socket_filter: ClassVar[bool] = False  # its real half; root only, checked beforehand
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
@@ -297,6 +300,7 @@ class ServerFault(_Described):
 
     side: ClassVar[str] = "gateway"
     cuts_connections: ClassVar[bool] = False  # every connection of its node ends with it
+    stops_loop: ClassVar[bool] = False  # its node says and does nothing before it is over
 
 
 @dataclass(frozen=True, slots=True)

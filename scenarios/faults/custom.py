@@ -67,6 +67,14 @@ class DrawnCustom(ClientFault):
                 self.uses, f"it cannot be made with params {self.params}: {error!r}"
             ) from error
 
+    @property
+    def silent(self) -> bool:
+        """As the user's class says; where its file is gone meanwhile: no."""
+        try:
+            return self.behaviour.silent
+        except CustomFaultError:
+            return False
+
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """As the user's class does."""
         self.behaviour.real(client, fault)

@@ -85,6 +85,7 @@ class DrawnGatewayStall(ServerFault):
     cannot_show = "a loop that is busy and still runs other threads: here the whole process stands still"
     theory = "closed form of the share thrown out: harness/theory/literature/loop_stall.py"
     example = "{kind: gateway_stall, at: 60s, length: 5s, node: 1}"
+    stops_loop = True
 
 
 class GatewayStall(NodeIncident):

@@ -18,7 +18,7 @@ from pydantic import Field, GetPydanticSchema, TypeAdapter
 from scenarios.faults.base import ClientFault, Fault, ScenarioItem, ServerFault
 from scenarios.faults.incidents import Incident
 
-__all__ = ["FAULTS", "INCIDENTS", "AnyFault", "AnyIncident", "catalogue", "read_parameters"]
+__all__ = ["FAULTS", "INCIDENTS", "AnyFault", "AnyIncident", "catalogue", "incident_of", "read_parameters"]
 
 
 def _concrete(base: type[ScenarioItem]) -> list[type[Any]]:
@@ -52,6 +52,11 @@ AnyIncident = Annotated[Incident, _one_of(INCIDENTS)]
 def catalogue() -> dict[str, type[ClientFault] | type[ServerFault]]:
     """Everything that can happen, clients' faults first, by kind."""
     return {kind: one.drawn for kind, one in (*FAULTS.items(), *INCIDENTS.items())}
+
+
+def incident_of(kind: str) -> type[ServerFault]:
+    """The words and flags of an incident in a log; of one that this version does not have: none."""
+    return INCIDENTS[kind].drawn if kind in INCIDENTS else ServerFault
 
 
 def read_parameters(kind: str, params: Mapping[str, Any]) -> Any:

@@ -22,6 +22,7 @@ def section(folder: Path, agrees_s: float, in_time: str) -> list[str]:
         "node_crash",
         "node_crash",
         "node-2",
+        True,
         110.0,
         NAN,
         100.0,
