@@ -17,7 +17,7 @@ from reference_server.events import Cause, EventKind
 from reference_server.frames import HEARTBEAT, PING
 from reference_server.heartbeat.scheduler import Heartbeats, Peer
 from reference_server.heartbeat.timer_wheel import LoopClock
-from reference_server.liveness.kinds import ClientBeats, Detectors, PhiAkka, PhiCassandra, Ping, StateCheck
+from reference_server.liveness.kinds import ClientBeats, Detectors, Ping, StateCheck
 from reference_server.session_log import SessionLines
 from reference_server.websocket.connection import GatewayConnection
 
@@ -116,11 +116,10 @@ class Detection:
         connection = cast(GatewayConnection, peer)
         if self._kind.looks_at_sockets:
             reason = f"the socket is closed: {connection.lost or 'closing'}"
-        elif isinstance(self._kind, PhiAkka | PhiCassandra):
-            reason = f"silent until φ reached {self._kind.threshold:g}"
         else:
+            reason = self._kind.why_missed(self._policy.heartbeat_timeout)
+        if self._kind.counts_answers:
             self._counters.missed.inc()
-            reason = f"no answer within {self._policy.heartbeat_timeout:g} s"
         max_failures = self._policy.max_failures
         self._log(EventKind.HEARTBEAT_MISSED, connection, failures=failures, max_failures=max_failures)
         if self._lines.wanted and connection.record is not None:

@@ -84,7 +84,12 @@ class DetectorSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     cause: ClassVar[Cause] = Cause.HEARTBEAT  # that its suspicions are given
     looks_at_sockets: ClassVar[bool] = False  # and not at answers
+    counts_answers: ClassVar[bool] = True  # a failure of it is a ping that was not answered
 
     def faster(self, factor: float) -> Self:
         """Return it with every time divided by ``factor``. Here: there are no times in it."""
         return self
+
+    def why_missed(self, timeout_s: float) -> str:
+        """Say for people what a failure is; ``timeout_s``: the policy's deadline of an answer."""
+        return f"no answer within {timeout_s:g} s"

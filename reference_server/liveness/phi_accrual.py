@@ -35,6 +35,11 @@ _LINEAR, _CUBIC = 1.5976, 0.070566
 class _Parameters(DetectorSettings):
     threshold: Annotated[float, Field(gt=0, description="φ at which a client is suspected")] = 8.0
     samples: Annotated[int, Field(ge=2, description="inter-arrivals remembered")] = 1000
+    counts_answers = False
+
+    def why_missed(self, timeout_s: float) -> str:
+        """Say for people what a failure is: no answer has a deadline here."""
+        return f"silent until φ reached {self.threshold:g}"
 
 
 class PhiAkka(_Parameters):

@@ -23,6 +23,7 @@ class SendErrors(DetectorSettings):
     kind: Literal["send_errors"] = "send_errors"
     cause = Cause.SEND_ERROR
     looks_at_sockets = True
+    counts_answers = False
 
 
 class StateCheck(DetectorSettings):
@@ -34,6 +35,7 @@ class StateCheck(DetectorSettings):
     kind: Literal["state_check"] = "state_check"
     cause = Cause.STATE_CHECK
     looks_at_sockets = True
+    counts_answers = False
     cleans_up: Annotated[
         bool, Field(description="end the session of a closed socket; false: only stop pinging it")
     ] = True
