@@ -35,8 +35,8 @@ def duration_s(text: str, option: str) -> float:
 
 
 def say(text: str, style: str | None = None) -> None:
-    """Print a line for people on standard error, as it is: no markup, no wrapping."""
-    _asides.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    """Print a line for people on standard error, as it is: no markup, no emoji, no wrapping."""
+    _asides.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def show_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

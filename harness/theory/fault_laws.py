@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from harness.theory.detectors import nat_prevented, nat_reset
 from harness.theory.late_answers import bundled_answers, late_answers, resent_pings
 from harness.theory.law import Law, mixture
-from harness.theory.layer_laws import after_client_beat, after_unheard_end
+from harness.theory.layer_laws import DETECTORS_WITH_LAWS, after_client_beat, after_unheard_end
 from harness.theory.silence import Healing, race, silent_death, store_floor
 from harness.theory.stack import Layer, Stack, first_of_common_phase
 from harness.theory.tcp import ladder_give_up_s, tcp_give_up_s, user_timeout_fires_s, user_timeout_late_s
 from reference_server.events import Cause
-from reference_server.liveness.kinds import ClientBeats, DetectorKind, Ping, SendErrors, StateCheck
+from reference_server.liveness.kinds import ClientBeats, DetectorKind, Ping, StateCheck
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution
 from scenarios.faults import Fault
@@ -39,6 +39,10 @@ from scenarios.network import Network
 from scenarios.schema import Scenario
 
 __all__ = ["FaultLaws", "give_up_late_s", "laws_of_fault"]
+
+
+_SILENT = HostCrash | NetworkCut | Frozen | SlowReader | NatTimeout  # the client sends nothing more
+_LATE = ThrottledTimers | Delayed | PacketLoss  # it answers, but late
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +93,17 @@ def laws_of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaw
             return _closed(scenario, one_way, cause)
         case Refresh():
             return _refreshed(scenario, one_way)
-        case _ if scenario.liveness.heartbeat_interval is None:
-            return _idle_only(fault, scenario)
         case Custom():
             return _unknown("a fault of the user's own", heals=fault.heal_after is not None)
+        case _ if scenario.liveness.heartbeat_interval is None and isinstance(fault, _SILENT | _LATE | Noop):
+            return _idle_only(fault, scenario)
         case Noop():
             return _nothing(scenario)
-        case _ if isinstance(scenario.detector, ClientBeats):
+        case _ if isinstance(scenario.detector, ClientBeats) and isinstance(fault, _SILENT):
             return _client_silent(fault, scenario, clock)
+        case _ if isinstance(scenario.detector, ClientBeats):
+            note = f"theory has no law of {fault.kind} where clients beat by themselves"
+            return _unknown(note, heals=isinstance(fault, _LATE) or fault.healing is not None)
         case NatTimeout():
             return _nat(fault, scenario, clock)
         case SlowReader():
@@ -105,7 +112,7 @@ def laws_of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaw
             return _late(fault, scenario, clock)
         case HostCrash() | NetworkCut() | Frozen():
             return _silent(fault, scenario, clock)
-        case _:
+        case _:  # a fault that is new here: no law is guessed
             return _unknown(f"theory has no law of {fault.kind}", heals=fault.healing is not None)
 
 
@@ -140,7 +147,7 @@ def _client_silent(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLa
         return _unknown("a healed client's next beat competes with the idle limit", heals=True)
     if isinstance(fault, NatTimeout):
         return _client_behind_nat(fault, scenario, trip)
-    acknowledged = isinstance(fault, Frozen)
+    acknowledged = isinstance(fault, Frozen | SlowReader)
     layers = after_client_beat(policy, trip, acknowledged=acknowledged)
     return _raced(scenario, layers, _phase_note(fault, scenario))
 
@@ -345,9 +352,7 @@ def _trip(scenario: Scenario, clock: RunClock) -> Law:
 
 def _kind(scenario: Scenario) -> DetectorKind:
     """The scenario's detector where theory has layers for it; `predict` withholds the laws of the others."""
-    if isinstance(scenario.detector, Ping | SendErrors | ClientBeats | StateCheck):
-        return scenario.detector
-    return Ping()
+    return scenario.detector if isinstance(scenario.detector, DETECTORS_WITH_LAWS) else Ping()
 
 
 def _probes_between_beats(scenario: Scenario) -> bool:

@@ -16,9 +16,13 @@ from harness.theory.law import Law, mixture
 from harness.theory.stack import Layer
 from reference_server.events import Cause
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
-from reference_server.liveness.kinds import DetectorKind, Ping, SendErrors, StateCheck
+from reference_server.liveness.kinds import ClientBeats, DetectorKind, Ping, SendErrors, StateCheck
 
-__all__ = ["after_client_beat", "after_lost_beat", "after_unheard_end", "next_look"]
+__all__ = ["DETECTORS_WITH_LAWS", "after_client_beat", "after_lost_beat", "after_unheard_end", "next_look"]
+
+
+DETECTORS_WITH_LAWS = (Ping, SendErrors, ClientBeats, StateCheck)
+"""The detectors that the functions below know. `predict` gives no law for any other."""
 
 
 def next_look(interval_s: float, gives_up: Law) -> Law:

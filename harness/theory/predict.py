@@ -15,9 +15,9 @@ import numpy as np
 
 from harness.theory.fault_laws import FaultLaws, laws_of_fault
 from harness.theory.law import Law, mixture
+from harness.theory.layer_laws import DETECTORS_WITH_LAWS
 from harness.theory.stack import first_of
 from reference_server.events import Cause
-from reference_server.liveness.kinds import PhiAkka, PhiCassandra, Probing
 from scenarios.client_rules import LoginOnOtherDevice
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution
@@ -109,7 +109,7 @@ def _withheld(prediction: Prediction, fault: Fault, scenario: Scenario) -> Predi
         *(["a NAT before every client"] if scenario.network.nat else []),
     ]
     announced = fault.drawn.announced
-    if not announced and isinstance(scenario.detector, PhiAkka | PhiCassandra | Probing):
+    if not announced and not isinstance(scenario.detector, DETECTORS_WITH_LAWS):
         unknown.append(f"detector {scenario.detector.kind}")
     if not unknown:
         return prediction

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from reference_server.durations import format_duration, parse_duration
 from scenarios.distributions import Distribution
+from scenarios.faults import FAULTS
 from scenarios.faults.host_crash import HostCrash
 from scenarios.load import ScenarioError, built_in, dump_scenario, load_scenario, parse_scenario
 from scenarios.schema import Scenario
@@ -76,7 +77,7 @@ def test_all_problems_come_in_one_error_with_line_key_value_and_what_is_allowed(
     assert "broken.yaml:2  duration: got -300; input should be greater than 0" in text
     assert "did you mean clients?" in text
     assert "40s is above heartbeat_interval (30s)" in text
-    assert "unknown fault 'meteor'; allowed: custom, delayed, frozen" in text
+    assert f"unknown fault 'meteor'; allowed: {', '.join(FAULTS)}" in text
 
 
 @pytest.mark.parametrize(

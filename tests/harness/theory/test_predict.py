@@ -358,6 +358,25 @@ INEXACT: dict[str, tuple[Scenario, str, str]] = {
         "store_cleared",
         "TTL",
     ),
+    "timers that only answers wait for": (
+        scenario(
+            {"kind": "throttled_timers", "every": "60s"},
+            detector={"kind": "client_beats"},
+            liveness={"session_timeout": "70s"},
+        ),
+        "suspected",
+        "beat by themselves",
+    ),
+    "a fault of the user's own without a heartbeat": (
+        scenario({"kind": "custom", "uses": "mine.py:Mine"}, liveness={"heartbeat_interval": None}),
+        "suspected",
+        "of the user's own",
+    ),
+    "a detector that the layers do not know": (
+        scenario({"kind": "host_crash"}, detector={"kind": "probing"}),
+        "suspected",
+        "detector probing",
+    ),
     "nobody watches": (
         scenario({"kind": "host_crash"}, sessions={"watchers_per_user": 0}),
         "peers_notified",
