@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 import redis
@@ -45,10 +44,8 @@ class StoreWitness(RepeatingThread):
         self._own_bytes = 0
         self._pool: redis.ConnectionPool | None = None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
         if self._pool is not None:
             self._pool.disconnect()
 
