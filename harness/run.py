@@ -121,7 +121,7 @@ def run_engines(
     """
     if "simulated" in engines:
         # Beside a real run it simulates that run.
-        model = _at_speedup(scenario, scenario.clock if "real" in engines else SCENARIO_TIME)
+        model = _at_pace(scenario, scenario.clock if "real" in engines else SCENARIO_TIME)
         events = simulate(model, plan, progress=lambda done: progress("simulate", done))
         write_log(directory.log("simulation"), events)
     if "real" in engines:
@@ -161,7 +161,7 @@ def _how(scenario: Scenario, plan: Plan, engines: Collection[str], setup: RealSe
     }
 
 
-def _at_speedup(scenario: Scenario, clock: RunClock) -> Scenario:
+def _at_pace(scenario: Scenario, clock: RunClock) -> Scenario:
     """Return what the model simulates: round trips and the gateway's work are slower beside times that shrink."""
     policy = bounded_patience(scenario.liveness, clock)
     late_s = give_up_late_s(policy.tcp_user_timeout or 0.0, scenario.network, clock)

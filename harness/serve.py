@@ -82,7 +82,7 @@ def serve_forever(
         ChildDied: the gateway ended (its port is taken, for instance).
     """
     run = new_run(root, f"serve-{scenario.name}")
-    # The clients must go at the speedup of the policy that is served.
+    # The clients must go at the pace of the policy that is served.
     run.scenario.write_text(dump_scenario(scenario))
     try:
         with end_on_sigterm(), Children() as children, redis_server(redis_url, children, run.logs) as redis:

@@ -21,7 +21,7 @@ _FOR_EVER_S = 1e9
 class GatewayConfig(BaseModel):
     """Configuration of one gateway process, read from a JSON file or standard input.
 
-    ``policy`` is in real seconds: a scenario's speedup has been divided out.
+    ``policy`` is in real seconds, whatever the scenario's clock.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

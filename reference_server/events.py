@@ -3,9 +3,8 @@
 Client generator, gateway, store watch and simulation all write this record as JSON lines; everything
 after the event log reads it. This module does not open files or read clocks.
 
-Time is seconds since the run's origin. In a real run that is real time (a run with ``speedup`` 10
-logs a 30 s heartbeat every 3 s); whoever measures multiplies by the run's speedup. A simulation logs
-scenario time, which is the same thing at speedup 1.
+Time is seconds since the run's origin. In a real run that is real time (a run ten times as fast
+logs a 30 s heartbeat every 3 s); whoever measures asks the run's clock. A simulation logs scenario time.
 """
 
 from __future__ import annotations

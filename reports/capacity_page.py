@@ -46,7 +46,7 @@ _PLAN_COLUMNS = (
 )
 _READING = (
     ("knee", "the most clients with which every threshold of the scenario still held"),
-    ("heartbeats/s", "of real time: a run at speedup S beats S times as often as its clients would"),
+    ("heartbeats/s", "of real time: a faster run beats as much more often as its clients would"),
     ("late", "how long after it was due a heartbeat left the gateway: the first sign of a full processor"),
     ("load average", "what else the machine had to do: a knee is that machine's, under that load"),
     (

@@ -42,7 +42,7 @@ def draw(tables: RunTables, agreement: pd.DataFrame, folder: Path) -> Gallery:
 
 
 def _plan(tables: RunTables, agreement: pd.DataFrame) -> Iterator[tuple[str, str, str, Callable[[], Figure]]]:
-    of, speedup = tables.table, tables.number("speedup") or 1.0
+    of = tables.table
     caption, caption_of_one = _caption(tables), _caption(tables, with_n=False)
     epsilon_s, windows = tables.number("epsilon_s") or 0.0, tables.records("fault_windows")
     for n, faults in enumerate(_pages(tables), 1):
@@ -74,7 +74,7 @@ def _plan(tables: RunTables, agreement: pd.DataFrame) -> Iterator[tuple[str, str
     if figures.en_masse(of("reconnects")):
         storm = partial(figures.storm, of("reconnects"), windows, caption=caption)
         yield "storm", "storm", "Who comes, who goes, who is turned away", storm
-    lateness = partial(figures.lateness, of("lag"), of("lateness"), speedup=speedup, caption=caption_of_one)
+    lateness = partial(figures.lateness, of("lag"), of("lateness"), pace=tables.pace, caption=caption_of_one)
     yield "lateness", "lateness", "Lag of the loops and lateness of the heartbeats", lateness
 
 
@@ -87,10 +87,10 @@ def _pages(tables: RunTables) -> list[list[str]]:
 
 
 def _caption(tables: RunTables, with_n: bool = True) -> str:
-    seed, speedup, epsilon_s = (tables.number(key) for key in ("seed", "speedup", "epsilon_s"))
+    seed, epsilon_s = tables.number("seed"), tables.number("epsilon_s")
     parts = [tables.name, "" if seed is None else f"seed {seed:.0f}"]
-    if "real" in tables.engines and speedup is not None:
-        parts.append(f"real clients at speedup {speedup:g}")
+    if "real" in tables.engines:
+        parts.append(f"real clients at speedup {tables.pace:g}")
     if epsilon_s is not None:
         parts.append(f"ε = {caption_seconds(epsilon_s)}")
     if with_n:

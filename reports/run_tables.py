@@ -567,6 +567,11 @@ class RunTables:
         return tuple(dict.fromkeys(map(str, names)))
 
     @cached_property
+    def pace(self) -> float:
+        """How many seconds of the scenario one real second of the run was; 1 where nothing ran for real."""
+        return (self.number("speedup") or 1.0) if "real" in self.engines else 1.0
+
+    @cached_property
     def complete(self) -> bool | None:
         """Whether the run reached its end; None where it does not say."""
         status = self._fact("status")

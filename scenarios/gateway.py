@@ -42,7 +42,7 @@ class Lease(Part):
 class Gateway(Part):
     """The gateway's nodes. A real gateway has its own speed: `flatline calibrate` measures it for the model.
 
-    Service times are real machine time, not divided by speedup, and simulated only.
+    Service times are real machine time, never sped up, and simulated only.
     """
 
     nodes: Annotated[int, Field(ge=1, description="clients are spread over them at random")] = 1

@@ -39,7 +39,7 @@ class Network(Part):
     """The way between a client and the gateway."""
 
     round_trip: Annotated[
-        Law, Field(description="law of the time from a ping to its answer; not divided by speedup")
+        Law, Field(description="law of the time from a ping to its answer; real seconds, never sped up")
     ] = Distribution(constant=0.001)
     outages: Outages | None = None
     nat: Annotated[

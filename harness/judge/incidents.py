@@ -30,7 +30,7 @@ def judge_incidents(table: pd.DataFrame, scenario: Scenario, epsilon_s: float) -
     ============= ===================================== ===================================================
 
     Writes: a real gateway writes its records one by one; it shares its cores with Redis. Neither that nor the
-    retry (`LONGEST_RETRY_S`) shrinks with a speedup.
+    retry (`LONGEST_RETRY_S`) is shorter in a faster run.
 
     In time is who is not later than the bound by more than ε (real engine) and the width of the store watch's
     look. Unknown: no bound, or the run ended before it.

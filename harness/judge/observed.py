@@ -28,7 +28,7 @@ from scenarios.schema import Scenario
 
 __all__ = ["CONFIDENCE", "LOOPS", "ROUNDING_S", "Curve", "Law", "Observed", "Slack", "laws", "observe"]
 
-ROUNDING_S: Final = 1e-6  # times were logged, scaled by the speedup and read back
+ROUNDING_S: Final = 1e-6  # times were logged, converted by the clock and read back
 
 
 LOOPS: Final[Mapping[str, int]] = {

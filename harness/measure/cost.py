@@ -1,7 +1,7 @@
 """What keeping watch costs: heartbeats and frames a second, bytes, the gateway's processor and memory.
 
 From an indexed history to cost.csv, and a policy's predicted row beside it. Rates are per *scenario* second:
-a run with speedup 5 sends five times as much in a real one. What no witness counts stays empty: Redis
+a run five times as fast sends five times as much in a real one. What no witness counts stays empty: Redis
 operations are known to theory only.
 """
 

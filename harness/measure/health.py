@@ -265,7 +265,7 @@ def round_trips_s(events: Iterable[Event]) -> NDArray[np.float64]:
         events: of one engine, in any order.
 
     Returns:
-        Seconds of the log's own clock, shape (n,): round trips do not shrink with a speedup.
+        Seconds of the log's own clock, shape (n,): round trips are not sped up.
     """
     sent: dict[str, float] = {}
     trips = []

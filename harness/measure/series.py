@@ -1,7 +1,7 @@
 """What went on over the run: live clients and ghosts, one client's timeline, loop lag, lateness, resources.
 
 From an indexed history to tables. `time_s` is scenario seconds; lags and latenesses are real seconds:
-they are what this machine was late by, and `speedup` does not shrink them.
+they are what this machine was late by, and a faster run does not shrink them.
 
 Who came and went when: the counts that a reconnect storm is drawn from.
 

@@ -128,7 +128,7 @@ class RealSetup:
         hosts: instead, how many workers on other hosts to wait for (`remote_workers.py`).
         address: where those reach this host.
         ledger: the gateways keep the durable ledger, too, in the run directory, and it is audited at the end; a
-            login then waits for the disk, speedup times as long in scenario time.
+            login then waits for the disk, which the scenario's clock sees as longer.
         store_sample_s: how often the store watch counts all sessions, real seconds: it is work for Redis.
         gateway_preset: name of a preset that the gateway is instead of what the scenario says: a negative control.
     """
@@ -292,7 +292,7 @@ def _check_probes(scenario: Scenario | None) -> None:
 
 
 def real_policy(policy: LivenessPolicy, clock: RunClock) -> LivenessPolicy:
-    """Divide a policy's times by the speedup, the kernel's patience with it.
+    """The policy as a real run has it: its times as much shorter, the kernel's patience with them.
 
     TCP's retransmission timers cannot be sped up, but they can be bounded: a socket that would give up
     after 924.6 s of scenario time does so by ``TCP_USER_TIMEOUT`` as much sooner.
@@ -323,7 +323,7 @@ def as_preset(scenario: Scenario, preset: str | None) -> Scenario:
 def bounded_patience(policy: LivenessPolicy, clock: RunClock) -> LivenessPolicy:
     """In a run faster than real time, pin TCP's give-up time in the policy; elsewhere return it as it is.
 
-    It is a constant of the kernel (924.6 s with Linux's defaults) and would otherwise be multiplied by the speedup.
+    It is a constant of the kernel (924.6 s with Linux's defaults) and would otherwise look longer to the scenario.
     Seconds of the scenario.
     """
     if clock.is_real_time or policy.tcp_user_timeout is not None:

@@ -51,7 +51,7 @@ class RunDir:
 
     @property
     def provenance(self) -> Path:
-        """What ran where: versions, machine, seed, engines, speedup, status (JSON)."""
+        """What ran where: versions, machine, seed, engines, pace, status (JSON)."""
         return self.path / "run.json"
 
     @property

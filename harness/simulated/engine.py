@@ -1,7 +1,7 @@
 """The simulated engine: run a plan in a SimPy model, leave the event log of the run.
 
 From a scenario and its plan to events in scenario time. It drives the gateway's own detector over
-modelled clients, network and store; `speedup` has no meaning here. Measures nothing.
+modelled clients, network and store; it knows scenario time alone. Measures nothing.
 
 What the model leaves out: bandwidth, TLS, clock error, losses within a handshake, and the loop time of anything
 but heartbeats, frames and handshakes. See the modules for what each part does.

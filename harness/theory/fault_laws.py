@@ -377,7 +377,7 @@ def _race(scenario: Scenario, trip: Law, gives_up: Law | None) -> Stack | None:
 def _gives_up(scenario: Scenario, clock: RunClock) -> Law:
     """When TCP ends the connection, from the first unacknowledged ping.
 
-    The kernel's own patience is scenario time: a run with a speedup bounds it on each socket, by a user timeout
+    The kernel's own patience is scenario time: a faster run bounds it on each socket, by a user timeout
     of that length, which the kernel counts from its own first retransmission. Its timer is late by up to its
     grain, which does not shrink with the rest.
     """

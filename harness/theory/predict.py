@@ -90,9 +90,6 @@ def predict(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> list[Predict
         scenario: what is to happen.
         clock: of the run to compare with: `SCENARIO_TIME` for a simulation, ``scenario.clock`` for a real run. Round
             trips and TCP's timers do not shrink with the rest, so in scenario time they grow.
-
-    Raises:
-        ValueError: a speedup below or at 0.
     """
     return [
         _withheld(prediction, fault, scenario)

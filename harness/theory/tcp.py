@@ -83,7 +83,7 @@ def user_timeout_late_s(user_timeout_s: float, ladder_s: Sequence[float]) -> flo
     """How late ``TCP_USER_TIMEOUT`` may fire, at most: the grain of the kernel's timer for the last wait.
 
     Linux sorts timers into wheels whose grain grows eightfold from one to the next, and rounds up: 4 ms, 32 ms from
-    0.25 s on, 256 ms from 2 s, 2.05 s from 16 s, at 250 ticks a second. Real seconds, which no speedup divides.
+    0.25 s on, 256 ms from 2 s, 2.05 s from 16 s, at 250 ticks a second. Real seconds, which no faster run shortens.
     Source: Linux kernel/time/timer.c, LVL_GRAN and LVL_START; measured: 46.2 s fired 0.1 to 1.7 s late.
     """
     fires_s = user_timeout_fires_s(user_timeout_s, ladder_s)

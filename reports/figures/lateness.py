@@ -18,15 +18,13 @@ _OTHERS = (GREEN, ORANGE, SKY)
 
 
 @styled
-def lateness(
-    lag: pd.DataFrame, heartbeats: pd.DataFrame, *, speedup: float = 1.0, caption: str = ""
-) -> Figure:
+def lateness(lag: pd.DataFrame, heartbeats: pd.DataFrame, *, pace: float = 1.0, caption: str = "") -> Figure:
     """Draw two panels over the run: largest loop lag of each role, and how late heartbeats were sent.
 
     Args:
         lag: lag.csv; of several processes of a role the latest counts.
         heartbeats: lateness.csv; of several nodes the latest counts.
-        speedup: of the run: a real millisecond is this many scenario milliseconds.
+        pace: of the run: a real millisecond is this many scenario milliseconds.
         caption: the line under the figure.
 
     Raises:
@@ -56,7 +54,7 @@ def lateness(
         if panel.get_lines():
             panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     bottom.set_xlabel("scenario seconds from the start of the run")
-    note = f"One real millisecond is {speedup:g} ms of scenario time. " if speedup != 1 else ""
+    note = f"One real millisecond is {pace:g} ms of scenario time. " if pace != 1 else ""
     return finish(figure, "Was anything late? Lag of the loops and of the heartbeats", note + caption)
 
 

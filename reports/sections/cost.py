@@ -40,9 +40,8 @@ def cost_section(tables: RunTables) -> Section:
         "theirs with WebSocket, TCP and IPv4 headers, without TLS. Redis operations are those that refresh TTLs; "
         "no witness counts them. CPU is of one core"
     )
-    speedup = tables.number("speedup") or 1.0
-    if "real" in tables.engines and speedup != 1:
-        note += f", in real time: each real second carries the traffic of {speedup:g} of the scenario’s"
+    if tables.pace != 1:
+        note += f", in real time: each real second carries the traffic of {tables.pace:g} of the scenario’s"
     table = Table(("what", *engines), rows, note=f"{note}.", csv="cost.csv")
     return Section("cost", "What it costs", [table])
 

@@ -58,11 +58,10 @@ def facts(tables: RunTables, agreement: str, exit_code: int) -> list[Cell]:
 
 def reading(tables: RunTables) -> list[tuple[str, str]]:
     """Return the terms that a reader must know, and what they mean here."""
-    speedup = tables.number("speedup")
     scenario_time = "Every time is in seconds of the scenario"
-    if speedup is not None and speedup != 1 and "real" in tables.engines:
+    if tables.pace != 1:
         scenario_time += (
-            f". The real run went {speedup:g} times as fast as the scenario says (policy and faults, not the "
+            f". The real run went {tables.pace:g} times as fast as the scenario says (policy and faults, not the "
             "network); its times are multiplied back"
         )
     return [

@@ -107,11 +107,10 @@ def _epsilon(tables: RunTables) -> Text:
         for name, value in known.items()
         if name.endswith("_s") and not name.startswith("window") and isinstance(value, int | float)
     ]
-    speedup = tables.number("speedup")
     made_of = ""
     if terms:
         made_of = f" It is made of {', '.join(terms)} (real time; of two lags the larger counts)"
-        made_of += f", times the speedup of {speedup:g}." if speedup is not None else "."
+        made_of += f", times the speedup of {tables.pace:g}."
     return Text(
         f"ε = {caption_seconds(epsilon_s)} of scenario time: a closed-form range [lo, hi) is checked as "
         f"[lo − ε, hi + ε].{made_of}"

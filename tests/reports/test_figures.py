@@ -42,7 +42,7 @@ DRAW: dict[str, Callable[[RunTables], Figure]] = {
     "layers": lambda t: figures.layers(t.table("detections")),
     "timeline": lambda t: figures.timeline(t.table("timelines"), "host_crash"),
     "live_sessions": lambda t: figures.live_sessions(t.table("population"), t.records("fault_windows")),
-    "lateness": lambda t: figures.lateness(t.table("lag"), t.table("lateness"), speedup=5.0),
+    "lateness": lambda t: figures.lateness(t.table("lag"), t.table("lateness"), pace=5.0),
     "competing": lambda t: figures.competing(t.table("incidence")),
     "agreement_chart": lambda t: figures.agreement_chart(agreement_of(t)),
 }

@@ -283,11 +283,11 @@ def _clock(policy: LivenessPolicy, at_least: float) -> RunClock:
     least = max(1, math.ceil(at_least))
     if least == 1:
         return SCENARIO_TIME
-    speedups = np.arange(least, 2 * least + 2)
-    patience = np.log(policy.patience_s / speedups)
+    paces = np.arange(least, 2 * least + 2)
+    patience = np.log(policy.patience_s / paces)
     clear = np.abs(np.subtract.outer(patience, ladder)).min(axis=1)
     good = np.flatnonzero(clear >= _CLEAR_OF_LADDER)
-    return RunClock(float(speedups[good[0] if len(good) else int(np.argmax(clear))]))
+    return RunClock(float(paces[good[0] if len(good) else int(np.argmax(clear))]))
 
 
 def _stretched(

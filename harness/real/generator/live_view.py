@@ -2,7 +2,7 @@
 
 From events in any order, as the logs of several processes give them, to a small table and a curve of the last
 minutes. Approximate on purpose: the report measures, this shows. Times are real seconds of the run; latencies
-are multiplied by the speedup.
+are told in scenario time.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def _kinds(plan: Plan, clock: RunClock) -> dict[_Kind, tuple[str, ...]]:
     for label, params in wanted.items():
         idle_s = clock.real_s(params.idle_timeout_s)
         if abs(idle_s - round(idle_s)) > 1e-9 or idle_s < _LEAST_S:
-            fits = _fitting_speedup([p.idle_timeout_s for p in wanted.values()])
+            fits = _fitting_pace([p.idle_timeout_s for p in wanted.values()])
             raise CannotRun(
                 f"{label}: idle_timeout {params.idle_timeout_s:g} s at speedup {clock.speedup:g} is "
                 f"{idle_s:g} s; conntrack counts whole seconds, allowed: {_LEAST_S} or more; "
@@ -145,8 +145,8 @@ def _kinds(plan: Plan, clock: RunClock) -> dict[_Kind, tuple[str, ...]]:
     return kinds
 
 
-def _fitting_speedup(idle_s: list[float]) -> float:
-    """The largest speedup that leaves every timeout whole seconds, and enough of them."""
+def _fitting_pace(idle_s: list[float]) -> float:
+    """The largest pace that leaves every timeout whole seconds, and enough of them."""
     common_s = math.gcd(*(round(s * 1000) for s in idle_s)) / 1000
     return common_s / math.ceil(_LEAST_S * common_s / min(idle_s))
 
@@ -188,7 +188,7 @@ def _cable(n: int, clients: Namespace, nat: Namespace, server: Namespace) -> Non
     server.ip(
         f"addr add 10.78.{n}.254/24 dev nat{n}",
         # A delayed ACK, 40 ms after the answer, would be the mapping's last packet and does not shrink
-        # with the speedup: acknowledge at once.
+        # in a faster run: acknowledge at once.
         f"route change 10.78.{n}.0/24 dev nat{n} src 10.78.{n}.254 quickack 1",
     )
 

@@ -1,6 +1,6 @@
 """Run a fleet, or one fleet a policy, in parts over the cores. The parts do not depend on how many cores there are.
 
-From policies, a network and a seed to results. Scenario seconds; `speedup` has no meaning here.
+From policies, a network and a seed to results. Scenario seconds alone.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def experiment(
         preset: its name.
         faults: kinds.
         clients: nine of ten suffer a fault, as many of each kind.
-        fastest: the speedup at most; a preset that decides soon goes slower, so that its times can be told.
+        fastest: the pace at most; a preset that decides soon goes slower, so that its times can be told.
         seed: of the plan.
 
     Raises:
@@ -79,9 +79,9 @@ def experiment(
         # After the clean-up of an orderly close, so that the first try does not race with it.
         given["reconnect"] = {"relogin": {"after": 3.0, "retry": 7.0}}
     draft = Scenario.model_validate(given)
-    clock = RunClock(_speedup(draft, fastest))
+    clock = RunClock(_pace(draft, fastest))
     # A client that stays with its session, as one that reloads its page, is cleared never, and that needs no waiting
-    # for. At a speedup TCP is later, for its timers do not shrink.
+    # for. In a faster run TCP is later, for its timers do not shrink.
     staying = {fault.label for fault in draft.faults if fault.drawn.user_stays}
     laws = [
         p.law
@@ -95,7 +95,7 @@ def experiment(
     return Scenario.model_validate(given)
 
 
-def _speedup(scenario: Scenario, fastest: float) -> float:
+def _pace(scenario: Scenario, fastest: float) -> float:
     """As fast as a run can be that is still sound when its loops lag 30 ms."""
     silent = silent_faults(make_plan(scenario).faults)
     medians_s = [
