@@ -57,7 +57,7 @@ class EventKind(StrEnum):
     FAULT_HEALED = "fault_healed"  # client: the cause is gone; detail: fault_id
     FAULT_RECOVERED = "fault_recovered"  # client: alive on the same session again; detail: fault_id
     # what happens to gateway nodes and the store; node: whose, where it is a node's
-    # harness; detail: incident_id, kind, scheduled_s, mechanism
+    # harness; detail: incident_id, kind, scheduled_s, mechanism, cuts_connections, stops_loop (what the kind does)
     INCIDENT_STARTED = "incident_started"
     # harness: its cause is gone (a stall is over, a node listens again, the store answers); detail: incident_id, kind
     INCIDENT_ENDED = "incident_ended"

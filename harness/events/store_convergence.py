@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from reference_server.events import Event, EventKind, Source
-from scenarios.faults import incident_of
 
 __all__ = ["WANTED", "Records", "StoreConvergence"]
 
@@ -126,10 +125,8 @@ class StoreConvergence:
                 incident.ghosts.discard(event.session_id)
 
     def _begin(self, event: Event) -> None:
-        what = incident_of(str(event.detail["kind"]))
-        incident = _Incident(
-            event.detail["incident_id"], what.cuts_connections, event.node, event.time_s, what.stops_loop
-        )
+        cuts, stops = bool(event.detail["cuts_connections"]), bool(event.detail["stops_loop"])
+        incident = _Incident(event.detail["incident_id"], cuts, event.node, event.time_s, stops)
         for session_id, one in self._sessions.items():
             self._consider(incident, session_id, one)
         self._open.append(incident)

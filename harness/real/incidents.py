@@ -142,6 +142,8 @@ class Incidents:
             "incident_id": incident.incident_id,
             "kind": incident.kind,
             "mechanism": mechanism,
+            "cuts_connections": incident.params.cuts_connections,
+            "stops_loop": incident.params.stops_loop,
             "scheduled_s": self._began_s - self._origin_s + self._clock.real_s(incident.at_s),
         }
         self._log(EventKind.INCIDENT_STARTED, incident, detail, at_s)

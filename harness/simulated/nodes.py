@@ -174,6 +174,8 @@ def happen(incident: PlannedIncident, model: Model, nodes: Nodes) -> None:
         "kind": incident.kind,
         "scheduled_s": incident.at_s,
         "mechanism": "model",
+        "cuts_connections": incident.params.cuts_connections,
+        "stops_loop": incident.params.stops_loop,
     }
     model.log.write(EventKind.INCIDENT_STARTED, node=name, detail=detail)
     ended = {"incident_id": incident.incident_id, "kind": incident.kind}

@@ -8,6 +8,7 @@ import pytest
 
 from harness.events.store_convergence import Records, StoreConvergence
 from reference_server.events import Event, EventKind, Source
+from scenarios.faults import INCIDENTS
 
 K = EventKind
 GONE: Records = (None, None)
@@ -21,7 +22,14 @@ def client(
 
 def incident(time_s: float, kind: str, node: str = "", over: bool = False) -> Event:
     what = K.INCIDENT_ENDED if over else K.INCIDENT_STARTED
-    return Event(time_s, Source.HARNESS, what, node=node, detail={"incident_id": kind, "kind": kind})
+    does = INCIDENTS[kind].drawn
+    detail = {
+        "incident_id": kind,
+        "kind": kind,
+        "cuts_connections": does.cuts_connections,
+        "stops_loop": does.stops_loop,
+    }
+    return Event(time_s, Source.HARNESS, what, node=node, detail=detail)
 
 
 def held(session: str = "s0", connection: str = "c0") -> Records:
