@@ -121,7 +121,7 @@ def test_each_fault_is_caught_by_its_layer(tmp_path: Path) -> None:
     quality = measured(directory, "session_quality").set_index("figure")
     audited = quality.loc["ledger_inconsistencies"]
     assert (audited["count"], audited["note"]) == (0, "")
-    assert audited["of"] >= 40  # each client's session
+    assert audited["denominator"] >= 40  # each client's session
 
 
 def test_a_new_login_takes_over_from_a_dead_client(tmp_path: Path) -> None:
