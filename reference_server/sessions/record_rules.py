@@ -45,8 +45,3 @@ class RecordRules(BaseModel):
     user_id_handshake: Annotated[
         bool, Field(description="let in whoever says /ws?userId=…, without a login; loopback only")
     ] = False
-
-    @property
-    def refresh_follows_frames(self) -> bool:
-        """Whether a client's frames prolong its records."""
-        return self.refreshed in ("when_half_gone", "at_each_frame")
