@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harness.theory.adaptive_laws import phi_silence, probed_wait
 from harness.theory.detectors import nat_prevented, nat_reset
 from harness.theory.late_answers import bundled_answers, late_answers, resent_pings
 from harness.theory.law import Law, mixture
@@ -18,7 +19,7 @@ from harness.theory.silence import Healing, race, silent_death, store_floor
 from harness.theory.stack import Layer, Stack, first_of_common_phase
 from harness.theory.tcp import ladder_give_up_s, tcp_give_up_s, user_timeout_fires_s, user_timeout_late_s
 from reference_server.events import Cause
-from reference_server.liveness.kinds import ClientBeats, DetectorKind, Ping, StateCheck
+from reference_server.liveness.kinds import ClientBeats, PhiAkka, PhiCassandra, Probing, StateCheck
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution
 from scenarios.faults import Fault
@@ -97,6 +98,15 @@ def laws_of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaw
             return _unknown("a fault of the user's own", heals=fault.heal_after is not None)
         case _ if scenario.liveness.heartbeat_interval is None and isinstance(fault, _SILENT | _LATE | Noop):
             return _idle_only(fault, scenario)
+        case Noop() | HostCrash() | NetworkCut() | Frozen() | NatTimeout() if isinstance(
+            scenario.detector, PhiAkka | PhiCassandra
+        ):
+            return _phi(fault, scenario.detector, scenario, clock)
+        case Noop() | HostCrash() | NetworkCut() | Frozen() if isinstance(scenario.detector, Probing):
+            return _probing(fault, scenario.detector, scenario, clock)
+        case _ if not isinstance(scenario.detector, DETECTORS_WITH_LAWS):
+            note = f"theory has no law of {fault.kind} for the detector {scenario.detector.kind}"
+            return _unknown(note, heals=isinstance(fault, _LATE) or fault.healing is not None)
         case Noop():
             return _nothing(scenario)
         case _ if isinstance(scenario.detector, ClientBeats) and isinstance(fault, _SILENT):
@@ -124,10 +134,11 @@ def _closed(scenario: Scenario, one_way: Law, cause: Cause) -> FaultLaws:
 
 def _unheard(fault: OrderlyClose | ProcessCrash, scenario: Scenario, one_way: Law) -> FaultLaws:
     """An end that the kernel tells and nobody acts on: whoever looks at the socket, or awaits an answer."""
-    policy = scenario.liveness
+    policy, kind = scenario.liveness, scenario.detector
     if policy.heartbeat_interval is None:
         return _idle_only(fault, scenario)
-    kind = _kind(scenario)
+    if not isinstance(kind, DETECTORS_WITH_LAWS):
+        return _unknown(f"theory has no law of an end that nobody acts on for the detector {kind.kind}")
     trip = one_way.scaled(2.0)
     if isinstance(kind, ClientBeats):
         layers = after_client_beat(policy, trip, acknowledged=True)  # a closed socket is not probed
@@ -178,11 +189,90 @@ def _raced(scenario: Scenario, layers: Mapping[str, Layer], said: str) -> FaultL
         return _never(_notes(said, "no layer notices it"))
     stack = first_of_common_phase(policy.interval_s, layers)
     note = _notes(said, _layers_note(stack))
-    at_once = set(layers) == {Cause.SESSION_TIMEOUT}
-    if not at_once and policy.resume_window > 0 and stack.law.lo_s < policy.resume_window:
+    # The window counts from the last sign of life, as do the layers that do not know the next ping.
+    signs = {layer.sign for layer in layers.values()}
+    earliest_s = min(layer.rest.lo_s for layer in layers.values()) if signs == {-1} else stack.law.lo_s
+    if (
+        set(layers) != {Cause.SESSION_TIMEOUT}
+        and policy.resume_window > 0
+        and earliest_s < policy.resume_window
+    ):
         late = "the resume window may end after the suspicion"
         return FaultLaws(stack.law, None, stack.wins, note, late)
     return FaultLaws(stack.law, stack.law, stack.wins, note)
+
+
+def _phi(
+    fault: Noop | HostCrash | NetworkCut | Frozen | NatTimeout,
+    kind: PhiAkka | PhiCassandra,
+    scenario: Scenario,
+    clock: RunClock,
+) -> FaultLaws:
+    """The silence since the last answer at which φ reaches its threshold; it does not know the next ping's phase."""
+    policy, trip = scenario.liveness, _trip(scenario, clock)
+    interval_s, one_way = policy.interval_s, trip.scaled(0.5)
+    heals = _healing(fault, scenario, clock) is not None
+    silence, why = phi_silence(kind, interval_s, trip, _age(fault, scenario))
+    if policy.session_timeout is not None and policy.session_timeout < interval_s:
+        why = _IDLE_BELOW_HEARTBEAT
+    elif heals:
+        why = "a healed client's answers compete with φ"
+    elif _probes_between_beats(scenario):
+        why = _PROBES
+    if why:
+        return _unknown(why, heals=heals)
+    if isinstance(fault, Noop):
+        return _nothing(scenario)
+    if isinstance(fault, NatTimeout) and (
+        fault.nat.expiry == "reset" or nat_prevented(interval_s, fault.nat.idle_timeout)
+    ):
+        return _nat(fault, scenario, clock)
+    if isinstance(fault, NatTimeout):
+        return _unknown("silence that a NAT begins: theory has no law of it for φ")
+    layers: dict[str, Layer] = {Cause.HEARTBEAT: Layer(-1, silence.plus(one_way))}
+    if policy.session_timeout is not None:
+        idle = one_way.plus(Law.uniform(0.0, policy.sweep_interval))
+        layers[Cause.SESSION_TIMEOUT] = Layer(-1, idle.shifted(policy.session_timeout))
+    gives_up = _gives_up(scenario, clock)
+    if not isinstance(fault, Frozen) and gives_up.lo_s < silence.hi_s:
+        if policy.close_detection != "all":
+            return _unknown(
+                "the kernel gives up before φ has decided, and close detection does not act on it"
+            )
+        layers[Cause.TCP_TIMEOUT] = Layer(+1, gives_up.plus(one_way.scaled(-1.0)))
+    return _raced(scenario, layers, _phase_note(fault, scenario))
+
+
+def _probing(
+    fault: Noop | HostCrash | NetworkCut | Frozen, kind: Probing, scenario: Scenario, clock: RunClock
+) -> FaultLaws:
+    """The next ping of an interval that grew with the connection's age; then k deadlines, one after the other."""
+    policy, trip = scenario.liveness, _trip(scenario, clock)
+    wait, longest_s = probed_wait(kind, trip, _age(fault, scenario))
+    verdict_s = policy.max_failures * policy.heartbeat_timeout
+    heals = _healing(fault, scenario, clock) is not None
+    why = ""
+    if policy.session_timeout is not None and policy.session_timeout < longest_s + verdict_s + trip.hi_s:
+        why = "the idle limit may run out before a probed interval does"
+    elif heals:
+        why = "a healed client's answers compete with the detector"
+    elif policy.tcp_keepalive is not None and policy.tcp_keepalive.idle < longest_s:
+        why = "tcp_keepalive.idle is below a probed interval: probes and heartbeats alternate"
+    elif not isinstance(fault, Frozen | Noop) and _gives_up(scenario, clock).lo_s < verdict_s:
+        why = "the kernel may give up before the last deadline"
+    if why:
+        return _unknown(why, heals=heals)
+    if isinstance(fault, Noop):
+        return _never("nothing happens: the baseline")
+    if policy.resume_window > verdict_s:
+        return _unknown("the resume window may end after the suspicion")
+    suspected = wait.plus(trip.scaled(-0.5)).shifted(verdict_s)
+    return FaultLaws(suspected, suspected, {Cause.HEARTBEAT: 1.0}, _phase_note(fault, scenario))
+
+
+def _age(fault: Fault, scenario: Scenario) -> Law:
+    """Of the connection at the fault: clients connect evenly over the ramp, and faults are timed from its end."""
+    return Law.uniform(0.0, scenario.ramp).plus(Law.of(fault.at))
 
 
 def _refreshed(scenario: Scenario, one_way: Law) -> FaultLaws:
@@ -331,8 +421,7 @@ def _idle_only(fault: Fault, scenario: Scenario) -> FaultLaws:
         return _never("no heartbeat and no idle limit: never noticed")
     if _healing(fault, scenario, SCENARIO_TIME) is not None:
         return _unknown("no heartbeat: nothing tells a healed client from a silent one", heals=True)
-    # Clients connect evenly over the ramp, and faults are timed from its end.
-    age = Law.uniform(0.0, scenario.ramp).plus(Law.of(fault.at))
+    age = _age(fault, scenario)
     if age.hi_s > policy.session_timeout:
         return _unknown(
             "no heartbeat: the idle limit drops clients, healthy ones too, before some faults come"
@@ -348,11 +437,6 @@ def _idle_only(fault: Fault, scenario: Scenario) -> FaultLaws:
 
 def _trip(scenario: Scenario, clock: RunClock) -> Law:
     return clock.seen(Law.of(scenario.network.round_trip))
-
-
-def _kind(scenario: Scenario) -> DetectorKind:
-    """The scenario's detector where theory has layers for it; `predict` withholds the laws of the others."""
-    return scenario.detector if isinstance(scenario.detector, DETECTORS_WITH_LAWS) else Ping()
 
 
 def _probes_between_beats(scenario: Scenario) -> bool:
@@ -371,7 +455,7 @@ def _race(scenario: Scenario, trip: Law, gives_up: Law | None) -> Stack | None:
     policy = scenario.liveness
     if policy.session_timeout is not None and policy.session_timeout < policy.interval_s:
         return None
-    return race(policy, trip, gives_up, _kind(scenario))
+    return race(policy, trip, gives_up, scenario.detector)
 
 
 def _gives_up(scenario: Scenario, clock: RunClock) -> Law:

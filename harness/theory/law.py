@@ -103,6 +103,7 @@ class Law:
         keep[1::2] = at - before > _EQUAL
         keep[0] = True
         p = np.maximum.accumulate(np.clip(p, 0.0, 1.0))
+        p[p > 1 - _EQUAL] = 1.0  # what rounding has left over must not become a tail
         return cls.knots(np.concatenate((t[:1], t[keep])), np.concatenate(([0.0], p[keep])))
 
     @property
@@ -185,6 +186,13 @@ class Law:
         return type(self).knots(
             [floor_s, floor_s, *self.times_s[above]], [0, float(self.cdf(floor_s)), *self.cumulative[above]]
         )
+
+    def within(self, low_s: float, high_s: float) -> Self:
+        """The part of the law in (low, high]: what falls outside counts as never."""
+        inside = self.times_s[(self.times_s > low_s) & (self.times_s < high_s)]
+        t = np.concatenate(([low_s], np.unique(inside), [high_s]))
+        below = float(self.cdf(low_s))
+        return type(self).sides(t, np.maximum(self.before(t) - below, 0.0), self.cdf(t) - below)
 
     def slowest_of(self, count: int) -> Self:
         """The law of the latest of ``count`` independent draws."""

@@ -22,7 +22,7 @@ __all__ = ["DETECTORS_WITH_LAWS", "after_client_beat", "after_lost_beat", "after
 
 
 DETECTORS_WITH_LAWS = (Ping, SendErrors, ClientBeats, StateCheck)
-"""The detectors that the functions below know. `predict` gives no law for any other."""
+"""The detectors that the functions below know. What detectors learn is `adaptive_laws.py`."""
 
 
 def next_look(interval_s: float, gives_up: Law) -> Law:

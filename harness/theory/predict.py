@@ -15,7 +15,6 @@ import numpy as np
 
 from harness.theory.fault_laws import FaultLaws, laws_of_fault
 from harness.theory.law import Law, mixture
-from harness.theory.layer_laws import DETECTORS_WITH_LAWS
 from harness.theory.stack import first_of
 from reference_server.events import Cause
 from scenarios.client_rules import LoginOnOtherDevice
@@ -92,22 +91,19 @@ def predict(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> list[Predict
             trips and TCP's timers do not shrink with the rest, so in scenario time they grow.
     """
     return [
-        _withheld(prediction, fault, scenario)
+        _withheld(prediction, scenario)
         for fault in scenario.faults
         for prediction in _of_fault(fault, scenario, clock)
     ]
 
 
-def _withheld(prediction: Prediction, fault: Fault, scenario: Scenario) -> Prediction:
+def _withheld(prediction: Prediction, scenario: Scenario) -> Prediction:
     """Give no law where the scenario has what theory here knows nothing of."""
     unknown = [
         *(["incidents"] if scenario.incidents else []),
         *(["stalls"] if scenario.gateway.stalls else []),
         *(["a NAT before every client"] if scenario.network.nat else []),
     ]
-    announced = fault.drawn.announced
-    if not announced and not isinstance(scenario.detector, DETECTORS_WITH_LAWS):
-        unknown.append(f"detector {scenario.detector.kind}")
     if not unknown:
         return prediction
     return replace(prediction, cause="", law=None, note=f"no law for {', '.join(unknown)}")

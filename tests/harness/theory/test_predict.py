@@ -373,7 +373,7 @@ INEXACT: dict[str, tuple[Scenario, str, str]] = {
         "of the user's own",
     ),
     "a detector that the layers do not know": (
-        scenario({"kind": "host_crash"}, detector={"kind": "probing"}),
+        scenario({"kind": "delayed", "by": "5s"}, detector={"kind": "probing"}),
         "suspected",
         "detector probing",
     ),
