@@ -17,7 +17,7 @@ from reference_server.events import Cause, EventKind
 from reference_server.frames import HEARTBEAT, PING
 from reference_server.heartbeat.scheduler import Heartbeats, Peer
 from reference_server.heartbeat.timer_wheel import LoopClock
-from reference_server.liveness.kinds import ClientBeats, Detectors, Ping, StateCheck
+from reference_server.liveness.kinds import ClientBeats, Detectors, StateCheck
 from reference_server.session_log import SessionLines
 from reference_server.websocket.connection import GatewayConnection
 
@@ -69,9 +69,7 @@ class Detection:
     @property
     def frame(self) -> bytes:
         """The heartbeat as it is on the wire: a JSON message, or a protocol ping."""
-        kind = self._kind
-        protocol_ping = isinstance(kind, StateCheck) or (isinstance(kind, Ping) and kind.frame == "ping")
-        return PING if protocol_ping else HEARTBEAT
+        return PING if self._kind.protocol_ping else HEARTBEAT
 
     def lateness(self) -> dict[str, float] | None:
         """Return how late heartbeats were since the last call; None: there were none."""

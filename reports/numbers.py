@@ -18,7 +18,6 @@ __all__ = [
     "cause_name",
     "count",
     "interval",
-    "milestone_name",
     "milliseconds",
     "percent",
     "plain",
@@ -48,10 +47,6 @@ _CAUSES: Final = {
     "take_over": "take-over",
     "": "not attributed",
 }
-
-
-def _absent(value: float | None) -> bool:
-    return value is None or math.isnan(value)
 
 
 def _dash_where_absent(text: Callable[[float], str]) -> Callable[[float | None], str]:
@@ -101,9 +96,8 @@ def interval(lo: float | None, hi: float | None) -> str:
 
     One open side is written with a dash: the sample is too small for that bound alone.
     """
-    if _absent(lo) and _absent(hi):
-        return "n too small"
-    return f"{seconds(lo)} to {seconds(hi)}"
+    ends = seconds(lo), seconds(hi)
+    return "n too small" if ends == (ABSENT, ABSENT) else " to ".join(ends)
 
 
 @_dash_where_absent
@@ -156,11 +150,6 @@ def count(value: float) -> str:
 def words(name: str) -> str:
     """Return an identifier as words: ``socket_closed`` becomes ``socket closed``."""
     return name.replace("_", " ")
-
-
-def milestone_name(milestone: str) -> str:
-    """Return a milestone as words."""
-    return words(milestone)
 
 
 def cause_name(cause: str) -> str:

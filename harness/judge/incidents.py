@@ -5,9 +5,12 @@ From what was measured and the scenario to a bound and a verdict a row.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
+from scenarios.faults import incident_of
 from scenarios.schema import Scenario
 
 __all__ = ["judge_incidents"]
@@ -19,15 +22,15 @@ RECORD_WRITE_S = 0.0005  # real seconds; measured: 0.1 to 0.33 ms a record, on t
 def judge_incidents(table: pd.DataFrame, scenario: Scenario, epsilon_s: float) -> pd.DataFrame:
     """Return incidents.csv with ``bound_s`` and ``in_time``.
 
-    ============= ===================================== ===================================================
-    incident      bound                                 source
-    ============= ===================================== ===================================================
-    node_crash    ttl + check                           reference_server/cluster/lease.py
-    node_drain    resume window + check                 reference_server/cluster/lease.py
-    store_flush   renew + writes                        reference_server/cluster/lease.py
-    store_restart its end + max(renew, retry) + writes  reference_server/sessions/redis_writer.py for the retry
-    gateway_stall its end + renew + writes              reference_server/cluster/lease.py
-    ============= ===================================== ===================================================
+    ================ ===================================== ================================================
+    settled by       bound                                 source
+    ================ ===================================== ================================================
+    lease            ttl + check                           reference_server/cluster/lease.py
+    resume_window    resume window + check                 reference_server/cluster/lease.py
+    renewal          renew + writes                        reference_server/cluster/lease.py
+    renewal_after_it its end + renew + writes              reference_server/cluster/lease.py
+    … of a store     its end + max(renew, retry) + writes  reference_server/sessions/redis_writer.py
+    ================ ===================================== ================================================
 
     Writes: a real gateway writes its records one by one; it shares its cores with Redis. Neither that nor the
     retry (`LONGEST_RETRY_S`) is shorter in a faster run.
@@ -41,20 +44,19 @@ def judge_incidents(table: pd.DataFrame, scenario: Scenario, epsilon_s: float) -
         epsilon_s: of the real run, scenario seconds; 0 where there was none.
     """
     lease, window_s = scenario.gateway.lease, scenario.liveness.resume_window
-    real = (table["engine"] == "real").to_numpy()
-    retry_s = np.where(real, scenario.clock.scenario_s(LONGEST_RETRY_S), 0.0)
+    kinds = [incident_of(kind) for kind in table["kind"]]
+    settled_by = np.array([kind.settled_by for kind in kinds], dtype=str)
+    real, lasts_s = (table["engine"] == "real").to_numpy(), table["lasts_s"].to_numpy()
+    of_store = np.array([kind.side == "store" for kind in kinds], dtype=bool)
+    retry_s = np.where(real & of_store, scenario.clock.scenario_s(LONGEST_RETRY_S), 0.0)
     writes_s = np.where(real, scenario.clock.scenario_s(scenario.clients * RECORD_WRITE_S), 0.0)
-    lasts_s = table["lasts_s"].to_numpy()
-    bounds = {
-        "node_crash": np.full(len(table), lease.ttl + lease.check),
-        "node_drain": np.full(len(table), window_s + lease.check),
-        "store_flush": lease.renew + writes_s,
-        "store_restart": lasts_s + (np.maximum(lease.renew, retry_s) + writes_s),
-        "gateway_stall": lasts_s + (lease.renew + writes_s),
+    bounds: dict[str, Any] = {
+        "lease": lease.ttl + lease.check,
+        "resume_window": window_s + lease.check,
+        "renewal": lease.renew + writes_s,
+        "renewal_after_it": lasts_s + np.maximum(lease.renew, retry_s) + writes_s,
     }
-    bound_s = np.full(len(table), np.nan)
-    for kind, its_bound_s in bounds.items():
-        bound_s = np.where(table["kind"] == kind, its_bound_s, bound_s)
+    bound_s = np.select([settled_by == by for by in bounds], list(bounds.values()), np.nan)
     agrees_s, allowed_s = table["store_agrees_s"], np.where(real, epsilon_s, 0.0)
     known = ~np.isnan(bound_s)
     watched = table["watched_s"] > bound_s + epsilon_s

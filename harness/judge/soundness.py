@@ -17,7 +17,7 @@ from harness.events.history import Workers
 from harness.measure.quality_of_service import curve_of
 from reference_server.events import Source
 from scenarios.clock import RunClock
-from scenarios.faults import PlannedFault
+from scenarios.faults import PlannedFault, incident_of
 
 __all__ = ["Epsilon", "Soundness", "assess", "silent_faults", "without_planned_stalls"]
 
@@ -80,7 +80,7 @@ def without_planned_stalls(lag: pd.DataFrame, incidents: pd.DataFrame, clock: Ru
         incidents: incidents.csv of the real engine.
         clock: samples are taken every 0.5 s of real time.
     """
-    stalls = incidents[incidents["kind"] == "gateway_stall"]
+    stalls = incidents[[incident_of(kind).stops_loop for kind in incidents["kind"]]]
     planned = np.zeros(len(lag), dtype=bool)
     for node, at_s, lasts_s in zip(stalls["node"], stalls["at_s"], stalls["lasts_s"], strict=True):
         over_s = at_s + lasts_s + clock.scenario_s(_SAMPLE_S) if lasts_s == lasts_s else float("inf")

@@ -6,16 +6,17 @@ for more than this run (percentiles, means, rates, shares) has its 95 % interval
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from harness.statistics.incidence import CONFIDENCE, incidence
-from reports.run_tables import RunTables
+from reports.run_tables import PERCENTILES, RunTables
 
 __all__ = ["METRICS", "Estimate", "Metric", "Query"]
 
@@ -67,18 +68,22 @@ class Query:
         return table[keep]
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A name that thresholds may use: its aggregates (``p`` for any percentile), tags and unit."""
+class Metric(NamedTuple):
+    """A name that thresholds may use: the unit of each aggregate (``p``: any percentile), tags, and how it is taken.
 
-    aggregates: tuple[str, ...]
+    Units are duration, count, share and rate.
+    """
+
+    units: Mapping[str, str]
     tags: tuple[str, ...]
-    units: Mapping[str, str]  # aggregate -> unit; "" for all others
     estimate: Callable[[RunTables, Query], Estimate]
 
-    def unit(self, aggregate: str) -> str:
-        """One of duration, count, share, rate."""
-        return self.units.get(aggregate) or self.units[""]
+    def unit(self, aggregate: str) -> str | None:
+        """The unit of an aggregate, ``p99.9`` for instance; None: there is no such aggregate."""
+        percentile = re.fullmatch(r"p(\d+(?:\.\d+)?)", aggregate)
+        if aggregate in self.units or percentile is None or not 0 < float(percentile[1]) < 100:
+            return self.units.get(aggregate) if aggregate != "p" else None
+        return self.units.get("p")
 
 
 def _durations(seconds: pd.Series[float], censored: pd.Series[bool], query: Query) -> Estimate:
@@ -103,8 +108,13 @@ def _latency(tables: RunTables, query: Query) -> Estimate:
         rows = rows[rows["outcome"] != "recovered"]
         if rows.empty:
             return Estimate.nothing("every one recovered first")
-        return _durations(rows["duration_s"], rows["outcome"] == "censored", query)
-    return _percentile(rows["duration_s"], rows["outcome"], query)
+    return _times(rows["duration_s"], rows["outcome"], query)
+
+
+def _times(seconds: pd.Series[float], outcomes: pd.Series[str], query: Query) -> Estimate:
+    if query.aggregate in ("mean", "max"):
+        return _durations(seconds, outcomes == "censored", query)
+    return _percentile(seconds, outcomes, query)
 
 
 def _percentile(seconds: pd.Series[float], outcomes: pd.Series[str], query: Query) -> Estimate:
@@ -125,12 +135,8 @@ def _ghost_seconds(tables: RunTables, query: Query) -> Estimate:
     rows = query.of(tables.table("ghosts"))
     if rows.empty:
         return Estimate.nothing("no fault that makes a ghost took effect")
-    censored = rows["outcome"] == "censored"
-    if query.aggregate in ("mean", "max"):
-        return _durations(rows["ghost_s"], censored, query)
     # A ghost ends with its recovery as with its removal: nothing competes here.
-    ended = censored.map({True: "censored", False: "detected"})
-    return _percentile(rows["ghost_s"], ended, query)
+    return _times(rows["ghost_s"], rows["outcome"].replace("recovered", "detected"), query)
 
 
 def _ghosts(tables: RunTables, query: Query) -> Estimate:
@@ -236,41 +242,27 @@ def _incident(tables: RunTables, query: Query) -> Estimate:
 
 _FAULT = ("fault", "engine")
 _MILESTONE = (*_FAULT, "milestone")
-_SECONDS = {"": "duration"}
+_SECONDS = {"p": "duration", "mean": "duration", "max": "duration"}
+_COUNT_AND_SHARE = {"count": "count", "share": "share"}
+_OF_INCIDENTS = {
+    **dict.fromkeys(("clients_hit", "clients_lost", "clients_away", "false_suspicions"), "count"),
+    **dict.fromkeys(
+        ("back_p50", "back_p99", "back_max", "detected", "ghosts_gone", "store_agrees"), "duration"
+    ),
+}
 
 METRICS: Final[Mapping[str, Metric]] = {
-    "detection_latency": Metric(("p", "mean", "max"), _MILESTONE, _SECONDS, _latency),
-    "locked_out": Metric(("p", "mean", "max"), _FAULT, _SECONDS, _locked_out),
-    "ghost_seconds": Metric(("p", "mean", "max"), _FAULT, _SECONDS, _ghost_seconds),
-    "ghosts": Metric(("at_end", "max"), ("engine",), {"": "count"}, _ghosts),
-    "false_suspicions": Metric(
-        ("count", "rate"), ("engine",), {"count": "count", "rate": "rate"}, _false_suspicions
-    ),
-    "handshake": Metric(("p", "max"), ("engine",), _SECONDS, _handshakes),
-    "heartbeat_lateness": Metric(("p", "max"), ("engine",), _SECONDS, _lateness),
-    "agreement": Metric(("p50", "p95", "p99"), ("fault", "milestone"), {"": "share"}, _agreement),
-    "incidents": Metric(
-        (
-            "clients_hit",
-            "clients_lost",
-            "clients_away",
-            "false_suspicions",
-            "back_p50",
-            "back_p99",
-            "back_max",
-            "detected",
-            "ghosts_gone",
-            "store_agrees",
-        ),
-        ("incident", "engine"),
-        {
-            "": "duration",
-            **dict.fromkeys(("clients_hit", "clients_lost", "clients_away", "false_suspicions"), "count"),
-        },
-        _incident,
-    ),
+    "detection_latency": Metric(_SECONDS, _MILESTONE, _latency),
+    "locked_out": Metric(_SECONDS, _FAULT, _locked_out),
+    "ghost_seconds": Metric(_SECONDS, _FAULT, _ghost_seconds),
+    "ghosts": Metric({"at_end": "count", "max": "count"}, ("engine",), _ghosts),
+    "false_suspicions": Metric({"count": "count", "rate": "rate"}, ("engine",), _false_suspicions),
+    "handshake": Metric({"p": "duration", "max": "duration"}, ("engine",), _handshakes),
+    "heartbeat_lateness": Metric({"p": "duration", "max": "duration"}, ("engine",), _lateness),
+    "agreement": Metric(dict.fromkeys(PERCENTILES, "share"), ("fault", "milestone"), _agreement),
+    "incidents": Metric(_OF_INCIDENTS, ("incident", "engine"), _incident),
     **{
-        name: Metric(("count", "share"), _MILESTONE, {"count": "count", "share": "share"}, _outcome(name))
+        name: Metric(_COUNT_AND_SHARE, _MILESTONE, _outcome(name))
         for name in ("detected", "censored", "recovered", "not_applicable")
     },
 }

@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.judge.threshold_metrics import METRICS, Estimate, Metric, Query
+from harness.judge.threshold_metrics import METRICS, Estimate, Query
 from reference_server.durations import parse_duration
 from reference_server.errors import FlatlineError
 from reports.run_tables import MEASURED_ENGINES, MILESTONES, RunTables, frame
@@ -94,8 +94,9 @@ def parse_threshold(expression: str, faults: Sequence[str], incidents: Sequence[
         raise wrong("agreement of", pair, [f"agreement.{p}" for p in _PAIRS])
     if name != "agreement" and pair:
         raise wrong("only agreement compares engines, not", f"{name}.{pair}", ["agreement"])
-    if not _has(metric, aggregate):
-        allowed = ["p50, p95, p99, or any other percentile" if a == "p" else a for a in metric.aggregates]
+    unit = metric.unit(aggregate)
+    if unit is None:
+        allowed = ["p50, p95, p99, or any other percentile" if a == "p" else a for a in metric.units]
         raise wrong(f"{name} has no", aggregate, allowed)
     values = {"fault": faults, "milestone": MILESTONES, "engine": MEASURED_ENGINES, "incident": incidents}
     written_tags = f"{match['tags'] or ''},{match['late_tags'] or ''}"
@@ -107,7 +108,6 @@ def parse_threshold(expression: str, faults: Sequence[str], incidents: Sequence[
         if value not in values[tag]:
             raise wrong(f"unknown {tag}", value, values[tag] or [f"none: the scenario has no {tag}s"])
         tags[tag] = value
-    unit = metric.unit(aggregate)
     try:
         limit = _limit(match["limit"], unit)
     except ValueError as error:
@@ -184,13 +184,6 @@ def _judge(threshold: Threshold, estimate: Estimate) -> tuple[str, str]:
         return "unknown", f"{text}: the limit lies within what it may be"
     # Both bounds are on the same side, so a value that was not reached is there as well.
     return ("pass" if holds(low, threshold.limit) else "fail"), text
-
-
-def _has(metric: Metric, aggregate: str) -> bool:
-    if aggregate in metric.aggregates:
-        return True
-    percentile = re.fullmatch(r"p(\d+(?:\.\d+)?)", aggregate)
-    return "p" in metric.aggregates and percentile is not None and 0 < float(percentile[1]) < 100
 
 
 def _limit(text: str, unit: str) -> float:

@@ -86,6 +86,11 @@ class DetectorSettings(BaseModel):
     looks_at_sockets: ClassVar[bool] = False  # and not at answers
     counts_answers: ClassVar[bool] = True  # a failure of it is a ping that was not answered
 
+    @property
+    def protocol_ping(self) -> bool:
+        """Whether the heartbeat is a WebSocket ping frame. Here: it is a JSON message."""
+        return False
+
     def faster(self, factor: float) -> Self:
         """Return it with every time divided by ``factor``. Here: there are no times in it."""
         return self

@@ -163,6 +163,11 @@ class Ping(DetectorSettings):
         Field(description="json: the application answers; ping: protocol ping, a frozen page still answers"),
     ] = "json"
 
+    @property
+    def protocol_ping(self) -> bool:
+        """As it is configured."""
+        return self.frame == "ping"
+
 
 class PingDetector(Detector):
     """Ping and deadline, for one connection.

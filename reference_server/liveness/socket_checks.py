@@ -40,6 +40,11 @@ class StateCheck(DetectorSettings):
         bool, Field(description="end the session of a closed socket; false: only stop pinging it")
     ] = True
 
+    @property
+    def protocol_ping(self) -> bool:
+        """As a library's own keepalive sends it."""
+        return True
+
 
 class _SocketDetector(Detector):
     """What both share: a beat every interval while the socket is open. Frames mean nothing to them."""

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from reports.figures.data import NothingToDraw, in_order
-from reports.numbers import milestone_name
+from reports.numbers import words
 from reports.style import ENGINE_COLOURS, GREEN, PURPLE, dot_key, dots, finish, line_key, new_figure, styled
 
 __all__ = ["agreement_chart"]
@@ -47,13 +47,13 @@ def agreement_chart(agreement: pd.DataFrame, *, caption: str = "") -> Figure:
     if rows.groupby(["fault", "milestone"]).ngroups > _MOST_ROWS:
         rows = rows[rows["milestone"] == "suspected"]
         caption = f"Milestone suspected only; agreement.csv has the rest. {caption}"
-    cases = in_order(rows["fault"] + "\n" + rows["milestone"].map(milestone_name))
+    cases = in_order(rows["fault"] + "\n" + rows["milestone"].map(words))
     figure, panels = new_figure(1, 3, sharey=True, height=max(7.2, 2.2 + 0.42 * len(cases)))
     for panel, name in zip(panels, _FIGURES, strict=True):
         panel.axvspan(-1, 1, color=GREEN, alpha=0.13, zorder=0)
         panel.axvline(0, color="#888888", linewidth=1, zorder=1)
         for row in rows[rows["figure"] == name].to_dict("records"):
-            at = cases.index(f"{row['fault']}\n{milestone_name(row['milestone'])}")
+            at = cases.index(f"{row['fault']}\n{words(row['milestone'])}")
             _dot(panel, at, row)
         panel.set_title(name)
         panel.set_xlim(-3.15, 3.15)

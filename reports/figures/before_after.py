@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.figures.data import NothingToDraw, fault_panels, limits, rise, since_fault, stairs, thinned
-from reports.numbers import NBSP, caption_seconds, count, milestone_name, seconds, signed_seconds
+from reports.numbers import NBSP, caption_seconds, count, seconds, signed_seconds, words
 from reports.style import (
     BLUE,
     GREEN,
@@ -66,14 +66,14 @@ def before_after(
         raise ValueError(f"{len(labels)} runs; allowed in one figure: {1 + len(_CANDIDATES)}")
     curves = survival[(survival["milestone"] == milestone) & survival["fault"].isin(list(faults))]
     if curves.empty:
-        raise NothingToDraw(f"No before and after: no run has a curve until {milestone_name(milestone)}.")
+        raise NothingToDraw(f"No before and after: no run has a curve until {words(milestone)}.")
     colours = dict(zip(labels, (_BASELINE, *_CANDIDATES), strict=False))
     figure, panels = fault_panels(len(faults), "share detected")
     for panel, fault in zip(panels, faults, strict=True):
         mine = curves[curves["fault"] == fault]
         moved = changes[(changes["fault"] == fault) & (changes["milestone"] == milestone)]
         _panel(panel, fault, mine, moved, colours)
-    title = f"Before and after: from the fault until {milestone_name(milestone)}"
+    title = f"Before and after: from the fault until {words(milestone)}"
     handles = [
         line_key(colour, _short(label, n), linestyle=_dash(n))
         for n, (label, colour) in enumerate(colours.items())

@@ -22,7 +22,7 @@ from reports.figures.data import (
     stairs,
     thinned,
 )
-from reports.numbers import milestone_name
+from reports.numbers import words
 from reports.style import ENGINE_COLOURS, finish, line_key, no_data, share_axis, styled
 
 __all__ = ["detection_curves"]
@@ -58,12 +58,12 @@ def detection_curves(
     wanted = in_order(faults if faults is not None else [*theory["fault"], *measured["fault"]])
     known = {*theory["fault"], *measured["fault"]}
     if not any(fault in known for fault in wanted):
-        raise NothingToDraw(f"No curve until {milestone_name(milestone)}: the run has no such fault.")
+        raise NothingToDraw(f"No curve until {words(milestone)}: the run has no such fault.")
     figure, panels = fault_panels(len(wanted), "share detected")
     for panel, fault in zip(panels, wanted, strict=True):
         laws, seen = theory[theory["fault"] == fault], measured[measured["fault"] == fault]
         _panel(panel, fault, laws, seen, epsilon_s)
-    title = f"How long from the fault until {milestone_name(milestone)}"
+    title = f"How long from the fault until {words(milestone)}"
     return finish(figure, title, caption, _legend(not theory.empty, engines_in(measured)))
 
 

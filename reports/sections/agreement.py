@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from reports.gallery import Gallery
-from reports.numbers import count, milestone_name, share, signed_seconds
+from reports.numbers import count, share, signed_seconds, words
 from reports.page import Block, Cell, Headline, Section, Table, Text
 from reports.sections.cells import mark, missing, seconds_cell, verdict_cell
 
@@ -60,7 +60,7 @@ def _matrix(table: pd.DataFrame) -> Table:
     cases = list(dict.fromkeys(zip(table["fault"], table["milestone"], strict=True)))
     rows = [
         [
-            Cell(fault, detail=milestone_name(milestone)),
+            Cell(fault, detail=words(milestone)),
             *(
                 cells.get((fault, milestone, *pair, figure), Cell(""))
                 for pair in pairs
@@ -114,7 +114,7 @@ def _list(table: pd.DataFrame, title: str, folded: bool = False) -> Table:
 def _row(row: Mapping[Hashable, Any]) -> Iterator[Cell]:
     yield verdict_cell(row["verdict"])
     for name in ("fault", "milestone", "figure", "left", "right"):
-        yield Cell(milestone_name(row[name]) if name == "milestone" else row[name])
+        yield Cell(words(row[name]) if name == "milestone" else row[name])
     is_share = row["figure"] == "share"
     for name in ("left_s", "right_s", "difference_s", "tolerance_s"):
         value = row[name]

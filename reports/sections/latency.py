@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from reports.gallery import Gallery
-from reports.numbers import cause_name, count, milestone_name, share
+from reports.numbers import cause_name, count, share, words
 from reports.page import Cell, Section, Table, Text
 from reports.run_tables import ENGINES, MILESTONES, PERCENTILES, RunTables
 from reports.sections.cells import count_cell, engine_cell, percentile_cell, seconds_cell
@@ -44,7 +44,7 @@ def latency_section(tables: RunTables, gallery: Gallery) -> Section:
                 Table(
                     _COLUMNS,
                     rows,
-                    title=f"From the fault until {milestone_name(milestone)}",
+                    title=f"From the fault until {words(milestone)}",
                     csv="qos.csv",
                     folded=milestone not in ("suspected", "store_cleared"),
                 )

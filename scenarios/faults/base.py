@@ -16,7 +16,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Protocol, get_args
+from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 from pydantic import Field
@@ -301,6 +301,8 @@ class ServerFault(_Described):
     side: ClassVar[str] = "gateway"
     cuts_connections: ClassVar[bool] = False  # every connection of its node ends with it
     stops_loop: ClassVar[bool] = False  # its node says and does nothing before it is over
+    # what puts the store right: the node's lease runs out, the resume window does, the nodes renew at once or after it
+    settled_by: ClassVar[Literal["", "lease", "resume_window", "renewal", "renewal_after_it"]] = ""
 
 
 @dataclass(frozen=True, slots=True)

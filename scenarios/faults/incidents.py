@@ -86,6 +86,7 @@ class DrawnGatewayStall(ServerFault):
     theory = "closed form of the share thrown out: harness/theory/literature/loop_stall.py"
     example = "{kind: gateway_stall, at: 60s, length: 5s, node: 1}"
     stops_loop = True
+    settled_by = "renewal_after_it"
 
 
 class GatewayStall(NodeIncident):
@@ -119,6 +120,7 @@ class DrawnNodeCrash(ServerFault):
     cannot_show = "by: host (silence) is refused: a killed process's kernel sends FIN"
     example = "{kind: node_crash, at: 60s, node: 2, by: process, restart_after: 20s}"
     cuts_connections = True
+    settled_by = "lease"
 
 
 class NodeCrash(NodeIncident):
@@ -153,6 +155,7 @@ class DrawnNodeDrain(ServerFault):
     cannot_show = "a load balancer that is told beforehand"
     example = "{kind: node_drain, at: 60s, node: 1, restart_after: 10s}"
     cuts_connections = True
+    settled_by = "resume_window"
 
 
 class NodeDrain(NodeIncident):
@@ -185,6 +188,7 @@ class DrawnStoreFlush(ServerFault):
     mechanism = "FLUSHALL; on a server given by --redis, deletion of the run's own keys"
     cannot_show = "nothing: this is what a flush is"
     example = "{kind: store_flush, at: 60s}"
+    settled_by = "renewal"
 
 
 class StoreFlush(Incident):
@@ -215,6 +219,7 @@ class DrawnStoreRestart(ServerFault):
     mechanism = "SIGKILL of Redis, then a start on the same port (keeps: append-only file)"
     cannot_show = "a fail-over to a replica that lags"
     example = "{kind: store_restart, at: 60s, down: 5s, keeps: false}"
+    settled_by = "renewal_after_it"
 
 
 class StoreRestart(Incident):

@@ -243,9 +243,9 @@ def test_every_metric_of_an_empty_run_is_unknown_or_a_count(name: str) -> None:
     pair = ".real_vs_theory" if name == "agreement" else ""
     limits = {"duration": "5s", "share": "5%", "count": "5", "rate": "5/client-day"}
     empty = tables(false_suspicions=frame("false_suspicions", []))
-    for aggregate in metric.aggregates:
+    for aggregate in metric.units:
         used = "p50" if aggregate == "p" else aggregate
-        expression = f"{name}{pair}.{used} < {limits[metric.unit(used)]}"
+        expression = f"{name}{pair}.{used} < {limits[metric.units[aggregate]]}"
         found, value, _ = verdict(expression, empty)
         assert (found, value != value) in {("unknown", True), ("pass", False)}, expression
 
