@@ -39,8 +39,6 @@ class HalfAnswer(ClientFault):
         wire = client.wire
 
         def answer_by_halves() -> None:
-            if client.wire is not wire:  # a later connection is whole
-                return
             wire.sock.sendall(_PONG[: self.bytes])
             client.reading_paused = True
             client.keep_open()  # closed, it would send a FIN

@@ -44,8 +44,6 @@ __all__ = [
 SOCKET_FILTER = "socket filter"
 """The mechanism of silence: the kernel drops what arrives before it is acknowledged."""
 
-_PONG = {"type": "pong"}
-
 
 class ClientGone(Exception):
     """Raised by a real half: the client has ended for good."""
@@ -79,13 +77,16 @@ class WebSocket(Protocol):
 class RealClient(Protocol):
     """A client of the generator, as far as a fault may use it. Real seconds on the run's clock, unless it says so.
 
-    ``wire`` is its `WebSocket`, None without a connection. While ``reading_paused``, nothing is read. ``on_heartbeat``
-    is called instead of answering a heartbeat. ``last_packet_s``: of the last packet in either direction.
+    ``wire`` is its `WebSocket`, None without a connection. ``last_packet_s``: of the last packet in either direction.
+    While ``reading_paused``, nothing is read, and nothing sent by itself. ``on_heartbeat`` is called instead of
+    answering a heartbeat or sending one. ``hold_back`` says how long an answer, or a heartbeat of its own, waits: from
+    the real time at which it is due to real seconds. A new connection begins without either.
     """
 
     wire: Any
     reading_paused: bool
     on_heartbeat: Callable[[], None] | None
+    hold_back: Callable[[float], float] | None
     last_packet_s: float
 
     @property
@@ -105,14 +106,19 @@ class RealClient(Protocol):
         """As :meth:`at`, this much scenario time from now."""
 
     def took_effect(
-        self, fault: PlannedFault, scheduled_s: float | None = None, mechanism: str | None = None
+        self,
+        fault: PlannedFault,
+        scheduled_s: float | None = None,
+        mechanism: str | None = None,
+        at_s: float | None = None,
     ) -> None:
-        """Log that the fault took effect now.
+        """Log that the fault took effect.
 
         Args:
             fault: the one planned for this client.
             scheduled_s: when it was to; None: at the plan's moment.
             mechanism: how it was done; None: as the fault says of itself.
+            at_s: when it did; None: now.
         """
 
     def healed(self, fault: PlannedFault) -> None:
@@ -124,25 +130,14 @@ class RealClient(Protocol):
     def keep_open(self) -> None:
         """Keep the socket open until the run's end: one that is let go closes itself, which sends a FIN."""
 
-    def fall_silent(self) -> None:
-        """Let nothing arrive, acknowledge nothing, send nothing; the socket stays open.
+    def lose(self, share: float) -> None:
+        """Drop this share of what arrives, at random, before it is acknowledged; 0: nothing any more.
+
+        1 cuts the path both ways: nothing is read or sent either, and the socket stays open.
 
         Raises:
             OSError: the kernel refuses the filter.
         """
-
-    def end_silence(self) -> bool:
-        """Let packets through again; False: the connection is gone meanwhile."""
-
-    def lose_packets(self, rate: float) -> None:
-        """Drop this share of what arrives, at random, before it is acknowledged.
-
-        Raises:
-            OSError: the kernel refuses the filter.
-        """
-
-    def lose_no_packets(self) -> None:
-        """Take that filter off again."""
 
 
 class ModelClient(Protocol):
@@ -390,36 +385,23 @@ def answer_late(
     after_s: Callable[[float], float],
     over: Callable[[], None] = lambda: None,
 ) -> None:
-    """From now on hold the answer to each heartbeat back, until the fault heals or the connection ends.
+    """From now on hold back answers and own heartbeats, until the fault heals or the connection ends.
 
     Args:
         client: connected.
         fault: logged as in effect; ``heal_after_s`` ends it.
-        after_s: from the real time of a heartbeat to how long its answer waits, real seconds.
+        after_s: from the real time at which one is due to how long it waits, real seconds.
         over: called when the fault heals on the connection that it began on.
     """
     wire = client.wire
 
-    def answer() -> None:
-        if client.wire is wire and wire is not None:
-            wire.send_json(_PONG)
-            client.last_packet_s = client.now_s()
-
-    def hold_back() -> None:
-        if client.wire is not wire:  # thrown out, and back: the page is looked at again
-            client.on_heartbeat = None
-            client.wire.send_json(_PONG)
-            return
-        now_s = client.now_s()
-        client.at(now_s + after_s(now_s), answer)
-
     def heal() -> None:
         if client.wire is wire:
             over()
-            client.on_heartbeat = None
+            client.hold_back = None
             client.healed(fault)
 
-    client.on_heartbeat = hold_back
+    client.hold_back = after_s
     client.took_effect(fault)
     client.expect_recovery(fault)  # one that is thrown out comes back by itself
     if fault.heal_after_s is not None:

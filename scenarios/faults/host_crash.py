@@ -32,7 +32,7 @@ class DrawnHostCrash(ClientFault):
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Drop every inbound segment before it is acknowledged, and say nothing more."""
-        client.fall_silent()
+        client.lose(1)
         client.took_effect(fault)
 
     def simulated(self, client: ModelClient, fault: PlannedFault) -> None:

@@ -73,7 +73,7 @@ class DrawnNatTimeout(ClientFault):
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Watch the connection's packets from now on, or have a real NAT do so."""
         if client.behind is not None:
-            client.behind.let_expire(client, fault)
+            client.behind.let_expire(client)
             return
         idle_s = client.real_s(self.idle_timeout_s)
         armed_s = client.now_s()
@@ -94,7 +94,7 @@ class DrawnNatTimeout(ClientFault):
 
     def _expire(self, client: RealClient, fault: PlannedFault, expires_s: float) -> None:
         if self.expiry == "drop":
-            client.fall_silent()
+            client.lose(1)
             client.took_effect(fault, expires_s, SOCKET_FILTER)
             return
 

@@ -39,12 +39,12 @@ class DrawnNetworkCut(ClientFault):
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Filter the socket, and take the filter off when it heals."""
-        client.fall_silent()
+        client.lose(1)
         client.took_effect(fault)
 
         def heal() -> None:
-            if client.end_silence():
-                client.healed(fault)
+            client.lose(0)
+            client.healed(fault)
 
         if fault.heal_after_s is not None:
             client.after(fault.heal_after_s, heal)

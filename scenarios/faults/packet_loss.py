@@ -55,8 +55,8 @@ class DrawnPacketLoss(ClientFault):
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Drop inbound packets at random, before they are acknowledged."""
-        client.lose_packets(self.rate)
-        answer_late(client, fault, lambda _now_s: 0.0, over=client.lose_no_packets)
+        client.lose(self.rate)
+        answer_late(client, fault, lambda _now_s: 0.0, over=lambda: client.lose(0))
 
     def simulated(self, client: ModelClient, fault: PlannedFault) -> None:
         """Lose messages at random; the model's TCP sends them again."""

@@ -16,14 +16,13 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gevent
 
-from harness.real.generator.client import Client
-from harness.real.generator.websocket import WebSocketConnection
 from harness.real.network.conntrack import Conntrack
 from harness.real.network.nat import NatBox, is_behind_nat, load_boxes
-from scenarios.faults import PlannedFault
+from scenarios.faults import PlannedFault, RealClient
 
 __all__ = ["BehindNat", "nats_of"]
 
@@ -38,37 +37,35 @@ class BehindNat:
         self.source = box.source
         self._idle_s = box.idle_timeout_s
         self._conntrack = Conntrack(box.namespace)
-        self._expiring: set[Client] = set()  # what keeps their mapping ends with the next answer
+        self._expiring: set[RealClient] = set()  # what keeps their mapping ends with the next answer
         # By the client's own port.
-        self._connected: dict[int, tuple[Client, WebSocketConnection]] = {}
+        self._connected: dict[int, tuple[RealClient, PlannedFault, Any]] = {}
         gevent.spawn(self._listen)
 
-    def connected(self, client: Client) -> None:
+    def connected(self, client: RealClient, fault: PlannedFault) -> None:
         """A client has connected: keep its mapping alive until it is let go of."""
-        assert client.wire is not None
         sock = client.wire.sock
-        self._connected[sock.getsockname()[1]] = (client, client.wire)
+        self._connected[sock.getsockname()[1]] = (client, fault, client.wire)
         every_s = max(1, self._idle_s // 2)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, every_s)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, every_s)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
-    def let_expire(self, client: Client, fault: PlannedFault) -> None:
+    def let_expire(self, client: RealClient) -> None:
         """From the next answered heartbeat on nothing but heartbeats keeps the mapping."""
         self._expiring.add(client)
 
-    def answered(self, client: Client) -> None:
+    def answered(self, client: RealClient) -> None:
         """A client has answered a heartbeat: let go of its mapping, if it is time."""
         if client in self._expiring:
             self._expiring.remove(client)
-            assert client.wire is not None
             client.wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
             client.at(self._due_s(client), partial(self._check, client))
 
-    def _due_s(self, client: Client) -> float:
+    def _due_s(self, client: RealClient) -> float:
         return client.last_packet_s + self._idle_s + _LOOK_AFTER_S
 
-    def _check(self, client: Client) -> None:
+    def _check(self, client: RealClient) -> None:
         due_s = self._due_s(client)
         if client.now_s() < due_s:  # traffic has kept it
             client.at(due_s, partial(self._check, client))
@@ -84,15 +81,14 @@ class BehindNat:
                 print(f"{MECHANISM}: {error}", file=sys.stderr, flush=True)
                 os._exit(1)
             for one in ended:
-                client, wire = self._connected.pop(one.port, (None, None))
-                if one.address != self.source or client is None or client.wire is not wire:
+                if one.address != self.source or one.port not in self._connected:
+                    continue
+                client, fault, wire = self._connected.pop(one.port)
+                if client.wire is not wire:
                     continue  # closed, and another connection may have its place
-                if not client.run.running:
-                    return
-                assert client.fault is not None
                 self._expiring.discard(client)
                 client.took_effect(
-                    client.fault,
+                    fault,
                     client.last_packet_s + self._idle_s,
                     MECHANISM,
                     at_s=client.now_s() - (time.time() - one.at_s),

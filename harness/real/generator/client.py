@@ -10,39 +10,36 @@ what has to wait runs in a greenlet of the loop's.
 When a planned fault is due, its file in `scenarios/faults` does it to the client; the moment that is logged is the one
 at which it took effect, not the one it was planned for. `OtherDevice` is the user of a dead client at another device.
 
-What the clients of a process share comes to them as a `ClientRun`.
+What the clients of a process share is a `Generator` (`shared.py`).
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
-from numpy.random import Generator as Rng
 from websockets.exceptions import InvalidHandshake
+from websockets.frames import Frame, Opcode
 
-from harness.real.generator.event_loop import ClientEventLoop
-from harness.real.generator.gateway_client import Gateways, LoginRefused, LoginUnavailable
+from harness.real.generator.behind_nat import BehindNat
+from harness.real.generator.gateway_client import LoginRefused, LoginUnavailable
+from harness.real.generator.shared import Generator
 from harness.real.generator.websocket import ConnectionEnded, WebSocketConnection
-from harness.real.generator.websocket_frames import PING, PONG, TEXT, Frame, ReadyMade, masked
 from harness.real.network.silence import attach, attach_lossy, detach
 from reference_server.events import Cause, EventKind
-from reference_server.frames import HEARTBEAT
+from reference_server.frames import HEARTBEAT, PONG_TEXT
 from scenarios.faults import ClientGone, PageReloaded, PlannedFault
-from scenarios.plan import Plan, PlannedOutage
-from scenarios.schema import Scenario
 
-__all__ = ["Client", "ClientRun", "Nat", "OnRequest", "OtherDevice"]
-
-OnRequest = Callable[[str, str, float, Exception | None], None]
-"""Told about each connect and heartbeat: type, name, milliseconds, what went wrong."""
+__all__ = ["Client", "OtherDevice"]
 
 _HEARTBEAT_TEXT = HEARTBEAT[2:]
+_PONG = Frame(Opcode.TEXT, PONG_TEXT)
+_OWN_HEARTBEAT = Frame(Opcode.TEXT, b'{"type":"heartbeat"}')
 _HANDSHAKE_TIMEOUT_S = 10.0
 _FIN_FOLLOWS_S = 0.05  # what a kernel has kept of an ended connection comes in one go, the FIN last
 
@@ -53,74 +50,6 @@ class SessionUnknown(Exception):
 
 class ConnectRefused(Exception):
     """The gateway does not take the connection now, for another reason: its code."""
-
-
-class Nat(Protocol):
-    """A real NAT with clients behind it. ``source``: the address that they come from."""
-
-    source: str
-
-    def connected(self, client: Client) -> None:
-        """A client has connected: keep its mapping alive until its fault's time."""
-
-    def let_expire(self, client: Client, fault: PlannedFault) -> None:
-        """From the client's next answered heartbeat on nothing but heartbeats keeps its mapping."""
-
-    def answered(self, client: Client) -> None:
-        """A client has answered a heartbeat."""
-
-
-class ClientRun(Protocol):
-    """What the clients of one process share. Real seconds on the run's clock, but for what a plan or scenario holds.
-
-    ``pong`` gives the answer to a heartbeat, masked. ``kept_open_sockets``: kept until the run's end, since a socket
-    that is let go closes itself, which sends a FIN.
-    """
-
-    scenario: Scenario
-    plan: Plan
-    loop: ClientEventLoop
-    gateways: Gateways
-    pong: ReadyMade
-    rng: Rng
-    on_request: OnRequest
-    kept_open_sockets: list[Any]
-
-    @property
-    def running(self) -> bool:
-        """Whether the run has begun and not ended."""
-
-    @property
-    def horizon_s(self) -> float:
-        """When the run ends."""
-
-    def now_s(self) -> float:
-        """Now."""
-
-    def at_s(self, scenario_s: float) -> float:
-        """When a moment of the plan is."""
-
-    def nat_of(self, client: int) -> Nat | None:
-        """The real NAT that a client is behind; None: none."""
-
-    def answer_delay_s(self) -> float:
-        """How long to hold an answer back so that the round trip is the network's. Draws anew."""
-
-    def begin_heartbeats(self, client: Client, wire: WebSocketConnection) -> None:
-        """Have a client send heartbeats on a new connection, where clients do so by themselves."""
-
-    def log(
-        self,
-        kind: EventKind,
-        *,
-        session_id: str = "",
-        connection_id: str = "",
-        cause: str = "",
-        detail: dict[str, Any] | None = None,
-        time_s: float | None = None,
-        node: str = "",
-    ) -> None:
-        """Write one client event, now or at a time already taken."""
 
 
 class Client:
@@ -135,6 +64,7 @@ class Client:
         "_reading_paused",
         "connection_id",
         "fault",
+        "hold_back",
         "index",
         "last_packet_s",
         "on_heartbeat",
@@ -143,16 +73,16 @@ class Client:
         "wire",
     )
 
-    def __init__(self, index: int, run: ClientRun, fault: PlannedFault | None) -> None:
+    def __init__(self, index: int, run: Generator) -> None:
         self.index = index
         self.run = run
-        self.fault = fault
+        self.fault = run.faults.get(index)
         self.session_id = ""
         self.connection_id = ""  # of the last connection; empty before the first
         self.wire: WebSocketConnection | None = None  # None: not connected
         self.last_packet_s = 0.0
-        # Called instead of answering a heartbeat: a NAT that resets.
         self.on_heartbeat: Callable[[], None] | None = None
+        self.hold_back: Callable[[float], float] | None = None
         self._reading_paused = False
         self._failures = 0
         self._gone = False
@@ -162,9 +92,9 @@ class Client:
         self._postponed: list[Callable[[], None]] | None = None
 
     @property
-    def behind(self) -> Nat | None:
+    def behind(self) -> BehindNat | None:
         """The real NAT that it is behind, if any: only clients with a fault are."""
-        return None if self.fault is None else self.run.nat_of(self.index)
+        return self.run.nats.get(self.index)
 
     @property
     def _first_node(self) -> int | None:
@@ -175,11 +105,6 @@ class Client:
     def user_id(self) -> str:
         """Whose device it is."""
         return f"user-{self.index}"
-
-    @property
-    def has_gone(self) -> bool:
-        """Whether its life is over."""
-        return self._gone
 
     @property
     def reading_paused(self) -> bool:
@@ -200,16 +125,16 @@ class Client:
 
     # -- the life ------------------------------------------------------------------------------
 
-    def start(self, connect_at_s: float, outages: Iterable[PlannedOutage] = ()) -> None:
-        """Begin: connect at a real time of the run, and let the plan happen."""
+    def start(self, *, paced: bool) -> None:
+        """Begin: connect at once or (``paced``) at its moment of the plan's ramp, and let the plan happen."""
         run = self.run
         if self.fault is not None:
             self.at(run.at_s(self.fault.at_s), partial(self._inject, self.fault))
-        for outage in outages:
+        for outage in run.outages.get(self.index, ()):
             start_s = run.at_s(outage.at_s)
             self.at(start_s, self._outage_starts)
             self.at(start_s + run.scenario.clock.real_s(outage.length_s), self._outage_ends)
-        run.loop.at(connect_at_s, self._come_soon)
+        run.loop.at(run.at_s(run.plan.connect_at_s(self.index)) if paced else run.now_s(), self._come_soon)
 
     def leave(self) -> None:
         """End for good and in order, as a tab that is closed; after the run nothing is said any more."""
@@ -255,7 +180,8 @@ class Client:
         self._reading_paused = False
         self.run.loop.watch(self.wire.sock.fileno(), self)
         self._watch_idleness(self.wire)
-        self.run.begin_heartbeats(self, self.wire)
+        if (every_s := self.run.beats_every_s) is not None:  # at a uniformly random phase
+            self._beat_at(self.run.now_s() + every_s * (1 - float(self.run.rng.random())), self.wire)
         postponed, self._postponed = self._postponed, None
         for frame in frames:
             self._on_frame(frame)
@@ -315,16 +241,16 @@ class Client:
     def _on_frame(self, frame: Frame) -> None:
         assert self.wire is not None
         self.last_packet_s = self.run.now_s()
-        if frame.opcode == TEXT:
+        if frame.opcode is Opcode.TEXT:
             if frame.data == _HEARTBEAT_TEXT:
                 self._on_heartbeat()
             else:
                 self._on_message(orjson.loads(frame.data))
-        elif frame.opcode == PING:
+        elif frame.opcode is Opcode.PING:
             if self.on_heartbeat is not None:
                 self.on_heartbeat()
                 return
-            self.wire.send(masked(PONG, frame.data))
+            self.wire.send(Frame(Opcode.PONG, frame.data))
             self._answered(self.last_packet_s)
 
     def _on_message(self, message: dict[str, Any]) -> None:
@@ -339,36 +265,54 @@ class Client:
         elif message.get("type") == "pong":
             self._heard()
 
-    def send_heartbeat(self, frame: bytes) -> None:
-        """Send a heartbeat of its own; the gateway answers it."""
-        self._guarded(partial(self._send_heartbeat, frame))
+    def _beat_at(self, due_s: float, wire: WebSocketConnection) -> None:
+        self.run.loop.at(due_s, partial(self._beat, due_s, wire))
 
-    def _send_heartbeat(self, frame: bytes) -> None:
+    def _beat(self, due_s: float, wire: WebSocketConnection) -> None:
+        """Send a heartbeat of its own. While it reads nothing it sends none, and goes on at its own grid."""
+        if self.wire is not wire or self._gone:
+            return
+        assert self.run.beats_every_s is not None
+        self._beat_at(due_s + self.run.beats_every_s, wire)
+        if self._reading_paused:
+            return
+        if self.hold_back is None:
+            self._guarded(self._send_heartbeat)
+        else:
+            self._soon(self.hold_back(self.run.now_s()), self._send_heartbeat)
+
+    def _send_heartbeat(self) -> None:
         assert self.wire is not None
         self.last_packet_s = self.run.now_s()
         if self.on_heartbeat is not None:  # a NAT that resets whatever passes
             self.on_heartbeat()
             return
-        self.wire.send(frame)
+        self.wire.send(_OWN_HEARTBEAT)
 
     def _on_heartbeat(self) -> None:
         self.last_packet_s = now_s = self.run.now_s()
         if self.on_heartbeat is not None:
             self.on_heartbeat()
             return
-        late_s = self.run.answer_delay_s()
+        late_s = self.run.answer_delay_s() if self.hold_back is None else self.hold_back(now_s)
         if late_s > 0:
-            self.run.loop.at(now_s + late_s, partial(self._answer_late, self.wire, now_s))
+            self._soon(late_s, partial(self._answer, now_s))
         else:
             self._answer(now_s)
 
-    def _answer_late(self, wire: WebSocketConnection | None, heard_s: float) -> None:
-        if wire is not None and self.wire is wire and not self._reading_paused and not self._gone:
-            self._guarded(partial(self._answer, heard_s))
+    def _soon(self, late_s: float, step: Callable[[], None]) -> None:
+        """Take a step so many real seconds from now, if it still reads on this connection then."""
+        wire = self.wire
+
+        def due() -> None:
+            if self.wire is wire and not self._reading_paused and not self._gone:
+                self._guarded(step)
+
+        self.run.loop.at(self.run.now_s() + late_s, due)
 
     def _answer(self, heard_s: float) -> None:
         assert self.wire is not None
-        self.wire.send(self.run.pong.take())
+        self.wire.send(_PONG)
         self._answered(heard_s)
 
     def _answered(self, heard_s: float) -> None:
@@ -376,7 +320,8 @@ class Client:
         if self.fault is not None:
             if self.fault.traced:
                 self._log(EventKind.HEARTBEAT_ANSWERED)
-            self._heard()
+            if self.hold_back is None:  # else the fault is still there
+                self._heard()
             if (nat := self.behind) is not None:
                 nat.answered(self)
         self.run.on_request("WSR", "heartbeat", (now_s - heard_s) * 1000, None)
@@ -417,10 +362,11 @@ class Client:
             wire.sock.close()
             raise
         self.wire = wire
+        self.on_heartbeat = self.hold_back = None
         self.connection_id = ready["connection_id"]
         self.last_packet_s = now_s = run.now_s()
-        if nat is not None:
-            nat.connected(self)
+        if nat is not None and self.fault is not None:
+            nat.connected(self, self.fault)
         self._log(
             EventKind.CONNECTED,
             node=node,
@@ -445,7 +391,7 @@ class Client:
             except TimeoutError:
                 break
             for frame in frames:
-                message: dict[str, Any] = orjson.loads(frame.data) if frame.opcode == TEXT else {}
+                message: dict[str, Any] = orjson.loads(frame.data) if frame.opcode is Opcode.TEXT else {}
                 if message.get("type") == "ready":
                     return message, list(frames)
                 if message.get("type") == "error":
@@ -475,38 +421,24 @@ class Client:
         """Keep the socket open until the run's end: one that is let go closes itself, which sends a FIN."""
         self.run.kept_open_sockets.append(self.wire)
 
-    def fall_silent(self) -> None:
-        """Let nothing arrive, acknowledge nothing, send nothing; the socket stays open.
+    def lose(self, share: float) -> None:
+        """Have the kernel drop this share of what arrives, before it is acknowledged; 0: nothing any more.
+
+        1: the path is cut both ways; nothing is read and sent, and the socket stays open. It ends with the connection.
 
         Raises:
             OSError: the kernel refuses the filter.
         """
-        assert self.wire is not None
-        attach(self.wire.sock)
-        self.reading_paused = True
-        self.keep_open()
-
-    def end_silence(self) -> bool:
-        """Let packets through again; False: the connection is gone meanwhile."""
         if self.wire is None:
-            return False
-        detach(self.wire.sock)
-        self.reading_paused = False
-        return True
-
-    def lose_packets(self, rate: float) -> None:
-        """Drop this share of what arrives, at random.
-
-        Raises:
-            OSError: the kernel refuses the filter.
-        """
-        assert self.wire is not None
-        attach_lossy(self.wire.sock, rate)
-
-    def lose_no_packets(self) -> None:
-        """Take that filter off again."""
-        assert self.wire is not None
-        detach(self.wire.sock)
+            return
+        if share == 1:
+            attach(self.wire.sock)
+            self.keep_open()
+        elif share > 0:
+            attach_lossy(self.wire.sock, share)
+        else:
+            detach(self.wire.sock)
+        self.reading_paused = share == 1
 
     def _due(self, step: Callable[[], None]) -> None:
         if self._gone:
@@ -579,14 +511,12 @@ class Client:
 
     def _outage_starts(self) -> None:
         if self.wire is not None and not self._reading_paused:
-            attach(self.wire.sock)
-            self.reading_paused = True
+            self.lose(1)
             self._log(EventKind.OUTAGE_STARTED, detail={"client": self.index})
 
     def _outage_ends(self) -> None:
         if self.wire is not None and self._reading_paused:
-            detach(self.wire.sock)
-            self.reading_paused = False
+            self.lose(0)
             self._log(EventKind.OUTAGE_ENDED, detail={"client": self.index})
 
     def _log(
@@ -628,7 +558,7 @@ class OtherDevice:
     __slots__ = ("_attempts", "_began_s", "_client", "_fault", "_run", "_user_id", "_wire")
 
     def __init__(
-        self, client: int, user_id: str, fault: PlannedFault, began_s: float, run: ClientRun
+        self, client: int, user_id: str, fault: PlannedFault, began_s: float, run: Generator
     ) -> None:
         self._client, self._user_id, self._fault, self._run = client, user_id, fault, run
         self._began_s = began_s  # when the fault took effect
@@ -675,6 +605,6 @@ class OtherDevice:
         try:
             for frame in self._wire.frames(self._wire.read()):
                 if frame.data == _HEARTBEAT_TEXT:
-                    self._wire.send(self._run.pong.take())
+                    self._wire.send(_PONG)
         except ConnectionEnded as end:
             self._run.on_request("WSC", "connect elsewhere", 0.0, end)

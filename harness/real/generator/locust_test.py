@@ -30,11 +30,10 @@ from locust import LoadTestShape
 from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
-from harness.real.generator.client import OnRequest
 from harness.real.generator.gateway_client import Target
 from harness.real.generator.remote_workers import Coordinator, WorkerHost, in_order_of_dispatch
 from harness.real.generator.shard import ClientIndexPool, WorkerShard
-from harness.real.generator.shared import Generator
+from harness.real.generator.shared import Generator, OnRequest
 from harness.real.generator.web_ui import LivenessPages
 from harness.runs.directory import RunDir, new_run
 from reference_server.errors import Exit

@@ -19,8 +19,9 @@ from locust import User, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
-from harness.real.generator.client import Client, OnRequest
+from harness.real.generator.client import Client
 from harness.real.generator.locust_test import SHAPES, Suite
+from harness.real.generator.shared import OnRequest
 from harness.real.processes.die_with_parent import die_with_parent
 from reference_server.errors import Exit, FlatlineError
 from reference_server.websocket.listener import raise_descriptor_limit
@@ -143,7 +144,8 @@ class LivenessClient(User):
         # Kept until the user is stopped: a client that is let go closes its socket, which is an event.
         self._client: Client | None = None
         if index is not None and (g := suite.generator) is not None and g.running:
-            self._client = g.start_client(index, suite.paced)
+            self._client = Client(index, g)
+            self._client.start(paced=suite.paced)
         return self._greenlet
 
     def stop(self, force: bool = False) -> bool:

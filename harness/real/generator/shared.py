@@ -1,6 +1,6 @@
-"""What all clients of one generator process share: settings, clock, event log, login, heartbeats, loop lag.
+"""What all clients of one generator process share: plan, clock, event loop, event log, gateways, loop lag.
 
-Makes the clients, reads the clock and writes the log; decides nothing about clients.
+Reads the clock and writes the log; knows no client.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import gevent
@@ -16,22 +15,21 @@ from numpy.random import Generator as Rng
 from numpy.random import SeedSequence, default_rng
 
 from harness.real.generator.behind_nat import nats_of
-from harness.real.generator.client import Client, Nat, OnRequest
 from harness.real.generator.event_loop import ClientEventLoop
 from harness.real.generator.gateway_client import Gateways, Target
 from harness.real.generator.shard import WorkerShard
-from harness.real.generator.websocket import WebSocketConnection
-from harness.real.generator.websocket_frames import TEXT, ReadyMade
 from harness.runs.directory import RunDir
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
-from reference_server.frames import PONG_TEXT
 from reference_server.liveness.kinds import ClientBeats
 from scenarios.faults import PlannedFault
 from scenarios.plan import Plan, PlannedOutage
 from scenarios.schema import Scenario
 
-__all__ = ["ClientHeartbeats", "Generator"]
+__all__ = ["Generator", "OnRequest"]
+
+OnRequest = Callable[[str, str, float, Exception | None], None]
+"""Told about each connect and heartbeat: type, name, milliseconds, what went wrong."""
 
 _FLUSH_S = 0.2  # what a SIGKILL may cost of the log
 _LAG_TIMER_S = 0.01
@@ -39,45 +37,6 @@ _LAG_REPORT_S = 0.5
 _OWN_ROUND_TRIP_S = 0.002  # what loopback and two event loops take themselves; only more is added
 _DELAYS_AT_ONCE = 1024
 _ALL = WorkerShard()
-
-
-class ClientHeartbeats:
-    """Heartbeats that clients send by themselves, one every interval, from the event loop's heap of steps.
-
-    A client whose reading is paused sends nothing, and goes on at the next moment of its own grid.
-
-    Args:
-        interval_s: from one heartbeat of a client to its next, real seconds.
-        at: does something at a real time of the run.
-        now_s: the run's clock.
-        rng: draws the time to a connection's first heartbeat.
-    """
-
-    def __init__(
-        self,
-        interval_s: float,
-        at: Callable[[float, Callable[[], None]], None],
-        now_s: Callable[[], float],
-        rng: Rng,
-    ) -> None:
-        self._interval_s = interval_s
-        self._at = at
-        self._now_s = now_s
-        self._rng = rng
-        self._frame = ReadyMade(TEXT, b'{"type":"heartbeat"}')
-
-    def begin(self, client: Client, wire: WebSocketConnection) -> None:
-        """Begin on a new connection, at a uniformly random phase."""
-        first_s = self._now_s() + self._interval_s * (1 - float(self._rng.random()))
-        self._at(first_s, partial(self._send, client, wire, first_s))
-
-    def _send(self, client: Client, wire: WebSocketConnection, due_s: float) -> None:
-        if client.wire is not wire or client.has_gone:
-            return
-        due_s += self._interval_s
-        self._at(due_s, partial(self._send, client, wire, due_s))
-        if not client.reading_paused:
-            client.send_heartbeat(self._frame.take())
 
 
 class Generator:
@@ -100,46 +59,27 @@ class Generator:
         self.start_s = 0.0  # set by `start`: when the plan's time zero was
         self.on_request = on_request
         self.loop = ClientEventLoop(self.now_s)
-        self.pong = ReadyMade(TEXT, PONG_TEXT)
-        self._faults: dict[int, PlannedFault] = {fault.client: fault for fault in plan.faults}
-        self._outages: dict[int, list[PlannedOutage]] = {}
+        self.beats_every_s = self._beats_every_s()
+        self.faults: dict[int, PlannedFault] = {fault.client: fault for fault in plan.faults}
+        self.outages: dict[int, list[PlannedOutage]] = {}
         for outage in plan.outages:
-            self._outages.setdefault(outage.client, []).append(outage)
+            self.outages.setdefault(outage.client, []).append(outage)
         # A blackholed socket must outlive its client: closing it would send a FIN and end the silence.
         self.kept_open_sockets: list[Any] = []
         self.rng: Rng = default_rng(SeedSequence([scenario.seed, 0x67656E, shard.position]))
-        self._nats = nats_of(run.nat_boxes, self._faults)
-        self._heartbeats = self._client_heartbeats()
+        self.nats = nats_of(run.nat_boxes, self.faults)  # by the client that is behind it
         self._writer = EventWriter(run.log("client", os.getpid()))
         self.gateways = Gateways(target, self.rng)
         self._background: list[Any] = []
         self._round_trip = scenario.network.round_trip
         self._delays: list[float] = []
 
-    def _client_heartbeats(self) -> ClientHeartbeats | None:
-        """What has clients send heartbeats by themselves, where the scenario says so."""
+    def _beats_every_s(self) -> float | None:
+        """From one heartbeat of a client's own to its next; None: clients send none by themselves."""
         interval_s = self.scenario.liveness.heartbeat_interval
         if not isinstance(self.scenario.detector, ClientBeats) or interval_s is None:
             return None
-        return ClientHeartbeats(
-            self.scenario.clock.real_s(interval_s), self.loop.at, self.now_s, self.rng.spawn(1)[0]
-        )
-
-    def start_client(self, index: int, paced: bool) -> Client:
-        """Begin the life of a client of the plan, at once or (``paced``) at its moment of the plan's ramp."""
-        client = Client(index, self, self._faults.get(index))
-        connect_at_s = self.at_s(self.plan.connect_at_s(index)) if paced else self.now_s()
-        client.start(connect_at_s, self._outages.get(index, ()))
-        return client
-
-    def nat_of(self, client: int) -> Nat | None:
-        """The real NAT of the run's network that a client is behind; None: none."""
-        return self._nats.get(client)
-
-    def begin_heartbeats(self, client: Client, wire: WebSocketConnection) -> None:
-        """Have a client send heartbeats on a new connection, where clients do so by themselves."""
-        if self._heartbeats is not None:
-            self._heartbeats.begin(client, wire)
+        return self.scenario.clock.real_s(interval_s)
 
     def now_s(self) -> float:
         """Real seconds since the run's origin."""

@@ -1,7 +1,8 @@
 """One WebSocket connection of a generator client: a handshake in a greenlet, then a socket that never blocks.
 
-From bytes to frames and back (`websocket_frames.py`); the handshake is the sans-I/O one of `websockets`. Knows nothing
-of sessions, heartbeats or faults.
+From bytes to messages and back: handshake and frames are the sans-I/O ones of `websockets`, without its protocol
+object, which would be most of what a client weighs that lives for hours on 21 bytes every half minute. Knows nothing of
+sessions, heartbeats or faults.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ import _socket  # the bare descriptor: gevent's socket object brings watchers, a
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import gevent.socket
 import orjson
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import InvalidHandshake, PayloadTooBig, ProtocolError
+from websockets.frames import CTRL_OPCODES, Frame, Opcode
 from websockets.http11 import Response
+from websockets.streams import StreamReader
 from websockets.uri import WebSocketURI
 
-from harness.real.generator.websocket_frames import CLOSE, TEXT, BadFrame, Frame, FrameReader, masked
 from reference_server.events import Cause
 from reference_server.websocket.tcp_info import TcpState, read_tcp_info
 
-__all__ = ["ConnectionEnded", "WebSocketConnection"]
-
+__all__ = ["ConnectionEnded", "FrameReader", "WebSocketConnection"]
 
 _CHUNK = 448  # a heartbeat has 21 bytes; small objects come from Python's own pools
 _HANDSHAKE_CHUNK = 4096
@@ -44,6 +45,61 @@ class ConnectionEnded(Exception):
         super().__init__(f"{cause} {code or ''} {reason}".strip())
         self.cause = cause
         self.code = code
+
+
+class FrameReader:
+    """Cuts what a server sends into frames, sans I/O; fragments are put together.
+
+    Args:
+        begun_with: bytes that are there already; the next `feed` looks at them.
+        most_bytes: a longer message is not accepted.
+    """
+
+    __slots__ = ("_most", "_parser", "_parts", "_stream")
+
+    def __init__(self, begun_with: bytes = b"", most_bytes: int = 1 << 20) -> None:
+        self._most = most_bytes
+        self._stream = StreamReader()
+        self._stream.feed_data(begun_with)
+        self._parser: Generator[None, None, Frame] | None = None  # of a frame that is not whole yet
+        self._parts: list[Frame] = []  # of a message that is not whole yet
+
+    @property
+    def idle(self) -> bool:
+        """Whether it stands between two messages and holds nothing."""
+        return not (self._stream.buffer or self._parser or self._parts)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take bytes; return the messages and control frames that are whole by now, in order.
+
+        Raises:
+            ProtocolError, PayloadTooBig: what no server may send. What came before it in the same bytes is lost.
+        """
+        self._stream.feed_data(data)
+        frames: list[Frame] = []
+        while self._parser or self._stream.buffer:
+            if self._parser is None:
+                room = self._most - sum(len(part.data) for part in self._parts)
+                self._parser = Frame.parse(self._stream.read_exact, mask=False, max_size=room)
+            try:
+                next(self._parser)
+            except StopIteration as whole:
+                self._parser = None
+                self._take(whole.value, frames)
+            else:
+                break
+        return frames
+
+    def _take(self, frame: Frame, frames: list[Frame]) -> None:
+        if frame.opcode in CTRL_OPCODES:  # may stand between two fragments
+            frames.append(frame)
+            return
+        if (frame.opcode is Opcode.CONT) != bool(self._parts):
+            raise ProtocolError("a fragment without its beginning, or a beginning among fragments")
+        self._parts.append(frame)
+        if frame.fin:
+            frames.append(Frame(self._parts[0].opcode, b"".join(part.data for part in self._parts)))
+            self._parts = []
 
 
 class WebSocketConnection:
@@ -136,7 +192,7 @@ class WebSocketConnection:
         reader = self._reader or FrameReader()
         try:
             frames = reader.feed(data)
-        except BadFrame as error:
+        except (ProtocolError, PayloadTooBig) as error:
             self.sock.close()
             raise ConnectionEnded(Cause.PROTOCOL_ERROR, 1002, str(error)) from error
         self._reader = None if reader.idle else reader
@@ -144,34 +200,32 @@ class WebSocketConnection:
 
     def _until_close(self, frames: list[Frame]) -> Iterator[Frame]:
         for frame in frames:
-            if frame.opcode == CLOSE:
-                self.send(masked(CLOSE, frame.data[:2]))
+            if frame.opcode is Opcode.CLOSE:
+                data = bytes(frame.data)
+                self.send(Frame(Opcode.CLOSE, data[:2]))
                 self.sock.close()
-                code = int.from_bytes(frame.data[:2]) if len(frame.data) >= 2 else 1005
-                raise ConnectionEnded(Cause.CLOSE_FRAME, code, frame.data[2:].decode(errors="replace"))
+                code = int.from_bytes(data[:2]) if len(data) >= 2 else 1005
+                raise ConnectionEnded(Cause.CLOSE_FRAME, code, data[2:].decode(errors="replace"))
             yield frame
 
-    def send(self, frame: bytes) -> None:
-        """Send a whole masked frame."""
+    def send(self, frame: Frame) -> None:
+        """Send a frame, masked."""
+        data = frame.serialize(mask=True)
         try:
-            sent = self.sock.send(frame)
+            sent = self.sock.send(data)
         except OSError as error:
             raise self._ended(error) from error
-        if sent < len(frame):
+        if sent < len(data):
             raise self._ended(BlockingIOError(errno.EAGAIN, "the send buffer is full"))
 
-    def send_text(self, data: bytes) -> None:
-        """Send one text frame."""
-        self.send(masked(TEXT, data))
-
     def send_json(self, message: dict[str, Any]) -> None:
-        """Send one JSON message."""
-        self.send_text(orjson.dumps(message))
+        """Send one JSON message in a text frame."""
+        self.send(Frame(Opcode.TEXT, orjson.dumps(message)))
 
     def close(self, code: int) -> None:
         """Close in order: close frame, then FIN. Does not wait for the answer: a page that goes away doesn't."""
         try:
-            self.send(masked(CLOSE, code.to_bytes(2)))
+            self.send(Frame(Opcode.CLOSE, code.to_bytes(2)))
         finally:
             self.sock.close()
 

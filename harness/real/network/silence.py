@@ -24,11 +24,10 @@ from functools import cache
 
 from reference_server.websocket.tcp_info import HasFileno, read_tcp_info
 
-__all__ = ["Availability", "attach", "attach_lossy", "close_silently", "detach", "silence_available"]
+__all__ = ["Availability", "attach", "attach_lossy", "detach", "silence_available"]
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; the socket module does not name them
 _SO_DETACH_FILTER = 27
-_TCP_REPAIR = 19  # linux/tcp.h
 _BPF_RET_K = 0x06  # linux/bpf_common.h: return the constant k
 _BPF_LD_W_ABS = 0x20
 _BPF_JMP_JGE_K = 0x35
@@ -107,19 +106,6 @@ def detach(sock: HasFileno | int) -> None:
         OSError: no filter is attached (ENOENT), or not a socket (EBADF).
     """
     _setsockopt(sock, socket.SOL_SOCKET, _SO_DETACH_FILTER, ctypes.c_int(0))
-
-
-def close_silently(sock: socket.socket) -> None:
-    """Close a connection without a word to the peer: no FIN, no RST (``TCP_REPAIR``).
-
-    What the peer sends afterwards is answered with RST, as by a host that has come back from a power
-    loss: there is no socket left that could drop it.
-
-    Raises:
-        OSError: refused (EPERM: needs CAP_NET_ADMIN); the socket is still open then.
-    """
-    _setsockopt(sock, socket.IPPROTO_TCP, _TCP_REPAIR, ctypes.c_int(1))
-    sock.close()
 
 
 @cache

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from harness.real.network.silence import attach, attach_lossy, close_silently, detach, silence_available
+from harness.real.network.silence import attach, attach_lossy, detach, silence_available
 from reference_server.websocket.tcp_info import TcpInfo, TcpState, read_tcp_info
 from tests.support import require_root, require_silence, wait_until
 
@@ -98,22 +98,6 @@ def test_a_frozen_client_acknowledges_what_it_never_reads(pair: tuple[socket.soc
     wait_until(lambda: info(gateway).unacked == 0, "the kernel acknowledges for its process")
     assert info(gateway).total_retransmits == 0
     assert readable(client, 0.0), "it is all there, unread"
-
-
-@pytest.mark.root
-def test_a_silent_close_says_nothing_until_the_peer_speaks_and_is_reset(
-    pair: tuple[socket.socket, socket.socket],
-) -> None:
-    require_root()
-    client, gateway = pair
-    close_silently(client)
-    assert client.fileno() == -1
-    assert not readable(gateway, 0.2), "neither FIN nor RST"
-    assert info(gateway).state is TcpState.ESTABLISHED
-    gateway.send(b"ping")
-    assert readable(gateway, _HEALED_S)
-    with pytest.raises(ConnectionResetError):
-        gateway.recv(1)
 
 
 @pytest.mark.root
