@@ -27,12 +27,29 @@ class Outages(Part):
 
 
 class Nat(Part):
-    """A middlebox that forgets an idle connection."""
+    """A middlebox that ends or forgets a connection: a NAT, a firewall, a load balancer, a proxy."""
 
-    idle_timeout: Annotated[PositiveDuration, Field(description="N: no packet for this long, and it forgets")]
+    idle_timeout: Annotated[
+        PositiveDuration, Field(description="N: nothing that counts for this long, and it forgets or closes")
+    ]
     expiry: Annotated[
-        Literal["drop", "reset"], Field(description="what the next packet meets: silence, or an RST")
+        Literal["drop", "reset", "close"],
+        Field(
+            description="drop: later packets meet silence; reset: the next packet meets an RST; close: it closes "
+            "both sides at once"
+        ),
     ] = "drop"
+    counts: Annotated[
+        Literal["any", "data", "to_gateway", "to_client"],
+        Field(
+            description="what restarts its idle timer: any packet, data frames alone (no protocol ping or pong), or "
+            "packets of one direction"
+        ),
+    ] = "any"
+    at: Annotated[
+        Literal["client", "gateway"],
+        Field(description="the end of the path where it stands: half a round trip lies to one side of it"),
+    ] = "client"
 
 
 class Network(Part):
@@ -44,6 +61,10 @@ class Network(Part):
     outages: Outages | None = None
     nat: Annotated[
         Nat | None, Field(description="a middlebox before every client, for the whole run; simulated only")
+    ] = None
+    max_age: Annotated[
+        PositiveDuration | None,
+        Field(description="a box on the way closes a connection of this age on both sides; null: none does"),
     ] = None
     rto_ladder: Annotated[
         tuple[PositiveDuration, ...],

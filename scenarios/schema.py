@@ -17,7 +17,7 @@ from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.kinds import DetectorKind, Ping
 from reference_server.presets import find_preset, merged
 from reference_server.sessions.record_rules import RecordRules
-from scenarios.client_rules import Reconnect, Sessions
+from scenarios.client_rules import Reconnect, Sessions, Traffic
 from scenarios.clock import RunClock
 from scenarios.faults.base import Fault, ScenarioItem
 from scenarios.faults.incidents import Incident, NodeIncident
@@ -67,6 +67,7 @@ class Scenario(Part):
     sessions: Sessions = Sessions()
     network: Network = Network()
     reconnect: Reconnect = Reconnect()
+    traffic: Traffic = Traffic()
     detector: Annotated[DetectorKind, Field(description="how the gateway decides")] = Ping()
     gateway: Gateway = Gateway()
     store: Store = Store()
@@ -111,6 +112,8 @@ class Scenario(Part):
         changed = {
             "store": self.store != Store(),
             "network.nat": self.network.nat is not None,
+            "network.max_age": self.network.max_age is not None,
+            "traffic": self.traffic != Traffic(),
             "network.give_up_lag": self.network.give_up_lag > 0,
             "reconnect.connect_timeout": self.reconnect.connect_timeout is not None,
         }

@@ -76,8 +76,7 @@ class Client:
     def _come(self, failures: int) -> Generator[Event, None, None]:
         while True:
             if failures:
-                ceiling_s = self._reconnect.back_off_ceiling_s(failures)
-                yield self._wait(float(self._model.back_offs.uniform(0, ceiling_s)))
+                yield self._wait(self._reconnect.back_off_s(failures, self._model.back_offs.random()))
             if not self.session_id:
                 yield from self._log_in()
             if self.session_id and (yield from self._connect()):

@@ -61,6 +61,13 @@ class LivenessPolicy(BaseModel):
     retry_interval: Annotated[
         PositiveDuration | None, Field(description="R: from an unanswered ping to the next, τ ≤ R; default T")
     ] = None
+    data_counts: Annotated[
+        bool, Field(description="whether any frame of a client is a sign of life, or an answer alone")
+    ] = True
+    first_ping: Annotated[
+        Literal["random", "interval"],
+        Field(description="of a connection: at a random phase of T, or T after it began"),
+    ] = "random"
     session_timeout: Annotated[
         PositiveDuration | None, Field(description="idle limit: no inbound frame for this long")
     ] = 300.0
@@ -77,6 +84,10 @@ class LivenessPolicy(BaseModel):
     max_sessions: Annotated[
         int | None, Field(ge=1, description="memory pressure: above it the oldest idle session goes")
     ] = None
+    when_full: Annotated[
+        Literal["evict", "refuse"],
+        Field(description="at max_sessions: the oldest idle session goes, or the newcomer is refused"),
+    ] = "evict"
     tcp_user_timeout: Annotated[
         PositiveDuration | None,
         Field(description="TCP_USER_TIMEOUT of each socket; null: the kernel's own patience"),

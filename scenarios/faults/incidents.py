@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from reference_server.durations import Duration
 from scenarios.distributions import Distribution, Law
 from scenarios.faults.base import ScenarioItem, ServerFault
 
@@ -148,6 +149,8 @@ class DrawnNodeDrain(ServerFault):
     Meaning: a rolling deploy, a scale-in. Nothing is lost that the node could still say.
     """
 
+    spread: float = 0.0
+
     kind = "node_drain"
     summary = "a graceful deploy of one node"
     on_the_wire = "close frame 1001 to every client, FIN"
@@ -168,6 +171,9 @@ class NodeDrain(NodeIncident):
     restart_after: Annotated[
         Law | None, Field(description="law of the time until it is back; null: never")
     ] = None
+    spread: Annotated[
+        Duration, Field(description="its closes are spread evenly over this window; 0s: all at once")
+    ] = 0.0
 
 
 class DrawnStoreFlush(ServerFault):

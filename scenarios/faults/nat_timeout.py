@@ -50,7 +50,7 @@ class DrawnNatTimeout(ClientFault):
     """An idle timer on this connection's own traffic; the fault takes effect when it runs out."""
 
     idle_timeout_s: float
-    expiry: Literal["drop", "reset"]
+    expiry: Literal["drop", "reset", "close"]
     by: Mechanism = "any"
 
     kind = "nat_timeout"

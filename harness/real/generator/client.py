@@ -207,11 +207,10 @@ class Client:
                 self._back_off()
 
     def _back_off(self) -> None:
-        """Come again later, with full jitter: uniform between zero and the doubled, capped base."""
+        """Come again later, as the scenario's back-off says."""
         self._failures += 1
-        ceiling_s = self.run.scenario.reconnect.back_off_ceiling_s(self._failures)
-        wait_s = self.run.scenario.clock.real_s(float(self.run.rng.uniform(0, ceiling_s)))
-        self.run.loop.at(self.run.now_s() + wait_s, self._come_soon)
+        wait_s = self.run.scenario.reconnect.back_off_s(self._failures, float(self.run.rng.random()))
+        self.run.loop.at(self.run.now_s() + self.run.scenario.clock.real_s(wait_s), self._come_soon)
 
     def drop_wire(self) -> None:
         """Forget the connection; a socket that still stands is closed."""

@@ -573,8 +573,7 @@ def connect(
     trying = np.flatnonzero(now_s < horizon_s)
     while trying.size:
         if failures:
-            ceiling_s = reconnect.back_off_ceiling_s(failures)
-            now_s[trying] += rng.uniform(0.0, ceiling_s, len(trying))
+            now_s[trying] += reconnect.back_off_s(failures, rng.random(len(trying)))
         failures += 1
         outside = trying[~has_session[trying]]
         refused = outside[~_reach(who, outside, now_s, way)]
