@@ -220,7 +220,7 @@ class Client:
         """
         if not self._is_on(connection):
             return
-        if not self.frozen and connection.nat_resets:
+        if not self.frozen and self.way_open and connection.nat_resets:
             self._network.meets_reset(connection)
         elif not self.frozen and connection.passes:
             self._network.beat(connection)

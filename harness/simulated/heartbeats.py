@@ -256,7 +256,7 @@ class KernelProbes:
             self._clock.at(heard_s + self._idle_s, partial(self._look, connection, heard_s, 0))
         elif unanswered == self._count:
             connection.gateway.on_end(connection, Cause.TCP_TIMEOUT)
-        elif connection.nat_resets:
+        elif connection.nat_resets and connection.client.way_open:
             connection.gateway.on_end(connection, Cause.TCP_RESET)
         elif connection.passes:
             connection.packet_s = now_s

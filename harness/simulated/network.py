@@ -259,7 +259,7 @@ class Network:
         return connection.arrival_s
 
     def _arrive(self, connection: Connection, sent_s: float, deliver: Callable[[], None]) -> None:
-        if connection.nat_resets:
+        if connection.nat_resets and connection.client.way_open:
             # The middlebox is at the client's end: its RST has the whole way back to go.
             self._tell_gateway(connection, Cause.TCP_RESET, self._clock.now_s - sent_s)
         elif connection.unacked_since_s is not None:
@@ -286,7 +286,8 @@ class Network:
         tries = self._ladder if connection.open else self._ladder[:ORPHAN_TRIES]
         sends = waited_s <= min(tries[-1], self._patience_s)
         if connection.unacked_since_s == since_s and sends:
-            self._clock.after(self._round_trips.next_s() / 2, lambda: self._deliver_all(connection, since_s))
+            one_way_s = self._round_trips.next_s() / 2
+            self._clock.after(one_way_s, partial(self._deliver_all, connection, since_s, one_way_s))
 
     def _try_again(self, connection: Connection, since_s: float, ladder: Sequence[float], tries: int) -> None:
         """Send what got lost again, and again, until it gets through, the loss is over or the kernel gives up."""
@@ -300,9 +301,13 @@ class Network:
         if tries < len(ladder):
             self._clock.at(since_s + ladder[tries], again)
 
-    def _deliver_all(self, connection: Connection, since_s: float) -> None:
+    def _deliver_all(self, connection: Connection, since_s: float, one_way_s: float) -> None:
         # Another cut may have begun meanwhile: its own healing asks for the next retransmission.
-        if connection.unacked_since_s != since_s or not connection.delivers():
+        if connection.unacked_since_s != since_s or not connection.client.way_open:
+            return
+        if connection.nat_resets:
+            self._tell_gateway(connection, Cause.TCP_RESET, one_way_s)
+        if not connection.delivers():
             return
         kept, connection.unacked = connection.unacked, []
         connection.unacked_since_s = None

@@ -62,10 +62,13 @@ def noticed_share(interval_s: npt.ArrayLike, patience_s: npt.ArrayLike, network:
     the last s that does: with probability P(trip ≤ patience − s) − P(trip ≤ patience − next s) that is s.
     0 without outages.
 
+    Nothing passes a middlebox in an outage. One that forgets after N < T + s without a packet knows the connection no
+    more by then: so s < N − T, too. (T ≥ N is `dropped_by_idle_timer`'s.)
+
     Args:
         interval_s: T, seconds, shape (n,) or a number.
         patience_s: (k−1)R + τ, of the same shape.
-        network: its outages, round trip and retransmission ladder.
+        network: its outages, round trip, retransmission ladder and middlebox.
     """
     t, patience = np.broadcast_arrays(
         np.asarray(interval_s, dtype=float), np.asarray(patience_s, dtype=float)
@@ -82,6 +85,10 @@ def noticed_share(interval_s: npt.ArrayLike, patience_s: npt.ArrayLike, network:
     length = network.outages.length
     ends = mean_excess_s(length, np.add.outer(ladder, some_t))
     noticed = (mean_excess_s(length, ladder)[:, np.newaxis] - ends) / some_t
+    if network.nat is not None:
+        last = np.searchsorted(ladder, network.nat.idle_timeout - some_t) - 1
+        steps = np.arange(len(ladder))[:, np.newaxis]
+        noticed = np.take_along_axis(noticed, np.minimum(steps, np.maximum(last, 0)), axis=0)
     share = np.clip(outlasts @ noticed, 0.0, 1.0)
     return np.asarray(share[of_p.ravel(), of_t.ravel()].reshape(t.shape), dtype=float)
 

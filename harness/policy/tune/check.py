@@ -57,7 +57,7 @@ class SimulationCheck:
             max_failures, retry_s, timeout_s, figure, predicted, simulated, lo, hi (exact interval of the simulated
             figure), n (false suspicions, or deaths), agrees (the interval contains the prediction).
         client_days: simulated, of all healthy clients together.
-        notes: what the fleet does not know, and what the prediction does not count; one sentence each.
+        notes: what the fleet does not know; one sentence each.
     """
 
     table: pd.DataFrame
@@ -138,7 +138,6 @@ def check_by_simulation(
         policy = policies[name]
         merged = FleetResult.merged(batches)
         found = compare(policy, conditions, rules, merged, crashed[name])
-        told += _outlasted_timer(name, policy, conditions)
         parameters = policy_row(policy).drop(columns="patience_s").iloc[0]
         for column, (key, value) in enumerate({"policy": name, **parameters}.items()):
             found.insert(column, str(key), value)
@@ -212,17 +211,6 @@ def _false_suspicions(
     _, hi = poisson_interval(count, connected_s / _DAY_S - healthy.clients * edges_s / _DAY_S, CONFIDENCE)
     simulated = count / connected_s * _DAY_S
     return FALSE_SUSPICIONS, expected, simulated, lo, hi, count, bool(lo <= expected <= hi)
-
-
-def _outlasted_timer(name: str, policy: LivenessPolicy, conditions: Conditions) -> list[str]:
-    """A remark where a ping that TCP sends again may find the mapping gone."""
-    latest_s = policy.interval_s + policy.patience_s
-    if conditions.nat is None or latest_s <= conditions.nat.idle_timeout:
-        return []
-    return [
-        f"{name}: T + (k−1)R + τ = {latest_s:g} s is above the idle timer of {conditions.nat.idle_timeout:g} s: a ping "
-        "that an outage delays may find its connection forgotten, which the prediction does not count."
-    ]
 
 
 def _crash(policy: LivenessPolicy) -> HostCrash:

@@ -55,7 +55,7 @@ def with_figures(
     patience = policies["patience_s"].to_numpy(dtype=float)
     # Answers come this much later than their round trip: a patience that just fits a retransmission is none.
     waits = np.maximum(patience - rules.lag_s, 0.0)
-    network = conditions.network
+    network = conditions.network.model_copy(update={"nat": conditions.nat})
     status = status_ttl_s(t, patience, operations_per_s)
     records_s = (status, session_ttl_s(status))
     cost = costs(t, records_s, PER_CLIENTS, beat_bytes=rules.beat_bytes)

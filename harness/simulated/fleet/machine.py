@@ -166,10 +166,9 @@ class Machine:
         forgotten = self._way.forgot(who, at_client_s)
         if self._way.resets:
             # The middlebox is at the client's end: its RST has the whole way back to go.
-            back_s = at_client_s + (at_client_s - now_s)
-            hit = who[forgotten]  # perhaps not for the first time: the first RST counts
-            self._when_s[hit, _END] = np.minimum(self._when_s[hit, _END], back_s[forgotten])
-            shut &= ~forgotten
+            hit = self._way.meets_reset(who, at_client_s)
+            self._reset(who[hit], (2 * at_client_s - now_s)[hit])
+            shut &= ~hit
         if self._way.acknowledges:
             kept = shut & ~forgotten
             self._freeze(who[kept], at_client_s[kept], half_s[kept])
@@ -237,7 +236,11 @@ class Machine:
 
     def _on_deliver(self, who: Index, now_s: FloatArray) -> None:
         is_open = self._way.is_open(who, now_s)
-        self._send_again(who[~is_open], now_s[~is_open])
+        hit = self._way.meets_reset(who, now_s)
+        shut = ~is_open & ~hit
+        self._send_again(who[shut], now_s[shut])
+        self._reset(who[hit], now_s[hit] + self._trips.take(int(hit.sum())) / 2)
+        self._when_s[who[hit], _DELIVER] = np.inf
         who, now_s = who[is_open], now_s[is_open]
         self._answers.release(who, now_s)
         self._stuck_since_s[who] = np.inf
@@ -247,6 +250,10 @@ class Machine:
         self._packet_passed(who, now_s)
         if self._one_fault:
             self._recovered(who, now_s)
+
+    def _reset(self, who: Index, at_s: FloatArray) -> None:
+        """An RST arrives at the gateway then; perhaps not the first one: the first counts."""
+        self._when_s[who, _END] = np.minimum(self._when_s[who, _END], at_s)
 
     def _on_recover(self, who: Index, now_s: FloatArray) -> None:
         self._recovered(who, now_s)

@@ -66,6 +66,10 @@ class OutageProcess:
         """Whether a middlebox has forgotten the connection by these times."""
         return np.zeros(len(who), dtype=bool)
 
+    def meets_reset(self, who: Index, at_s: FloatArray) -> Flags:
+        """Whether a packet at these times reaches a middlebox that answers it with RST."""
+        return self.forgot(who, at_s) if self.resets else np.zeros(len(who), dtype=bool)
+
     def heals_s(self, who: Index, at_s: FloatArray) -> FloatArray:
         """When the way is open again that is shut at these times; inf: not for this connection."""
         return np.asarray(self.ends_s[who])
@@ -203,9 +207,15 @@ class BehindNat(OutageProcess):
         """See `OutageProcess`."""
         return np.asarray(self._mapped_until_s[who] <= at_s)
 
+    def meets_reset(self, who: Index, at_s: FloatArray) -> Flags:
+        """See `OutageProcess`. A cut keeps packets from getting there, a frozen client does not."""
+        hit = super().meets_reset(who, at_s)
+        return hit if self.acknowledges else hit & self._inner.is_open(who, at_s)
+
     def heals_s(self, who: Index, at_s: FloatArray) -> FloatArray:
-        """What is forgotten stays so, whatever heals."""
-        return np.where(self.forgot(who, at_s), np.inf, self._inner.heals_s(who, at_s))
+        """What is forgotten and dropped stays so, whatever heals."""
+        heals_s = self._inner.heals_s(who, at_s)
+        return heals_s if self.resets else np.where(self.forgot(who, at_s), np.inf, heals_s)
 
     def passed(self, who: Index, at_s: FloatArray) -> None:
         """Each packet renews the mapping."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,9 @@ class Simple:
     frames_per_s: float
 
 
-def simple_false_per_day(interval_s: float, patience_s: float, network: Network) -> float:
+def simple_false_per_day(
+    interval_s: float, patience_s: float, network: Network, forgets_after_s: float = math.inf
+) -> float:
     """Midpoint rule over the phase, for a constant round trip."""
     trip_s = network.round_trip.constant
     assert trip_s is not None
@@ -36,7 +39,7 @@ def simple_false_per_day(interval_s: float, patience_s: float, network: Network)
         return late
     outlast_s = 0.0
     for step in network.rto_ladder:
-        if step + trip_s <= patience_s:
+        if step + trip_s <= patience_s and interval_s + step < forgets_after_s:
             outlast_s = max(outlast_s, step)
     phases = (np.arange(4000) + 0.5) / 4000 * interval_s
     noticed = float(np.mean(1 - network.outages.length.cdf(phases + outlast_s)))
@@ -69,7 +72,12 @@ def best_simple(
             retry,
             tau,
             0.99 * t + patience,
-            simple_false_per_day(t, patience - rules.lag_s, conditions.network),
+            simple_false_per_day(
+                t,
+                patience - rules.lag_s,
+                conditions.network,
+                conditions.nat.idle_timeout if conditions.nat else math.inf,
+            ),
             2000 / t,
         )
         if wants.detect_p99 and one.p99_s > wants.detect_p99 + 1e-9:

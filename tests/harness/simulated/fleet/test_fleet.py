@@ -218,6 +218,19 @@ def test_a_nat_that_beats_keep_open_is_shut_by_a_long_cut() -> None:
     assert np.all(run(network=behind, fault=cut).outcome == Outcome.DETECTED)
 
 
+def test_a_retransmission_after_an_outage_meets_the_rst_of_a_nat_that_has_forgotten() -> None:
+    """τ = 40 s outlasts 25 s, a NAT of 60 s does not: TCP's try 13.4 s after a ping comes after 60.4 s of silence."""
+    policy = LivenessPolicy(heartbeat_interval=47.0, heartbeat_timeout=40.0, max_failures=1)
+    law = Outages(every=1800.0, length=Distribution(constant=25.0))
+    behind = QUICK.model_copy(update={"outages": law, "nat": Nat(idle_timeout=60.0, expiry="reset")})
+    result = run(policy, behind, duration_s=7200.0)
+    assert result.false_suspicions < 0.01 * result.healthy_resets  # a second outage before TCP's next try
+    # Lost where more than 6.7 s of an outage remain after the first ping within it: 18.3 s of 47 s of phases.
+    rate = 18.3 / 47 / 1825
+    low, high = stats.poisson.interval(0.999, result.healthy_client_s * rate)
+    assert low <= result.healthy_resets + result.false_suspicions <= high
+
+
 # -- results, seeds, refusals --------------------------------------------------------------------
 
 
