@@ -41,13 +41,14 @@ __all__ = ["Exit", "FlatlineError", "MachineError"]
 
 
 class Exit(IntEnum):
-    """Exit codes; the larger problem wins: bad input, then unsound, then missed."""
+    """Exit codes; the larger problem wins: bad input, interrupted, unsound, missed, undecided."""
 
     GOOD = 0
     BAD_INPUT = 2  # scenario, threshold, run directory
     UNSOUND = 3  # generator or gateway lag: the run says nothing about the policy
     MACHINE_CANNOT = 4  # no Redis, no socket filter, a child that died
     INCONSISTENT = 5  # audit: memory, Redis and ledger differ
+    UNDECIDED = 97  # nothing is wrong as far as was seen, but too little was: no pass
     MISSED = 99  # thresholds missed, or engines disagree
     INTERRUPTED = 130  # Ctrl-C; the report of what was measured is written
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 from reference_server.events import Cause, Event, EventKind, Source, encode
 from reference_server.heartbeat.timer_wheel import Clock, Handle
 
-__all__ = ["EventWriter", "Telemetry"]
+__all__ = ["EventWriter", "Telemetry", "closing_line"]
 
 ROLE = "gateway"
 _FLUSH_EVERY_S = 0.2
@@ -28,15 +28,22 @@ _log = logging.getLogger(__name__)
 
 
 class EventWriter:
-    """Appends events to a file. Nothing is written before `flush`, `close`. Not thread-safe."""
+    """Appends events to a file. Nothing is written before `flush`, `close`. Not thread-safe.
+
+    The last line says how many were written before it: a log that was cut or lost lines is known by that.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
         self._lines: list[bytes] = []
+        self._written = 0
+        self._last: Event | None = None
 
     def write(self, event: Event) -> None:
         """Take an event, to be written at the next `flush`."""
         self._lines.append(encode(event))
+        self._written += 1
+        self._last = event
 
     def flush(self) -> None:
         """Hand what was taken to the operating system: it survives a SIGKILL from here on.
@@ -50,11 +57,13 @@ class EventWriter:
             data = data[self._file.write(data) :]
 
     def close(self) -> None:
-        """Flush and close.
+        """Write the last line, flush and close.
 
         Raises:
             OSError: as `flush`.
         """
+        if self._last is not None:
+            self._lines.append(encode(closing_line(self._last, self._written)))
         try:
             self.flush()
         finally:
@@ -65,6 +74,12 @@ class EventWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def closing_line(last: Event, lines: int) -> Event:
+    """Return what ends a log of so many lines whose last event is this."""
+    kind, detail = EventKind.LOG_CLOSED, {"lines": lines}
+    return Event(last.time_s, last.source, kind, node=last.node, detail=detail)
 
 
 class Telemetry:
@@ -139,10 +154,13 @@ class Telemetry:
 
     def flush(self) -> None:
         """Hand what was noted to the operating system."""
-        if self._out is None:
-            return
+        if self._out is not None:
+            self._try(self._out.flush)
+
+    @staticmethod
+    def _try(write: Callable[[], None]) -> None:
         try:
-            self._out.flush()
+            write()
         except OSError as error:  # a full disk ends the log, not the gateway
             _log.error("event log: %s; a part of it is lost", error)
 
@@ -155,8 +173,7 @@ class Telemetry:
         if self._timers:
             self._report_lag()
             self._report_lateness()
-        self.flush()
-        self._out.close()
+        self._try(self._out.close)
         self._out = None
 
     def _every(self, name: str, period_s: float, do: Callable[[], None]) -> None:

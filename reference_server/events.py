@@ -39,6 +39,8 @@ class EventKind(StrEnum):
     # client, once a second on another host: its clock against the run's; detail: worker, offset_s, bound_s (of
     # the error)
     CLOCK = "clock"
+    # every process: the last line of its log; detail: lines (before this one)
+    LOG_CLOSED = "log_closed"
     LOOP_LAG = "loop_lag"  # every process, twice a second; detail: max_lag_s, role, pid
     # sessions
     LOGGED_IN = "logged_in"  # client; detail: client, user_id, waited_s (a re-login that was refused)
@@ -76,11 +78,17 @@ class EventKind(StrEnum):
     # store watch: every session that was hit has the record of its client's connection, or none if its client
     # has left it; detail as above
     STORE_AGREES = "store_agrees"
+    # store watch: the status record of a session whose client is connected is not there (or names another session),
+    # is there (again); detail: user_id, previous_poll_s (of the last question that found it otherwise)
+    STATUS_GONE = "status_gone"
+    STATUS_SHOWN = "status_shown"
     PEER_NOTIFIED = "peer_notified"  # client: a watcher was told "offline"; detail: user_id, watcher
     PEER_ONLINE = "peer_online"  # client: a watcher was told "online"; detail: user_id, watcher
     # samples
     # store watch, once a second; detail: sessions (keys that exist), online (members of the online set),
-    # watched, store_gap_s (longest time without an answer), store_wait_s (longest wait for one)
+    # watched, store_gap_s (longest time without an answer), store_wait_s (longest wait for one), largest_gap_s (longest
+    # time between two looks at the faulted sessions), commands (name: calls so far that were not the watch's own; a
+    # script's inner calls, not the script)
     STORE_SAMPLE = "store_sample"
     WORKER_LOST = "worker_lost"  # harness: a worker died; detail: worker, clients (lost with it)
     # harness, after the last client: memory, Redis and ledger compared; detail: sessions, differences (kind: how
@@ -108,6 +116,7 @@ class Cause(StrEnum):
     NODE_LEASE = "node_lease"  # the node that held it died
     DRAIN = "drain"  # the gateway is shutting down in order
     PROTOCOL_ERROR = "protocol_error"  # the client broke the protocol
+    CLIENT_LIMIT = "client_limit"  # the client's own idle limit
 
 
 CLOCK_KEYS = frozenset({"scheduled_s", "session_gone_s", "status_gone_s", "previous_poll_s"})

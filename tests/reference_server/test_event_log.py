@@ -108,3 +108,12 @@ def test_recent_lag_is_that_of_the_last_second_and_of_the_stall_that_goes_on(clo
     clock.run_until(clock.time_s + 1.0)
     assert telemetry.recent_lag_s() < 0.02
     telemetry.close()
+
+
+def test_the_last_line_says_how_many_there_were(
+    telemetry: Telemetry, clock: FakeClock, tmp_path: Path
+) -> None:
+    telemetry.log(EventKind.SUSPECTED, session_id="s", connection_id="c", cause=Cause.TCP_FIN)
+    telemetry.close()
+    *lines, last = read_log(tmp_path / "deep" / "log.jsonl").events
+    assert (last.kind, last.detail, last.node) == (EventKind.LOG_CLOSED, {"lines": len(lines)}, "node-7")
