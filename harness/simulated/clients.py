@@ -296,7 +296,7 @@ class Client:
             return
         self._network.cancel_predicted(connection)
         self._network.end_by_client(connection, Cause.TCP_FIN)
-        self._disconnected(Cause.SESSION_TIMEOUT)
+        self._disconnected(Cause.CLIENT_LIMIT)
 
     # -- what injectors use ------------------------------------------------------------------------
 

@@ -248,6 +248,9 @@ class ClientFault(_Described):
     comes_back: ClassVar[bool] = (
         False  # it left and is on its way back: it makes no ghost, it is not dead at the end
     )
+    only_hampers: ClassVar[bool] = (
+        False  # the client stays healthy: losing it is a loss, not a detection alone
+    )
     needs_socket_filter: ClassVar[bool] = False  # its real half; root only, checked beforehand
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:

@@ -46,6 +46,7 @@ class DrawnDelayed(ClientFault):
         "by: {lognormal: {median: 8s, sigma: 0.5}}}"
     )
     user_stays = True
+    only_hampers = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Answer each heartbeat later."""

@@ -26,6 +26,7 @@ class DrawnNoop(ClientFault):
     theory = "never suspected"
     example = "{kind: noop, share: 10%, at: {uniform: {low: 40s, high: 90s}}}"
     user_stays = True
+    only_hampers = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Log it."""

@@ -51,6 +51,7 @@ class DrawnPacketLoss(ClientFault):
     theory = "(J + U)T + (k−1)R + τ: J of the first heartbeat of which all tries in time are lost"
     example = "{kind: packet_loss, rate: 30%, share: 10%, at: {uniform: {low: 40s, high: 90s}}}"
     user_stays = True
+    only_hampers = True
     needs_socket_filter = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:

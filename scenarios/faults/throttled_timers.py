@@ -40,6 +40,7 @@ class DrawnThrottledTimers(ClientFault):
     theory = "with R = T exact: in the first timer period that is longer than what the phase leaves"
     example = "{kind: throttled_timers, share: 10%, at: {uniform: {low: 40s, high: 90s}}, every: 60s}"
     user_stays = True
+    only_hampers = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Answer at the next run of the timers."""

@@ -338,7 +338,7 @@ class Client:
         if self.run.now_s() < gives_up_s:
             self.run.loop.at(gives_up_s, partial(self._watch_idleness, wire))
         else:
-            self._over(ConnectionEnded(Cause.SESSION_TIMEOUT))
+            self._over(ConnectionEnded(Cause.CLIENT_LIMIT))
 
     # -- connecting ----------------------------------------------------------------------------
 

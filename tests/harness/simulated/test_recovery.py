@@ -84,7 +84,7 @@ def test_its_own_idle_limit_brings_an_unaware_client_back() -> None:
     heard_s = [e.time_s for e in log.of(K.HEARTBEAT_ANSWERED) if e.time_s < 100.0][-1]
     left = log.one(K.DISCONNECTED)
     assert left.time_s == pytest.approx(heard_s + 200.0)
-    assert left.cause == "session_timeout"
+    assert left.cause == "client_limit"
     assert log.one(K.SESSION_UNKNOWN).time_s > left.time_s
     assert [e.session_id for e in log.of(K.LOGGED_IN)] == ["session-0-1", "session-0-2"]
     assert len(log.of(K.CONNECTED)) == 2
