@@ -13,22 +13,22 @@ import time
 from harness.policy.tune.conditions import conditions_of_profile
 from harness.policy.tune.explain import explain
 from harness.policy.tune.recommend import recommend
+from harness.policy.tune.requirements import parse_requirements
 from harness.policy.tune.search import search
-from harness.policy.tune.wants import parse_wants
 
 PROFILE = "office-wifi-60s-lb"
 MOST_S = 10.0
 
 
 def main() -> int:
-    where, wants = conditions_of_profile(PROFILE), parse_wants(budget="60/s")
+    where, requirements = conditions_of_profile(PROFILE), parse_requirements(budget="60/s")
     began = time.perf_counter()
-    answer = recommend(where, wants)
+    answer = recommend(where, requirements)
     told = explain(answer)
     full_s = time.perf_counter() - began
 
     began = time.perf_counter()
-    search(where, wants)
+    search(where, requirements)
     search_s = time.perf_counter() - began
 
     print(

@@ -20,12 +20,12 @@
     ├── NetworkDataError
     ├── NotConfigurable
     ├── NotTunable
+    ├── RequirementsError
     ├── RunDirError
     ├── ScenarioError
     ├── ThresholdError
     ├── UnknownPresetError
-    ├── UnknownProfileError
-    └── WantsError
+    └── UnknownProfileError
 
 Each class is defined beside the code that raises it; this module holds the two that others derive from.
 `reports` imports nothing of ours, so its `TablesError` stands beside the tree, with an exit code of its own.

@@ -16,8 +16,8 @@ from harness.policy.tune.conditions import conditions_of_profile
 from harness.policy.tune.explain import explain
 from harness.policy.tune.measured_conditions import network_from_csv, network_from_run
 from harness.policy.tune.recommend import Recommendation, recommend
+from harness.policy.tune.requirements import parse_requirements
 from harness.policy.tune.verify import verify
-from harness.policy.tune.wants import parse_wants
 from harness.real.processes.children import end_on_sigterm
 from harness.runs.directory import find_run
 from reference_server.errors import Exit
@@ -70,8 +70,8 @@ def tune_command(
 ) -> None:
     """Recommend a policy for a network: interval, timeout, failures, retry, TTLs; with the reasons.
 
-    Exits with 99 where no policy keeps the wants, or where the simulation of the recommended policy (unless --no-check)
-    or a real run (--verify) contradicts its prediction.
+    Exits with 99 where no policy keeps the requirements, or where the simulation of the recommended policy (unless
+    --no-check) or a real run (--verify) contradicts its prediction.
     """
     if sum(source is not None for source in (network, csv, run)) != 1:
         say("error: say which network: one of --network, --csv, --run", "red")
@@ -82,7 +82,7 @@ def tune_command(
         conditions = network_from_csv(csv)
     else:
         conditions = network_from_run(find_run(run or "", root))
-    wants = parse_wants(
+    requirements = parse_requirements(
         detect_p50=detect_p50,
         detect_p95=detect_p95,
         detect_p99=detect_p99,
@@ -95,7 +95,7 @@ def tune_command(
         min_failures=min_failures,
         headroom=headroom,
     )
-    found = recommend(conditions, wants)
+    found = recommend(conditions, requirements)
     checked = None
     if check:
         with progress() as shown:

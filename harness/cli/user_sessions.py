@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from math import isinf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -162,7 +161,7 @@ def audit_command(
         target = target_of_run(find_run(run_name, root))
     found = audit(target, grace_s)
     if as_json:
-        sys.stdout.write(orjson.dumps(asdict(found), option=orjson.OPT_INDENT_2).decode() + "\n")
+        sys.stdout.write(orjson.dumps(found._asdict(), option=orjson.OPT_INDENT_2).decode() + "\n")
     elif found.differences:
         rows = [(one.kind, one.subject, one.sentence) for one in found.differences]
         show_table(("difference", "session or user", "what is there"), rows)

@@ -34,18 +34,8 @@ from scenarios.schema import Scenario
 
 __all__ = ["COLUMNS", "Replications", "Stopping", "replicate", "replication_seeds", "summarise"]
 
-COLUMNS = {
-    "figure": "str",
-    "n": "int64",
-    "missing": "int64",
-    "mean": "float64",
-    "sd": "float64",
-    "half_width": "float64",
-    "lo": "float64",
-    "hi": "float64",
-    "boot_lo": "float64",
-    "boot_hi": "float64",
-}
+_STATISTICS = ("mean", "sd", "half_width", "lo", "hi", "boot_lo", "boot_hi")
+COLUMNS = {"figure": "str", "n": "int64", "missing": "int64"} | dict.fromkeys(_STATISTICS, "float64")
 """replications.csv: one row a figure. ``missing``: runs without it; the intervals are of the ``n`` others."""
 
 _QOS = ("mean_s", "p50_s", "p95_s", "p99_s")

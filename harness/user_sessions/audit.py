@@ -15,9 +15,9 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import redis
@@ -48,8 +48,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A session that a node holds in memory."""
 
     session_id: str
@@ -58,16 +57,14 @@ class Held:
     node: str
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """What the nodes say: sessions with a connection, and those that wait to be resumed."""
 
     live: Sequence[Held]
     waiting: Sequence[Held]
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+class Store(NamedTuple):
     """What Redis says, keys without the prefix. A record is ``slot|owner``, a status ``session|owner``."""
 
     sessions: Mapping[str, str]  # session: record
@@ -76,8 +73,7 @@ class Store:
     lists: Mapping[str, Mapping[str, str]]  # incarnation: session: record
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """What the ledger says of a session."""
 
     session_id: str
@@ -89,16 +85,14 @@ class Row:
     expired: bool  # not heard of for a session's life; nobody has closed it yet
 
 
-@dataclass(frozen=True, slots=True)
-class Ledger:
+class Ledger(NamedTuple):
     """The ledger's rows that are open, and those of the sessions that memory or Redis knows."""
 
     rows: Mapping[str, Row]
     total: int = 0  # rows that it has, these and all others
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """What all three say; None: not looked at."""
 
     memory: Memory | None
@@ -139,22 +133,15 @@ def differences(snapshot: Snapshot) -> list[Difference]:
     record_of_ended_session a session record whose row is over for good
     ======================= =====================================================================
     """
-    found: list[Difference] = []
-    memory, store, ledger = snapshot.memory, snapshot.store, snapshot.ledger
-    if memory is not None:
-        counts = Counter(held.session_id for held in memory.live)
-        found += (
-            Difference("live_twice", session, f"{n} connections") for session, n in counts.items() if n > 1
-        )
-    if store is not None:
-        found += _within_store(store)
-    if memory is not None and store is not None:
-        found += _memory_and_store(memory, store)
-    if memory is not None and ledger is not None:
-        found += _memory_and_ledger(memory, ledger)
-    if store is not None and ledger is not None:
-        found += _store_and_ledger(store, ledger)
-    return sorted(set(found))
+    memory, store, ledger = snapshot
+    pairs: tuple[tuple[Callable[..., Iterator[Difference]], tuple[Any, ...]], ...] = (
+        (_within_memory, (memory,)),
+        (_within_store, (store,)),
+        (_memory_and_store, (memory, store)),
+        (_memory_and_ledger, (memory, ledger)),
+        (_store_and_ledger, (store, ledger)),
+    )
+    return sorted({one for compare, parts in pairs if None not in parts for one in compare(*parts)})
 
 
 def lasting(rounds: Iterable[Sequence[Difference]]) -> list[Difference]:
@@ -175,6 +162,12 @@ def _users(slot: str) -> set[str]:
     """Whose slot it can be: the user's, or one of the user's devices'."""
     user, slash, _ = slot.rpartition("/")
     return {slot, user} if slash else {slot}
+
+
+def _within_memory(memory: Memory) -> Iterator[Difference]:
+    for session, n in Counter(held.session_id for held in memory.live).items():
+        if n > 1:
+            yield Difference("live_twice", session, f"{n} connections")
 
 
 def _within_store(store: Store) -> Iterator[Difference]:
@@ -269,8 +262,7 @@ class CannotAudit(MachineError):
     """One of the three cannot be read; the message says which."""
 
 
-@dataclass(frozen=True, slots=True)
-class AuditTarget:
+class AuditTarget(NamedTuple):
     """Where the three are. Empty or None: not looked at."""
 
     http_urls: tuple[str, ...] = ()
@@ -279,8 +271,7 @@ class AuditTarget:
     ledger_url: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Audit:
+class Audit(NamedTuple):
     """What was found."""
 
     differences: tuple[Difference, ...]

@@ -160,11 +160,11 @@ def neighbours(recommendation: Recommendation) -> Mapping[str, LivenessPolicy]:
     if len(cheaper):
         same = cheaper[cheaper["frames_per_s"] == cheaper["frames_per_s"].max()]
         row = same.loc[(same["detect_p99_s"] - p99).abs().idxmin()]
-        found["next cheaper"] = policy_of(row, r.wants, r.rules)
+        found["next cheaper"] = policy_of(row, r.requirements, r.rules)
     if len(faster):
         same = faster[faster["detect_p99_s"] == faster["detect_p99_s"].max()]
         row = same.loc[(same["frames_per_s"] - cost).abs().idxmin()]
-        found["next faster"] = policy_of(row, r.wants, r.rules)
+        found["next faster"] = policy_of(row, r.requirements, r.rules)
     return found
 
 

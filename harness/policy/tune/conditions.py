@@ -68,7 +68,7 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What makes a policy sound on any network, whatever is wanted.
+    """What makes a policy sound on any network, whatever is required.
 
     Attributes:
         nat_margin: T stays this share below the idle timer: room for a ping that TCP sends again.

@@ -40,30 +40,30 @@ def idle_timer_reason(recommendation: Recommendation) -> str:
         return "No idle timer on the way is known, so none limits T."
     timer = format_duration(nat.idle_timeout)
     otherwise = (
-        "the next ping is answered with RST: every idle client is thrown out at every beat"
+        "the next ping is answered with RST: every idle client is thrown out at every ping"
         if nat.expiry == "reset"
         else "the next ping vanishes: every idle client is thrown out "
-        f"{format_duration(round(r.policy.patience_s, 3))} after its first beat"
+        f"{format_duration(round(r.policy.patience_s, 3))} after its first ping"
     )
     return (
         f"T = {format_duration(interval_s)} is {1 - interval_s / nat.idle_timeout:.0%} below the idle timer of {timer} "
-        f"(asked: {r.rules.nat_margin:.0%}, room for a ping that TCP sends again), so traffic keeps the mapping alive. "
-        f"With T at or above {timer} it expires after each beat, and {otherwise}."
+        f"(required: {r.rules.nat_margin:.0%}, room for a ping that TCP sends again), so pings keep the mapping alive. "
+        f"With T at or above {timer} it expires after each ping, and {otherwise}."
     )
 
 
 def _reasons(r: Recommendation) -> Iterator[str]:
     p, patience = r.policy, r.policy.patience_s
-    wants = "the wants" if r.feasible else "the relaxed wants"
-    yield f"Among the policies that keep {wants}: {_PREFERENCES[r.wants.prefer]}."
+    requirements = "the requirements" if r.feasible else "the relaxed requirements"
+    yield f"Among the policies that keep {requirements}: {_PREFERENCES[r.requirements.prefer]}."
     if r.next_interval:
         yield f"T: a longer interval is cheaper, but {r.next_interval}."
     yield idle_timer_reason(r)
     yield _patience_reason(r, patience)
-    if r.wants.min_failures > 1:
+    if r.requirements.min_failures > 1:
         yield (
-            f"k = {p.max_failures}: at least {r.wants.min_failures} misses were asked for. Over TCP a second ping adds "
-            "nothing against outages (it queues behind the first), but with k = 1 a single stall of the gateway's "
+            f"k = {p.max_failures}: at least {r.requirements.min_failures} misses are required. Over TCP a second ping "
+            "does not help against outages (it queues behind the first). With k = 1 a single stall of the gateway's "
             "loop can throw out every client whose answer waits to be read."
         )
     late = 1 - float(r.conditions.network.round_trip.cdf(p.heartbeat_timeout - r.rules.lag_s))
@@ -146,7 +146,7 @@ def _headline(r: Recommendation) -> Iterator[str]:
     retry = "" if p.retry_interval is None else f", R = {_time(p.retry_interval)}"
     yield f"# Policy for {r.conditions.name}"
     if not r.feasible:
-        yield "**No policy keeps every want.** The nearest that can be kept:"
+        yield "**No policy keeps every requirement.** The nearest that can be kept:"
         yield from (f"- {way.sentence}" for way in r.relaxations)
         yield "What follows is the policy for the first of these."
     yield (
@@ -160,22 +160,15 @@ def _headline(r: Recommendation) -> Iterator[str]:
 def _policy(r: Recommendation) -> Iterator[str]:
     told = r.policy.model_dump(mode="json")
     names = (
-        "heartbeat_interval",
-        "heartbeat_timeout",
-        "max_failures",
-        "retry_interval",
-        "session_timeout",
-        "sweep_interval",
-        "status_ttl",
-        "session_ttl",
-        "resume_window",
+        *("heartbeat_interval", "heartbeat_timeout", "max_failures", "retry_interval", "session_timeout"),
+        *("sweep_interval", "status_ttl", "session_ttl", "resume_window"),
     )
     shown = {name: told[name] if told[name] is not None else "= heartbeat_interval" for name in names}
     yield from _table(("parameter", "value"), shown.items())
 
 
 def _prediction(r: Recommendation) -> Iterator[str]:
-    limits = {limit.column: limit for limit in r.wants.limits}
+    limits = {limit.column: limit for limit in r.requirements.limits}
     labels = {
         "detect_p50_s": "detection p50",
         "detect_p95_s": "detection p95",
@@ -190,15 +183,15 @@ def _prediction(r: Recommendation) -> Iterator[str]:
     rows = []
     for column, label in labels.items():
         limit, figure = limits.get(column), r.figures[column]
-        wanted = "" if limit is None else limit.written(limit.allowed)
+        required = "" if limit is None else limit.written(limit.allowed)
         if limit is not None and limit.headroom > 1:
-            wanted += f" (predicted × {limit.headroom:g} must keep it)"
-        if limit is not None and limit.key in r.wants.assumed:
-            wanted += " (default)"
+            required += f" (predicted × {limit.headroom:g} must keep it)"
+        if limit is not None and limit.key in r.requirements.assumed:
+            required += " (default)"
         verdict = "" if limit is None else ("no" if limit.ratio(figure) > 1 else "yes")
-        rows.append((label, _figure(column, figure), wanted, verdict))
+        rows.append((label, _figure(column, figure), required, verdict))
     yield "## Prediction"
-    yield from _table(("figure", "predicted", "wanted", "kept"), rows)
+    yield from _table(("figure", "predicted", "required", "kept"), rows)
 
 
 def _simulated(check: SimulationCheck) -> Iterator[str]:
@@ -228,7 +221,17 @@ def _simulated(check: SimulationCheck) -> Iterator[str]:
 def _probing(r: Recommendation) -> Iterator[str]:
     names = {"one miss": "one miss (k = 1)", "regular": "R = T", "short": "short probing (R < T)"}
     yield "## What short probing gains"
-    head = ("probing", "T", "k", "R", "τ", "detection p99", "false suspicions", "frames/s", "keeps the wants")
+    head = (
+        "probing",
+        "T",
+        "k",
+        "R",
+        "τ",
+        "detection p99",
+        "false suspicions",
+        "frames/s",
+        "keeps the requirements",
+    )
     rows = []
     for _, row in r.probing.iterrows():
         if math.isnan(row["interval_s"]):
@@ -264,7 +267,7 @@ def _pareto(r: Recommendation) -> Iterator[str]:
     shown = near[(near.index % step == 0) | near["recommended"]]
     yield f"## Pareto set: {len(r.pareto)} policies; {len(shown)} of the {len(near)} near this one"
     yield from _table(
-        ("T", "k", "R", "τ", "detection p99", "false suspicions", "frames/s", "keeps the wants"),
+        ("T", "k", "R", "τ", "detection p99", "false suspicions", "frames/s", "keeps the requirements"),
         (
             (*_row(row), "recommended" if row["recommended"] else "yes" if row["feasible"] else "no")
             for _, row in shown.iterrows()
@@ -287,7 +290,7 @@ def _sensitivity(r: Recommendation) -> Iterator[str]:
                 "yes" if row["meets"] else f"no: {row['breaks']}",
             )
         )
-    head = ("change", "detection p99", "false suspicions", "", "frames/s", "keeps the wants")
+    head = ("change", "detection p99", "false suspicions", "", "frames/s", "keeps the requirements")
     yield from _table(head, rows)
 
 

@@ -23,6 +23,7 @@ from harness.theory.law import FloatArray
 from reference_server.durations import format_duration
 from reference_server.errors import FlatlineError
 from reference_server.events import EventKind, Source
+from scenarios.faults.nat_timeout import DrawnNatTimeout
 from scenarios.load import load_scenario
 from scenarios.network import Nat, Network, Outages
 from scenarios.plan import Plan
@@ -257,7 +258,7 @@ def network_from_run(run: RunDir) -> Conditions:
 def _nat(run: RunDir, scenario: Scenario, plan: Plan, engine: str) -> tuple[Nat, str] | None:
     """The shortest idle timer that the run met; None where it met none."""
     policy = scenario.liveness
-    faulted = {fault.fault_id for fault in plan.faults if fault.kind == "nat_timeout"}
+    faulted = {fault.fault_id for fault in plan.faults if isinstance(fault.params, DrawnNatTimeout)}
     if not faulted or policy.heartbeat_interval is None or not run.table("detections").exists():
         return None
     rows = pd.read_csv(run.table("detections"), keep_default_na=False, na_values=[""])

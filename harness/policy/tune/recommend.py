@@ -1,8 +1,8 @@
-"""Recommend a policy for a network and wants, and say what is wrong with the others.
+"""Recommend a policy for a network and requirements, and say what is wrong with the others.
 
-From `Conditions` and `Wants` to a `Recommendation`: the preferred policy, or the smallest move of the wants that makes
-one possible; then tables of what was rejected, of the kinds of probing, of the policies around it, and of what changes
-where an assumption is wrong. Closed forms only; `check.py` simulates and `verify.py` runs what comes out of it.
+From `Conditions` and `Requirements` to a `Recommendation`: the preferred policy, or the smallest relaxation that makes
+one possible. Its tables say what was rejected, what short probing gains, which policies are near, and what changes
+where an assumption is wrong. Closed forms only; `check.py` simulates the result and `verify.py` runs it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from harness.policy.tune.conditions import Conditions, Rules
+from harness.policy.tune.requirements import Limit, Requirements
 from harness.policy.tune.search import Mask, Search, Space, policies_table, policy_row, search
-from harness.policy.tune.wants import Limit, Wants
 from harness.theory.costs import idle_limit_s, resume_window_s, session_ttl_s, status_ttl_s, sweep_s
 from harness.theory.tcp import textbook_ladder_s
 from reference_server.errors import FlatlineError
@@ -33,22 +33,13 @@ __all__ = [
     "probing",
     "recommend",
     "rejected",
-    "relaxations",
+    "relax_requirements",
     "sensitivity",
 ]
 
-PLOT_COLUMNS = (
-    "interval_s",
-    "max_failures",
-    "timeout_s",
-    "retry_s",
-    "detect_p99_s",
-    "false_per_client_day",
-    "frames_per_s",
-    "feasible",
-    "pareto",
-    "recommended",
-)
+_FIGURE_COLUMNS = ("detect_p99_s", "false_per_client_day", "frames_per_s")
+_VERDICT_COLUMNS = ("feasible", "pareto", "recommended")
+PLOT_COLUMNS = ("interval_s", "max_failures", "timeout_s", "retry_s", *_FIGURE_COLUMNS, *_VERDICT_COLUMNS)
 """Columns that figures take, of the heat map and of the candidates alike."""
 
 _MOST_FAILURES = 6
@@ -69,7 +60,7 @@ def heat_map(found: Search, recommended: int) -> pd.DataFrame:
     if policy["retry_s"] == policy["interval_s"]:
         retry = interval
     policies = policies_table(interval, failures, timeout, retry)
-    cells = search(found.conditions, found.wants, rules=found.rules, policies=policies).candidates
+    cells = search(found.conditions, found.requirements, rules=found.rules, policies=policies).candidates
     same = (cells["interval_s"] == policy["interval_s"]) & (cells["max_failures"] == policy["max_failures"])
     return cells.assign(recommended=same)[list(PLOT_COLUMNS)]
 
@@ -78,11 +69,11 @@ _PARAMETERS = ["interval_s", "max_failures", "retry_s", "timeout_s"]
 
 
 def rejected(found: Search) -> pd.DataFrame:
-    """One row per rule and want that rejects anything, the most frequent first.
+    """One row per rule and requirement that rejects anything, the most frequent first.
 
     Columns: reason, policies (that break it), only_this (that break nothing else), then the nearest of those:
     its parameters and `over`, its figure over the bound (NaN for a rule); NaN where none breaks only this. The
-    nearest to a want has the smallest figure over the bound; to a rule it is the preferred one.
+    nearest to a requirement has the smallest figure over the bound; to a rule it is the preferred one.
     """
     broken = found.broken
     count = np.sum(list(broken.values()), axis=0)
@@ -101,19 +92,10 @@ def rejected(found: Search) -> pd.DataFrame:
             closest = column[candidates].min()
             nearest = found.best(only & (column <= closest))
             over = float(closest)
-        parameters = {
-            name: float("nan") if nearest is None else float(found.candidates[name].iloc[nearest])
-            for name in _PARAMETERS
-        }
-        rows.append(
-            {
-                "reason": reason,
-                "policies": int(mask.sum()),
-                "only_this": int(only.sum()),
-                **parameters,
-                "over": over,
-            }
-        )
+        parameters = [float("nan")] * len(_PARAMETERS)
+        if nearest is not None:
+            parameters = [float(found.candidates[name].iloc[nearest]) for name in _PARAMETERS]
+        rows.append((reason, int(mask.sum()), int(only.sum()), *parameters, over))
     columns = ["reason", "policies", "only_this", *_PARAMETERS, "over"]
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values("policies", ascending=False, ignore_index=True, kind="stable")
@@ -122,9 +104,9 @@ def rejected(found: Search) -> pd.DataFrame:
 def probing(found: Search) -> pd.DataFrame:
     """The best policy of each kind of probing, so that one sees what a short retry gains.
 
-    Rows: `one miss` (k = 1, even where the wants ask for more), `regular` (R = T), `short` (R < T). Columns: kind,
+    Rows: `one miss` (k = 1, even where more are required), `regular` (R = T), `short` (R < T). Columns: kind,
     feasible, parameters, detect_p99_s, false_per_client_day, frames_per_s, breaks. Where no policy of the kind
-    keeps every want, the nearest: the smallest largest figure over its bound; NaN where none is sound.
+    keeps every requirement, the nearest: the smallest largest figure over its bound; NaN where none is sound.
     """
     table = found.candidates
     other_rules = ~np.any([mask for name, mask in found.unsound.items() if name != "few-misses"], axis=0)
@@ -133,7 +115,7 @@ def probing(found: Search) -> pd.DataFrame:
     one = (table["max_failures"] == 1).to_numpy()
     enough = ~found.unsound["few-misses"]
     kinds: dict[str, Mask] = {"one miss": one, "regular": ~one & ~short & enough, "short": short & enough}
-    columns = [*_PARAMETERS, "detect_p99_s", "false_per_client_day", "frames_per_s"]
+    columns = [*_PARAMETERS, *_FIGURE_COLUMNS]
     rows = []
     for kind, mask in kinds.items():
         sound = other_rules & mask
@@ -152,18 +134,18 @@ def probing(found: Search) -> pd.DataFrame:
 
 
 class NotTunable(FlatlineError):
-    """No policy of the space is sound on this network, whatever is wanted; the message says why."""
+    """No policy of the space is sound on this network, whatever is required; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Relaxation:
-    """Wants that can be kept: the limits that moved, each with what it is now.
+    """Requirements that can be kept: the limits that moved, each with what it is now.
 
     ``factor``: the largest move, allowed now over allowed before. ``candidate``: row of the preferred policy.
     """
 
     moved: tuple[tuple[Limit, float], ...]
-    wants: Wants
+    requirements: Requirements
     factor: float
     candidate: int
 
@@ -177,10 +159,10 @@ class Relaxation:
         return f"relax {moves} ({self.factor:.3g} times{' at most' if len(self.moved) > 1 else ''})"
 
 
-def relaxations(found: Search) -> tuple[Relaxation, ...]:
-    """The ways to feasible wants, the smallest move first.
+def relax_requirements(found: Search) -> tuple[Relaxation, ...]:
+    """The ways to feasible requirements, the smallest move first.
 
-    Each want on its own, the others kept; where no single one is enough, all of them together by the smallest
+    Each requirement on its own, the others kept; where no single one is enough, all of them together by the smallest
     largest factor.
 
     Raises:
@@ -205,19 +187,19 @@ def relaxations(found: Search) -> tuple[Relaxation, ...]:
 
 
 def _moved(found: Search, row: int) -> Relaxation:
-    """The wants that just allow one policy, and the preferred policy under them."""
-    wants, moved, factor = found.wants, [], 1.0
+    """The requirements that just allow one policy, and the preferred policy under them."""
+    requirements, moved, factor = found.requirements, [], 1.0
     allowed = np.ones(len(found.limits))
     for i, limit in enumerate(found.limits):
         if found.ratios[row, i] > 1:
             now = _rounded_up(float(found.candidates[limit.column].iloc[row]) * limit.headroom)
-            wants = wants.relaxed(limit, now)
+            requirements = requirements.relaxed(limit, now)
             moved.append((limit, now))
             allowed[i] = now / limit.allowed
             factor = max(factor, allowed[i])
     best = found.best(found.sound & np.all(found.ratios <= allowed, axis=1))
     assert best is not None  # the policy of this row, at least
-    return Relaxation(tuple(moved), wants, float(factor), best)
+    return Relaxation(tuple(moved), requirements, float(factor), best)
 
 
 def _rounded_up(value: float) -> float:
@@ -229,17 +211,25 @@ def _rounded_up(value: float) -> float:
 _HEAVY_SIGMA = 1.5
 
 
-def sensitivity(policy: LivenessPolicy, conditions: Conditions, wants: Wants, rules: Rules) -> pd.DataFrame:
+def sensitivity(
+    policy: LivenessPolicy, conditions: Conditions, requirements: Requirements, rules: Rules
+) -> pd.DataFrame:
     """One row a change, the first without any.
 
     Columns: kind (`as assumed`, `network`, `policy`), change, interval_s, max_failures, detect_p50_s,
     detect_p99_s, detect_max_s, false_per_client_day, times_false (over the first row's), frames_per_s,
-    meets (every want, its headroom used up, and every rule), breaks (which not).
+    meets (every requirement, its headroom used up, and every rule), breaks (which not).
     """
     rows = [
-        _row("as assumed", "", policy, conditions, wants, rules),
-        *(_row("network", change, policy, other, wants, rules) for change, other in _networks(conditions)),
-        *(_row("policy", change, other, conditions, wants, rules) for change, other in _policies(policy)),
+        _row("as assumed", "", policy, conditions, requirements, rules),
+        *(
+            _row("network", change, policy, other, requirements, rules)
+            for change, other in _networks(conditions)
+        ),
+        *(
+            _row("policy", change, other, conditions, requirements, rules)
+            for change, other in _policies(policy)
+        ),
     ]
     table = pd.DataFrame(rows)
     nominal = float(table["false_per_client_day"].iloc[0])
@@ -249,29 +239,22 @@ def sensitivity(policy: LivenessPolicy, conditions: Conditions, wants: Wants, ru
 
 
 def _row(
-    kind: str, change: str, policy: LivenessPolicy, conditions: Conditions, wants: Wants, rules: Rules
+    kind: str,
+    change: str,
+    policy: LivenessPolicy,
+    conditions: Conditions,
+    requirements: Requirements,
+    rules: Rules,
 ) -> dict[str, object]:
     # The headroom is there for wrong assumptions: here it may be used up.
-    wants = wants.model_copy(update={"headroom": 1.0})
-    found = search(conditions, wants, rules=rules, policies=policy_row(policy))
+    requirements = requirements.model_copy(update={"headroom": 1.0})
+    found = search(conditions, requirements, rules=rules, policies=policy_row(policy))
     figures = found.candidates.iloc[0]
     broken = [reason for reason, mask in found.broken.items() if mask.any()]
-    columns = (
-        "interval_s",
-        "max_failures",
-        "detect_p50_s",
-        "detect_p99_s",
-        "detect_max_s",
-        "false_per_client_day",
-        "frames_per_s",
-    )
-    return {
-        "kind": kind,
-        "change": change,
-        **{column: figures[column] for column in columns},
-        "meets": not broken,
-        "breaks": ", ".join(broken),
-    }
+    detection = ("detect_p50_s", "detect_p99_s", "detect_max_s")
+    columns = ("interval_s", "max_failures", *detection, "false_per_client_day", "frames_per_s")
+    shown = {column: figures[column] for column in columns}
+    return {"kind": kind, "change": change, **shown, "meets": not broken, "breaks": ", ".join(broken)}
 
 
 def _networks(conditions: Conditions) -> Iterator[tuple[str, Conditions]]:
@@ -316,16 +299,8 @@ def _heavy(mean_s: float) -> Distribution:
 
 
 _FIGURES = (
-    "detect_p50_s",
-    "detect_p95_s",
-    "detect_p99_s",
-    "detect_max_s",
-    "false_per_client_day",
-    "frames_per_s",
-    "bytes_per_s",
-    "store_operations_per_s",
-    "radio_wakeups_per_hour",
-    "patience_s",
+    *("detect_p50_s", "detect_p95_s", "detect_p99_s", "detect_max_s", "false_per_client_day", "frames_per_s"),
+    *("bytes_per_s", "store_operations_per_s", "radio_wakeups_per_hour", "patience_s"),
 )
 
 
@@ -334,10 +309,10 @@ class Recommendation:
     """A policy, and why this one.
 
     Attributes:
-        conditions, wants, rules: what was asked.
-        feasible: some policy keeps every want. If not, ``policy`` is the nearest, the best under
-            ``relaxations[0].wants``.
-        relaxations: ways to feasible wants, the smallest move first; empty if feasible.
+        conditions, requirements, rules: what was asked.
+        feasible: some policy keeps every requirement. If not, ``policy`` is the nearest, the best under
+            ``relaxations[0].requirements``.
+        relaxations: ways to feasible requirements, the smallest move first; empty if feasible.
         policy: every parameter, TTLs and resume window too.
         figures: its predicted figures, as `with_figures` names them.
         next_interval: what the nearest policy with the next longer (cheaper) interval breaks; empty if there is none.
@@ -350,7 +325,7 @@ class Recommendation:
     """
 
     conditions: Conditions
-    wants: Wants
+    requirements: Requirements
     rules: Rules
     feasible: bool
     relaxations: tuple[Relaxation, ...]
@@ -366,31 +341,36 @@ class Recommendation:
 
 
 def recommend(
-    conditions: Conditions, wants: Wants, *, space: Space | None = None, rules: Rules | None = None
+    conditions: Conditions,
+    requirements: Requirements,
+    *,
+    space: Space | None = None,
+    rules: Rules | None = None,
 ) -> Recommendation:
     """Recommend a policy.
 
     1. Evaluate every policy of the space (closed forms, vectorised).
-    2. Take the preferred one of those that keep every rule and want; if there is none, relax the wants least.
+    2. Take the preferred one of those that keep every rule and requirement; if there is none, relax as little as
+       possible.
     3. Add the records' lives and the other timers; see `harness.theory.costs`.
     4. Tables: rejected, kinds of probing, heat map, sensitivity.
 
     Raises:
         NotTunable: no policy of the space is sound on this network.
     """
-    asked = search(conditions, wants, space, rules)
+    asked = search(conditions, requirements, space, rules)
     row = asked.best(asked.candidates["feasible"].to_numpy())
     ways: tuple[Relaxation, ...] = ()
     if row is None:
-        ways = relaxations(asked)
+        ways = relax_requirements(asked)
         row = ways[0].candidate
-    kept = wants if not ways else ways[0].wants
-    policy = policy_of(asked.candidates.iloc[row], wants, asked.rules)
+    kept = requirements if not ways else ways[0].requirements
+    policy = policy_of(asked.candidates.iloc[row], requirements, asked.rules)
     candidates = asked.candidates.assign(recommended=np.arange(len(asked.candidates)) == row)
     pareto = candidates[candidates["pareto"]].sort_values(["frames_per_s", "detect_p99_s"], ignore_index=True)
     return Recommendation(
         conditions=conditions,
-        wants=wants,
+        requirements=requirements,
         rules=asked.rules,
         feasible=not ways,
         relaxations=ways,
@@ -406,10 +386,10 @@ def recommend(
     )
 
 
-def policy_of(candidate: pd.Series[float], wants: Wants, rules: Rules) -> LivenessPolicy:
+def policy_of(candidate: pd.Series[float], requirements: Requirements, rules: Rules) -> LivenessPolicy:
     """The whole policy of a row of `Search.candidates`: its heartbeat, and the TTLs and timers that go with it."""
     t, patience = float(candidate["interval_s"]), float(candidate["patience_s"])
-    status = status_ttl_s(t, patience, wants.store_operations)
+    status = status_ttl_s(t, patience, requirements.store_operations)
     retry = float(candidate["retry_s"])
     return LivenessPolicy(
         heartbeat_interval=t,
@@ -425,10 +405,10 @@ def policy_of(candidate: pd.Series[float], wants: Wants, rules: Rules) -> Livene
     )
 
 
-def _under(found: Search, wants: Wants) -> Search:
-    """The same candidates judged by other wants."""
-    ratios = np.column_stack([limit.ratio(found.candidates[limit.column]) for limit in wants.limits])
-    return Search(found.conditions, wants, found.rules, found.candidates, found.unsound, ratios)
+def _under(found: Search, requirements: Requirements) -> Search:
+    """The same candidates judged by other requirements."""
+    ratios = np.column_stack([limit.ratio(found.candidates[limit.column]) for limit in requirements.limits])
+    return Search(found.conditions, requirements, found.rules, found.candidates, found.unsound, ratios)
 
 
 def _next_interval(found: Search, row: int) -> str:
@@ -438,7 +418,7 @@ def _next_interval(found: Search, row: int) -> str:
     if not len(longer):
         return ""
     here = intervals == longer.min()
-    # Rules first: of the policies that break fewest, the one closest to its wants.
+    # Rules first: of the policies that break fewest, the one closest to its requirements.
     rules = np.sum(list(found.unsound.values()), axis=0)
     rows = np.flatnonzero(here & (rules == rules[here].min()))
     nearest = int(rows[np.argmin(found.ratios[rows].max(axis=1))])

@@ -1,8 +1,8 @@
 """Look at every policy of a space: its figures, what each one breaks, and which of the rest is preferred.
 
-From conditions, wants and a space to a `Search`; `recommend.py` recommends. The space is a grid of all sound
-combinations of interval, retry, deadline and failures. It does not depend on the wants: with looser wants every policy
-of the stricter ones is still there, so the recommendation can only become cheaper.
+From conditions, requirements and a space to a `Search`; `recommend.py` recommends. The space is a grid of all sound
+combinations of interval, retry, deadline and failures. It does not depend on the requirements, so looser ones keep
+every policy of the stricter ones, and the recommendation can only become cheaper.
 
 Figures are closed forms of `harness.theory` on columns. Detection latency is that of a silent death: U + (k−1)R + τ
 with U ~ Uniform(0, T), without the half round trip that a ping in flight may save. Seconds.
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from harness.policy.tune.conditions import Conditions, Rules
-from harness.policy.tune.wants import DETECTION, Limit, Wants
+from harness.policy.tune.requirements import DETECTION, Limit, Requirements
 from harness.theory.costs import PER_CLIENTS, costs, session_ttl_s, status_ttl_s
 from harness.theory.false_suspicions import (
     dropped_by_idle_timer,
@@ -183,12 +183,12 @@ class Search:
     Attributes:
         candidates: one row a policy: its parameters and figures, and the flags ``feasible`` and ``pareto``
             (among the sound ones).
-        unsound: rule -> which candidates break it, whatever is wanted.
+        unsound: rule -> which candidates break it, whatever is required.
         ratios: shape (candidates, limits): how far each figure is up to its bound; above 1 breaks it.
     """
 
     conditions: Conditions
-    wants: Wants
+    requirements: Requirements
     rules: Rules
     candidates: pd.DataFrame
     unsound: dict[str, Mask]
@@ -196,8 +196,8 @@ class Search:
 
     @property
     def limits(self) -> tuple[Limit, ...]:
-        """The wants, in the order of the columns of ``ratios``."""
-        return self.wants.limits
+        """The requirements, in the order of the columns of ``ratios``."""
+        return self.requirements.limits
 
     @property
     def sound(self) -> Mask:
@@ -206,9 +206,11 @@ class Search:
 
     @property
     def broken(self) -> dict[str, Mask]:
-        """Rule or want -> which candidates break it."""
-        wants = {f"want {limit.key}": self.ratios[:, i] > 1 for i, limit in enumerate(self.limits)}
-        return {**{f"rule {name}": mask for name, mask in self.unsound.items()}, **wants}
+        """Rule or requirement -> which candidates break it."""
+        requirements = {
+            f"requirement {limit.key}": self.ratios[:, i] > 1 for i, limit in enumerate(self.limits)
+        }
+        return {**{f"rule {name}": mask for name, mask in self.unsound.items()}, **requirements}
 
     def best(self, among: Mask) -> int | None:
         """The preferred policy of some, None if there is none.
@@ -228,13 +230,13 @@ class Search:
             "accuracy": (mistakes, cost, latency),
         }
         ties = (-table["timeout_s"].to_numpy(), table["max_failures"].to_numpy())
-        keys = (*orders[self.wants.prefer], *ties)
+        keys = (*orders[self.requirements.prefer], *ties)
         return int(rows[np.lexsort(keys[::-1])[0]])
 
 
 def search(
     conditions: Conditions,
-    wants: Wants,
+    requirements: Requirements,
     space: Space | None = None,
     rules: Rules | None = None,
     policies: pd.DataFrame | None = None,
@@ -242,9 +244,9 @@ def search(
     """Evaluate every policy of the space, or these (columns of `policies_table`), under the conditions."""
     rules = rules or Rules()
     policies = (space or Space()).policies() if policies is None else policies
-    table = with_figures(policies, conditions, rules, wants.store_operations)
-    broken = _unsound(table, conditions, wants, rules)
-    ratios = np.column_stack([limit.ratio(table[limit.column]) for limit in wants.limits])
+    table = with_figures(policies, conditions, rules, requirements.store_operations)
+    broken = _unsound(table, conditions, requirements, rules)
+    ratios = np.column_stack([limit.ratio(table[limit.column]) for limit in requirements.limits])
     sound = ~np.any(list(broken.values()), axis=0)
     pareto = np.zeros(len(table), dtype=bool)
     cost, latency, mistakes = (
@@ -252,16 +254,18 @@ def search(
     )
     pareto[sound] = pareto_mask(cost, latency, indistinct(mistakes))
     table = table.assign(feasible=sound & np.all(ratios <= 1, axis=1), pareto=pareto)
-    return Search(conditions, wants, rules, table, broken, ratios)
+    return Search(conditions, requirements, rules, table, broken, ratios)
 
 
-def _unsound(table: pd.DataFrame, conditions: Conditions, wants: Wants, rules: Rules) -> dict[str, Mask]:
+def _unsound(
+    table: pd.DataFrame, conditions: Conditions, requirements: Requirements, rules: Rules
+) -> dict[str, Mask]:
     """Which policies break which rule: `idle-timer`, `few-misses`, `slow-answers`."""
     late = 1 - conditions.network.round_trip.cdf(table["timeout_s"] - rules.lag_s)
     nat = conditions.nat
     longest_s = np.inf if nat is None else nat.idle_timeout * (1 - rules.nat_margin)
     return {
         "idle-timer": (table["interval_s"] > longest_s).to_numpy(),
-        "few-misses": (table["max_failures"] < wants.min_failures).to_numpy(),
+        "few-misses": (table["max_failures"] < requirements.min_failures).to_numpy(),
         "slow-answers": np.asarray(late > rules.late_share),
     }

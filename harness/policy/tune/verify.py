@@ -32,8 +32,8 @@ from scenarios.client_rules import Sessions
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution, Uniform
 from scenarios.faults import Fault
-from scenarios.faults.host_crash import HostCrash
-from scenarios.faults.nat_timeout import NatTimeout
+from scenarios.faults.host_crash import DrawnHostCrash, HostCrash
+from scenarios.faults.nat_timeout import DrawnNatTimeout, NatTimeout
 from scenarios.load import load_scenario
 from scenarios.network import Network, Outages
 from scenarios.plan import Plan
@@ -62,7 +62,7 @@ def compare_with_prediction(directory: Path) -> pd.DataFrame:
     (law,) = (
         one.law
         for one in predict(scenario, clock)
-        if (one.fault, one.milestone) == ("host_crash", "suspected")
+        if (one.fault, one.milestone) == (DrawnHostCrash.kind, "suspected")
     )
     assert law is not None  # theory is exact for a host crash under a heartbeat
     rows = []
@@ -76,7 +76,7 @@ def compare_with_prediction(directory: Path) -> pd.DataFrame:
 
 
 def _latency(run: RunDir, engine: str, law: Law, epsilon_s: float) -> list[tuple[object, ...]]:
-    every = _rows(run, "detections", engine=engine, fault="host_crash", milestone="suspected")
+    every = _rows(run, "detections", engine=engine, fault=DrawnHostCrash.kind, milestone="suspected")
     times = np.sort(every.loc[every["outcome"] == "detected", "duration_s"].to_numpy(dtype=float))
     n, all_seen = len(every), len(times) == len(every) > 0
     rows: list[tuple[object, ...]] = []
@@ -86,18 +86,9 @@ def _latency(run: RunDir, engine: str, law: Law, epsilon_s: float) -> list[tuple
         places = stats.beta(rank, n - rank + 1).ppf((_TAIL, 1 - _TAIL)) if n else (0.0, 1.0)
         lo, hi = law.quantile(places) + np.array((-epsilon_s, epsilon_s)) + _ROUNDING_S
         measured = float(times[rank - 1]) if rank <= len(times) else float("nan")
+        predicted, verdict = float(law.quantile(quantile)), _verdict(lo <= measured <= hi, n)
         rows.append(
-            (
-                engine,
-                f"detection {name} (s)",
-                float(law.quantile(quantile)),
-                float(lo),
-                float(hi),
-                measured,
-                n,
-                _verdict(lo <= measured <= hi, n),
-                "",
-            )
+            (engine, f"detection {name} (s)", predicted, float(lo), float(hi), measured, n, verdict, "")
         )
     lo, hi = law.lo_s - epsilon_s + _ROUNDING_S[0], law.hi_s + epsilon_s + _ROUNDING_S[1]
     inside = all_seen and bool(lo <= times[0] and times[-1] <= hi)
@@ -110,23 +101,12 @@ def _latency(run: RunDir, engine: str, law: Law, epsilon_s: float) -> list[tuple
 
 
 def _idle_timer(run: RunDir, plan: Plan, engine: str) -> list[tuple[object, ...]]:
-    if not any(fault.kind == "nat_timeout" for fault in plan.faults):
+    if not any(isinstance(fault.params, DrawnNatTimeout) for fault in plan.faults):
         return []
-    rows = _rows(run, "detections", engine=engine, fault="nat_timeout", milestone="suspected")
+    rows = _rows(run, "detections", engine=engine, fault=DrawnNatTimeout.kind, milestone="suspected")
     expired = int(rows["injected_at_s"].notna().sum())
-    return [
-        (
-            engine,
-            "mappings that expired",
-            0.0,
-            0.0,
-            0.0,
-            float(expired),
-            len(rows),
-            _verdict(expired == 0, len(rows)),
-            "the heartbeat keeps them alive",
-        )
-    ]
+    note, verdict = "the heartbeat keeps them alive", _verdict(expired == 0, len(rows))
+    return [(engine, "mappings that expired", 0.0, 0.0, 0.0, float(expired), len(rows), verdict, note)]
 
 
 def _mistakes(
@@ -138,17 +118,8 @@ def _mistakes(
     once, each = _chances(scenario, plan, clock)
     # Whether a client that was thrown out is back for its next outage is left open: both ends are allowed for.
     lo, hi = _quantile(once, _TAIL), _quantile(each, 1 - _TAIL)
-    return (
-        engine,
-        "healthy clients thrown out",
-        sum(once),
-        lo,
-        hi,
-        float(count),
-        len(each),
-        _verdict(lo <= count <= hi, 1),
-        f"{len(each)} outages of {len(once)} clients",
-    )
+    note, verdict = f"{len(each)} outages of {len(once)} clients", _verdict(lo <= count <= hi, 1)
+    return (engine, "healthy clients thrown out", sum(once), lo, hi, float(count), len(each), verdict, note)
 
 
 def _chances(scenario: Scenario, plan: Plan, clock: RunClock) -> tuple[list[float], list[float]]:

@@ -19,7 +19,7 @@ from harness.judge.soundness import MAX_EPSILON_S, MAX_EPSILON_SHARE, silent_fau
 from harness.real.engine import TCP_GIVE_UP_S, CannotRun, RealSetup
 from harness.run import ENGINES, run
 from harness.runs.directory import RunDir
-from harness.studies.claims.claim import load_claims
+from harness.studies.claims.claim import Claim, load_claims
 from harness.studies.claims.judge import Seen, judge
 from harness.theory.predict import predict
 from reference_server.presets import find_preset
@@ -174,31 +174,19 @@ def cells(directory: RunDir, preset: str, without_real: str = "") -> pd.DataFram
             else:
                 seen, cause = _of_run(of_cell[of_cell["engine"] == engine], milestone, summary)
             verdict, reason = judge(claim, seen)
-            rows.append(
-                (
-                    preset,
-                    book.case_of(fault),
-                    fault,
-                    milestone,
-                    claim.text if claim else "",
-                    claim.lo if claim and not claim.never else math.nan,
-                    claim.hi_s if claim and not claim.never else math.nan,
-                    engine,
-                    seen.n,
-                    seen.share,
-                    seen.recovered,
-                    seen.lo_s,
-                    seen.p50_s,
-                    seen.hi_s,
-                    cause,
-                    str(verdict),
-                    reason,
-                    _how(engine, cause, fidelity.get(fault, ""), scenario),
-                    claim.source if claim else "",
-                    directory.path.name,
-                )
-            )
+            cell = (preset, book.case_of(fault), fault, milestone, *_claimed(claim), engine)
+            figures = (seen.n, seen.share, seen.recovered, seen.lo_s, seen.p50_s, seen.hi_s, cause)
+            how = _how(engine, cause, fidelity.get(fault, ""), scenario)
+            source = claim.source if claim else ""
+            rows.append((*cell, *figures, str(verdict), reason, how, source, directory.path.name))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _claimed(claim: Claim | None) -> tuple[str, float, float]:
+    """A claim's text and its bounds; NaN where it has none."""
+    if claim is None or claim.never:
+        return claim.text if claim else "", math.nan, math.nan
+    return claim.text, claim.lo, claim.hi_s
 
 
 def _wanted(scenario: Scenario, laws: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -217,17 +205,8 @@ def _of_theory(rows: pd.DataFrame) -> tuple[Seen, str]:
     # A law has no sample: it is judged as if each of so many faults had been watched for ever.
     hundred = 100
     recovered = hundred - round(hundred * mass) if "resume" in str(law["note"]) else 0
-    seen = Seen(
-        n=hundred,
-        detected=round(hundred * mass),
-        recovered=recovered,
-        lo_s=lo_s,
-        p50_s=p50_s,
-        hi_s=hi_s,
-        watched_s=math.inf,
-        epsilon_s=_THEORY_EPSILON_S,
-    )
-    return seen, str(law["cause"])
+    times = (lo_s, p50_s, hi_s, math.inf, _THEORY_EPSILON_S)
+    return Seen(hundred, round(hundred * mass), recovered, *times), str(law["cause"])
 
 
 def _of_run(rows: pd.DataFrame, milestone: str, summary: dict[str, Any]) -> tuple[Seen, str]:

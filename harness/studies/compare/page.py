@@ -24,16 +24,8 @@ __all__ = ["markdown", "save_comparison"]
 
 _WORST_FIRST = {"fail": 0, "unknown": 1, "pass": 2}
 _CURVES = (
-    "engine",
-    "fault",
-    "milestone",
-    "n",
-    "p50 (s)",
-    "change of p50 (s)",
-    "p99 (s)",
-    "change of p99 (s)",
-    "p, corrected",
-    "verdict",
+    *("engine", "fault", "milestone", "n", "p50 (s)", "change of p50 (s)", "p99 (s)", "change of p99 (s)"),
+    *("p, corrected", "verdict"),
 )
 _RATES = ("engine", "false suspicions", "per client-day", "ratio", "p, corrected", "verdict")
 _SHARES = ("engine", "fault", "milestone", "detected", "share", "change", "p, corrected", "verdict")

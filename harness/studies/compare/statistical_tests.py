@@ -50,48 +50,22 @@ TOO_FEW = "too few faults, or too few of them detected, to compare percentiles"
 Verdict = tuple[str, str]
 """Verdict and its reason, one sentence."""
 
+_RUNS = ["baseline", "candidate"]
 _GROUP = ["engine", "fault", "milestone"]
 _LEVELS = {"p50": 0.50, "p99": 0.99}
 _LEAST_MARGIN_S = 0.01  # what is announced is seen in a millisecond; a share of that matters to nobody
 COLUMNS = [
-    "baseline",
-    "candidate",
-    *_GROUP,
-    "n_before",
-    "n_after",
-    "detected_before",
-    "detected_after",
-    "paired",
-    "z",
-    "p_value",
+    *(*_RUNS, *_GROUP, "n_before", "n_after", "detected_before", "detected_after", "paired", "z", "p_value"),
     *(f"{p}_{what}_s" for p in _LEVELS for what in ("before", "after", "difference", "lo", "hi")),
     "margin_s",
 ]
 RATE_COLUMNS = [
-    "baseline",
-    "candidate",
-    "engine",
-    "count_before",
-    "client_days_before",
-    "count_after",
-    "client_days_after",
-    "ratio",
-    "ratio_lo",
-    "ratio_hi",
-    "p_value",
+    *(*_RUNS, "engine", "count_before", "client_days_before", "count_after", "client_days_after"),
+    *("ratio", "ratio_lo", "ratio_hi", "p_value"),
 ]
 SHARE_COLUMNS = [
-    "baseline",
-    "candidate",
-    *_GROUP,
-    "detected_before",
-    "n_before",
-    "detected_after",
-    "n_after",
-    "difference",
-    "lo",
-    "hi",
-    "p_value",
+    *(*_RUNS, *_GROUP, "detected_before", "n_before", "detected_after", "n_after"),
+    *("difference", "lo", "hi", "p_value"),
 ]
 
 
@@ -130,27 +104,18 @@ def compare_rates(baseline: Input, candidate: Input) -> pd.DataFrame:
 
     An engine whose healthy clients were not watched for any time has no row.
     """
-    rows: list[tuple[object, ...]] = []
     before, after = (
-        {row["engine"]: row for row in one.tables.table("false_suspicions").to_dict("records")}
+        {
+            row["engine"]: (int(row["count"]), float(row["client_days"]))
+            for row in one.tables.table("false_suspicions").to_dict("records")
+        }
         for one in (baseline, candidate)
     )
-    for engine in sorted(before.keys() & after.keys()):
-        counts = int(before[engine]["count"]), int(after[engine]["count"])
-        days = float(before[engine]["client_days"]), float(after[engine]["client_days"])
-        if min(days) > 0:
-            rows.append(
-                (
-                    baseline.label,
-                    candidate.label,
-                    engine,
-                    counts[0],
-                    days[0],
-                    counts[1],
-                    days[1],
-                    *poisson_rates(counts[0], days[0], counts[1], days[1]),
-                )
-            )
+    rows = [
+        (baseline.label, candidate.label, engine, *old, *new, *poisson_rates(*old, *new))
+        for engine, old in sorted(before.items())
+        if (new := after.get(engine)) is not None and min(old[1], new[1]) > 0
+    ]
     return pd.DataFrame(rows, columns=RATE_COLUMNS)
 
 
@@ -211,21 +176,9 @@ def compare_curves(
         slack_s = _epsilon_s(baseline) + _epsilon_s(candidate) if key[0] == "real" else 0.0
         median_s = moved[0].before_s if np.isfinite(moved[0].before_s) else 0.0
         figures = [value for shift in moved for value in shift]
-        rows.append(
-            (
-                baseline.label,
-                candidate.label,
-                *key,
-                len(old),
-                len(new),
-                *detected,
-                paired,
-                z,
-                p_value,
-                *figures,
-                max(margin * median_s, slack_s, _LEAST_MARGIN_S),
-            )
-        )
+        margin_s = max(margin * median_s, slack_s, _LEAST_MARGIN_S)
+        counts = (len(old), len(new), *detected)
+        rows.append((baseline.label, candidate.label, *key, *counts, paired, z, p_value, *figures, margin_s))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

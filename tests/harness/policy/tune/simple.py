@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.policy.tune.conditions import Conditions, Rules
-from harness.policy.tune.wants import Wants
+from harness.policy.tune.requirements import Requirements
 from scenarios.network import Network
 
 __all__ = ["Simple", "best_simple", "simple_false_per_day"]
@@ -48,7 +48,7 @@ def simple_false_per_day(
 
 def best_simple(
     conditions: Conditions,
-    wants: Wants,
+    requirements: Requirements,
     rules: Rules,
     grid: tuple[tuple[float, ...], tuple[int, ...], tuple[float, ...], tuple[float, ...]],
 ) -> Simple | None:
@@ -57,7 +57,7 @@ def best_simple(
     intervals, failures, timeouts, retries = grid
     for t, k, tau, r in itertools.product(intervals, failures, timeouts, (*retries, 0.0)):
         retry = t if r == 0 else r
-        if not tau <= retry <= t or (r == t) or (k == 1 and r) or k < wants.min_failures:
+        if not tau <= retry <= t or (r == t) or (k == 1 and r) or k < requirements.min_failures:
             continue
         if conditions.nat and t > conditions.nat.idle_timeout * (1 - rules.nat_margin):
             continue
@@ -80,11 +80,11 @@ def best_simple(
             ),
             2000 / t,
         )
-        if wants.detect_p99 and one.p99_s > wants.detect_p99 + 1e-9:
+        if requirements.detect_p99 and one.p99_s > requirements.detect_p99 + 1e-9:
             continue
-        if one.false_per_day * wants.headroom > wants.false_suspicions:
+        if one.false_per_day * requirements.headroom > requirements.false_suspicions:
             continue
-        if wants.budget and one.frames_per_s > wants.budget[0].per_s + 1e-9:
+        if requirements.budget and one.frames_per_s > requirements.budget[0].per_s + 1e-9:
             continue
         found.append(one)
     return min(found, key=lambda s: (s.frames_per_s, s.false_per_day), default=None)

@@ -12,7 +12,7 @@ from harness.policy.tune.check import SimulationCheck, check_by_simulation, comp
 from harness.policy.tune.conditions import conditions_of_profile
 from harness.policy.tune.explain import explain
 from harness.policy.tune.recommend import Recommendation, recommend
-from harness.policy.tune.wants import parse_wants
+from harness.policy.tune.requirements import parse_requirements
 from harness.simulated.fleet import not_simulated, run_fleet
 from reference_server.liveness.socket_checks import SendErrors
 from scenarios.faults.host_crash import HostCrash
@@ -25,7 +25,7 @@ KNOWN = {"host_crash", "network_cut", "frozen", "nat_timeout"}
 
 @cache
 def answer(profile: str) -> Recommendation:
-    return recommend(conditions_of_profile(profile), parse_wants(detect_p99="60s"))
+    return recommend(conditions_of_profile(profile), parse_requirements(detect_p99="60s"))
 
 
 @cache

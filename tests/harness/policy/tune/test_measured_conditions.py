@@ -11,7 +11,7 @@ import pytest
 from harness.policy.tune.explain import explain
 from harness.policy.tune.measured_conditions import NetworkDataError, network_from_csv, network_from_run
 from harness.policy.tune.recommend import recommend
-from harness.policy.tune.wants import parse_wants
+from harness.policy.tune.requirements import parse_requirements
 from harness.run import run
 from harness.runs.directory import find_run
 from scenarios.load import parse_scenario
@@ -51,7 +51,7 @@ def test_a_network_is_found_again(tmp_path: Path) -> None:
     assert found.nat is not None
     assert (found.nat.idle_timeout, found.nat.expiry) == (200, "reset")
     assert len(found.fits) == 2
-    told = explain(recommend(found, parse_wants(detect_p99="4m")))
+    told = explain(recommend(found, parse_requirements(detect_p99="4m")))
     assert all(fit.sentence in told for fit in found.fits)
     assert "idle timer between 200s and 4m: reset" in told
 

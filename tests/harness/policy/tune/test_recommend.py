@@ -11,8 +11,8 @@ import pytest
 from harness.policy.tune.conditions import conditions_of_profile
 from harness.policy.tune.explain import explain, idle_timer_reason
 from harness.policy.tune.recommend import PLOT_COLUMNS, Recommendation, recommend
+from harness.policy.tune.requirements import parse_requirements
 from harness.policy.tune.units import format_rate
-from harness.policy.tune.wants import parse_wants
 from harness.theory.detectors import ping_deadline
 from scenarios.client_rules import Reconnect
 from tests.harness.theory.quadrature import false_suspicions_per_client_day
@@ -27,7 +27,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def answers() -> dict[str, Recommendation]:
     return {
-        name: recommend(conditions_of_profile(name), parse_wants(**wants)) for name, wants in NETWORKS.items()
+        name: recommend(conditions_of_profile(name), parse_requirements(**requirements))
+        for name, requirements in NETWORKS.items()
     }
 
 
@@ -38,7 +39,7 @@ def answer(request: pytest.FixtureRequest, answers: dict[str, Recommendation]) -
 
 def test_every_want_is_kept_with_its_headroom(answer: Recommendation) -> None:
     assert answer.feasible
-    for limit in answer.wants.limits:
+    for limit in answer.requirements.limits:
         assert limit.ratio(answer.figures[limit.column]) <= 1, limit
 
 
@@ -165,5 +166,5 @@ def test_the_text_tells_it_all(answer: Recommendation) -> None:
 
 
 def test_wants_that_nobody_stated_are_told() -> None:
-    answer = recommend(conditions_of_profile("home-nat"), parse_wants())
+    answer = recommend(conditions_of_profile("home-nat"), parse_requirements())
     assert explain(answer).count("(default)") == 2

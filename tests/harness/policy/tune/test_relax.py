@@ -1,4 +1,4 @@
-"""Wants that nothing keeps: the nearest ones that something does."""
+"""Requirements that nothing keeps: the nearest ones that something does."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from harness.policy.tune.conditions import Conditions
 from harness.policy.tune.explain import explain
-from harness.policy.tune.recommend import NotTunable, recommend, relaxations
+from harness.policy.tune.recommend import NotTunable, recommend, relax_requirements
+from harness.policy.tune.requirements import parse_requirements
 from harness.policy.tune.search import search
-from harness.policy.tune.wants import parse_wants
 from scenarios.distributions import Distribution
 from scenarios.network import Nat, Network
 from tests.harness.policy.tune.test_search import SMALL, conditions
@@ -26,36 +26,36 @@ INFEASIBLE: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("given", INFEASIBLE, ids=str)
 def test_each_way_is_feasible_and_no_smaller_move_is(given: dict[str, Any]) -> None:
-    wants = parse_wants(**given)
-    found = search(conditions(), wants, SMALL)
+    requirements = parse_requirements(**given)
+    found = search(conditions(), requirements, SMALL)
     assert not found.candidates["feasible"].any()
-    ways = relaxations(found)
+    ways = relax_requirements(found)
     assert [way.factor for way in ways] == sorted(way.factor for way in ways)
     for way in ways:
-        assert recommend(conditions(), way.wants, space=SMALL).feasible
+        assert recommend(conditions(), way.requirements, space=SMALL).feasible
         if len(way.moved) > 1:
             continue
         ((limit, now),) = way.moved
-        tighter = wants.relaxed(limit, limit.allowed + (now - limit.allowed) * 0.98)
+        tighter = requirements.relaxed(limit, limit.allowed + (now - limit.allowed) * 0.98)
         assert not search(conditions(), tighter, SMALL).candidates["feasible"].any()
 
 
 @pytest.mark.parametrize("given", INFEASIBLE, ids=str)
 def test_the_nearest_policy_keeps_the_relaxed_wants(given: dict[str, Any]) -> None:
-    answer = recommend(conditions(), parse_wants(**given), space=SMALL)
+    answer = recommend(conditions(), parse_requirements(**given), space=SMALL)
     assert not answer.feasible
-    for limit in answer.relaxations[0].wants.limits:
+    for limit in answer.relaxations[0].requirements.limits:
         assert limit.ratio(answer.figures[limit.column]) <= 1, limit
     told = explain(answer)
-    assert "No policy keeps every want" in told
+    assert "No policy keeps every requirement" in told
     assert f"- {answer.relaxations[0].sentence}" in told
 
 
 def test_where_no_single_want_is_enough_several_move() -> None:
-    # The longest interval costs 16.7 frames a second, the shortest is 5 s: neither want can be kept at all.
-    wants = parse_wants(detect_p99="1s", false_suspicions="9/client-day", budget="2/s")
-    found = search(conditions(), wants, SMALL)
-    (way,) = relaxations(found)
+    # The longest interval costs 16.7 frames a second, the shortest is 5 s: neither requirement can be kept at all.
+    requirements = parse_requirements(detect_p99="1s", false_suspicions="9/client-day", budget="2/s")
+    found = search(conditions(), requirements, SMALL)
+    (way,) = relax_requirements(found)
     assert len(way.moved) > 1
     # The smallest largest move, by looking at all of them.
     worst = found.ratios[found.sound].max(axis=1).min()
@@ -65,14 +65,14 @@ def test_where_no_single_want_is_enough_several_move() -> None:
 def test_a_network_on_which_nothing_is_sound_is_told() -> None:
     nowhere = Conditions("nowhere", Network(), Nat(idle_timeout=3.0))
     with pytest.raises(NotTunable, match="idle-timer"):
-        recommend(nowhere, parse_wants(), space=SMALL)
+        recommend(nowhere, parse_requirements(), space=SMALL)
     slow = Conditions("slow", Network(round_trip=Distribution(constant=20.0)))
     with pytest.raises(NotTunable, match="slow-answers"):
-        recommend(slow, parse_wants(), space=SMALL)
+        recommend(slow, parse_requirements(), space=SMALL)
 
 
 def test_feasible_wants_are_left_alone() -> None:
-    answer = recommend(conditions(), parse_wants(detect_p99="3m"), space=SMALL)
+    answer = recommend(conditions(), parse_requirements(detect_p99="3m"), space=SMALL)
     assert answer.feasible
     assert answer.relaxations == ()
     assert np.isfinite(answer.figures["false_per_client_day"])

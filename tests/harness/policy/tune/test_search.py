@@ -10,8 +10,8 @@ import pytest
 
 from harness.policy.tune.conditions import Conditions, Rules, conditions_of_profile
 from harness.policy.tune.recommend import recommend
+from harness.policy.tune.requirements import Requirements, parse_requirements
 from harness.policy.tune.search import Space, indistinct, pareto_mask, search
-from harness.policy.tune.wants import Wants, parse_wants
 from harness.theory.costs import cost
 from scenarios.distributions import Distribution, Exponential, Lognormal
 from scenarios.network import Nat, Network, Outages
@@ -47,9 +47,9 @@ def test_the_choice_is_the_one_of_brute_force(
     given: dict[str, Any], nat_s: float | None, mean_s: float
 ) -> None:
     where = conditions(mean_s, None if nat_s is None else Nat(idle_timeout=nat_s))
-    wants, rules = parse_wants(**given), Rules()
-    expected = best_simple(where, wants, rules, GRID)
-    found = recommend(where, wants, space=SMALL, rules=rules)
+    requirements, rules = parse_requirements(**given), Rules()
+    expected = best_simple(where, requirements, rules, GRID)
+    found = recommend(where, requirements, space=SMALL, rules=rules)
     assert found.feasible is (expected is not None)
     if expected is not None:
         assert found.policy.heartbeat_interval == expected.interval_s
@@ -64,7 +64,7 @@ def test_the_choice_is_the_one_of_brute_force(
 def test_the_small_grid_has_feasible_and_infeasible_cases() -> None:
     """The comparison above would prove little if all came out the same way."""
     outcomes = {
-        recommend(conditions(m), parse_wants(**w), space=SMALL).feasible
+        recommend(conditions(m), parse_requirements(**w), space=SMALL).feasible
         for m, w in itertools.product(
             (2.0, 15.0),
             (
@@ -125,7 +125,7 @@ def test_looser_wants_never_cost_more(name: str, values: list[str], profile: str
     base = SHAKY if profile == "cellular-4min-nat" else BASE
     costs = []
     for value in values:
-        found = search(where, parse_wants(**{**base, name: value}), space)
+        found = search(where, parse_requirements(**{**base, name: value}), space)
         best = found.best(found.candidates["feasible"].to_numpy())
         costs.append(np.inf if best is None else float(found.candidates["frames_per_s"].iloc[best]))
     assert costs == sorted(costs, reverse=True)
@@ -137,8 +137,10 @@ def test_looser_wants_never_cost_more(name: str, values: list[str], profile: str
     [("cost", "frames_per_s"), ("latency", "detect_p99_s"), ("accuracy", "false_per_client_day")],
 )
 def test_the_preferred_figure_is_the_least_of_all_feasible(prefer: str, column: str) -> None:
-    wants = parse_wants(detect_p99="60s", false_suspicions="1/client-week", budget="200/s", prefer=prefer)
-    found = search(conditions(), wants, SMALL)
+    requirements = parse_requirements(
+        detect_p99="60s", false_suspicions="1/client-week", budget="200/s", prefer=prefer
+    )
+    found = search(conditions(), requirements, SMALL)
     feasible = found.candidates[found.candidates["feasible"]]
     best = found.best(found.candidates["feasible"].to_numpy())
     assert best is not None
@@ -146,7 +148,7 @@ def test_the_preferred_figure_is_the_least_of_all_feasible(prefer: str, column: 
 
 
 def test_costs_are_theorys() -> None:
-    found = recommend(conditions(), parse_wants(store_operations="2/s"), space=SMALL)
+    found = recommend(conditions(), parse_requirements(store_operations="2/s"), space=SMALL)
     expected = cost(found.policy, 1000, beat_bytes=found.rules.beat_bytes)
     assert found.figures["frames_per_s"] == pytest.approx(expected.frames_per_s)
     assert found.figures["bytes_per_s"] == pytest.approx(expected.bytes_per_s)
@@ -158,7 +160,7 @@ def test_costs_are_theorys() -> None:
 def test_slow_answers_ask_for_a_longer_deadline() -> None:
     slow = Distribution(lognormal=Lognormal(median=1.0, sigma=0.5))
     where = Conditions("satellite", Network(round_trip=slow))
-    found = search(where, Wants(detect_p99=60.0, false_suspicions=1 / 30), SMALL)
+    found = search(where, Requirements(detect_p99=60.0, false_suspicions=1 / 30), SMALL)
     sound = found.candidates[found.sound]
     assert (sound["timeout_s"] - found.rules.lag_s >= slow.quantile(0.999)).all()
     assert set(found.candidates.loc[found.unsound["slow-answers"], "timeout_s"]) == {0.5, 2.0}

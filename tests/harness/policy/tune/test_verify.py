@@ -9,8 +9,8 @@ import pytest
 
 from harness.policy.tune.conditions import Conditions, conditions_of_profile
 from harness.policy.tune.recommend import Recommendation, recommend
+from harness.policy.tune.requirements import parse_requirements
 from harness.policy.tune.verify import compare_with_prediction, verification_scenario, verify
-from harness.policy.tune.wants import parse_wants
 from harness.run import run
 from scenarios.distributions import Distribution, Exponential
 from scenarios.faults.host_crash import HostCrash
@@ -23,7 +23,7 @@ from tests.support import require_silence
 
 @pytest.fixture(scope="module")
 def office() -> Recommendation:
-    return recommend(conditions_of_profile("office-wifi-60s-lb"), parse_wants(budget="60/s"))
+    return recommend(conditions_of_profile("office-wifi-60s-lb"), parse_requirements(budget="60/s"))
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def office() -> Recommendation:
     [("office-wifi-60s-lb", "60s"), ("cellular-4min-nat", "4m"), ("data-centre", "10s"), ("home-nat", "2m")],
 )
 def test_the_scenario_ends_in_time_and_sees_all(profile: str, p99: str) -> None:
-    answer = recommend(conditions_of_profile(profile), parse_wants(detect_p99=p99))
+    answer = recommend(conditions_of_profile(profile), parse_requirements(detect_p99=p99))
     scenario = verification_scenario(answer, clients=200)
     assert scenario.horizon_s / scenario.speedup <= 40.0
     assert scenario.liveness == answer.policy
@@ -111,7 +111,7 @@ def test_the_real_engine_confirms_a_small_one(tmp_path: Path) -> None:
     require_silence()
     length = Distribution(exponential=Exponential(mean=0.5))
     where = Conditions("small", Network(outages=Outages(every=3600.0, length=length)), Nat(idle_timeout=8.0))
-    answer = recommend(where, parse_wants(detect_p99="8s", false_suspicions="1/client-year"))
+    answer = recommend(where, parse_requirements(detect_p99="8s", false_suspicions="1/client-year"))
     assert (answer.policy.heartbeat_interval or 0) <= 6.4
     result = verify(answer, engines=("theory", "real"), root=tmp_path, clients=60, real_s=12)
     # A machine that is busy for a second must not look like a network that is out.

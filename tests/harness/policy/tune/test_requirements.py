@@ -1,11 +1,11 @@
-"""Wants as people write them: each form, and every problem in one error."""
+"""Requirements as people write them: each form, and every problem in one error."""
 
 from __future__ import annotations
 
 import pytest
 
+from harness.policy.tune.requirements import Requirements, RequirementsError, parse_requirements
 from harness.policy.tune.units import Budget, format_rate, parse_budget, parse_rate
-from harness.policy.tune.wants import Wants, WantsError, parse_wants
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_other_budgets_are_refused(written: str) -> None:
 
 
 def test_every_problem_in_one_error() -> None:
-    with pytest.raises(WantsError) as caught:
-        parse_wants(
+    with pytest.raises(RequirementsError) as caught:
+        parse_requirements(
             detect_p99="sixty",
             false_suspicions="1/month",
             budget=("2/s", "x"),
@@ -74,21 +74,21 @@ def test_every_problem_in_one_error() -> None:
     ],
 )
 def test_what_cannot_be_wanted(given: dict[str, object], message: str) -> None:
-    with pytest.raises(WantsError, match=message):
-        parse_wants(**given)
+    with pytest.raises(RequirementsError, match=message):
+        parse_requirements(**given)
 
 
 def test_defaults_are_named() -> None:
-    wants = parse_wants(budget=None)
-    assert wants.detect_p99 == 60.0
-    assert wants.false_suspicions == pytest.approx(1 / 30)
-    assert wants.assumed == ("detect-p99", "false-suspicions")
-    assert parse_wants(detect_max="10s", false_suspicions="1/client-day").assumed == ()
+    requirements = parse_requirements(budget=None)
+    assert requirements.detect_p99 == 60.0
+    assert requirements.false_suspicions == pytest.approx(1 / 30)
+    assert requirements.assumed == ("detect-p99", "false-suspicions")
+    assert parse_requirements(detect_max="10s", false_suspicions="1/client-day").assumed == ()
 
 
 def test_code_that_bounds_no_latency_is_told() -> None:
     with pytest.raises(ValueError, match="detect-p50"):
-        Wants(false_suspicions=1.0)
+        Requirements(false_suspicions=1.0)
 
 
 @pytest.mark.parametrize(
@@ -101,19 +101,22 @@ def test_code_that_bounds_no_latency_is_told() -> None:
     ],
 )
 def test_one_limit_moves(key: str, allowed: float, field: str) -> None:
-    wants = parse_wants(
+    requirements = parse_requirements(
         detect_p95="10s", false_suspicions="1/client-day", store_operations="5/s", radio_wakeups="4/h"
     )
-    limit = next(limit for limit in wants.limits if limit.key == key)
-    moved = wants.relaxed(limit, allowed)
+    limit = next(limit for limit in requirements.limits if limit.key == key)
+    moved = requirements.relaxed(limit, allowed)
     assert getattr(moved, field) == allowed
-    assert moved.model_copy(update={field: getattr(wants, field)}) == wants
+    assert moved.model_copy(update={field: getattr(requirements, field)}) == requirements
 
 
 def test_of_two_budgets_the_right_one_moves() -> None:
-    wants = parse_wants(budget=("40/s", "5kB/s"))
-    bytes_limit = next(limit for limit in wants.limits if limit.column == "bytes_per_s")
-    assert wants.relaxed(bytes_limit, 6000.0).budget == (Budget("frames", 40.0), Budget("bytes", 6000.0))
+    requirements = parse_requirements(budget=("40/s", "5kB/s"))
+    bytes_limit = next(limit for limit in requirements.limits if limit.column == "bytes_per_s")
+    assert requirements.relaxed(bytes_limit, 6000.0).budget == (
+        Budget("frames", 40.0),
+        Budget("bytes", 6000.0),
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""What the user wants of a policy: bounds as people write them, to checked numbers.
+"""What the user requires of a policy: bounds as people write them, to checked numbers.
 
-`60s`, `1/client-month`, `40/s`, `5kB/s`. Every problem of a set of wants is told in one error. Nothing is
+`60s`, `1/client-month`, `40/s`, `5kB/s`. Every problem of a set of requirements is told in one error. Nothing is
 searched here.
 """
 
@@ -16,7 +16,7 @@ from harness.policy.tune.units import Budget, format_number, format_rate, parse_
 from reference_server.durations import PositiveDuration, format_duration
 from reference_server.errors import FlatlineError
 
-__all__ = ["DETECTION", "Limit", "Wants", "WantsError", "parse_wants"]
+__all__ = ["DETECTION", "Limit", "Requirements", "RequirementsError", "parse_requirements"]
 
 DETECTION = {"detect_p50": 0.5, "detect_p95": 0.95, "detect_p99": 0.99, "detect_max": 1.0}
 """Bounds of the detection latency and the quantiles they bound."""
@@ -25,8 +25,8 @@ _PER_UNIT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*/\s*(s|h)\s*$")
 _SLACK = 1e-9  # of rounding, where a figure meets its bound exactly
 
 
-class WantsError(FlatlineError):
-    """Wants that cannot be understood; the message lists every problem."""
+class RequirementsError(FlatlineError):
+    """Requirements that cannot be understood; the message lists every problem."""
 
 
 def _per(unit: str) -> BeforeValidator:
@@ -47,7 +47,7 @@ def _several(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One want as a bound of one figure: ``column`` × ``headroom`` ≤ ``allowed``."""
+    """One requirement as a bound of one figure: ``column`` × ``headroom`` ≤ ``allowed``."""
 
     key: str  # as on the command line
     column: str
@@ -75,7 +75,7 @@ class Limit:
                 return format_duration(round(figure, 2))
 
 
-class Wants(BaseModel):
+class Requirements(BaseModel):
     """Bounds that a policy must keep, and what to prefer among those that do.
 
     At least one bound of the detection latency (a silent death to the suspicion). Rates are per client-day,
@@ -100,7 +100,7 @@ class Wants(BaseModel):
     ] = 2.0
     prefer: Literal["cost", "latency", "accuracy"] = "cost"
     assumed: Annotated[
-        tuple[str, ...], Field(description="wants that nobody stated: defaults of the tuner")
+        tuple[str, ...], Field(description="requirements that nobody stated: defaults of the tuner")
     ] = ()
 
     @model_validator(mode="after")
@@ -115,7 +115,7 @@ class Wants(BaseModel):
 
     @property
     def limits(self) -> tuple[Limit, ...]:
-        """Every want as a bound of a figure."""
+        """Every requirement as a bound of a figure."""
         found = [
             Limit(_flag(name), f"{name}_s", getattr(self, name))
             for name in DETECTION
@@ -129,8 +129,8 @@ class Wants(BaseModel):
             found.append(Limit("radio-wakeups", "radio_wakeups_per_hour", self.radio_wakeups))
         return tuple(found)
 
-    def relaxed(self, limit: Limit, allowed: float) -> Wants:
-        """The same wants with one of their limits moved."""
+    def relaxed(self, limit: Limit, allowed: float) -> Requirements:
+        """The same requirements with one of their limits moved."""
         if limit.key == "budget":
             unit = limit.column.removesuffix("_per_s")
             budget = tuple(Budget(one.unit, allowed) if one.unit == unit else one for one in self.budget)
@@ -140,14 +140,14 @@ class Wants(BaseModel):
         return self.model_copy(update={name: allowed})
 
 
-def parse_wants(**given: Any) -> Wants:
-    """Check wants as they come from a command line; None stands for "not given".
+def parse_requirements(**given: Any) -> Requirements:
+    """Check requirements as they come from a command line; None stands for "not given".
 
     Without any bound of the detection latency `detect_p99` is 60 s, without `false_suspicions` it is one in
     a client-month; ``assumed`` then names them.
 
     Raises:
-        WantsError: it lists every problem.
+        RequirementsError: it lists every problem.
     """
     stated = {name: value for name, value in given.items() if value is not None and value != ()}
     assumed = {}
@@ -156,12 +156,12 @@ def parse_wants(**given: Any) -> Wants:
     if "false_suspicions" not in stated:
         assumed["false_suspicions"] = "1/client-month"
     try:
-        return Wants.model_validate({**stated, **assumed, "assumed": tuple(map(_flag, assumed))})
+        return Requirements.model_validate({**stated, **assumed, "assumed": tuple(map(_flag, assumed))})
     except ValidationError as error:
         problems = [_problem(detail) for detail in error.errors()]
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = "".join(f"\n  {problem}" for problem in problems)
-        raise WantsError(f"wants: {count}{lines}") from error
+        raise RequirementsError(f"requirements: {count}{lines}") from error
 
 
 def _flag(name: str) -> str:
@@ -172,8 +172,8 @@ def _problem(detail: Any) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     key = _flag(str(detail["loc"][0])) if detail["loc"] else ""
     if detail["type"] == "extra_forbidden":
-        allowed = [_flag(name) for name in Wants.model_fields if name != "assumed"]
-        return f"{key}: unknown want; allowed: {', '.join(allowed)}"
+        allowed = [_flag(name) for name in Requirements.model_fields if name != "assumed"]
+        return f"{key}: unknown requirement; allowed: {', '.join(allowed)}"
     if detail["type"] != "value_error" and not isinstance(detail.get("input"), dict):
         message = f"got {detail.get('input')!r}; {message[0].lower()}{message[1:]}"
     return f"{key}: {message}" if key else message
