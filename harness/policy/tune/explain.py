@@ -47,7 +47,7 @@ def idle_timer_reason(recommendation: Recommendation) -> str:
     )
     return (
         f"T = {format_duration(interval_s)} is {1 - interval_s / nat.idle_timeout:.0%} below the idle timer of {timer} "
-        f"(required: {r.rules.nat_margin:.0%}, room for a ping that TCP sends again), so traffic keeps the mapping alive. "
+        f"(required: {r.rules.nat_margin:.0%}, room for a ping that TCP resends), so traffic keeps the mapping alive. "
         f"With T at or above {timer} it expires after each ping, and {otherwise}."
     )
 
