@@ -144,6 +144,7 @@ _DECLARED: Final = (
             *(_seconds(f"{p}_s", "of all faults; empty above detected_share") for p in PERCENTILES),
             _number("detected_share", "fraction", "that is ever detected"),
             _text("note", "why theory is not exact, or what it assumes"),
+            _text("shared", "what random thing the faults share, so that they are no independent draws"),
         ),
     ),
     TableSchema(
@@ -207,11 +208,11 @@ _DECLARED: Final = (
     ),
     TableSchema(
         "agreement",
-        "comparison of two engines; the numbers of share are fractions, not seconds",
+        "comparison of two engines; the numbers of share and shape are fractions, not seconds",
         (
             _FAULT,
             _MILESTONE,
-            _text("figure", "p50, p95, p99, range or share"),
+            _text("figure", "p50, p95, p99, range, share or shape"),
             _text("left", "an engine"),
             _text("right", "the engine that it is held against"),
             _seconds("left_s", "its value"),

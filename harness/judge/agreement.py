@@ -1,23 +1,27 @@
 """Do theory, simulation and reality agree? From the tables of a run to one verdict a comparison.
 
-For every fault and milestone that has a law there are three kinds of comparison:
+Every fault and milestone gets these comparisons, an engine against the law, and real against simulated:
 
-``p50``, ``p95``, ``p99``  an engine's percentile against the law's, and real against simulated
+``p50``, ``p95``, ``p99``  an engine's percentile against the law's
 ``range``                  every single detection of an engine against the law's range
-``share``                  the share of faults that were detected against the law's mass; here the
-                           columns ``left_s``, ``right_s``, ``difference_s``, ``tolerance_s``,
-                           ``lo_s``, ``hi_s`` hold shares, not seconds
+``share``                  the share of faults that were detected against the law's mass; here the columns ``left_s``,
+                           ``right_s``, ``difference_s``, ``tolerance_s``, ``lo_s``, ``hi_s`` hold shares, not seconds
+``shape``                  the whole distribution: ``difference_s`` is Kolmogorov's distance, a share as well. It sees
+                           pings that bunch and phases that are shifted, inside the right range
 
 The rule, for a difference d = left − right with tolerance t:
 
 * **pass**: |d| ≤ t, and the sample is large enough to tell: the 95 % interval of d reaches no further
   than t from d. A sample too small to notice a difference of t proves nothing by not noticing one.
 * **fail**: |d| > t, and chance does not explain it. Against a law: a sample of that very law would hardly
-  have a percentile so far off (exact, from the binomial law of order statistics). Between two engines:
-  the interval of d leaves 0 out. Both at a level that is shared by all comparisons of the report
-  (Bonferroni), so that if the engines agree, any red comparison of this kind at all comes up at most once
-  in a hundred reports.
+  have a percentile so far off (exact, from the binomial law of order statistics), or be so far from it (exact, from
+  Kolmogorov's law). Between two engines: the interval of d leaves 0 out, or the exact two-sample test says so. All at
+  a level that is shared by all comparisons of the report (Bonferroni), so that if the engines agree, any red
+  comparison of this kind at all comes up at most once in a hundred reports.
 * **unknown**: neither.
+
+These tests take the faults for independent draws. Where they share something random, as the phase of one sweep, only
+the range is judged; the others are unknown and say why.
 
 A range has no chance in it: one detection outside it by more than the tolerance, or one fault watched
 beyond its end and not detected although the law says that all are, is a fail however small the sample.
@@ -27,9 +31,6 @@ judged likewise.
 t is the larger of the percentile's tolerance (a share of the law's value) and what the engine's times
 may be off by (`observed.Slack`): ε for the real engine, one round trip for the simulated one. For a range
 it is the latter alone.
-
-A Kolmogorov–Smirnov test is not made: it can refute a law but never support it within a tolerance, and
-ranges refute sooner.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ __all__ = ["AgreementVerdict", "compare", "judge"]
 
 FALSE_ALARM: Final = 0.01  # of a whole report in which everything agrees
 SHARE_TOLERANCE: Final = 0.05  # where the law leaves it to chance who is detected
+SHAPE_TOLERANCE: Final = 0.05  # Kolmogorov's distance, in probability
 Row = dict[str, object]
 
 
@@ -126,20 +128,35 @@ def judge(table: pd.DataFrame, *, sound: bool | None, reasons: tuple[str, ...] =
 
 def _left_to_chance(law: Law, seen: list[Observed]) -> int:
     """How many comparisons of a case can come out wrong by chance."""
+    if law.shared:
+        return 0
     samples = sum(one.latencies.n > 0 for one in seen)
+    pairs = int(samples == 2)
+    if not law.known:
+        return pairs * (len(PERCENTILES) + 2)
     percentiles = sum(math.isfinite(value) for value in law.percentiles.values())
-    shares = sum(one.n > 0 for one in seen) if 0 < law.mass < 1 else 0
-    return percentiles * (samples + (samples == 2)) + shares
+    shares = samples if 0 < law.mass < 1 else 0
+    shapes = samples if _has_shape(law) else 0
+    return percentiles * (samples + pairs) + shares + shapes
+
+
+def _has_shape(law: Law) -> bool:
+    return law.known and law.mass > 0 and law.curve is not None and law.hi_s > law.lo_s
 
 
 def _rows(law: Law, seen: list[Observed], tolerances: Mapping[str, float], family: float) -> Iterator[Row]:
-    for one in seen:
+    for one in seen if law.known else []:
         yield from _percentile_rows(law, one, None, tolerances, family)
         yield _range_row(law, one)
         yield _share_row(law, one, family)
+        if _has_shape(law):
+            yield _shape_row(law, one, family)
     by_engine = {one.engine: one for one in seen}
     if by_engine.keys() == {"real", "simulated"}:
-        yield from _percentile_rows(law, by_engine["real"], by_engine["simulated"], tolerances, family)
+        real, simulated = by_engine["real"], by_engine["simulated"]
+        yield from _percentile_rows(law, real, simulated, tolerances, family)
+        if not law.known:
+            yield from _pair_rows(law, real, simulated, family)
 
 
 def _percentile_rows(
@@ -150,6 +167,8 @@ def _percentile_rows(
     omitted = sum(side.left_out for side in sides)
     for name, q in PERCENTILES.items():
         law_s = law.percentiles[name]
+        if right is not None and not law.known and n:
+            law_s = right.latencies.quantile(q, CONFIDENCE).value
         if not math.isfinite(law_s):
             continue  # the law never gets there; its range and its mass are judged
         tolerance_s = max(tolerances[name] * abs(law_s), sum(side.known_slack_s for side in sides))
@@ -164,6 +183,9 @@ def _percentile_rows(
             empty = next(side for side in sides if not side.latencies.n)
             known = {} if right else {"right_s": law_s}
             yield row | known | {"verdict": "unknown", "reason": empty.nothing_seen()}
+            continue
+        if law.shared:
+            yield row | {"verdict": "unknown", "reason": f"not judged: {law.shared}"}
             continue
         usual, wide = (_quantiles(left.latencies, right, law_s, q, c) for c in (CONFIDENCE, family))
         apart, widest = difference(*usual), difference(*wide)
@@ -285,9 +307,73 @@ def _share_row(law: Law, seen: Observed, confidence: float) -> Row:
     of_n = f"{k} of {n} were detected{by}, the law says {share(mass)}"
     if not by_chance:
         return {**row, "verdict": "pass" if apart == 0 else "fail", "reason": of_n}
+    if law.shared:
+        return {**row, "verdict": "unknown", "reason": f"{of_n}; not judged: {law.shared}"}
     if abs(apart) > SHARE_TOLERANCE and test.pvalue < 1 - confidence:
         return {**row, "verdict": "fail", "reason": f"{of_n}; exact p = {test.pvalue:.2g}"}
     if max(abs(apart), apart - lo, hi - apart) <= SHARE_TOLERANCE:
         return {**row, "verdict": "pass", "reason": of_n}
     why = f"too few faults to tell within {share(SHARE_TOLERANCE)}"
     return {**row, "verdict": "unknown", "reason": f"{of_n}; {why}"}
+
+
+def _shape_row(law: Law, seen: Observed, confidence: float) -> Row:
+    """The whole distribution (Kolmogorov–Smirnov, exact; conservative where the law has jumps)."""
+    row: Row = {
+        "figure": "shape",
+        "left": seen.engine,
+        "right": "theory",
+        "n": seen.n,
+        "tolerance_s": SHAPE_TOLERANCE,
+    }
+    if not seen.n:
+        return {**row, "verdict": "unknown", "reason": seen.nothing_seen()}
+    if law.shared:
+        return {**row, "verdict": "unknown", "reason": f"not judged: {law.shared}"}
+    assert law.curve is not None
+    distance = law.curve.farthest(seen.latencies, seen.known_slack_s)
+    p = float(stats.kstwo.sf(distance, seen.n))
+    reach = float(stats.kstwo.isf(1 - CONFIDENCE, seen.n))
+    return row | _by_distance(distance, p, reach, 1 - confidence)
+
+
+def _pair_rows(law: Law, left: Observed, right: Observed, confidence: float) -> Iterator[Row]:
+    """Two engines where theory has no law: as many detected (Fisher), distributed alike (Kolmogorov–Smirnov)."""
+    n = min(left.n, right.n)
+    row: Row = {"left": left.engine, "right": right.engine, "n": n}
+    if not n:
+        empty = left if not left.n else right
+        yield row | {"figure": "share", "verdict": "unknown", "reason": empty.nothing_seen()}
+        return
+    shares = left.detected / left.n, right.detected / right.n
+    apart = shares[0] - shares[1]
+    counts = np.array([[one.detected, one.n - one.detected] for one in (left, right)])
+    p = float(stats.fisher_exact(counts).pvalue)
+    z = float(stats.norm.isf((1 - CONFIDENCE) / 2))
+    reach = z * math.sqrt(sum(s * (1 - s) / one.n for s, one in zip(shares, (left, right), strict=True)))
+    found = _by_distance(abs(apart), p, reach, 1 - confidence)
+    why = f"{left.detected} of {left.n} against {right.detected} of {right.n}; {found['reason']}"
+    numbers = {"left_s": shares[0], "right_s": shares[1], "difference_s": apart}
+    yield row | {"figure": "share", "tolerance_s": SHARE_TOLERANCE} | found | numbers | {"reason": why}
+    slack_s = left.known_slack_s + right.known_slack_s
+    times = left.latencies.ordered_s, right.latencies.ordered_s
+    # Left is moved towards right before either is called the earlier one.
+    later = stats.ks_2samp(times[0] - slack_s, times[1], alternative="less")
+    earlier = stats.ks_2samp(times[0] + slack_s, times[1], alternative="greater")
+    tests = (later, earlier)
+    distance = max(float(test.statistic) for test in tests)
+    p = min(1.0, 2 * min(float(test.pvalue) for test in tests))
+    reach = float(stats.kstwobign.isf(1 - CONFIDENCE)) * math.sqrt(1 / left.n + 1 / right.n)
+    shape: Row = {"figure": "shape", "tolerance_s": SHAPE_TOLERANCE}
+    yield row | shape | _by_distance(distance, p, reach, 1 - confidence)
+
+
+def _by_distance(distance: float, p: float, reach: float, level: float) -> Row:
+    """The rule for a distance in probability; ``reach``: how far chance takes one, 19 times of 20."""
+    row: Row = {"difference_s": distance, "lo_s": max(0.0, distance - reach), "hi_s": distance + reach}
+    size, limit = f"{share(distance)} apart", share(SHAPE_TOLERANCE)
+    if distance > SHAPE_TOLERANCE and p < level:
+        return {**row, "verdict": "fail", "reason": f"{size}, more than {limit}; exact p = {p:.2g}"}
+    if distance <= SHAPE_TOLERANCE and reach <= SHAPE_TOLERANCE:
+        return {**row, "verdict": "pass", "reason": f"{size}, within {limit}"}
+    return {**row, "verdict": "unknown", "reason": f"{size}; too few faults to tell within {limit}"}

@@ -100,6 +100,26 @@ class Curve:
         passed = (time_s - start_s) / (stop_s - start_s) if stop_s > start_s else 0.0
         return float(low + passed * (high - low))
 
+    def cut(self, until_s: float) -> Curve:
+        """The same curve up to a time: what would come later never comes."""
+        kept = self.times_s < until_s
+        return Curve(
+            np.append(self.times_s[kept], until_s), np.append(self.probabilities[kept], self.at(until_s))
+        )
+
+    def farthest(self, sample: Sample, slack_s: float) -> float:
+        """Return how far the sample's distribution is from this one: sup |F_n(t) − F(t)|, Kolmogorov's distance.
+
+        Each time may be off by ``slack_s`` either way, which only brings the two nearer.
+        """
+        n = sample.n
+        seen_s = sample.ordered_s[np.isfinite(sample.ordered_s)]
+        rank = np.arange(1, len(seen_s) + 1)
+        mass = float(self.probabilities[-1]) if len(self.probabilities) else 0.0
+        above = rank / n - np.array([self.at(t + slack_s) for t in seen_s])
+        below = np.array([self.at(t - slack_s, before=True) for t in seen_s]) - (rank - 1) / n
+        return float(max(0.0, mass - len(seen_s) / n, *above, *below))
+
     def chance(self, sample: Sample, q: float, slack_s: float) -> float:
         """Return how likely a sample of this law has a q-quantile as far off as this one or farther (two-sided).
 
@@ -127,7 +147,13 @@ class Law:
     mass: float
     percentiles: Mapping[str, float]
     curve: Curve | None  # None: the run has laws.csv without law_curves.csv
+    shared: str = ""  # why the faults are no independent draws of the law; empty: they are
     until_s: float = math.inf  # cut there: nobody was watched for longer
+
+    @property
+    def known(self) -> bool:
+        """Whether theory has a law at all; else the engines are held against each other only."""
+        return not math.isnan(self.mass)
 
     @property
     def reach_s(self) -> float:
@@ -139,7 +165,7 @@ class Law:
         assert self.curve is not None
         mass = self.curve.at(until_s)
         kept = {name: s if PERCENTILES[name] <= mass else math.nan for name, s in self.percentiles.items()}
-        return replace(self, mass=mass, percentiles=kept, until_s=until_s)
+        return replace(self, mass=mass, percentiles=kept, curve=self.curve.cut(until_s), until_s=until_s)
 
 
 @dataclass(frozen=True)
@@ -181,13 +207,13 @@ class Observed:
 
 
 def laws(tables: RunTables) -> Iterator[Law]:
-    """Read laws.csv and law_curves.csv, without the rows where theory knows no exact law."""
+    """Read laws.csv and law_curves.csv; where theory knows no exact law, the numbers are NaN."""
     table = tables.table("laws")
     curves = {
         tuple(map(str, key)): Curve(rows["duration_s"].to_numpy(), rows["probability"].to_numpy())
         for key, rows in tables.table("law_curves").groupby(["fault", "milestone"], sort=False)
     }
-    for row in table[table["detected_share"].notna()].to_dict("records"):
+    for row in table.to_dict("records"):
         yield Law(
             row["fault"],
             row["milestone"],
@@ -196,6 +222,7 @@ def laws(tables: RunTables) -> Iterator[Law]:
             row["detected_share"],
             {name: row[f"{name}_s"] for name in PERCENTILES},
             curves.get((row["fault"], row["milestone"])),
+            row["shared"] if isinstance(row.get("shared"), str) else "",
         )
 
 
@@ -230,10 +257,14 @@ def observe(tables: RunTables, slack: Slack) -> Iterator[tuple[Law, list[Observe
             default=math.inf,
         )
         unseen = any(one.left_out and not one.n for one in seen)
-        if unseen and law.curve is not None and law.curve.at(until_s) > 0:
+        if not law.known and math.isfinite(until_s):
+            law = replace(law, until_s=until_s)
+        elif unseen and law.curve is not None and law.curve.at(until_s) > 0:
             law = law.cut(until_s)
-            seen = [_observe(rows, engine, law, *rest) for rows, engine, *rest in measured]
-        yield law, seen
+        else:
+            yield law, seen
+            continue
+        yield law, [_observe(rows, engine, law, *rest) for rows, engine, *rest in measured]
 
 
 def _observe(rows: pd.DataFrame, engine: str, law: Law, slack_s: float, end_s: float) -> Observed:

@@ -274,10 +274,11 @@ class Law:
 
     def curve(self, points: int = 100) -> tuple[FloatArray, FloatArray]:
         """The CDF for a figure: (times, probabilities) from zero to ``mass``, a jump as two equal times."""
-        jumps = self.times_s[1:][np.diff(self.times_s) <= _EQUAL]
         if not len(self.times_s):
             return np.empty(0), np.empty(0)
-        t = np.unique(np.concatenate((np.linspace(self.lo_s, self.hi_s, points), jumps)))
+        few = len(self.times_s) <= points
+        corners = self.times_s if few else self.times_s[1:][np.diff(self.times_s) <= _EQUAL]
+        t = np.unique(np.concatenate((np.linspace(self.lo_s, self.hi_s, points), corners)))
         drawn = Law.sides(t, self.before(t), self.cdf(t))
         return drawn.times_s, drawn.cumulative
 

@@ -69,6 +69,7 @@ class Prediction:
     """Theory of one milestone. Times are scenario seconds from the fault.
 
     ``cause`` is the layer that decides most often; empty where none does. ``law`` None: not known exactly.
+    ``shared`` says what random thing all faults share, so that they are not independent draws of the law.
     """
 
     fault: str
@@ -76,6 +77,7 @@ class Prediction:
     cause: str
     law: Law | None
     note: str
+    shared: str = ""
 
 
 def predict(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> list[Prediction]:

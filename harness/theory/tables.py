@@ -67,7 +67,7 @@ def laws_frame(predictions: Iterable[Prediction]) -> pd.DataFrame:
             if law is None
             else (law.lo_s, law.hi_s, law.mean_s, *law.quantile([0.5, 0.95, 0.99]), law.mass)
         )
-        rows.append((one.fault, one.milestone, one.cause, *figures, one.note))
+        rows.append((one.fault, one.milestone, one.cause, *figures, one.note, one.shared))
     return frame("laws", rows)
 
 

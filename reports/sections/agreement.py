@@ -16,7 +16,8 @@ from reports.sections.cells import mark, missing, seconds_cell, verdict_cell
 __all__ = ["agreement_section"]
 
 _PAIRS = (("real", "theory"), ("simulated", "theory"), ("real", "simulated"))
-_FIGURES = ("p50", "p95", "p99", "range", "share")
+_FIGURES = ("p50", "p95", "p99", "range", "share", "shape")
+_SHARES = ("share", "shape")
 _MOST_FAILURES = 30
 
 
@@ -43,7 +44,7 @@ def agreement_section(table: pd.DataFrame, verdict: Headline, gallery: Gallery) 
             "it, at a level that all comparisons share: in a run in which everything agrees, any red percentile "
             "or share at all comes up at most once in a hundred. “range” asks of every single detection whether "
             "it lies in the law’s range, give or take ε (real) or a round trip (simulated); “share” asks whether "
-            "as many were detected as the law says."
+            "as many were detected as the law says, “shape” whether the whole distribution is the law’s."
         )
     )
     blocks.append(_list(table, "Every comparison", folded=True))
@@ -52,7 +53,7 @@ def agreement_section(table: pd.DataFrame, verdict: Headline, gallery: Gallery) 
 
 def _matrix(table: pd.DataFrame) -> Table:
     pairs = [p for p in _PAIRS if ((table["left"] == p[0]) & (table["right"] == p[1])).any()]
-    columns = {pair: [f for f in _FIGURES if pair[1] == "theory" or f in _FIGURES[:3]] for pair in pairs}
+    columns = {pair: [f for f in _FIGURES if pair[1] == "theory" or f != "range"] for pair in pairs}
     cells = {
         (row["fault"], row["milestone"], row["left"], row["right"], row["figure"]): _cell(row)
         for row in table.to_dict("records")
@@ -73,7 +74,7 @@ def _matrix(table: pd.DataFrame) -> Table:
         ("fault", *(figure for pair in pairs for figure in columns[pair])),
         rows,
         groups=(("", 1), *((" − ".join(pair), len(columns[pair])) for pair in pairs)),
-        note="Differences in seconds; for “share” in percentage points.",
+        note="Differences in seconds; for “share” and “shape” in percentage points.",
         csv="agreement.csv",
     )
 
@@ -83,7 +84,7 @@ def _cell(row: Mapping[Hashable, Any]) -> Cell:
     text = mark(verdict)
     if not math.isnan(apart):
         points = f"{apart * 100:+.1f}".replace("-", "−") if apart else "0"
-        text += f" {points if row['figure'] == 'share' else signed_seconds(apart)}"
+        text += f" {points if row['figure'] in _SHARES else signed_seconds(apart)}"
     return Cell(text, apart if not math.isnan(apart) else -math.inf, tone=verdict)
 
 
@@ -106,7 +107,7 @@ def _list(table: pd.DataFrame, title: str, folded: bool = False) -> Table:
         [list(_row(row)) for row in table.to_dict("records")],
         title=title,
         csv="agreement.csv",
-        note="Seconds; for “share” fractions.",
+        note="Seconds; for “share” and “shape” fractions.",
         folded=folded,
     )
 
@@ -115,7 +116,7 @@ def _row(row: Mapping[Hashable, Any]) -> Iterator[Cell]:
     yield verdict_cell(row["verdict"])
     for name in ("fault", "milestone", "figure", "left", "right"):
         yield Cell(words(row[name]) if name == "milestone" else row[name])
-    is_share = row["figure"] == "share"
+    is_share = row["figure"] in _SHARES
     for name in ("left_s", "right_s", "difference_s", "tolerance_s"):
         value = row[name]
         if is_share and not math.isnan(value):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from harness.judge.agreement import compare, judge
 from harness.judge.observed import Curve, Slack
 from harness.statistics.order_statistics import Sample
+from harness.theory.law import FloatArray
 from reports.run_tables import SCHEMAS, RunTables, load_run
 from tests.reports.handmade_run import (
     TOLERANCES,
@@ -48,7 +50,8 @@ def pick(table: pd.DataFrame, figure: str, left: str = "real", right: str = "the
 def test_a_large_run_that_follows_the_law_passes(tmp_path: Path) -> None:
     table = compared(tmp_path, handmade_run({"host_crash": K3}))
     assert list(table.columns) == list(SCHEMAS["agreement"])
-    assert set(table["verdict"]) == {"pass"}
+    assert set(table.loc[table["figure"] != "shape", "verdict"]) == {"pass"}
+    assert set(table.loc[table["figure"] == "shape", "verdict"]) == {"unknown"}, "448 are too few for a shape"
     assert judge(table, sound=True).verdict == "pass"
     row = pick(table, "p50")
     assert row["tolerance_s"] == pytest.approx(0.03 * 85)
@@ -218,16 +221,85 @@ def test_a_law_that_leaves_it_to_chance_who_is_detected(tmp_path: Path, count: i
     assert pick(table, "p50")["right_s"] == pytest.approx(70 + 30 * 0.5 / 0.7)
     assert pick(table, "p50")["n"] == count
     assert pick(table, "p50")["verdict"] == verdict
-    assert set(table["figure"]) == {"p50", "range", "share"}
+    assert set(table["figure"]) == {"p50", "range", "share", "shape"}
     assert not (table["verdict"] == "fail").any()
 
 
-def test_a_fault_without_an_exact_law_is_not_compared(tmp_path: Path) -> None:
-    run = handmade_run({"host_crash": few(30), "tangled": few(30)})
+@pytest.mark.parametrize(("real", "verdict"), [(few(900), "pass"), (few(900, 60, 90), "fail")])
+def test_where_theory_has_no_law_the_engines_are_held_against_each_other(
+    tmp_path: Path, real: Fault, verdict: str
+) -> None:
+    run = handmade_run({"tangled": few(900)}, gateway_faults={"tangled": real})
     laws = run.tables["laws"]
-    numbers = laws.columns[laws.dtypes == "float64"]
-    laws.loc[laws["fault"] == "tangled", numbers] = math.nan
-    assert set(compared(tmp_path, run)["fault"]) == {"host_crash"}
+    laws.loc[:, laws.columns[laws.dtypes == "float64"]] = math.nan
+    table = compared(tmp_path, run)
+    assert set(zip(table["left"], table["right"], strict=True)) == {("real", "simulated")}
+    assert set(table["figure"]) == {"p50", "p95", "p99", "share", "shape"}
+    assert pick(table, "share", "real", "simulated")["verdict"] == "pass"
+    assert pick(table, "p50", "real", "simulated")["verdict"] == verdict
+    shape = pick(table, "shape", "real", "simulated")
+    assert shape["verdict"] == ("fail" if verdict == "fail" else "unknown")
+
+
+def of_law(seen_s: np.ndarray, end_s: float = 500.0, hi_s: float = 100.0, shared: str = "") -> pd.DataFrame:
+    """Compare durations, of which those that end after ``end_s`` are censored, with U(0, hi)."""
+    faults = {"cut": Fault(len(seen_s), "heartbeat", 0.0, hi_s)}
+    rows = draw_detections("simulated", faults, 0.0, np.random.default_rng(0))
+    rows = rows[rows["milestone"] == "suspected"].assign(injected_at_s=0.0, duration_s=seen_s)
+    late = rows["duration_s"] > end_s
+    rows.loc[late, "outcome"] = "censored"
+    rows.loc[late, "duration_s"] = end_s
+    tables = {name: pd.DataFrame() for name in SCHEMAS}
+    tables |= {"detections": rows, "laws": laws_of(faults), "law_curves": curves_of(faults)}
+    tables["laws"]["shared"] = shared
+    facts = {"engines": ["theory", "simulated"], "epsilon_s": 0.0, "round_trip_s": 0.0}
+    one = RunTables(Path(), facts, {}, frozenset(), tables)
+    return compare(one, TOLERANCES, slack_of(one))
+
+
+def test_a_law_cut_where_watching_ends_is_tested_as_a_cut_law() -> None:
+    """U(0, 100) cut at 51 s, n = 200: every other sample has its median beyond 51 s, which is no fault of it."""
+    rng = np.random.default_rng(3)
+    tables = [of_law(rng.uniform(0, 100, 200), end_s=51.0) for _ in range(100)]
+    assert {"p50", "share", "shape"} <= set(tables[0]["figure"])
+    assert sum((table["verdict"] == "fail").any() for table in tables) <= 3
+    slower = of_law(rng.uniform(0, 200, 200), end_s=51.0)
+    assert (slower["verdict"] == "fail").any()
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict"),
+    [
+        (lambda u: u, "pass"),
+        (lambda u: np.round(u * 8) / 8, "fail"),  # bunched at every eighth of the interval
+        (lambda u: np.clip(u + 0.08 * np.sin(2 * np.pi * u), 0, 1), "fail"),
+        (
+            lambda u: np.clip(u * 1.12 - 0.06, 0, 1),
+            "fail",
+        ),  # the ends too often: every percentile is in tolerance
+    ],
+    ids=["as the law", "bunched", "waves", "ends"],
+)
+def test_the_shape_is_seen_inside_the_right_range(
+    seen: Callable[[FloatArray], FloatArray], verdict: str
+) -> None:
+    u = (np.arange(4000) + 0.5) / 4000
+    table = of_law(100 * seen(u))
+    assert pick(table, "shape", "simulated")["verdict"] == verdict
+    assert pick(table, "range", "simulated")["verdict"] == "pass"
+
+
+def test_faults_that_share_a_phase_are_no_independent_draws() -> None:
+    table = of_law(np.full(300, 20.0), shared="they share one sweep")
+    assert pick(table, "range", "simulated")["verdict"] == "pass"
+    for figure in ("p50", "p95", "p99", "shape"):
+        row = pick(table, figure, "simulated")
+        assert row["verdict"] == "unknown" and "share one sweep" in row["reason"]
+    assert (of_law(np.full(300, 20.0))["verdict"] == "fail").any()
+    assert (
+        pick(of_law(np.full(300, 120.0), shared="they share one sweep"), "range", "simulated")["verdict"]
+        == "fail"
+    )
 
 
 def test_what_the_watch_and_the_retries_cannot_tell_is_no_difference(tmp_path: Path) -> None:
