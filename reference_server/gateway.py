@@ -79,32 +79,15 @@ class Gateway:
         self.redis = open_redis(config.redis_url)
         self.counters = Counters()
         self.lines = SessionLines()
-        self.store = StoreWriter(self.redis, Script)
-        self.codes = Codes(self.store, config.key_prefix, policy.code_ttl, config.code_secret)
+        self.store = StoreWriter(self.redis, Script, config.key_prefix)
+        self.codes = Codes(self.store, policy.code_ttl, config.code_secret)
         self.owners = Owners(config.node)
-        self.sessions = Sessions(
-            self.store,
-            config.key_prefix,
-            self.owners,
-            policy,
-            refuse=config.second_login == "refuse",
-            per_device=config.one_connection_per == "device",
-            rules=config.records,
-            on_cleared=self._on_cleared,
-        )
-        self._online: PlainOnlineSet | None = None
-        if config.records.online_set == "plain":
-            self._online = PlainOnlineSet(self.store, config.key_prefix)
-        self.presence = Presence(self.store, config.key_prefix)
-        self.cluster = Cluster(
-            self.store,
-            config.key_prefix,
-            self.sessions,
-            config,
-            self,
-            first_check_s=float(lease_rng.uniform(0.0, config.lease_check_s)),
-        )
-        self.router = Router(self.store, config.key_prefix, self.sessions, self)
+        self.sessions = Sessions(self.store, self.owners, config, self._on_cleared)
+        self._online = PlainOnlineSet(self.store) if config.records.online_set == "plain" else None
+        self.presence = Presence(self.store)
+        first_check_s = float(lease_rng.uniform(0.0, config.lease_check_s))
+        self.cluster = Cluster(self.store, self.sessions, config, self, first_check_s)
+        self.router = Router(self.store, self.sessions, self)
         self.store.on_back = self.cluster.on_store_back
         self.detection = Detection(
             config, self.clock, phase_rng, self.counters, self.lines, log=self._log, refresh=self._refresh

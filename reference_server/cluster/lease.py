@@ -63,7 +63,6 @@ class Cluster:
 
     Args:
         writer: carries the calls.
-        prefix: of every key.
         sessions: the node's records.
         times: its ``lease_ttl_s``, ``lease_renew_s`` and ``lease_check_s``.
         node: called with what becomes of the node's and its peers' sessions.
@@ -71,16 +70,10 @@ class Cluster:
     """
 
     def __init__(
-        self,
-        writer: StoreWriter,
-        prefix: str,
-        sessions: Sessions,
-        times: GatewayConfig,
-        node: Node,
-        first_check_s: float,
+        self, writer: StoreWriter, sessions: Sessions, times: GatewayConfig, node: Node, first_check_s: float
     ) -> None:
         self._writer = writer
-        self._prefix = prefix
+        self._nodes = f"{writer.prefix}nodes"
         self._sessions = sessions
         self._node = node
         self._enabled = times.lease_ttl_s is not None
@@ -88,6 +81,7 @@ class Cluster:
         self._check_s, self._first_check_s = times.lease_check_s, first_check_s
         self._ttl_ms = max(1, round(1000 * self._ttl_s))
         self.incarnation = sessions.owners.incarnation
+        self._lease = f"{writer.prefix}lease:{self.incarnation}"
         self._nonce = ""
         self._retired = False
         self._store_is: tuple[bytes, bytes] | None = None  # epoch and start of the Redis that we know
@@ -125,7 +119,7 @@ class Cluster:
         if not self._enabled:
             return
         self._retired = True
-        keys = (f"{self._prefix}nodes", self._lease(self.incarnation))
+        keys = (self._nodes, self._lease)
         args = (self.incarnation, int(1000 * window_s))
         try:
             async with asyncio.timeout(deadline_s):
@@ -152,7 +146,7 @@ class Cluster:
         if self._retired:
             return  # a renewal would make the lease outlive the node
         asked_s, nonce = monotonic(), secrets.token_hex(4)
-        keys = (f"{self._prefix}nodes", self._lease(self.incarnation), f"{self._prefix}epoch")
+        keys = (self._nodes, self._lease, f"{self._writer.prefix}epoch")
         call = Call(Script.RENEW, keys, (self.incarnation, self._ttl_ms, self._nonce, nonce))
         state, epoch, run_id = await self._writer.ask(call)
         now_s = monotonic()
@@ -170,7 +164,7 @@ class Cluster:
                 _log.warning("lease lost: asserting the records of all connections")
             self.settled.clear()
             await self._assert_all()
-            hold = Call(Script.HOLD, keys[1:2], (self._ttl_ms, self._nonce))
+            hold = Call(Script.HOLD, (self._lease,), (self._ttl_ms, self._nonce))
             if not await self._writer.ask(hold):
                 self._wake.set()
                 return
@@ -223,9 +217,7 @@ class Cluster:
             if since_s is None or monotonic() - since_s < self._ttl_s:
                 continue
             try:
-                for dead in await self._writer.ask(
-                    Call(Script.DEAD, (f"{self._prefix}nodes",), (self._prefix,))
-                ):
+                for dead in await self._writer.ask(Call(Script.DEAD, (self._nodes,), (self._writer.prefix,))):
                     await self._reap(dead.decode())
             except StoreUnavailable:
                 self._in_time_since_s = None
@@ -234,9 +226,8 @@ class Cluster:
         if dead == self.incarnation:
             self._wake.set()
             return
-        keys = (f"{self._prefix}nodes", self._list(dead))
-        per_device = int(self._sessions.per_device)
-        args = (self._prefix, per_device, dead, _CHUNK, self._sessions.owners.node)
+        keys = (self._nodes, self._list(dead))
+        args = (*self._sessions.head, dead, _CHUNK, self._sessions.owners.node)
         count, left = 0, 1
         while left:
             answer: Answer = await self._writer.ask(Call(Script.REAP, keys, args))
@@ -249,8 +240,5 @@ class Cluster:
         if state != b"drained":
             _log.warning("%s is dead: ended %d of its sessions", dead, count)
 
-    def _lease(self, incarnation: str) -> str:
-        return f"{self._prefix}lease:{incarnation}"
-
     def _list(self, incarnation: str) -> str:
-        return f"{self._prefix}node:{incarnation}:sessions"
+        return f"{self._writer.prefix}node:{incarnation}:sessions"

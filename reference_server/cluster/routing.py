@@ -91,18 +91,16 @@ class Router:
 
     Args:
         writer: carries the calls.
-        prefix: of every key.
         sessions: of this node.
         here: what is told to this node goes there.
     """
 
-    def __init__(self, writer: StoreWriter, prefix: str, sessions: Sessions, here: Switchboard) -> None:
+    def __init__(self, writer: StoreWriter, sessions: Sessions, here: Switchboard) -> None:
         self._writer = writer
-        self._prefix = prefix
         self._sessions = sessions
         self._here = here
         self._waiting: dict[str, int] = {}  # messages under way, by the connection that sends them
-        self.channel = f"{prefix}to:{sessions.owners.incarnation}"
+        self.channel = f"{writer.prefix}to:{sessions.owners.incarnation}"
         self.undelivered = 0  # messages dropped because the client had gone or its buffer was full
 
     async def send(self, user_id: str, payload: Any, sender: str) -> int:
@@ -126,7 +124,7 @@ class Router:
         Raises:
             StoreUnavailable: Redis does not answer.
         """
-        args = (self._prefix, int(self._sessions.per_device), user_id)
+        args = (*self._sessions.head, user_id)
         return [found.decode() for found in await self._writer.ask(Call(Script.SESSIONS_OF, (), args))]
 
     def pass_on(self, connection: GatewayConnection, user_id: str, payload: Any) -> None:
@@ -178,5 +176,4 @@ class Router:
         self, user_id: str, payload: Any, sender: str, done: Callable[[Answer], None] | None = None
     ) -> Call:
         text = orjson.dumps({"type": "message", "from": sender, "payload": payload}).decode()
-        args = (self._prefix, int(self._sessions.per_device), user_id, text)
-        return Call(Script.SEND, (), args, done)
+        return Call(Script.SEND, (), (*self._sessions.head, user_id, text), done)

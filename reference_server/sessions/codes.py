@@ -38,14 +38,12 @@ class Codes:
 
     Args:
         writer: carries the calls.
-        prefix: of every key.
         ttl_s: how long a code lives.
         secret: keys the digests; every node of a cluster has the same.
     """
 
-    def __init__(self, writer: StoreWriter, prefix: str, ttl_s: float, secret: str) -> None:
+    def __init__(self, writer: StoreWriter, ttl_s: float, secret: str) -> None:
         self._writer = writer
-        self._prefix = prefix
         self._ttl_ms = max(1, round(ttl_s * 1000))
         self._secret = secret.encode()
 
@@ -70,7 +68,7 @@ class Codes:
         return CodeVerdict(await self._writer.ask(Call(Script.CODE_USE, (self._key(user_id),), (digest,))))
 
     def _key(self, user_id: str) -> str:
-        return f"{self._prefix}code:{user_id}"
+        return f"{self._writer.prefix}code:{user_id}"
 
     def _digest(self, user_id: str, code: str) -> str:
         return hmac.new(self._secret, f"{user_id}\0{code}".encode(), "sha256").hexdigest()

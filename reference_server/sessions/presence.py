@@ -33,9 +33,8 @@ _log = logging.getLogger(__name__)
 class PlainOnlineSet:
     """Who is online, as one gateway after the other says; key ``online_users`` below the prefix."""
 
-    def __init__(self, writer: StoreWriter, prefix: str) -> None:
+    def __init__(self, writer: StoreWriter) -> None:
         self._writer = writer
-        self._key = f"{prefix}online_users"
 
     def add(self, user_id: str) -> None:
         """A connection of the user has begun."""
@@ -46,7 +45,8 @@ class PlainOnlineSet:
         self._write(Script.PLAIN_REMOVE, user_id)
 
     def _write(self, script: Script, user_id: str) -> None:
-        self._writer.submit(Call(script, (self._key,), (user_id,), durable_key=f"online:{user_id}"))
+        keys = (f"{self._writer.prefix}online_users",)
+        self._writer.submit(Call(script, keys, (user_id,), durable_key=f"online:{user_id}"))
 
 
 class Watcher(Protocol):
@@ -71,10 +71,9 @@ class _Watched:
 class Presence:
     """Which client watches whom."""
 
-    def __init__(self, writer: StoreWriter, prefix: str) -> None:
+    def __init__(self, writer: StoreWriter) -> None:
         self._writer = writer
-        self._prefix = prefix
-        self.channel = f"{prefix}presence"
+        self.channel = f"{writer.prefix}presence"
         self._users: dict[str, _Watched] = {}
         self._watched: dict[Watcher, set[str]] = {}
         self.undelivered = 0  # announcements dropped because a client's buffer was full
@@ -131,11 +130,11 @@ class Presence:
                 self.undelivered += 1
 
     def _ask(self, user_ids: list[str], *, first: bool) -> None:
+        prefix = self._writer.prefix
         waiting = iter(user_ids)
         while chunk := list(islice(waiting, _CHUNK)):
-            args = (self._prefix, *chunk)
             done = partial(self._on_answer, chunk, first)
-            self._writer.submit(Call(Script.ONLINE, (f"{self._prefix}online",), args, done))
+            self._writer.submit(Call(Script.ONLINE, (f"{prefix}online",), (prefix, *chunk), done))
 
     def _on_answer(self, user_ids: list[str], first: bool, answer: Answer) -> None:
         if isinstance(answer, StoreUnavailable):

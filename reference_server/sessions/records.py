@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from redis.asyncio import Redis
 
+from reference_server.config import GatewayConfig
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.sessions.owner_tokens import Owners
 from reference_server.sessions.record_rules import RecordRules
@@ -56,7 +57,6 @@ async def flush_records(redis: Redis, prefix: str) -> int:
 
 
 _REFUSALS = {b"unknown": "session_unknown", b"refused": "already_online", b"wrong_user": "wrong_user"}
-_OUR_RULES = RecordRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +107,8 @@ class Sessions:
 
     Args:
         writer: carries the calls.
-        prefix: of every key.
         owners: makes this node's owner tokens.
-        policy: its TTLs and resume window, in real seconds.
-        refuse: a user who is online is not let in a second time.
-        per_device: one connection for each device of a user, not one for the user.
-        rules: when records are written and prolonged.
+        config: the node's: when records are written, how long they live, what has one connection at most.
         on_cleared: called with records that `clear` has settled, and whether they are gone: a newer
             connection may have them.
     """
@@ -120,22 +116,17 @@ class Sessions:
     def __init__(
         self,
         writer: StoreWriter,
-        prefix: str,
         owners: Owners,
-        policy: LivenessPolicy,
-        *,
-        refuse: bool,
-        per_device: bool = False,
-        rules: RecordRules = _OUR_RULES,
+        config: GatewayConfig,
         on_cleared: Callable[[Record, bool], None] = lambda _record, _gone: None,
     ) -> None:
+        policy, rules = config.policy, config.records
         self._writer = writer
-        self._prefix = prefix
         self.owners = owners
         self._node = owners.node
-        self._refuse = int(refuse)
-        self.per_device = per_device
-        self._head = (prefix, int(per_device))  # of most scripts' arguments
+        self._refuse = int(config.second_login == "refuse")
+        self._per_device = config.one_connection_per == "device"
+        self.head = (writer.prefix, int(self._per_device))  # of most scripts' arguments
         self._session_ttl_ms = _milliseconds(policy.session_ttl) if rules.expire else 0
         self._status_ttl_ms = _milliseconds(policy.status_ttl) if rules.expire else 0
         self._status_ttl_s = policy.status_ttl
@@ -208,7 +199,7 @@ class Sessions:
     def _logout(
         self, session_id: str, user_id: str = "", how: str = "logged_out", durable_key: str | None = None
     ) -> Call:
-        args = (*self._head, session_id, self._node, user_id, self.owners.incarnation, how)
+        args = (*self.head, session_id, self._node, user_id, self.owners.incarnation, how)
         return Call(Script.LOGOUT, (self._session(session_id),), args, durable_key=durable_key)
 
     def connect(
@@ -235,7 +226,7 @@ class Sessions:
                 done(ConnectRefused(_REFUSALS[answer[0]]))
 
         args = (
-            *(*self._head, record.session_id, record.owner),
+            *(*self.head, record.session_id, record.owner),
             *(self._session_ttl_ms, self._status_ttl_ms, self._refuse, self._node),
             record.user_id,
         )
@@ -258,14 +249,14 @@ class Sessions:
 
         keys = (self._session(record.session_id), self._status(record.slot))
         args = (
-            *(*self._head, record.slot, record.session_id, record.owner),
+            *(*self.head, record.slot, record.session_id, record.owner),
             *(self._session_ttl_ms, self._status_ttl_ms, self._node),
         )
         self._writer.submit(Call(Script.REFRESH, keys, args, read, durable_key=record.owner))
 
     def clear(self, record: Record) -> None:
         """Delete the records as far as they are the connection's, and tell that the user is offline."""
-        args = (*self._head, record.session_id, record.owner, record.slot, self._node)
+        args = (*self.head, record.session_id, record.owner, record.slot, self._node)
         keys = (self._session(record.session_id),)
 
         def read(answer: Answer) -> None:
@@ -283,15 +274,15 @@ class Sessions:
     def prune(self) -> None:
         """Take users off the online set whom nobody has refreshed for a whole status TTL."""
         args = (str(self._status_ttl_s),)
-        self._writer.submit(Call(Script.PRUNE, (f"{self._prefix}online",), args, durable_key="prune"))
+        self._writer.submit(Call(Script.PRUNE, (f"{self._writer.prefix}online",), args, durable_key="prune"))
 
     def slot(self, user_id: str, device: str) -> str:
         """Return what has one connection at most; a device's name is escaped, it has no ``/``."""
-        return f"{user_id}/{quote(device, safe='')}" if self.per_device else user_id
+        return f"{user_id}/{quote(device, safe='')}" if self._per_device else user_id
 
     def _person(self, slot: str) -> tuple[str, str]:
         """Return the user and the device of a slot."""
-        if not self.per_device:
+        if not self._per_device:
             return slot, ""
         user_id, _, device = slot.rpartition("/")
         return user_id, device
@@ -302,10 +293,10 @@ class Sessions:
         return Record(session_id, owner, *self._person(slot))
 
     def _session(self, session_id: str) -> str:
-        return f"{self._prefix}session:{session_id}"
+        return f"{self._writer.prefix}session:{session_id}"
 
     def _status(self, slot: str) -> str:
-        return f"{self._prefix}status:{slot}"
+        return f"{self._writer.prefix}status:{slot}"
 
 
 def refresh_after_s(policy: LivenessPolicy, rules: RecordRules) -> float:

@@ -89,10 +89,12 @@ class StoreWriter:
     Args:
         redis: of `open_redis`.
         scripts: all that will be called.
+        prefix: of every key.
     """
 
-    def __init__(self, redis: Redis, scripts: Iterable[str]) -> None:
+    def __init__(self, redis: Redis, scripts: Iterable[str], prefix: str = "") -> None:
         self._redis = redis
+        self.prefix = prefix
         self._scripts = {script: redis.register_script(script) for script in scripts}
         self._waiting: deque[Call] = deque()
         self._durable: dict[str, Call] = {}  # the one that counts under each key

@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 )
 
 from harness.real.processes.redis import RedisServer
-from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.config import GatewayConfig
 from reference_server.sessions.owner_tokens import Owners, incarnation_of
 from reference_server.sessions.records import Connected, ConnectRefused, OlderThan, Record, Sessions
 from reference_server.sessions.redis_writer import Call, StoreUnavailable, StoreWriter, open_redis
@@ -89,21 +89,18 @@ class Ownership(RuleBasedStateMachine):
 
     async def _open(self) -> None:
         self.clients = [open_redis(self.url) for _ in range(2)]
-        self.writers = [RecordingWriter(c, SCRIPTS) for c in self.clients]
+        self.writers = [RecordingWriter(c, SCRIPTS, self.prefix) for c in self.clients]
         self.tasks = [asyncio.create_task(writer.run()) for writer in self.writers]
         self.nodes = [self._node(n) for n in range(2)]
 
     def _node(self, n: int) -> Sessions:
         ahead_us = AHEAD_US if self.skewed and n == 1 else 0
         owners = Owners(f"node-{n}", lambda: time.time_ns() // 1000 + ahead_us)
-        return Sessions(
-            self.writers[n],
-            self.prefix,
-            owners,
-            LivenessPolicy(),
-            refuse=self.refuse,
-            per_device=self.per_device,
+        config = GatewayConfig(
+            second_login="refuse" if self.refuse else "take_over",
+            one_connection_per="device" if self.per_device else "user",
         )
+        return Sessions(self.writers[n], owners, config)
 
     def teardown(self) -> None:
         if not hasattr(self, "store"):
