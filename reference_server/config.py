@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validato
 
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.kinds import DetectorKind, Ping
+from reference_server.record_rules import RecordRules
 from reference_server.session_log import LogFormat, LogLevel
-from reference_server.sessions.record_rules import RecordRules
 
 __all__ = ["GatewayConfig"]
 
@@ -115,7 +115,7 @@ class GatewayConfig(BaseModel):
     max_buffer_bytes: Annotated[
         int, Field(ge=0, description="a socket with more than this unsent gets nothing new")
     ] = 65_536
-    log_format: Annotated[LogFormat, Field(description="of the lines on standard error")] = LogFormat.TEXT
+    log_format: Annotated[LogFormat, Field(description="of the lines on standard error")] = "text"
     log_level: Annotated[
         LogLevel | None,
         Field(description="debug: each heartbeat too; null: warnings, no lines of single sessions"),

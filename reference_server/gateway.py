@@ -46,10 +46,10 @@ from reference_server.sessions.presence import PlainOnlineSet, Presence
 from reference_server.sessions.records import Record, Sessions, flush_records
 from reference_server.sessions.redis_writer import StoreWriter, open_redis
 from reference_server.sessions.scripts import Script
-from reference_server.websocket.admission import CLOSE_KICKED, CLOSE_TAKEN_OVER, CLOSE_TRY_AGAIN, Admission
+from reference_server.websocket.admission import CLOSE_KICKED, CLOSE_TAKEN_OVER, Admission
 from reference_server.websocket.connection import GatewayConnection, Phase
 from reference_server.websocket.listener import BACKLOG, listen
-from reference_server.websocket.overload import SENTENCES, ConnectionLimiter, RejectedConnection, most_sockets
+from reference_server.websocket.overload import SENTENCES, ConnectionLimiter, RejectedConnection
 from reference_server.websocket.tcp_info import read_tcp_info
 
 __all__ = ["Gateway"]
@@ -95,50 +95,23 @@ class Gateway:
         self.telemetry = Telemetry(
             config.event_log, config.origin_s, config.node, self.clock, self.detection.lateness
         )
-        self.sweeper = Sweeper(
-            policy,
-            self.clock,
-            self.sessions,
-            self.live,
-            on_idle=lambda idle: idle.drop(Cause.SESSION_TIMEOUT),
-            on_pressure=lambda oldest: oldest.shut(
-                Cause.MEMORY_PRESSURE, CLOSE_TRY_AGAIN, "too many sessions"
-            ),
-            on_sweep=self.detection.on_sweep,
-            prunes=config.records.expire,
-        )
+        on_sweep = [self.detection.on_sweep, *([self.sessions.prune] if config.records.expire else [])]
+        self.sweeper = Sweeper(policy, self.clock, self.live, *on_sweep)
         self.windows = ResumeWindows(self.clock, self.sessions)
-        self.ledger: Ledger | None = None
-        if config.ledger_url is not None:
-            self.ledger = Ledger(config, self.live.values)
+        self.ledger = None if config.ledger_url is None else Ledger(config, self.live.values)
         self.logins = Logins(config, self.sessions, self.ledger, self.router, self.end_session)
         # Called when Redis has lost records.
         self.store_lost: list[Callable[[], None]] = [self.logins.bring_back]
-        self.limiter = ConnectionLimiter(
-            config.max_connections or most_sockets(),
-            config.max_handshakes,
-            config.refuse_above_lag_s,
-            self.telemetry.recent_lag_s,
-            self.count_refused,
-        )
+        self.limiter = ConnectionLimiter(config, self.telemetry.recent_lag_s, self.count_refused)
         self.port = 0  # once it listens
-        self._admission = Admission(
-            self.clock,
-            self.sessions,
-            self,
-            config.auth_timeout_s,
-            self.count_refused,
-            user_id_handshake=config.records.user_id_handshake,
-        )
-        self._messages = Messages(self._admission, self.presence, self.router)
-        # What a connection asks of its owner on every frame is kept where it is found at once.
+        self._admission = Admission(self.clock, self.sessions, self, config)
         self.heartbeat_frame = self.detection.frame
-        self.close_detection: str = policy.close_detection
-        self.max_buffer_bytes = config.max_buffer_bytes
-        self.max_messages_per_s = config.max_messages_per_s or float("inf")
-        self.max_message_bytes = config.max_message_bytes
-        self.handshake_timeout_s = config.auth_timeout_s
-        self.close_timeout_s = config.close_timeout_s
+        # What others ask of the gateway and a part of it answers.
+        self.on_handshake = self._admission.on_handshake
+        self.on_message = Messages(self._admission, self.presence, self.router).take
+        self.on_socket_lost = self.detection.on_socket_lost
+        self.on_stranger = self.logins.note_stranger
+        self.reconcile = self.presence.reconcile
         self._sweep_phase_s = float(sweep_rng.uniform(0.0, policy.sweep_interval))
         self._refresh_after_s = self.sessions.refresh_after_s
         self._tasks: list[Task[None]] = []
@@ -269,10 +242,6 @@ class Gateway:
             return 503, SENTENCES["draining"]
         return self._admission.refusal(target)
 
-    def on_handshake(self, connection: GatewayConnection, target: str) -> None:
-        """Let a connection in whose handshake is over."""
-        self._admission.on_handshake(connection, target)
-
     def count_refused(self, code: str) -> None:
         """Count somebody who was not let in."""
         self.counters.refusals.labels(code).inc()
@@ -284,10 +253,6 @@ class Gateway:
         older = self.live.get(owner)
         if older is not None:
             older.shut(Cause.TAKE_OVER, CLOSE_TAKEN_OVER, "taken over")
-
-    def on_stranger(self, connection: GatewayConnection, session_id: str, user_id: str) -> None:
-        """Note a login that nobody asked for."""
-        self.logins.note_stranger(connection, session_id, user_id)
 
     def begin(self, connection: GatewayConnection, record: Record, resumed: bool) -> None:
         """Put a connection into service that has its session's records."""
@@ -321,10 +286,6 @@ class Gateway:
         connection.refresh_due_s = now_s + self._refresh_after_s
         self._refresh(connection)
 
-    def on_message(self, connection: GatewayConnection, message: dict[str, Any]) -> None:
-        """Take a JSON message."""
-        self._messages.take(connection, message)
-
     def on_traced_heartbeat(self, connection: GatewayConnection) -> None:
         """Log one heartbeat."""
         if connection.trace:
@@ -333,10 +294,6 @@ class Gateway:
             self.lines.sent(connection.record.session_id)
 
     # -- a connection ends -------------------------------------------------------------------------
-
-    def on_socket_lost(self, connection: GatewayConnection) -> None:
-        """Note a socket that is gone and whose end nobody acts on."""
-        self.detection.on_socket_lost(connection)
 
     def on_ended(self, connection: GatewayConnection, was: Phase) -> None:
         """Take a connection out of service; its socket may stand a little longer."""
@@ -421,10 +378,6 @@ class Gateway:
         """Pass it on: logins that never connected, say, are brought back by whoever knows them."""
         for call in self.store_lost:
             call()
-
-    def reconcile(self) -> None:
-        """Tell watchers what has changed while announcements may have been lost."""
-        self.presence.reconcile()
 
     def end_session(self, owner: str, how: str) -> None:
         """End a connection whose session was ended here or on another node."""

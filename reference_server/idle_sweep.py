@@ -11,17 +11,17 @@ import heapq
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+from reference_server.events import Cause
 from reference_server.heartbeat.timer_wheel import Clock, TimerWheel
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.sessions.records import Record, Sessions
+from reference_server.websocket.admission import CLOSE_TRY_AGAIN
 from reference_server.websocket.connection import GatewayConnection
 
 __all__ = ["ResumeWindows", "Sweeper"]
 
 _CHUNK = 1000  # connections looked at without a pause: below a millisecond
 _PRESSURE_EVERY_S = 0.05
-
-Connections = dict[str, GatewayConnection]
 
 
 class Sweeper:
@@ -30,34 +30,21 @@ class Sweeper:
     Args:
         policy: its ``session_timeout``, ``sweep_interval`` (seconds) and ``max_sessions`` are used.
         clock: the loop's, or a test's.
-        sessions: their records.
         live: the READY connections by connection id; the gateway adds and removes them.
-        on_idle: called with a connection idle for longer than ``session_timeout``.
-        on_pressure: called with a connection that is one too many.
         on_sweep: called at the start of each sweep.
-        prunes: remove users from the online set who were not seen for a status TTL.
     """
 
     def __init__(
         self,
         policy: LivenessPolicy,
         clock: Clock,
-        sessions: Sessions,
-        live: Connections,
-        *,
-        on_idle: Callable[[GatewayConnection], None],
-        on_pressure: Callable[[GatewayConnection], None],
-        on_sweep: Callable[[], None] = lambda: None,
-        prunes: bool = True,
+        live: dict[str, GatewayConnection],
+        *on_sweep: Callable[[], None],
     ) -> None:
         self._policy = policy
         self._clock = clock
-        self._sessions = sessions
         self._live = live
-        self._on_idle = on_idle
-        self._on_pressure = on_pressure
         self._on_sweep = on_sweep
-        self._prunes = prunes
         self._relief_is_set = False
 
     async def run(self, first_s: float) -> None:
@@ -66,9 +53,8 @@ class Sweeper:
         while True:
             await asyncio.sleep(max(0.0, due_s - self._clock.now_s()))
             due_s += self._policy.sweep_interval
-            self._on_sweep()
-            if self._prunes:
-                self._sessions.prune()
+            for call in self._on_sweep:
+                call()
             if self._policy.session_timeout is not None:
                 await self._sweep(self._policy.session_timeout)
 
@@ -87,7 +73,7 @@ class Sweeper:
             since_s = self._clock.now_s() - limit_s
             for connection in idle:
                 if connection.last_seen_s < since_s:
-                    self._on_idle(connection)
+                    connection.drop(Cause.SESSION_TIMEOUT)
 
     def on_connected(self) -> None:
         """Relieve the pressure soon if there are more than ``max_sessions`` now."""
@@ -103,7 +89,7 @@ class Sweeper:
         if excess > 0:
             oldest = heapq.nsmallest(excess, self._live.values(), key=lambda c: c.last_seen_s)
             for connection in oldest:
-                self._on_pressure(connection)
+                connection.shut(Cause.MEMORY_PRESSURE, CLOSE_TRY_AGAIN, "too many sessions")
 
 
 class _Window:

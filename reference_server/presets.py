@@ -19,7 +19,7 @@ from reference_server.durations import parse_duration
 from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.kinds import DetectorKind, Ping
-from reference_server.sessions.record_rules import RecordRules
+from reference_server.record_rules import RecordRules
 
 __all__ = [
     "Preset",

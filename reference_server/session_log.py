@@ -8,8 +8,7 @@ start, which are wanted.
 from __future__ import annotations
 
 import logging
-from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -20,20 +19,9 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-class LogLevel(StrEnum):
-    """Which lines are wanted."""
-
-    DEBUG = "debug"  # each heartbeat
-    INFO = "info"  # each session
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class LogFormat(StrEnum):
-    """How a line is written."""
-
-    TEXT = "text"
-    JSON = "json"
+LogLevel = Literal["debug", "info", "warning", "error"]
+"""Which lines are wanted; debug: of each heartbeat, info: of each session."""
+LogFormat = Literal["text", "json"]
 
 
 class JsonFormatter(logging.Formatter):
@@ -61,7 +49,7 @@ def configure_logging(style: LogFormat, level: LogLevel | None) -> None:
         level: of everything, as ``debug``; None: warnings of the gateway, no lines about single sessions.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if style is LogFormat.JSON else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonFormatter() if style == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(handlers=[handler], level=(level or "warning").upper(), force=True)
     _log.setLevel(logging.CRITICAL + 1 if level is None else logging.NOTSET)
 

@@ -16,7 +16,7 @@ from reference_server.durations import PositiveDuration
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.kinds import DetectorKind, Ping
 from reference_server.presets import find_preset, merged
-from reference_server.sessions.record_rules import RecordRules
+from reference_server.record_rules import RecordRules
 from scenarios.client_rules import Reconnect, Sessions, Traffic
 from scenarios.clock import RunClock
 from scenarios.faults.base import Fault, ScenarioItem

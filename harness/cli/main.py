@@ -164,9 +164,7 @@ def serve(
     log_level: Annotated[
         LogLevel | None, typer.Option(help="debug: a line for each heartbeat; info: for each session")
     ] = None,
-    log_format: Annotated[
-        LogFormat, typer.Option(help="of those lines, in the gateway's log")
-    ] = LogFormat.TEXT,
+    log_format: Annotated[LogFormat, typer.Option(help="of those lines, in the gateway's log")] = "text",
     speedup: Speedup = None,
     root: Root = Path("runs"),
     redis: Redis = None,

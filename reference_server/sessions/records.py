@@ -18,8 +18,8 @@ from redis.asyncio import Redis
 
 from reference_server.config import GatewayConfig
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.record_rules import RecordRules
 from reference_server.sessions.owner_tokens import Owners
-from reference_server.sessions.record_rules import RecordRules
 from reference_server.sessions.redis_writer import Answer, Call, StoreUnavailable, StoreWriter
 from reference_server.sessions.scripts import Script
 

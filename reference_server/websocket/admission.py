@@ -7,12 +7,12 @@ session's records. A connection that does not authenticate in time is closed.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import Protocol
 from urllib.parse import parse_qs
 
+from reference_server.config import GatewayConfig
 from reference_server.events import Cause
 from reference_server.heartbeat.timer_wheel import Clock, TimerWheel
 from reference_server.sessions.records import Connected, ConnectRefused, OlderThan, Record, Sessions
@@ -45,6 +45,9 @@ _REFUSED = {
 class Host(Protocol):
     """The gateway, as far as admission is concerned."""
 
+    def count_refused(self, code: str) -> None:
+        """Count somebody who was not let in."""
+
     def begin(self, connection: GatewayConnection, record: Record, resumed: bool) -> None:
         """Put a connection into service that has its session's records."""
 
@@ -75,26 +78,14 @@ class Admission:
         clock: the loop's.
         sessions: gives connections their records.
         host: called with what becomes of a connection.
-        timeout_s: from the handshake to the authentication.
-        count_refused: called with the code of who got no session.
-        user_id_handshake: let in whoever says ``/ws?userId=…``; see `RecordRules`.
+        config: of the gateway.
     """
 
-    def __init__(
-        self,
-        clock: Clock,
-        sessions: Sessions,
-        host: Host,
-        timeout_s: float,
-        count_refused: Callable[[str], None],
-        *,
-        user_id_handshake: bool = False,
-    ) -> None:
-        self._count_refused = count_refused
+    def __init__(self, clock: Clock, sessions: Sessions, host: Host, config: GatewayConfig) -> None:
         self._sessions = sessions
         self._host = host
-        self._timeout_s = timeout_s
-        self._user_id_handshake = user_id_handshake
+        self._timeout_s = config.auth_timeout_s
+        self._user_id_handshake = config.records.user_id_handshake
         self._deadlines: TimerWheel[_Deadline] = TimerWheel(clock, _on_deadline)
 
     def refusal(self, target: str) -> tuple[int, str] | None:
@@ -132,7 +123,8 @@ class Admission:
         """
         connection.phase = Phase.AUTHENTICATING
         connection.trace = trace
-        self._ask(connection, session_id, user_id)
+        record = connection.record = Record(session_id, self._sessions.owners.next(), user_id)
+        self._sessions.connect(record, partial(self._on_answer, connection, record))
 
     def _let_in(self, connection: GatewayConnection, user_id: str, session_id: str | None) -> None:
         """Go on with the session of a user who was merely named."""
@@ -148,10 +140,6 @@ class Admission:
     def stop(self) -> None:
         """Forget all deadlines."""
         self._deadlines.stop()
-
-    def _ask(self, connection: GatewayConnection, session_id: str, user_id: str) -> None:
-        record = connection.record = Record(session_id, self._sessions.owners.next(), user_id)
-        self._sessions.connect(record, partial(self._on_answer, connection, record))
 
     def _on_answer(
         self,
@@ -173,14 +161,16 @@ class Admission:
                 # Its node's clock is ahead of ours, or the two asked at the same time: who still waits is newer.
                 self._sessions.owners.learn(owner)
                 if connection.phase is not Phase.ENDED:
-                    self._ask(connection, asked.session_id, asked.user_id)
+                    self.authenticate(
+                        connection, asked.session_id, user_id=asked.user_id, trace=connection.trace
+                    )
             case ConnectRefused(code):
-                self._count_refused(code)
+                self._host.count_refused(code)
                 close_code, sentence = _REFUSED.get(code, (CLOSE_TAKEN_OVER, "the user is online already"))
                 connection.send_error(code, sentence)
                 connection.shut(Cause.PROTOCOL_ERROR, close_code, code)
             case StoreUnavailable():
-                self._count_refused("store_unavailable")
+                self._host.count_refused("store_unavailable")
                 connection.send_error("store_unavailable", "try again later")
                 connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TRY_AGAIN, "store unavailable")
                 # The records may be this connection's all the same: nobody else would clear them.

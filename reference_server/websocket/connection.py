@@ -24,6 +24,7 @@ from websockets.http11 import Request
 from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
 
+from reference_server.config import GatewayConfig
 from reference_server.events import Cause
 from reference_server.frames import PONG_TEXT, error_frame
 from reference_server.heartbeat.scheduler import Heartbeat
@@ -61,14 +62,9 @@ _OPENING, _READY, _OPEN = Phase.OPENING, Phase.READY, State.OPEN
 class Owner(Protocol):
     """The gateway, as a connection sees it."""
 
-    heartbeat_frame: bytes
-    max_message_bytes: int
-    max_buffer_bytes: int  # unsent; with more than this a connection gets nothing new
-    max_messages_per_s: float
-    handshake_timeout_s: float
-    close_timeout_s: float
+    config: GatewayConfig
     limiter: ConnectionLimiter
-    close_detection: str  # of LivenessPolicy
+    heartbeat_frame: bytes
 
     def refusal(self, target: str) -> tuple[int, str] | None:
         """Return the HTTP status and sentence that refuse a handshake for a path and query; None: accept it."""
@@ -150,7 +146,7 @@ class GatewayConnection(asyncio.Protocol):
     transport: asyncio.Transport
 
     def __init__(self, owner: Owner) -> None:
-        self._parser = ServerProtocol(max_size=owner.max_message_bytes, logger=_LIBRARY_LOG)
+        self._parser = ServerProtocol(max_size=owner.config.max_message_bytes, logger=_LIBRARY_LOG)
         self.owner = owner
         self.phase = Phase.OPENING
         self.cause: Cause | None = None  # of its end
@@ -181,8 +177,9 @@ class GatewayConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket; the handshake is still to come."""
         self.transport = cast(asyncio.Transport, transport)
-        self.owner.limiter.enter(self)
-        self._abort_after(self.owner.handshake_timeout_s)
+        self.owner.limiter.sockets.add(self)
+        self.owner.limiter.opening.add(self)
+        self._abort_after(self.owner.config.auth_timeout_s)
 
     def _shake_hands(self, data: bytes) -> None:
         parser = self._parser
@@ -202,7 +199,7 @@ class GatewayConnection(asyncio.Protocol):
             self._cancel_timer()
             self.phase = Phase.ANONYMOUS
             self.last_seen_s = monotonic()
-            self.owner.limiter.handshake_over(self)
+            self.owner.limiter.opening.discard(self)
             self.owner.on_handshake(self, target)
         elif parser.close_expected():
             self.transport.close()  # once the refusal is written
@@ -240,10 +237,11 @@ class GatewayConnection(asyncio.Protocol):
             self._unparsed -= _wire_size(frame)
             self._on_frame(frame)
         answers = parser.data_to_send()  # pongs, or a close frame
-        if answers and not (parser.state is State.OPEN and self._is_full()):
+        is_full = self.transport.get_write_buffer_size() > self.owner.config.max_buffer_bytes
+        if answers and not (parser.state is State.OPEN and is_full):
             self._write(answers)  # no pongs for one who reads nothing
         if parser.state is not State.OPEN and self.phase is not Phase.ENDED and self.lost is None:
-            self._abort_after(self.owner.close_timeout_s)
+            self._abort_after(self.owner.config.close_timeout_s)
             self.end(Cause.PROTOCOL_ERROR)
         return not frames or self._is_bearable(len(frames))
 
@@ -253,7 +251,8 @@ class GatewayConnection(asyncio.Protocol):
         if now_s - self._frames_since_s >= _RATE_WINDOW_S:
             self._frames, self._frames_since_s = 0, now_s
         self._frames += frames
-        if self._frames <= self.owner.max_messages_per_s:
+        most = self.owner.config.max_messages_per_s
+        if most is None or self._frames <= most:
             return True
         if self.phase is Phase.ENDED:
             self.transport.abort()  # told already
@@ -271,7 +270,7 @@ class GatewayConnection(asyncio.Protocol):
         elif opcode is _CLOSE:
             self.close_code = int.from_bytes(frame.data[:2]) if frame.data else _CLOSE_NO_CODE
             # The client may leave its end of TCP open for ever.
-            self._abort_after(self.owner.close_timeout_s)
+            self._abort_after(self.owner.config.close_timeout_s)
             self._on_peer_end(Cause.CLOSE_FRAME)
         elif opcode is _TEXT or (opcode is _CONT and self._parts is not None):
             self._parts = parts = self._parts or bytearray()
@@ -312,7 +311,7 @@ class GatewayConnection(asyncio.Protocol):
         if (
             self._parser.state is not _OPEN
             or transport.is_closing()
-            or transport.get_write_buffer_size() > self.owner.max_buffer_bytes
+            or transport.get_write_buffer_size() > self.owner.config.max_buffer_bytes
         ):
             return False
         transport.write(frame)
@@ -325,9 +324,6 @@ class GatewayConnection(asyncio.Protocol):
             elif not self.transport.is_closing():
                 with suppress(OSError, RuntimeError):  # the peer was faster
                     self.transport.write_eof()
-
-    def _is_full(self) -> bool:
-        return self.transport.get_write_buffer_size() > self.owner.max_buffer_bytes
 
     def send_error(self, code: str, message: str) -> None:
         """Tell the client what is wrong."""
@@ -346,7 +342,7 @@ class GatewayConnection(asyncio.Protocol):
             return
         was, self.phase, self.cause = self.phase, Phase.ENDED, cause
         if was is Phase.OPENING:
-            self.owner.limiter.handshake_over(self)
+            self.owner.limiter.opening.discard(self)
         self.owner.on_ended(self, was)
         if self._socket_is_gone:  # the socket went before anybody acted on it
             self.owner.on_socket_gone(self)
@@ -363,7 +359,7 @@ class GatewayConnection(asyncio.Protocol):
         if self._parser.state is State.OPEN and not self.transport.is_closing():
             self._parser.send_close(code, reason)
             self._write(self._parser.data_to_send())
-        self._abort_after(self.owner.close_timeout_s)
+        self._abort_after(self.owner.config.close_timeout_s)
 
     def eof_received(self) -> None:
         """Take a FIN: after it the client can hear, but it has nothing more to say."""
@@ -374,7 +370,7 @@ class GatewayConnection(asyncio.Protocol):
         self._cancel_timer()
         self._on_peer_end(cause_of_loss(exc))
         self._socket_is_gone = True
-        self.owner.limiter.leave(self)
+        self.owner.limiter.sockets.discard(self)
         if self.phase is Phase.ENDED:
             self.owner.on_socket_gone(self)
         else:
@@ -384,7 +380,7 @@ class GatewayConnection(asyncio.Protocol):
         """Take what the peer or the kernel says, as far as close detection acts on it."""
         if self.phase is Phase.ENDED:
             return
-        acts_on = self.owner.close_detection
+        acts_on = self.owner.config.policy.close_detection
         if (
             acts_on == "all"
             or self.phase is not Phase.READY

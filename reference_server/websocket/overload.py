@@ -15,6 +15,8 @@ from typing import cast
 
 import orjson
 
+from reference_server.config import GatewayConfig
+
 __all__ = ["RETRY_AFTER_S", "SENTENCES", "ConnectionLimiter", "RejectedConnection", "most_sockets"]
 
 RETRY_AFTER_S = 2
@@ -45,27 +47,20 @@ class ConnectionLimiter:
     """Holds the sockets of clients, and says whether another one may come in.
 
     Args:
-        most: sockets at a time, authenticated or not; None: any number.
-        most_opening: of these, before the end of their handshake.
-        most_lag_s: of the loop, in seconds; None: any.
+        config: of the gateway; its limits.
         lag_s: says how late the loop has been of late, in seconds.
         count_refused: called with the code of each refusal.
     """
 
     def __init__(
-        self,
-        most: int | None,
-        most_opening: int,
-        most_lag_s: float | None,
-        lag_s: Callable[[], float],
-        count_refused: Callable[[str], None],
+        self, config: GatewayConfig, lag_s: Callable[[], float], count_refused: Callable[[str], None]
     ) -> None:
-        self._most = float("inf") if most is None else most
-        self._most_opening = most_opening
-        self._most_lag_s = float("inf") if most_lag_s is None else most_lag_s
+        self._most = config.max_connections or most_sockets() or float("inf")
+        self._most_opening = config.max_handshakes
+        self._most_lag_s = config.refuse_above_lag_s or float("inf")
         self._lag_s = lag_s
         self.count_refused = count_refused
-        self.sockets: set[Socket] = set()
+        self.sockets: set[Socket] = set()  # authenticated or not
         self.opening: set[Socket] = set()  # of these, those whose handshake is not over
         self.lingering = 0  # sockets that are being refused
         self.shut = False  # for good: the gateway drains
@@ -81,19 +76,6 @@ class ConnectionLimiter:
         if self._lag_s() > self._most_lag_s:
             return "overloaded"
         return None
-
-    def enter(self, socket: Socket) -> None:
-        """Take a socket that has come in; its handshake is still to come."""
-        self.sockets.add(socket)
-        self.opening.add(socket)
-
-    def handshake_over(self, socket: Socket) -> None:
-        """Take note of the end of a handshake, good or bad."""
-        self.opening.discard(socket)
-
-    def leave(self, socket: Socket) -> None:
-        """Let go of a socket that is gone."""
-        self.sockets.discard(socket)
 
 
 class RejectedConnection(Protocol):

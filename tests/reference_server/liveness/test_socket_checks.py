@@ -21,7 +21,7 @@ from reference_server.liveness.detector import Action, Verdict
 from reference_server.liveness.heartbeat_policy import LivenessPolicy, TcpKeepalive
 from reference_server.liveness.kinds import ClientBeats, Detectors, SendErrors, StateCheck
 from reference_server.liveness.socket_checks import SendErrorDetector, StateCheckDetector
-from reference_server.sessions.record_rules import RecordRules
+from reference_server.record_rules import RecordRules
 from reference_server.websocket.listener import listen
 from tests.reference_server.fakes import FakeClock
 from tests.reference_server.gateways import QUIET, Running, run, running, until

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from harness.real.processes.children import Children
 from harness.real.processes.redis import RedisServer
+from reference_server.config import GatewayConfig
 from reference_server.events import EventKind
 from reference_server.websocket.overload import ConnectionLimiter
 from tests.reference_server.apart import ask, events, lag_s, log_in, start
@@ -47,22 +49,19 @@ class Socket:
 def test_sockets_are_refused_for_a_reason(
     sockets: int, opening: int, lag_s: float, shut: bool, code: str | None
 ) -> None:
-    limiter = ConnectionLimiter(10, 4, 0.5, lambda: lag_s, print)
+    config = GatewayConfig(max_connections=10, max_handshakes=4, refuse_above_lag_s=0.5)
+    limiter = ConnectionLimiter(config, lambda: lag_s, print)
     inside = [Socket() for _ in range(sockets)]
-    for socket in inside:
-        limiter.enter(socket)
-    for socket in inside[opening:]:
-        limiter.handshake_over(socket)
+    limiter.sockets.update(inside)
+    limiter.opening.update(inside[:opening])
     limiter.shut = shut
     assert limiter.closed_because() == code
 
 
-def test_limits_that_are_not_set_do_not_count() -> None:
-    limiter = ConnectionLimiter(None, 4, None, lambda: 1e9, print)
-    for _ in range(100_000):
-        socket = Socket()
-        limiter.enter(socket)
-        limiter.handshake_over(socket)
+def test_limits_that_are_not_set_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    limiter = ConnectionLimiter(GatewayConfig(refuse_above_lag_s=None), lambda: 1e9, print)
+    limiter.sockets.update(Socket() for _ in range(100_000))
     assert limiter.closed_because() is None
 
 
