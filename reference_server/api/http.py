@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -58,6 +58,7 @@ from reference_server.websocket.overload import RETRY_AFTER_S, SENTENCES
 
 __all__ = ["HttpServer", "create_app"]
 
+_LOGIN = "/user/login"
 _SENDER = "operator"
 _MOST_BODY_BYTES = 16_384
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
@@ -68,7 +69,6 @@ _AWAY: dict[type[Exception], tuple[str, str]] = {
 
 Id = Annotated[str, Field(strict=True, min_length=1, max_length=128, pattern=r"^[^\x00]*$")]
 """Text of a body. PostgreSQL keeps no NUL."""
-Endpoint = Callable[[Request], Awaitable[Response]]
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -177,6 +177,7 @@ def create_app(gateway: Gateway) -> Starlette:
             raise Refused(429, "too_many_sessions_from_ip", str(error)) from error
         if session_id is None:
             raise Refused(409, "already_online", f"{user_id} is online; log out there first")
+        gateway.counters.logins.labels("ok").inc()
         return _json_answer({"session_id": session_id, "user_id": user_id})
 
     async def logout(request: Request) -> Response:
@@ -235,7 +236,7 @@ def create_app(gateway: Gateway) -> Starlette:
     routes = [
         Route("/", page),
         Route("/user/code", code, methods=["POST"]),
-        Route("/user/login", _counted(login, gateway), methods=["POST"]),
+        Route(_LOGIN, login, methods=["POST"]),
         Route("/user/logout", logout, methods=["POST"]),
         Route("/api/sessions", sessions),
         Route("/api/config", client_config),
@@ -244,8 +245,17 @@ def create_app(gateway: Gateway) -> Starlette:
         *_operator_routes(gateway),
         Mount("/static", _Static(directory=_STATIC)),
     ]
-    errors = (HTTPException, *_AWAY)
-    return Starlette(routes=routes, exception_handlers=dict.fromkeys(errors, _on_error))
+
+    def on_error(request: Request, error: Exception) -> Response:
+        refused = _refused(error)
+        if request.url.path == _LOGIN and request.method == "POST":
+            gateway.counters.logins.labels(refused.code).inc()
+        body = {"error": {"code": refused.code, "message": refused.detail}}
+        answer = _json_answer(body, refused.status_code)
+        answer.headers.update(refused.headers or {})
+        return answer
+
+    return Starlette(routes=routes, exception_handlers=dict.fromkeys((HTTPException, *_AWAY), on_error))
 
 
 class HttpServer(uvicorn.Server):
@@ -333,22 +343,6 @@ async def _check_code(gateway: Gateway, user_id: str, code: str) -> None:
             raise Refused(401, "code_expired", "there is no code, or it was used; ask for another")
 
 
-def _counted(login: Endpoint, gateway: Gateway) -> Endpoint:
-    """Count what becomes of logins."""
-    outcome = gateway.counters.logins.labels
-
-    async def counting(request: Request) -> Response:
-        try:
-            answer = await login(request)
-        except (Refused, StoreUnavailable, LedgerUnavailable) as error:
-            outcome(_refused(error).code).inc()
-            raise
-        outcome("ok").inc()
-        return answer
-
-    return counting
-
-
 def _bad_request(message: str) -> Refused:
     return Refused(400, "bad_request", message)
 
@@ -369,14 +363,6 @@ def _refused(error: Exception) -> Refused:
         case _:
             code, sentence = _AWAY[type(error)]
             return Refused(503, code, f"{sentence}: {error}", 1)
-
-
-def _on_error(_request: Request, error: Exception) -> Response:
-    refused = _refused(error)
-    body = {"error": {"code": refused.code, "message": refused.detail}}
-    answer = _json_answer(body, refused.status_code)
-    answer.headers.update(refused.headers or {})
-    return answer
 
 
 async def _read_body(request: Request, model: type[M]) -> M:

@@ -72,7 +72,7 @@ class _Totals(Collector):
             yield HistogramMetricFamily(
                 "flatline_heartbeat_lateness_seconds",
                 "How late heartbeats were sent; fed once a second.",
-                buckets=[(_bound(bound), n) for bound, n in lateness.cumulative()],
+                buckets=[(_bound(bound), n) for bound, n in lateness.counts.items()],
                 sum_value=lateness.sum_s,
             )
         if gateway.ledger is not None:

@@ -74,18 +74,14 @@ class Lateness:
     def __init__(self) -> None:
         self._late_s: list[float] = []
         self.add = self._late_s.append
-        self._counts = np.zeros(len(self.BOUNDS_S) + 1, dtype=np.int64)
-        self.sum_s = 0.0  # as of the last report
+        # As of the last report: how many pings were no later than each bound, and the sum of all.
+        self.counts = dict.fromkeys((*self.BOUNDS_S, float("inf")), 0)
+        self.sum_s = 0.0
 
     @property
     def total(self) -> int:
         """How many pings were sent since the beginning."""
-        return int(self._counts.sum()) + len(self._late_s)
-
-    def cumulative(self) -> list[tuple[float, int]]:
-        """Return, for each bound and for infinity, how many were no later, as of the last report."""
-        counts = np.cumsum(self._counts).tolist()
-        return list(zip((*self.BOUNDS_S, float("inf")), counts, strict=True))
+        return self.counts[float("inf")] + len(self._late_s)
 
     def take(self) -> dict[str, float] | None:
         """Return n, p50_s, p99_s and max_s since the last call; None when nothing was sent."""
@@ -93,8 +89,8 @@ class Lateness:
             return None
         late_s = np.array(self._late_s)
         self._late_s.clear()
-        places = np.searchsorted(self.BOUNDS_S, late_s)
-        self._counts += np.bincount(places, minlength=len(self._counts))
+        for bound_s in self.counts:
+            self.counts[bound_s] += int(np.count_nonzero(late_s <= bound_s))
         self.sum_s += float(late_s.sum())
         p50, p99 = np.quantile(late_s, (0.5, 0.99))
         return {

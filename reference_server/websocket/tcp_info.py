@@ -7,8 +7,8 @@ frozen client goes on acknowledging (``unacked`` = 0). Decides nothing and keeps
 
 from __future__ import annotations
 
-import ctypes
 import socket
+import struct
 import sys
 from dataclasses import asdict, dataclass
 from enum import IntEnum
@@ -60,24 +60,10 @@ class TcpInfo:
         return {**asdict(self), "state": self.state.name.lower()}
 
 
-class _RawTcpInfo(ctypes.Structure):
-    """First 104 bytes of ``struct tcp_info`` (``uapi/linux/tcp.h``): unchanged since 2.6."""
-
-    _fields_ = (
-        *((name, ctypes.c_uint8) for name in ("state", "ca_state", "retransmits", "probes")),
-        *((name, ctypes.c_uint8) for name in ("backoff", "options", "window_scales", "flags")),
-        *((name, ctypes.c_uint32) for name in ("rto", "ato", "snd_mss", "rcv_mss")),
-        *((name, ctypes.c_uint32) for name in ("unacked", "sacked", "lost", "retrans", "fackets")),
-        *((name, ctypes.c_uint32) for name in ("last_data_sent", "last_ack_sent")),
-        *((name, ctypes.c_uint32) for name in ("last_data_recv", "last_ack_recv")),
-        *((name, ctypes.c_uint32) for name in ("pmtu", "rcv_ssthresh", "rtt", "rttvar")),
-        *((name, ctypes.c_uint32) for name in ("snd_ssthresh", "snd_cwnd", "advmss", "reordering")),
-        *((name, ctypes.c_uint32) for name in ("rcv_rtt", "rcv_space", "total_retrans")),
-    )
-
-
+# First 104 bytes of ``struct tcp_info`` (``uapi/linux/tcp.h``), unchanged since 2.6; x: what is passed over.
+# state, retransmits; rto; unacked; last_data_recv, last_ack_recv; rtt; total_retrans
+_RAW = struct.Struct("=BxB5x I12x I24x II8x I28x I")
 _HAS_TCP_INFO = sys.platform == "linux"  # other systems give other structures under the same name
-_libc = ctypes.CDLL(None) if _HAS_TCP_INFO else None
 
 
 def read_tcp_info(sock: HasFileno | int) -> TcpInfo | None:
@@ -86,23 +72,21 @@ def read_tcp_info(sock: HasFileno | int) -> TcpInfo | None:
     Returns:
         None when the socket is gone or is not TCP, or the system has no Linux ``TCP_INFO``.
     """
-    if _libc is None:
-        return None
     fd = sock if isinstance(sock, int) else sock.fileno()
-    raw = _RawTcpInfo()
-    size = ctypes.c_uint32(ctypes.sizeof(raw))
-    # libc and not socket.getsockopt: uvloop's stand-in for a socket lends only its descriptor, and
-    # a socket object made from that would cost a second one when descriptors are what runs out.
-    failed = _libc.getsockopt(fd, socket.IPPROTO_TCP, socket.TCP_INFO, ctypes.byref(raw), ctypes.byref(size))
-    if failed or size.value < ctypes.sizeof(raw):
+    if not _HAS_TCP_INFO or fd < 0:
         return None
-    return TcpInfo(
-        state=TcpState(raw.state),
-        unacked=raw.unacked,
-        retransmits=raw.retransmits,
-        total_retransmits=raw.total_retrans,
-        last_data_recv_ms=raw.last_data_recv,
-        last_ack_recv_ms=raw.last_ack_recv,
-        rto_us=raw.rto,
-        rtt_us=raw.rtt,
-    )
+    try:
+        # uvloop's stand-in for a socket lends only its descriptor. What is made of that here has no other one.
+        lent = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=fd)
+    except OSError:
+        return None
+    try:
+        raw = lent.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RAW.size)
+    except OSError:
+        return None
+    finally:
+        lent.detach()  # the descriptor stays open
+    if len(raw) < _RAW.size:
+        return None
+    state, retransmits, rto_us, unacked, data_ms, ack_ms, rtt_us, total_retransmits = _RAW.unpack(raw)
+    return TcpInfo(TcpState(state), unacked, retransmits, total_retransmits, data_ms, ack_ms, rto_us, rtt_us)
