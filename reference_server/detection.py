@@ -120,7 +120,7 @@ class Detection:
             self._counters.missed.inc()
         max_failures = self._policy.max_failures
         self._log(EventKind.HEARTBEAT_MISSED, connection, failures=failures, max_failures=max_failures)
-        if self._lines.wanted and connection.record is not None:
+        if connection.record is not None:
             self._lines.failed(connection.record.session_id, failures, max_failures, reason)
 
     def _on_suspected(self, peer: Peer) -> None:

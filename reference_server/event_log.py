@@ -99,7 +99,7 @@ class Telemetry:
         origin_s: float,
         node: str,
         clock: Clock,
-        lateness: Callable[[], dict[str, float] | None],
+        lateness: Callable[[], dict[str, Any] | None],
     ) -> None:
         self._origin_s = origin_s
         self._node = node
@@ -125,27 +125,16 @@ class Telemetry:
     def log(
         self,
         kind: EventKind,
-        *,
         session_id: str = "",
         connection_id: str = "",
         cause: Cause | None = None,
-        detail: dict[str, Any] | None = None,
+        **detail: Any,
     ) -> None:
         """Note that something happened now."""
-        if self._out is None:
-            return
-        self._out.write(
-            Event(
-                time_s=self._clock.now_s() - self._origin_s,
-                source=Source.GATEWAY,
-                kind=kind,
-                session_id=session_id,
-                connection_id=connection_id,
-                node=self._node,
-                cause=cause or "",
-                detail=detail or {},
-            )
-        )
+        if self._out is not None:
+            time_s = self._clock.now_s() - self._origin_s
+            about = (session_id, connection_id, self._node, cause or "", detail)
+            self._out.write(Event(time_s, Source.GATEWAY, kind, *about))
 
     def recent_lag_s(self) -> float:
         """Return how late the loop has been at most in about the last second, this moment included."""
@@ -190,11 +179,10 @@ class Telemetry:
         self._timers["sample"] = self._clock.call_later(_SAMPLE_EVERY_S, lambda: self._sample_lag(due_s))
 
     def _report_lag(self) -> None:
-        detail = {"max_lag_s": round(self._max_lag_s, 6), "role": ROLE, "pid": os.getpid()}
+        self.log(EventKind.LOOP_LAG, max_lag_s=round(self._max_lag_s, 6), role=ROLE, pid=os.getpid())
         self._max_lag_before_s, self._max_lag_s = self._max_lag_s, 0.0
-        self.log(EventKind.LOOP_LAG, detail=detail)
 
     def _report_lateness(self) -> None:
         figures = self._lateness()
         if figures is not None:
-            self.log(EventKind.HEARTBEAT_LATENESS, detail=figures)
+            self.log(EventKind.HEARTBEAT_LATENESS, **figures)

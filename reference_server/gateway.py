@@ -33,12 +33,11 @@ from reference_server.counters import Counters
 from reference_server.detection import Detection
 from reference_server.event_log import Telemetry
 from reference_server.events import Cause, EventKind
-from reference_server.frames import text_frame
+from reference_server.frames import PONG, text_frame
 from reference_server.heartbeat.timer_wheel import LoopClock
 from reference_server.idle_sweep import ResumeWindows, Sweeper
 from reference_server.ledger.ledger import Ledger
 from reference_server.logins import Logins
-from reference_server.messages import Messages
 from reference_server.session_log import SessionLines
 from reference_server.sessions.codes import Codes
 from reference_server.sessions.owner_tokens import Owners
@@ -46,7 +45,7 @@ from reference_server.sessions.presence import PlainOnlineSet, Presence
 from reference_server.sessions.records import Record, Sessions, flush_records
 from reference_server.sessions.redis_writer import StoreWriter, open_redis
 from reference_server.sessions.scripts import Script
-from reference_server.websocket.admission import CLOSE_KICKED, CLOSE_TAKEN_OVER, Admission
+from reference_server.websocket.admission import CLOSE_KICKED, CLOSE_TAKEN_OVER, MOST_ID_LENGTH, Admission
 from reference_server.websocket.connection import GatewayConnection, Phase
 from reference_server.websocket.listener import BACKLOG, listen
 from reference_server.websocket.overload import SENTENCES, ConnectionLimiter, RejectedConnection
@@ -58,6 +57,7 @@ _CLOSE_NORMAL = 1000
 _CLOSE_GOING_AWAY = 1001
 _NOT_RESUMABLE = frozenset({Cause.SESSION_TIMEOUT, Cause.MEMORY_PRESSURE})
 _RECORDS_ARE_ANOTHERS = frozenset({Cause.TAKE_OVER, Cause.LOGOUT})
+_MOST_WATCHED = 1000  # users that one client may watch
 _DRAIN_CHUNK = 100
 _STORE_DRAIN_S = 1.5
 _RETIRE_S = 0.5
@@ -104,11 +104,10 @@ class Gateway:
         self.store_lost: list[Callable[[], None]] = [self.logins.bring_back]
         self.limiter = ConnectionLimiter(config, self.telemetry.recent_lag_s, self.count_refused)
         self.port = 0  # once it listens
-        self._admission = Admission(self.clock, self.sessions, self, config)
+        self._admission = Admission(self.sessions, self, config)
         self.heartbeat_frame = self.detection.frame
         # What others ask of the gateway and a part of it answers.
         self.on_handshake = self._admission.on_handshake
-        self.on_message = Messages(self._admission, self.presence, self.router).take
         self.on_socket_lost = self.detection.on_socket_lost
         self.on_stranger = self.logins.note_stranger
         self.reconcile = self.presence.reconcile
@@ -184,7 +183,6 @@ class Gateway:
         self.limiter.shut = True
         assert self._server is not None
         self._server.close()
-        self._admission.stop()
         self.detection.stop()
         deadline_s = monotonic() + self.config.drain_timeout_s
         sockets, opening = self.limiter.sockets, self.limiter.opening
@@ -286,6 +284,32 @@ class Gateway:
         connection.refresh_due_s = now_s + self._refresh_after_s
         self._refresh(connection)
 
+    def on_message(self, connection: GatewayConnection, message: dict[str, Any]) -> None:
+        """Take a JSON object with a ``type``; the exact answer to a heartbeat does not come here."""
+        match message:
+            case {"type": "auth", "session_id": str(session_id)} if _are_ids(
+                [session_id, message.get("user_id", session_id)]
+            ):
+                if connection.phase is Phase.ANONYMOUS:
+                    user_id, trace = message.get("user_id", ""), message.get("trace") is True
+                    self._admission.authenticate(connection, session_id, user_id=user_id, trace=trace)
+                else:
+                    connection.send_error("already_authenticated", "one session a connection")
+            case _ if connection.phase is not Phase.READY:
+                connection.send_error("not_authenticated", 'send {"type":"auth","session_id":…} first')
+            case {"type": "heartbeat"}:
+                connection.send_frame(PONG)
+            case {"type": "watch", "user_ids": list(user_ids)} if _are_ids(user_ids):
+                count = self.presence.watch(connection, user_ids, _MOST_WATCHED)
+                if count is None:
+                    connection.send_error("too_many", f"at most {_MOST_WATCHED} users")
+                else:
+                    connection.send_frame(text_frame(orjson.dumps({"type": "watching", "count": count})))
+            case {"type": "send", "user_id": str(user_id), "payload": payload} if _are_ids([user_id]):
+                self.router.pass_on(connection, user_id, payload)
+            case _:
+                connection.send_error("unknown_message", f"not understood: {message['type']:.40}")
+
     def on_traced_heartbeat(self, connection: GatewayConnection) -> None:
         """Log one heartbeat."""
         if connection.trace:
@@ -366,12 +390,9 @@ class Gateway:
             self.ledger.ended(record, Cause.NODE_LEASE, None)
         if not drained:
             self.counters.suspicions.labels(Cause.NODE_LEASE).inc()
+            about = {"user_id": record.user_id, "incarnation": dead}
             self.telemetry.log(
-                EventKind.SUSPECTED,
-                session_id=record.session_id,
-                connection_id=record.owner,
-                cause=Cause.NODE_LEASE,
-                detail={"user_id": record.user_id, "incarnation": dead},
+                EventKind.SUSPECTED, record.session_id, record.owner, Cause.NODE_LEASE, **about
             )
 
     def on_store_lost(self) -> None:
@@ -389,14 +410,13 @@ class Gateway:
             connection.shut(Cause.LOGOUT, code, reason)
 
     def _log(self, kind: EventKind, connection: GatewayConnection, **detail: Any) -> None:
-        assert connection.record is not None
-        self.telemetry.log(
-            kind,
-            session_id=connection.record.session_id,
-            connection_id=connection.record.owner,
-            cause=connection.cause,
-            detail=detail,
-        )
+        record = connection.record
+        assert record is not None
+        self.telemetry.log(kind, record.session_id, record.owner, connection.cause, **detail)
+
+
+def _are_ids(values: list[Any]) -> bool:
+    return all(isinstance(value, str) and 0 < len(value) <= MOST_ID_LENGTH for value in values)
 
 
 def _report_failure(task: Task[None]) -> None:

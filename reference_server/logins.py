@@ -82,7 +82,7 @@ class Logins:
     def note_stranger(self, connection: GatewayConnection, session_id: str, user_id: str) -> None:
         """Note a login that nobody asked for; it is committed soon, not first."""
         if self._ledger is not None:
-            peer = (connection.remote_address or ("",))[0]
+            peer = (connection.transport.get_extra_info("peername") or ("",))[0]
             self._ledger.note_login(Login(session_id, user_id, "web", peer, "", "", now_ms()))
 
     async def logout(self, session_id: str, user_id: str = "") -> None:

@@ -64,54 +64,38 @@ class SessionLines:
 
     def sent(self, session_id: str) -> None:
         """A heartbeat was written."""
-        if self.sends_wanted:
-            _say(logging.DEBUG, "Heartbeat sent to %s", "heartbeat_sent", session_id)
+        self._say(logging.DEBUG, "Heartbeat sent to %s", "heartbeat_sent", session_id)
 
     def failed(self, session_id: str, failures: int, most: int, reason: str) -> None:
         """A heartbeat failed; at ``most`` the limit is reached."""
-        if not self.wanted:
-            return
-        _say(
-            logging.WARNING,
-            f"Heartbeat failed for %s ({failures}/{most}): {reason}",
-            "heartbeat_failed",
-            session_id,
-            failures=failures,
-            max_failures=most,
-            reason=reason,
-        )
+        fields = {"failures": failures, "max_failures": most, "reason": reason}
+        text = f"Heartbeat failed for %s ({failures}/{most}): {reason}"
+        self._say(logging.WARNING, text, "heartbeat_failed", session_id, **fields)
         if failures >= most:
             text = "Max heartbeat failures reached for %s, disconnecting"
-            _say(logging.ERROR, text, "heartbeat_limit_reached", session_id, max_failures=most)
+            self._say(logging.ERROR, text, "heartbeat_limit_reached", session_id, max_failures=most)
 
     def disconnected(self, session_id: str, cause: str) -> None:
         """A connection is over, by this layer."""
-        if self.wanted:
-            _say(logging.INFO, "WebSocket disconnected: %s", "disconnected", session_id, cause=cause)
+        self._say(logging.INFO, "WebSocket disconnected: %s", "disconnected", session_id, cause=cause)
 
     def removed(self, session_id: str, connection_id: str) -> None:
         """The session's records are gone from the store."""
-        if self.wanted:
-            _say(logging.INFO, "Removed session %s", "removed", session_id)
-            self._release(session_id, connection_id)
+        self._say(logging.INFO, "Removed session %s", "removed", session_id)
+        self.socket_gone(session_id, connection_id)
 
     def socket_gone(self, session_id: str, connection_id: str) -> None:
-        """The connection's socket is gone."""
-        if self.wanted:
-            self._release(session_id, connection_id)
+        """The connection's socket is gone. Released is what has neither a socket nor records any more."""
+        if connection_id in self._half_released:
+            self._half_released.discard(connection_id)
+            self._say(logging.INFO, "Session %s resources released", "released", session_id)
+        elif self.wanted:
+            self._half_released.add(connection_id)
 
     def resumed(self, connection_id: str) -> None:
         """The session goes on with another connection: its records are not removed."""
         self._half_released.discard(connection_id)
 
-    def _release(self, session_id: str, connection_id: str) -> None:
-        """Released is what has neither a socket nor records any more."""
-        if connection_id not in self._half_released:
-            self._half_released.add(connection_id)
-            return
-        self._half_released.discard(connection_id)
-        _say(logging.INFO, "Session %s resources released", "released", session_id)
-
-
-def _say(level: int, text: str, event: str, session_id: str, **fields: Any) -> None:
-    _log.log(level, text, session_id, extra={"event": event, "session_id": session_id, **fields})
+    def _say(self, level: int, text: str, event: str, session_id: str, **fields: Any) -> None:
+        if self.wanted:
+            _log.log(level, text, session_id, extra={"event": event, "session_id": session_id, **fields})

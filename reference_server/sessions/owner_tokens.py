@@ -16,7 +16,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-__all__ = ["Owners", "incarnation_of", "made_at_s"]
+__all__ = ["Owners", "made_at_s"]
 
 
 class Owners:
@@ -41,11 +41,6 @@ class Owners:
     def learn(self, owner: str) -> None:
         """Take note of another node's token: what is made from now on is newer."""
         self._last = max(self._last, _number(owner))
-
-
-def incarnation_of(owner: str) -> str:
-    """Return the start of the node that a token names."""
-    return owner.rpartition(":")[0]
 
 
 def made_at_s(owner: str) -> float:

@@ -7,14 +7,13 @@ session's records. A connection that does not authenticate in time is closed.
 from __future__ import annotations
 
 import weakref
+from asyncio import get_running_loop
 from functools import partial
-from time import monotonic
 from typing import Protocol
 from urllib.parse import parse_qs
 
 from reference_server.config import GatewayConfig
 from reference_server.events import Cause
-from reference_server.heartbeat.timer_wheel import Clock, TimerWheel
 from reference_server.sessions.records import Connected, ConnectRefused, OlderThan, Record, Sessions
 from reference_server.sessions.redis_writer import StoreUnavailable
 from reference_server.websocket.connection import GatewayConnection, Phase
@@ -25,11 +24,12 @@ __all__ = [
     "CLOSE_TAKEN_OVER",
     "CLOSE_TRY_AGAIN",
     "CLOSE_WRONG_USER",
+    "MOST_ID_LENGTH",
     "Admission",
     "Host",
 ]
 
-_MOST_ID_LENGTH = 128
+MOST_ID_LENGTH = 128
 _MOST_QUERY_LENGTH = 512
 CLOSE_SESSION_UNKNOWN = 4401
 CLOSE_WRONG_USER = 4403
@@ -61,39 +61,27 @@ class Host(Protocol):
         """Keep the records of a connection that has ended for as long as its session may be resumed."""
 
 
-class _Deadline:
-    """When a connection has to be authenticated. Does not keep one alive that has ended."""
-
-    __slots__ = ("bucket", "connection")
-
-    def __init__(self, connection: GatewayConnection) -> None:
-        self.connection = weakref.ref(connection)
-        self.bucket = 0
-
-
 class Admission:
     """Lets connections in.
 
     Args:
-        clock: the loop's.
         sessions: gives connections their records.
         host: called with what becomes of a connection.
         config: of the gateway.
     """
 
-    def __init__(self, clock: Clock, sessions: Sessions, host: Host, config: GatewayConfig) -> None:
+    def __init__(self, sessions: Sessions, host: Host, config: GatewayConfig) -> None:
         self._sessions = sessions
         self._host = host
         self._timeout_s = config.auth_timeout_s
         self._user_id_handshake = config.records.user_id_handshake
-        self._deadlines: TimerWheel[_Deadline] = TimerWheel(clock, _on_deadline)
 
     def refusal(self, target: str) -> tuple[int, str] | None:
         """Return status and sentence that refuse a handshake for a path and query; None for the API's two paths."""
         path, _, query = target.partition("?")
         session_id = path.removeprefix("/ws/")
         names_a_session = (
-            session_id != path and 0 < len(session_id) <= _MOST_ID_LENGTH and "/" not in session_id
+            session_id != path and 0 < len(session_id) <= MOST_ID_LENGTH and "/" not in session_id
         )
         if len(query) <= _MOST_QUERY_LENGTH and (path == "/ws" or names_a_session):
             return None
@@ -112,7 +100,8 @@ class Admission:
             user_id = named["userId"][0]
             self._sessions.login_unasked(user_id, partial(self._let_in, connection, user_id))
         else:
-            self._deadlines.schedule(_Deadline(connection), monotonic() + self._timeout_s)
+            # A weak reference: who ends earlier need not be kept until then.
+            get_running_loop().call_later(self._timeout_s, _on_deadline, weakref.ref(connection))
 
     def authenticate(
         self, connection: GatewayConnection, session_id: str, *, user_id: str = "", trace: bool
@@ -136,10 +125,6 @@ class Admission:
         else:
             self._host.on_stranger(connection, session_id, user_id)
             self.authenticate(connection, session_id, trace=False)
-
-    def stop(self) -> None:
-        """Forget all deadlines."""
-        self._deadlines.stop()
 
     def _on_answer(
         self,
@@ -177,8 +162,8 @@ class Admission:
                 self._host.keep_for_resume(connection, Record(asked.session_id, asked.owner))
 
 
-def _on_deadline(deadline: _Deadline, _now_s: float) -> None:
-    connection = deadline.connection()
+def _on_deadline(of: weakref.ref[GatewayConnection]) -> None:
+    connection = of()
     if connection is not None and connection.phase is Phase.ANONYMOUS:
         connection.send_error("auth_timeout", "no authentication in time")
         connection.shut(Cause.PROTOCOL_ERROR, CLOSE_SESSION_UNKNOWN, "auth timeout")

@@ -166,12 +166,6 @@ class GatewayConnection(asyncio.Protocol):
         self._frames_since_s = 0.0
         self._socket_is_gone = False
 
-    @property
-    def remote_address(self) -> tuple[Any, ...] | None:
-        """Address and port of the peer, and more with IPv6; None when it is not known any more."""
-        address: tuple[Any, ...] | None = self.transport.get_extra_info("peername")
-        return address
-
     # -- the handshake -------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -56,6 +56,11 @@ async def until(condition: Callable[[], T], what: str, deadline_s: float = 5.0) 
     return value
 
 
+def incarnation_of(owner: str) -> str:
+    """Return the start of the node that an owner token names."""
+    return owner.rpartition(":")[0]
+
+
 class Client:
     """A WebSocket client that answers heartbeats once told to live."""
 

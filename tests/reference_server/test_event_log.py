@@ -31,7 +31,7 @@ def telemetry(clock: FakeClock, tmp_path: Path) -> Iterator[Telemetry]:
 def test_events_carry_the_run_s_time_and_are_on_disk_within_a_fifth_of_a_second(
     telemetry: Telemetry, clock: FakeClock, tmp_path: Path
 ) -> None:
-    telemetry.log(EventKind.SUSPECTED, session_id="s", connection_id="c", cause=Cause.TCP_FIN)
+    telemetry.log(EventKind.SUSPECTED, "s", "c", Cause.TCP_FIN)
     assert read_log(tmp_path / "deep" / "log.jsonl").events == []
     clock.run_until(clock.time_s + 0.21)
     (event,) = read_log(tmp_path / "deep" / "log.jsonl").events

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from harness.real.processes.redis import RedisServer
 from reference_server.config import GatewayConfig
 from reference_server.events import Cause, EventKind
-from reference_server.sessions.owner_tokens import Owners, incarnation_of
-from tests.reference_server.gateways import QUIET, Client, Running, run, running, until
+from reference_server.sessions.owner_tokens import Owners
+from tests.reference_server.gateways import QUIET, Client, Running, incarnation_of, run, running, until
 
 pytestmark = pytest.mark.real
 

@@ -33,10 +33,11 @@ from hypothesis.stateful import (
 
 from harness.real.processes.redis import RedisServer
 from reference_server.config import GatewayConfig
-from reference_server.sessions.owner_tokens import Owners, incarnation_of
+from reference_server.sessions.owner_tokens import Owners
 from reference_server.sessions.records import Connected, ConnectRefused, OlderThan, Record, Sessions
 from reference_server.sessions.redis_writer import Call, StoreUnavailable, StoreWriter, open_redis
 from reference_server.sessions.scripts import Script
+from tests.reference_server.gateways import incarnation_of
 
 SCRIPTS: tuple[str, ...] = tuple(Script)
 
