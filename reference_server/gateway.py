@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import Event, Server, Task, create_task, get_running_loop, sleep, timeout
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
@@ -100,8 +100,6 @@ class Gateway:
         self.windows = ResumeWindows(self.clock, self.sessions)
         self.ledger = None if config.ledger_url is None else Ledger(config, self.live.values)
         self.logins = Logins(config, self.sessions, self.ledger, self.router, self.end_session)
-        # Called when Redis has lost records.
-        self.store_lost: list[Callable[[], None]] = [self.logins.bring_back]
         self.limiter = ConnectionLimiter(config, self.telemetry.recent_lag_s, self.count_refused)
         self.port = 0  # once it listens
         self._admission = Admission(self.sessions, self, config)
@@ -110,9 +108,9 @@ class Gateway:
         self.on_handshake = self._admission.on_handshake
         self.on_socket_lost = self.detection.on_socket_lost
         self.on_stranger = self.logins.note_stranger
+        self.on_store_lost = self.logins.bring_back
         self.reconcile = self.presence.reconcile
         self._sweep_phase_s = float(sweep_rng.uniform(0.0, policy.sweep_interval))
-        self._refresh_after_s = self.sessions.refresh_after_s
         self._tasks: list[Task[None]] = []
         self._server: Server | None = None
         self.draining = False
@@ -257,7 +255,7 @@ class Gateway:
         now_s = monotonic()
         connection.phase = Phase.READY
         connection.connected_s = connection.last_seen_s = now_s
-        connection.refresh_due_s = now_s + self._refresh_after_s
+        connection.refresh_due_s = now_s + self.sessions.refresh_after_s
         self.live[record.owner] = connection
         self.counters.connects.inc()
         self.counters.resumes.inc(resumed)
@@ -281,7 +279,7 @@ class Gateway:
 
     def on_refresh_due(self, connection: GatewayConnection, now_s: float) -> None:
         """Prolong the records of a connection that lives."""
-        connection.refresh_due_s = now_s + self._refresh_after_s
+        connection.refresh_due_s = now_s + self.sessions.refresh_after_s
         self._refresh(connection)
 
     def on_message(self, connection: GatewayConnection, message: dict[str, Any]) -> None:
@@ -394,11 +392,6 @@ class Gateway:
             self.telemetry.log(
                 EventKind.SUSPECTED, record.session_id, record.owner, Cause.NODE_LEASE, **about
             )
-
-    def on_store_lost(self) -> None:
-        """Pass it on: logins that never connected, say, are brought back by whoever knows them."""
-        for call in self.store_lost:
-            call()
 
     def end_session(self, owner: str, how: str) -> None:
         """End a connection whose session was ended here or on another node."""

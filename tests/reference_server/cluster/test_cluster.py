@@ -201,7 +201,7 @@ def test_after_a_flush_the_records_are_back_with_the_next_renewal_and_nobody_is_
         async with two() as (a, b):
             watcher = await watching(b, "ann", "bob")
             lost: list[str] = []
-            a.gateway.store_lost.append(lambda: lost.append("a"))
+            a.gateway.on_store_lost = lambda: lost.append("a")
             ann, bob = await a.join("ann", live=True), await b.join("bob", live=True)
             left = await a.join("left")
             await left.socket.close()
