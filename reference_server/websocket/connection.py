@@ -130,6 +130,7 @@ class GatewayConnection(asyncio.Protocol):
         "_unparsed",
         "cause",
         "close_code",
+        "config",
         "connected_s",
         "heartbeat",
         "last_seen_s",
@@ -148,6 +149,7 @@ class GatewayConnection(asyncio.Protocol):
     def __init__(self, owner: Owner) -> None:
         self._parser = ServerProtocol(max_size=owner.config.max_message_bytes, logger=_LIBRARY_LOG)
         self.owner = owner
+        self.config = owner.config
         self.phase = Phase.OPENING
         self.cause: Cause | None = None  # of its end
         self.close_code: int | None = None  # of the close frame that came
@@ -173,7 +175,7 @@ class GatewayConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.owner.limiter.sockets.add(self)
         self.owner.limiter.opening.add(self)
-        self._abort_after(self.owner.config.auth_timeout_s)
+        self._abort_after(self.config.auth_timeout_s)
 
     def _shake_hands(self, data: bytes) -> None:
         parser = self._parser
@@ -231,11 +233,11 @@ class GatewayConnection(asyncio.Protocol):
             self._unparsed -= _wire_size(frame)
             self._on_frame(frame)
         answers = parser.data_to_send()  # pongs, or a close frame
-        is_full = self.transport.get_write_buffer_size() > self.owner.config.max_buffer_bytes
+        is_full = self.transport.get_write_buffer_size() > self.config.max_buffer_bytes
         if answers and not (parser.state is State.OPEN and is_full):
             self._write(answers)  # no pongs for one who reads nothing
         if parser.state is not State.OPEN and self.phase is not Phase.ENDED and self.lost is None:
-            self._abort_after(self.owner.config.close_timeout_s)
+            self._abort_after(self.config.close_timeout_s)
             self.end(Cause.PROTOCOL_ERROR)
         return not frames or self._is_bearable(len(frames))
 
@@ -245,7 +247,7 @@ class GatewayConnection(asyncio.Protocol):
         if now_s - self._frames_since_s >= _RATE_WINDOW_S:
             self._frames, self._frames_since_s = 0, now_s
         self._frames += frames
-        most = self.owner.config.max_messages_per_s
+        most = self.config.max_messages_per_s
         if most is None or self._frames <= most:
             return True
         if self.phase is Phase.ENDED:
@@ -264,7 +266,7 @@ class GatewayConnection(asyncio.Protocol):
         elif opcode is _CLOSE:
             self.close_code = int.from_bytes(frame.data[:2]) if frame.data else _CLOSE_NO_CODE
             # The client may leave its end of TCP open for ever.
-            self._abort_after(self.owner.config.close_timeout_s)
+            self._abort_after(self.config.close_timeout_s)
             self._on_peer_end(Cause.CLOSE_FRAME)
         elif opcode is _TEXT or (opcode is _CONT and self._parts is not None):
             self._parts = parts = self._parts or bytearray()
@@ -305,7 +307,7 @@ class GatewayConnection(asyncio.Protocol):
         if (
             self._parser.state is not _OPEN
             or transport.is_closing()
-            or transport.get_write_buffer_size() > self.owner.config.max_buffer_bytes
+            or transport.get_write_buffer_size() > self.config.max_buffer_bytes
         ):
             return False
         transport.write(frame)
@@ -353,7 +355,7 @@ class GatewayConnection(asyncio.Protocol):
         if self._parser.state is State.OPEN and not self.transport.is_closing():
             self._parser.send_close(code, reason)
             self._write(self._parser.data_to_send())
-        self._abort_after(self.owner.config.close_timeout_s)
+        self._abort_after(self.config.close_timeout_s)
 
     def eof_received(self) -> None:
         """Take a FIN: after it the client can hear, but it has nothing more to say."""
@@ -374,7 +376,7 @@ class GatewayConnection(asyncio.Protocol):
         """Take what the peer or the kernel says, as far as close detection acts on it."""
         if self.phase is Phase.ENDED:
             return
-        acts_on = self.owner.config.policy.close_detection
+        acts_on = self.config.policy.close_detection
         if (
             acts_on == "all"
             or self.phase is not Phase.READY
