@@ -13,16 +13,24 @@ from typing import Any
 
 import pandas as pd
 
-from harness.events.history import Workers, workers_of
+from harness.events.history import History, Workers, workers_of
 from harness.events.log import ReadLog, merge_logs, read_log
 from harness.judge.agreement import compare, judge
+from harness.judge.evidence import missing_evidence
 from harness.judge.incidents import judge_incidents
 from harness.judge.observed import Slack
-from harness.judge.soundness import Soundness, assess, silent_faults, without_planned_stalls
-from harness.judge.thresholds import check_thresholds, evaluate
+from harness.judge.soundness import (
+    Epsilon,
+    Soundness,
+    assess,
+    silent_faults,
+    store_looks,
+    without_planned_stalls,
+)
+from harness.judge.thresholds import check_thresholds, default_threshold, evaluate
 from harness.judge.verdict import weigh
 from harness.measure.cost import expected_cost
-from harness.measure.one_engine import Measured, measure
+from harness.measure.one_engine import Measured, measure_history
 from harness.measure.quality_of_service import (
     breakdown,
     detections_by_layer,
@@ -129,17 +137,21 @@ def measure_run(
 
     progress("measure", 0.0)
     log = _merge(run)
-    engines = _engines(log)
+    engines = _engines(log, provenance)
     predictions = predict(scenario, scenario.clock if "real" in engines else SCENARIO_TIME)
     progress("measure", 0.3)
-    measured = [
-        measure(log.events, plan, engine=engine, clock=scenario.clock, horizon_s=plan.horizon_s)
+    histories = {
+        engine: History(log.events, plan, engine=engine, clock=scenario.clock, horizon_s=plan.horizon_s)
         for engine in engines
-    ]
+    }
+    measured = [measure_history(history) for history in histories.values()]
     frames = _tables(scenario, plan, predictions, measured)
     progress("measure", 0.7)
 
-    soundness = _soundness_of(scenario, plan, measured, workers_of(log.events))
+    workers = workers_of(log.events)
+    real = histories.get("real")
+    missing = missing_evidence(log.files, real, workers.clock_error_s) if real else _torn(log)
+    soundness = _soundness_of(scenario, plan, measured, workers, real, missing)
     if soundness is not None and (broke_off := provenance.get("broke_off")):
         reasons = (str(broke_off), *soundness.reasons)
         soundness = replace(soundness, sound=False, reasons=reasons)
@@ -149,7 +161,12 @@ def measure_run(
     facts = _facts(scenario, plan, log, measured, soundness, slack, provenance)
     tables = RunTables(run.path, facts, provenance, frozenset(), frames)
     frames["agreement"] = compare(tables, scenario.agreement.model_dump(), slack)
-    frames["thresholds"] = evaluate(check_thresholds(scenario), tables, unsound=tables.unsound_reasons)
+    thresholds, unsound = check_thresholds(scenario), tables.unsound_reasons
+    judged = (
+        evaluate(thresholds, tables, unsound=unsound),
+        default_threshold(thresholds, tables, unsound=unsound),
+    )
+    frames["thresholds"] = pd.concat(judged, ignore_index=True)
     progress("measure", 1.0)
     return MeasuredRun(tables, measured, log.events, soundness)
 
@@ -164,10 +181,12 @@ def _merge(run: RunDir) -> ReadLog:
     return log
 
 
-def _engines(log: ReadLog) -> list[str]:
+def _engines(log: ReadLog, provenance: Mapping[str, Any]) -> list[str]:
+    """Return the engines that ran: a real one has any log, or run.json says that it came to its end."""
     sources = {event.source for event in log.events}
+    ended = provenance.get("status") == "complete" and "real" in provenance.get("engines", ())
     simulated = ["simulated"] if Source.SIMULATION in sources else []
-    return simulated + (["real"] if Source.CLIENT in sources else [])
+    return simulated + (["real"] if ended or sources - {Source.SIMULATION} else [])
 
 
 def _tables(
@@ -202,13 +221,24 @@ def _with_expected(cost: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
     return pd.concat([expected, cost], ignore_index=True)
 
 
+def _torn(log: ReadLog) -> list[str]:
+    """What a simulation's log lacks."""
+    return [f"{file.name}: {file.torn_lines} lines are torn" for file in log.files if file.torn_lines]
+
+
 def _soundness_of(
-    scenario: Scenario, plan: Plan, measured: Sequence[Measured], workers: Workers
+    scenario: Scenario,
+    plan: Plan,
+    measured: Sequence[Measured],
+    workers: Workers,
+    history: History | None,
+    missing: Sequence[str],
 ) -> Soundness | None:
-    """Judge the real run; None where none ran (a simulation has no loops that lag)."""
+    """Judge the real run; None where none ran (a simulation has no loops that lag) and no line is torn."""
     real = next((m for m in measured if m.engine == "real"), None)
-    if real is None:
-        return None
+    if real is None or history is None:
+        nothing = Epsilon(0.0, 0.0, 0.0, 0.0, 0.0, plan.horizon_s)
+        return Soundness(False, tuple(missing), 0.0, nothing) if missing else None
     policy = scenario.liveness
     return assess(
         lag=without_planned_stalls(real.tables["lag"], real.tables["incidents"], scenario.clock),
@@ -222,6 +252,8 @@ def _soundness_of(
         heartbeat_interval_s=policy.heartbeat_interval,
         ramp_s=scenario.ramp,
         workers=workers,
+        looks=store_looks(history),
+        missing=missing,
     )
 
 
@@ -256,6 +288,7 @@ def _facts(
         "engines": ["theory", *(m.engine for m in measured)],
         "status": "complete" if complete else "partial",
         "speedup": scenario.speedup,
+        "ramp_s": plan.ramp_s,
         "round_trip_s": slack.simulated_s,
         "retry_s": slack.retry_s,
         "store_grain_s": slack.store_grain_s,

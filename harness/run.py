@@ -5,7 +5,7 @@ Nothing is measured or judged here; this is the order in which things happen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,8 @@ def prepare(
         ThresholdError, CustomFaultError, CannotRun: as `run`; there is no run directory then.
     """
     plan = make_plan(scenario)
+    for sentence in too_late(plan):
+        warn(sentence)
     check_thresholds(scenario)
     check_faults(plan, engines)
     if "real" in engines:
@@ -136,11 +138,27 @@ def run_engines(
     finish(directory, "complete")
 
 
+def too_late(plan: Plan) -> Iterator[str]:
+    """Say which faults and incidents cannot take effect, or be noticed, because the run ends before."""
+    for what, items in (
+        ("faults", [(one.fault, one.at_s) for one in plan.faults]),
+        ("incidents", [(one.kind, one.at_s) for one in plan.incidents]),
+    ):
+        for label in dict.fromkeys(label for label, _ in items):
+            times = [at_s for one, at_s in items if one == label]
+            late = [at_s for at_s in times if at_s >= plan.horizon_s]
+            if late:
+                yield (
+                    f"{len(late)} of {len(times)} {what} {label} cannot take effect: the run ends at "
+                    f"{plan.horizon_s:g} s, and they are due from {min(late):g} s on"
+                )
+
+
 def _how(scenario: Scenario, plan: Plan, engines: Collection[str], setup: RealSetup) -> dict[str, Any]:
     """Return what run.json says of how the real engine ran: all of it nothing where there was none."""
     real, preset = "real" in engines, setup.gateway_preset
     override = setup.gateway_policy or (find_preset(preset).policy if preset else None)
-    notes = []
+    notes = [f"{sentence}." for sentence in too_late(plan)]
     if real and not scenario.clock.is_real_time:
         notes.append(
             f"The real run divided every time but round trips by {scenario.speedup:g}; all results are in "

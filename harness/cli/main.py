@@ -15,7 +15,7 @@ import yaml
 
 from harness import doctor as machine
 from harness.cli import catalogue, policy, runs, simulate, studies, user_sessions
-from harness.cli.terminal import Commands, finish, progress, say, show_table
+from harness.cli.terminal import Commands, finish, progress, say, show_table, warn
 from harness.real.engine import RealSetup
 from harness.real.network.nat import NetworkKind
 from harness.real.processes.children import end_on_sigterm
@@ -242,14 +242,7 @@ def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy |
 
 def _run(scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSetup | None) -> None:
     with end_on_sigterm(), progress() as show:
-        outcome = run(
-            scenario,
-            engines=engines,
-            root=root,
-            setup=setup,
-            progress=show,
-            warn=lambda text: say(f"warning: {text}", "yellow"),
-        )
+        outcome = run(scenario, engines=engines, root=root, setup=setup, progress=show, warn=warn)
     finish(outcome)
 
 

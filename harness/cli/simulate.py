@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.terminal import duration_s, finish, progress, say, show_frame
+from harness.cli.terminal import duration_s, finish, progress, say, show_frame, warn
 from harness.run import run
 from harness.runs.directory import find_run, new_run
 from harness.studies.calibrate import calibrate, calibrated
@@ -48,7 +48,8 @@ def simulate_command(
         loaded = calibrated(loaded, calibration)
     if replications == 1:
         with progress() as show:
-            outcome = run(loaded, engines=("theory", "simulated"), root=root, progress=show)
+            engines = ("theory", "simulated")
+            outcome = run(loaded, engines=engines, root=root, progress=show, warn=warn)
         finish(outcome)
     _replicate(loaded, replications, warm_up, root)
 

@@ -19,7 +19,17 @@ from reference_server.durations import parse_duration
 from reference_server.errors import Exit, FlatlineError
 from reports.run_tables import TablesError
 
-__all__ = ["Commands", "duration_s", "finish", "progress", "say", "show_frame", "show_markdown", "show_table"]
+__all__ = [
+    "Commands",
+    "duration_s",
+    "finish",
+    "progress",
+    "say",
+    "show_frame",
+    "show_markdown",
+    "show_table",
+    "warn",
+]
 
 _PIPE_WIDTH = 240
 
@@ -37,6 +47,11 @@ def duration_s(text: str, option: str) -> float:
 def say(text: str, style: str | None = None) -> None:
     """Print a line for people on standard error, as it is: no markup, no emoji, no wrapping."""
     _asides.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning on standard error."""
+    say(f"warning: {text}", "yellow")
 
 
 def show_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

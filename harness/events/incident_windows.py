@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from harness.events.history import History
 from reference_server.events import EventKind
 from scenarios.faults import incident_of
 
-__all__ = ["IncidentWindow", "incident_windows"]
+__all__ = ["IncidentWindow", "incident_windows", "laid_to"]
+
+_AFTERMATH_S = 60.0
 
 
 class IncidentWindow(NamedTuple):
@@ -25,6 +28,11 @@ class IncidentWindow(NamedTuple):
         """Whether every connection of the node ended with it."""
         return incident_of(self.kind).cuts_connections
 
+    @property
+    def kills_node(self) -> bool:
+        """Whether the node ended without a word: only its lease tells of it."""
+        return incident_of(self.kind).settled_by == "lease"
+
 
 def incident_windows(history: History) -> tuple[IncidentWindow, ...]:
     """Every incident that took effect, in the order of time."""
@@ -40,3 +48,13 @@ def incident_windows(history: History) -> tuple[IncidentWindow, ...]:
         for event in history.of(EventKind.INCIDENT_STARTED)
     ]
     return tuple(sorted(windows, key=lambda window: (window.start_s, window.incident_id)))
+
+
+def laid_to(windows: Iterable[IncidentWindow], time_s: float, node: str) -> str:
+    """The last incident of a node, or of the store, that was going on or had ended within a minute; empty: none."""
+    found = ""
+    for window in windows:
+        near = window.start_s <= time_s <= window.end_s + _AFTERMATH_S
+        if near and window.node in ("", node):
+            found = window.incident_id
+    return found

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from reference_server.events import CLOCK_KEYS, Event, EventKind, Source, decode, encode
 
-__all__ = ["ReadLog", "gc_paused", "merge_logs", "read_log", "write_log"]
+__all__ = ["LogFile", "ReadLog", "gc_paused", "merge_logs", "read_log", "write_log"]
 
 
 @contextmanager
@@ -33,12 +34,25 @@ def gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-@dataclass(frozen=True, slots=True)
-class ReadLog:
-    """Events in time order, and how many lines could not be read (a torn last line after a crash)."""
+class LogFile(NamedTuple):
+    """One file of events, in the order of its lines, and how many of its lines could not be read."""
 
+    name: str
     events: list[Event]
     torn_lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLog:
+    """Events in time order, and the files that they are from."""
+
+    events: list[Event]
+    files: tuple[LogFile, ...]
+
+    @property
+    def torn_lines(self) -> int:
+        """How many lines could not be read (the last one of a process that was killed may be torn)."""
+        return sum(file.torn_lines for file in self.files)
 
 
 def read_log(*paths: Path) -> ReadLog:
@@ -47,18 +61,23 @@ def read_log(*paths: Path) -> ReadLog:
     Raises:
         OSError: a file cannot be read.
     """
+    with gc_paused():  # a million new objects would have it look again and again
+        files = tuple(_read_file(path) for path in paths)
+    events = [event for file in files for event in file.events]
+    events.sort(key=lambda event: event.time_s)
+    return ReadLog(events, files)
+
+
+def _read_file(path: Path) -> LogFile:
     events: list[Event] = []
     torn = 0
-    with gc_paused():  # a million new objects would have it look again and again
-        for path in paths:
-            with path.open("rb") as file:
-                for line in file:
-                    try:
-                        events.append(decode(line))
-                    except ValueError:
-                        torn += 1
-    events.sort(key=lambda event: event.time_s)
-    return ReadLog(events, torn)
+    with path.open("rb") as lines:
+        for line in lines:
+            try:
+                events.append(decode(line))
+            except ValueError:
+                torn += 1
+    return LogFile(path.name, events, torn)
 
 
 def write_log(path: Path, events: Iterable[Event]) -> None:
@@ -72,15 +91,15 @@ def write_log(path: Path, events: Iterable[Event]) -> None:
 def merge_logs(folder: Path, target: Path) -> ReadLog:
     """Merge every `*.jsonl` of a folder into one log sorted by time.
 
-    Processes start one after the other, so the origin of a real run's clock lies before its ramp. The
-    merged log counts from the ramp's beginning, as the plan and the simulation do.
+    Processes start one after the other, so the origin of a real run's clock lies before its ramp. The merged log
+    counts from the ramp's beginning, as the plan and the simulation do; the files keep their own times.
     """
     read = read_log(*sorted(folder.glob("*.jsonl")))
     begun_s = next((e.time_s for e in read.events if e.kind is EventKind.RUN_STARTED and _real(e)), 0.0)
     events = [_shifted(event, begun_s) if _real(event) else event for event in read.events]
     events.sort(key=lambda event: event.time_s)
     write_log(target, events)
-    return ReadLog(events, read.torn_lines)
+    return ReadLog(events, read.files)
 
 
 def _real(event: Event) -> bool:

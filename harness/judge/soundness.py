@@ -6,24 +6,28 @@ becomes ε, the most by which a measured time can be off. Pure; a simulation has
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.events.history import Workers
+from harness.events.history import History, Workers
+from harness.events.incident_windows import incident_windows
 from harness.measure.quality_of_service import curve_of
-from reference_server.events import Source
+from reference_server.events import EventKind, Source
 from scenarios.clock import RunClock
 from scenarios.faults import PlannedFault, incident_of
 
-__all__ = ["Epsilon", "Soundness", "assess", "silent_faults", "without_planned_stalls"]
+__all__ = ["Epsilon", "Soundness", "assess", "silent_faults", "store_looks", "without_planned_stalls"]
 
 MAX_EPSILON_S = 1.0  # scenario seconds
 MAX_EPSILON_SHARE = 0.02  # of the median detection latency of silent faults
+MAX_STORE_GAP_S = 1.0  # scenario seconds between two looks of the store watch at the faulted sessions
+_SAMPLE_EVERY_S = 5.0  # scenario seconds after the last decision: the sample that tells of its time
 _ROLES = ("gateway", "generator")
+_GAPS = ("store_gap_s", "store_wait_s", "largest_gap_s")  # of a store sample
 _SAMPLE_S = 0.6  # real seconds: a sample every 0.5, and some
 _WITNESSES = (Source.CLIENT, Source.GATEWAY, Source.STORE)
 
@@ -88,6 +92,23 @@ def without_planned_stalls(lag: pd.DataFrame, incidents: pd.DataFrame, clock: Ru
     return lag[~planned]
 
 
+def store_looks(history: History) -> pd.DataFrame:
+    """Return each sample's ``time_s`` and the longest time ``gap_s`` before it without a look at the store.
+
+    Scenario seconds. Samples of a store that was away by plan, and the first after it, are left out.
+    """
+    away = [window for window in incident_windows(history) if incident_of(window.kind).side == "store"]
+    spare_s = history.clock.scenario_s(_SAMPLE_S)
+    rows = [
+        (at_s, history.clock.scenario_s(max(gaps)))
+        for event in history.of(EventKind.STORE_SAMPLE)
+        if (gaps := [float(event.detail[key]) for key in _GAPS if key in event.detail])
+        for at_s in [history.time_s(event)]
+        if not any(w.start_s <= at_s <= min(w.end_s, history.end_s) + 3 * spare_s for w in away)
+    ]
+    return pd.DataFrame(rows, columns=["time_s", "gap_s"], dtype=float)
+
+
 def assess(
     *,
     lag: pd.DataFrame,
@@ -101,6 +122,8 @@ def assess(
     heartbeat_interval_s: float | None,
     ramp_s: float,
     workers: Workers | None = None,
+    looks: pd.DataFrame | None = None,
+    missing: Sequence[str] = (),
 ) -> Soundness:
     """Judge one real run.
 
@@ -117,7 +140,10 @@ def assess(
     * whose ε is not known, because gateway or generator logged no loop lag in the window;
     * in which a witness (client, gateway, store watch) left no log;
     * in which a worker died: its clients are lost, and what is left is not the run that was planned;
-    * in which a fault took effect later than it was due by more than the same bound (1 s or the 2 %).
+    * in which a fault took effect later than it was due by more than the same bound (1 s or the 2 %);
+    * in which the store watch did not see the store for longer than `MAX_STORE_GAP_S` while faults were detected, an
+      outage of the store that was planned aside;
+    * whose evidence is not whole, see `evidence.py`.
 
     Args:
         lag: lag.csv (``max_lag_s`` real seconds, ``time_s`` scenario seconds).
@@ -131,6 +157,8 @@ def assess(
         heartbeat_interval_s: T, scenario seconds; None: no heartbeat.
         ramp_s: end of the ramp, scenario seconds.
         workers: generators on other hosts; None: there were none.
+        looks: the store watch's samples: ``time_s`` and ``gap_s``, scenario seconds, without those of planned outages.
+        missing: what the evidence lacks.
     """
     start_s, end_s = _window(detections, injections, heartbeat_interval_s or 0.0, ramp_s)
     lags = {role: _largest(lag, role, start_s, end_s) for role in _ROLES}
@@ -159,6 +187,13 @@ def assess(
         for role in _ROLES
         if np.isnan(lags[role])
     ]
+    if looks is not None and len(looks):
+        blind_s = float(looks.loc[looks["time_s"].between(start_s, end_s + _SAMPLE_EVERY_S), "gap_s"].max())
+        if blind_s > MAX_STORE_GAP_S:
+            reasons.append(
+                f"the store watch did not see the store for {blind_s:.2f} s of scenario time at a stretch, above "
+                f"{MAX_STORE_GAP_S:g} s: what it says of store_cleared, ghosts and gaps is that coarse"
+            )
     if epsilon_s > bound_s:
         worst = max(lags, key=lambda role: lags[role])
         reasons.append(
@@ -172,6 +207,7 @@ def assess(
             f"{len(late)} of {len(injections)} faults took effect up to {late['late_s'].max():.3f} s "
             f"late, above {bound_s:.3f} s, {why}: the generator could not keep up"
         )
+    reasons += missing
     return Soundness(not reasons, tuple(reasons), float(epsilon_s), parts)
 
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from harness.measure.health import poisson_interval
 from harness.statistics.incidence import CONFIDENCE, incidence
 from reports.run_tables import PERCENTILES, RunTables
 
-__all__ = ["METRICS", "Estimate", "Metric", "Query"]
+__all__ = ["METRICS", "Estimate", "Metric", "Query", "unprovoked"]
 
 _INF = float("inf")
 _NAN = float("nan")
@@ -52,6 +53,7 @@ class Query:
     aggregate: str
     tags: Mapping[str, str]
     pair: str = ""  # of agreement: real_vs_theory, …
+    name: str = ""  # of the metric
 
     @property
     def quantile(self) -> float:
@@ -108,7 +110,8 @@ def _latency(tables: RunTables, query: Query) -> Estimate:
         rows = rows[rows["outcome"] != "recovered"]
         if rows.empty:
             return Estimate.nothing("every one recovered first")
-    return _times(rows["duration_s"], rows["outcome"], query)
+    late, early = (_times(rows[name], rows["outcome"], query) for name in ("duration_s", "earliest_s"))
+    return replace(late, lo=min(late.lo, early.lo))  # what the store watch sees lies between two looks
 
 
 def _times(seconds: pd.Series[float], outcomes: pd.Series[str], query: Query) -> Estimate:
@@ -160,6 +163,90 @@ def _false_suspicions(tables: RunTables, query: Query) -> Estimate:
     return Estimate(float(row["rate_per_client_day"]), float(row["rate_lo"]), float(row["rate_hi"]), note)
 
 
+def _losses(tables: RunTables, query: Query) -> Estimate:
+    """Of all losses, or of one author's: how many, how often, whose, how many sessions with them, for how long."""
+    rows = query.of(tables.table("losses"))
+    if not len(Query(query.engine, query.aggregate, {}).of(tables.table("losses"))):
+        return Estimate.nothing("not measured")
+    rows = rows[rows["author"] == query.tags.get("author", "")]
+    if rows.empty:  # that author ended none
+        rows = query.of(tables.table("losses"), author="").assign(
+            **dict.fromkeys(_LOST, 0), offline_share=0.0
+        )
+    row = rows.iloc[0]
+    days, clients = float(row["client_days"]), int(row["healthy_clients"])
+    note = f"{row['connections']:g} lost in {days:.3g} client-days, by {row['clients']} of {clients} clients"
+    match query.name, query.aggregate:
+        case "healthy.losses", "rate":
+            count = int(row["connections"])
+            return Estimate(count / days if days else _NAN, *poisson_interval(count, days), note)
+        case "healthy.clients_lost", "share":
+            return _share(int(row["clients"]), clients, note)
+        case "healthy.offline", _:
+            return Estimate.fact(float(row["offline_share"]), note)
+        case name, _:
+            return Estimate.fact(float(row[_LOST_BY[name]]), note)
+
+
+_LOST_BY = {
+    "healthy.losses": "connections",
+    "healthy.clients_lost": "clients",
+    "healthy.sessions_lost": "sessions",
+}
+_LOST = tuple(_LOST_BY.values())
+
+
+def _share(count: int, n: int, note: str) -> Estimate:
+    if not n:
+        return Estimate.nothing(note)
+    interval = stats.binomtest(count, n).proportion_ci(CONFIDENCE, method="exact")
+    return Estimate(count / n, interval.low, interval.high, note)
+
+
+def unprovoked(tables: RunTables, engine: str) -> Estimate:
+    """Return the share of healthy clients that lost a connection for no reason that the scenario gives.
+
+    Not counted: losses laid to an incident, drains, take-overs, losses in an outage of the client's network, and
+    what a fault hampers.
+    """
+    rows = tables.table("healthy_connections")
+    rows = rows[(rows["engine"] == engine) & (rows["hampered_by"] == "")]
+    if rows.empty:
+        return Estimate.nothing("no healthy client was connected")
+    given = (rows["incident"] != "") | rows["in_outage"] | rows["author"].isin(["drain", "take_over"])
+    lost = rows.loc[(rows["outcome"] == "lost") & ~given]
+    clients, n = lost["client"].nunique(), rows["client"].nunique()
+    authors = ", ".join(f"{count} by {author}" for author, count in lost["author"].value_counts().items())
+    note = f"{clients} of {n} healthy clients lost a connection" + (f": {authors}" if authors else "")
+    return Estimate.fact(clients / n, note)
+
+
+def _live(tables: RunTables, query: Query) -> Estimate:
+    """Of those that should be connected after the ramp, the mean share that was."""
+    rows = query.of(tables.table("population"))
+    ramp_s = tables.number("ramp_s") or 0.0
+    rows = rows[(rows["time_s"] >= ramp_s) & (rows["expected_clients"] > 0)]
+    if rows.empty:
+        return Estimate.nothing("no samples")
+    share = np.minimum(1.0, rows["live_clients"] / rows["expected_clients"])
+    return Estimate.fact(float(share.mean()), f"{len(rows)} samples, {share.min():.1%} at the least")
+
+
+def _gaps(tables: RunTables, query: Query) -> Estimate:
+    """Of the time in which healthy clients were connected: how often, and for how long, the store did not show them."""
+    seen = query.of(tables.table("population"))
+    if seen["store_sessions"].isna().all():
+        return Estimate.nothing("nobody looked at the store")
+    rows, held = query.of(tables.table("presence_gaps")), query.of(tables.table("healthy_connections"))
+    connected_s, absent_s = float(held["watched_s"].sum()), float(rows["lasts_s"].sum())
+    note = f"{len(rows)} gaps of {rows['client'].nunique()} clients, {absent_s:.4g} s together"
+    if query.aggregate == "count":
+        return Estimate.fact(len(rows), note)
+    return (
+        Estimate.fact(absent_s / connected_s, note) if connected_s else Estimate.nothing("nobody connected")
+    )
+
+
 def _handshakes(tables: RunTables, query: Query) -> Estimate:
     """Of all connections that were made: facts of the run, real seconds."""
     rows = query.of(tables.table("handshakes"))
@@ -194,10 +281,7 @@ def _outcome(name: str) -> Callable[[RunTables, Query], Estimate]:
         n, count = len(rows), int((rows["outcome"] == name).sum())
         if query.aggregate == "count":
             return Estimate.fact(count, f"of {n}")
-        if not n:
-            return Estimate.nothing("no such fault took effect")
-        interval = stats.binomtest(count, n).proportion_ci(CONFIDENCE, method="exact")
-        return Estimate(count / n, interval.low, interval.high, f"{count} of {n}")
+        return _share(count, n, f"{count} of {n}" if n else "no such fault took effect")
 
     return estimate
 
@@ -242,6 +326,7 @@ def _incident(tables: RunTables, query: Query) -> Estimate:
 
 _FAULT = ("fault", "engine")
 _MILESTONE = (*_FAULT, "milestone")
+_AUTHOR = ("author", "engine")
 _SECONDS = {"p": "duration", "mean": "duration", "max": "duration"}
 _COUNT_AND_SHARE = {"count": "count", "share": "share"}
 _OF_INCIDENTS = {
@@ -257,6 +342,12 @@ METRICS: Final[Mapping[str, Metric]] = {
     "ghost_seconds": Metric(_SECONDS, _FAULT, _ghost_seconds),
     "ghosts": Metric({"at_end": "count", "max": "count"}, ("engine",), _ghosts),
     "false_suspicions": Metric({"count": "count", "rate": "rate"}, ("engine",), _false_suspicions),
+    "healthy.losses": Metric({"count": "count", "rate": "rate"}, _AUTHOR, _losses),
+    "healthy.clients_lost": Metric(_COUNT_AND_SHARE, _AUTHOR, _losses),
+    "healthy.sessions_lost": Metric({"count": "count"}, _AUTHOR, _losses),
+    "healthy.offline": Metric({"share": "share"}, _AUTHOR, _losses),
+    "live": Metric({"share": "share"}, ("engine",), _live),
+    "presence.gaps": Metric(_COUNT_AND_SHARE, ("engine",), _gaps),
     "handshake": Metric({"p": "duration", "max": "duration"}, ("engine",), _handshakes),
     "heartbeat_lateness": Metric({"p": "duration", "max": "duration"}, ("engine",), _lateness),
     "agreement": Metric(dict.fromkeys(PERCENTILES, "share"), ("fault", "milestone"), _agreement),

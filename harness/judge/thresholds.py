@@ -23,13 +23,21 @@ from typing import Any
 
 import pandas as pd
 
-from harness.judge.threshold_metrics import METRICS, Estimate, Query
+from harness.judge.threshold_metrics import METRICS, Estimate, Query, unprovoked
+from harness.measure.connections import AUTHORS
 from reference_server.durations import parse_duration
 from reference_server.errors import FlatlineError
 from reports.run_tables import MEASURED_ENGINES, MILESTONES, RunTables, frame
 from scenarios.schema import Scenario
 
-__all__ = ["Threshold", "ThresholdError", "check_thresholds", "evaluate", "parse_threshold"]
+__all__ = [
+    "Threshold",
+    "ThresholdError",
+    "check_thresholds",
+    "default_threshold",
+    "evaluate",
+    "parse_threshold",
+]
 
 _OPERATORS: dict[str, Any] = {
     "<": operator.lt,
@@ -41,10 +49,16 @@ _OPERATORS: dict[str, Any] = {
 }
 _PAIRS = ("real_vs_theory", "simulated_vs_theory", "real_vs_simulated")
 _FORM = re.compile(
-    r"^\s*(?P<metric>\w+)(?:\.(?P<pair>\w+_vs_\w+))?\s*(?:\{(?P<tags>[^{}]*)\})?"
+    r"^\s*(?P<metric>\w+(?:\.\w+)*?)(?:\.(?P<pair>\w+_vs_\w+))?\s*(?:\{(?P<tags>[^{}]*)\})?"
     r"\s*\.(?P<aggregate>p\d+(?:\.\d+)?|[a-z]\w*)\s*(?:\{(?P<late_tags>[^{}]*)\})?\s*(?P<operator><=|>=|==|!=|<|>)\s*(?P<limit>[^\s<>=!][^<>=!]*?)\s*$"
 )
 _EXAMPLE = "detection_latency{fault=host_crash}.p99 < 100s"
+
+
+MOST_CLIENTS_LOST = 0.05
+"""Of the healthy clients: a run in which more lost a connection is red, unless the scenario says what it allows."""
+_DEFAULT = f"healthy.clients_lost.share <= {MOST_CLIENTS_LOST:.0%} (default)"
+_SAYS_WHAT_LOSSES = ("healthy.losses", "healthy.clients_lost")
 
 
 class ThresholdError(FlatlineError):
@@ -87,6 +101,9 @@ def parse_threshold(expression: str, faults: Sequence[str], incidents: Sequence[
     if match is None:
         raise ThresholdError([f"{expression!r} is not a threshold; an example: {_EXAMPLE}"])
     name, pair, aggregate = match["metric"], match["pair"] or "", match["aggregate"]
+    tags: dict[str, str] = {}
+    if name not in METRICS and name.rpartition(".")[2] in AUTHORS:
+        name, _, tags["author"] = name.rpartition(".")  # healthy.losses.middle.count
     metric = METRICS.get(name)
     if metric is None:
         raise wrong("unknown metric", name, list(METRICS))
@@ -98,9 +115,14 @@ def parse_threshold(expression: str, faults: Sequence[str], incidents: Sequence[
     if unit is None:
         allowed = ["p50, p95, p99, or any other percentile" if a == "p" else a for a in metric.units]
         raise wrong(f"{name} has no", aggregate, allowed)
-    values = {"fault": faults, "milestone": MILESTONES, "engine": MEASURED_ENGINES, "incident": incidents}
+    values = {
+        "fault": faults,
+        "milestone": MILESTONES,
+        "engine": MEASURED_ENGINES,
+        "incident": incidents,
+        "author": AUTHORS,
+    }
     written_tags = f"{match['tags'] or ''},{match['late_tags'] or ''}"
-    tags: dict[str, str] = {}
     for written in filter(None, (tag.strip() for tag in written_tags.split(","))):
         tag, _, value = (part.strip() for part in written.partition("="))
         if tag not in metric.tags or tag in tags:
@@ -156,7 +178,7 @@ def evaluate(
         if absent := needs - set(tables.measured_engines):
             verdict, value, reason = ("unknown", float("nan"), f"{' and '.join(sorted(absent))}: did not run")
         else:
-            query = Query(engine, threshold.aggregate, tags, threshold.pair)
+            query = Query(engine, threshold.aggregate, tags, threshold.pair, threshold.metric)
             estimate = METRICS[threshold.metric].estimate(tables, query)
             value = estimate.value
             verdict, reason = _judge(threshold, estimate)
@@ -164,6 +186,23 @@ def evaluate(
                 verdict, reason = "unknown", f"the run is unsound: {unsound[0]}"
         rows.append((threshold.expression, value, verdict, reason))
     return frame("thresholds", rows)
+
+
+def default_threshold(
+    thresholds: Sequence[Threshold], tables: RunTables, *, unsound: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Judge what holds without being written: at most `MOST_CLIENTS_LOST` of the healthy clients lose a connection.
+
+    For no reason that the scenario gives, see `unprovoked`. No row where one of the thresholds says what may be lost.
+    """
+    if any(threshold.metric in _SAYS_WHAT_LOSSES for threshold in thresholds):
+        return frame("thresholds", [])
+    engine = "real" if "real" in tables.measured_engines else "simulated"
+    found = unprovoked(tables, engine)
+    verdict, reason = ("fail" if found.value > MOST_CLIENTS_LOST else "pass"), found.note
+    if unsound and engine == "real":
+        verdict, reason = "unknown", f"the run is unsound: {unsound[0]}"
+    return frame("thresholds", [(_DEFAULT, found.value, verdict, reason)])
 
 
 def _judge(threshold: Threshold, estimate: Estimate) -> tuple[str, str]:

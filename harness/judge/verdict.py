@@ -23,13 +23,22 @@ class RunVerdict(NamedTuple):
 
 
 def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
-    """Weigh a run. The larger problem names it: unsound, then failed, then interrupted, then undecided.
+    """Weigh a run. The larger problem names it: unsound, then failed, then undecided.
+
+    Undecided is no pass: a threshold whose limit lies within what the value may be, an agreement of which no
+    comparison could be decided (of a real run: none that the real engine took part in), a run without its end. Single
+    comparisons that could not be decided are shown and do not count.
 
     An interrupted run has an exit code of its own, which only the command that was interrupted knows.
     """
     thresholds = tables.table("thresholds")
     missed = thresholds[thresholds["verdict"] == "fail"]
     open_ = thresholds[~thresholds["verdict"].isin(["pass", "fail"])]
+    compared = tables.table("agreement")
+    undecided = agreement.reason if agreement.verdict == "unknown" and len(compared) else ""
+    if not undecided and "real" in tables.engines and len(compared):
+        decided = compared[(compared["left"] == "real") & (compared["verdict"] != "unknown")]
+        undecided = "" if len(decided) else "no comparison of the real engine could be decided"
     reasons = (
         ["negative control: the gateway ran another policy than the scenario's, so this report must be red"]
         if tables.negative_control
@@ -42,10 +51,10 @@ def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
     if tables.complete is False:
         reasons.append("the run was interrupted: what follows is what had been measured by then")
     reasons += [f"undecided: {row.expression} ({row.reason})" for row in open_.itertuples()]
-    if agreement.verdict == "unknown":
-        reasons.append(f"agreement undecided: {agreement.reason}")
+    if undecided:
+        reasons.append(f"agreement undecided: {undecided}")
 
-    def found(status: str, sentence: str, exit_code: Exit = Exit.GOOD) -> RunVerdict:
+    def found(status: str, sentence: str, exit_code: Exit) -> RunVerdict:
         return RunVerdict(Headline(status, sentence, tuple(reasons)), exit_code)
 
     if tables.sound is False:
@@ -57,12 +66,12 @@ def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
     if len(missed):
         return found("fail", f"{len(missed)} of {len(thresholds)} thresholds missed", Exit.MISSED)
     if tables.complete is False:
-        return found("partial", "Interrupted: a report of what was measured until then")
+        return found("partial", "Interrupted: a report of what was measured until then", Exit.UNDECIDED)
     if len(open_):
-        return found("unknown", f"{len(open_)} of {len(thresholds)} thresholds could not be decided")
-    if agreement.verdict == "unknown" and thresholds.empty:
-        return found("unknown", "Nothing could be decided")
-    if agreement.verdict == "unknown":
-        return found("pass", "All thresholds hold; whether the engines agree could not be decided")
+        sentence = f"{len(open_)} of {len(thresholds)} thresholds could not be decided"
+        return found("unknown", sentence, Exit.UNDECIDED)
+    if undecided:
+        held = "The thresholds hold; whether" if len(thresholds) else "Whether"
+        return found("unknown", f"{held} the engines agree could not be decided", Exit.UNDECIDED)
     held = "all thresholds hold and the" if len(thresholds) else "the"
-    return found("pass", f"{held} engines agree".capitalize())
+    return found("pass", f"{held} engines agree".capitalize(), Exit.GOOD)

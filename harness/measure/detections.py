@@ -4,7 +4,8 @@ Each milestone is taken from the witness that can see it and from no other:
 
 * ``suspected``, ``socket_closed``: the gateway, on the connection that the fault hit. A refresh's new
   connection, or a later session of the same user, is another one.
-* ``store_cleared``: the store watch's first look that found the session's records gone.
+* ``store_cleared``: the store watch's first look that found the session's records gone. They went between the look
+  before, which ``earliest_s`` has, and that one.
 * ``peers_notified``: the last of the clients that the plan has watching this user was told of the end
   of *this session*. One who is never told leaves it censored.
 * ``locked_out``: until a login of the dead client's user, from elsewhere, is accepted; zero where the
@@ -46,6 +47,7 @@ class _Seen(NamedTuple):
     time_s: float
     cause: str = ""
     node: str = ""
+    after_s: float | None = None  # it happened between then and time_s; None: at time_s
 
 
 class _Missing(NamedTuple):
@@ -98,6 +100,9 @@ class _Follower:
             found = _Missing(hopeless) if hopeless else self._find(milestone, injected, verdict)
             outcome, duration_s, cause = self._outcome(injected, found, verdict)
             injected_s = float("nan") if injected.injected_s is None else injected.injected_s
+            earliest_s = duration_s
+            if outcome == "detected" and isinstance(found, _Seen) and found.after_s is not None:
+                earliest_s = min(duration_s, max(0.0, found.after_s - injected_s))
             row = (
                 h.engine,
                 fault.fault_id,
@@ -110,6 +115,7 @@ class _Follower:
                 injected_s,
                 duration_s,
                 h.clock.speedup,
+                earliest_s,
             )
             yield milestone, row, found.reason if isinstance(found, _Missing) else ""
 
@@ -161,9 +167,11 @@ class _Follower:
         for event in events:
             time_s = self._h.time_s(event)
             if time_s >= injected.injected_s:
-                seen = _Seen(time_s, event.cause, event.node)
-                # The whole tuple is compared: two verdicts at the same moment have a stable winner.
-                first = seen if first is None else min(first, seen)
+                looked_s = event.detail.get("previous_poll_s")
+                after_s = None if looked_s is None else self._h.clock.scenario_s(float(looked_s))
+                seen = _Seen(time_s, event.cause, event.node, after_s)
+                # Two verdicts at the same moment have a stable winner.
+                first = seen if first is None or seen[:3] < first[:3] else first
         return first
 
     def _last_watcher(self, injected: InjectedFault) -> _Seen | _Missing | None:

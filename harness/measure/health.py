@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.events.history import History
-from harness.events.incident_windows import IncidentWindow, incident_windows
+from harness.events.incident_windows import IncidentWindow, incident_windows, laid_to
 from reference_server.durations import DAY_S
 from reference_server.events import Cause, Event, EventKind, Source
 from reports.run_tables import frame
@@ -54,7 +54,6 @@ _NO_SUSPICION = frozenset(
         _NODE_DIED,
     }
 )
-_AFTERMATH_S = 60.0
 
 
 class Mistake(NamedTuple):
@@ -135,7 +134,9 @@ def find_health(history: History) -> Health:
                 steps[injected.session_id].append(_Step(injected.recovered_s, _RECOVERED, "", "", ""))
     for session_id in sorted(steps):
         _follow(session_id, clients.get(session_id), sorted(steps[session_id]), health, history.end_s)
-    health.mistakes = [one._replace(incident=_laid_to(happened, one)) for one in health.mistakes]
+    health.mistakes = [
+        one._replace(incident=laid_to(happened, one.time_s, one.node)) for one in health.mistakes
+    ]
     return health
 
 
@@ -144,16 +145,6 @@ def _had_died(happened: Iterable[IncidentWindow], node: str, connected_s: float,
         window.cuts_connections and window.node == node and connected_s <= window.start_s <= now_s
         for window in happened
     )
-
-
-def _laid_to(happened: Iterable[IncidentWindow], mistake: Mistake) -> str:
-    """The last incident that may have made the gateway suspect a healthy client; empty: none."""
-    found = ""
-    for window in happened:
-        near = window.start_s <= mistake.time_s <= window.end_s + _AFTERMATH_S
-        if near and window.node in ("", mistake.node):
-            found = window.incident_id
-    return found
 
 
 def _follow(session_id: str, client: str | None, steps: list[_Step], health: Health, end_s: float) -> None:

@@ -2,7 +2,7 @@
 
 Pure: from an event log and the fault plan to DataFrames in scenario time; statistics over them are
 `quality_of_service.py`. Each table is computed where its name says: milestones and outcomes in `detections.py`,
-false suspicions in `health.py`, and so on.
+false suspicions in `health.py`, losses of healthy clients in `connections.py`, and so on.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from harness.events.history import History
 from harness.events.log import gc_paused
 from harness.measure import health as healthy
 from harness.measure import series
+from harness.measure.connections import healthy_connections, losses, table_of
 from harness.measure.cost import running_cost
 from harness.measure.detections import find_outcomes
 from harness.measure.incidents import incidents
 from harness.measure.omission import omission
+from harness.measure.presence import presence_gaps
 from harness.measure.series import reconnects
 from harness.measure.sessions import presence_flaps, session_quality
 from reference_server.events import Event, Source
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.plan import Plan
 
-__all__ = ["Measured", "measure"]
+__all__ = ["Measured", "measure", "measure_history"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,32 +46,32 @@ class Measured:
 def measure(
     events: Iterable[Event], plan: Plan, *, engine: str, horizon_s: float, clock: RunClock = SCENARIO_TIME
 ) -> Measured:
-    """Measure one engine's part of an event log.
-
-    Args:
-        events: the merged log, of one engine or of both.
-        plan: the fault plan that was run.
-        engine: ``real`` or ``simulated``.
-        clock: of the real run; a simulation logs scenario time.
-        horizon_s: the planned end in scenario seconds; it bounds a log without ``run_ended``.
+    """Measure one engine's part of an event log; the arguments are those of `History`.
 
     Raises:
         ValueError: another engine.
     """
     with gc_paused():
-        return _tables(History(events, plan, engine=engine, clock=clock, horizon_s=horizon_s))
+        return measure_history(History(events, plan, engine=engine, clock=clock, horizon_s=horizon_s))
 
 
-def _tables(history: History) -> Measured:
+def measure_history(history: History) -> Measured:
+    """Measure one engine's history."""
     outcomes = find_outcomes(history)
     health = healthy.find_health(history)
     mistakes = healthy.false_suspicion_events(history, health)
-    live = series.population(history, health, outcomes.detections)
+    connections = healthy_connections(history)
+    held = table_of(history.engine, connections)
+    gaps = presence_gaps(history, connections)
+    live = series.population(history, connections, gaps, outcomes.detections)
     flaps = presence_flaps(history)
     tables = {
         "detections": outcomes.detections,
         "not_applicable": outcomes.not_applicable,
         "injections": series.injections(history),
+        "healthy_connections": held,
+        "losses": losses(history.engine, held),
+        "presence_gaps": gaps,
         "false_suspicions": healthy.false_suspicions(history, health),
         "false_suspicion_events": mistakes,
         "accuracy": healthy.accuracy(history.engine, mistakes, health.client_days),

@@ -13,6 +13,7 @@ and the share still undetected add up to 1, which one minus a Kaplan–Meier cur
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ __all__ = [
     "detections_by_layer",
     "incidence_by_cause",
     "qos",
+    "quantile_between",
     "survival",
 ]
 
@@ -80,6 +82,20 @@ def curve_of(rows: pd.DataFrame) -> Incidence | None:
     return incidence(seen["duration_s"].to_numpy(), seen["outcome"].to_numpy()) if len(seen) else None
 
 
+def quantile_between(rows: pd.DataFrame, q: float) -> Quantile | None:
+    """The q-quantile of some rows of detections, its interval widened by what lies between two looks.
+
+    The value is that of the looks which saw it; the lower bound is that of the looks before. None: as `curve_of`.
+    """
+    late, early = (
+        curve_of(rows),
+        curve_of(rows.assign(duration_s=rows["earliest_s"].fillna(rows["duration_s"]))),
+    )
+    if late is None or early is None:
+        return None
+    return replace(late.quantile(q), lo_s=early.quantile(q).lo_s)
+
+
 def bounds(quantile: Quantile) -> tuple[float, float]:
     """The interval as tables show it: NaN where the sample is too small for one, or a side has no end."""
     if not quantile.exists:
@@ -124,11 +140,8 @@ def _figures(group: pd.DataFrame) -> tuple[float, ...]:
     count = group["outcome"].value_counts()
     figures: list[float] = []
     for q in PERCENTILES.values():
-        if curve is None:
-            figures += [float("nan")] * 3
-        else:
-            quantile = curve.quantile(q)
-            figures += [quantile.value_s, *bounds(quantile)]
+        quantile = quantile_between(group, q)
+        figures += [float("nan")] * 3 if quantile is None else [quantile.value_s, *bounds(quantile)]
     seen = group.loc[group["outcome"] == "detected", "duration_s"]
     outcomes = ("detected", "censored", "recovered", "not_applicable")
     return (

@@ -11,14 +11,14 @@ that too is what a client was told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from harness.events.history import History
-from harness.measure.health import Health
+from harness.measure.connections import HealthyConnection
 from reference_server.events import Event, EventKind, Source
 from reports.run_tables import frame
 
@@ -77,25 +77,33 @@ def ghosts(history: History, detections: pd.DataFrame) -> pd.DataFrame:
     """Ghost time per fault: how long the store showed a session whose client was dead.
 
     It starts with the fault and ends when the store is cleared, the client is back, or the run ends
-    (`outcome` says which). A client that comes back, as after a refresh, makes no ghost.
+    (`outcome` says which). A client that lives on, as after a refresh or with a slow network, makes no ghost.
     """
-    back = {f.fault_id for f in history.plan.faults if f.params.comes_back}
+    alive = {f.fault_id for f in history.plan.faults if f.params.user_stays}
     rows = detections[
         (detections["milestone"] == "store_cleared")
         & (detections["outcome"] != "not_applicable")
-        & ~detections["fault_id"].isin(back)
+        & ~detections["fault_id"].isin(alive)
     ]
     columns = rows[["engine", "fault_id", "fault", "outcome", "duration_s"]]
     return frame("ghosts", columns.itertuples(index=False, name=None))
 
 
-def population(history: History, health: Health, detections: pd.DataFrame) -> pd.DataFrame:
-    """Live clients, sessions in the store, and ghosts, at each sample of the store.
+def population(
+    history: History, connections: Sequence[HealthyConnection], gaps: pd.DataFrame, detections: pd.DataFrame
+) -> pd.DataFrame:
+    """Live clients, those that should live, status records in the store, ghosts and gaps, at each sample of the store.
 
     Without a store watch there is a regular grid over the run and `store_sessions` is empty.
+
+    Args:
+        history: of one engine.
+        connections: of its healthy clients.
+        gaps: its presence_gaps.csv.
+        detections: its detections.csv.
     """
     samples = sorted(
-        (history.time_s(event), event.detail.get("sessions", float("nan")))
+        (history.time_s(event), event.detail.get("shown", event.detail.get("sessions", float("nan"))))
         for event in history.of(EventKind.STORE_SAMPLE)
     )
     if not samples:
@@ -107,20 +115,42 @@ def population(history: History, health: Health, detections: pd.DataFrame) -> pd
     began = starts.loc[dead["fault_id"], "injected_at_s"].to_numpy(dtype=float)
     gone = began + dead["ghost_s"].to_numpy(dtype=float)
     gone = np.where(dead["outcome"] == "censored", np.inf, gone)
-    alive = np.array(health.alive_s, dtype=float).reshape(-1, 2)
+    alive = np.array([(c.connected_s, c.until_s) for c in connections], dtype=float).reshape(-1, 2)
     # Whoever is alive when the run ends is alive in the sample at its end as well.
     until = np.where(alive[:, 1] >= history.end_s, np.inf, alive[:, 1])
+    due = np.array([history.plan.connect_at_s(client) for client in range(history.plan.clients)])
+    hit, over = _out_of_action(history)
+    absent = gaps["begins_s"].to_numpy(dtype=float)
     return frame(
         "population",
         zip(
             [history.engine] * len(times),
             times,
             _count(times, alive[:, 0], until),
-            [sessions for _, sessions in samples],
+            _count(times, due, np.full_like(due, np.inf)) - _count(times, hit, over),
+            [shown for _, shown in samples],
             _count(times, began, gone),
+            _count(times, absent, absent + gaps["lasts_s"].to_numpy(dtype=float)),
             strict=True,
         ),
     )
+
+
+def _out_of_action(history: History) -> tuple[Times, Times]:
+    """From when to when a fault kept each client from being connected: until it recovered or connected again."""
+    connected: dict[str, list[float]] = {}
+    for event in history.of(EventKind.CONNECTED, Source.CLIENT):
+        connected.setdefault(str(event.detail.get("client")), []).append(history.time_s(event))
+    spans = []
+    for injected in history.injected_faults:
+        hit_s = injected.injected_s
+        if hit_s is not None and not injected.planned.params.only_hampers:
+            mine = connected.get(str(injected.planned.client), [])
+            again_s = min((time_s for time_s in mine if time_s > hit_s), default=np.inf)
+            back_s = np.inf if injected.recovered_s is None else injected.recovered_s
+            spans.append((hit_s, min(again_s, back_s)))
+    hit, over = np.array(spans, dtype=float).reshape(-1, 2).T
+    return hit, over
 
 
 def _count(times: Times, starts: Times, stops: Times) -> NDArray[np.int64]:

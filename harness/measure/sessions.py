@@ -116,9 +116,9 @@ def _flicker_row(history: History, flaps: pd.DataFrame) -> Row:
 
 
 def _left(history: History, detections: pd.DataFrame) -> Iterator[Row]:
-    """Some come back, as after a refresh; everyone else whose fault was not recovered from is dead at the end."""
-    back = {f.fault_id for f in history.plan.faults if f.params.comes_back}
-    ours = detections[~detections["fault_id"].isin(back)].set_index("fault_id")
+    """Some users stay; everyone else whose fault was not recovered from is dead at the end."""
+    alive = {f.fault_id for f in history.plan.faults if f.params.user_stays}
+    ours = detections[~detections["fault_id"].isin(alive)].set_index("fault_id")
     outcome = {name: rows["outcome"] for name, rows in ours.groupby("milestone")}
     store = outcome.get("store_cleared", pd.Series(dtype=str))
     dead = store[store.isin(["detected", "censored"])]

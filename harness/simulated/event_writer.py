@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from harness.events.presence_watch import PresenceWatch
 from harness.events.store_convergence import WANTED, Records, StoreConvergence
 from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
@@ -65,7 +66,7 @@ class StoreWatch:
 
     A session is watched from its fault until it is cleared or its client is back on it. It looks whenever
     a record changes and whenever one may have expired, so it has no polling grain. What an incident leaves
-    behind it looks for every quarter of a second.
+    behind it looks for every quarter of a second, and whether the store shows whoever is connected at every sample.
     """
 
     def __init__(self, clock: Clock, store: Store, log: EventLog) -> None:
@@ -74,6 +75,7 @@ class StoreWatch:
         self._log = log
         self._users: dict[str, str] = {}  # session id -> user id, of the sessions under watch
         self._convergence = StoreConvergence(Source.SIMULATION)
+        self._presence = PresenceWatch(Source.SIMULATION)
         self._compares = False
         store.on_change = self._look
         log.on_event = self._take
@@ -88,12 +90,23 @@ class StoreWatch:
         self._users.pop(session_id, None)
 
     def sample_every(self, interval_s: float) -> None:
-        """Count sessions and online users now and at every interval."""
-        detail = {"sessions": self._store.count_sessions(), "online": len(self._store.online)}
+        """Count sessions, status records and online users now and at every interval; look who is not shown."""
+        store, now_s = self._store, self._clock.now_s
+        detail = {
+            "sessions": store.count_sessions(),
+            "shown": store.count_statuses(),
+            "online": len(store.online),
+        }
         self._log.write(EventKind.STORE_SAMPLE, detail=detail)
+        if store.available:
+            asked = self._presence.questions(len(self._presence))
+            statuses = {one: self._records(one, user_id)[1] for one, user_id in asked.items()}
+            for event in self._presence.answer(statuses, now_s, now_s):
+                self._log.write(event.kind, session_id=event.session_id, detail=event.detail)
         self._clock.after(interval_s, lambda: self.sample_every(interval_s))
 
     def _take(self, event: Event) -> None:
+        self._presence.take(event)
         self._convergence.take(event)
         if self._convergence.is_open and not self._compares:
             self._compares = True

@@ -173,6 +173,11 @@ class Store:
                 del self._sessions[session_id]
         return len(self._sessions)
 
+    def count_statuses(self) -> int:
+        """How many status records are there."""
+        now_s = self._clock.now_s
+        return sum(record.expires_s > now_s for record in self._statuses.values())
+
     def _write_session(self, session_id: str, user_id: str, owner: str) -> None:
         expires_s = self._clock.now_s + self._session_ttl_s
         self._sessions[session_id] = Record(user_id, owner, expires_s)

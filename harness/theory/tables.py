@@ -48,6 +48,7 @@ def plotted_detections(predictions: Iterable[Prediction], plan: Plan) -> pd.Data
                     fault.at_s,
                     time_s if happens else np.nan,
                     1.0,
+                    time_s if happens else np.nan,
                 )
             )
     return frame("detections", rows)

@@ -244,13 +244,12 @@ class ClientFault(_Described):
 
     side: ClassVar[str] = "client"
     announced: ClassVar[bool] = False  # the peer is told at once: close frame, FIN or RST
-    user_stays: ClassVar[bool] = False  # the client lives on with its session: nobody logs in elsewhere
-    comes_back: ClassVar[bool] = (
-        False  # it left and is on its way back: it makes no ghost, it is not dead at the end
-    )
+    # the client lives on with its session: nobody logs in elsewhere, it makes no ghost, it is not dead at the end
+    user_stays: ClassVar[bool] = False
     only_hampers: ClassVar[bool] = (
-        False  # the client stays healthy: losing it is a loss, not a detection alone
+        False  # it is healthy all the while: who throws it out loses a healthy client
     )
+    may_not_happen: ClassVar[bool] = False  # it waits for something that the client's traffic may prevent
     needs_socket_filter: ClassVar[bool] = False  # its real half; root only, checked beforehand
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:

@@ -50,6 +50,7 @@ class DrawnCustom(ClientFault):
     on_the_wire = "what your class does"
     mechanism = "your own"
     cannot_show = "what your class says"
+    may_not_happen = True
     example = "{kind: custom, uses: my_fault.py:MyFault, share: 10%, at: 60s, params: {}}"
 
     @property

@@ -37,7 +37,6 @@ class DrawnRefresh(ClientFault):
     example = "{kind: refresh, share: 10%, at: {uniform: {low: 40s, high: 90s}}}"
     announced = True
     user_stays = True
-    comes_back = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
         """Close; the client comes back after the page's load."""

@@ -205,6 +205,7 @@ def draw_detections(
                         injected[n],
                         took + late,
                         5.0 if engine == "real" else 1.0,
+                        took + late,
                     )
                 )
             rows.append(
@@ -220,6 +221,7 @@ def draw_detections(
                     injected[n],
                     np.nan,
                     1.0,
+                    np.nan,
                 )
             )
     return frame("detections", rows)
@@ -286,7 +288,7 @@ def _live(detections: pd.DataFrame, clients: int, rng: np.random.Generator) -> p
             up = round(clients * min(1.0, t / RAMP_S))
             dead = int(((start <= t) & ~(back & (stop <= t))).sum())
             ghosts = int(((start <= t) & (stop > t)).sum())
-            rows.append((engine, t, up - dead, up - dead + ghosts, ghosts))
+            rows.append((engine, t, up - dead, up - dead, up - dead + ghosts, ghosts, 0))
     return frame("population", rows)
 
 

@@ -9,7 +9,9 @@ It asks the gateway nothing, so it goes on when that is frozen, and it does not 
 which come late or not at all.
 
 Once a second a sample counts the existing keys of all sessions that clients were ever given (``EXISTS``
-in chunks; ``SCAN`` would walk every key of the server) and the members of the online set. Redis may be
+in chunks; ``SCAN`` would walk every key of the server), their users' status keys and the members of the online set,
+reads how often each command was called (``INFO commandstats``, without the watch's own calls), and looks whether the
+store shows whoever is connected (rules: `harness/events/presence_watch.py`). Redis may be
 down, stalled or restarted: the watch keeps asking. `previous_poll_s` of a `store_cleared` then shows how
 wide its moment is, and `store_gap_s` of the next sample how long no answer came (`store_wait_s`: the
 longest wait for one that did).
@@ -20,6 +22,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +35,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from harness.events.presence_watch import PresenceWatch
 from harness.events.store_convergence import WANTED, Records, StoreConvergence
 from harness.events.tail import CLIENT_LOGS, INCIDENT_LOGS, LogTail
 from harness.real.store_watch.store_clearing import StoreClearing
@@ -49,6 +53,12 @@ _OUT_OF_REACH = (redis.ConnectionError, redis.TimeoutError)
 # Most lines of a client's log are other events: a search for bytes passes over them unparsed.
 _WANTED = tuple(f'"kind":"{kind}"'.encode() for kind in sorted(WANTED))
 _ASK_CHUNK = 500  # sessions in one MGET
+# Commands that touch no record, and those that only the watch uses (MGET, EXISTS, ZCARD). A script's own calls are
+# counted by Redis themselves.
+_NO_RECORDS = re.compile(
+    r"cmdstat_(acl|auth|client|cluster|command|config|echo|eval|evalsha|exec|exists|flush\w+|hello|info|mget|multi|ping|"
+    r"publish|p?(un)?subscribe|reset|script|select|zcard)(\|.*)?"
+)
 _SESSIONS_PER_S = 20_000  # asked for after an incident: more would take the time of Redis and of this process
 
 _log = logging.getLogger(ROLE)
@@ -74,7 +84,7 @@ class Store:
             retry=Retry(NoBackoff(), 0),
         )
         self._now_s = now_s
-        self._answered_s = now_s()
+        self.answered_s = now_s()
         self._away = False
         self.gap_s = 0.0  # longest time without an answer since this was last set to 0
         self.wait_s = 0.0  # longest wait for one answer since this was last set to 0
@@ -94,10 +104,10 @@ class Store:
             answered_s = self._now_s()
             self.waited_s += answered_s - asked_s
         if self._away:
-            gap_s = answered_s - self._answered_s
+            gap_s = answered_s - self.answered_s
             _log.warning("%.3f s: Redis answers again, after %.3f s", answered_s, gap_s)
             self.gap_s = max(self.gap_s, gap_s)
-        self._away, self._answered_s = False, answered_s
+        self._away, self.answered_s = False, answered_s
         self.wait_s = max(self.wait_s, answered_s - asked_s)
         return Answer(value, asked_s, answered_s)
 
@@ -118,6 +128,9 @@ class Watch:
         self._sample_s = sample_s
         self._clearing = StoreClearing(prefix)
         self._convergence = StoreConvergence()
+        self._presence = PresenceWatch()
+        self._looked_s: float | None = None  # at the faulted sessions
+        self._largest_gap_s = 0.0  # between two such looks, since the last sample
         self._next_look_s = self._next_sample_s = self._next_comparison_s = 0.0
 
     def read_logs(self, now_s: float) -> None:
@@ -133,12 +146,17 @@ class Watch:
 
     def ask(self, now_s: float) -> None:
         """Do one poll; what it saw is with the operating system when it returns."""
-        for query in self._clearing.queries():
+        queries = self._clearing.queries()
+        for query in queries:
             answer = self._store.ask(partial(redis.Redis.mget, keys=query.keys))
             if answer is None:
                 break
             for event in self._clearing.on_answer(query, answer.value, answer.asked_s, answer.answered_s):
                 self._out.write(event)
+        else:
+            if queries and self._looked_s is not None:
+                self._largest_gap_s = max(self._largest_gap_s, self._store.answered_s - self._looked_s)
+            self._looked_s = self._store.answered_s if queries else None
         if now_s >= self._next_comparison_s:
             self._next_comparison_s = now_s + self._compare(now_s)
         if now_s >= self._next_sample_s and self._sample():
@@ -152,6 +170,7 @@ class Watch:
             _log.warning("passed over: %s", error)
             return
         self._clearing.on_client_event(event)
+        self._presence.take(event)
         self._convergence.take(event)
 
     def _compare(self, now_s: float) -> float:
@@ -177,30 +196,63 @@ class Watch:
         return len(sessions) / _SESSIONS_PER_S
 
     def _sample(self) -> bool:
-        keys = self._clearing.session_keys
-        answer = self._store.ask(lambda r: _count(r, keys, self._online_key))
+        self._look_who_is_shown()
+        keys = self._clearing.session_keys, list(self._clearing.status_keys)
+        answer = self._store.ask(lambda r: _count(r, *keys, self._online_key))
         if answer is None:
             return False
-        *existing, online = answer.value
+        sessions, shown, online, commands = answer.value
         detail = {
-            "sessions": sum(existing),
+            "sessions": sessions,
+            "shown": shown,
             "online": online,
             "watched": len(self._clearing.watched),
             "store_gap_s": self._store.gap_s,
             "store_wait_s": self._store.wait_s,
+            "largest_gap_s": self._largest_gap_s,
+            "commands": commands,
         }
-        self._store.gap_s = self._store.wait_s = 0.0
+        self._store.gap_s = self._store.wait_s = self._largest_gap_s = 0.0
         self._out.write(Event(answer.answered_s, Source.STORE, EventKind.STORE_SAMPLE, detail=detail))
         return True
 
+    def _look_who_is_shown(self) -> None:
+        asked = self._presence.questions(round(_SESSIONS_PER_S * self._sample_s))
+        sessions = list(asked)
+        for n in range(0, len(sessions), _ASK_CHUNK):
+            chunk = sessions[n : n + _ASK_CHUNK]
+            keys = [f"{self._prefix}status:{asked[one]}" for one in chunk]
+            answer = self._store.ask(partial(redis.Redis.mget, keys=keys))
+            if answer is None:
+                return
+            statuses = {
+                one: None if found is None else found.decode()
+                for one, found in zip(chunk, answer.value, strict=True)
+            }
+            for event in self._presence.answer(statuses, answer.asked_s, answer.answered_s):
+                self._out.write(event)
 
-def _count(r: redis.Redis, keys: Sequence[bytes], online_key: str) -> list[int]:
+
+def _count(
+    r: redis.Redis, session_keys: Sequence[bytes], status_keys: Sequence[bytes], online_key: str
+) -> tuple[int, int, int, dict[str, int]]:
+    """Count existing sessions, existing statuses and members of the online set; and calls of each command."""
     pipeline = r.pipeline(transaction=False)
-    for n in range(0, len(keys), _SAMPLE_CHUNK):
-        pipeline.exists(*keys[n : n + _SAMPLE_CHUNK])
+    sizes = []
+    for keys in (session_keys, status_keys):
+        sizes.append(len(pipeline))
+        for n in range(0, len(keys), _SAMPLE_CHUNK):
+            pipeline.exists(*keys[n : n + _SAMPLE_CHUNK])
+    first_status, rest = sizes[1], len(pipeline)
     pipeline.zcard(online_key)
-    counts: list[int] = pipeline.execute()
-    return counts
+    pipeline.info("commandstats")
+    answers = pipeline.execute()
+    calls = {
+        name.removeprefix("cmdstat_"): int(found["calls"])
+        for name, found in answers[-1].items()
+        if not _NO_RECORDS.fullmatch(name)
+    }
+    return sum(answers[:first_status]), sum(answers[first_status:rest]), answers[-2], calls
 
 
 def _run(watch: Watch, store: Store, out: EventWriter, poll_s: float, now_s: Callable[[], float]) -> None:

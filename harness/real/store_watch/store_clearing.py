@@ -49,11 +49,14 @@ class StoreClearing:
         self._faulted: set[str] = set()
         self.watched: dict[str, WatchedSession] = {}
         self.session_keys: list[bytes] = []  # of every session that a client was ever given
+        self.status_keys: dict[bytes, None] = {}  # of their users
 
     def on_client_event(self, event: Event) -> None:
         """Take note of a log-in, a fault, or a recovery from one; other events do not matter."""
         if event.kind is EventKind.LOGGED_IN:
             self.session_keys.append(f"{self._prefix}session:{event.session_id}".encode())
+            if user_id := event.detail.get("user_id"):
+                self.status_keys[f"{self._prefix}status:{user_id}".encode()] = None
         elif event.kind is EventKind.FAULT_INJECTED and event.session_id not in self._faulted:
             self._faulted.add(event.session_id)
             user_id = event.detail["user_id"]

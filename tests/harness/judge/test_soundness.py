@@ -34,6 +34,7 @@ def seen(latencies: dict[str, float], outcome: str = "detected", last_s: float =
             at_s - latency_s,
             latency_s,
             5.0,
+            latency_s,
         )
         for label, latency_s in latencies.items()
         for i, at_s in enumerate((FIRST_S + latency_s, last_s))

@@ -25,7 +25,7 @@ def detected(
     outcome: str = "detected",
 ) -> list[tuple[Any, ...]]:
     return [
-        (engine, f"{fault}-{i}", fault, "s", "n", milestone, "", outcome, 100.0, s, 1.0)
+        (engine, f"{fault}-{i}", fault, "s", "n", milestone, "", outcome, 100.0, s, 1.0, s)
         for i, s in enumerate(seconds)
     ]
 
@@ -72,7 +72,8 @@ GHOSTS = frame(
     [("real", "f0", "host_crash", "detected", 86.0), ("real", "f1", "host_crash", "censored", 200.0)],
 )
 LIVE = frame(
-    "population", [("real", 50.0, 4, 4.0, 0), ("real", 60.0, 4, 4.0, 3), ("simulated", 60.0, 4, 4.0, 9)]
+    "population",
+    [("real", 50.0, 4, 4, 4.0, 0, 0), ("real", 60.0, 3, 4, 4.0, 3, 1), ("simulated", 60.0, 4, 4, 4.0, 9, 0)],
 )
 AGREE = agreement(
     ("host_crash", "p50", "real", 86.7, 85.0, "pass"),

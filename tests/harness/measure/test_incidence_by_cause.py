@@ -16,7 +16,7 @@ def detections(seen: list[Seen], milestone: str = "suspected") -> pd.DataFrame:
     return frame(
         "detections",
         [
-            ("real", f"f{n}", "host_crash", f"s{n}", "", milestone, cause, outcome, 100.0, took, 1.0)
+            ("real", f"f{n}", "host_crash", f"s{n}", "", milestone, cause, outcome, 100.0, took, 1.0, took)
             for n, (took, outcome, cause) in enumerate(seen)
         ],
     )

@@ -39,6 +39,7 @@ def detections(
             100.0,
             float("nan") if o == "n" else t,
             5.0,
+            float("nan") if o == "n" else t,
         )
         for i, (t, o) in enumerate(cases)
     ]

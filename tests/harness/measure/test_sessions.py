@@ -4,12 +4,14 @@ import dataclasses
 from collections.abc import Hashable
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from harness.events.history import History
+from harness.measure.connections import healthy_connections
 from harness.measure.cost import expected_cost, running_cost
 from harness.measure.detections import find_outcomes
-from harness.measure.health import find_health
+from harness.measure.presence import presence_gaps
 from harness.measure.series import population, reconnects
 from harness.measure.sessions import presence_flaps, session_quality
 from reference_server.events import Event, Source
@@ -40,16 +42,21 @@ def history_of(events: list[Event], of: Plan, **changes: Any) -> History:
 Rows = dict[tuple[str, str], dict[Hashable, Any]]
 
 
+def samples_of(history: History) -> pd.DataFrame:
+    held = healthy_connections(history)
+    return population(history, held, presence_gaps(history, held), find_outcomes(history).detections)
+
+
 def quality(events: list[Event], of: Plan) -> Rows:
     history = history_of(events, of)
     detections = find_outcomes(history).detections
-    samples = population(history, find_health(history), detections)
+    samples = samples_of(history)
     table = session_quality(history, detections, samples, presence_flaps(history))
     return {(row["figure"], row["fault"]): row for row in table.to_dict("records")}
 
 
 def cost_of(history: History) -> dict[Hashable, Any]:
-    samples = population(history, find_health(history), find_outcomes(history).detections)
+    samples = samples_of(history)
     (row,) = running_cost(history, samples).to_dict("records")
     return row
 

@@ -42,7 +42,7 @@ def rows(
     return frame(
         "detections",
         [
-            (engine, f"{fault}-{n:05d}", fault, f"s{n}", "", milestone, "", end, 100.0, took, 1.0)
+            (engine, f"{fault}-{n:05d}", fault, f"s{n}", "", milestone, "", end, 100.0, took, 1.0, took)
             for n, (took, end) in enumerate(zip(durations_s, ends, strict=True))
         ],
     )
