@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from reference_server.durations import PositiveDuration
+from reference_server.durations import Duration, PositiveDuration
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.kinds import DetectorKind, Ping
 from reference_server.presets import find_preset, merged
@@ -50,7 +50,7 @@ class Scenario(Part):
     description: str = ""
     seed: Annotated[int, Field(ge=0)] = 1
     clients: Annotated[int, Field(ge=1)] = 100
-    ramp: Annotated[PositiveDuration, Field(description="the clients connect evenly over this time")] = 30.0
+    ramp: Annotated[Duration, Field(description="the clients connect evenly over this time")] = 30.0
     duration: Annotated[PositiveDuration, Field(description="time after the ramp; the run ends with it")]
     speedup: Annotated[
         float, Field(ge=1, le=1000, description="a real run divides every time but round trips by this")

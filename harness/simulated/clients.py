@@ -64,7 +64,7 @@ class Client:
         self.loses: Callable[[], bool] | None = None  # whether the next packet to it gets lost
         self.healing: PlannedFault | None = None  # over, but not yet known to be survived
         self._kept_pings: list[tuple[Connection, float]] = []  # by the kernel of a frozen process
-        self._kept_end: tuple[Connection, int | None] | None = None
+        self._kept_end: tuple[Connection, Cause, int | None] | None = None
         self._due: list[PlannedFault] = []
 
     # -- connecting --------------------------------------------------------------------------------
@@ -202,11 +202,11 @@ class Client:
             self._recovered(self.healing)
         interval_s = scenario.liveness.heartbeat_interval
         if isinstance(scenario.detector, ClientBeats) and interval_s is not None:
-            first_s = interval_s * (1 - float(self._model.client_beats.random()))
+            first_s = interval_s
+            if scenario.liveness.first_ping == "random":
+                first_s *= 1 - float(self._model.client_beats.random())
             clock.after(first_s, partial(self._beat, connection, interval_s))
-        if scenario.network.nat is not None:
-            nat = scenario.network.nat
-            self.forget_when_idle(nat.idle_timeout, nat.expiry, lambda: None, since_s=-1.0)
+        self._model.middle.begin(connection)
         if self._reconnect.idle_limit is not None:
             self._check_idle(connection, self._reconnect.idle_limit)
         due, self._due = self._due, []
@@ -214,17 +214,20 @@ class Client:
             fault.behaviour.simulated(self, fault)
 
     def _beat(self, connection: Connection, interval_s: float) -> None:
-        """Send a beat of its own. While it is frozen or cut off it sends none, and goes on at its own grid.
-
-        TCP's retransmission is left out: a beat into a cut that nobody has noticed yet is lost.
-        """
+        """Send a beat of its own. A frozen client sends none, and goes on at its own grid."""
         if not self._is_on(connection):
             return
-        if not self.frozen and self.way_open and connection.nat_resets:
-            self._network.meets_reset(connection)
-        elif not self.frozen and connection.passes:
+        if self.frozen:
+            pass
+        elif self.answers_after_s is None:
             self._network.beat(connection)
+        else:
+            self._clock.after(self.answers_after_s(), partial(self._beat_late, connection))
         self._clock.after(interval_s, partial(self._beat, connection, interval_s))
+
+    def _beat_late(self, connection: Connection) -> None:
+        if self._is_on(connection) and not self.frozen:
+            self._network.beat(connection)
 
     # -- connected ---------------------------------------------------------------------------------
 
@@ -255,8 +258,8 @@ class Client:
 
     def on_pong(self, connection: Connection) -> None:
         """The answer to a beat of its own is here."""
-        if self._is_on(connection) and not self.frozen:
-            self._heard(connection)
+        if self._is_on(connection) and not self.frozen and self.answers_after_s is None:
+            self._heard(connection)  # else its fault is still there
 
     def _heard(self, connection: Connection) -> None:
         """It is back, unless what it hears is of a connection that the gateway has ended: then a FIN is next."""
@@ -269,14 +272,14 @@ class Client:
         if fault is not None:
             self._clock.after(0.0, still_stands)
 
-    def on_end(self, connection: Connection, code: int | None) -> None:
-        """The gateway ended the connection: by a close frame with this code, or by a bare FIN."""
+    def on_end(self, connection: Connection, cause: Cause, code: int | None = None) -> None:
+        """The connection's end is here: a close frame with this code, FIN, RST, or its kernel's give-up."""
         if not self._is_on(connection):
             return
         if self.frozen:
-            self._kept_end = (connection, code)
+            self._kept_end = (connection, cause, code)
             return
-        self._disconnected(Cause.TCP_FIN if code is None else Cause.CLOSE_FRAME, code)
+        self._disconnected(cause, code)
 
     def _disconnected(self, cause: Cause, code: int | None = None) -> None:
         self._log(EventKind.DISCONNECTED, cause=cause, detail={"code": code})
@@ -380,14 +383,9 @@ class Client:
         if self.connection is not None:
             self._network.window_closes(self.connection)
 
-    def forget_when_idle(
-        self, idle_s: float, expiry: str, forgotten: Callable[[], None], since_s: float | None = None
-    ) -> None:
-        """A middlebox forgets its connection once that had no packet for ``idle_s``.
-
-        Packets up to ``since_s`` (None: now) made no mapping; the first one after it does.
-        """
-        armed_s = self.now_s if since_s is None else since_s
+    def forget_when_idle(self, idle_s: float, expiry: str, forgotten: Callable[[], None]) -> None:
+        """A middlebox forgets its connection once that had no packet for ``idle_s``; the next one makes a mapping."""
+        armed_s = self.now_s
         connection, clock = self.connection, self._clock
         assert connection is not None
 

@@ -7,6 +7,7 @@ knows the protocols stated here.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -16,9 +17,28 @@ from reference_server.events import Cause
 from reference_server.liveness.detector import Detector
 from scenarios.faults import PlannedFault
 
-__all__ = ["NEVER_S", "ClientEnd", "Connection", "GatewayEnd"]
+__all__ = ["NEVER_S", "Box", "ClientEnd", "Connection", "GatewayEnd"]
 
 NEVER_S = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """What a box on the way sees and counts (`middle.py`); the same for every connection."""
+
+    at_gateway: bool  # where it stands; else at the client's end
+    to_client: bool  # counts what goes there
+    to_gateway: bool
+    pings: bool  # counts heartbeats and their answers
+    probes: bool  # counts the kernel's probes
+
+    def saw_exchange_s(self, at_client_s: float, answer_s: float) -> float:
+        """When a ping or its answer passed last that counts; never: minus infinity."""
+        if not self.pings:
+            return -math.inf
+        if not self.at_gateway:
+            return at_client_s
+        return answer_s if self.to_gateway else 2 * at_client_s - answer_s
 
 
 class ClientEnd(Protocol):
@@ -42,8 +62,8 @@ class ClientEnd(Protocol):
     def on_pong(self, connection: Connection) -> None:
         """The answer to a beat of its own is here."""
 
-    def on_end(self, connection: Connection, code: int | None) -> None:
-        """The gateway ended the connection: by a close frame with this code, or by a bare FIN."""
+    def on_end(self, connection: Connection, cause: Cause, code: int | None = None) -> None:
+        """The connection's end is here: a close frame with this code, FIN, RST, or its kernel's give-up."""
 
     def disturb(self) -> None:
         """Something is about to happen to the client or its way."""
@@ -105,6 +125,14 @@ class Connection:
     probed: bool = False  # the last message that got lost came with TCP's tail-loss probe
     nat_drops: bool = False  # a middlebox forgot it, and drops
     nat_resets: bool = False  # a middlebox forgot it, and answers with RST
+    box: Box | None = None  # one that watches it
+    seen_s: float = -math.inf  # when that saw something last that counts
+    up: list[Callable[[], None]] = field(default_factory=list)  # sent by the client, unacknowledged
+    up_since_s: float | None = None
+    ended_between: bool = False  # a box has closed it, and the client's end is cut
+    unread: deque[Callable[[], None]] | None = (
+        None  # frames that wait for their turn, where reading takes long
+    )
     watching: tuple[str, ...] = ()
     records_kept: bool = True  # its session may still be resumed, or is in use
 
@@ -140,6 +168,7 @@ class Connection:
             and client.loses is None
             and client.healing is None
             and self.unacked_since_s is None
+            and self.up_since_s is None
             and not (self.traced or self.nat_drops or self.nat_resets)
         )
 
@@ -154,11 +183,17 @@ class Connection:
         """Let a predicted answer that is due by now have arrived."""
         answer_s = self.answer_s
         if answer_s <= now_s:
-            self.answer_s = NEVER_S
             self.heard_s = answer_s
-            self.packet_s = self.at_client_s
+            self.exchanged()
             if self.detector is not None:
                 self.detector.on_inbound(answer_s)
+
+    def exchanged(self) -> None:
+        """The predicted ping and answer have passed."""
+        self.packet_s = self.at_client_s
+        if self.box is not None:
+            self.seen_s = max(self.seen_s, self.box.saw_exchange_s(self.at_client_s, self.answer_s))
+        self.answer_s = NEVER_S
 
     def last_packet_s(self, now_s: float) -> float:
         """When the last packet passed the client's end."""

@@ -18,6 +18,7 @@ import numpy as np
 from harness.simulated.clients import Client
 from harness.simulated.clock import Clock
 from harness.simulated.event_writer import EventLog, StoreWatch
+from harness.simulated.middle import Middle
 from harness.simulated.model import Model
 from harness.simulated.network import Network, RoundTrips
 from harness.simulated.nodes import Nodes, happen
@@ -101,6 +102,7 @@ def _build(scenario: Scenario, plan: Plan, clock: Clock, log: EventLog) -> tuple
         network,
         store,
         StoreWatch(clock, store, log),
+        Middle(clock, network, scenario.network, scenario.detector),
         Presence(network, log),
         stalls=any(incident.kind == "gateway_stall" for incident in plan.incidents),
         phases=phases,

@@ -260,6 +260,8 @@ class KernelProbes:
             connection.gateway.on_end(connection, Cause.TCP_RESET)
         elif connection.passes:
             connection.packet_s = now_s
+            if connection.box is not None and connection.box.probes:
+                connection.seen_s = now_s
             self._clock.after(self._idle_s, partial(self._look, connection, now_s, 0))
         else:
             again = partial(self._look, connection, answered_s, unanswered + 1)

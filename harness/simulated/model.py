@@ -9,6 +9,7 @@ import numpy as np
 from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
 from harness.simulated.event_writer import EventLog, StoreWatch
+from harness.simulated.middle import Middle
 from harness.simulated.network import Network
 from harness.simulated.presence import Presence
 from harness.simulated.store import Store
@@ -27,6 +28,7 @@ class Model:
     network: Network
     store: Store
     store_watch: StoreWatch
+    middle: Middle
     presence: Presence
     stalls: bool  # whether the plan stalls an event loop
     phases: np.random.Generator  # of heartbeats and sweeps

@@ -121,14 +121,14 @@ class Network:
             connection.at_client_s = connection.arrival_s = at_client_s
             connection.answer_s = answer_s
             return True
-        self._send(connection, one_way_s, partial(connection.client.on_ping, connection, one_way_s))
+        self._send_ping(connection, one_way_s)
         return False
 
     def ping_and_read(self, connection: Connection) -> None:
         """Send a ping now, to a gateway that reads each answer when it comes: predicted or not, it arrives."""
         one_way_s = self._round_trips.next_s() / 2
         if not connection.undisturbed:
-            self._send(connection, one_way_s, partial(connection.client.on_ping, connection, one_way_s))
+            self._send_ping(connection, one_way_s)
             return
         connection.at_client_s = connection.arrival_s = self._arrival_s(connection, one_way_s)
         answer_s = connection.answer_s = connection.at_client_s + one_way_s
@@ -136,9 +136,13 @@ class Network:
 
     def _answer_arrives(self, connection: Connection, answer_s: float) -> None:
         if connection.answer_s == answer_s:  # else it was cancelled
-            connection.answer_s = NEVER_S
-            connection.packet_s = connection.at_client_s
+            connection.exchanged()
             connection.gateway.on_frame(connection)
+
+    def _send_ping(self, connection: Connection, one_way_s: float) -> None:
+        counts = connection.box is None or connection.box.pings
+        ping = partial(connection.client.on_ping, connection, one_way_s)
+        self._send(connection, one_way_s, ping, counts=counts)
 
     def send(self, connection: Connection, deliver: Callable[[], None]) -> None:
         """Send a message to the client: `deliver` is called when and if it arrives."""
@@ -146,18 +150,54 @@ class Network:
 
     def answer(self, connection: Connection, one_way_s: float) -> None:
         """Send the client's answer to a ping, now."""
-        connection.packet_s = self._clock.now_s
-        self._clock.after(one_way_s, partial(connection.gateway.on_frame, connection))
+        arrives = partial(connection.gateway.on_frame, connection)
+        counts = connection.box is None or connection.box.pings
+        if connection.client.way_open and connection.up_since_s is None:
+            self._passes_up(connection, one_way_s, arrives, counts=counts)
+        else:  # it has waited
+            self._send_up(connection, one_way_s, arrives, counts=counts)
 
     def beat(self, connection: Connection) -> None:
         """Send a beat of the client's own now; the gateway answers it when it has read it."""
-        connection.packet_s = self._clock.now_s
         arrives = partial(connection.gateway.on_client_beat, connection)
-        self._clock.after(self._round_trips.next_s() / 2, arrives)
+        counts = connection.box is None or connection.box.pings
+        self._send_up(connection, self._round_trips.next_s() / 2, arrives, counts=counts)
 
-    def meets_reset(self, connection: Connection) -> None:
-        """Send something that a middlebox at the client's end answers with RST, to both."""
-        self._tell_gateway(connection, Cause.TCP_RESET, self._round_trips.next_s() / 2)
+    def data(self, connection: Connection, arrives: Callable[[], None]) -> None:
+        """Send application data of the client's now; ``arrives`` is called when it is in the gateway's socket."""
+        self._send_up(connection, self._round_trips.next_s() / 2, arrives)
+
+    def close_between(self, connection: Connection, *, at_gateway: bool) -> None:
+        """A box closes both sides: the near end hears it at once, the other one way later."""
+        self.cancel_predicted(connection)
+        one_way_s = self._round_trips.next_s() / 2
+        connection.nat_drops = True
+        self._tell_gateway(connection, Cause.TCP_FIN, 0.0 if at_gateway else one_way_s)
+        self._clock.after(one_way_s if at_gateway else 0.0, partial(self._closed_between, connection))
+
+    def _closed_between(self, connection: Connection) -> None:
+        if connection.client.way_open:
+            connection.client.on_end(connection, Cause.TCP_FIN)
+        else:
+            connection.ended_between = True
+
+    def last_seen_s(self, connection: Connection) -> float:
+        """When the box on its way saw something last that restarts its timer."""
+        box, now_s = connection.box, self._clock.now_s
+        assert box is not None
+        connection.apply_due_answer(now_s)
+        seen_s = connection.seen_s
+        if connection.answer_s < NEVER_S and box.pings:  # an exchange is under way
+            passed_s = connection.at_client_s
+            if box.at_gateway:
+                passed_s = 2 * passed_s - connection.answer_s if box.to_client else seen_s
+            if passed_s <= now_s:
+                seen_s = max(seen_s, passed_s)
+        since_s = connection.unacked_since_s
+        if since_s is not None and box.at_gateway and box.to_client:  # TCP's tries
+            tries = bisect_right(self._ladder, now_s - since_s)
+            seen_s = max(seen_s, since_s + self._ladder[tries - 1] if tries else since_s)
+        return seen_s
 
     def end_by_client(self, connection: Connection, cause: Cause) -> None:
         """The client's end of the connection is over: the gateway hears it, unless that meets a cut."""
@@ -177,7 +217,8 @@ class Network:
             connection: its process has closed it.
             code: of a close frame sent before; None: none was.
         """
-        self.send(connection, partial(connection.client.on_end, connection, code))
+        cause = Cause.TCP_FIN if code is None else Cause.CLOSE_FRAME
+        self.send(connection, partial(connection.client.on_end, connection, cause, code))
 
     def forget(self, connection: Connection) -> None:
         """The kernel has no such connection any more: nothing is sent again."""
@@ -190,7 +231,7 @@ class Network:
         one_way_s = self._round_trips.next_s() / 2
         self._tell_gateway(connection, Cause.TCP_RESET, one_way_s)
         if connection.client.way_open:
-            self._clock.after(one_way_s, lambda: connection.client.on_end(connection, None))
+            self._clock.after(one_way_s, partial(connection.client.on_end, connection, Cause.TCP_RESET))
 
     def cancel_predicted(self, connection: Connection) -> None:
         """Replace the predicted ping and answer of a connection by messages on their way.
@@ -201,20 +242,30 @@ class Network:
         connection.apply_due_answer(now_s)
         if connection.answer_s == NEVER_S:
             return
-        answer_s, connection.answer_s = connection.answer_s, NEVER_S
+        answer_s = connection.answer_s
         one_way_s = answer_s - connection.at_client_s
         if connection.at_client_s <= now_s:
-            connection.packet_s = connection.at_client_s
-            self._clock.at(answer_s, lambda: connection.gateway.on_frame(connection))
+            connection.exchanged()
+            self._clock.at(answer_s, partial(connection.gateway.on_frame, connection))
         else:
-            ping = partial(connection.client.on_ping, connection, one_way_s)
+            connection.answer_s = NEVER_S
             sent_s = connection.at_client_s - one_way_s
-            self._clock.at(connection.at_client_s, partial(self._arrive, connection, sent_s, ping))
+            counts = connection.box is None or connection.box.pings
+            ping = partial(connection.client.on_ping, connection, one_way_s)
+            deliver = self._seen_on_its_way(connection, sent_s, ping, counts=counts)
+            self._clock.at(connection.at_client_s, partial(self._arrive, connection, sent_s, deliver))
             connection.arrival_s = connection.at_client_s
             connection.gateway.due_earlier(connection)  # the deadline counts again
 
     def healed(self, connection: Connection) -> None:
-        """The way is open again: what TCP kept comes with its next retransmission."""
+        """The way is open again: what TCP kept comes with its next retransmission, either way."""
+        if connection.ended_between:
+            connection.client.on_end(connection, Cause.TCP_FIN)
+            return
+        if connection.up_since_s is not None:
+            up_s = retransmission_s(self._ladder, connection.up_since_s, self._clock.now_s)
+            if up_s is not None:
+                self._clock.at(up_s, partial(self._send_all_up, connection, connection.up_since_s))
         since_s = connection.unacked_since_s
         if since_s is None:
             return
@@ -246,12 +297,107 @@ class Network:
             "retransmits": bisect_right(self._ladder, self._clock.now_s - since_s),
         }
 
-    def _send(self, connection: Connection, one_way_s: float, deliver: Callable[[], None]) -> None:
+    def _send(
+        self, connection: Connection, one_way_s: float, deliver: Callable[[], None], *, counts: bool = True
+    ) -> None:
+        """Send something to the client; ``counts``: for a box on the way."""
+        box = connection.box
+        if box is not None:
+            deliver = self._seen_on_its_way(connection, self._clock.now_s, deliver, counts=counts)
+            if connection.nat_resets and box.at_gateway:
+                self._tell_gateway(connection, Cause.TCP_RESET, 0.0)
+                return
         if connection.unacked_since_s is not None:
             connection.unacked.append(deliver)
             return
         arrive = partial(self._arrive, connection, self._clock.now_s, deliver)
         self._clock.at(self._arrival_s(connection, one_way_s), arrive)
+
+    def _seen_on_its_way(
+        self, connection: Connection, sent_s: float, deliver: Callable[[], None], *, counts: bool
+    ) -> Callable[[], None]:
+        """Have the box see what is sent to the client: now, or where it arrives."""
+        box = connection.box
+        if box is None or not counts or not box.to_client:
+            return deliver
+        if box.at_gateway:
+            connection.seen_s = max(connection.seen_s, sent_s)
+            return deliver
+        return partial(self._seen, connection, deliver)
+
+    def _seen(self, connection: Connection, then: Callable[[], None]) -> None:
+        connection.seen_s = self._clock.now_s
+        then()
+
+    def _passes_up(
+        self, connection: Connection, one_way_s: float, arrives: Callable[[], None], *, counts: bool = True
+    ) -> None:
+        """Something of the client's passes its end of the way now."""
+        connection.packet_s = self._clock.now_s
+        box = connection.box
+        if box is not None and counts and box.to_gateway:
+            if box.at_gateway:
+                arrives = partial(self._seen, connection, arrives)
+            else:
+                connection.seen_s = self._clock.now_s
+        self._clock.after(one_way_s, arrives)
+
+    def _send_up(
+        self, connection: Connection, one_way_s: float, arrives: Callable[[], None], *, counts: bool = True
+    ) -> None:
+        """Send something of the client's own: into a cut or lost it waits for TCP's next try."""
+        client, now_s = connection.client, self._clock.now_s
+        up = partial(self._passes_up, connection, one_way_s, arrives, counts=counts)
+        if connection.up_since_s is not None:
+            connection.up.append(up)
+        elif connection.nat_resets and client.way_open:
+            self._meets_reset(connection, one_way_s)
+        elif connection.delivers():
+            up()
+        else:
+            connection.up.append(up)
+            connection.up_since_s = now_s
+            if client.way_open:
+                self._try_up_again(connection, now_s, 0)
+            self._clock.at(now_s + give_up_s(self._ladder), partial(self._give_up_up, connection, now_s))
+
+    def _meets_reset(self, connection: Connection, one_way_s: float) -> None:
+        """A box that has forgotten the connection answers with RST, to both."""
+        box, to_box_s = connection.box, 0.0
+        if box is not None and box.at_gateway:
+            to_box_s = one_way_s
+        self._tell_gateway(connection, Cause.TCP_RESET, one_way_s)
+        if box is not None:
+            end = partial(connection.client.on_end, connection, Cause.TCP_RESET)
+            self._clock.after(2 * to_box_s, end)
+
+    def _try_up_again(self, connection: Connection, since_s: float, tries: int) -> None:
+        """What the client sent got lost, or a box drops it: TCP's next try."""
+        if tries < len(self._ladder):
+
+            def again() -> None:
+                if connection.up_since_s == since_s and connection.client.way_open:
+                    self._send_all_up(connection, since_s)
+                    self._try_up_again(connection, since_s, tries + 1)
+
+            self._clock.at(since_s + self._ladder[tries], again)
+
+    def _send_all_up(self, connection: Connection, since_s: float) -> None:
+        """One try: all of it gets through, or nothing."""
+        if connection.up_since_s != since_s or not connection.client.way_open:
+            return
+        if connection.nat_resets:
+            self._meets_reset(connection, self._round_trips.next_s() / 2)
+        if not connection.delivers():
+            return
+        waiting, connection.up = connection.up, []
+        connection.up_since_s = None
+        for up in waiting:
+            up()
+
+    def _give_up_up(self, connection: Connection, since_s: float) -> None:
+        if connection.up_since_s == since_s:
+            connection.client.on_end(connection, Cause.TCP_TIMEOUT)
 
     def _arrival_s(self, connection: Connection, one_way_s: float) -> float:
         """When what is sent now arrives: TCP keeps the order."""
@@ -259,7 +405,8 @@ class Network:
         return connection.arrival_s
 
     def _arrive(self, connection: Connection, sent_s: float, deliver: Callable[[], None]) -> None:
-        if connection.nat_resets and connection.client.way_open:
+        box = connection.box
+        if connection.nat_resets and connection.client.way_open and not (box and box.at_gateway):
             # The middlebox is at the client's end: its RST has the whole way back to go.
             self._tell_gateway(connection, Cause.TCP_RESET, self._clock.now_s - sent_s)
         elif connection.unacked_since_s is not None:
@@ -306,7 +453,8 @@ class Network:
         if connection.unacked_since_s != since_s or not connection.client.way_open:
             return
         if connection.nat_resets:
-            self._tell_gateway(connection, Cause.TCP_RESET, one_way_s)
+            at_gateway = connection.box is not None and connection.box.at_gateway
+            self._tell_gateway(connection, Cause.TCP_RESET, 0.0 if at_gateway else one_way_s)
         if not connection.delivers():
             return
         kept, connection.unacked = connection.unacked, []

@@ -1,7 +1,8 @@
 """The liveness policy, and its own detector: ping and deadline. Pure: time is an argument.
 
 Detection latency of a silent death at a uniformly random phase U ~ Uniform(0, T) of the heartbeat:
-``U + (k-1)R + tau``, so it lies in ``[(k-1)R + tau, T + (k-1)R + tau)``.
+``U + (k-1)R + tau``, so it lies in ``[(k-1)R + tau, T + (k-1)R + tau)``. With tau > T several pings are in flight, and
+R is T.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from reference_server.durations import Duration, PositiveDuration
 from reference_server.liveness.detector import Action, Detector, DetectorSettings, Verdict
 
-__all__ = ["LivenessPolicy", "Ping", "PingDetector", "TcpKeepalive"]
+__all__ = ["LivenessPolicy", "OverlappingPingDetector", "Ping", "PingDetector", "TcpKeepalive"]
 
 
 class TcpKeepalive(BaseModel):
@@ -53,7 +54,8 @@ class LivenessPolicy(BaseModel):
         PositiveDuration | None, Field(description="T: from one ping to the next; null: no heartbeat")
     ] = 30.0
     heartbeat_timeout: Annotated[
-        PositiveDuration, Field(description="τ: the answer's deadline, 0 < τ ≤ T", validate_default=True)
+        PositiveDuration,
+        Field(description="τ: the answer's deadline; above T several pings are in flight, and R = T"),
     ] = 10.0
     max_failures: Annotated[
         int, Field(ge=1, description="k: consecutive unanswered pings that make a suspicion")
@@ -103,19 +105,20 @@ class LivenessPolicy(BaseModel):
         ),
     ] = "all"
 
-    # Checked field by field, not on the whole model: a scenario with a misspelt key elsewhere in this
-    # block still gets told about these.
-    @field_validator("heartbeat_timeout", "retry_interval", mode="after")
+    # Checked at the field, not on the whole model: a scenario with a misspelt key elsewhere in this block still gets
+    # told about it.
+    @field_validator("retry_interval", mode="after")
     @classmethod
     def _deadline_fits(cls, value: float | None, info: ValidationInfo) -> float | None:
         interval, timeout = info.data.get("heartbeat_interval"), info.data.get("heartbeat_timeout")
-        if info.field_name == "heartbeat_timeout":
-            if value is not None and interval is not None and value > interval:
-                raise ValueError(
-                    f"{value:g}s is above heartbeat_interval ({interval:g}s); "
-                    "allowed: 0 < heartbeat_timeout <= heartbeat_interval"
-                )
-        elif value is not None and timeout is not None and value < timeout:
+        if value is None or timeout is None:
+            return value
+        if interval is not None and timeout > interval:
+            raise ValueError(
+                f"heartbeat_timeout ({timeout:g}s) is above heartbeat_interval ({interval:g}s): pings go on every "
+                "heartbeat_interval, whether answered or not; allowed then: no retry_interval"
+            )
+        if value < timeout:
             raise ValueError(
                 f"{value:g}s is below heartbeat_timeout ({timeout:g}s); "
                 "allowed: retry_interval >= heartbeat_timeout"
@@ -181,7 +184,7 @@ class Ping(DetectorSettings):
 
 
 class PingDetector(Detector):
-    """Ping and deadline, for one connection.
+    """Ping and deadline, for one connection: one ping in flight at a time (tau <= T, or R > T).
 
     Guarantees, for a caller that is on time:
 
@@ -254,3 +257,67 @@ class PingDetector(Detector):
         self._last_ping_s = now_s  # not due_s: a late ping still gets its whole deadline
         self.due_s = now_s + self._timeout_s
         return _PING
+
+
+class OverlappingPingDetector(Detector):
+    """Ping and deadline where tau > T: a ping every T, whether the ones before are answered or not.
+
+    Each ping has its own deadline; any inbound frame clears all pings in flight and the failures. The guarantees are
+    those of `PingDetector` with R = T: a silent death is suspected within [(k-1)T + tau, kT + tau).
+
+    Raises:
+        ValueError: the policy has no heartbeat.
+    """
+
+    __slots__ = (
+        "_deadlines_s",
+        "_interval_s",
+        "_max",
+        "_next_ping_s",
+        "_timeout_s",
+        "awaiting_answer",
+        "due_s",
+        "failures",
+        "verdict",
+    )
+
+    def __init__(self, policy: LivenessPolicy, first_ping_s: float) -> None:
+        self._interval_s = policy.interval_s
+        self._timeout_s: float = policy.heartbeat_timeout
+        self._max = policy.max_failures
+        self._next_ping_s = first_ping_s
+        self._deadlines_s: list[float] = []  # of the pings in flight, the oldest first
+        self.awaiting_answer = False
+        self.due_s = first_ping_s
+        self.failures = 0
+        self.verdict = Verdict.ALIVE
+
+    def on_inbound(self, now_s: float) -> None:
+        """Take any inbound frame: the peer lives, all pings in flight count as answered."""
+        if self.verdict is not _SUSPECTED and (self._deadlines_s or self.failures):
+            self._deadlines_s.clear()
+            self.failures = 0
+            self._look_ahead()
+
+    def on_time(self, now_s: float) -> Action:
+        """Say what is to be done at ``now_s``; ask again when the new ``due_s`` has come."""
+        if now_s < self.due_s:  # for ever, once it has suspected
+            return Action.NOTHING
+        if not self.awaiting_answer:
+            self._deadlines_s.append(now_s + self._timeout_s)  # a late ping still gets its whole deadline
+            whole_intervals = (now_s - self._next_ping_s) // self._interval_s  # 0, but for a long stall
+            self._next_ping_s += (whole_intervals + 1) * self._interval_s
+            self._look_ahead()
+            return _PING
+        del self._deadlines_s[0]
+        self.failures += 1
+        if self.failures >= self._max:
+            self.verdict = _SUSPECTED
+            self.due_s = float("inf")
+            return Action.SUSPECT
+        self._look_ahead()
+        return Action.MISSED
+
+    def _look_ahead(self) -> None:
+        self.awaiting_answer = bool(self._deadlines_s) and self._deadlines_s[0] <= self._next_ping_s
+        self.due_s = self._deadlines_s[0] if self.awaiting_answer else self._next_ping_s

@@ -3,7 +3,7 @@
 From a policy and a kind, as configuration or scenario name it, to one `Detector` a connection.
 
     kind            who sends              what counts
-    ping            the gateway            a missing answer
+    ping            the gateway            a missing answer; with a timeout above the interval several are awaited
     phi_akka        the gateway            a silence that is improbable after those learnt: normal law
     phi_cassandra   the gateway            the same, exponential law
     probing         the gateway            a missing answer, at an interval that grows while the NAT allows it
@@ -23,7 +23,12 @@ from pydantic import Field
 
 from reference_server.liveness.adaptive_interval import ProbedInterval, Probing, ProbingDetector
 from reference_server.liveness.detector import Detector, DetectorSettings
-from reference_server.liveness.heartbeat_policy import LivenessPolicy, Ping, PingDetector
+from reference_server.liveness.heartbeat_policy import (
+    LivenessPolicy,
+    OverlappingPingDetector,
+    Ping,
+    PingDetector,
+)
 from reference_server.liveness.phi_accrual import PhiAkka, PhiCassandra, PhiDetector
 from reference_server.liveness.socket_checks import (
     SendErrorDetector,
@@ -90,9 +95,12 @@ class Detectors:
             return None
         if isinstance(kind, Probing):
             return ProbingDetector(policy, self._learnt_of(client, kind), now_s)
-        # In (0, T]: a burst of new connections must not become a burst of pings.
-        first_s = now_s + interval_s * (1 - float(self._rng.random()))
+        # A random phase is in (0, T]: a burst of new connections must not become a burst of pings.
+        phase = 0.0 if policy.first_ping == "interval" else float(self._rng.random())
+        first_s = now_s + interval_s * (1 - phase)
         match kind:
+            case Ping() if policy.heartbeat_timeout > interval_s:
+                return OverlappingPingDetector(policy, first_s)
             case Ping():
                 return PingDetector(policy, first_s)
             case SendErrors():

@@ -139,6 +139,7 @@ class NodeCrash(NodeIncident):
     ] = None
 
 
+@dataclass(frozen=True)
 class DrawnNodeDrain(ServerFault):
     """A graceful deploy: the node sends its clients away in order, ends, and the next one starts.
 

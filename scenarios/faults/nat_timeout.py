@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from scenarios.client_rules import Reconnect
 from scenarios.faults.base import (
@@ -121,11 +121,18 @@ class NatTimeout(Fault):
     drawn = DrawnNatTimeout
 
     kind: Literal["nat_timeout"]
-    nat: Nat
+    nat: Annotated[Nat, Field(description="its idle_timeout and expiry; the other keys are network.nat's")]
     by: Annotated[
         Mechanism,
         Field(description="how a real run does it; any: netns with --network netns-nat, else socket_filter"),
     ] = "any"
+
+    @field_validator("nat", mode="after")
+    @classmethod
+    def _is_a_nat(cls, nat: Nat) -> Nat:
+        if nat.expiry == "close" or (nat.counts, nat.at) != ("any", "client"):
+            raise ValueError("expiry close, counts and at: allowed with network.nat")
+        return nat
 
     def draw(self, count: int, reconnect: Reconnect, rng: np.random.Generator) -> list[DrawnNatTimeout]:
         """The same NAT for every client."""

@@ -58,6 +58,7 @@ duration: -5m
 clientz: 3
 liveness:
   heartbeat_timeout: 40s
+  retry_interval: 50s
 faults:
   - {kind: meteor, share: 10%, at: 5s}
 """
@@ -69,14 +70,14 @@ def test_all_problems_come_in_one_error_with_line_key_value_and_what_is_allowed(
     assert [(p.line, p.key) for p in caught.value.problems] == [
         (2, "duration"),
         (3, "clientz"),
-        (5, "liveness.heartbeat_timeout"),
-        (7, "faults[0]"),
+        (6, "liveness.retry_interval"),
+        (8, "faults[0]"),
     ]
     text = str(caught.value)
     assert "broken.yaml: 4 problems" in text
     assert "broken.yaml:2  duration: got -300; input should be greater than 0" in text
     assert "did you mean clients?" in text
-    assert "40s is above heartbeat_interval (30s)" in text
+    assert "heartbeat_timeout (40s) is above heartbeat_interval (30s)" in text
     assert f"unknown fault 'meteor'; allowed: {', '.join(FAULTS)}" in text
 
 

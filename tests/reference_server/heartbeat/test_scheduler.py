@@ -64,7 +64,7 @@ class World:
         now_s = self.clock.time_s
         for client in self.clients:
             if client.answers_s and client.answers_s[0] <= now_s:
-                client.answers_s.clear()
+                client.answers_s = [at_s for at_s in client.answers_s if at_s > now_s]
                 assert client.heartbeat is not None
                 client.heartbeat.on_inbound(now_s)
 
@@ -87,6 +87,45 @@ def test_healthy_clients_are_pinged_once_an_interval_and_never_suspected() -> No
         assert np.all(np.abs(periods - 30) <= SLACK_S)
         assert client.missed == []
         assert client.suspected_s is None
+
+
+@pytest.mark.parametrize(
+    ("interval", "timeout", "k", "lo", "hi"),
+    [(3.0, 7.0, 1, 7, 10), (25.0, 60.0, 1, 60, 85), (3.0, 7.0, 3, 13, 16)],
+)
+def test_a_timeout_above_the_interval_is_waited_for_with_several_pings_in_flight(
+    interval: float, timeout: float, k: int, lo: float, hi: float
+) -> None:
+    rules = {"heartbeat_interval": interval, "heartbeat_timeout": timeout, "max_failures": k}
+    # The answer to a ping comes after the next ping: several are in flight for healthy ones, too.
+    world = World(60, LivenessPolicy(**rules), round_trip_s=1.5 * interval)
+    world.run(200)
+    assert all(c.suspected_s is None and not c.missed for c in world.clients)
+    rng = np.random.default_rng(2)
+    for client in world.clients:
+        periods = np.diff(client.sent_s)
+        assert np.all(np.abs(periods - interval) <= SLACK_S)
+        client.round_trip_s = ROUND_TRIP_S
+    world.run(3 * interval)
+    for client in world.clients:
+        client.dead_s = world.clock.time_s + rng.uniform(0, 2 * interval)
+    world.run(250)
+    for client in world.clients:
+        assert client.suspected_s is not None
+        assert client.missed == list(range(1, k + 1))
+        assert lo - ROUND_TRIP_S <= client.suspected_s - client.dead_s <= hi + SLACK_S
+    latencies = [c.suspected_s - c.dead_s for c in world.clients if c.suspected_s is not None]
+    assert max(latencies) - min(latencies) > 0.8 * interval, "over the whole phase"
+
+
+def test_the_first_ping_is_due_after_an_interval_or_at_a_random_phase_of_it() -> None:
+    at_once, whole = World(40), World(40, POLICY.model_copy(update={"first_ping": "interval"}))
+    for world in (at_once, whole):
+        world.run(35)
+    began_s = 1000.0
+    assert all(c.sent_s[0] - began_s == pytest.approx(30.0, abs=SLACK_S) for c in whole.clients)
+    firsts = [c.sent_s[0] - began_s for c in at_once.clients]
+    assert min(firsts) < 5 and stats.kstest(firsts, stats.uniform(0, 30).cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from reference_server.liveness.detector import Action, Verdict
-from reference_server.liveness.heartbeat_policy import LivenessPolicy, PingDetector
+from reference_server.liveness.detector import Action, Detector, Verdict
+from reference_server.liveness.heartbeat_policy import LivenessPolicy, OverlappingPingDetector, PingDetector
 
 
 def policy(
@@ -22,7 +22,12 @@ def policy(
     )
 
 
-def drive(detector: PingDetector, inbound_s: list[float], until_s: float = 1e4) -> list[tuple[float, str]]:
+def detector_of(rules: LivenessPolicy, first_s: float) -> PingDetector | OverlappingPingDetector:
+    overlap = rules.heartbeat_timeout > rules.interval_s
+    return (OverlappingPingDetector if overlap else PingDetector)(rules, first_s)
+
+
+def drive(detector: Detector, inbound_s: list[float], until_s: float = 1e4) -> list[tuple[float, str]]:
     """Run a punctual caller; return what the detector wanted, and when."""
     wanted: list[tuple[float, str]] = []
     arrivals = sorted(inbound_s)
@@ -89,13 +94,37 @@ HISTORIES = [
         200,
         [(0, "ping"), (10, "missed_and_ping"), (20, "suspect")],
     ),
+    (
+        "tau > T: pings go on, the first deadline suspects",
+        policy(interval=3, timeout=7, k=1),
+        [],
+        200,
+        [(0, "ping"), (3, "ping"), (6, "ping"), (7, "suspect")],
+    ),
+    (
+        "tau > T: each ping has its own deadline, T apart",
+        policy(interval=3, timeout=7, k=3),
+        [],
+        12,
+        [(0, "ping"), (3, "ping"), (6, "ping"), (7, "missed"), (9, "ping"), (10, "missed"), (12, "ping")],
+    ),
+    (
+        "tau > T: any frame clears all pings in flight and the count, and the next ping stays where it was",
+        policy(interval=3, timeout=7, k=2),
+        [7.5],
+        17,
+        [
+            *[(0, "ping"), (3, "ping"), (6, "ping"), (7, "missed")],
+            *[(9, "ping"), (12, "ping"), (15, "ping"), (16, "missed")],
+        ],
+    ),
 ]
 
 
 @pytest.mark.parametrize(("history"), HISTORIES, ids=lambda h: h[0])
 def test_history(history: tuple[str, LivenessPolicy, list[float], float, list[tuple[float, str]]]) -> None:
     _, rules, inbound, until, expected = history
-    assert drive(PingDetector(rules, 0.0), inbound, until) == expected
+    assert drive(detector_of(rules, 0.0), inbound, until) == expected
 
 
 def test_a_suspicion_is_final() -> None:
@@ -114,6 +143,8 @@ def test_without_heartbeat_there_is_no_ping_detector() -> None:
 @st.composite
 def policies(draw: st.DrawFn) -> LivenessPolicy:
     timeout = draw(st.floats(0.01, 50))
+    if draw(st.booleans()):  # several pings in flight
+        return policy(timeout / draw(st.floats(1.01, 5)), timeout, draw(st.integers(1, 6)))
     interval = timeout + draw(st.floats(0, 100))
     retry = draw(st.none() | st.floats(timeout, interval))
     return policy(interval, timeout, draw(st.integers(1, 6)), retry)
@@ -129,7 +160,7 @@ def test_never_suspects_before_the_silence_has_lasted(
     """Not before (k-1)R + tau after the last sign of life, whatever arrives when."""
     assert rules.heartbeat_interval is not None
     first = phase * rules.heartbeat_interval
-    wanted = drive(PingDetector(rules, first), inbound, 1e5)
+    wanted = drive(detector_of(rules, first), inbound, 1e5)
     suspected = [at for at, action in wanted if action == "suspect"]
     assert len(suspected) == 1  # for ever silent in the end, so suspected in the end
     last_life = max([t for t in inbound if t <= suspected[0]], default=None)
@@ -145,7 +176,7 @@ def test_suspects_a_silent_death_in_time(
 ) -> None:
     """At the latest T + (k-1)R + tau after a client that answered every ping falls silent."""
     assert rules.heartbeat_interval is not None
-    detector = PingDetector(rules, phase * rules.heartbeat_interval)
+    detector = detector_of(rules, phase * rules.heartbeat_interval)
     death = heartbeats * rules.heartbeat_interval
     latency = answer_share * rules.heartbeat_timeout
     answers: list[float] = []
@@ -156,7 +187,7 @@ def test_suspects_a_silent_death_in_time(
             continue
         match detector.on_time(now):
             case Action.PING | Action.MISSED_AND_PING if now + latency <= death:
-                answers = [now + latency]
+                answers.append(now + latency)
             case Action.SUSPECT:
                 break
     assert rules.detection_range_s is not None
@@ -170,11 +201,15 @@ def test_never_suspects_a_client_that_answers_in_time(
     rules: LivenessPolicy, phase: float, latencies: list[float]
 ) -> None:
     assert rules.heartbeat_interval is not None
-    detector = PingDetector(rules, phase * rules.heartbeat_interval)
+    detector = detector_of(rules, phase * rules.heartbeat_interval)
+    answers: list[float] = []
     for share in latencies:
-        assert detector.on_time(detector.due_s) is Action.PING
-        sent = detector.due_s - rules.heartbeat_timeout
-        detector.on_inbound(min(sent + share * rules.heartbeat_timeout, detector.due_s))
+        while answers and answers[0] <= detector.due_s:
+            detector.on_inbound(answers.pop(0))
+        now = detector.due_s
+        assert detector.on_time(now) is Action.PING
+        answers.append(now + share * rules.heartbeat_timeout)  # in order, as TCP has it
+        answers = [max(answers[: n + 1]) for n in range(len(answers))]
         assert detector.failures == 0
     assert detector.verdict is Verdict.ALIVE
 
@@ -184,23 +219,23 @@ def test_a_late_caller_never_makes_it_rash(
     rules: LivenessPolicy, first: float, lateness: list[float]
 ) -> None:
     """A stalled loop calls late; every ping still gets its whole deadline."""
-    detector = PingDetector(rules, first)
-    pinged = 0.0
+    detector = detector_of(rules, first)
+    pinged: list[float] = []
     for late in lateness:
         if detector.verdict is Verdict.SUSPECTED:
             break
         now = detector.due_s + late
         action = detector.on_time(now)
         if action in (Action.MISSED, Action.MISSED_AND_PING, Action.SUSPECT):
-            assert now >= pinged + rules.heartbeat_timeout - SLACK
+            assert now >= pinged.pop(0) + rules.heartbeat_timeout - SLACK
         if action in (Action.PING, Action.MISSED_AND_PING):
-            pinged = now
+            pinged.append(now)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"heartbeat_timeout": 40.0}, "above heartbeat_interval"),
+        ({"heartbeat_timeout": 40.0, "retry_interval": 40.0}, "above heartbeat_interval"),
         ({"retry_interval": 5.0}, "below heartbeat_timeout"),
         ({"heartbeat_interval": -1.0}, "greater than 0"),
         ({"max_failures": 0}, "greater than or equal to 1"),
