@@ -69,8 +69,8 @@ class EventKind(StrEnum):
     # milestones
     SUSPECTED = "suspected"  # gateway: the decision; cause, detail: tcp_info, code (of a close frame)
     SOCKET_CLOSED = "socket_closed"  # gateway: its socket is gone; cause
-    # store watch: session and status are gone; detail: user_id, session_gone_s, status_gone_s (first
-    # seen), previous_poll_s (the last question that found it: the moment lies between that and time_s)
+    # store watch: the status record is gone or names another session; detail: user_id, previous_poll_s (the last
+    # question that found it: the moment lies between that and time_s)
     STORE_CLEARED = "store_cleared"
     # store watch: no record names a connection that the incident ended; detail: incident_id, sessions (that
     # were hit), previous_poll_s (the last question that still found one)
@@ -119,7 +119,7 @@ class Cause(StrEnum):
     CLIENT_LIMIT = "client_limit"  # the client's own idle limit
 
 
-CLOCK_KEYS = frozenset({"scheduled_s", "session_gone_s", "status_gone_s", "previous_poll_s"})
+CLOCK_KEYS = frozenset({"scheduled_s", "previous_poll_s"})
 """Keys of ``detail`` that are moments on the run's clock, as ``time_s`` is; all others are lengths."""
 
 

@@ -59,9 +59,7 @@ class Network(Part):
         Law, Field(description="law of the time from a ping to its answer; real seconds, never sped up")
     ] = Distribution(constant=0.001)
     outages: Outages | None = None
-    nat: Annotated[
-        Nat | None, Field(description="a middlebox before every client, for the whole run; simulated only")
-    ] = None
+    nat: Annotated[Nat | None, Field(description="a middlebox before every client, for the whole run")] = None
     max_age: Annotated[
         PositiveDuration | None,
         Field(description="a box on the way closes a connection of this age on both sides; null: none does"),

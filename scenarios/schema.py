@@ -111,8 +111,6 @@ class Scenario(Part):
         """The keys of this scenario that only the simulation can do."""
         changed = {
             "store": self.store != Store(),
-            "network.nat": self.network.nat is not None,
-            "network.max_age": self.network.max_age is not None,
             "traffic": self.traffic != Traffic(),
             "network.give_up_lag": self.network.give_up_lag > 0,
             "reconnect.connect_timeout": self.reconnect.connect_timeout is not None,

@@ -61,7 +61,8 @@ NetworkOf = Annotated[
     typer.Option(
         "--network",
         help="netns-nat: clients, NAT and gateway in network namespaces of their own, and nat_timeout by "
-        "conntrack's real timeouts (root, Linux, nftables, iproute2)",
+        "conntrack's real timeouts (root, Linux, nftables, iproute2); nginx, haproxy: a real one before the "
+        "gateway is the scenario's network.nat",
     ),
 ]
 

@@ -84,7 +84,7 @@ def without_planned_stalls(lag: pd.DataFrame, incidents: pd.DataFrame, clock: Ru
         incidents: incidents.csv of the real engine.
         clock: samples are taken every 0.5 s of real time.
     """
-    stalls = incidents[[incident_of(kind).stops_loop for kind in incidents["kind"]]]
+    stalls = incidents.loc[[incident_of(kind).stops_loop for kind in incidents["kind"]]]
     planned = np.zeros(len(lag), dtype=bool)
     for node, at_s, lasts_s in zip(stalls["node"], stalls["at_s"], stalls["lasts_s"], strict=True):
         over_s = at_s + lasts_s + clock.scenario_s(_SAMPLE_S) if lasts_s == lasts_s else float("inf")

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from harness.real.network.nat import NetworkKind, check_network, is_behind_nat, 
 from harness.real.network.silence import silence_available
 from harness.real.processes.children import Child, ChildDied, Children
 from harness.real.processes.gateways import Nodes, gateway_config
+from harness.real.processes.proxy import PROXIES, check_proxy, start_proxy
 from harness.real.processes.redis import RedisServer, quiet_port, redis_server
 from harness.real.resources import ResourceSampler
 from harness.runs.directory import RunDir
@@ -34,6 +35,7 @@ from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.faults import INCIDENTS
 from scenarios.faults.incidents import DrawnStoreRestart
 from scenarios.faults.nat_timeout import REAL_NAT
+from scenarios.network import Network
 from scenarios.plan import Plan
 from scenarios.schema import Scenario
 
@@ -109,7 +111,7 @@ def wait_for_the_end(
     progress(1.0)
 
 
-POLL_S = 0.05  # the store watch's resolution, real seconds
+POLL_S = 0.005  # the store watch's resolution, real seconds
 TCP_GIVE_UP_S = tcp_give_up_s()  # what the kernel would wait for, at the least
 _HOSTS_COME_WITHIN_S = 600.0  # somebody starts them by hand
 _LOCUSTFILE = Path(__file__).with_name("generator") / "locustfile.py"
@@ -195,9 +197,25 @@ def run_real(
         )
         nodes.wait()
         watch = start_store_watch(children, redis, run, origin_s, setup.store_sample_s)
-        with network.at_clients():
-            locust = _locust(children, plan, run, nodes, origin_s, workers, setup.hosts)
         pids = {f"gateway/{node.name}": node.child.pid for node in nodes}
+        ws_urls, middle = nodes.ws_urls, scenario.network.nat
+        if setup.network in ("nginx", "haproxy") and middle is not None:
+            idle_s = scenario.clock.real_s(middle.idle_timeout)
+            ports = [node.port for node in nodes]
+            proxy, ports = start_proxy(setup.network, children, run.logs, ports, idle_s, plan.clients)
+            ws_urls = ",".join(f"ws://{network.gateway}:{port}/ws" for port in ports)
+            pids["proxy"] = proxy.pid
+        with network.at_clients():
+            locust = _locust(
+                children,
+                plan,
+                run,
+                ("--ws-url", ws_urls, "--http-url", nodes.http_urls),
+                origin_s,
+                workers,
+                setup.hosts,
+                has_real_middle=setup.network in PROXIES,
+            )
         pids |= {"store-watch": watch.pid, "generator": locust.pid}
         if redis.child is not None:
             pids["redis"] = redis.child.pid
@@ -264,6 +282,8 @@ def check_machine(plan: Plan, scenario: Scenario | None = None, setup: RealSetup
     if setup.network != "loopback" and any(i.kind == "reconnect_storm" for i in plan.incidents):
         raise CannotRun("reconnect_storm: the clients' sockets are in another namespace; allowed: loopback")
     check_network(setup.network, plan, scenario.clock if scenario else SCENARIO_TIME, setup.redis_url)
+    if setup.network in ("nginx", "haproxy"):
+        check_proxy(setup.network, scenario.network if scenario else Network())
     filtered = [f for f in plan.faults if not (setup.network == "netns-nat" and is_behind_nat(f))]
     silent = sorted({one.fault for one in filtered if one.behaviour.needs_socket_filter})
     if silent or plan.outages:
@@ -366,7 +386,15 @@ def start_store_watch(
 
 
 def _locust(
-    children: Children, plan: Plan, run: RunDir, nodes: Nodes, origin_s: float, workers: int, hosts: int
+    children: Children,
+    plan: Plan,
+    run: RunDir,
+    target: Sequence[str],
+    origin_s: float,
+    workers: int,
+    hosts: int,
+    *,
+    has_real_middle: bool,
 ) -> Child:
     argv = _python(
         "locust",
@@ -378,7 +406,8 @@ def _locust(
         # All users at once: each then waits for its own moment of the plan's ramp.
         *("--users", str(plan.clients), "--spawn-rate", str(plan.clients)),
         *("--run-dir", str(run.path), "--origin-s", repr(origin_s)),
-        *("--ws-url", nodes.ws_urls, "--http-url", nodes.http_urls),
+        *target,
+        *(["--has-real-middle"] if has_real_middle else []),
         *("--csv", str(run.logs / "locust"), "--exit-code-on-error", "0"),
     )
     if hosts:

@@ -133,7 +133,14 @@ class RealClient(Protocol):
     def lose(self, share: float) -> None:
         """Drop this share of what arrives, at random, before it is acknowledged; 0: nothing any more.
 
-        1 cuts the path both ways: nothing is read or sent either, and the socket stays open.
+        A share below 1 ends with the connection. 1 cuts the path both ways, and no new connection can be made.
+
+        Raises:
+            OSError: the kernel refuses the filter.
+        """
+
+    def vanish(self) -> None:
+        """Lose all that this connection carries from now on, both ways; a new one is not concerned.
 
         Raises:
             OSError: the kernel refuses the filter.

@@ -12,7 +12,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scenarios.faults.base import SOCKET_FILTER, ClientFault, Fault, ModelClient, PlannedFault, RealClient
+from scenarios.faults.base import (
+    SOCKET_FILTER,
+    ClientFault,
+    ClientGone,
+    Fault,
+    ModelClient,
+    PlannedFault,
+    RealClient,
+)
 
 __all__ = ["DrawnHostCrash", "HostCrash"]
 
@@ -34,6 +42,7 @@ class DrawnHostCrash(ClientFault):
         """Drop every inbound segment before it is acknowledged, and say nothing more."""
         client.lose(1)
         client.took_effect(fault)
+        raise ClientGone
 
     def simulated(self, client: ModelClient, fault: PlannedFault) -> None:
         """Cut the way and die."""

@@ -95,7 +95,7 @@ class DrawnNatTimeout(ClientFault):
 
     def _expire(self, client: RealClient, fault: PlannedFault, expires_s: float) -> None:
         if self.expiry == "drop":
-            client.lose(1)
+            client.vanish()
             client.took_effect(fault, expires_s, SOCKET_FILTER)
             return
 

@@ -15,6 +15,7 @@ What the clients of a process share is a `Generator` (`shared.py`).
 
 from __future__ import annotations
 
+import socket
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,12 +23,14 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+import gevent
 import orjson
 from websockets.exceptions import InvalidHandshake
 from websockets.frames import Frame, Opcode
 
 from harness.real.generator.behind_nat import BehindNat
 from harness.real.generator.gateway_client import LoginRefused, LoginUnavailable
+from harness.real.generator.middlebox import Middlebox
 from harness.real.generator.shared import Generator
 from harness.real.generator.websocket import ConnectionEnded, WebSocketConnection
 from harness.real.network.silence import attach, attach_lossy, detach
@@ -41,6 +44,12 @@ _HEARTBEAT_TEXT = HEARTBEAT[2:]
 _PONG = Frame(Opcode.TEXT, PONG_TEXT)
 _OWN_HEARTBEAT = Frame(Opcode.TEXT, b'{"type":"heartbeat"}')
 _HANDSHAKE_TIMEOUT_S = 10.0
+_SYN_AGAIN_S = (
+    1.0,
+    2.0,
+    4.0,
+    3.0,
+)  # a kernel sends it again after 1, 3 and 7 s; the client gives up after 10 s
 _FIN_FOLLOWS_S = 0.05  # what a kernel has kept of an ended connection comes in one go, the FIN last
 
 
@@ -56,12 +65,16 @@ class Client:
     """One user with one device, from `start` until its fault has ended it, the horizon, or `leave`."""
 
     __slots__ = (
+        "_box",
         "_failures",
         "_gone",
         "_healing",
+        "_heard_s",
         "_idle_watched",
+        "_path_cut",
         "_postponed",
         "_reading_paused",
+        "_vanished",
         "connection_id",
         "fault",
         "hold_back",
@@ -80,7 +93,10 @@ class Client:
         self.session_id = ""
         self.connection_id = ""  # of the last connection; empty before the first
         self.wire: WebSocketConnection | None = None  # None: not connected
-        self.last_packet_s = 0.0
+        self.last_packet_s = self._heard_s = 0.0
+        self._box: Middlebox | None = None  # on the path of the connection
+        self._path_cut = False  # whatever connection it may make
+        self._vanished = False  # the box has dropped this connection
         self.on_heartbeat: Callable[[], None] | None = None
         self.hold_back: Callable[[float], float] | None = None
         self._reading_paused = False
@@ -108,20 +124,27 @@ class Client:
 
     @property
     def reading_paused(self) -> bool:
-        """Its process reads nothing: frozen, or nothing can arrive."""
+        """Its process reads and sends nothing; its kernel goes on."""
         return self._reading_paused
 
     @reading_paused.setter
     def reading_paused(self, paused: bool) -> None:
         self._reading_paused = paused
-        if self.wire is None or self.wire.sock.fileno() < 0:
-            return
-        if paused:
-            self.run.loop.ignore(self.wire.sock.fileno())
-            return
-        self.run.loop.watch(self.wire.sock.fileno(), self)
-        if not self._idle_watched:
+        self._watch_socket()
+        if not (paused or self._idle_watched or self.wire is None):
             self._watch_idleness(self.wire)
+
+    @property
+    def deaf(self) -> bool:
+        """Whether nothing that the gateway sends comes to its process."""
+        return self._reading_paused or self._path_cut or self._vanished
+
+    def _watch_socket(self) -> None:
+        if self.wire is not None and (descriptor := self.wire.sock.fileno()) >= 0:
+            if self.deaf:
+                self.run.loop.ignore(descriptor)
+            else:
+                self.run.loop.watch(descriptor, self)
 
     # -- the life ------------------------------------------------------------------------------
 
@@ -132,13 +155,13 @@ class Client:
             self.at(run.at_s(self.fault.at_s), partial(self._inject, self.fault))
         for outage in run.outages.get(self.index, ()):
             start_s = run.at_s(outage.at_s)
-            self.at(start_s, self._outage_starts)
-            self.at(start_s + run.scenario.clock.real_s(outage.length_s), self._outage_ends)
+            run.loop.at(start_s, self._outage_starts)
+            run.loop.at(start_s + run.scenario.clock.real_s(outage.length_s), self._outage_ends)
         run.loop.at(run.at_s(run.plan.connect_at_s(self.index)) if paced else run.now_s(), self._come_soon)
 
     def leave(self) -> None:
         """End for good and in order, as a tab that is closed; after the run nothing is said any more."""
-        if self.run.running and not self._gone and self.wire is not None and not self._reading_paused:
+        if self.run.running and not self._gone and self.wire is not None and not self.deaf:
             with suppress(ConnectionEnded):
                 self.wire.close(1000)
         self._gone = True
@@ -151,6 +174,7 @@ class Client:
         if self._gone or self.run.now_s() >= self.run.horizon_s:
             return
         try:
+            self._await_path()
             if not self.session_id:
                 self._login()
             frames = self._connect()
@@ -174,14 +198,22 @@ class Client:
     def _settle(self, frames: list[Frame]) -> None:
         """Be connected: whatever comes from now on comes through the event loop."""
         assert self.wire is not None
+        wire, run = self.wire, self.run
         if self._gone:  # told to leave while it came
             self.wire.close(1000)
             return
-        self._reading_paused = False
-        self.run.loop.watch(self.wire.sock.fileno(), self)
-        self._watch_idleness(self.wire)
-        if (every_s := self.run.beats_every_s) is not None:  # at a uniformly random phase
-            self._beat_at(self.run.now_s() + every_s * (1 - float(self.run.rng.random())), self.wire)
+        self._reading_paused = self._vanished = False
+        self._watch_socket()
+        self._watch_idleness(wire)
+        if (every_s := run.beats_every_s) is not None:  # at a uniformly random phase
+            self._beat_at(run.now_s() + every_s * (1 - float(run.rng.random())), wire)
+        if run.traffic is not None:
+            self._talk_in(run.traffic.wait_s(), wire)
+        if run.middle is not None:
+            self._box = Middlebox(self, run.middle, self.last_packet_s)
+            self._look_at_box(wire)
+            if run.middle.max_age_s is not None:
+                self._on_wire(self.last_packet_s + run.middle.max_age_s, wire, self._box.close)
         postponed, self._postponed = self._postponed, None
         for frame in frames:
             self._on_frame(frame)
@@ -203,7 +235,7 @@ class Client:
                 self.run.loop.at(self.run.now_s() + end.after_s, self._come_soon)
             case ConnectionEnded():
                 self._log(EventKind.DISCONNECTED, cause=end.cause, detail={"code": end.code})
-                self.drop_wire()
+                self._drop_wire()
                 self._back_off()
 
     def _back_off(self) -> None:
@@ -212,12 +244,15 @@ class Client:
         wait_s = self.run.scenario.reconnect.back_off_s(self._failures, float(self.run.rng.random()))
         self.run.loop.at(self.run.now_s() + self.run.scenario.clock.real_s(wait_s), self._come_soon)
 
-    def drop_wire(self) -> None:
-        """Forget the connection; a socket that still stands is closed."""
+    def _drop_wire(self) -> None:
+        """Forget the connection; a socket that still stands is closed, unless nothing of that would arrive."""
         if self.wire is not None:
             if self.wire.sock.fileno() >= 0:
                 self.run.loop.ignore(self.wire.sock.fileno())
-            self.wire.sock.close()
+            if self._path_cut or self._vanished:
+                self.keep_open()
+            else:
+                self.wire.sock.close()
             self.wire = None
 
     # -- while it is connected -------------------------------------------------------------------
@@ -225,7 +260,7 @@ class Client:
     def on_readable(self) -> None:
         """Read what has come in: nearly always one heartbeat, whole and alone."""
         wire = self.wire
-        if wire is None or self._reading_paused:
+        if wire is None or self.deaf:
             return
         try:
             data = wire.read()
@@ -238,19 +273,15 @@ class Client:
             self._over(end)
 
     def _on_frame(self, frame: Frame) -> None:
-        assert self.wire is not None
-        self.last_packet_s = self.run.now_s()
-        if frame.opcode is Opcode.TEXT:
-            if frame.data == _HEARTBEAT_TEXT:
-                self._on_heartbeat()
-            else:
+        if frame.opcode is Opcode.PING:
+            self._on_heartbeat(Frame(Opcode.PONG, frame.data))
+        elif frame.data == _HEARTBEAT_TEXT:
+            self._on_heartbeat()
+        else:
+            self.last_packet_s = self._heard_s = now_s = self.run.now_s()
+            is_data = frame.opcode is not Opcode.PONG
+            if (self._box is None or self._box.read(now_s, is_data=is_data)) and frame.opcode is Opcode.TEXT:
                 self._on_message(orjson.loads(frame.data))
-        elif frame.opcode is Opcode.PING:
-            if self.on_heartbeat is not None:
-                self.on_heartbeat()
-                return
-            self.wire.send(Frame(Opcode.PONG, frame.data))
-            self._answered(self.last_packet_s)
 
     def _on_message(self, message: dict[str, Any]) -> None:
         kind = {"offline": EventKind.PEER_NOTIFIED, "online": EventKind.PEER_ONLINE}.get(
@@ -264,55 +295,78 @@ class Client:
         elif message.get("type") == "pong":
             self._heard()
 
-    def _beat_at(self, due_s: float, wire: WebSocketConnection) -> None:
-        self.run.loop.at(due_s, partial(self._beat, due_s, wire))
-
-    def _beat(self, due_s: float, wire: WebSocketConnection) -> None:
-        """Send a heartbeat of its own. While it reads nothing it sends none, and goes on at its own grid."""
-        if self.wire is not wire or self._gone:
-            return
-        assert self.run.beats_every_s is not None
-        self._beat_at(due_s + self.run.beats_every_s, wire)
-        if self._reading_paused:
-            return
-        if self.hold_back is None:
-            self._guarded(self._send_heartbeat)
-        else:
-            self._soon(self.hold_back(self.run.now_s()), self._send_heartbeat)
-
-    def _send_heartbeat(self) -> None:
-        assert self.wire is not None
-        self.last_packet_s = self.run.now_s()
-        if self.on_heartbeat is not None:  # a NAT that resets whatever passes
-            self.on_heartbeat()
-            return
-        self.wire.send(_OWN_HEARTBEAT)
-
-    def _on_heartbeat(self) -> None:
-        self.last_packet_s = now_s = self.run.now_s()
-        if self.on_heartbeat is not None:
-            self.on_heartbeat()
-            return
-        late_s = self.run.answer_delay_s() if self.hold_back is None else self.hold_back(now_s)
-        if late_s > 0:
-            self._soon(late_s, partial(self._answer, now_s))
-        else:
-            self._answer(now_s)
-
-    def _soon(self, late_s: float, step: Callable[[], None]) -> None:
-        """Take a step so many real seconds from now, if it still reads on this connection then."""
-        wire = self.wire
+    def _on_wire(self, time_s: float, wire: WebSocketConnection, step: Callable[[], None]) -> None:
+        """Take a step at a real time of the run, if it still has this connection then."""
 
         def due() -> None:
-            if self.wire is wire and not self._reading_paused and not self._gone:
+            if self.wire is wire and not self._gone:
                 self._guarded(step)
 
-        self.run.loop.at(self.run.now_s() + late_s, due)
+        self.run.loop.at(time_s, due)
 
-    def _answer(self, heard_s: float) -> None:
+    def _beat_at(self, due_s: float, wire: WebSocketConnection) -> None:
+        """Send a heartbeat of its own then. While it is deaf it sends none, and goes on at its own grid."""
+
+        def beat() -> None:
+            assert self.run.beats_every_s is not None
+            self._beat_at(due_s + self.run.beats_every_s, wire)
+            late_s = 0.0 if self.hold_back is None else self.hold_back(self.run.now_s())
+            if late_s > 0:
+                self._on_wire(self.run.now_s() + late_s, wire, self._send_heartbeat)
+            else:
+                self._send_heartbeat()
+
+        self._on_wire(due_s, wire, beat)
+
+    def _send_heartbeat(self) -> None:
+        if self.on_heartbeat is not None:  # a NAT that resets whatever passes
+            self.last_packet_s = self.run.now_s()
+            self.on_heartbeat()
+            return
+        self._send(_OWN_HEARTBEAT)
+
+    def _talk_in(self, wait_s: float, wire: WebSocketConnection) -> None:
+        """Send a burst of application frames after so long, and again and again."""
+
+        def talk() -> None:
+            assert self.run.traffic is not None
+            for frame in self.run.traffic.burst():
+                self._send(frame)
+            self._talk_in(self.run.traffic.wait_s(), wire)
+
+        self._on_wire(self.run.now_s() + wait_s, wire, talk)
+
+    def _on_heartbeat(self, answer: Frame = _PONG) -> None:
+        self.last_packet_s = self._heard_s = now_s = self.run.now_s()
+        late_s = self.run.answer_delay_s() if self.hold_back is None else self.hold_back(now_s)
+        is_data = answer.opcode is Opcode.TEXT
+        if self._box is not None and not self._box.read(now_s, is_data=is_data, round_trip_s=late_s):
+            return
+        if self.on_heartbeat is not None:
+            self.on_heartbeat()
+        elif late_s > 0:
+            assert self.wire is not None
+            self._on_wire(now_s + late_s, self.wire, partial(self._answer, answer, now_s, late_s))
+        else:
+            self._answer(answer, now_s)
+
+    def _answer(self, answer: Frame, heard_s: float, late_s: float = 0.0) -> None:
+        if self._send(answer, late_s):
+            self._answered(heard_s)
+
+    def _send(self, frame: Frame, round_trip_s: float = 0.0) -> bool:
+        """Send by itself, unless it or its path is dead; return whether it was sent."""
+        if self._reading_paused or self._path_cut:
+            return False
         assert self.wire is not None
-        self.wire.send(_PONG)
-        self._answered(heard_s)
+        self.last_packet_s = now_s = self.run.now_s()
+        is_data = frame.opcode is Opcode.TEXT
+        if self._box is not None and not self._box.sends(now_s, is_data=is_data, round_trip_s=round_trip_s):
+            return False
+        if self._vanished:
+            return False
+        self.wire.send(frame)
+        return True
 
     def _answered(self, heard_s: float) -> None:
         self.last_packet_s = now_s = self.run.now_s()
@@ -330,17 +384,34 @@ class Client:
         limit = self.run.scenario.reconnect.idle_limit
         if limit is None or self.wire is not wire or self._gone:
             return
-        # A frozen process looks at its clock when it thaws.
+        # A stopped process looks at its clock when it goes on.
         self._idle_watched = not self._reading_paused
         if self._reading_paused:
             return
-        gives_up_s = self.last_packet_s + self.run.scenario.clock.real_s(limit)
+        gives_up_s = self._heard_s + self.run.scenario.clock.real_s(limit)
         if self.run.now_s() < gives_up_s:
             self.run.loop.at(gives_up_s, partial(self._watch_idleness, wire))
         else:
             self._over(ConnectionEnded(Cause.CLIENT_LIMIT))
 
     # -- connecting ----------------------------------------------------------------------------
+
+    def _await_path(self) -> None:
+        """Have a SYN sent again and again while the path is cut.
+
+        Raises:
+            TimeoutError: it is cut for longer than a client waits.
+        """
+        for wait_s in _SYN_AGAIN_S:
+            if not self._path_cut:
+                return
+            gevent.sleep(wait_s)
+        raise TimeoutError("the client's path is cut")
+
+    def _look_at_box(self, wire: WebSocketConnection) -> None:
+        box = self._box
+        if box is not None and (again_s := box.look(self.run.now_s())) is not None:
+            self._on_wire(again_s, wire, partial(self._look_at_box, wire))
 
     def _login(self) -> None:
         self.session_id = self.run.gateways.login(self.user_id, self._first_node)
@@ -361,9 +432,9 @@ class Client:
             wire.sock.close()
             raise
         self.wire = wire
-        self.on_heartbeat = self.hold_back = None
+        self.on_heartbeat = self.hold_back = self._box = None
         self.connection_id = ready["connection_id"]
-        self.last_packet_s = now_s = run.now_s()
+        self.last_packet_s = self._heard_s = now_s = run.now_s()
         if nat is not None and self.fault is not None:
             nat.connected(self, self.fault)
         self._log(
@@ -423,12 +494,13 @@ class Client:
     def lose(self, share: float) -> None:
         """Have the kernel drop this share of what arrives, before it is acknowledged; 0: nothing any more.
 
-        1: the path is cut both ways; nothing is read and sent, and the socket stays open. It ends with the connection.
+        A share below 1 ends with the connection. 1 cuts the path both ways, and no new connection can be made.
 
         Raises:
             OSError: the kernel refuses the filter.
         """
-        if self.wire is None:
+        self._path_cut = share == 1
+        if self.wire is None or self._vanished:
             return
         if share == 1:
             attach(self.wire.sock)
@@ -436,13 +508,47 @@ class Client:
         elif share > 0:
             attach_lossy(self.wire.sock, share)
         else:
-            detach(self.wire.sock)
-        self.reading_paused = share == 1
+            with suppress(OSError):  # a connection that was made later
+                detach(self.wire.sock)
+        self._watch_socket()
+
+    def vanish(self) -> None:
+        """Lose all that this connection carries from now on, both ways; a new one is not concerned.
+
+        Raises:
+            OSError: the kernel refuses the filter.
+        """
+        assert self.wire is not None
+        attach(self.wire.sock)
+        self._vanished = True
+        self._watch_socket()
+
+    def reset_gateway(self) -> None:
+        """Send the gateway an RST; the client is told nothing."""
+        assert self.wire is not None
+        self._vanished = True
+        self._watch_socket()
+        self.wire.reset()
+
+    def end(self, cause: Cause, *, beyond_cut: bool) -> None:
+        """End the connection for both sides, see `Boxed.end`."""
+        assert self.wire is not None
+        if self._path_cut and not beyond_cut:
+            return
+        if self.wire.sock.fileno() >= 0:
+            if self.deaf and not self._vanished:  # its process hears of it when it goes on
+                self.wire.sock.shutdown(socket.SHUT_WR)
+                return
+            if cause is Cause.TCP_RESET:
+                self.wire.reset()
+            self.wire.sock.close()
+        self._vanished = False
+        raise ConnectionEnded(cause)
 
     def _due(self, step: Callable[[], None]) -> None:
         if self._gone:
             return
-        if self.wire is None:
+        if self.wire is None and not self._path_cut:
             self._postponed = [*(self._postponed or ()), step]
         else:
             self._guarded(step)
@@ -509,14 +615,12 @@ class Client:
         self._healing = None
 
     def _outage_starts(self) -> None:
-        if self.wire is not None and not self._reading_paused:
-            self.lose(1)
-            self._log(EventKind.OUTAGE_STARTED, detail={"client": self.index})
+        self.lose(1)
+        self._log(EventKind.OUTAGE_STARTED, detail={"client": self.index})
 
     def _outage_ends(self) -> None:
-        if self.wire is not None and self._reading_paused:
-            self.lose(0)
-            self._log(EventKind.OUTAGE_ENDED, detail={"client": self.index})
+        self.lose(0)
+        self._log(EventKind.OUTAGE_ENDED, detail={"client": self.index})
 
     def _log(
         self,

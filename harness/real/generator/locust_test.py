@@ -195,6 +195,7 @@ class Suite:
                 run.origin_s,
                 shard,
                 on_request=self._on_request,
+                has_real_middle=self.options.has_real_middle,
             )
             told = getattr(self.options, "flatline_run", None) if self._is_worker else None
             self.generator.start(told["start_s"] if told else None)

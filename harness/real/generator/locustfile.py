@@ -71,6 +71,12 @@ def _options(parser: LocustArgumentParser) -> None:
         help="CLOCK_MONOTONIC at the run's origin; default: now",
     )
     parser.add_argument(
+        "--has-real-middle",
+        action="store_true",
+        include_in_web_ui=False,
+        help="the scenario's box on the path is a real proxy",
+    )
+    parser.add_argument(
         "--with-parent",
         action="store_true",
         include_in_web_ui=False,

@@ -11,17 +11,23 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+import orjson
 from numpy.random import Generator as Rng
 from numpy.random import SeedSequence, default_rng
+from websockets.frames import Frame, Opcode
 
 from harness.real.generator.behind_nat import nats_of
 from harness.real.generator.event_loop import ClientEventLoop
 from harness.real.generator.gateway_client import Gateways, Target
+from harness.real.generator.middlebox import BoxRules
 from harness.real.generator.shard import WorkerShard
 from harness.runs.directory import RunDir
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
 from reference_server.liveness.kinds import ClientBeats
+from scenarios.client_rules import TrafficOneWay
+from scenarios.clock import RunClock
+from scenarios.distributions import Distribution
 from scenarios.faults import PlannedFault
 from scenarios.plan import Plan, PlannedOutage
 from scenarios.schema import Scenario
@@ -35,8 +41,50 @@ _FLUSH_S = 0.2  # what a SIGKILL may cost of the log
 _LAG_TIMER_S = 0.01
 _LAG_REPORT_S = 0.5
 _OWN_ROUND_TRIP_S = 0.002  # what loopback and two event loops take themselves; only more is added
-_DELAYS_AT_ONCE = 1024
+_DRAWS_AT_ONCE = 1024
 _ALL = WorkerShard()
+
+
+class _Draws:
+    """Draws of a law, made in blocks."""
+
+    def __init__(self, law: Distribution, rng: Rng) -> None:
+        self._law, self._rng = law, rng
+        self._drawn: list[float] = []
+
+    def next(self) -> float:
+        """One more draw."""
+        if not self._drawn:
+            self._drawn = self._law.sample(self._rng, _DRAWS_AT_ONCE).tolist()
+        return self._drawn.pop()
+
+
+class ApplicationTraffic:
+    """What clients send of their own accord besides heartbeats.
+
+    Args:
+        rules: of one direction, times of the scenario.
+        service: law of the time that the gateway's loop is busy with one frame, real seconds.
+        clock: of the run.
+        rng: draws both.
+    """
+
+    def __init__(self, rules: TrafficOneWay, service: Distribution, clock: RunClock, rng: Rng) -> None:
+        self._rules, self._clock = rules, clock
+        self._waits, self._work = _Draws(rules.every, rng), _Draws(service, rng)
+
+    def wait_s(self) -> float:
+        """Real seconds from one burst to the next. Draws anew."""
+        return self._clock.real_s(self._waits.next())
+
+    def burst(self) -> list[Frame]:
+        """The frames to send now; each says how long the gateway's loop is busy with it."""
+        return [self._frame(self._work.next()) for _ in range(self._rules.burst)]
+
+    def _frame(self, work_s: float) -> Frame:
+        message: dict[str, Any] = {"type": "data", "work_s": work_s, "pad": ""}
+        room = self._rules.bytes - len(orjson.dumps(message))
+        return Frame(Opcode.TEXT, orjson.dumps(message | {"pad": "x" * max(0, room)}))
 
 
 class Generator:
@@ -51,10 +99,12 @@ class Generator:
         origin_s: float,
         shard: WorkerShard = _ALL,
         on_request: OnRequest = lambda *_: None,
+        has_real_middle: bool = False,
     ) -> None:
         self.scenario = scenario
         self.plan = plan
         self.origin_s = origin_s
+        self._has_real_middle = has_real_middle
         self.shard = shard
         self.start_s = 0.0  # set by `start`: when the plan's time zero was
         self.on_request = on_request
@@ -71,8 +121,9 @@ class Generator:
         self._writer = EventWriter(run.log("client", os.getpid()))
         self.gateways = Gateways(target, self.rng)
         self._background: list[Any] = []
-        self._round_trip = scenario.network.round_trip
-        self._delays: list[float] = []
+        self._round_trips = _Draws(scenario.network.round_trip, self.rng)
+        self.traffic = self._traffic()  # None: clients send none
+        self.middle = self._middle()  # None: no box on their path, or a real one
 
     def _beats_every_s(self) -> float | None:
         """From one heartbeat of a client's own to its next; None: clients send none by themselves."""
@@ -80,6 +131,24 @@ class Generator:
         if not isinstance(self.scenario.detector, ClientBeats) or interval_s is None:
             return None
         return self.scenario.clock.real_s(interval_s)
+
+    def _traffic(self) -> ApplicationTraffic | None:
+        traffic = self.scenario.traffic
+        if traffic.to_gateway is None:
+            return None
+        return ApplicationTraffic(
+            traffic.to_gateway, traffic.service, self.scenario.clock, self.rng.spawn(1)[0]
+        )
+
+    def _middle(self) -> BoxRules | None:
+        network, clock = self.scenario.network, self.scenario.clock
+        if self._has_real_middle or (network.nat is None and network.max_age is None):
+            return None
+        return BoxRules(
+            network.nat,
+            clock.real_s(network.nat.idle_timeout) if network.nat is not None else float("inf"),
+            clock.real_s(network.max_age) if network.max_age is not None else None,
+        )
 
     def now_s(self) -> float:
         """Real seconds since the run's origin."""
@@ -156,10 +225,7 @@ class Generator:
 
     def answer_delay_s(self) -> float:
         """How long a heartbeat's answer is to be held back so that the round trip is the network's. Draws anew."""
-        if not self._delays:
-            drawn = self._round_trip.sample(self.rng, _DELAYS_AT_ONCE) - _OWN_ROUND_TRIP_S
-            self._delays = drawn.tolist()
-        return self._delays.pop()
+        return self._round_trips.next() - _OWN_ROUND_TRIP_S
 
     def _mark_steady(self) -> None:
         gevent.sleep(self.at_s(self.plan.ramp_s) - self.now_s())

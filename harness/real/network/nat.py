@@ -230,7 +230,7 @@ def _ruleset(expiry: str) -> str:
 """
 
 
-NetworkKind = Literal["loopback", "netns-nat"]
+NetworkKind = Literal["loopback", "netns-nat", "nginx", "haproxy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,7 @@ def check_network(kind: NetworkKind, plan: Plan, clock: RunClock, redis_url: str
     Raises:
         CannotRun: it cannot.
     """
-    if kind == "loopback":
+    if kind != "netns-nat":
         real = {
             fault.fault
             for fault in plan.faults
@@ -272,7 +272,7 @@ def network_of(
     """Have the network of a run; the calling thread, and what it starts, is in the server's place.
 
     Args:
-        kind: loopback, or a real NAT between clients and gateway.
+        kind: a real NAT between clients and gateway, or loopback, perhaps with a proxy (`processes/proxy.py`).
         plan: which idle timeouts a NAT is to have.
         clock: of the run.
         record: written for the generators where there is a NAT, see :func:`load_boxes`.
@@ -281,7 +281,7 @@ def network_of(
     Raises:
         CannotRun: the machine cannot.
     """
-    if kind == "loopback":
+    if kind != "netns-nat":
         yield Network("0.0.0.0" if address else "127.0.0.1", address or "127.0.0.1", nullcontext)
         return
     with nat_network(plan, clock, record) as clients:

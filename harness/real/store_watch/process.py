@@ -8,13 +8,14 @@ harness's of incidents (`incidents-*.jsonl`) and Redis, polled, to `store_cleare
 It asks the gateway nothing, so it goes on when that is frozen, and it does not rely on keyspace notifications,
 which come late or not at all.
 
-Once a second a sample counts the existing keys of all sessions that clients were ever given (``EXISTS``
+The faulted sessions are looked at every few milliseconds, less often where there are so many that the looks would
+take more than a fifth of its time. Once a second a sample counts the existing keys of all sessions that clients were ever given (``EXISTS``
 in chunks; ``SCAN`` would walk every key of the server), their users' status keys and the members of the online set,
 reads how often each command was called (``INFO commandstats``, without the watch's own calls), and looks whether the
 store shows whoever is connected (rules: `harness/events/presence_watch.py`). Redis may be
 down, stalled or restarted: the watch keeps asking. `previous_poll_s` of a `store_cleared` then shows how
-wide its moment is, and `store_gap_s` of the next sample how long no answer came (`store_wait_s`: the
-longest wait for one that did).
+wide its moment is, and `store_gap_s` of the next sample how long no answer came (`store_wait_s`: the longest wait for
+one that did; `largest_gap_s`: the longest time between two looks at the faulted sessions).
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ _OUT_OF_REACH = (redis.ConnectionError, redis.TimeoutError)
 # Most lines of a client's log are other events: a search for bytes passes over them unparsed.
 _WANTED = tuple(f'"kind":"{kind}"'.encode() for kind in sorted(WANTED))
 _ASK_CHUNK = 500  # sessions in one MGET
+_REST = 4  # after a look, in lengths of it: at most a fifth of the time of Redis
 # Commands that touch no record, and those that only the watch uses (MGET, EXISTS, ZCARD). A script's own calls are
 # counted by Redis themselves.
 _NO_RECORDS = re.compile(
@@ -131,6 +133,7 @@ class Watch:
         self._presence = PresenceWatch()
         self._looked_s: float | None = None  # at the faulted sessions
         self._largest_gap_s = 0.0  # between two such looks, since the last sample
+        self.look_took_s = 0.0  # the last of them, of Redis's time
         self._next_look_s = self._next_sample_s = self._next_comparison_s = 0.0
 
     def read_logs(self, now_s: float) -> None:
@@ -146,7 +149,7 @@ class Watch:
 
     def ask(self, now_s: float) -> None:
         """Do one poll; what it saw is with the operating system when it returns."""
-        queries = self._clearing.queries()
+        queries, waited_s = self._clearing.queries(), self._store.waited_s
         for query in queries:
             answer = self._store.ask(partial(redis.Redis.mget, keys=query.keys))
             if answer is None:
@@ -157,6 +160,7 @@ class Watch:
             if queries and self._looked_s is not None:
                 self._largest_gap_s = max(self._largest_gap_s, self._store.answered_s - self._looked_s)
             self._looked_s = self._store.answered_s if queries else None
+        self.look_took_s = self._store.waited_s - waited_s
         if now_s >= self._next_comparison_s:
             self._next_comparison_s = now_s + self._compare(now_s)
         if now_s >= self._next_sample_s and self._sample():
@@ -281,7 +285,7 @@ def _run(watch: Watch, store: Store, out: EventWriter, poll_s: float, now_s: Cal
             max_lag_s, next_lag_s = 0.0, done_s + _LAG_EVERY_S
         if last:
             return
-        due_s = max(due_s + poll_s, done_s)
+        due_s = max(due_s + poll_s, done_s, asked_s + (1 + _REST) * watch.look_took_s)
         last = signal.sigtimedwait(ends, max(0.0, due_s - now_s())) is not None
 
 
@@ -293,7 +297,7 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, required=True, help="folder of client-*.jsonl")
     parser.add_argument("--out", type=Path, required=True, help="event log to append to")
     parser.add_argument("--origin-s", type=float, required=True, help="CLOCK_MONOTONIC at the run's origin")
-    parser.add_argument("--poll-ms", type=float, default=50.0)
+    parser.add_argument("--poll-ms", type=float, default=5.0)
     parser.add_argument("--sample-ms", type=float, default=1000.0)
     options = parser.parse_args()
     origin_s: float = options.origin_s

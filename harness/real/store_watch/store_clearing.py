@@ -2,8 +2,8 @@
 
 Says what to ask Redis and judges the answers; reads no clock, no file and no socket (`process.py` does).
 
-A session is cleared when its session key is gone and its user's status key is gone or names another
-session. The moment lies between the last question that still found it and the answer that did not.
+A session is cleared when its user's status record is gone or names another session; a session record may outlive
+it. The moment lies between the last question that still found it and the answer that did not.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _CHUNK = 500  # sessions in one MGET: Redis serves nobody else for a fraction of
 
 @dataclass(slots=True)
 class WatchedSession:
-    """A faulted session whose records may still be in the store; times in seconds since the origin."""
+    """A faulted session that the store may still show online; times in seconds since the origin."""
 
     session_id: str
     user_id: str
-    session_key: bytes
     status_key: bytes
-    alive_status: bytes  # what the status key's value begins with while it names this session
     # When the last question was asked that still found it, or the fault came: the moment lies after it.
-    previous_poll_s: float | None = None
-    session_gone_s: float | None = None  # first seen; None: it is there
-    status_gone_s: float | None = None  # first seen gone or naming another session
+    previous_poll_s: float
+
+    def is_shown(self, status: bytes | None) -> bool:
+        """Whether a status record names this session."""
+        return status is not None and status.startswith(f"{self.session_id}|".encode())
 
 
 @dataclass(frozen=True, slots=True)
 class MGet:
-    """One MGET: the sessions' session keys, then their users' status keys in the same order."""
+    """One MGET of the sessions' status records."""
 
     sessions: list[WatchedSession]
     keys: list[bytes]
@@ -53,31 +53,28 @@ class StoreClearing:
 
     def on_client_event(self, event: Event) -> None:
         """Take note of a log-in, a fault, or a recovery from one; other events do not matter."""
+        session_id = event.session_id
         if event.kind is EventKind.LOGGED_IN:
-            self.session_keys.append(f"{self._prefix}session:{event.session_id}".encode())
+            self.session_keys.append(f"{self._prefix}session:{session_id}".encode())
             if user_id := event.detail.get("user_id"):
-                self.status_keys[f"{self._prefix}status:{user_id}".encode()] = None
-        elif event.kind is EventKind.FAULT_INJECTED and event.session_id not in self._faulted:
-            self._faulted.add(event.session_id)
+                self.status_keys[self._status_key(user_id)] = None
+        elif event.kind is EventKind.FAULT_INJECTED and session_id not in self._faulted:
+            self._faulted.add(session_id)
             user_id = event.detail["user_id"]
-            self.watched[event.session_id] = WatchedSession(
-                event.session_id,
-                user_id,
-                session_key=f"{self._prefix}session:{event.session_id}".encode(),
-                status_key=f"{self._prefix}status:{user_id}".encode(),
-                alive_status=f"{event.session_id}|".encode(),
-                previous_poll_s=event.time_s,  # records that no question finds went after the fault
-            )
+            # A record that no question finds went after the fault.
+            watched = WatchedSession(session_id, user_id, self._status_key(user_id), event.time_s)
+            self.watched[session_id] = watched
         elif event.kind is EventKind.FAULT_RECOVERED:
-            self.watched.pop(event.session_id, None)
+            self.watched.pop(session_id, None)
+
+    def _status_key(self, user_id: str) -> bytes:
+        return f"{self._prefix}status:{user_id}".encode()
 
     def queries(self) -> list[MGet]:
         """Return the MGETs to send now."""
         sessions = list(self.watched.values())
         chunks = [sessions[n : n + _CHUNK] for n in range(0, len(sessions), _CHUNK)]
-        return [
-            MGet(chunk, [w.session_key for w in chunk] + [w.status_key for w in chunk]) for chunk in chunks
-        ]
+        return [MGet(chunk, [w.status_key for w in chunk]) for chunk in chunks]
 
     def on_answer(
         self, query: MGet, values: Sequence[bytes | None], asked_s: float, answered_s: float
@@ -90,31 +87,13 @@ class StoreClearing:
             asked_s: when the question left, seconds since the origin.
             answered_s: when its answer was there.
         """
-        half = len(query.sessions)
         cleared = []
-        for w, session, status in zip(query.sessions, values[:half], values[half:], strict=True):
-            # Gone may be followed by there again: a client that came back has its records rewritten.
-            w.session_gone_s = _since(w.session_gone_s, session is None, answered_s)
-            other = status is None or not status.startswith(w.alive_status)
-            w.status_gone_s = _since(w.status_gone_s, other, answered_s)
-            if w.session_gone_s is None or w.status_gone_s is None:
+        for w, status in zip(query.sessions, values, strict=True):
+            if w.is_shown(status):
                 w.previous_poll_s = asked_s
-                continue
-            del self.watched[w.session_id]
-            detail = {
-                "user_id": w.user_id,
-                "session_gone_s": w.session_gone_s,
-                "status_gone_s": w.status_gone_s,
-                "previous_poll_s": w.previous_poll_s,
-            }
-            cleared.append(
-                Event(answered_s, Source.STORE, EventKind.STORE_CLEARED, w.session_id, detail=detail)
-            )
+            elif self.watched.pop(w.session_id, None) is not None:
+                detail = {"user_id": w.user_id, "previous_poll_s": w.previous_poll_s}
+                cleared.append(
+                    Event(answered_s, Source.STORE, EventKind.STORE_CLEARED, w.session_id, detail=detail)
+                )
         return cleared
-
-
-def _since(before_s: float | None, holds: bool, now_s: float) -> float | None:
-    """Since when a condition holds without a break, as far as was seen."""
-    if not holds:
-        return None
-    return now_s if before_s is None else before_s

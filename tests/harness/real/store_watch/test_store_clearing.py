@@ -7,7 +7,7 @@ import pytest
 from harness.real.store_watch.store_clearing import StoreClearing
 from reference_server.events import Event, EventKind, Source
 
-HERE, GONE = b"u1|c1", None
+GONE = None
 NAMES_IT, NAMES_OTHER = b"s1|c1", b"s2|c9"
 
 
@@ -22,66 +22,39 @@ def watching(*session_ids: str) -> StoreClearing:
     return clearing
 
 
-def answers(clearing: StoreClearing, *values: tuple[bytes | None, bytes | None]) -> list[Event]:
-    """Poll once a second, the answer 0.1 s after the question; one pair of values a poll."""
+def answers(clearing: StoreClearing, *statuses: bytes | None) -> list[Event]:
+    """Poll once a second, the answer 0.1 s after the question; one status record a poll."""
     events = []
-    for n, pair in enumerate(values):
+    for n, status in enumerate(statuses):
         for query in clearing.queries():
-            events += clearing.on_answer(query, pair, float(n), n + 0.1)
+            events += clearing.on_answer(query, [status], float(n), n + 0.1)
     return events
 
 
 TABLE = [
-    ("both keys go at once", [(HERE, NAMES_IT), (GONE, GONE)], (1.1, 1.1, 1.1, 0.0)),
-    ("both are gone at the first look", [(GONE, GONE)], (0.1, 0.1, 0.1, 0.0)),
-    ("the status names another session", [(GONE, NAMES_OTHER)], (0.1, 0.1, 0.1, 0.0)),
-    ("a longer session id that begins alike is another session", [(GONE, b"s11|c1")], (0.1, 0.1, 0.1, 0.0)),
-    ("the session key alone is not enough", [(GONE, NAMES_IT), (GONE, NAMES_IT)], None),
-    ("the status key alone is not enough", [(HERE, GONE), (HERE, NAMES_OTHER)], None),
-    (
-        "the session goes first, the status two polls later",
-        [(HERE, NAMES_IT), (GONE, NAMES_IT), (GONE, NAMES_IT), (GONE, GONE)],
-        (3.1, 1.1, 3.1, 2.0),
-    ),
-    ("the status goes first", [(HERE, GONE), (GONE, GONE)], (1.1, 1.1, 0.1, 0.0)),
-    (
-        "what came back was not gone: the last time counts",
-        [(GONE, NAMES_IT), (HERE, NAMES_IT), (GONE, GONE)],
-        (2.1, 2.1, 2.1, 1.0),
-    ),
+    ("the record goes", [NAMES_IT, GONE], (1.1, 0.0)),
+    ("it is gone at the first look", [GONE], (0.1, 0.0)),
+    ("it names another session", [NAMES_OTHER], (0.1, 0.0)),
+    ("a longer session id that begins alike is another session", [b"s11|c1"], (0.1, 0.0)),
+    ("it stays", [NAMES_IT, NAMES_IT], None),
+    ("the moment lies after the last look that found it", [NAMES_IT, NAMES_IT, NAMES_IT, GONE], (3.1, 2.0)),
 ]
 
 
-@pytest.mark.parametrize(("_", "values", "expected"), TABLE, ids=[row[0] for row in TABLE])
-def test_table(
-    _: str,
-    values: list[tuple[bytes | None, bytes | None]],
-    expected: tuple[float, float, float, float] | None,
-) -> None:
-    events = answers(watching(), *values)
+@pytest.mark.parametrize(("_", "statuses", "expected"), TABLE, ids=[row[0] for row in TABLE])
+def test_table(_: str, statuses: list[bytes | None], expected: tuple[float, float] | None) -> None:
+    events = answers(watching(), *statuses)
     if expected is None:
         assert events == []
         return
-    time_s, session_gone_s, status_gone_s, previous_poll_s = expected
-    assert events == [
-        Event(
-            time_s,
-            Source.STORE,
-            EventKind.STORE_CLEARED,
-            "s1",
-            detail={
-                "user_id": "u1",
-                "session_gone_s": session_gone_s,
-                "status_gone_s": status_gone_s,
-                "previous_poll_s": previous_poll_s,
-            },
-        )
-    ]
+    time_s, previous_poll_s = expected
+    detail = {"user_id": "u1", "previous_poll_s": previous_poll_s}
+    assert events == [Event(time_s, Source.STORE, EventKind.STORE_CLEARED, "s1", detail=detail)]
 
 
 def test_a_cleared_session_is_asked_for_no_more() -> None:
     clearing = watching()
-    assert len(answers(clearing, (GONE, GONE), (GONE, GONE))) == 1
+    assert len(answers(clearing, GONE, GONE)) == 1
     assert clearing.queries() == []
 
 
@@ -92,12 +65,22 @@ def test_a_recovered_session_is_asked_for_no_more_and_a_second_fault_changes_not
     assert clearing.queries() == []
 
 
-def test_a_healthy_session_is_counted_but_not_watched() -> None:
+def test_a_connected_client_that_is_not_shown_is_a_gap_until_it_is_shown_again() -> None:
     clearing = StoreClearing("p:")
     clearing.on_client_event(client(EventKind.LOGGED_IN))
     clearing.on_client_event(client(EventKind.CONNECTED))
     assert clearing.queries() == []
     assert clearing.session_keys == [b"p:session:s1"]
+    seen = []
+    for n, status in enumerate([NAMES_IT, GONE, GONE, NAMES_OTHER, NAMES_IT]):
+        (query,) = clearing.queries(clearing.connected)
+        seen += clearing.on_presence(query, [status], float(n), n + 0.1)
+    assert [(e.kind, e.time_s, e.detail["previous_poll_s"]) for e in seen] == [
+        (EventKind.STATUS_GONE, 1.1, 0.0),
+        (EventKind.STATUS_SHOWN, 4.1, 3.0),
+    ]
+    clearing.on_client_event(client(EventKind.DISCONNECTED))
+    assert clearing.queries(clearing.connected) == []
 
 
 def test_queries_come_in_chunks_and_answers_stay_with_their_sessions() -> None:
@@ -105,11 +88,10 @@ def test_queries_come_in_chunks_and_answers_stay_with_their_sessions() -> None:
     clearing = watching(*names)
     queries = clearing.queries()
     assert [len(q.sessions) for q in queries] == [500, 500, 201]
-    assert queries[0].keys[:1] == [b"p:session:s1"]
-    assert queries[0].keys[500:501] == [b"p:status:u1"]
+    assert queries[0].keys[:1] == [b"p:status:u1"]
     last = queries[-1]
-    values: list[bytes | None] = [b"there"] * len(last.keys)
-    values[7] = values[201 + 7] = None
+    values: list[bytes | None] = [f"{w.session_id}|c".encode() for w in last.sessions]
+    values[7] = None
     (event,) = clearing.on_answer(last, values, 1.0, 1.1)
     assert (event.session_id, event.detail["user_id"]) == ("s1008", "u1008")
     assert len(clearing.watched) == 1200
