@@ -39,8 +39,7 @@ class Reconnect(Part):
         Law, Field(description="law of the time from a refresh's close to its new connection")
     ] = Distribution(uniform=Uniform(low=0.2, high=2.0))
     connect_timeout: Annotated[
-        PositiveDuration | None,
-        Field(description="a handshake that takes longer is given up; null: never; simulated only"),
+        PositiveDuration | None, Field(description="a handshake that takes longer is given up; null: never")
     ] = None
     idle_limit: Annotated[
         PositiveDuration | None,

@@ -113,7 +113,6 @@ class Scenario(Part):
             "store": self.store != Store(),
             "traffic": self.traffic != Traffic(),
             "network.give_up_lag": self.network.give_up_lag > 0,
-            "reconnect.connect_timeout": self.reconnect.connect_timeout is not None,
         }
         return tuple(key for key, is_so in changed.items() if is_so)
 

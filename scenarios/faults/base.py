@@ -93,6 +93,14 @@ class RealClient(Protocol):
     def behind(self) -> Any:
         """The real NAT that this client is behind (`harness/real/generator/behind_nat.py`); None: none."""
 
+    @property
+    def beats_by_itself(self) -> bool:
+        """Whether it sends heartbeats, instead of answering those of the gateway."""
+
+    @property
+    def retransmits_after_s(self) -> Sequence[float]:
+        """When TCP sends a lost packet again, real seconds after the first time."""
+
     def now_s(self) -> float:
         """Now."""
 

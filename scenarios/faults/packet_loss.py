@@ -44,7 +44,9 @@ class DrawnPacketLoss(ClientFault):
     kind = "packet_loss"
     summary = "packets to the client get lost at random; TCP's retransmissions make it late"
     on_the_wire = "retransmissions; ACKs of those that get through"
-    mechanism = f"{SOCKET_FILTER} that drops at random"
+    mechanism = (
+        f"{SOCKET_FILTER} that drops at random; own heartbeats held back for as long as TCP's tries take"
+    )
     cannot_show = (
         "loss of what the client sends, loss in bursts; the kernel throws the dice, and no seed repeats them"
     )
@@ -55,9 +57,20 @@ class DrawnPacketLoss(ClientFault):
     needs_socket_filter = True
 
     def real(self, client: RealClient, fault: PlannedFault) -> None:
-        """Drop inbound packets at random, before they are acknowledged."""
+        """Drop inbound packets at random, before they are acknowledged; own heartbeats come as late as TCP's tries."""
         client.lose(self.rate)
-        answer_late(client, fault, lambda _now_s: 0.0, over=lambda: client.lose(0))
+        dice, tries_s = np.random.default_rng(self.seed), (0.0, *client.retransmits_after_s)
+        arrives_s = 0.0
+
+        def late_s(now_s: float) -> float:
+            nonlocal arrives_s
+            if not client.beats_by_itself:
+                return 0.0
+            lost = min(int(dice.geometric(1 - self.rate)), len(tries_s)) - 1
+            arrives_s = max(arrives_s, now_s + tries_s[lost])  # in order: behind those that are still late
+            return arrives_s - now_s
+
+        answer_late(client, fault, late_s, over=lambda: client.lose(0))
 
     def simulated(self, client: ModelClient, fault: PlannedFault) -> None:
         """Lose messages at random; the model's TCP sends them again."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import socket
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -171,13 +171,17 @@ class Client:
 
     def _come(self) -> None:
         """Log in where that is needed, and connect; blocks the greenlet."""
-        if self._gone or self.run.now_s() >= self.run.horizon_s:
+        run = self.run
+        if self._gone or run.now_s() >= run.horizon_s:
             return
         try:
             self._await_path()
             if not self.session_id:
                 self._login()
-            frames = self._connect()
+            limit_s = run.scenario.reconnect.connect_timeout
+            given_up = TimeoutError("the handshake takes too long")
+            with gevent.Timeout(None if limit_s is None else self.real_s(limit_s), given_up):
+                frames = self._connect()
         except SessionUnknown:
             self._log(EventKind.SESSION_UNKNOWN)
             self.session_id = ""
@@ -203,10 +207,13 @@ class Client:
             self.wire.close(1000)
             return
         self._reading_paused = self._vanished = False
+        if self._path_cut:  # while it came
+            attach(wire.sock)
         self._watch_socket()
         self._watch_idleness(wire)
-        if (every_s := run.beats_every_s) is not None:  # at a uniformly random phase
-            self._beat_at(run.now_s() + every_s * (1 - float(run.rng.random())), wire)
+        if (every_s := run.beats_every_s) is not None:
+            at_random = run.scenario.liveness.first_ping == "random"
+            self._beat_at(run.now_s() + every_s * (1 - float(run.rng.random()) * at_random), wire)
         if run.traffic is not None:
             self._talk_in(run.traffic.wait_s(), wire)
         if run.middle is not None:
@@ -409,9 +416,11 @@ class Client:
         raise TimeoutError("the client's path is cut")
 
     def _look_at_box(self, wire: WebSocketConnection) -> None:
-        box = self._box
-        if box is not None and (again_s := box.look(self.run.now_s())) is not None:
-            self._on_wire(again_s, wire, partial(self._look_at_box, wire))
+        """Let the box on the path do what is due; it outlives a client whose path is cut for good."""
+        if self.wire is not wire or self._box is None or (self._gone and not self._path_cut):
+            return
+        if (again_s := self._box.look(self.run.now_s())) is not None:
+            self.run.loop.at(again_s, partial(self._guarded, partial(self._look_at_box, wire)))
 
     def _login(self) -> None:
         self.session_id = self.run.gateways.login(self.user_id, self._first_node)
@@ -483,6 +492,16 @@ class Client:
         """Real seconds on the run's clock."""
         return self.run.now_s()
 
+    @property
+    def beats_by_itself(self) -> bool:
+        """Whether it sends heartbeats, instead of answering those of the gateway."""
+        return self.run.beats_every_s is not None
+
+    @property
+    def retransmits_after_s(self) -> Sequence[float]:
+        """When TCP sends a lost packet again, real seconds after the first time."""
+        return self.run.scenario.network.rto_ladder
+
     def real_s(self, length_s: float) -> float:
         """How long a length of scenario time takes in this run."""
         return self.run.scenario.clock.real_s(length_s)
@@ -512,6 +531,10 @@ class Client:
                 detach(self.wire.sock)
         self._watch_socket()
 
+    def unseen(self, at: str) -> bool:
+        """Whether packets from the gateway may pass a box at this end of the path that it does not see now."""
+        return at == "gateway" if self._path_cut else self._reading_paused
+
     def vanish(self) -> None:
         """Lose all that this connection carries from now on, both ways; a new one is not concerned.
 
@@ -534,10 +557,13 @@ class Client:
         """End the connection for both sides, see `Boxed.end`."""
         assert self.wire is not None
         if self._path_cut and not beyond_cut:
-            return
+            if self._gone:
+                return
+            raise ConnectionEnded(cause)
         if self.wire.sock.fileno() >= 0:
-            if self.deaf and not self._vanished:  # its process hears of it when it goes on
-                self.wire.sock.shutdown(socket.SHUT_WR)
+            if self.deaf and not self._vanished:  # its process hears of it when it goes on, or never
+                with suppress(OSError):  # ended meanwhile
+                    self.wire.sock.shutdown(socket.SHUT_WR)
                 return
             if cause is Cause.TCP_RESET:
                 self.wire.reset()

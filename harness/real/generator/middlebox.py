@@ -35,9 +35,8 @@ class BoxRules:
 class Boxed(Protocol):
     """A client's connection, as far as a box can touch it."""
 
-    @property
-    def deaf(self) -> bool:
-        """Whether packets from the gateway may pass the box that the client does not see now."""
+    def unseen(self, at: str) -> bool:
+        """Whether packets from the gateway may pass a box at this end of the path that the client does not see now."""
 
     def vanish(self) -> None:
         """From now on packets vanish in both directions, without a word."""
@@ -46,11 +45,11 @@ class Boxed(Protocol):
         """Send the gateway an RST; the client is told nothing."""
 
     def end(self, cause: Cause, *, beyond_cut: bool) -> None:
-        """End the connection for both sides, where a cut does not keep that from one of them.
+        """End the connection for both sides; where the client's path is cut, for one.
 
         Args:
-            cause: what both see.
-            beyond_cut: the gateway is told even where the client's path is cut.
+            cause: what they see.
+            beyond_cut: the box is on the gateway's side of a cut, and tells the gateway alone.
 
         Raises:
             ConnectionEnded: the client has seen it.
@@ -109,7 +108,7 @@ class Middlebox:
         """
         if self._nat is None or self._ended or self._forgotten:
             return None
-        if self._connection.deaf and self._nat.counts != "to_gateway":
+        if self._nat.counts != "to_gateway" and self._connection.unseen(self._nat.at):
             self._passed_s = now_s  # the gateway's pings keep it, unseen
         if now_s < self._passed_s + self._idle_s:
             return self._passed_s + self._idle_s
@@ -123,7 +122,7 @@ class Middlebox:
             ConnectionEnded: the client has seen it.
         """
         self._ended = True
-        self._connection.end(Cause.TCP_FIN, beyond_cut=self._nat is not None and self._nat.at == "gateway")
+        self._connection.end(Cause.TCP_FIN, beyond_cut=self._nat is None or self._nat.at == "gateway")
 
     def _half(self, round_trip_s: float) -> float:
         return round_trip_s / 2 if self._nat is not None and self._nat.at == "client" else 0.0

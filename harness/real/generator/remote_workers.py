@@ -40,7 +40,7 @@ from harness.real.generator.relay import Batch, Receiver, Sender
 from harness.real.generator.shared import Generator
 from harness.real.resources import usage_of
 from harness.runs.directory import RunDir
-from reference_server.events import Event, EventKind, Source, encode
+from reference_server.events import Event, EventKind, Source
 
 __all__ = ["Coordinator", "WorkerHost", "in_order_of_dispatch"]
 
@@ -256,7 +256,7 @@ class WorkerHost:
             generator.log(EventKind.CLOCK, detail=detail)
         detail = {"role": "generator"} | usage_of(self._process)
         event = Event(generator.now_s(), Source.HARNESS, EventKind.RESOURCES, detail=detail)
-        self._sender.add(encode(event))
+        generator.write(event)
 
     def _offset(self) -> Offset | None:
         return self._clock.offset(time.monotonic())

@@ -205,21 +205,15 @@ class Generator:
         node: str = "",
     ) -> None:
         """Write one client event, now or at a time already taken. After the end nothing is logged."""
-        if not self._background and kind not in (EventKind.RUN_STARTED, EventKind.RUN_ENDED):
+        time_s = self.now_s() if time_s is None else time_s
+        self.write(Event(time_s, Source.CLIENT, kind, session_id, connection_id, node, cause, detail or {}))
+
+    def write(self, event: Event) -> None:
+        """Write an event. After the end nothing is logged."""
+        if not self._background and event.kind not in (EventKind.RUN_STARTED, EventKind.RUN_ENDED):
             return
-        self._writer.write(
-            Event(
-                self.now_s() if time_s is None else time_s,
-                Source.CLIENT,
-                kind,
-                session_id,
-                connection_id,
-                node,
-                cause,
-                detail or {},
-            )
-        )
-        if kind is EventKind.FAULT_INJECTED:
+        self._writer.write(event)
+        if event.kind is EventKind.FAULT_INJECTED:
             # The store watch looks from this line on, and records may go at once.
             self._writer.flush()
 
