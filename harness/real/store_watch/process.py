@@ -9,10 +9,10 @@ It asks the gateway nothing, so it goes on when that is frozen, and it does not 
 which come late or not at all.
 
 The faulted sessions are looked at every few milliseconds, less often where there are so many that the looks would
-take more than a fifth of its time. Once a second a sample counts the existing keys of all sessions that clients were ever given (``EXISTS``
-in chunks; ``SCAN`` would walk every key of the server), their users' status keys and the members of the online set,
-reads how often each command was called (``INFO commandstats``, without the watch's own calls), and looks whether the
-store shows whoever is connected (rules: `harness/events/presence_watch.py`). Redis may be
+take more than a fifth of its time. Once a second a sample counts the existing keys of all sessions that clients
+were ever given (``EXISTS`` in chunks; ``SCAN`` would walk every key of the server), their users' status keys and the
+members of the online set, reads how often each command was called (``INFO commandstats``, without the watch's own
+calls), and looks whether the store shows whoever is connected (rules: `harness/events/presence_watch.py`). Redis may be
 down, stalled or restarted: the watch keeps asking. `previous_poll_s` of a `store_cleared` then shows how
 wide its moment is, and `store_gap_s` of the next sample how long no answer came (`store_wait_s`: the longest wait for
 one that did; `largest_gap_s`: the longest time between two looks at the faulted sessions).

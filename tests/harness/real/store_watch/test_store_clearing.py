@@ -65,22 +65,13 @@ def test_a_recovered_session_is_asked_for_no_more_and_a_second_fault_changes_not
     assert clearing.queries() == []
 
 
-def test_a_connected_client_that_is_not_shown_is_a_gap_until_it_is_shown_again() -> None:
+def test_a_healthy_session_is_counted_but_not_watched() -> None:
     clearing = StoreClearing("p:")
     clearing.on_client_event(client(EventKind.LOGGED_IN))
     clearing.on_client_event(client(EventKind.CONNECTED))
     assert clearing.queries() == []
     assert clearing.session_keys == [b"p:session:s1"]
-    seen = []
-    for n, status in enumerate([NAMES_IT, GONE, GONE, NAMES_OTHER, NAMES_IT]):
-        (query,) = clearing.queries(clearing.connected)
-        seen += clearing.on_presence(query, [status], float(n), n + 0.1)
-    assert [(e.kind, e.time_s, e.detail["previous_poll_s"]) for e in seen] == [
-        (EventKind.STATUS_GONE, 1.1, 0.0),
-        (EventKind.STATUS_SHOWN, 4.1, 3.0),
-    ]
-    clearing.on_client_event(client(EventKind.DISCONNECTED))
-    assert clearing.queries(clearing.connected) == []
+    assert list(clearing.status_keys) == [b"p:status:u1"]
 
 
 def test_queries_come_in_chunks_and_answers_stay_with_their_sessions() -> None:
