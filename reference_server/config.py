@@ -41,6 +41,9 @@ class GatewayConfig(BaseModel):
     detector: DetectorKind = Ping()
     records: RecordRules = RecordRules()
     second_login: Literal["refuse", "take_over"] = "take_over"
+    session_survives_connection: Annotated[
+        bool, Field(description="a session lives for session_ttl without a connection; false: resume_window")
+    ] = False
     require_code: Annotated[
         bool, Field(description="a login needs a verification code, see POST /user/code")
     ] = False

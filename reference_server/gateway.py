@@ -12,7 +12,8 @@ Wires the parts together and holds the one table of live connections. Six files 
 Every end of a connection comes through :meth:`Gateway.on_ended`, whichever layer saw it. It is logged with its cause,
 the heartbeat stops, and the records stay for the resume window, counted from the last sign of life. A frame is a sign
 of life, and so are a FIN and a RST: the peer's host sent them. Silence is none, so after a heartbeat suspicion the
-window is usually over already.
+window is usually over already. Where sessions survive their connections, the session record stays longer: a login is
+good for `session_ttl`, whoever sees the user online or not.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ __all__ = ["Gateway"]
 _CLOSE_NORMAL = 1000
 _CLOSE_GOING_AWAY = 1001
 _NOT_RESUMABLE = frozenset({Cause.SESSION_TIMEOUT, Cause.MEMORY_PRESSURE})
+# With these the client is alive, for all that is known, and may be back at once.
+_CLIENT_LIVES = frozenset({Cause.CLOSE_FRAME, Cause.TCP_FIN, Cause.TCP_RESET, Cause.PROTOCOL_ERROR})
 _RECORDS_ARE_ANOTHERS = frozenset({Cause.TAKE_OVER, Cause.LOGOUT})
 _MOST_WATCHED = 1000  # users that one client may watch
 _DRAIN_CHUNK = 100
@@ -356,14 +359,20 @@ class Gateway:
             self.lines.resumed(record.owner)
 
     def keep_for_resume(self, connection: GatewayConnection, record: Record) -> None:
-        """Keep the records of an ended connection for as long as its session may be resumed."""
+        """Keep the records of an ended connection for as long as its session may be resumed.
+
+        With sessions that survive their connections a suspicion clears status and presence at once; after a close
+        they stay for the resume window, so that a refresh is not seen by anybody.
+        """
         if self.ledger is not None and not connection.connected_s and record.user_id:
             # It never was in service, but the store has it as the session's.
             cause = connection.cause or Cause.PROTOCOL_ERROR
             self.ledger.ended(record, cause, connection.last_seen_s)
         if self.draining and record.user_id:
             self.sessions.release(record)
-        elif connection.cause in _NOT_RESUMABLE:
+        elif connection.cause in _NOT_RESUMABLE or (
+            self.config.session_survives_connection and connection.cause not in _CLIENT_LIVES
+        ):
             self.sessions.clear(record)
         else:
             window_s = self.config.policy.resume_window

@@ -59,6 +59,7 @@ class Preset(BaseModel):
     detector: DetectorKind = Ping()
     records: dict[str, Any] = {}
     second_login: Literal["refuse", "take_over"] = "take_over"
+    survives_connection: bool = False
     node_lease: bool = False
     layers: tuple[str, ...]
     explains: str
@@ -87,7 +88,7 @@ class Preset(BaseModel):
             "liveness": self.policy.model_dump(mode="json"),
             "detector": self.detector.model_dump(mode="json"),
             "records": self.rules.model_dump(mode="json"),
-            "sessions": {"second_login": self.second_login},
+            "sessions": {"second_login": self.second_login, "survives_connection": self.survives_connection},
         }
 
     @property
@@ -99,6 +100,7 @@ class Preset(BaseModel):
             "detector": keys["detector"],
             "records": keys["records"],
             "second_login": self.second_login,
+            "session_survives_connection": self.survives_connection,
             **({} if self.node_lease else {"lease_ttl_s": None}),
         }
 

@@ -114,7 +114,7 @@ def explained(preset: Preset) -> str:
         "liveness": preset.liveness,
         "detector": preset.detector.model_dump(mode="json"),
         "records": preset.records,
-        "sessions": {"second_login": preset.second_login},
+        "sessions": preset.scenario_keys["sessions"],
     }
     settings = {f"{part}.{key}": v for part, keys in told.items() for key, v in keys.items()}
     return "\n".join(

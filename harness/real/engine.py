@@ -329,7 +329,7 @@ def as_preset(scenario: Scenario, preset: str | None) -> Scenario:
     if preset is None:
         return scenario
     told = find_preset(preset)
-    sessions = scenario.sessions.model_copy(update={"second_login": told.second_login})
+    sessions = scenario.sessions.model_copy(update=told.scenario_keys["sessions"])
     return scenario.model_copy(
         update={
             "liveness": told.policy,

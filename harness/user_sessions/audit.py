@@ -5,8 +5,8 @@ code, the session or user that it is about, and a sentence. Changes nothing anyw
 moment, so what differs once may be on its way: only what differs in every snapshot over a settling time counts.
 
 Expected, and so no difference: a session that waits to be resumed has records and no connection; a login that
-has not connected has a session record without owner and no status; a row that ended may have records while its
-node has it in a resume window.
+has not connected, and a session that has survived its connection, have a session record without a node's owner and no
+status; a row that ended may have records while its node has it in a resume window, and a session record after it.
 """
 
 from __future__ import annotations
@@ -210,7 +210,9 @@ def _memory_and_store(memory: Memory, store: Store) -> Iterator[Difference]:
     live = {held.session_id for held in memory.live}
     for session, record in store.sessions.items():
         slot, owner = _split(record)
-        if not owner or session in live:
+        if (
+            not owner.rpartition(":")[0] or session in live
+        ):  # not connected yet, or it has survived its connection
             continue
         if owner not in known:
             says = f"session:{session} is {record!r}; no node has it"

@@ -227,7 +227,8 @@ class Cluster:
             self._wake.set()
             return
         keys = (self._nodes, self._list(dead))
-        args = (*self._sessions.head, dead, _CHUNK, self._sessions.owners.node)
+        sessions = self._sessions
+        args = (*sessions.head, dead, _CHUNK, sessions.owners.node, sessions.survivor_ttl_ms)
         count, left = 0, 1
         while left:
             answer: Answer = await self._writer.ask(Call(Script.REAP, keys, args))

@@ -1,12 +1,12 @@
--- KEYS session; ARGV prefix, per_device, session_id, owner, slot ('': as the record says), node.
--- Returns 1 when the connection was the slot's last word, 0 when a newer one has the records or there were none.
+-- KEYS session; ARGV prefix, per_device, session_id, owner, slot ('': as the record says), node, survivor_ttl_ms
+-- ('': the session ends with its connection). Returns 1 when the connection was the slot's last word, 0 when a newer one has the records or there were none.
 local prefix, session, owner, slot = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
 local record = redis.call('GET', KEYS[1])
 if record then
   local of, by = split(record)
   if by ~= owner then return 0 end
   slot = of
-  redis.call('DEL', KEYS[1])
+  end_record(KEYS[1], slot, ARGV[7])
 end
 if slot == '' then return 0 end
 local held = let_go(prefix, session, slot .. '|' .. owner)

@@ -74,9 +74,13 @@ local function end_other_session(prefix, other, record)
   if redis.call('GET', key) == record then redis.call('DEL', key) end
   let_go(prefix, other, record)
 end
+local function end_record(key, slot, survivor_ttl_ms)
+  -- A session that survives its connection waits for its client with an owner that is no node's.
+  if survivor_ttl_ms == '' then redis.call('DEL', key) else put(key, slot .. '|:0', survivor_ttl_ms) end
+end
 local function kick(prefix, by, owner, how)
   -- Its node ends the connection; the one that asks does so itself.
-  if owner ~= '' and incarnation(owner) ~= incarnation(by) then
+  if incarnation(owner) ~= '' and incarnation(owner) ~= incarnation(by) then
     redis.call('PUBLISH', prefix .. 'to:' .. incarnation(owner), cjson.encode({type = how, owner = owner}))
   end
 end

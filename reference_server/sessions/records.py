@@ -131,6 +131,7 @@ class Sessions:
         self._status_ttl_ms = _milliseconds(policy.status_ttl) if rules.expire else 0
         self._status_ttl_s = policy.status_ttl
         self._resume_window_s = policy.resume_window
+        self.survivor_ttl_ms = self._session_ttl_ms if config.session_survives_connection else ""
         self._status_at_login = rules.status_written == "at_login"
         self._on_cleared = on_cleared
         self.refresh_after_s = refresh_after_s(policy, rules)
@@ -255,8 +256,11 @@ class Sessions:
         self._writer.submit(Call(Script.REFRESH, keys, args, read, durable_key=record.owner))
 
     def clear(self, record: Record) -> None:
-        """Delete the records as far as they are the connection's, and tell that the user is offline."""
-        args = (*self.head, record.session_id, record.owner, record.slot, self._node)
+        """Delete the records as far as they are the connection's, and tell that the user is offline.
+
+        A session that survives its connection keeps its own record: its client comes back without a login.
+        """
+        args = (*self.head, record.session_id, record.owner, record.slot, self._node, self.survivor_ttl_ms)
         keys = (self._session(record.session_id),)
 
         def read(answer: Answer) -> None:
@@ -265,10 +269,11 @@ class Sessions:
         self._writer.submit(Call(Script.CLEAR, keys, args, read, durable_key=record.owner))
 
     def release(self, record: Record) -> None:
-        """Leave the records to expire with the resume window: this node will not be there to clear them."""
+        """Leave what `clear` would delete to expire with the resume window: this node will not be there to do it."""
         keys = (self._session(record.session_id), self._status(record.slot))
         window_ms = int(self._resume_window_s * 1000)  # 0: PEXPIRE deletes
-        args = (record.slot, record.session_id, record.owner, window_ms)
+        survives = int(self.survivor_ttl_ms != "")
+        args = (record.slot, record.session_id, record.owner, window_ms, survives)
         self._writer.submit(Call(Script.RELEASE, keys, args, durable_key=record.owner))
 
     def prune(self) -> None:

@@ -2,7 +2,8 @@
 
 Keys, below the gateway's prefix:
 
-    session:{session_id}     "{slot}|{owner}"          string, TTL session_ttl; owner "" until connected
+    session:{session_id}     "{slot}|{owner}"          string, TTL session_ttl; owner "" until connected, ":0" when it
+                             has survived its connection
     status:{slot}            "{session_id}|{owner}"    string, TTL status_ttl; a TTL of 0 ms is none
     code:{user_id}           see codes.py
     online                   zset: user_id by the time last seen (Redis's own clock, seconds)
@@ -46,21 +47,21 @@ class Script(StrEnum):
     RESTORE = _script("put", "restore")
     CONNECT = _script("put", "records", "connect")
     REFRESH = _script("put", "records", "refresh")
-    CLEAR = _script("records", "clear")
+    CLEAR = _script("put", "records", "clear")
     RELEASE = _script("release")
-    LOGOUT = _script("records", "logout")
+    LOGOUT = _script("put", "records", "logout")
     PRUNE = _script("prune")
     # Of nodes.
-    RENEW = _script("records", "renew")
-    HOLD = _script("records", "hold")
+    RENEW = _script("put", "records", "renew")
+    HOLD = _script("put", "records", "hold")
     RETIRE = _script("retire")
     DEAD = _script("dead")
-    REAP = _script("records", "reap")
+    REAP = _script("put", "records", "reap")
     HELD = _script("held")
     # Of who is where.
     ONLINE = _script("online")
-    SEND = _script("records", "statuses", "send")
-    SESSIONS_OF = _script("records", "statuses", "sessions_of")
+    SEND = _script("put", "records", "statuses", "send")
+    SESSIONS_OF = _script("put", "records", "statuses", "sessions_of")
     PLAIN_ADD = "return redis.call('SADD', KEYS[1], ARGV[1])"
     PLAIN_REMOVE = "return redis.call('SREM', KEYS[1], ARGV[1])"
     # Of verification codes.

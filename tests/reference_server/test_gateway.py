@@ -63,6 +63,61 @@ def test_connecting_writes_the_records_and_says_ready(start: Any, dialect: str) 
     run(scenario())
 
 
+@pytest.mark.parametrize("how", ["silence", "close", "idle"])
+def test_a_session_that_survives_its_connection_is_offline_and_needs_no_login(start: Any, how: str) -> None:
+    """Status and presence go at once on a suspicion, after the window on a close; the session record stays."""
+    policy = QUICK.model_copy(update={"resume_window": 30.0 if how != "close" else 0.4})
+    if how == "idle":
+        policy = policy.model_copy(update={"heartbeat_interval": None, "session_timeout": 0.6})
+
+    async def scenario() -> None:
+        async with start(policy, session_survives_connection=True) as it:
+            ann = await it.join("ann", live=True)
+            shown = it.records(ann.session_id, "ann")
+            if how == "close":
+                await ann.socket.close(1001)
+                await it.verdict(ann.session_id)
+                assert it.records(ann.session_id, "ann") == shown, "a refresh is not seen by anybody"
+                closed_s = it.now_s()
+            else:
+                await ann.die()
+                decided = await it.verdict(ann.session_id)
+                assert decided.cause == ("heartbeat" if how == "silence" else "session_timeout")
+            waits = ("ann|:0", None, False)
+            await until(lambda: it.records(ann.session_id, "ann") == waits, "offline, and not forgotten")
+            if how == "close":
+                assert it.now_s() - closed_s <= 0.4 + 0.2 + 2 * it.lag_s()
+            life_s: Any = it.store.ttl(f"{it.config.key_prefix}session:{ann.session_id}")
+            assert policy.session_ttl - 60 <= life_s <= policy.session_ttl
+            again = await it.join("ann", ann.session_id)
+            assert again.ready["resumed"]
+            owner = again.ready["connection_id"]
+            assert it.records(ann.session_id, "ann") == (f"ann|{owner}", f"{ann.session_id}|{owner}", True)
+
+    run(scenario())
+
+
+def test_a_session_that_has_survived_ends_with_a_logout_and_another_login_may_come_between(
+    start: Any,
+) -> None:
+    async def scenario() -> None:
+        async with start(
+            QUIET.model_copy(update={"resume_window": 0.0}), session_survives_connection=True
+        ) as it:
+            first, bob = await it.join("ann"), await it.join("bob")
+            for client in (first, bob):
+                await client.socket.close()
+                await it.verdict(client.session_id)
+            second = await it.join("ann", live=True)
+            again = await it.join("ann", first.session_id, live=True)
+            await until(lambda: second.closed == 4409, "the newest connection has the user")
+            assert again.closed is None
+            await it.http("POST", "/user/logout", {"session_id": bob.session_id})
+            assert it.records(bob.session_id, "bob") == (None, None, False)
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("path", ["/ws", "/ws/no-such-session"])
 def test_an_unknown_session_is_told_so_and_closed_with_4401(start: Any, path: str) -> None:
     async def scenario() -> None:

@@ -69,6 +69,7 @@ def gateway_config(
         detector=scenario.clock.sped_up(scenario.detector),
         records=scenario.records,
         second_login=scenario.sessions.second_login,
+        session_survives_connection=scenario.sessions.survives_connection,
         event_log=run.log("gateway", name),
         origin_s=origin_s,
         ready_file=run.ready_file(name),

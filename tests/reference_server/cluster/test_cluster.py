@@ -245,9 +245,10 @@ def test_what_happens_while_the_channels_are_down_is_made_up_for(two: Any) -> No
     run(scenario())
 
 
-def test_a_drained_node_s_sessions_end_with_their_window_and_a_peer_tells(two: Any) -> None:
+@pytest.mark.parametrize("survives", [False, True])
+def test_a_drained_node_s_sessions_end_with_their_window_and_a_peer_tells(two: Any, survives: bool) -> None:
     async def scenario() -> None:
-        async with two() as (a, b):
+        async with two(session_survives_connection=survives) as (a, b):
             watcher = await watching(b, "stays", "goes")
             stays, goes = await a.join("stays", live=True), await a.join("goes", live=True)
             await until(lambda: len(watcher.told) == 2, "both are online")
@@ -258,6 +259,7 @@ def test_a_drained_node_s_sessions_end_with_their_window_and_a_peer_tells(two: A
             await draining
             await until(lambda: len(watcher.told) == 3, "a peer has told")
             assert kinds(watcher, "goes") == ["online", "offline"]
+            assert b.records(goes.session_id, "goes") == ("goes|:0" if survives else None, None, False)
             assert b.records(again.session_id, "stays") == mine(again)
             assert b.events(EventKind.SUSPECTED) == [], "the node that drained has logged it"
             nodes: Any = b.store.hkeys(f"{b.config.key_prefix}nodes")

@@ -59,14 +59,15 @@ async def watching(it: Running, *user_ids: str) -> Any:
     return watcher
 
 
+@pytest.mark.parametrize("survives", [False, True])
 def test_a_killed_node_s_sessions_are_ended_by_its_peer_within_the_bound(
-    children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
+    children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path, survives: bool
 ) -> None:
     killed, ports = start_node(children, private_redis, key_prefix, tmp_path, node="a")
     (tmp_path / "b").mkdir()
 
     async def scenario() -> None:
-        options: dict[str, Any] = {"node": "b", **LEASE}
+        options: dict[str, Any] = {"node": "b", "session_survives_connection": survives, **LEASE}
         async with running(private_redis.url, key_prefix, tmp_path / "b", QUIET, **options) as it:
             watcher = await watching(it, "ann", "bob")
             ann, ready = await join(ports, "ann")
@@ -87,7 +88,8 @@ def test_a_killed_node_s_sessions_are_ended_by_its_peer_within_the_bound(
                 "user_id": "bob",
                 "session_id": bob_ready["session_id"],
             }
-            assert it.records(bob_ready["session_id"], "bob") == (None, None, False)
+            waits = "bob|:0" if survives else None
+            assert it.records(bob_ready["session_id"], "bob") == (waits, None, False)
             (reaped,) = it.events(EventKind.SUSPECTED)
             assert (reaped.cause, reaped.node) == (Cause.NODE_LEASE, "b")
             assert reaped.connection_id == bob_ready["connection_id"]
