@@ -185,6 +185,7 @@ def _at_pace(scenario: Scenario, clock: RunClock) -> Scenario:
     late_s = give_up_late_s(policy.tcp_user_timeout or 0.0, scenario.network, clock)
     network = scenario.network.model_copy(update={"give_up_lag": late_s})
     seen = {"network": network.seen_at(clock), "gateway": scenario.gateway.seen_at(clock), "liveness": policy}
+    seen |= {"traffic": scenario.traffic.seen_at(clock)}
     return scenario.model_copy(update=seen)
 
 

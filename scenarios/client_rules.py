@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from reference_server.durations import PositiveDuration
+from scenarios.clock import RunClock
 from scenarios.distributions import Distribution, Law, Uniform
 from scenarios.parts import Part, Share
 
@@ -93,6 +94,15 @@ class Traffic(Part):
         Law,
         Field(description="loop time of the gateway for one frame of a client, real seconds, never sped up"),
     ] = Distribution(constant=0.0)
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether reading a client's frame keeps the gateway's loop busy."""
+        return self.to_gateway is not None and self.service != Distribution(constant=0.0)
+
+    def seen_at(self, clock: RunClock) -> Traffic:
+        """The traffic as the clock of a run sees it, in scenario time: each frame takes relatively longer."""
+        return self.model_copy(update={"service": clock.seen(self.service)})
 
 
 class Sessions(Part):

@@ -152,7 +152,10 @@ class Client:
         yield self._wait((_HANDSHAKES + 0.5) * round_trip_s)
         if node.loop.takes_time and not (yield from self._wait_for(node)):
             return False
-        if not node.alive:
+        if not node.accepts:
+            return False
+        if node.full:
+            yield self._wait(round_trip_s / 2)
             return False
         try:
             accepted = node.accept(self, self.session_id)
@@ -209,6 +212,9 @@ class Client:
         self._model.middle.begin(connection)
         if self._reconnect.idle_limit is not None:
             self._check_idle(connection, self._reconnect.idle_limit)
+        if scenario.traffic.to_gateway is not None:
+            burst = scenario.traffic.to_gateway.burst
+            clock.after(self._model.to_gateway.next_s(), partial(self._talk, connection, burst))
         due, self._due = self._due, []
         for fault in due:
             fault.behaviour.simulated(self, fault)
@@ -224,6 +230,15 @@ class Client:
         else:
             self._clock.after(self.answers_after_s(), partial(self._beat_late, connection))
         self._clock.after(interval_s, partial(self._beat, connection, interval_s))
+
+    def _talk(self, connection: Connection, burst: int) -> None:
+        """Send a burst of application data."""
+        if not self._is_on(connection):
+            return
+        if not self.frozen:
+            for _ in range(burst):
+                self._network.data(connection, partial(connection.gateway.on_data, connection))
+        self._clock.after(self._model.to_gateway.next_s(), partial(self._talk, connection, burst))
 
     def _beat_late(self, connection: Connection) -> None:
         if self._is_on(connection) and not self.frozen:

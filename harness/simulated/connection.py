@@ -77,6 +77,9 @@ class GatewayEnd(Protocol):
     def on_frame(self, connection: Connection) -> None:
         """A frame is here."""
 
+    def on_data(self, connection: Connection) -> None:
+        """A frame of application data is here."""
+
     def on_client_beat(self, connection: Connection) -> None:
         """A beat of the client's own is here."""
 

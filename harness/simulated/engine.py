@@ -25,6 +25,8 @@ from harness.simulated.nodes import Nodes, happen
 from harness.simulated.presence import ExpiryNews, Presence
 from harness.simulated.store import Store
 from reference_server.events import Event, EventKind
+from scenarios.client_rules import TrafficOneWay
+from scenarios.distributions import Distribution
 from scenarios.plan import Plan
 from scenarios.schema import Scenario
 
@@ -79,10 +81,10 @@ def simulate(
 
 
 def _build(scenario: Scenario, plan: Plan, clock: Clock, log: EventLog) -> tuple[Model, Nodes, list[Client]]:
-    round_trips, phases, back_offs, services, picks, looks, lags, beats, kernel = (
-        np.random.default_rng(s) for s in np.random.SeedSequence([plan.seed, _STREAM]).spawn(9)
+    round_trips, phases, back_offs, services, picks, looks, lags, beats, kernel, up, down, work = (
+        np.random.default_rng(s) for s in np.random.SeedSequence([plan.seed, _STREAM]).spawn(12)
     )
-    policy, rules = scenario.liveness, scenario.records
+    policy, rules, traffic = scenario.liveness, scenario.records, scenario.traffic
     network = Network(
         clock,
         RoundTrips(scenario.network.round_trip, round_trips),
@@ -104,11 +106,14 @@ def _build(scenario: Scenario, plan: Plan, clock: Clock, log: EventLog) -> tuple
         StoreWatch(clock, store, log),
         Middle(clock, network, scenario.network, scenario.detector),
         Presence(network, log),
-        stalls=any(incident.kind == "gateway_stall" for incident in plan.incidents),
+        busy=traffic.takes_time or any(incident.params.stops_loop for incident in plan.incidents),
         phases=phases,
         services=services,
         back_offs=back_offs,
         client_beats=beats,
+        to_gateway=_bursts(traffic.to_gateway, up),
+        to_client=_bursts(traffic.to_client, down),
+        frame_service=RoundTrips(traffic.service, work),
     )
     if scenario.store.announces_expiry:
         ExpiryNews(clock, store, model.presence, expiry_lags)
@@ -121,6 +126,11 @@ def _build(scenario: Scenario, plan: Plan, clock: Clock, log: EventLog) -> tuple
     for watcher, watched in plan.watches.items():
         clients[watcher].watched = tuple(watched)
     return model, nodes, clients
+
+
+def _bursts(traffic: TrafficOneWay | None, rng: np.random.Generator) -> RoundTrips:
+    """Draws of the time between two bursts; of no traffic nothing is drawn."""
+    return RoundTrips(Distribution(constant=0.0) if traffic is None else traffic.every, rng)
 
 
 def _report(clock: Clock, step_s: float, progress: Callable[[float], None]) -> None:

@@ -26,16 +26,16 @@ class Loop:
         clock: simulated time.
         model: service times.
         rng: draws them.
-        stalls: whether the loop is ever to be stalled; without this and without service times it takes no
-            time, and nobody has to ask it.
+        busy: whether the loop has other work or is ever to be stalled; without this and without service times it
+            takes no time, and nobody has to ask it.
     """
 
-    def __init__(self, clock: Clock, model: GatewayModel, rng: np.random.Generator, *, stalls: bool) -> None:
+    def __init__(self, clock: Clock, model: GatewayModel, rng: np.random.Generator, *, busy: bool) -> None:
         self._clock = clock
         self._free_s = 0.0
         self._heartbeats = RoundTrips(model.heartbeat_service.scaled(0.5), rng)
         self._handshakes = RoundTrips(model.handshake_service, rng)
-        self.takes_time = model.takes_time or stalls
+        self.takes_time = model.takes_time or busy
         self.lateness = Lateness()
 
     def frame_s(self) -> float:

@@ -62,7 +62,7 @@ class EventLog:
 
 
 class StoreWatch:
-    """Sees when the records of faulted sessions go: session gone, and status gone or another session's.
+    """Sees when faulted sessions are shown online no more: the status record is gone, or another session's.
 
     A session is watched from its fault until it is cleared or its client is back on it. It looks whenever
     a record changes and whenever one may have expired, so it has no polling grain. What an incident leaves

@@ -7,7 +7,8 @@ effect at the turn's end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from harness.simulated.connection import ClientEnd, Connection
@@ -44,7 +45,7 @@ class Gateway:
         scenario, clock = model.scenario, model.clock
         policy, kind, rules = scenario.liveness, scenario.detector, scenario.records
         self.node = node
-        self.loop = Loop(clock, scenario.gateway, model.services, stalls=model.stalls)
+        self.loop = Loop(clock, scenario.gateway, model.services, busy=model.busy)
         self.alive = True
         self._model = model
         self._policy = policy
@@ -65,6 +66,8 @@ class Gateway:
         )
         self._probes = KernelProbes(clock, policy.tcp_keepalive) if policy.tcp_keepalive else None
         self._draining = False
+        self._fair = scenario.traffic.takes_time
+        self._survives = scenario.sessions.survives_connection
         self._numbers = numbers
         self._connections: dict[Connection, None] = {}  # the open ones; a set that keeps its order
         self._refresh_after_s = refresh_after_s(policy, rules)
@@ -79,10 +82,21 @@ class Gateway:
                 clock, policy.session_timeout, policy.sweep_interval, phase_s, on_idle=self._on_idle
             )
         self._pressure: MemoryPressure | None = None
-        if policy.max_sessions is not None:
+        if policy.max_sessions is not None and policy.when_full == "evict":
             self._pressure = MemoryPressure(
                 clock, policy.max_sessions, partial(self.suspect, cause=Cause.MEMORY_PRESSURE)
             )
+
+    @property
+    def accepts(self) -> bool:
+        """Whether it lets anybody in."""
+        return self.alive and not self._draining
+
+    @property
+    def full(self) -> bool:
+        """Whether it turns newcomers away."""
+        most = self._policy.max_sessions
+        return self._pressure is None and most is not None and len(self._connections) >= most
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -133,6 +147,10 @@ class Gateway:
         connection.refresh_due_s = now_s + self._refresh_after_s
         self._beats.start(connection)
         self._connections[connection] = None
+        if self._fair:
+            connection.unread = deque()
+        if self._model.scenario.traffic.to_client is not None:
+            self._clock.after(self._model.to_client.next_s(), partial(self._push, connection))
         if self._idle is not None:
             self._idle.add(connection)
         if self._probes is not None:
@@ -151,11 +169,52 @@ class Gateway:
     # -- frames ------------------------------------------------------------------------------------
 
     def on_frame(self, connection: Connection) -> None:
-        """Any inbound frame is in the socket; it is read in its turn."""
-        if self.loop.takes_time:
+        """An answer, a beat or a request is in the socket; it is read in its turn."""
+        if not self.loop.takes_time:
+            self._read(connection)
+        elif connection.unread is None:
             self.loop.submit(self.loop.frame_s(), partial(self._read, connection))
         else:
+            self._in_turn(connection, self.loop.frame_s(), partial(self._read, connection))
+
+    def on_data(self, connection: Connection) -> None:
+        """A frame of application data is in the socket."""
+        if connection.unread is None:
+            self._read_data(connection)
+        else:
+            self._in_turn(
+                connection, self._model.frame_service.next_s(), partial(self._read_data, connection)
+            )
+
+    def _in_turn(self, connection: Connection, service_s: float, read: Callable[[], None]) -> None:
+        """Reading is fair: one frame of a connection in each turn of the loop, in the order of its socket."""
+        unread = connection.unread
+        assert unread is not None
+
+        def turn() -> None:
+            read()
+            unread.popleft()
+            if unread and connection.open:
+                unread[0]()
+
+        unread.append(partial(self.loop.submit, service_s, turn))
+        if len(unread) == 1:
+            unread[0]()
+
+    def _read_data(self, connection: Connection) -> None:
+        if self._policy.data_counts:
             self._read(connection)
+        elif connection.open:
+            self._keep_records(connection, self._clock.now_s)
+
+    def _push(self, connection: Connection) -> None:
+        """Send the client a burst of application data."""
+        if self.alive and connection.open and connection.lost is None:
+            if self.loop.takes_time:
+                self.loop.submit(0.0, partial(self._network.send, connection, _unheard))
+            else:
+                self._network.send(connection, _unheard)
+            self._clock.after(self._model.to_client.next_s(), partial(self._push, connection))
 
     def _read(self, connection: Connection) -> None:
         """Take any inbound frame."""
@@ -168,10 +227,13 @@ class Gateway:
                 connection.detector.on_inbound(now_s)
                 if connection.detector.due_s < due_s:  # R > T: the regular ping comes before the retry
                     self.due_earlier(connection)
-            if now_s >= connection.refresh_due_s:
-                # Half of a TTL may be gone before it is refreshed, and only a frame has it refreshed.
-                connection.refresh_due_s = now_s + self._refresh_after_s
-                self._refresh(connection)
+            self._keep_records(connection, now_s)
+
+    def _keep_records(self, connection: Connection, now_s: float) -> None:
+        if now_s >= connection.refresh_due_s:
+            # Half of a TTL may be gone before it is refreshed, and only a frame has it refreshed.
+            connection.refresh_due_s = now_s + self._refresh_after_s
+            self._refresh(connection)
 
     def on_client_beat(self, connection: Connection) -> None:
         """A client's own beat is here: it is answered when it has been read."""
@@ -265,7 +327,9 @@ class Gateway:
             self._release(connection)
         elif connection.records_kept:
             resumable_until_s = connection.heard_s + self._policy.resume_window
-            if resumable_until_s > now_s and cause not in _AT_ONCE:
+            # Where the session outlives its connection, only the end of what a client said by itself waits.
+            at_once = cause not in _SENT_BY_PEER if self._survives else cause in _AT_ONCE
+            if resumable_until_s > now_s and not at_once:
                 self._clock.at(resumable_until_s, lambda: self._clean_up(connection))
             else:
                 self._clean_up(connection)
@@ -288,7 +352,7 @@ class Gateway:
         self._delete_records(connection)
 
     def _delete_records(self, connection: Connection) -> None:
-        if self._store.clean_up(*connection.record_key):
+        if self._store.clean_up(*connection.record_key, keeps_session=self._survives):
             self._presence.tell(EventKind.PEER_NOTIFIED, connection.user_id, connection.session_id)
 
     def _end_session(self, session_id: str, user_id: str) -> None:
@@ -324,20 +388,39 @@ class Gateway:
         for connection in list(self._connections):
             self._network.reset(connection)
 
-    def drain(self) -> None:
-        """The node closes its connections in order and ends; the records expire with the resume window."""
+    def drain(self, spread_s: float, ended: Callable[[], None]) -> None:
+        """Let nobody in, close the connections in order, spread over a time, and end.
+
+        The records expire with the resume window.
+        """
         self._draining = True
-        for connection in self._kept():
-            if connection.open:
-                self.suspect(connection, Cause.DRAIN)
-            else:
-                self._release(connection)
-        self.alive = False
-        self._beats.stop()
+        leaving = self._kept()
+
+        def leave() -> None:
+            self.alive = False
+            self._beats.stop()
+            ended()
+
+        for n, connection in enumerate(leaving):
+            self._soon(spread_s * n / len(leaving), partial(self._send_away, connection))
+        self._soon(spread_s, leave)
+
+    def _soon(self, delay_s: float, act: Callable[[], None]) -> None:
+        if delay_s:
+            self._clock.after(delay_s, act)
+        else:
+            act()
+
+    def _send_away(self, connection: Connection) -> None:
+        if connection.open:
+            self.suspect(connection, Cause.DRAIN)
+        elif connection.records_kept:
+            self._release(connection)
 
     def _release(self, connection: Connection) -> None:
         if self._store.available:  # else they are left to their TTL
-            self._store.release(*connection.record_key, self._clock.now_s + self._policy.resume_window)
+            expires_s = self._clock.now_s + self._policy.resume_window
+            self._store.release(*connection.record_key, expires_s, keeps_session=self._survives)
 
     def reap(self, gone: Gateway) -> None:
         """End every session that a gone node held, as a peer that took its lease away."""
@@ -370,3 +453,7 @@ class Gateway:
             node=self.node,
             cause=Cause.NODE_LEASE,
         )
+
+
+def _unheard() -> None:
+    """Application data has arrived: the client does nothing for it."""

@@ -10,7 +10,7 @@ from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
 from harness.simulated.event_writer import EventLog, StoreWatch
 from harness.simulated.middle import Middle
-from harness.simulated.network import Network
+from harness.simulated.network import Network, RoundTrips
 from harness.simulated.presence import Presence
 from harness.simulated.store import Store
 from scenarios.schema import Scenario
@@ -30,10 +30,13 @@ class Model:
     store_watch: StoreWatch
     middle: Middle
     presence: Presence
-    stalls: bool  # whether the plan stalls an event loop
+    busy: bool  # whether the plan stalls an event loop, or traffic keeps it busy
     phases: np.random.Generator  # of heartbeats and sweeps
     services: np.random.Generator  # loop time of heartbeats and handshakes
     back_offs: np.random.Generator
     client_beats: np.random.Generator  # when a client that beats by itself begins
+    to_gateway: RoundTrips  # times between bursts of a client
+    to_client: RoundTrips
+    frame_service: RoundTrips  # loop time of a client's frame of data
     connections: dict[str, Connection] = field(default_factory=dict)
     """Which connection holds, or held last, each session that may still be resumed. For all nodes."""

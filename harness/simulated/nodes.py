@@ -32,7 +32,7 @@ from harness.simulated.model import Model
 from harness.simulated.store import Store
 from reference_server.events import EventKind
 from scenarios.faults import PlannedIncident
-from scenarios.faults.incidents import DrawnNodeCrash, DrawnStoreRestart
+from scenarios.faults.incidents import DrawnNodeCrash, DrawnNodeDrain, DrawnStoreRestart
 from scenarios.gateway import Lease
 
 __all__ = ["Nodes", "happen"]
@@ -133,17 +133,17 @@ class Nodes:
 
     def pick(self, first: int | None) -> Gateway | None:
         """The node for a new connection: ``first``, else any that is there; None: there is none."""
-        if first is not None and self[first].alive:
+        if first is not None and self[first].accepts:
             return self[first]
         if len(self._nodes) == 1:
-            return self._nodes[0] if self._nodes[0].alive else None
-        there = [node for node in self._nodes if node.alive]
+            return self._nodes[0] if self._nodes[0].accepts else None
+        there = [node for node in self._nodes if node.accepts]
         return there[int(self._picks.integers(len(there)))] if there else None
 
-    def drain(self, number: int) -> None:
-        """A node ends in order."""
-        self[number].drain()
-        self._leases.leave(self[number])
+    def drain(self, number: int, spread_s: float) -> None:
+        """A node ends in order, its closes spread over a time."""
+        node = self[number]
+        node.drain(spread_s, partial(self._leases.leave, node))
 
     def reset_connections(self) -> None:
         """All connections of all nodes are reset from in between; the nodes live on."""
@@ -181,25 +181,26 @@ def happen(incident: PlannedIncident, model: Model, nodes: Nodes) -> None:
     ended = {"incident_id": incident.incident_id, "kind": incident.kind}
     over = partial(model.log.write, EventKind.INCIDENT_ENDED, node=name, detail=ended)
 
-    def until_over(step: Callable[[], None]) -> None:
+    def until_over(step: Callable[[], None], at_least_s: float = 0.0) -> None:
         def end() -> None:
             step()
             over()
 
         if incident.lasts_s is not None:
-            model.clock.after(incident.lasts_s, end)
+            model.clock.after(max(incident.lasts_s, at_least_s), end)
 
     match incident.kind:
         case "gateway_stall":
             assert node is not None and incident.lasts_s is not None
             node.loop.submit(incident.lasts_s, over)
-        case "node_crash" | "node_drain":
+        case "node_crash":
             assert node is not None and number is not None
-            if incident.kind == "node_drain":
-                nodes.drain(number)
-            else:
-                node.crash(host=incident.params == DrawnNodeCrash("host"))
+            node.crash(host=incident.params == DrawnNodeCrash("host"))
             until_over(partial(nodes.start, number))
+        case "node_drain":
+            assert number is not None and isinstance(incident.params, DrawnNodeDrain)
+            nodes.drain(number, incident.params.spread)
+            until_over(partial(nodes.start, number), at_least_s=incident.params.spread)
         case "store_flush":
             model.store.flush()
         case "reconnect_storm":

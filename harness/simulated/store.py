@@ -96,13 +96,19 @@ class Store:
         if all(record is None or record.owner == owner for record in records):
             self.own(session_id, user_id, owner)
 
-    def clean_up(self, session_id: str, user_id: str, owner: str | None) -> bool:
-        """Delete both records if they are ``owner``'s (None: whoever's); return whether the user is offline now."""
+    def clean_up(
+        self, session_id: str, user_id: str, owner: str | None, *, keeps_session: bool = False
+    ) -> bool:
+        """Delete both records if they are ``owner``'s (None: whoever's); return whether the user is offline now.
+
+        ``keeps_session``: delete the status record alone.
+        """
         session, status = self.session(session_id), self.status(user_id)
         if session is not None:
             if owner is not None and session.owner != owner:
                 return False
-            del self._sessions[session_id]
+            if not keeps_session:
+                del self._sessions[session_id]
         if status is not None and status.value == session_id:
             del self._statuses[user_id]
             self.on_status(user_id, None)
@@ -112,10 +118,12 @@ class Store:
         self.on_change(session_id)
         return status is None
 
-    def release(self, session_id: str, user_id: str, owner: str, expires_s: float) -> None:
+    def release(
+        self, session_id: str, user_id: str, owner: str, expires_s: float, *, keeps_session: bool = False
+    ) -> None:
         """Leave both records to expire then, as far as they are ``owner``'s: its node will not clear them."""
         session, status = self._sessions.get(session_id), self._statuses.get(user_id)
-        if session is not None and session.owner == owner:
+        if session is not None and session.owner == owner and not keeps_session:
             session.expires_s = min(session.expires_s, expires_s)
             heapq.heappush(self._expiries, (session.expires_s + self._lag_s(), session_id))
         if status is not None and status.owner == owner:
@@ -154,14 +162,9 @@ class Store:
             self._waiting.append(act)
 
     def gone_s(self, session_id: str, user_id: str) -> float:
-        """When the session is cleared if nobody writes: session record gone, status gone or another's."""
-        session, status = self.session(session_id), self.status(user_id)
-        now_s = self._clock.now_s
-        return max(
-            now_s,
-            session.expires_s if session is not None else now_s,
-            status.expires_s if status is not None and status.value == session_id else now_s,
-        )
+        """When nobody is shown online for the session if nobody writes: its status gone, or another's."""
+        status, now_s = self.status(user_id), self._clock.now_s
+        return status.expires_s if status is not None and status.value == session_id else now_s
 
     def count_sessions(self) -> int:
         """How many session records are there."""

@@ -159,10 +159,10 @@ def _or_taken_over(
 def _unless_ttl(law: Law | None, scenario: Scenario) -> tuple[Law | None, str]:
     """Withhold a law of the clean-up that the records' own expiry may overtake."""
     policy = scenario.liveness
-    left_s = _left_s(max(policy.session_ttl, policy.status_ttl), scenario)
+    left_s = _left_s(policy.status_ttl, scenario)
     if law is None or not law.mass or law.hi_s < left_s:
         return law, ""
-    return None, "the records' TTL may end first"
+    return None, "the status record's TTL may end first"
 
 
 def _left_s(ttl_s: float, scenario: Scenario) -> float:

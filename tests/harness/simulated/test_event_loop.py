@@ -25,7 +25,7 @@ def waits_s(service: Distribution, rate: float, jobs: int, seed: int) -> np.ndar
     """Waiting times of Poisson jobs on a loop, seconds, shape (jobs,)."""
     clock = Clock(math.inf)
     rng = np.random.default_rng(seed)
-    loop = Loop(clock, Gateway(handshake_service=service), rng, stalls=False)
+    loop = Loop(clock, Gateway(handshake_service=service), rng, busy=False)
     arrivals = np.cumsum(rng.exponential(1 / rate, jobs)).tolist()
     waited: list[float] = []
 

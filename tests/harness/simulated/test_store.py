@@ -39,7 +39,7 @@ def test_a_refresh_gives_the_whole_ttl_and_brings_back_what_expired(clock: Clock
     clock.env.run(until=50.0)
     store.refresh("s1", "u1", "c1")
     clock.env.run(until=60.0)
-    assert store.gone_s("s1", "u1") == 150.0
+    assert store.gone_s("s1", "u1") == 90.0
     clock.env.run(until=89.0)
     assert store.status("u1") is not None
 
@@ -49,7 +49,7 @@ def test_an_older_connection_neither_refreshes_nor_deletes(clock: Clock, store: 
     store.own("s1", "u1", "c2")
     clock.env.run(until=30.0)
     store.refresh("s1", "u1", "c1")
-    assert store.gone_s("s1", "u1") == 110.0
+    assert store.gone_s("s1", "u1") == 50.0
     assert not store.clean_up("s1", "u1", "c1")
     assert store.session("s1") is not None
 
@@ -65,13 +65,18 @@ def test_cleaning_up_an_old_session_leaves_the_users_newer_one(clock: Clock, sto
     assert "u1" in store.online
 
 
-def test_a_session_is_cleared_when_its_status_names_another_one(clock: Clock, store: Store) -> None:
+def test_a_session_is_shown_no_more_when_the_status_names_another_one(clock: Clock, store: Store) -> None:
     changed: list[str] = []
     store.on_change = changed.append
     clock.env.run(until=10.0)
     store.own("s2", "u1", "c2")
     assert changed == ["s1"]
-    assert store.gone_s("s1", "u1") == 100.0, "its own record is still there"
-    clock.env.run(until=20.0)
-    store.clean_up("s1", "u1", "c1")
-    assert store.gone_s("s1", "u1") == 20.0
+    assert store.gone_s("s1", "u1") == 10.0
+    assert store.session("s1") is not None
+
+
+def test_a_clean_up_may_leave_the_session_to_come_back_to(clock: Clock, store: Store) -> None:
+    clock.env.run(until=10.0)
+    assert store.clean_up("s1", "u1", "c1", keeps_session=True)
+    assert store.gone_s("s1", "u1") == 10.0
+    assert store.session("s1") is not None
