@@ -9,8 +9,9 @@ import typer
 
 from harness.cli.terminal import duration_s, progress, say, show_frame, show_markdown, show_table
 from harness.policy.emit import TARGETS, emit
-from harness.policy.lint import Extras, Severity, lint, middleboxes_of, setting_of
-from harness.policy.profiles import idle_timer_profile, load_profiles, network_profile
+from harness.policy.lint import Extras, Setting, Severity, lint, middleboxes_of
+from harness.policy.lint.sources import boxes_behind, combined, subject_of
+from harness.policy.profiles import load_profiles, network_profile
 from harness.policy.tune.check import SimulationCheck, check_by_simulation
 from harness.policy.tune.conditions import conditions_of_profile
 from harness.policy.tune.explain import explain
@@ -24,6 +25,7 @@ from reference_server.errors import Exit
 from reports.figures.heat_map import heat_map
 from reports.figures.pareto import pareto
 from reports.style import save
+from scenarios.gateway import Lease
 from scenarios.load import load_scenario
 
 __all__ = ["register"]
@@ -132,44 +134,65 @@ def _write(found: Recommendation, check: SimulationCheck | None, folder: Path) -
 
 
 def lint_command(
-    subject: Annotated[
-        str, typer.Argument(help="scenario, heartbeat profile, or YAML with heartbeat_interval …")
+    subjects: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SUBJECT…",
+            help="scenario, heartbeat profile, or file: a scenario, a bare policy (heartbeat_interval …), options of "
+            "Socket.IO or another library; and files of proxies (nginx.conf, haproxy.cfg)",
+        ),
     ],
     behind: Annotated[
-        list[str] | None, typer.Option(help="an idle timer on the way (profile); may be repeated")
+        list[str] | None,
+        typer.Option(
+            help="a box on the way: a profile, its own value (nginx=75s), a time (50s, 50s:reset), a file of a proxy; "
+            "may be repeated"
+        ),
     ] = None,
     network: Annotated[str | None, typer.Option(help="a network profile with its middleboxes")] = None,
     promise: Annotated[str | None, typer.Option(help="what was promised, as 60s")] = None,
-    page_timed: Annotated[bool, typer.Option(help="a timer in a web page sends the beats")] = False,
-    send_only: Annotated[bool, typer.Option(help="nobody checks that the beats are answered")] = False,
+    page_timed: Annotated[bool, typer.Option(help="a timer in a web page sends the heartbeats")] = False,
+    send_only: Annotated[bool, typer.Option(help="nobody checks that the heartbeats are answered")] = False,
     node_lease: Annotated[bool, typer.Option(help="a lease tells when a node has died")] = False,
     close_wait: Annotated[str | None, typer.Option(help="wait for a closing handshake, as 10s")] = None,
     sessions: Annotated[int | None, typer.Option(help="sessions expected at once")] = None,
 ) -> None:
-    """Check a policy, or a product's configuration, against itself and the boxes on the way."""
-    boxes = [idle_timer_profile(name) for name in behind or ()]
-    if network is not None:
-        boxes += middleboxes_of(network_profile(network))
+    """Check a policy, a whole scenario or a product's configuration against itself and the boxes on the way.
+
+    Says what is wrong, why, a fix that goes together with all the others, and what was checked. Exits with 99 where an
+    error is found.
+    """
+    boxes = [box for text in behind or () for box in boxes_behind(text)]
+    known = None if network is None else network_profile(network)
+    if known is not None:
+        boxes += middleboxes_of(known)
+    subject = combined(subject_of(name) for name in subjects)
+    default = Lease()
     extras = Extras(
         timed_by_page=page_timed or None,
         answers_checked=False if send_only else None,
-        node_lease=node_lease or None,
+        lease_s=default.ttl + default.check if node_lease else None,
         promise_s=duration_s(promise, "--promise") if promise else None,
         close_wait_s=duration_s(close_wait, "--close-wait") if close_wait else None,
         expected_sessions=sessions,
+        network=None if known is None else known.network,
     )
-    findings = lint(setting_of(subject), boxes, extras)
-    if not findings:
-        say("nothing found", "green")
-        return
+    what = subject.what or Setting.unknown(subject.name)
+    found = lint(what, [*subject.boxes, *boxes], extras)
     show_markdown(
         "\n".join(
             f"- **{f.severity.value}** {f.rule}{f' ({f.middlebox})' if f.middlebox else ''}: "
             f"{f.message}\n  - why: {f.reason}\n  - fix: {f.fix}"
-            for f in findings
+            for f in found.findings
         )
+        or "nothing found"
     )
-    if any(finding.severity is Severity.ERROR for finding in findings):
+    show_markdown("\n".join(["", "checked:", *(f"- {line}" for line in found.checked)]))
+    if found.not_checked:
+        show_markdown("\n".join(["", "not checked:", *(f"- {line}" for line in found.not_checked)]))
+    if found.mended != found.setting:
+        show_markdown(f"\nwith these fixes a silent client is noticed after {found.mended.detection}")
+    if any(finding.severity is Severity.ERROR for finding in found.findings):
         raise typer.Exit(Exit.MISSED)
 
 

@@ -11,16 +11,16 @@ from abc import ABC, abstractmethod
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.theory.detectors import idle_limit, miss_at_next_tick, ping_deadline
+from harness.theory.detectors import idle_limit, miss_at_next_tick
 from harness.theory.law import Law
+from harness.theory.tcp import tcp_give_up_s
 from reference_server.durations import Duration, PositiveDuration, format_duration
 from reference_server.errors import FlatlineError
-from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Law as LawField
 from scenarios.network import Nat, Network, Outages
 
@@ -31,11 +31,13 @@ __all__ = [
     "IdleLimit",
     "IdleTimerProfile",
     "NetworkProfile",
+    "Never",
     "NextTick",
     "PingDeadline",
     "Profile",
     "Profiles",
     "Record",
+    "SendOnly",
     "Status",
     "Unknown",
     "UnknownProfileError",
@@ -68,23 +70,23 @@ class PingDeadline(_Pings):
     timeout: PositiveDuration
     max_failures: Annotated[int, Field(ge=1)] = 1
     retry_interval: PositiveDuration | None = None
-    sweep: Annotated[Duration, Field(description="the deadline is looked at this often")] = 0.0
+    sweep: Annotated[Duration, Field(description="the deadline, or the silence, is looked at this often")] = (
+        0.0
+    )
+    round_down: Annotated[
+        Duration,
+        Field(description="the deadline is cut to a multiple of this, so it comes up to this much sooner"),
+    ] = 0.0
     close_wait: Annotated[Duration, Field(description="from the decision to the handler's notice")] = 0.0
 
-    @property
-    def policy(self) -> LivenessPolicy:
-        """The heartbeat as a policy of ours, everything else off or default."""
-        return LivenessPolicy(
-            heartbeat_interval=self.interval,
-            heartbeat_timeout=self.timeout,
-            max_failures=self.max_failures,
-            retry_interval=self.retry_interval,
-            session_timeout=None,
-        )
-
     def law(self) -> Law:
-        """T_D of a silent peer: U + (k−1)R + τ + Uniform(0, sweep) + close_wait."""
-        return ping_deadline(self.policy).plus(Law.uniform(0.0, self.sweep)).shifted(self.close_wait)
+        """T_D of a silent peer: U + (k−1)R + τ + Uniform(0, sweep) − Uniform(0, round_down) + close_wait."""
+        patience_s = (self.max_failures - 1) * (self.retry_interval or self.interval) + self.timeout
+        law = Law.uniform(0.0, self.interval).shifted(patience_s + self.close_wait)
+        law = law.plus(Law.uniform(0.0, self.sweep))
+        return (
+            law.plus(Law.uniform(0.0, self.round_down).shifted(-self.round_down)) if self.round_down else law
+        )
 
 
 class IdleLimit(Record):
@@ -94,6 +96,10 @@ class IdleLimit(Record):
     beat: PositiveDuration
     limit: PositiveDuration
     sweep: Duration = 0.0
+    round_up: Annotated[
+        Duration,
+        Field(description="times are whole multiples of this, so the limit ends up to this much later"),
+    ] = 0.0
 
     @property
     def traffic_gap_s(self) -> float:
@@ -101,8 +107,8 @@ class IdleLimit(Record):
         return self.beat
 
     def law(self) -> Law:
-        """T_D of a silent peer: limit − U + Uniform(0, sweep)."""
-        return idle_limit(self.beat, self.limit, self.sweep)
+        """T_D of a silent peer: limit − U + Uniform(0, sweep) + Uniform(0, round_up)."""
+        return idle_limit(self.beat, self.limit, self.sweep).plus(Law.uniform(0.0, self.round_up))
 
 
 class NextTick(_Pings):
@@ -116,6 +122,27 @@ class NextTick(_Pings):
         return miss_at_next_tick(self.interval, self.max_failures)
 
 
+class SendOnly(_Pings):
+    """A ping every `interval` whose answer nobody waits for: TCP notices. Seconds."""
+
+    model: Literal["send_only"]
+
+    def law(self) -> Law:
+        """T_D of a silent peer: U + TCP's give-up at Linux' defaults."""
+        return Law.uniform(0.0, self.interval).shifted(tcp_give_up_s())
+
+
+class Never(Record):
+    """Nothing is sent, so nothing notices a silent peer."""
+
+    model: Literal["never"]
+    traffic_gap_s: ClassVar[None] = None
+
+    def law(self) -> None:
+        """It never happens."""
+        return None
+
+
 class Unknown(_Pings):
     """Too little is published to say when a silent peer is noticed."""
 
@@ -127,7 +154,9 @@ class Unknown(_Pings):
         return None
 
 
-Detector = Annotated[PingDeadline | IdleLimit | NextTick | Unknown, Field(discriminator="model")]
+Detector = Annotated[
+    PingDeadline | IdleLimit | NextTick | SendOnly | Never | Unknown, Field(discriminator="model")
+]
 
 
 _DATA = Path(__file__).parents[1] / "data" / "profiles.yaml"
@@ -183,6 +212,13 @@ class HeartbeatProfile(_Profile):
         bool, Field(description="a timer in a web page sends the beats; browsers throttle it")
     ] = False
     detector: Detector
+    socket_lag: Annotated[
+        float,
+        Field(description="from the application's notice to the socket's end, seconds; below 0: before it"),
+    ] = 0.0
+    record_ttl: Annotated[
+        PositiveDuration | None, Field(description="life of its record in a store when its node dies")
+    ] = None
     claimed: Claim | None = None
     source: str
     status: tuple[Status, ...]
@@ -198,11 +234,16 @@ class HeartbeatProfile(_Profile):
         told = self.detector.model_dump(mode="json", exclude_defaults=True, exclude={"model"})
         numbers = ", ".join(f"{key} {value}" for key, value in told.items() if key != "missing")
         law = self.law
-        found = (
-            f"{law.lo_s:g}–{law.hi_s:g} ({law.mean_s:g}) s"
-            if law is not None
-            else f"unknown: {told.get('missing', '')}"
-        )
+        if isinstance(self.detector, Never):
+            numbers, found = "no heartbeat", "never"
+        elif law is None:
+            found = f"unknown: {told.get('missing', '')}"
+        else:
+            found = f"{law.lo_s:g}–{law.hi_s:g} ({law.mean_s:g}) s"
+        if self.socket_lag:
+            found += f"; the socket ends {abs(self.socket_lag):g} s {'later' if self.socket_lag > 0 else 'earlier'}"
+        if self.record_ttl is not None:
+            found += f"; records of a dead node stay for {format_duration(self.record_ttl)}"
         return self.name, self.title, f"{numbers}: {found}", _joined(self.status), _cited(self)
 
 
@@ -226,6 +267,14 @@ class IdleTimerProfile(_Profile):
         Field(description="the next packet meets silence or RST; or both sides are closed at once"),
     ]
     expiry_status: Annotated[Status, Field(description="how far `expiry` can be believed")] = Status.ASSUMED
+    counts: Annotated[
+        Literal["any", "data", "to_gateway", "to_client"],
+        Field(description="what restarts its idle timer, as in a scenario's `network.nat`"),
+    ] = "any"
+    at: Annotated[
+        Literal["client", "gateway"],
+        Field(description="the end of the path where it stands; unknown: client"),
+    ] = "client"
     configurable: Configurable | None = None
     transport: Literal["tcp", "udp"] = "tcp"
     source: str
@@ -239,6 +288,8 @@ class IdleTimerProfile(_Profile):
             limits.append(f"idle {format_duration(self.idle_timeout)}")
         if self.lifetime is not None:
             limits.append(f"lifetime {format_duration(self.lifetime)}")
+        if not limits:
+            return self.name, self.title, "no limit by default", _joined(self.status), _cited(self)
         numbers = f"{', '.join(limits)}: {self.expiry} ({self.expiry_status})"
         return self.name, self.title, numbers, _joined(self.status), _cited(self)
 

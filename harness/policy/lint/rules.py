@@ -1,113 +1,97 @@
-"""The rules of lint: about the heartbeat alone, about the records of sessions, about the boxes on the way.
+"""The rules of lint about how a dead client is noticed: heartbeat, idle limit, kernel.
 
-Each rule takes a `Setting` (and a box) and yields its findings: times that contradict each other, records that live too
-long or too short beside the detection, a box that forgets a connection before the next beat. It reads no files.
+Each rule takes a `Setting` and yields its findings: times that contradict each other, layers that pre-empt each other,
+ends that nothing notices. It reads no files. Records: `record_rules.py`; clients and the way: `way_rules.py`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from harness.policy.lint.findings import Finding, Severity, round_down_s, round_up_s
 from harness.policy.lint.setting import Setting
-from harness.policy.profiles import IdleTimerProfile
-from harness.theory.tcp import tcp_give_up_s
 
-__all__ = ["HEARTBEAT", "RECORDS", "WAY", "Finding", "Severity"]
+__all__ = ["HEARTBEAT"]
 
-
-class Severity(StrEnum):
-    """How bad it is, the worst first."""
-
-    ERROR = "error"  # healthy clients are dropped, or dead ones are not noticed as promised
-    WARNING = "warning"  # it works until something small goes wrong
-    INFO = "info"  # good to know
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What is wrong, why (with numbers), and what to do about it (with a value).
-
-    ``changes`` is the fix as new values of `Setting`'s fields, empty where the fix lies elsewhere;
-    ``middlebox`` is the name of the box on the way that it is about, or empty.
-    """
-
-    severity: Severity
-    rule: str
-    message: str
-    reason: str
-    fix: str
-    middlebox: str = ""
-    changes: Mapping[str, Any] = field(default_factory=dict)
-
-
-def _step_s(seconds: float) -> float:
-    return 5.0 if seconds >= 20 else 1.0 if seconds >= 2 else 0.1
-
-
-def round_down_s(seconds: float) -> float:
-    """A number that people write: a multiple of 5 s, of 1 s below 20 s, of 0.1 s below 2 s."""
-    step = _step_s(seconds)
-    return round(math.floor(seconds / step + 1e-9) * step, 6) or seconds
-
-
-def round_up_s(seconds: float) -> float:
-    """As `round_down_s`, but not below ``seconds``."""
-    step = _step_s(seconds)
-    return round(math.ceil(seconds / step - 1e-9) * step, 6)
-
-
-_HIDDEN_PAGE_S = 60.0  # Chrome wakes the timers of a hidden page once a minute after five minutes
 _CLOSE_SHARE = 0.1  # of the detection time: less than this is nobody's concern
+_RECOMMENDED = {
+    "interval_s": 25.0,
+    "timeout_s": 10.0,
+    "max_failures": 2,
+    "beats_from": "gateway",
+    "answers_checked": True,
+}
 
 
 def nothing_detects(s: Setting) -> Iterator[Finding]:
-    """Neither heartbeat nor idle limit."""
-    if s.interval_s is None and s.idle_limit_s is None:
+    """No layer ends the connection of a silent client."""
+    if s.layers or s.detector_unknown:
+        return
+    ends = s.record_ends
+    if ends is not None and s.refreshed != "never" and s.sign_of_life_s is not None:
         yield Finding(
-            Severity.ERROR,
-            "nothing_detects",
-            "nothing notices a silent client",
-            f"no heartbeat and no idle limit: only the kernel does, {tcp_give_up_s():g} s or more after "
-            "something is next sent, or never when nothing is",
-            "heartbeat_interval 25s, heartbeat_timeout 10s, max_failures 2",
-            changes={"interval_s": 25.0, "timeout_s": 10.0, "max_failures": 2},
+            Severity.WARNING,
+            "only_ttl_notices",
+            f"only the TTL of the record notices a silent client, after {ends}",
+            "no heartbeat is checked, there is no idle limit, and the gateway sends nothing that the kernel could "
+            "miss: the record ends, the connection stays open for ever",
+            "an idle limit above the heartbeats of the client",
+            {"idle_limit_s": round_up_s(2.5 * s.sign_of_life_s)},
         )
+        return
+    silent = "no heartbeat and no idle limit" if s.interval_s is None else "its heartbeats have no limit"
+    yield Finding(
+        Severity.ERROR,
+        "nothing_detects",
+        "nothing notices a silent client",
+        f"{silent}: only the kernel does, {s.give_up_s:g} s or more after something is next sent, or never when "
+        "nothing is",
+        "send pings and count the unanswered ones",
+        _RECOMMENDED,
+    )
+
+
+def only_the_kernel(s: Setting) -> Iterator[Finding]:
+    """TCP keepalive or user timeout alone."""
+    found = s.detection
+    if (
+        found is None
+        or s.unfreezing
+        or s.detector_unknown
+        or (s.interval_s is not None and not s.answers_checked)
+    ):
+        return
+    names = " and ".join(s.layers)
+    yield Finding(
+        Severity.WARNING,
+        "only_the_kernel_notices",
+        f"only {names} notices a silent client, after {found}",
+        "the kernel of a client that is frozen goes on acknowledging, so such a client is never noticed; behind a "
+        "proxy the kernel sees the proxy, not the client",
+        "ping and count the unanswered ones; keep the kernel's patience above that",
+        _RECOMMENDED,
+    )
 
 
 def send_only(s: Setting) -> Iterator[Finding]:
     """Heartbeats whose answers nobody waits for."""
     if s.interval_s is None or s.answers_checked:
         return
-    deadline_s = s.timeout_s if s.timeout_s is not None else s.interval_s / 2
-    would_s = (s.max_failures - 1) * (s.retry_s or s.interval_s) + deadline_s
+    found, deadline_s = s.detection, s.timeout_s if s.timeout_s is not None else s.interval_s / 2
+    tcp = s.layers.get("TCP") or s.layers.get("TCP_USER_TIMEOUT")
+    bound = f"the bound is TCP's: {tcp}" if tcp else "TCP's give-up is not acted on either"
+    if "idle limit" in s.layers and found is not None:
+        bound += f"; the idle limit finds a silent client first, after {s.layers['idle limit']}"
     yield Finding(
         Severity.ERROR,
         "send_only_heartbeat",
-        "heartbeats are sent, but only a failing send counts as a failure",
-        f"a send to a dead peer succeeds until TCP gives up, {tcp_give_up_s():g} s or more after the first "
-        f"unacknowledged one at Linux defaults; max_failures {s.max_failures} has no part in it",
-        f"count unanswered pings (deadline {deadline_s:g} s): detection in {would_s:g} to "
-        f"{would_s + s.interval_s:g} s",
-        changes={"answers_checked": True, "timeout_s": deadline_s},
+        f"heartbeats are sent, and nobody waits for an answer: {bound}",
+        f"a send to a dead peer succeeds until TCP gives up, {s.give_up_s:g} s or more after the first unacknowledged "
+        f"one; max_failures {s.max_failures} has no part in it",
+        "count unanswered pings (detector.kind: ping)",
+        {"answers_checked": True, "timeout_s": deadline_s, "detector_range_s": None, "detector_unknown": ""},
     )
-
-
-def timeout_above_interval(s: Setting) -> Iterator[Finding]:
-    """The next ping goes out before the last one's deadline."""
-    if s.interval_s is not None and s.timeout_s is not None and s.timeout_s > s.interval_s:
-        yield Finding(
-            Severity.ERROR,
-            "timeout_above_interval",
-            f"heartbeat_timeout {s.timeout_s:g} s is above heartbeat_interval {s.interval_s:g} s",
-            "the next ping is due before the deadline of this one: which ping did an answer answer? "
-            "Stacks differ: some skip pings, some drop the client",
-            f"heartbeat_timeout {s.interval_s:g}s and more max_failures for the same patience",
-            changes={"timeout_s": s.interval_s},
-        )
 
 
 def retry_below_timeout(s: Setting) -> Iterator[Finding]:
@@ -118,27 +102,51 @@ def retry_below_timeout(s: Setting) -> Iterator[Finding]:
             "retry_below_timeout",
             f"retry_interval {s.retry_s:g} s is below heartbeat_timeout {s.timeout_s:g} s",
             "a retry goes out before its predecessor is known to be unanswered",
-            f"retry_interval {s.timeout_s:g}s",
-            changes={"retry_s": s.timeout_s},
+            "wait for the deadline before the retry",
+            {"retry_s": s.timeout_s},
         )
 
 
-def idle_limit(s: Setting) -> Iterator[Finding]:
-    """An idle limit below the beat drops the healthy; below the heartbeat's verdict it pre-empts it."""
-    if s.idle_limit_s is None or s.interval_s is None:
+def timeout_above_interval(s: Setting) -> Iterator[Finding]:
+    """Several pings in flight, each with its own deadline: a normal case, worth saying."""
+    if s.interval_s is None or s.timeout_s is None or s.patience_s is None or s.timeout_s <= s.interval_s:
         return
-    patience_s = s.patience_s
-    verdict_s = None if patience_s is None else s.interval_s + patience_s
-    good_s = round_up_s(2 * s.interval_s if verdict_s is None else 1.5 * verdict_s)
-    if s.idle_limit_s <= s.interval_s:
+    yield Finding(
+        Severity.INFO,
+        "pings_overlap",
+        f"heartbeat_timeout {s.timeout_s:g} s is above heartbeat_interval {s.interval_s:g} s",
+        "pings go on every interval, each has its own deadline, and any frame clears them all: a silent client is "
+        f"noticed after {s.patience_s:g} to {s.interval_s + s.patience_s:g} s",
+        "none is needed; stacks that send no ping while one is unanswered are slower",
+    )
+
+
+def idle_limit(s: Setting) -> Iterator[Finding]:
+    """An idle limit below the heartbeats drops the healthy; below the heartbeat's verdict it pre-empts it."""
+    if s.idle_limit_s is None:
+        return
+    heard_s, patience_s = s.sign_of_life_s, s.patience_s
+    if heard_s is None:
+        yield Finding(
+            Severity.ERROR,
+            "idle_limit_without_heartbeat",
+            f"the idle limit, {s.idle_limit_s:g} s, is all there is: no heartbeat makes a quiet client heard",
+            f"a healthy client that has nothing to say for {s.idle_limit_s:g} s is dropped, and reconnects for ever",
+            "send a heartbeat well within the limit",
+            {"interval_s": round_down_s(s.idle_limit_s / 3), "timeout_s": round_down_s(s.idle_limit_s / 6)},
+        )
+        return
+    verdict_s = None if patience_s is None else heard_s + patience_s
+    good_s = round_up_s(2 * heard_s if verdict_s is None else 1.5 * verdict_s)
+    if s.idle_limit_s <= heard_s:
         yield Finding(
             Severity.ERROR,
             "idle_limit_below_interval",
-            f"the idle limit, {s.idle_limit_s:g} s, is not above the heartbeat interval, {s.interval_s:g} s",
+            f"the idle limit, {s.idle_limit_s:g} s, is not above the heartbeat interval, {heard_s:g} s",
             "a healthy, quiet client gives a sign of life once an interval: it is dropped between two of them, "
             "and reconnects for ever",
-            f"session_timeout {good_s:g}s",
-            changes={"idle_limit_s": good_s},
+            "raise the limit above the heartbeat's own verdict",
+            {"idle_limit_s": good_s},
         )
     elif verdict_s is not None and s.idle_limit_s < verdict_s:
         yield Finding(
@@ -148,8 +156,8 @@ def idle_limit(s: Setting) -> Iterator[Finding]:
             "last sign of life",
             f"max_failures {s.max_failures} is a dead rule: the limit drops a silent client "
             f"{verdict_s - s.idle_limit_s:g} s before the last failure is counted",
-            f"session_timeout {good_s:g}s, or fewer max_failures",
-            changes={"idle_limit_s": good_s},
+            "raise the limit, or count fewer failures",
+            {"idle_limit_s": good_s},
         )
 
 
@@ -157,66 +165,93 @@ def sweep(s: Setting) -> Iterator[Finding]:
     """The idle limit is looked at too rarely."""
     if s.idle_limit_s is None or not s.sweep_s:
         return
-    alone = s.heartbeat_range_s is None or not s.answers_checked
+    alone = "heartbeat" not in s.layers
     latest_s = s.idle_limit_s + s.sweep_s
     if s.promise_s is not None and alone and s.sweep_s > s.promise_s:
-        good_s = round_down_s(s.promise_s / 4)
         yield Finding(
             Severity.ERROR,
             "sweep_coarser_than_promise",
             f"the sweep comes every {s.sweep_s:g} s, the promise is {s.promise_s:g} s",
             f"nothing else notices: a dead client is found up to {s.idle_limit_s:g} + {s.sweep_s:g} = {latest_s:g} s "
             "after its last sign of life",
-            f"sweep_interval {good_s:g}s",
-            changes={"sweep_s": good_s},
+            "look more often",
+            {"sweep_s": round_down_s(s.promise_s / 4)},
         )
     elif s.sweep_s > s.idle_limit_s:
-        good_s = round_down_s(s.idle_limit_s / 4)
         yield Finding(
             Severity.WARNING,
             "sweep_coarser_than_limit",
             f"the sweep comes every {s.sweep_s:g} s for an idle limit of {s.idle_limit_s:g} s",
             f"the limit that holds is anything up to {latest_s:g} s",
-            f"sweep_interval {good_s:g}s",
-            changes={"sweep_s": good_s},
+            "look more often",
+            {"sweep_s": round_down_s(s.idle_limit_s / 4)},
         )
 
 
 def promise(s: Setting) -> Iterator[Finding]:
     """Detection is slower than what was promised."""
-    found = s.detection_range_s
-    if s.promise_s is None or found is None or found[1] <= s.promise_s or not s.answers_checked:
+    found = s.detection
+    if s.promise_s is None or found is None or found.hi_s <= s.promise_s or not s.answers_checked:
         return
-    changes, fix = _quicker(s, s.promise_s)
     yield Finding(
         Severity.ERROR,
         "promise_missed",
-        f"a dead client is noticed after up to {found[1]:g} s, the promise is {s.promise_s:g} s",
-        f"the silent-peer range is {found[0]:g} to {found[1]:g} s",
-        fix,
-        changes=changes,
+        f"a dead client is noticed after up to {found.hi_s:g} s, the promise is {s.promise_s:g} s",
+        f"the silent-peer range is {found}",
+        "be quicker, or promise less",
+        _quicker(s, s.promise_s),
     )
 
 
+def _quicker(s: Setting, promise_s: float) -> dict[str, Any]:
+    """New values that keep the promise: the same failures and deadline if they fit, else one failure."""
+    if "heartbeat" not in s.layers or s.timeout_s is None:
+        limit_s = round_down_s(promise_s - s.sweep_s) if promise_s > s.sweep_s else promise_s / 2
+        changes: dict[str, Any] = {"idle_limit_s": limit_s, "sweep_s": min(s.sweep_s, promise_s - limit_s)}
+        if s.interval_s is not None and s.interval_s >= limit_s:
+            changes["interval_s"] = limit_s / 2
+        return changes
+    budget_s = promise_s - s.timeout_s - s.close_wait_s - s.deadline_sweep_s
+    interval_s = round_down_s(budget_s / s.max_failures) if budget_s > 0 else 0.0
+    if interval_s >= s.timeout_s:
+        return {"interval_s": interval_s, "retry_s": None}
+    half_s = promise_s / 2
+    return {
+        "interval_s": half_s,
+        "timeout_s": half_s,
+        "max_failures": 1,
+        "retry_s": None,
+        "close_wait_s": 0.0,
+        "deadline_sweep_s": 0.0,
+        "detector_range_s": None,
+    }
+
+
 def page_timed(s: Setting) -> Iterator[Finding]:
-    """Beats timed by a web page, which browsers throttle to one a minute when it is hidden."""
-    limit_s = s.idle_limit_s
-    if not s.timed_by_page or limit_s is None or limit_s >= 2 * _HIDDEN_PAGE_S:
+    """Heartbeats timed by a web page, which browsers throttle to one a minute when it is hidden."""
+    limit_s, hidden_s = s.idle_limit_s, s.hidden_page_s
+    if not s.timed_by_page or limit_s is None or s.interval_s is None:
         return
-    good_s = 2.5 * _HIDDEN_PAGE_S
-    drops = limit_s <= _HIDDEN_PAGE_S
+    gap_s = (
+        hidden_s + s.interval_s
+    )  # the last heartbeat before the page was hidden, then the slow timer's first
+    if limit_s >= gap_s + hidden_s / 2:
+        return
+    drops = limit_s < gap_s
+    if limit_s < hidden_s:
+        then = "healthy hidden tabs are dropped"
+    elif drops:
+        then = f"{(gap_s - limit_s) / s.interval_s:.0%} of the healthy tabs are dropped when they are hidden"
+    else:
+        then = f"{limit_s - gap_s:g} s are left for everything else"
     yield Finding(
         Severity.ERROR if drops else Severity.WARNING,
         "page_timed_heartbeat",
         f"the page's own timer sends the heartbeats, and the server allows {limit_s:g} s without",
-        "Chrome runs the timers of a page that is hidden for 5 minutes once a minute: "
-        + (
-            "healthy hidden tabs are dropped"
-            if drops
-            else f"{limit_s - _HIDDEN_PAGE_S:g} s are left for everything else"
-        ),
-        f"let the server ping and the page answer (messages are not throttled), or allow {good_s:g} s",
-        changes={"idle_limit_s": good_s},
+        f"a browser runs the timers of a hidden page once in {hidden_s:g} s, so that {gap_s:g} s may pass without a "
+        f"heartbeat: {then}",
+        "let the server ping and the page answer (messages are not throttled), or allow more",
+        {"idle_limit_s": round_up_s(gap_s + hidden_s)},
     )
 
 
@@ -235,266 +270,102 @@ def library_keepalive(s: Setting) -> Iterator[Finding]:
         + (f", not after {patience_s:g} s" if first and patience_s is not None else "")
         + ", whatever the policy says",
         "switch the library's off (websockets: ping_interval=None; uvicorn: ws_ping_interval=None)",
-        changes={"library_keepalive": None},
+        {"library_keepalive": None},
     )
 
 
 def close_wait(s: Setting) -> Iterator[Finding]:
     """A dead peer is waited for once more, with a closing handshake."""
-    found = s.detection_range_s
-    if found is None or s.close_wait_s <= _CLOSE_SHARE * found[1]:
+    found = s.layers.get("heartbeat")
+    if found is None or s.close_wait_s <= _CLOSE_SHARE * found.hi_s:
         return
     yield Finding(
         Severity.WARNING,
         "close_waits_for_the_dead",
         f"after its verdict the server waits {s.close_wait_s:g} s more for a closing handshake",
-        f"a silent client never answers a close frame: {found[0]:g} to {found[1]:g} s instead of "
-        f"{found[0] - s.close_wait_s:g} to {found[1] - s.close_wait_s:g} s",
+        f"a silent client never answers a close frame: {found} instead of "
+        f"{found.lo_s - s.close_wait_s:g} to {found.hi_s - s.close_wait_s:g} s",
         "abort the transport of a suspect, or close_timeout 1s",
-        changes={"close_wait_s": 0.0},
+        {"close_wait_s": 0.0},
+    )
+
+
+def kernel(s: Setting) -> Iterator[Finding]:
+    """TCP_USER_TIMEOUT before the heartbeat's verdict, and a keepalive that is never sent."""
+    heartbeat, tcp = s.layers.get("heartbeat"), s.layers.get("TCP_USER_TIMEOUT")
+    if heartbeat is not None and tcp is not None and tcp.hi_s < heartbeat.hi_s:
+        yield Finding(
+            Severity.WARNING,
+            "user_timeout_preempts_heartbeat",
+            f"tcp_user_timeout {s.user_timeout_s:g} s ends a connection before the heartbeat's verdict",
+            f"the kernel gives up after {tcp}, the heartbeat after {heartbeat}: max_failures {s.max_failures} is a "
+            "dead rule, and an outage that the heartbeat would survive drops a healthy client",
+            "raise it above the heartbeat's verdict",
+            {"user_timeout_s": round_up_s(1.2 * heartbeat.hi_s)},
+        )
+    pings_s = s.interval_s if s.beats_from == "gateway" else None
+    if s.keepalive is not None and pings_s is not None and pings_s <= s.keepalive.idle:
+        yield Finding(
+            Severity.INFO,
+            "keepalive_never_sent",
+            f"tcp_keepalive after {s.keepalive.idle:g} s is never sent: a ping goes out every {pings_s:g} s",
+            "the kernel probes only a connection on which nothing is in flight",
+            "none is needed; TCP_USER_TIMEOUT is what bounds unacknowledged data",
+        )
+
+
+def closes_not_acted_on(s: Setting) -> Iterator[Finding]:
+    """A close frame, a FIN or an RST that is seen and ignored."""
+    if s.close_detection == "all":
+        return
+    unseen = (
+        "FIN, RST and the kernel's give-up" if s.close_detection == "frames" else "every end of a connection"
+    )
+    after = f"after {s.detection}" if s.detection is not None else "never"
+    yield Finding(
+        Severity.WARNING,
+        "closes_not_acted_on",
+        f"close_detection {s.close_detection}: {unseen} is not acted on",
+        f"a client whose process ends tells so at once, and is found {after} all the same",
+        "act on each end of a connection when it is seen",
+        {"close_detection": "all"},
+    )
+
+
+def page_answers(s: Setting) -> Iterator[Finding]:
+    """Pings that a page answers by a throttled timer, with less patience than the timer's period."""
+    if (
+        not s.answers_by_page_timer
+        or s.protocol_ping
+        or s.patience_s is None
+        or s.patience_s > s.hidden_page_s
+    ):
+        return
+    yield Finding(
+        Severity.ERROR,
+        "page_timed_answers",
+        f"a hidden page answers by a timer that runs once in {s.hidden_page_s:g} s, and the patience is "
+        f"{s.patience_s:g} s",
+        "healthy hidden tabs are thrown out",
+        "answer where the message arrives, not by a timer, or have more patience",
+        {"timeout_s": round_up_s(1.5 * s.hidden_page_s), "retry_s": None},
     )
 
 
 HEARTBEAT: tuple[Callable[[Setting], Iterator[Finding]], ...] = (
     nothing_detects,
+    only_the_kernel,
     send_only,
-    timeout_above_interval,
     retry_below_timeout,
+    timeout_above_interval,
     idle_limit,
     sweep,
     promise,
     page_timed,
+    page_answers,
     library_keepalive,
     close_wait,
+    kernel,
+    closes_not_acted_on,
 )
 """Every rule about how a dead client is noticed."""
-
-
-def _quicker(s: Setting, promise_s: float) -> tuple[dict[str, Any], str]:
-    """New values that keep the promise: the same failures and deadline if they fit, else one failure."""
-    if s.heartbeat_range_s is None:
-        limit_s = round_down_s(promise_s - s.sweep_s) if promise_s > s.sweep_s else promise_s / 2
-        sweep_s = min(s.sweep_s, promise_s - limit_s)
-        changes: dict[str, Any] = {"idle_limit_s": limit_s, "sweep_s": sweep_s}
-        text = f"idle limit {limit_s:g}s, sweep_interval {sweep_s:g}s"
-        if s.interval_s is not None and s.interval_s >= limit_s:
-            changes["interval_s"] = limit_s / 2
-            text += f", heartbeat_interval {limit_s / 2:g}s"
-        return changes, text
-    assert s.timeout_s is not None
-    budget_s = promise_s - s.timeout_s - s.close_wait_s - s.deadline_sweep_s
-    interval_s = round_down_s(budget_s / s.max_failures) if budget_s > 0 else 0.0
-    if interval_s >= s.timeout_s:
-        return (
-            {"interval_s": interval_s, "retry_s": None},
-            f"heartbeat_interval {interval_s:g}s with max_failures {s.max_failures}, or fewer failures",
-        )
-    half_s = promise_s / 2
-    return (
-        {"interval_s": half_s, "timeout_s": half_s, "max_failures": 1, "retry_s": None, "close_wait_s": 0.0},
-        f"heartbeat_interval {half_s:g}s, heartbeat_timeout {half_s:g}s, max_failures 1",
-    )
-
-
-_GHOST_FACTOR = 10  # a TTL this many detection times long keeps ghosts of a crashed node ...
-_GHOST_S = 600.0  # ... for longer than anyone waits
-
-
-def ttls(s: Setting) -> Iterator[Finding]:
-    """Records that vanish before a client is known to be dead, or stay long after."""
-    found = s.detection_range_s
-    if found is None:
-        return
-    for key, ttl_s in (("session_ttl", s.session_ttl_s), ("status_ttl", s.status_ttl_s)):
-        # Refreshed when half of it is gone, so two intervals must fit.
-        needs_s = max(found[1], 2 * (s.interval_s or 0.0))
-        good_s = round_up_s(2 * needs_s)
-        if ttl_s is not None and ttl_s < needs_s:
-            yield Finding(
-                Severity.ERROR,
-                "ttl_below_detection",
-                f"{key} {ttl_s:g} s is below the detection bound, {needs_s:g} s",
-                "the record vanishes while the client still counts as connected, or between two refreshes of "
-                "a healthy one",
-                f"{key} {good_s:g}s",
-                changes={f"{key}_s": good_s},
-            )
-    status_s, limit_s = s.status_ttl_s, max(_GHOST_FACTOR * found[1], _GHOST_S)
-    if status_s is not None and not s.node_lease and status_s > limit_s:
-        good_s = round_up_s(2 * max(found[1], 2 * (s.interval_s or 0.0)))
-        yield Finding(
-            Severity.WARNING,
-            "ghosts_outlive_node",
-            f"status_ttl {status_s:g} s is {status_s / found[1]:.0f} times the detection bound, {found[1]:g} s",
-            f"when a gateway node dies its users stay online as ghosts for up to {status_s:g} s",
-            f"status_ttl {good_s:g}s, or a lease per node that clears its users",
-            changes={"status_ttl_s": good_s},
-        )
-
-
-def refreshed_past_death(s: Setting) -> Iterator[Finding]:
-    """TTLs refreshed while the socket merely looks open."""
-    if s.refreshed_by == "open_socket":
-        yield Finding(
-            Severity.ERROR,
-            "refreshed_past_death",
-            "TTLs are refreshed while the socket looks open, whether the client answers or not",
-            f"a half-open socket looks open until TCP gives up, {tcp_give_up_s():g} s or more: no TTL ever ends "
-            "the session of a dead client",
-            "refresh on an inbound frame only",
-            changes={"refreshed_by": "sign_of_life"},
-        )
-
-
-def resume_window(s: Setting) -> Iterator[Finding]:
-    """Records are kept for a comeback for longer than the verdict takes."""
-    found = s.detection_range_s
-    if found is None or s.resume_window_s is None or s.resume_window_s <= found[1]:
-        return
-    good_s = round_down_s(found[1])
-    yield Finding(
-        Severity.WARNING,
-        "resume_window_above_detection",
-        f"resume_window {s.resume_window_s:g} s is above the detection bound, {found[1]:g} s",
-        "a dead client's records, and its offline broadcast, wait for the window and not for the verdict",
-        f"resume_window {good_s:g}s or less",
-        changes={"resume_window_s": good_s},
-    )
-
-
-def max_sessions(s: Setting) -> Iterator[Finding]:
-    """Memory pressure ends sessions of healthy clients."""
-    if s.max_sessions is not None and (s.expected_sessions or 0) > s.max_sessions:
-        yield Finding(
-            Severity.ERROR,
-            "max_sessions_below_load",
-            f"max_sessions {s.max_sessions} is below the {s.expected_sessions} sessions that are expected",
-            "the oldest idle session goes when another comes, healthy or not",
-            f"max_sessions {s.expected_sessions} or more",
-            changes={"max_sessions": s.expected_sessions},
-        )
-
-
-RECORDS: tuple[Callable[[Setting], Iterator[Finding]], ...] = (
-    ttls,
-    refreshed_past_death,
-    resume_window,
-    max_sessions,
-)
-"""Every rule about what the store keeps."""
-
-
-_MARGIN = 0.1  # of the idle timer: a beat may be late by a retransmission or a busy loop
-_HOUR_S = 3600.0
-
-
-def idle_timer(setting: Setting, box: IdleTimerProfile) -> Iterator[Finding]:
-    """No packet for longer than the box's idle timer: T >= N is an error, within 10 % below it a warning."""
-    idle_s = box.idle_timeout
-    if idle_s is None:
-        return
-    interval_s = setting.interval_s
-    wanted_s = round_down_s(idle_s / 2)
-    if interval_s is None:
-        yield Finding(
-            Severity.ERROR,
-            "no_heartbeat_behind_idle_timer",
-            f"nothing is sent on an idle connection, and {box.title} ends it after {idle_s:g} s",
-            _expiry(box, "the next message"),
-            f"send a heartbeat every {wanted_s:g} s",
-            box.name,
-            _interval(setting, wanted_s),
-        )
-        return
-    if interval_s < idle_s * (1 - _MARGIN) or interval_s <= wanted_s:
-        return
-    fix = f"heartbeat_interval {wanted_s:g}s (half of the timer: one beat may be late or lost)" + _raised(
-        box, 2 * interval_s
-    )
-    if interval_s >= idle_s:
-        equal = "equal to" if interval_s == idle_s else "above"
-        late_s = interval_s - idle_s
-        finds = (
-            ""
-            if setting.patience_s is None or box.expiry != "drop"
-            else (
-                f"; the server notices {late_s:g} + {setting.patience_s:g} = "
-                f"{late_s + setting.patience_s:g} s later"
-            )
-        )
-        yield Finding(
-            Severity.ERROR,
-            "interval_reaches_idle_timer",
-            f"the heartbeat interval, {interval_s:g} s, is {equal} the idle timer of {box.title}, {idle_s:g} s",
-            f"healthy connections are lost {idle_s:g} s after their last packet: "
-            f"{_expiry(box, f'the next beat, {late_s:g} s later,')}{finds}",
-            fix,
-            box.name,
-            _interval(setting, wanted_s),
-        )
-    else:
-        yield Finding(
-            Severity.WARNING,
-            "interval_close_to_idle_timer",
-            f"the heartbeat interval, {interval_s:g} s, leaves {idle_s - interval_s:g} s to the idle timer of "
-            f"{box.title}, {idle_s:g} s",
-            "one beat that is late, by a retransmission or a busy event loop, loses a healthy connection",
-            fix,
-            box.name,
-            _interval(setting, wanted_s),
-        )
-
-
-def lifetime(setting: Setting, box: IdleTimerProfile) -> Iterator[Finding]:
-    """A box that ends every connection at an age: no heartbeat prevents it."""
-    life_s = box.lifetime
-    if life_s is None:
-        return
-    latest = setting.detection_range_s
-    if setting.interval_s is not None and life_s <= setting.interval_s:
-        severity, why = Severity.ERROR, "before the first heartbeat is due"
-    elif latest is not None and life_s <= latest[1]:
-        severity, why = Severity.ERROR, f"before a dead client is noticed ({latest[1]:g} s)"
-    else:
-        severity = Severity.INFO if life_s >= _HOUR_S else Severity.WARNING
-        why = "however alive it is"
-    if life_s < _HOUR_S:
-        fix = f"raise that timeout to {_HOUR_S:g} s or more, and let clients come back to their session"
-    else:
-        fix = "let clients come back to their session: resume_window 10s or more, back-off with jitter"
-    yield Finding(
-        severity,
-        "lifetime_ends_connection",
-        f"{box.title} ends every connection at the age of {life_s:g} s, {why}",
-        "it is a lifetime, not an idle limit: no traffic prevents it",
-        fix,
-        box.name,
-    )
-
-
-WAY: tuple[Callable[[Setting, IdleTimerProfile], Iterator[Finding]], ...] = (idle_timer, lifetime)
-"""Every rule about one setting and one box."""
-
-
-def _expiry(box: IdleTimerProfile, packet: str) -> str:
-    match box.expiry:
-        case "drop":
-            return f"{packet} then vanishes without an answer"
-        case "reset":
-            return f"{packet} is then answered with RST"
-        case "close":
-            return "the box closes it on both sides, and clients reconnect for ever"
-
-
-def _interval(setting: Setting, interval_s: float) -> dict[str, Any]:
-    """The new interval, and what must not stay above it."""
-    changes: dict[str, Any] = {"interval_s": interval_s}
-    if setting.timeout_s is not None and setting.timeout_s > interval_s:
-        changes["timeout_s"] = interval_s
-    return changes
-
-
-def _raised(box: IdleTimerProfile, idle_s: float) -> str:
-    if box.configurable is None or not box.configurable.low <= idle_s <= box.configurable.high:
-        return ""
-    return f", or raise the timer to {round_up_s(idle_s):g} s"

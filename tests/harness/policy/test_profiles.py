@@ -19,7 +19,7 @@ from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.schema import Scenario
 
 PROFILES = load_profiles()
-UNDERIVABLE = {"discord", "wechat"}
+UNDERIVABLE = {"discord", "granian", "wechat"}
 
 
 def by_name(profile: HeartbeatProfile | NetworkProfile) -> str:
@@ -53,7 +53,18 @@ def test_the_stated_range_follows_from_the_parameters(profile: HeartbeatProfile)
         ("gorilla", 6, 60, 33),
         ("node-ws", 30, 60, 45),
         ("mqtt", 30, 90, 60),
-        ("rabbitmq", 30, 60, 45),
+        ("mosquitto", 30, 98, 64),
+        ("rabbitmq", 90, 180, 135),
+        ("rabbitmq-mqtt", 60, 180, 120),
+        ("bun", 16, 120, 68),
+        ("deno", 15, 30, 22.5),
+        ("graphql-ws", 12, 24, 18),
+        ("daphne", 29, 52, 40.5),
+        ("channels-redis", 29, 52, 40.5),
+        ("hypercorn", 924.6, 944.6, 934.6),
+        ("ejabberd", 60, 120, 90),
+        ("prosody", 924.6, 1764.6, 1344.6),
+        ("actioncable", 924.6, 927.6, 926.1),
     ],
 )
 def test_the_published_numbers(name: str, lo_s: float, hi_s: float, mean_s: float) -> None:
@@ -80,6 +91,13 @@ def test_every_heartbeat_is_either_published_above_or_underivable() -> None:
         ("envoy-http", 300, None, "reset"),
         ("envoy-tcp", 3600, None, "close"),
         ("cloudflare", 100, None, "close"),
+        ("haproxy", 50, None, "close"),
+        ("heroku", 55, None, "close"),
+        ("traefik", 180, None, "close"),
+        ("apache", 60, None, "close"),
+        ("caddy", None, None, "close"),
+        ("aws-cloudfront", 600, None, "close"),
+        ("openshift-router", 30, None, "close"),
         ("linux-conntrack", 432000, None, "drop"),
         ("rfc5382", 7440, None, "drop"),
         ("cellular-carrier", 255, None, "reset"),
@@ -90,6 +108,13 @@ def test_every_heartbeat_is_either_published_above_or_underivable() -> None:
 def test_the_idle_timers(name: str, idle_s: float, lifetime_s: float | None, expiry: str) -> None:
     timer = idle_timer_profile(name)
     assert (timer.idle_timeout, timer.lifetime, timer.expiry) == (idle_s, lifetime_s, expiry)
+
+
+def test_the_socket_of_a_suspect_may_end_apart_from_the_applications_notice() -> None:
+    lags = {p.name: p.socket_lag for p in PROFILES.heartbeats if p.socket_lag}
+    assert lags == {"engineio": 30.0, "python-engineio": 10.0, "websockets": -10.0}
+    assert heartbeat_profile("channels-redis").record_ttl == 86400.0
+    assert "never" in heartbeat_profile("granian").row[2]
 
 
 def test_what_is_configurable_contains_its_default() -> None:
