@@ -1,4 +1,4 @@
-"""What lint says of the cases from practice in `tests/cases`, and of the scenarios that ship: no good one is an error."""
+"""What lint says of the cases from practice in `tests/cases` and of the built-in scenarios: no good one is an error."""
 
 from __future__ import annotations
 
