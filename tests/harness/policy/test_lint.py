@@ -295,8 +295,14 @@ HEARTBEATS = {
     **dict.fromkeys(("signalr", "deno"), 15.0),
     **dict.fromkeys(("websockets", "uvicorn", "daphne", "channels-redis", "hypercorn"), 20.0),
     **dict.fromkeys(("mqtt", "mosquitto", "rabbitmq-mqtt", "ejabberd"), 60.0),
-    "gorilla": 54.0, "bun": 104.0, "graphql-ws": 12.0, "prosody": 840.0, "actioncable": 3.0,
-    "discord": 41.25, "wechat": 270.0, "granian": float("inf"),
+    "gorilla": 54.0,
+    "bun": 104.0,
+    "graphql-ws": 12.0,
+    "prosody": 840.0,
+    "actioncable": 3.0,
+    "discord": 41.25,
+    "wechat": 270.0,
+    "granian": float("inf"),
 }
 
 

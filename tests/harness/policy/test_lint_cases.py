@@ -50,7 +50,8 @@ def test_a_lease_bounds_the_ghosts_of_a_crashed_node() -> None:
 
 
 @pytest.mark.parametrize(
-    "case", ["client_beats_within_idle_limit", "watchers_have_outages", "login_later_than_the_run", *built_in()]
+    "case",
+    ["client_beats_within_idle_limit", "watchers_have_outages", "login_later_than_the_run", *built_in()],
 )
 def test_a_good_design_is_no_error(case: str) -> None:
     errors = [f for f in report_of(case).findings if f.severity is Severity.ERROR]
