@@ -108,9 +108,23 @@ class GatewayConfig(BaseModel):
     drain_notice_s: Annotated[
         float, Field(ge=0, description="from SIGTERM, and red health, to the first close frame")
     ] = 0.0
+    drain_spread_s: Annotated[
+        float,
+        Field(ge=0, description="the close frames of a drain are spread evenly over this; 0: all at once"),
+    ] = 0.0
     drain_timeout_s: Annotated[
-        float, Field(gt=0, description="from the first close frame to the abort of what is still open")
+        float, Field(gt=0, description="from the last close frame to the abort of what is still open")
     ] = 2.0
+    data_work: Annotated[
+        bool,
+        Field(description="a client's data frame may say how long it keeps the loop busy; for load tests"),
+    ] = False
+    push_every_s: Annotated[
+        tuple[float, ...],
+        Field(description="data frames to each client: one of these after the other; empty: none"),
+    ] = ()
+    push_bytes: Annotated[int, Field(ge=1, description="payload of such a frame")] = 100
+    push_burst: Annotated[int, Field(ge=1, description="such frames sent together")] = 1
     max_message_bytes: Annotated[int, Field(ge=128, description="larger ones: close code 1009")] = 16_384
     max_messages_per_s: Annotated[
         int | None, Field(ge=1, description="frames of one client; more: close code 1008; null: any number")

@@ -39,6 +39,7 @@ from reference_server.heartbeat.timer_wheel import LoopClock
 from reference_server.idle_sweep import ResumeWindows, Sweeper
 from reference_server.ledger.ledger import Ledger
 from reference_server.logins import Logins
+from reference_server.pushes import Pushes
 from reference_server.session_log import SessionLines
 from reference_server.sessions.codes import Codes
 from reference_server.sessions.owner_tokens import Owners
@@ -75,7 +76,7 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig) -> None:
         policy = config.policy
-        phase_rng, sweep_rng, lease_rng = np.random.default_rng(config.seed).spawn(3)
+        phase_rng, sweep_rng, lease_rng, push_rng = np.random.default_rng(config.seed).spawn(4)
         self.config = config
         self.live: dict[str, GatewayConnection] = {}  # READY ones, by connection id
         self.clock = LoopClock(get_running_loop())
@@ -107,6 +108,7 @@ class Gateway:
         self.port = 0  # once it listens
         self._admission = Admission(self.sessions, self, config)
         self.heartbeat_frame = self.detection.frame
+        self._pushes = Pushes(config, self.clock, push_rng) if config.push_every_s else None
         # What others ask of the gateway and a part of it answers.
         self.on_handshake = self._admission.on_handshake
         self.on_socket_lost = self.detection.on_socket_lost
@@ -170,12 +172,12 @@ class Gateway:
         return self.port
 
     async def drain(self) -> None:
-        """Close every connection in order, within ``drain_timeout_s``; leave the records to expire.
+        """Close every connection in order; leave the records to expire.
 
         Health is red first, for ``drain_notice_s``, so that a load balancer sends nobody any more; then
-        nobody is let in; then those inside are told to go elsewhere (1001). What is still open
-        ``drain_timeout_s`` later is aborted; Redis then has 1.5 s for what it has to be told. A second
-        call does nothing.
+        nobody is let in; then those inside are told to go elsewhere (1001), all at once or evenly over
+        ``drain_spread_s``. What is still open ``drain_timeout_s`` later is aborted; Redis then has 1.5 s for
+        what it has to be told. A second call does nothing.
         """
         if self.draining:
             return
@@ -184,14 +186,16 @@ class Gateway:
         self.limiter.shut = True
         assert self._server is not None
         self._server.close()
-        self.detection.stop()
-        deadline_s = monotonic() + self.config.drain_timeout_s
         sockets, opening = self.limiter.sockets, self.limiter.opening
-        for n, connection in enumerate(sockets - opening):
+        inside = sockets - opening
+        began_s, apart_s = monotonic(), self.config.drain_spread_s / max(1, len(inside))
+        for n, connection in enumerate(inside):
+            if n % _DRAIN_CHUNK == 0 or apart_s:
+                await sleep(max(0.0, began_s + n * apart_s - monotonic()))
             assert isinstance(connection, GatewayConnection)
             connection.shut(Cause.DRAIN, _CLOSE_GOING_AWAY, "shutting down")
-            if n % _DRAIN_CHUNK == 0:
-                await sleep(0)
+        self.detection.stop()
+        deadline_s = monotonic() + self.config.drain_timeout_s
         while len(sockets) > len(opening) and monotonic() < deadline_s:
             await sleep(0.01)
         for left in tuple(sockets):
@@ -241,6 +245,12 @@ class Gateway:
             return 503, SENTENCES["draining"]
         return self._admission.refusal(target)
 
+    def is_full(self) -> bool:
+        """Tell whether nobody new gets a session: `max_sessions`, where newcomers are refused."""
+        policy = self.config.policy
+        most = policy.max_sessions if policy.when_full == "refuse" else None
+        return most is not None and len(self.live) + self._admission.asking >= most
+
     def count_refused(self, code: str) -> None:
         """Count somebody who was not let in."""
         self.counters.refusals.labels(code).inc()
@@ -277,6 +287,8 @@ class Gateway:
         if self._online is not None:
             self._online.add(record.user_id)
         self.sweeper.on_connected()
+        if self._pushes is not None:
+            self._pushes.begin(connection)
 
     # -- what a connection tells -----------------------------------------------------------------
 
@@ -300,6 +312,10 @@ class Gateway:
                 connection.send_error("not_authenticated", 'send {"type":"auth","session_id":…} first')
             case {"type": "heartbeat"}:
                 connection.send_frame(PONG)
+            case {"type": "data"}:
+                work_s = message.get("work_s")
+                if self.config.data_work and isinstance(work_s, int | float):
+                    connection.work(work_s)
             case {"type": "watch", "user_ids": list(user_ids)} if _are_ids(user_ids):
                 count = self.presence.watch(connection, user_ids, _MOST_WATCHED)
                 if count is None:

@@ -45,6 +45,9 @@ _REFUSED = {
 class Host(Protocol):
     """The gateway, as far as admission is concerned."""
 
+    def is_full(self) -> bool:
+        """Tell whether nobody new gets a session now."""
+
     def count_refused(self, code: str) -> None:
         """Count somebody who was not let in."""
 
@@ -75,6 +78,7 @@ class Admission:
         self._host = host
         self._timeout_s = config.auth_timeout_s
         self._user_id_handshake = config.records.user_id_handshake
+        self.asking = 0  # connections that wait for their records
 
     def refusal(self, target: str) -> tuple[int, str] | None:
         """Return status and sentence that refuse a handshake for a path and query; None for the API's two paths."""
@@ -108,8 +112,13 @@ class Admission:
     ) -> None:
         """Ask the store for the session's records, in the connection's name.
 
-        A client that names a user has to name the session's.
+        A client that names a user has to name the session's. Where a full gateway refuses newcomers, so it does one
+        that comes back while its older connection is still believed alive.
         """
+        if self._host.is_full():
+            self._refuse(connection, "too_many_sessions", CLOSE_TRY_AGAIN, "try again later")
+            return
+        self.asking += 1
         connection.phase = Phase.AUTHENTICATING
         connection.trace = trace
         record = connection.record = Record(session_id, self._sessions.owners.next(), user_id)
@@ -132,6 +141,7 @@ class Admission:
         asked: Record,
         answer: Connected | ConnectRefused | OlderThan | StoreUnavailable,
     ) -> None:
+        self.asking -= 1
         match answer:
             case Connected(user_id, resumed, displaced, device):
                 record = Record(asked.session_id, asked.owner, user_id, device)
@@ -150,16 +160,17 @@ class Admission:
                         connection, asked.session_id, user_id=asked.user_id, trace=connection.trace
                     )
             case ConnectRefused(code):
-                self._host.count_refused(code)
                 close_code, sentence = _REFUSED.get(code, (CLOSE_TAKEN_OVER, "the user is online already"))
-                connection.send_error(code, sentence)
-                connection.shut(Cause.PROTOCOL_ERROR, close_code, code)
+                self._refuse(connection, code, close_code, sentence)
             case StoreUnavailable():
-                self._host.count_refused("store_unavailable")
-                connection.send_error("store_unavailable", "try again later")
-                connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TRY_AGAIN, "store unavailable")
+                self._refuse(connection, "store_unavailable", CLOSE_TRY_AGAIN, "try again later")
                 # The records may be this connection's all the same: nobody else would clear them.
                 self._host.keep_for_resume(connection, Record(asked.session_id, asked.owner))
+
+    def _refuse(self, connection: GatewayConnection, code: str, close_code: int, sentence: str) -> None:
+        self._host.count_refused(code)
+        connection.send_error(code, sentence)
+        connection.shut(Cause.PROTOCOL_ERROR, close_code, code)
 
 
 def _on_deadline(of: weakref.ref[GatewayConnection]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from collections import deque
 from contextlib import suppress
 from enum import Enum, auto
 from time import monotonic
@@ -34,6 +35,8 @@ from reference_server.websocket.overload import ConnectionLimiter
 __all__ = ["GatewayConnection", "Owner", "Phase", "cause_of_loss"]
 
 _TEXT, _BINARY, _CONT, _CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE
+_DATA = (_TEXT, _BINARY, _CONT)
+_HEARTBEATS = ("pong", "heartbeat")  # types of messages: an answer, and the client's own
 _LIBRARY_LOG = logging.getLogger("websockets.server")
 # The answer to a heartbeat on the wire: final text frame, masked, 15 bytes; 4 bytes of mask; the text.
 _ANSWER_HEAD = bytes((0x80 | _TEXT, 0x80 | len(PONG_TEXT)))
@@ -121,6 +124,7 @@ class GatewayConnection(asyncio.Protocol):
 
     __slots__ = (
         "__weakref__",
+        "_behind",
         "_frames",
         "_frames_since_s",
         "_parser",
@@ -166,6 +170,9 @@ class GatewayConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None  # aborts: a handshake or a close too slow
         self._frames = 0  # since then, parsed ones; answers to heartbeats mostly are not
         self._frames_since_s = 0.0
+        self._behind: deque[Frame] | None = (
+            None  # frames that wait for the loop's next turn; None: no work is done
+        )
         self._socket_is_gone = False
 
     # -- the handshake -------------------------------------------------------------------------
@@ -231,15 +238,49 @@ class GatewayConnection(asyncio.Protocol):
         frames = cast(list[Frame], parser.events_received())
         for frame in frames:
             self._unparsed -= _wire_size(frame)
-            self._on_frame(frame)
+            if self._behind is None:
+                self._on_frame(frame)
+            else:
+                self._behind.append(frame)
         answers = parser.data_to_send()  # pongs, or a close frame
         is_full = self.transport.get_write_buffer_size() > self.config.max_buffer_bytes
         if answers and not (parser.state is State.OPEN and is_full):
             self._write(answers)  # no pongs for one who reads nothing
-        if parser.state is not State.OPEN and self.phase is not Phase.ENDED and self.lost is None:
+        self._end_if_broken()
+        return not frames or self._is_bearable(len(frames))
+
+    def _end_if_broken(self) -> None:
+        """End a connection whose parser has failed; a close frame that waits for its turn is none of that."""
+        is_over = self.phase is Phase.ENDED or self.lost is not None or self._behind is not None
+        if self._parser.state is not State.OPEN and not is_over:
             self._abort_after(self.config.close_timeout_s)
             self.end(Cause.PROTOCOL_ERROR)
-        return not frames or self._is_bearable(len(frames))
+
+    def work(self, seconds: float) -> None:
+        """Keep the loop busy with a frame of this client; those behind it wait for the loop's next turn.
+
+        So each client has one such frame a turn, in its own order, and timers and other clients have theirs.
+        """
+        until_s = monotonic() + seconds
+        while monotonic() < until_s:
+            pass
+        if self._behind is None:
+            self._behind = deque()
+            if not self.transport.is_closing():
+                self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        """Take the frames that wait, up to the next one that is work."""
+        behind, self._behind = self._behind or deque(), None
+        while behind and self._behind is None:
+            self._on_frame(behind.popleft())
+        if self._behind is None:
+            self._end_if_broken()
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+        else:
+            self._behind = behind
 
     def _is_bearable(self, frames: int) -> bool:
         """Count frames, and close on one who sends too many of them in a second."""
@@ -258,8 +299,9 @@ class GatewayConnection(asyncio.Protocol):
         return False
 
     def _on_frame(self, frame: Frame) -> None:
-        self._on_sign_of_life()
         opcode = frame.opcode
+        if self.config.policy.data_counts or opcode not in _DATA or frame.data == PONG_TEXT:
+            self._on_sign_of_life()
         if opcode is _TEXT and frame.fin:
             if frame.data != PONG_TEXT:
                 self._on_text(bytes(frame.data))
@@ -296,7 +338,10 @@ class GatewayConnection(asyncio.Protocol):
             return
         if not isinstance(message, dict) or not isinstance(message.get("type"), str):
             self.send_error("malformed", 'a message is a JSON object with a "type"')
-        elif self.phase is not Phase.ENDED and message["type"] != "pong":
+            return
+        if message["type"] in _HEARTBEATS and not self.config.policy.data_counts:
+            self._on_sign_of_life()
+        if self.phase is not Phase.ENDED and message["type"] != "pong":
             self.owner.on_message(self, message)
 
     # -- what goes out: nothing of this waits ----------------------------------------------------

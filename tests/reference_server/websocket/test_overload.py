@@ -253,6 +253,65 @@ def test_a_storm_is_refused_before_those_inside_suffer(
 
 
 @pytest.mark.real
+def test_a_drain_may_be_spread_over_a_window(make: Any) -> None:
+    """Each of ten clients is sent away a tenth of the window after the one before; heartbeats go on meanwhile."""
+
+    async def scenario() -> None:
+        async with make(QUICK, drain_spread_s=1.0) as it:
+            clients = [await it.join(f"user-{n}", live=True) for n in range(10)]
+            began_s = it.now_s()
+            draining = asyncio.create_task(it.gateway.drain())
+            await asyncio.sleep(0.45)
+            assert sum(client.closed is None for client in clients) == 5
+            await draining
+            closed = sorted(e.time_s - began_s for e in it.events(EventKind.SUSPECTED))
+            lag_s = it.lag_s()
+            assert all(n / 10 - 0.005 <= at_s <= n / 10 + 0.02 + lag_s for n, at_s in enumerate(closed))
+            assert [client.closed for client in clients] == [1001] * 10
+            assert min(client.heartbeats for client in clients if client.heartbeats) >= 1
+
+    run(scenario())
+
+
+@pytest.mark.real
+def test_a_full_gateway_may_refuse_newcomers(make: Any) -> None:
+    policy = QUIET.model_copy(update={"max_sessions": 2, "when_full": "refuse"})
+
+    async def scenario() -> None:
+        async with make(policy) as it:
+            ann, _bob = await it.join("ann", live=True), await it.join("bob", live=True)
+            sessions = [await it.login(f"user-{n}") for n in range(3)]
+            for session_id in sessions:
+                client = await it.dial(f"/ws/{session_id}")
+                assert (await client.receive())["code"] == "too_many_sessions"
+                with pytest.raises(ConnectionClosed):
+                    await client.receive()
+                assert client.socket.close_code == 1013
+            assert it.gateway.counters.value("refusals_total", code="too_many_sessions") == 3
+            assert ann.closed is None and len(it.gateway.live) == 2
+            await ann.socket.close()
+            await it.verdict(ann.session_id)
+            assert (await it.join("user-0", sessions[0])).ready["type"] == "ready"
+
+    run(scenario())
+
+
+@pytest.mark.real
+def test_a_full_gateway_lets_no_crowd_in_at_once(make: Any) -> None:
+    policy = QUIET.model_copy(update={"max_sessions": 3, "when_full": "refuse"})
+
+    async def scenario() -> None:
+        async with make(policy) as it:
+            sessions = [await it.login(f"user-{n}") for n in range(12)]
+            crowd = await asyncio.gather(*(it.dial(f"/ws/{session_id}") for session_id in sessions))
+            told = [(await client.receive())["type"] for client in crowd]
+            assert sorted(told) == ["error"] * 9 + ["ready"] * 3
+            assert it.gateway._admission.asking == 0
+
+    run(scenario())
+
+
+@pytest.mark.real
 def test_health_is_red_first_then_everybody_is_told_then_nobody_is_left(
     children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
 ) -> None:
