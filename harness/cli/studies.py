@@ -12,7 +12,8 @@ from harness.real.engine import RealSetup
 from harness.real.processes.children import end_on_sigterm
 from harness.studies.calibrate import calibrated
 from harness.studies.capacity.find_knee import Search, search
-from harness.studies.claims import load_claims, run_claims
+from harness.studies.claims.claim import load_claims
+from harness.studies.claims.experiment import run_claims
 from reference_server.errors import Exit
 from reference_server.presets import find_preset, load_presets
 from reports.claims_page import write_claims_page

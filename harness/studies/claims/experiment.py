@@ -9,7 +9,8 @@ seen is read from the run's tables, so a table can be gathered again.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from harness.judge.soundness import MAX_EPSILON_S, MAX_EPSILON_SHARE, silent_fau
 from harness.real.engine import TCP_GIVE_UP_S, CannotRun, RealSetup
 from harness.run import ENGINES, run
 from harness.runs.directory import RunDir
-from harness.studies.claims.claim import Claim, load_claims
+from harness.studies.claims.claim import load_claims
 from harness.studies.claims.judge import Seen, judge
 from harness.theory.predict import predict
 from reference_server.presets import find_preset
+from reports.run_tables import RunTables, load_run
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.load import load_scenario
 from scenarios.plan import make_plan
@@ -154,27 +156,36 @@ def cells(directory: RunDir, preset: str, without_real: str = "") -> pd.DataFram
     """
     scenario = load_scenario(str(directory.scenario))
     book = load_claims()
-    summary = directory.read_json(directory.summary)
-    detections = pd.read_csv(directory.table("detections"), keep_default_na=False)
-    detections["duration_s"] = pd.to_numeric(detections["duration_s"])
-    laws = pd.read_csv(directory.table("laws"), keep_default_na=False)
-    fidelity = {row["fault"]: row["mechanism"] for row in summary.get("fidelity", [])}
+    tables = load_run(directory.path)
+    laws = tables.table("laws").groupby(["fault", "milestone"])
+    detections = tables.table("detections")
+    fidelity = {row["fault"]: row["mechanism"] for row in tables.records("fidelity")}
     rows = []
-    for fault, milestone in _wanted(scenario, laws):
+    for fault, milestone in product((fault.label for fault in scenario.faults), _MILESTONES):
+        if (fault, milestone) not in laws.groups:
+            continue
         claim = book.find(preset, fault, milestone)
-        of_law = laws[(laws["fault"] == fault) & (laws["milestone"] == milestone)]
+        bounds = (math.nan, math.nan) if claim is None or claim.never else (claim.lo, claim.hi_s)
         of_cell = detections[(detections["fault"] == fault) & (detections["milestone"] == milestone)]
-        for engine in ("theory", "simulated", "real"):
+        for engine in ENGINES:
             if engine == "theory":
-                seen, cause = _of_theory(of_law)
-            elif engine == "real" and "real" not in summary["engines"]:
+                seen, cause = _of_theory(laws.get_group((fault, milestone)).iloc[0].to_dict())
+            elif engine not in tables.engines:
                 if not without_real:
                     continue
-                seen, cause = _nothing(without_real), ""
+                seen, cause = Seen(unknown=without_real), ""
             else:
-                seen, cause = _of_run(of_cell[of_cell["engine"] == engine], milestone, summary)
+                seen, cause = _of_run(of_cell[of_cell["engine"] == engine], milestone, tables)
             verdict, reason = judge(claim, seen)
-            cell = (preset, book.case_of(fault), fault, milestone, *_claimed(claim), engine)
+            cell = (
+                preset,
+                book.case_of(fault),
+                fault,
+                milestone,
+                claim.text if claim else "",
+                *bounds,
+                engine,
+            )
             figures = (seen.n, seen.share, seen.recovered, seen.lo_s, seen.p50_s, seen.hi_s, cause)
             how = _how(engine, cause, fidelity.get(fault, ""), scenario)
             source = claim.source if claim else ""
@@ -182,72 +193,50 @@ def cells(directory: RunDir, preset: str, without_real: str = "") -> pd.DataFram
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _claimed(claim: Claim | None) -> tuple[str, float, float]:
-    """A claim's text and its bounds; NaN where it has none."""
-    if claim is None or claim.never:
-        return claim.text if claim else "", math.nan, math.nan
-    return claim.text, claim.lo, claim.hi_s
-
-
-def _wanted(scenario: Scenario, laws: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    for fault in scenario.faults:
-        for milestone in _MILESTONES:
-            if ((laws["fault"] == fault.label) & (laws["milestone"] == milestone)).any():
-                yield fault.label, milestone
-
-
-def _of_theory(rows: pd.DataFrame) -> tuple[Seen, str]:
-    law: dict[str, Any] = dict(rows.iloc[0])
-    if law["detected_share"] == "":
-        return _nothing(f"no closed form: {law['note']}"), ""
-    mass = float(law["detected_share"])
-    lo_s, p50_s, hi_s = (float(law[key]) if law[key] != "" else math.nan for key in ("lo_s", "p50_s", "hi_s"))
+def _of_theory(law: dict[Hashable, Any]) -> tuple[Seen, str]:
+    mass = law["detected_share"]
+    if math.isnan(mass):
+        return Seen(unknown=f"no closed form: {law['note']}"), ""
     # A law has no sample: it is judged as if each of so many faults had been watched for ever.
     hundred = 100
-    recovered = hundred - round(hundred * mass) if "resume" in str(law["note"]) else 0
-    times = (lo_s, p50_s, hi_s, math.inf, _THEORY_EPSILON_S)
-    return Seen(hundred, round(hundred * mass), recovered, *times), str(law["cause"])
+    detected = round(hundred * mass)
+    recovered = hundred - detected if "resume" in law["note"] else 0
+    times = (law["lo_s"], law["p50_s"], law["hi_s"], math.inf, _THEORY_EPSILON_S)
+    return Seen(hundred, detected, recovered, *times), law["cause"]
 
 
-def _of_run(rows: pd.DataFrame, milestone: str, summary: dict[str, Any]) -> tuple[Seen, str]:
+def _of_run(rows: pd.DataFrame, milestone: str, tables: RunTables) -> tuple[Seen, str]:
     rows = rows[rows["outcome"] != "not_applicable"]
     if rows.empty:
-        return _nothing("nothing was seen: no such fault, or no such milestone"), ""
+        return Seen(unknown="nothing was seen: no such fault, or no such milestone"), ""
     found = rows[rows["outcome"] == "detected"]
-    left = rows[rows["outcome"] == "censored"]
     real = rows["engine"].iloc[0] == "real"
     times = found["duration_s"]
     seen = Seen(
         n=len(rows),
         detected=len(found),
         recovered=int((rows["outcome"] == "recovered").sum()),
-        lo_s=float(times.min()) if len(found) else math.nan,
+        lo_s=float(times.min()),
         p50_s=float(times.median()) if 2 * len(found) > len(rows) else math.nan,
-        hi_s=float(times.max()) if len(found) else math.nan,
-        watched_s=float(left["duration_s"].min()) if len(left) else math.nan,
-        epsilon_s=_epsilon_s(milestone, summary, real),
-        sound=not real or bool(summary["sound"]),
+        hi_s=float(times.max()),
+        watched_s=float(rows.loc[rows["outcome"] == "censored", "duration_s"].min()),
+        epsilon_s=_epsilon_s(milestone, tables.summary, real),
+        sound=not real or bool(tables.sound),
     )
-    cause = found["cause"].mode()
-    return seen, str(cause.iloc[0]) if len(cause) else ""
+    return seen, next(iter(found["cause"].mode()), "")
 
 
-def _epsilon_s(milestone: str, summary: dict[str, Any], real: bool) -> float:
+def _epsilon_s(milestone: str, summary: Mapping[str, Any], real: bool) -> float:
     """Each further loop on the way to a milestone may add as much again; the watch and a try their own grain."""
-    one_s = float(summary["epsilon_s"] or 0.0) if real else 0.0
-    trip_s = float(summary["round_trip_s"])
+    one_s = summary["epsilon_s"] or 0.0 if real else 0.0
+    trip_s = summary["round_trip_s"]
     match milestone:
         case "suspected":
-            return one_s + trip_s
+            return float(one_s + trip_s)
         case "store_cleared":
-            return 2 * one_s + trip_s + (float(summary["store_grain_s"]) if real else 0.0)
+            return float(2 * one_s + trip_s + (summary["store_grain_s"] if real else 0.0))
         case _:
-            return 2 * one_s + trip_s + float(summary["retry_s"])
-
-
-def _nothing(why: str) -> Seen:
-    nan = math.nan
-    return Seen(0, 0, 0, nan, nan, nan, nan, 0.0, unknown=why)
+            return float(2 * one_s + trip_s + summary["retry_s"])
 
 
 def _how(engine: str, cause: str, mechanism: str, scenario: Scenario) -> str:

@@ -29,14 +29,14 @@ class Seen:
     long the fault that was watched for the shortest time without a detection was watched.
     """
 
-    n: int
-    detected: int
-    recovered: int
-    lo_s: float
-    p50_s: float
-    hi_s: float
-    watched_s: float
-    epsilon_s: float
+    n: int = 0
+    detected: int = 0
+    recovered: int = 0
+    lo_s: float = math.nan
+    p50_s: float = math.nan
+    hi_s: float = math.nan
+    watched_s: float = math.nan
+    epsilon_s: float = 0.0
     sound: bool = True
     unknown: str = ""  # why nothing is known
 

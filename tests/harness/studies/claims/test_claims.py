@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.studies.claims import COLUMNS, experiment, load_claims, run_claims
-from harness.studies.claims.claim import Claim
+from harness.studies.claims.claim import Claim, load_claims
+from harness.studies.claims.experiment import COLUMNS, experiment, run_claims
 from harness.studies.claims.judge import Seen, Verdict, judge
 from reference_server.presets import load_presets
 from reports.claims_page import claims_table, write_claims_page
