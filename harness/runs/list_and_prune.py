@@ -36,7 +36,6 @@ class RunInfo:
     status: str  # running, complete, partial, or "no report" where nothing was concluded
     verdict: str  # pass, fail, unknown, partial
     headline: str
-    seed: int | None
     clients: int | None
     faults: int | None
     size_bytes: int
@@ -55,7 +54,6 @@ class Pruned:
     gone: tuple[RunInfo, ...]
     kept: tuple[RunInfo, ...]
     spared: tuple[tuple[RunInfo, str], ...]
-    dry_run: bool
 
     @property
     def freed_bytes(self) -> int:
@@ -73,7 +71,8 @@ def list_runs(root: Path = Path("runs")) -> list[RunInfo]:
         return []
     runs = [describe(path) for path in sorted(root.iterdir()) if not path.is_symlink() and _is_run(path)]
     runs.sort(key=lambda run: (run.started, run.name), reverse=True)
-    latest = _latest(root) or (runs[0].path.resolve() if runs else None)
+    link = root / "latest"  # there is none in a folder that was copied without its links
+    latest = link.resolve() if link.is_dir() else runs[0].path.resolve() if runs else None
     return [replace(run, latest=run.path.resolve() == latest) for run in runs]
 
 
@@ -89,16 +88,16 @@ def describe(path: Path) -> RunInfo:
     ran, found = _json(run.provenance), _json(run.summary)
     counts = found.get("counts") if isinstance(found.get("counts"), dict) else {}
     assert isinstance(counts, dict)
+    status = str(ran.get("status") or found.get("status") or "")
     engines = found.get("engines") or ran.get("engines") or []
     return RunInfo(
         path=path,
         scenario=str(ran.get("scenario") or found.get("name") or ""),
         started=_started(path, ran),
         engines=tuple(map(str, engines)) if isinstance(engines, list) else (),
-        status=str(ran.get("status") or found.get("status") or "") if found else _unfinished(ran),
+        status=status if found or status == "running" else "no report",
         verdict=str(found.get("verdict") or ""),
         headline=str(found.get("headline") or ""),
-        seed=_whole(ran.get("seed")),
         clients=_whole(counts.get("clients")),
         faults=_whole(counts.get("faults")),
         size_bytes=sum(f.lstat().st_size for f in path.rglob("*") if not f.is_dir()),
@@ -144,7 +143,7 @@ def prune(
     if not dry_run:
         for run in gone:
             shutil.rmtree(run.path)
-    return Pruned(tuple(gone), tuple(kept), tuple(spared), dry_run)
+    return Pruned(tuple(gone), tuple(kept), tuple(spared))
 
 
 def table(runs: Sequence[RunInfo]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -171,28 +170,14 @@ def _is_run(path: Path) -> bool:
     return path.is_dir() and (run.scenario.is_file() or run.provenance.is_file())
 
 
-def _latest(root: Path) -> Path | None:
-    """Where the link points; None without one, as in a folder that was copied without its links."""
-    link = root / "latest"
-    return link.resolve() if link.is_dir() else None
-
-
 def _must_stay(run: RunInfo, now: datetime) -> str:
     if run.latest:
         return "latest points at it"
-    quiet_s = now.timestamp() - _newest_change_s(run.path)
+    newest_s = max(found.lstat().st_mtime for found in (run.path, *run.path.rglob("*")))
+    quiet_s = now.timestamp() - newest_s
     if run.status == "running" and quiet_s < _ABANDONED_AFTER_S:
         return "it may still be running"
     return ""
-
-
-def _newest_change_s(path: Path) -> float:
-    return max(found.lstat().st_mtime for found in (path, *path.rglob("*")))
-
-
-def _unfinished(ran: dict[str, Any]) -> str:
-    status = str(ran.get("status") or "")
-    return status if status == "running" else "no report"
 
 
 def _started(path: Path, ran: dict[str, Any]) -> datetime:

@@ -9,7 +9,7 @@ Source: Law, Simulation Modeling and Analysis, chapter 9 (replication/deletion; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -176,13 +176,9 @@ def _row(
 
 def _is_precise(table: pd.DataFrame, stopping: Stopping) -> bool:
     assert stopping.precision is not None
-    watched = table[[_matches(name, stopping.figures) for name in table["figure"]]]
+    watched = table[[any(fnmatchcase(name, p) for p in stopping.figures) for name in table["figure"]]]
     reached = watched["half_width"] <= stopping.precision * watched["mean"].abs()
     return bool(len(watched)) and bool(reached.all())
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _run(scenario: Scenario, seed: int, *, warm_up_s: float) -> dict[str, float]:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sqlalchemy import Engine, Select, case, desc, func, select
+from sqlalchemy import Engine, case, desc, func, select
 
 from harness.statistics.incidence import CONFIDENCE, incidence
 from reference_server.ledger.table import LedgerTables
@@ -82,26 +82,19 @@ def read_ledger(engine: Engine) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFram
     c = LedgerTables(engine).sessions.c
     length_s = (c.last_active_time - c.login_time) / 1000.0
     is_open = case((c.logout_time.is_(None), 1), else_=0)
-    days = c.login_time // _DAY_MS, c.last_active_time // _DAY_MS
-    lengths = select(c.device_type, length_s, is_open)
-    spans = select(c.user_id, *days, func.sum(length_s)).group_by(c.user_id, *days)
+    days = (c.login_time // _DAY_MS).label("first_day"), (c.last_active_time // _DAY_MS).label("last_day")
+    lengths = select(c.device_type, length_s.label("length_s"), is_open.label("is_open"))
+    spans = select(c.user_id, *days, func.sum(length_s).label("online_s")).group_by(c.user_id, *days)
+    sessions, users = func.count().label("sessions"), func.count(c.user_id.distinct()).label("users")
     addresses = (
-        select(c.ip_address, func.count(), func.count(c.user_id.distinct()), func.sum(is_open))
+        select(c.ip_address, sessions, users, func.sum(is_open).label("open"))
         .group_by(c.ip_address)
-        .order_by(desc(func.count()), c.ip_address)
+        .order_by(desc(sessions), c.ip_address)
         .limit(_MOST_ADDRESSES)
     )
-    return (
-        _frame(engine, lengths, ["device_type", "length_s", "is_open"]),
-        _frame(engine, spans, ["user_id", "first_day", "last_day", "online_s"]),
-        _frame(engine, addresses, ["ip_address", "sessions", "users", "open"]),
-    )
-
-
-def _frame(engine: Engine, query: Select[Any], columns: list[str]) -> pd.DataFrame:
-    with engine.begin() as connection:
-        rows = [tuple(row) for row in connection.execute(query)]
-    return pd.DataFrame(rows, columns=columns)
+    with engine.connect() as connection:
+        found = [pd.read_sql_query(query, connection) for query in (lengths, spans, addresses)]
+    return found[0], found[1], found[2]
 
 
 def analyse(lengths: pd.DataFrame, spans: pd.DataFrame, addresses: pd.DataFrame) -> Analytics:

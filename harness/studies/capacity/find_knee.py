@@ -105,7 +105,6 @@ class Knee:
 
     holds: int
     breaks: int | None
-    tried: tuple[tuple[int, bool], ...]  # in the order of the trials
 
     @property
     def is_bracketed(self) -> bool:
@@ -131,28 +130,15 @@ def find_knee(holds: Callable[[int], bool], what: Search) -> Knee:
         holds: runs one load and says whether every threshold held.
         what: the loads.
     """
-    tried: list[tuple[int, bool]] = []
-
-    def good(load: int) -> bool:
-        tried.append((load, holds(load)))
-        return tried[-1][1]
-
-    low, high, load = 0, None, what.start
-    while high is None:
-        if good(load):
-            low = load
-            if load >= what.maximum:
-                return Knee(low, None, tuple(tried))
-            load = what.after(load)
-        else:
-            high = load
+    low, high = 0, what.start
+    while holds(high):
+        low, high = high, what.after(high)
+        if low >= what.maximum:
+            return Knee(low, None)
     while low and high - low > max(1.0, what.resolution * low):
         middle = (low + high) // 2
-        if good(middle):
-            low = middle
-        else:
-            high = middle
-    return Knee(low, high, tuple(tried))
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return Knee(low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +182,7 @@ def search(
         )
     folder = new_run(root, f"capacity-{scenario.name}")
     steps: list[Step] = []
+    frame_of(steps).to_csv(folder.table("steps"), index=False)
     knees: dict[int, Knee] = {}
     interrupted = False
     for nodes in what.nodes:
@@ -236,7 +223,6 @@ def _conclude(
     knees: dict[int, Knee],
     interrupted: bool,
 ) -> Found:
-    steps.to_csv(folder.table("steps"), index=False)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     bracketed = {n: knee for n, knee in knees.items() if knee.is_bracketed}
     scaling = pd.DataFrame({"nodes": list(bracketed), "clients": [k.holds for k in bracketed.values()]})
@@ -252,7 +238,9 @@ def _conclude(
         f"{n} node{'s' if n > 1 else ''}: {knee.in_words()}{_because(steps, n, knee)}"
         for n, knee in knees.items()
     ]
-    cost_lines = _costs(costs, what, scenario) if costs and what.real else []
+    cost_lines = _costs(costs, what.assumptions) if costs and what.real else []
+    late = ("heartbeat_lateness", "p99")
+    limits_s = [t.limit for t in check_thresholds(scenario) if (t.metric, t.aggregate) == late]
     content: dict[str, Any] = {
         "name": scenario.name,
         "engine": "real" if what.real else "simulated",
@@ -268,7 +256,7 @@ def _conclude(
         "interrupted": interrupted,
         "bracketed": bool(bracketed) and len(bracketed) == len(what.nodes),
         "knee_clients": next((k.holds for k in knees.values() if k.holds), None),
-        "lateness_limit_s": _lateness_limit_s(scenario),
+        "lateness_limit_s": min(limits_s, default=None),
         "search": asdict(what),
     }
     folder.write_json(folder.path / "capacity.json", content)
@@ -292,8 +280,7 @@ def _law(folder: RunDir, knees: dict[int, Knee], cores: int | None) -> list[str]
     return lines
 
 
-def _costs(costs: UnitCosts, what: Search, scenario: Scenario) -> list[str]:
-    given = what.assumptions
+def _costs(costs: UnitCosts, given: Assumptions) -> list[str]:
     per_core = costs.clients_per_core(given.busiest)
     per_gib = costs.clients_per_gib(given.memory_share, given.kernel_bytes)
     beat_us = costs.core_share.value * costs.heartbeat_interval_s * 1e6
@@ -322,15 +309,6 @@ def _because(steps: pd.DataFrame, nodes: int, knee: Knee) -> str:
         return ""
     row = mine.iloc[-1]
     return f" ({'; '.join(part for part in (row['missed'], row['limit']) if part)})"
-
-
-def _lateness_limit_s(scenario: Scenario) -> float | None:
-    limits = [
-        t.limit
-        for t in check_thresholds(scenario)
-        if (t.metric, t.aggregate) == ("heartbeat_lateness", "p99")
-    ]
-    return min(limits, default=None)
 
 
 def _told(step: Step) -> str:

@@ -7,31 +7,19 @@ counts them. Knows nothing of clients.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 import redis
+from numpy.typing import NDArray
 
 from harness.real.resources import RepeatingThread
 from harness.runs.directory import RunDir
 
-__all__ = ["StoreTotals", "StoreWitness"]
+__all__ = ["StoreWitness"]
 
 _EVERY_S = 0.25
 _OURS = frozenset({"info", "mget"})  # this witness's and the store watch's; no gateway uses them
 _FRAMING = 12  # bytes of a bulk string's frame, about
-
-
-@dataclass(frozen=True, slots=True)
-class StoreTotals:
-    """Totals since Redis started: commands, and bytes in both directions."""
-
-    commands: float
-    bytes: float
-
-    def since(self, before: StoreTotals) -> StoreTotals:
-        """What came in between."""
-        return StoreTotals(self.commands - before.commands, self.bytes - before.bytes)
 
 
 class StoreWitness(RepeatingThread):
@@ -49,14 +37,15 @@ class StoreWitness(RepeatingThread):
         if self._pool is not None:
             self._pool.disconnect()
 
-    def at(self, monotonic_s: float) -> StoreTotals:
-        """Totals at a moment of CLOCK_MONOTONIC, between two samples by a straight line."""
+    def at(self, monotonic_s: float) -> NDArray[np.float64]:
+        """Commands and bytes (in both directions) since Redis started, shape (2,).
+
+        At a moment of CLOCK_MONOTONIC, between two samples by a straight line.
+        """
         if len(self._seen) < 2 or monotonic_s < self._seen[0][0] - 1.0:
-            return StoreTotals(float("nan"), float("nan"))
-        times, commands, sizes = zip(*self._seen, strict=True)
-        return StoreTotals(
-            float(np.interp(monotonic_s, times, commands)), float(np.interp(monotonic_s, times, sizes))
-        )
+            return np.full(2, np.nan)
+        times, *totals = zip(*self._seen, strict=True)
+        return np.array([np.interp(monotonic_s, times, total) for total in totals])
 
     def _sample(self) -> None:
         if self._pool is None:

@@ -59,12 +59,7 @@ class ScalingLaw:
         theta = np.array([self.rate, self.contention, self.coherency])
         middle = usl(n, *theta)
         steps = np.maximum(np.abs(theta) * 1e-6, 1e-9)
-        slopes = np.column_stack(
-            [
-                (usl(n, *(theta + steps * unit)) - middle) / step
-                for unit, step in zip(np.eye(3), steps, strict=True)
-            ]
-        )
+        slopes = optimize.approx_fprime(theta, lambda parameters: usl(n, *parameters), steps)
         variance = np.einsum("ij,jk,ik->i", slopes, self.covariance, slopes)
         half = stats.t.ppf((1 + _CONFIDENCE) / 2, self.freedom) * np.sqrt(np.maximum(variance, 0.0))
         low = np.maximum(middle - half, 0.0)

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from harness.conclude import measure_run
@@ -23,7 +24,7 @@ from harness.real.engine import CannotRun, RealSetup
 from harness.real.processes.children import ChildDied
 from harness.run import prepare, run_engines
 from harness.runs.directory import RunDir
-from harness.studies.capacity.redis_totals import StoreTotals, StoreWitness
+from harness.studies.capacity.redis_totals import StoreWitness
 from reference_server.events import Event, EventKind
 from reports.run_tables import RunTables
 from scenarios.clock import SCENARIO_TIME, RunClock
@@ -172,21 +173,17 @@ def _store(
     # CLOCK_MONOTONIC at the plan's time zero
     began_s = run.gateway_configs()[0].origin_s + (run.clients_began_s() or 0.0)
     first_s = min((f.at_s for f in plan.faults), default=plan.horizon_s)
-
-    def at(scenario_s: float) -> StoreTotals:
-        return witness.at(began_s + clock.real_s(scenario_s))
-
-    ramp = at(plan.ramp_s).since(at(0.0))
+    edges_s = (0.0, plan.ramp_s, first_s, plan.horizon_s - clock.scenario_s(1.0))
+    totals = [witness.at(began_s + clock.real_s(edge_s)) for edge_s in edges_s]
+    (ramp, ramp_bytes), (quiet, _), (ends, _) = np.diff(totals, axis=0).tolist()
     quiet_s = clock.real_s(first_s - plan.ramp_s)
-    quiet = at(first_s).since(at(plan.ramp_s))
-    ends = at(plan.horizon_s - clock.scenario_s(1.0)).since(at(first_s))
     ended = sum(e.kind is EventKind.STORE_CLEARED for e in events)
-    rate = quiet.commands / quiet_s / plan.clients if quiet_s > 0 else _NAN
+    rate = quiet / quiet_s / plan.clients if quiet_s > 0 else _NAN
     steady = rate * plan.clients * clock.real_s(plan.horizon_s - first_s)
-    end = max(0.0, ends.commands - (0.0 if math.isnan(steady) else steady)) / ended if ended else 0.0
+    end = max(0.0, ends - (0.0 if math.isnan(steady) else steady)) / ended if ended else 0.0
     return {
-        "commands_per_session": ramp.commands / plan.clients + end,
-        "store_bytes_per_session": ramp.bytes / plan.clients,
+        "commands_per_session": ramp / plan.clients + end,
+        "store_bytes_per_session": ramp_bytes / plan.clients,
         "commands_per_client_s": rate,
     }
 

@@ -5,7 +5,7 @@ Reads directories, tests nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,12 @@ def read_inputs(runs: Sequence[Path]) -> list[Input]:
         if tables.table("detections").empty and tables.table("false_suspicions").empty:
             raise CannotCompare(f"{path}: nothing was measured; try `flatline report {path}` first")
         label = names[n] if names.count(names[n]) == 1 else str(path)
-        inputs.append(Input(label, tables, _yaml(path / "scenario.yaml"), _json(path / "plan.json")))
+        # Not through the schema: a run of an older version must still be comparable.
+        scenario, plan = (
+            _read(path / "scenario.yaml", yaml.safe_load),
+            _read(path / "plan.json", orjson.loads),
+        )
+        inputs.append(Input(label, tables, scenario, plan))
     return inputs
 
 
@@ -123,22 +128,11 @@ def _policy(one: Input) -> Any:
     return one.tables.provenance.get("negative_control") or one.scenario.get("liveness") or {}
 
 
-def _yaml(path: Path) -> dict[str, Any]:
-    # Not through the schema: a run of an older version must still be comparable.
+def _read(path: Path, parse: Callable[[bytes], Any]) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = parse(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CannotCompare(f"{path}: not YAML: {error}") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise CannotCompare(f"{path}: not JSON: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise CannotCompare(f"{path}: not {path.suffix[1:].upper()}: {error}") from error
     return content if isinstance(content, dict) else {}

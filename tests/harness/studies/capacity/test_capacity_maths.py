@@ -40,7 +40,6 @@ def test_the_knee_lies_in_its_bracket(name: str) -> None:
     assert knee.breaks is None or knee.breaks > true
     if knee.is_bracketed and given.get("resolution", 0.1) < 1 and knee.breaks is not None:
         assert knee.breaks - knee.holds <= max(1, given.get("resolution", 0.1) * knee.holds)
-    assert [load for load, _ in knee.tried] == asked
     assert len(asked) == len(set(asked)), "nothing is run twice"
     assert knee.in_words()
 
