@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.terminal import duration_s, progress, say, show_frame, show_markdown, show_table
-from harness.policy.emit import TARGETS, emit
+from harness.policy.emit.stacks import TARGETS, emit
 from harness.policy.lint import Extras, Setting, Severity, lint, middleboxes_of
 from harness.policy.lint.sources import boxes_behind, combined, subject_of
 from harness.policy.profiles import load_profiles, network_profile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.policy.emit import TARGETS, CannotEmit, emit
+from harness.policy.emit.stacks import TARGETS, CannotEmit, emit
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
 PYTHON = ["websockets", "uvicorn", "python-socketio", "aiohttp"]

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect
 
-from harness.policy.emit import emit
-from harness.policy.emit.emitted import USER_TIMEOUT_LATE_S
+from harness.policy.emit.stacks import USER_TIMEOUT_LATE_S, emit
 from harness.real.network.silence import attach
 from harness.real.processes.children import Child, Children
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
