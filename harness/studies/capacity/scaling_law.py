@@ -56,10 +56,9 @@ class ScalingLaw:
     def curve(self, nodes: npt.ArrayLike) -> pd.DataFrame:
         """Columns nodes, clients, lo, hi: the law and its 95 % band (delta method), for the chart."""
         n = np.asarray(nodes, dtype=float)
-        theta = np.array([self.rate, self.contention, self.coherency])
-        middle = usl(n, *theta)
-        steps = np.maximum(np.abs(theta) * 1e-6, 1e-9)
-        slopes = optimize.approx_fprime(theta, lambda parameters: usl(n, *parameters), steps)
+        middle = usl(n, self.rate, self.contention, self.coherency)
+        below = 1 + self.contention * (n - 1) + self.coherency * n * (n - 1)
+        slopes = np.column_stack([n, -middle * (n - 1), -middle * n * (n - 1)]) / below[:, np.newaxis]
         variance = np.einsum("ij,jk,ik->i", slopes, self.covariance, slopes)
         half = stats.t.ppf((1 + _CONFIDENCE) / 2, self.freedom) * np.sqrt(np.maximum(variance, 0.0))
         low = np.maximum(middle - half, 0.0)
