@@ -16,6 +16,9 @@ from harness.simulated.clock import Clock
 __all__ = ["Record", "Store", "StoreDown"]
 
 
+_NOBODY = ":0"  # owns a session that has survived its connection
+
+
 class StoreDown(Exception):
     """The store does not answer."""
 
@@ -101,13 +104,15 @@ class Store:
     ) -> bool:
         """Delete both records if they are ``owner``'s (None: whoever's); return whether the user is offline now.
 
-        ``keeps_session``: delete the status record alone.
+        ``keeps_session``: delete the status record alone; the session's waits for its client with its whole TTL.
         """
         session, status = self.session(session_id), self.status(user_id)
         if session is not None:
             if owner is not None and session.owner != owner:
                 return False
-            if not keeps_session:
+            if keeps_session:
+                self._write_session(session_id, user_id, _NOBODY)
+            else:
                 del self._sessions[session_id]
         if status is not None and status.value == session_id:
             del self._statuses[user_id]
