@@ -18,6 +18,7 @@ from reports.sections.ghosts import ghosts_section
 from reports.sections.incidents import incidents_section, timelines_section
 from reports.sections.latency import latency_section
 from reports.sections.layers import layers_section
+from reports.sections.losses import losses_section
 from reports.sections.overview import facts, overview_section, reading, thresholds_section
 from reports.sections.provenance import files_section, provenance_section
 from reports.sections.sessions import sessions_section
@@ -55,6 +56,7 @@ def build_report(tables: RunTables, headline: Headline, agreement: Headline, exi
         sections=[
             overview_section(tables, comparisons),
             thresholds_section(tables),
+            losses_section(tables, gallery),
             latency_section(tables, gallery),
             agreement_section(comparisons, agreement, gallery),
             layers_section(tables, gallery),

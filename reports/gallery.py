@@ -49,6 +49,13 @@ def _plan(tables: RunTables, agreement: pd.DataFrame) -> Iterator[tuple[str, str
         title = f"Detection-latency curves: {', '.join(faults)}"
         curves = partial(figures.detection_curves, of("law_curves"), of("survival"), epsilon_s=epsilon_s)
         yield "curves", f"detection_curves_{n}", title, partial(curves, faults=faults, caption=caption)
+    title = "Healthy clients that lost their connection"
+    yield (
+        "losses",
+        "losses",
+        title,
+        partial(figures.losses, of("healthy_connections"), caption=caption_of_one),
+    )
     title = "Differences of percentiles in units of their tolerance"
     yield "agreement", "agreement", title, partial(figures.agreement_chart, agreement, caption=caption)
     title = "Which layer caught what"

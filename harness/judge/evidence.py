@@ -43,7 +43,9 @@ def missing_evidence(
         clock_error_s: the most by which workers on other hosts are off, real seconds; None: all on one clock.
     """
     killed = _killed(history)
-    found = [reason for file in files for reason in _lines(file, killed)]
+    quiet = not history.plan.incidents  # then nothing is written of incidents
+    spoken = [file for file in files if not (quiet and file.name.startswith("incidents-"))]
+    found = [reason for file in spoken for reason in _lines(file, killed)]
     found += _generators(files, history)
     found += _faults(history)
     found += _connections(history)
@@ -147,6 +149,8 @@ def _connections(history: History) -> Iterator[str]:
         source: {e.connection_id: e for e in history.of(EventKind.CONNECTED, source) if e.connection_id}
         for source in (Source.CLIENT, Source.GATEWAY)
     }
+    # The login of a dead client's user from elsewhere is tried, and its connection is nobody's in the plan.
+    elsewhere = {e.session_id for e in history.of(EventKind.LOGGED_IN) if e.detail.get("relogin")}
     over = {e.connection_id: e.time_s for e in history.of(EventKind.SUSPECTED, Source.GATEWAY)}
     real_end_s = history.clock.real_s(history.end_s)
     for source, other in ((Source.CLIENT, Source.GATEWAY), (Source.GATEWAY, Source.CLIENT)):
@@ -156,6 +160,7 @@ def _connections(history: History) -> Iterator[str]:
             event
             for one, event in sides[source].items()
             if one not in sides[other]
+            and event.session_id not in elsewhere
             and min(real_end_s, over.get(one, real_end_s)) - event.time_s > _IN_FLIGHT_S
         ]
         if len(unpaired) > _MOST_UNPAIRED * len(sides[source]):

@@ -165,17 +165,17 @@ def _false_suspicions(tables: RunTables, query: Query) -> Estimate:
 
 def _losses(tables: RunTables, query: Query) -> Estimate:
     """Of all losses, or of one author's: how many, how often, whose, how many sessions with them, for how long."""
-    rows = query.of(tables.table("losses"))
-    if not len(Query(query.engine, query.aggregate, {}).of(tables.table("losses"))):
+    of_all = query.of(tables.table("losses"), author="")
+    if of_all.empty:
         return Estimate.nothing("not measured")
-    rows = rows[rows["author"] == query.tags.get("author", "")]
+    rows = query.of(tables.table("losses"), author=query.tags.get("author", ""))
     if rows.empty:  # that author ended none
-        rows = query.of(tables.table("losses"), author="").assign(
-            **dict.fromkeys(_LOST, 0), offline_share=0.0
-        )
+        rows = of_all.assign(**dict.fromkeys(_LOST, 0), offline_share=0.0)
     row = rows.iloc[0]
     days, clients = float(row["client_days"]), int(row["healthy_clients"])
-    note = f"{row['connections']:g} lost in {days:.3g} client-days, by {row['clients']} of {clients} clients"
+    note = (
+        f"{row['connections']:g} lost in {days:.3g} client-days, by {row['clients']:g} of {clients} clients"
+    )
     match query.name, query.aggregate:
         case "healthy.losses", "rate":
             count = int(row["connections"])

@@ -12,6 +12,7 @@ from reports.figures.latency_by_layer import latency_by_layer
 from reports.figures.lateness import lateness
 from reports.figures.layers import layers
 from reports.figures.live_sessions import live_sessions
+from reports.figures.losses import losses
 from reports.figures.storm import en_masse, storm
 from reports.figures.timeline import timeline
 
@@ -26,6 +27,7 @@ __all__ = [
     "lateness",
     "layers",
     "live_sessions",
+    "losses",
     "storm",
     "timeline",
 ]

@@ -13,6 +13,7 @@ from reports.page import Block, Cell, Section, Table, Text, Tone
 from reports.run_tables import RunTables
 from reports.sections.cells import Columns, missing, percentile_cell, seconds_cell, table_of, verdict_cell
 from reports.sections.cost import cost_sentences
+from reports.sections.losses import losses_sentences
 
 __all__ = ["facts", "overview_section", "reading", "thresholds_section"]
 
@@ -44,6 +45,7 @@ def facts(tables: RunTables, agreement: str, exit_code: int) -> list[Cell]:
     complete = {True: "complete", False: "partial", None: "not said"}[tables.complete]
     return [
         Cell(answer, detail="engines agree", tone=answer_tone),
+        *_lost(tables),
         Cell(f"{held} of {len(thresholds)}", detail="thresholds hold", tone=all_held)
         if len(thresholds)
         else Cell("none", detail="thresholds set", tone="unknown"),
@@ -54,6 +56,17 @@ def facts(tables: RunTables, agreement: str, exit_code: int) -> list[Cell]:
         Cell(complete, detail="run", tone=tone[tables.complete]),
         Cell(str(int(exit_code)), detail="exit code"),
     ]
+
+
+def _lost(tables: RunTables) -> Iterator[Cell]:
+    """The headline figure: healthy clients that lost their connection, of the last engine that measures."""
+    found = tables.table("losses")
+    found = found[(found["author"] == "") & found["engine"].isin(tables.measured_engines[-1:])]
+    for row in found.to_dict("records"):
+        text = f"{count(row['clients'])} of {count(row['healthy_clients'])}"
+        yield Cell(
+            text, detail="healthy clients lost a connection", tone="fail" if row["clients"] else "pass"
+        )
 
 
 def reading(tables: RunTables) -> list[tuple[str, str]]:
@@ -94,7 +107,13 @@ def reading(tables: RunTables) -> list[tuple[str, str]]:
             "the most by which a time of the real run can be off: loop lag as measured in this run, "
             "and fixed allowances for the way and for the timers' grain.",
         ),
+        (
+            "Loss",
+            "an end of a healthy client's connection that it did not want, whoever made it; a false suspicion is one "
+            "by the gateway's verdict.",
+        ),
         ("Ghost", "a session that the store shows although its client is dead."),
+        ("Gap", "a healthy client is connected and the store does not show it online."),
         ("Seconds", f"{scenario_time}."),
     ]
 
@@ -171,6 +190,7 @@ def _answers(tables: RunTables, engine: str) -> Iterator[str]:
             f"False suspicions: {count(row['count'])} in {rate(row['client_days'])} healthy client-days; "
             f"at most {rate(row['rate_hi'])} a client-day (95 %)."
         )
+    yield from losses_sentences(tables, engine)
     live = tables.table("population")
     live = live[live["engine"] == engine].sort_values("time_s")
     if len(live):

@@ -241,7 +241,7 @@ def _undecided(run: HandmadeRun) -> None:
         (_gateway_with_two_failures, "fail", 99, "negative control: the gateway ran another policy"),
         (_missed, "fail", 99, "missed: false_suspicions.count == 0"),
         (_unsound, "unknown", 3, "the generator's loop was 900 ms late"),
-        (_partial, "partial", 0, "the run was interrupted"),
+        (_partial, "partial", 97, "the run was interrupted"),
         (_undecided, "unknown", 0, "undecided: detection_latency{fault=host_crash}.p99 < 101s"),
     ],
 )

@@ -8,7 +8,14 @@ import pandas as pd
 import pytest
 
 from harness.judge.threshold_metrics import METRICS
-from harness.judge.thresholds import ThresholdError, check_thresholds, evaluate, parse_threshold
+from harness.judge.thresholds import (
+    ThresholdError,
+    check_thresholds,
+    default_threshold,
+    evaluate,
+    parse_threshold,
+)
+from harness.measure.connections import losses
 from reports.run_tables import SCHEMAS, RunTables, frame
 from scenarios.load import load_scenario, parse_scenario
 
@@ -268,3 +275,83 @@ def test_lateness_and_handshakes_are_facts_of_the_run() -> None:
     assert value("handshake.max < 1s") == 1.0
     bound = parse_threshold("handshake.p99 < 500ms", ())
     assert (bound.allows(0.4), bound.allows(0.6), bound.allows(float("nan"))) == (True, False, False)
+
+
+def connections(*rows: tuple[str, str, str, str, bool]) -> pd.DataFrame:
+    """Rows of (client, author; empty: kept, incident, hampered_by, in_outage): half a day watched, 60 s offline."""
+    return frame(
+        "healthy_connections",
+        [
+            (
+                "real",
+                f"s{client}",
+                client,
+                "",
+                0.0,
+                43_200.0,
+                "lost" if author else "censored",
+                author,
+                "heartbeat" if author else "",
+                incident,
+                hampered,
+                outage,
+                author == "gateway",
+                60.0 if author else 0.0,
+            )
+            for client, author, incident, hampered, outage in rows
+        ],
+    )
+
+
+def losing(*rows: tuple[str, str, str, str, bool]) -> RunTables:
+    held = connections(*rows)
+    return tables(healthy_connections=held, losses=losses("real", held), population=LIVE)
+
+
+KEPT = [(f"{n}", "", "", "", False) for n in range(18)]
+TWO_LOST = losing(*KEPT, ("18", "gateway", "", "", False), ("19", "middle", "", "", False))
+
+
+@pytest.mark.parametrize(
+    ("expression", "value", "expected"),
+    [
+        ("healthy.losses.count == 2", 2.0, "pass"),
+        ("healthy.losses.middle.count == 1", 1.0, "pass"),
+        ("healthy.losses{author=gateway}.count < 1", 1.0, "fail"),
+        ("healthy.losses.drain.count == 0", 0.0, "pass"),
+        ("healthy.losses.rate < 1/client-day", 0.2, "pass"),
+        ("healthy.losses.rate < 0.1/client-day", 0.2, "unknown"),
+        ("healthy.clients_lost.count <= 2", 2.0, "pass"),
+        ("healthy.clients_lost.share < 50%", 0.1, "pass"),
+        ("healthy.clients_lost.share < 5%", 0.1, "unknown"),
+        ("healthy.sessions_lost.count == 1", 1.0, "pass"),
+        ("healthy.offline.share < 1%", 120 / (20 * 43_200 + 120), "pass"),
+        ("live.share > 80%", 0.875, "pass"),
+        ("presence.gaps.count == 0", 0.0, "pass"),
+        ("presence.gaps.share < 1%", 0.0, "pass"),
+    ],
+)
+def test_losses_of_healthy_clients(expression: str, value: float, expected: str) -> None:
+    found, measured, _ = verdict(expression, TWO_LOST)
+    assert (found, measured) == (expected, pytest.approx(value))
+
+
+@pytest.mark.parametrize(
+    ("lost", "expected"),
+    [
+        ([("19", "middle", "", "", False), ("18", "gateway", "", "", False)], "fail"),
+        ([("19", "middle", "", "", False)], "pass"),  # one of twenty: 5 %
+        ([("19", "middle", "storm", "", False), ("18", "gateway", "", "", True)], "pass"),
+        ([("19", "drain", "", "", False), ("18", "take_over", "", "", False)], "pass"),
+        ([("19", "gateway", "", "delayed", False), ("18", "gateway", "", "delayed", False)], "pass"),
+    ],
+)
+def test_a_run_that_loses_healthy_clients_is_red_without_a_threshold(
+    lost: list[tuple[str, str, str, str, bool]], expected: str
+) -> None:
+    run = losing(*KEPT, *lost, *[("20", "", "", "", False)][: 2 - len(lost)])
+    (row,) = default_threshold([], run).itertuples()
+    assert row.verdict == expected
+    assert default_threshold([], run, unsound=["lag"])["verdict"].tolist() == ["unknown"]
+    said = parse_threshold("healthy.losses.count < 99", FAULTS)
+    assert default_threshold([said], run).empty

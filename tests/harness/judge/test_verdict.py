@@ -1,0 +1,86 @@
+"""What a run's parts add up to: the larger problem wins, and undecided is no pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from harness.judge.agreement import judge
+from harness.judge.verdict import weigh
+from reports.run_tables import SCHEMAS, RunTables, frame
+
+PASSED, MISSED, OPEN = (
+    ("a < 1s", 0.5, "pass", ""),
+    ("b < 1s", 2.0, "fail", ""),
+    ("c < 1s", 1.0, "unknown", ""),
+)
+
+
+def compared(*pairs: tuple[str, str]) -> pd.DataFrame:
+    """Rows of (engine, verdict), each against theory."""
+    rows = [
+        ("host_crash", "suspected", "p50", left, "theory", 1.0, 1.0, 0.0, 0.1, verdict, "", 100, 0.0, 0.0)
+        for left, verdict in pairs
+    ]
+    return frame("agreement", rows)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "thresholds", "comparisons", "facts", "expected"),
+    [
+        ("all is well", [PASSED], [("real", "pass")], {}, ("pass", 0)),
+        (
+            "single undecided rows do not count",
+            [PASSED],
+            [("real", "pass"), ("real", "unknown")],
+            {},
+            ("pass", 0),
+        ),
+        ("an undecided threshold does", [PASSED, OPEN], [("real", "pass")], {}, ("unknown", 97)),
+        ("no comparison could be decided", [PASSED], [("real", "unknown")], {}, ("unknown", 97)),
+        (
+            "the simulation alone is no pass of a real run",
+            [PASSED],
+            [("simulated", "pass"), ("real", "unknown")],
+            {},
+            ("unknown", 97),
+        ),
+        (
+            "without a real run it is",
+            [PASSED],
+            [("simulated", "pass")],
+            {"engines": ["simulated"]},
+            ("pass", 0),
+        ),
+        ("missed beats undecided", [MISSED, OPEN], [("real", "unknown")], {}, ("fail", 99)),
+        ("so does a disagreement", [OPEN], [("real", "fail")], {}, ("fail", 99)),
+        ("unsound beats missed", [MISSED], [("real", "fail")], {"sound": False}, ("unknown", 3)),
+        (
+            "a run without its end is no pass",
+            [PASSED],
+            [("real", "pass")],
+            {"status": "partial"},
+            ("partial", 97),
+        ),
+    ],
+)
+def test_the_larger_problem_names_it(
+    sentence: str,
+    thresholds: list[tuple[Any, ...]],
+    comparisons: list[tuple[str, str]],
+    facts: dict[str, Any],
+    expected: tuple[str, int],
+) -> None:
+    tables = RunTables(
+        Path(),
+        {"engines": ["simulated", "real"], "sound": True, "status": "complete", **facts},
+        {},
+        frozenset(),
+        {name: frame(name) for name in SCHEMAS}
+        | {"thresholds": frame("thresholds", thresholds), "agreement": compared(*comparisons)},
+    )
+    found = weigh(tables, judge(tables.table("agreement"), sound=tables.sound))
+    assert (found.headline.status, int(found.exit_code)) == expected, sentence
