@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.events.history import Workers, workers_of
-from harness.judge.soundness import Soundness, assess, silent_faults
+from harness.events.history import History, Workers, workers_of
+from harness.judge.soundness import Soundness, assess, silent_faults, store_looks
 from reference_server.events import Event, EventKind, Source
 from reports.run_tables import frame
 from scenarios.clock import RunClock
 from scenarios.faults.nat_timeout import DrawnNatTimeout
-from tests.harness.handmade import fault
+from tests.harness.handmade import fault, plan
 
 ALL = frozenset({Source.CLIENT, Source.GATEWAY, Source.STORE})
 FIRST_S, LAST_S = 100.0, 300.0  # the first fault and the last decision
@@ -182,3 +182,42 @@ def test_which_faults_are_silent() -> None:
         fault(1, "nat_timeout", fault="nat_reset", params=DrawnNatTimeout(20.0, "reset")),
     ]
     assert silent_faults(faults) == {"host_crash", "network_cut", "frozen", "nat_drop"}
+
+
+@pytest.mark.parametrize(
+    ("at_s", "gap_s", "sound"),
+    [(200.0, 0.9, True), (200.0, 1.1, False), (303.0, 1.1, False), (400.0, 4.5, True), (50.0, 4.5, True)],
+)
+def test_a_store_watch_that_did_not_see_the_store_while_faults_were_detected(
+    at_s: float, gap_s: float, sound: bool
+) -> None:
+    """From one heartbeat before the first fault, at 100 s, to the sample after the last decision, at 300 s."""
+    found = judge(looks=pd.DataFrame({"time_s": [at_s], "gap_s": [gap_s]}))
+    assert found.sound is sound
+    assert sound or "the store watch did not see the store for 1.10 s" in found.reasons[0]
+
+
+def test_what_the_evidence_lacks_is_a_reason() -> None:
+    found = judge(missing=["client-1.jsonl has no end"])
+    assert (found.sound, found.reasons) == (False, ("client-1.jsonl has no end",))
+
+
+def test_a_store_that_is_away_by_plan_blinds_nobody() -> None:
+    def sample(time_s: float, gap_s: float) -> Event:
+        detail = {"sessions": 1, "store_gap_s": gap_s, "store_wait_s": 0.001, "largest_gap_s": 0.0}
+        return Event(time_s, Source.STORE, EventKind.STORE_SAMPLE, detail=detail)
+
+    def incident(time_s: float, kind: EventKind) -> Event:
+        detail = {"incident_id": "restart", "kind": "store_restart"}
+        return Event(time_s, Source.HARNESS, kind, detail=detail)
+
+    events = [
+        sample(2.0, 0.2),
+        incident(20.0, EventKind.INCIDENT_STARTED),
+        incident(25.0, EventKind.INCIDENT_ENDED),
+        sample(25.5, 5.0),
+        sample(30.0, 0.0),
+        Event(60.0, Source.CLIENT, EventKind.RUN_ENDED),
+    ]
+    history = History(events, plan(), engine="real", clock=RunClock(5.0), horizon_s=300.0)
+    assert store_looks(history).to_numpy().tolist() == [[10.0, 1.0], [150.0, 0.005]]
