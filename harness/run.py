@@ -18,7 +18,7 @@ from harness.real.processes.children import ChildDied
 from harness.runs.directory import RunDir, new_run
 from harness.runs.provenance import begin, finish
 from harness.simulated import simulate
-from harness.theory.fault_laws import give_up_late_s
+from harness.theory.layer_laws import give_up_late_s
 from reference_server.presets import find_preset
 from reports.run_tables import ENGINES
 from scenarios.clock import SCENARIO_TIME, RunClock

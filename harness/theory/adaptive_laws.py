@@ -7,6 +7,7 @@ network did to its beats decides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -15,10 +16,11 @@ from harness.theory.law import Law, mixture
 from reference_server.liveness.adaptive_interval import ProbedInterval, Probing
 from reference_server.liveness.phi_accrual import PhiAkka, PhiCassandra
 
-__all__ = ["phi_silence", "probed_wait"]
+__all__ = ["phi_silence", "probed_wait", "wait_for_ping"]
 
 _PHASE_CELLS = 8  # of the first ping's phase, which is among what φ has learnt
 _COUNT_CELLS = 64  # of how many beats it has learnt from
+_EARLY_S = 1e9
 _HANDSHAKE_TRIPS = 4.0  # login, TCP, upgrade, authentication; and half a trip to the first ping's arrival
 
 
@@ -96,10 +98,20 @@ def probed_wait(kind: Probing, round_trip: Law, age: Law) -> tuple[Law, float]:
     """
     learnt = ProbedInterval(kind)
     pings_s = [0.0, learnt.interval_s]
-    seen = age.shifted(-_HANDSHAKE_TRIPS * round_trip.mean_s)
-    while pings_s[-1] < seen.hi_s:
+    while pings_s[-1] < age.hi_s:
         learnt.on_answer()
         pings_s.append(pings_s[-1] + learnt.interval_s)
-    gaps = [(seen.within(low, high), high) for low, high in pairwise(pings_s)]
-    waits = mixture((1.0, part.scaled(-1.0).shifted(high)) for part, high in gaps if part.mass)
-    return waits, max(high - low for low, high in pairwise(pings_s))
+    return wait_for_ping(pings_s[1:], round_trip, age), max(high - low for low, high in pairwise(pings_s))
+
+
+def wait_for_ping(pings_s: Sequence[float], round_trip: Law, age: Law) -> Law:
+    """From the fault to the next ping's arrival at the client, where pings come at certain times.
+
+    Args:
+        pings_s: when the gateway sends them, seconds from the connection; the last one after every fault.
+        round_trip: its law.
+        age: of the connection at the fault, as its client counts it.
+    """
+    seen = age.shifted(-_HANDSHAKE_TRIPS * round_trip.mean_s)
+    gaps = [(seen.within(low, high), high) for low, high in pairwise((-_EARLY_S, *pings_s))]
+    return mixture((1.0, part.scaled(-1.0).shifted(high)) for part, high in gaps if part.mass)

@@ -7,19 +7,35 @@ Milestones that follow from these are `predict.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.theory.adaptive_laws import phi_silence, probed_wait
+import numpy as np
+
+from harness.theory.adaptive_laws import phi_silence, probed_wait, wait_for_ping
+from harness.theory.client_beat_laws import delayed_beats, lossy_beats, throttled_beats
 from harness.theory.detectors import nat_prevented, nat_reset
 from harness.theory.late_answers import bundled_answers, late_answers, resent_pings
 from harness.theory.law import Law, mixture
-from harness.theory.layer_laws import DETECTORS_WITH_LAWS, after_client_beat, after_unheard_end
+from harness.theory.layer_laws import (
+    DETECTORS_WITH_LAWS,
+    after_client_beat,
+    after_unheard_end,
+    gives_up_of,
+    round_trip_of,
+)
 from harness.theory.silence import Healing, race, silent_death, store_floor
-from harness.theory.stack import Layer, Stack, first_of_common_phase
-from harness.theory.tcp import ladder_give_up_s, tcp_give_up_s, user_timeout_fires_s, user_timeout_late_s
+from harness.theory.stack import Layer, Stack, first_of, first_of_common_phase
 from reference_server.events import Cause
-from reference_server.liveness.kinds import ClientBeats, PhiAkka, PhiCassandra, Probing, StateCheck
+from reference_server.liveness.kinds import (
+    ClientBeats,
+    PhiAkka,
+    PhiCassandra,
+    Probing,
+    SendErrors,
+    StateCheck,
+)
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution
 from scenarios.faults import Fault
@@ -36,10 +52,9 @@ from scenarios.faults.process_crash import ProcessCrash
 from scenarios.faults.refresh import Refresh
 from scenarios.faults.slow_reader import SlowReader
 from scenarios.faults.throttled_timers import ThrottledTimers
-from scenarios.network import Network
 from scenarios.schema import Scenario
 
-__all__ = ["FaultLaws", "give_up_late_s", "laws_of_fault"]
+__all__ = ["FaultLaws", "age_of", "laws_of_fault"]
 
 
 _SILENT = HostCrash | NetworkCut | Frozen | SlowReader | NatTimeout  # the client sends nothing more
@@ -78,15 +93,15 @@ def _never(note: str) -> FaultLaws:
 
 def laws_of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaws:
     """Return the laws of one fault under its scenario, for a run with this clock."""
-    one_way = _trip(scenario, clock).scaled(0.5)
+    one_way = round_trip_of(scenario, clock).scaled(0.5)
     acts_on = scenario.liveness.close_detection
     match fault:
         case Refresh() if acts_on == "none":
             return _unknown("close detection is off: the page is back before the end")
         case OrderlyClose() if acts_on == "none":
-            return _unheard(fault, scenario, one_way)
+            return _unheard(fault, scenario, clock)
         case ProcessCrash() if acts_on != "all":
-            return _unheard(fault, scenario, one_way)
+            return _unheard(fault, scenario, clock)
         case OrderlyClose():
             return _closed(scenario, one_way, Cause.CLOSE_FRAME)
         case ProcessCrash():
@@ -97,7 +112,7 @@ def laws_of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaw
         case Custom():
             return _unknown("a fault of the user's own", heals=fault.heal_after is not None)
         case _ if scenario.liveness.heartbeat_interval is None and isinstance(fault, _SILENT | _LATE | Noop):
-            return _idle_only(fault, scenario)
+            return _idle_only(fault, scenario, clock)
         case Noop() | HostCrash() | NetworkCut() | Frozen() | NatTimeout() if isinstance(
             scenario.detector, PhiAkka | PhiCassandra
         ):
@@ -111,13 +126,15 @@ def laws_of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaw
             return _nothing(scenario)
         case _ if isinstance(scenario.detector, ClientBeats) and isinstance(fault, _SILENT):
             return _client_silent(fault, scenario, clock)
+        case ThrottledTimers() | Delayed() | PacketLoss() if isinstance(scenario.detector, ClientBeats):
+            return _late_beats(fault, scenario, clock)
         case _ if isinstance(scenario.detector, ClientBeats):
             note = f"theory has no law of {fault.kind} where clients beat by themselves"
-            return _unknown(note, heals=isinstance(fault, _LATE) or fault.healing is not None)
+            return _unknown(note, heals=fault.healing is not None)
         case NatTimeout():
             return _nat(fault, scenario, clock)
         case SlowReader():
-            return _slow_reader(scenario, clock)
+            return _slow_reader(fault, scenario, clock)
         case ThrottledTimers() | Delayed() | PacketLoss():
             return _late(fault, scenario, clock)
         case HostCrash() | NetworkCut() | Frozen():
@@ -132,26 +149,29 @@ def _closed(scenario: Scenario, one_way: Law, cause: Cause) -> FaultLaws:
     return FaultLaws(one_way, cleared, {cause: 1.0})
 
 
-def _unheard(fault: OrderlyClose | ProcessCrash, scenario: Scenario, one_way: Law) -> FaultLaws:
+def _unheard(fault: OrderlyClose | ProcessCrash, scenario: Scenario, clock: RunClock) -> FaultLaws:
     """An end that the kernel tells and nobody acts on: whoever looks at the socket, or awaits an answer."""
     policy, kind = scenario.liveness, scenario.detector
+    if policy.heartbeat_interval is not None and not _is_even(
+        _phase(fault, scenario, clock), policy.interval_s
+    ):
+        return _unknown(_UNEVEN)
     if policy.heartbeat_interval is None:
-        return _idle_only(fault, scenario)
+        return _idle_only(fault, scenario, clock)
     if not isinstance(kind, DETECTORS_WITH_LAWS):
         return _unknown(f"theory has no law of an end that nobody acts on for the detector {kind.kind}")
-    trip = one_way.scaled(2.0)
+    trip = round_trip_of(scenario, clock)
     if isinstance(kind, ClientBeats):
         layers = after_client_beat(policy, trip, acknowledged=True)  # a closed socket is not probed
     else:
         layers = after_unheard_end(policy, trip, kind)
-    said = _notes("close detection does not act on it", _phase_note(fault, scenario))
-    return _raced(scenario, layers, said)
+    return _raced(scenario, layers, "close detection does not act on it")
 
 
 def _client_silent(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaws:
     """The client's own beats stop: the idle limit, and the kernel's probes."""
     policy = scenario.liveness
-    trip = _trip(scenario, clock)
+    trip = round_trip_of(scenario, clock)
     if policy.session_timeout is not None and policy.session_timeout < (policy.heartbeat_interval or 0.0):
         return _unknown(_IDLE_BELOW_HEARTBEAT)
     if _healing(fault, scenario, clock) is not None:
@@ -160,7 +180,7 @@ def _client_silent(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLa
         return _client_behind_nat(fault, scenario, trip)
     acknowledged = isinstance(fault, Frozen | SlowReader)
     layers = after_client_beat(policy, trip, acknowledged=acknowledged)
-    return _raced(scenario, layers, _phase_note(fault, scenario))
+    return _raced(scenario, layers)
 
 
 def _client_behind_nat(fault: NatTimeout, scenario: Scenario, trip: Law) -> FaultLaws:
@@ -182,7 +202,7 @@ def _client_behind_nat(fault: NatTimeout, scenario: Scenario, trip: Law) -> Faul
     return FaultLaws(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0})
 
 
-def _raced(scenario: Scenario, layers: Mapping[str, Layer], said: str) -> FaultLaws:
+def _raced(scenario: Scenario, layers: Mapping[str, Layer], said: str = "") -> FaultLaws:
     """The first of some layers; a session timeout clears at once, other causes when the window is over."""
     policy = scenario.liveness
     if not layers:
@@ -209,16 +229,18 @@ def _phi(
     clock: RunClock,
 ) -> FaultLaws:
     """The silence since the last answer at which φ reaches its threshold; it does not know the next ping's phase."""
-    policy, trip = scenario.liveness, _trip(scenario, clock)
+    policy, trip = scenario.liveness, round_trip_of(scenario, clock)
     interval_s, one_way = policy.interval_s, trip.scaled(0.5)
     heals = _healing(fault, scenario, clock) is not None
-    silence, why = phi_silence(kind, interval_s, trip, _age(fault, scenario))
+    silence, why = phi_silence(kind, interval_s, trip, age_of(fault, scenario))
     if policy.session_timeout is not None and policy.session_timeout < interval_s:
         why = _IDLE_BELOW_HEARTBEAT
     elif heals:
         why = "a healed client's answers compete with φ"
     elif _probes_between_beats(scenario):
         why = _PROBES
+    elif not _is_even(_phase(fault, scenario, clock), interval_s):
+        why = _UNEVEN
     if why:
         return _unknown(why, heals=heals)
     if isinstance(fault, Noop):
@@ -233,22 +255,22 @@ def _phi(
     if policy.session_timeout is not None:
         idle = one_way.plus(Law.uniform(0.0, policy.sweep_interval))
         layers[Cause.SESSION_TIMEOUT] = Layer(-1, idle.shifted(policy.session_timeout))
-    gives_up = _gives_up(scenario, clock)
+    gives_up = gives_up_of(scenario, clock)
     if not isinstance(fault, Frozen) and gives_up.lo_s < silence.hi_s:
         if policy.close_detection != "all":
             return _unknown(
                 "the kernel gives up before φ has decided, and close detection does not act on it"
             )
         layers[Cause.TCP_TIMEOUT] = Layer(+1, gives_up.plus(one_way.scaled(-1.0)))
-    return _raced(scenario, layers, _phase_note(fault, scenario))
+    return _raced(scenario, layers)
 
 
 def _probing(
     fault: Noop | HostCrash | NetworkCut | Frozen, kind: Probing, scenario: Scenario, clock: RunClock
 ) -> FaultLaws:
     """The next ping of an interval that grew with the connection's age; then k deadlines, one after the other."""
-    policy, trip = scenario.liveness, _trip(scenario, clock)
-    wait, longest_s = probed_wait(kind, trip, _age(fault, scenario))
+    policy, trip = scenario.liveness, round_trip_of(scenario, clock)
+    wait, longest_s = probed_wait(kind, trip, age_of(fault, scenario))
     verdict_s = policy.max_failures * policy.heartbeat_timeout
     heals = _healing(fault, scenario, clock) is not None
     why = ""
@@ -258,7 +280,7 @@ def _probing(
         why = "a healed client's answers compete with the detector"
     elif policy.tcp_keepalive is not None and policy.tcp_keepalive.idle < longest_s:
         why = "tcp_keepalive.idle is below a probed interval: probes and heartbeats alternate"
-    elif not isinstance(fault, Frozen | Noop) and _gives_up(scenario, clock).lo_s < verdict_s:
+    elif not isinstance(fault, Frozen | Noop) and gives_up_of(scenario, clock).lo_s < verdict_s:
         why = "the kernel may give up before the last deadline"
     if why:
         return _unknown(why, heals=heals)
@@ -267,10 +289,10 @@ def _probing(
     if policy.resume_window > verdict_s:
         return _unknown("the resume window may end after the suspicion")
     suspected = wait.plus(trip.scaled(-0.5)).shifted(verdict_s)
-    return FaultLaws(suspected, suspected, {Cause.HEARTBEAT: 1.0}, _phase_note(fault, scenario))
+    return FaultLaws(suspected, suspected, {Cause.HEARTBEAT: 1.0})
 
 
-def _age(fault: Fault, scenario: Scenario) -> Law:
+def age_of(fault: Fault, scenario: Scenario) -> Law:
     """Of the connection at the fault: clients connect evenly over the ramp, and faults are timed from its end."""
     return Law.uniform(0.0, scenario.ramp).plus(Law.of(fault.at))
 
@@ -301,20 +323,23 @@ def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, clock: R
         return _unknown(
             "a client that reconnects by its own idle limit competes with its recovery", heals=True
         )
-    trip = _trip(scenario, clock)
+    trip = round_trip_of(scenario, clock)
     acknowledged = isinstance(fault, Frozen)  # by the frozen client's kernel
-    stack = _race(scenario, trip, None if acknowledged else _gives_up(scenario, clock))
+    stack = _race(scenario, trip, None if acknowledged else gives_up_of(scenario, clock))
     if stack is None:
         return _unknown(_IDLE_BELOW_HEARTBEAT, heals=healing is not None)
-    if _probes_between_beats(scenario):
-        return _unknown(_PROBES, heals=healing is not None)
-    floor = store_floor(policy, stack.law, trip)
-    suspected = silent_death(policy.interval_s, trip, stack.law, healing)
-    note = _notes(_layers_note(stack), _phase_note(fault, scenario), _slow_answers_note(scenario, clock))
+    floor = _store_floor(scenario, stack.law, trip)
+    phase = _phase(fault, scenario, clock)
+    if healing is not None and not _is_even(phase, policy.interval_s):
+        return _unknown(_UNEVEN, heals=True)
+    if _probes_between_beats(scenario) and not acknowledged:
+        return _probed_silence(fault, scenario, trip, stack)
+    suspected = silent_death(policy.interval_s, trip, stack.law, healing, phase)
+    note = _notes(_layers_note(stack), _slow_answers_note(scenario, clock))
     wins: Mapping[str, float] = stack.wins
     cleared_note = ""
     if healing is None:
-        cleared: Law | None = silent_death(policy.interval_s, trip, floor)
+        cleared: Law | None = silent_death(policy.interval_s, trip, floor, phase=phase)
     elif floor is stack.law:
         cleared = suspected
     else:
@@ -322,16 +347,17 @@ def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, clock: R
     return FaultLaws(suspected, cleared, wins, note, cleared_note, heals=healing is not None)
 
 
-def _slow_reader(scenario: Scenario, clock: RunClock) -> FaultLaws:
+def _slow_reader(fault: SlowReader, scenario: Scenario, clock: RunClock) -> FaultLaws:
     """A frozen client, but for the kernel: its patience with a closed window counts from the fault itself."""
     policy = scenario.liveness
-    trip = _trip(scenario, clock)
+    trip = round_trip_of(scenario, clock)
     stack = _race(scenario, trip, None)
     if stack is None:
         return _unknown(_IDLE_BELOW_HEARTBEAT)
-    suspected = silent_death(policy.interval_s, trip, stack.law)
-    cleared = silent_death(policy.interval_s, trip, store_floor(policy, stack.law, trip))
-    if policy.tcp_user_timeout is not None and _gives_up(scenario, clock).lo_s < suspected.hi_s:
+    phase = _phase(fault, scenario, clock)
+    suspected = silent_death(policy.interval_s, trip, stack.law, phase=phase)
+    cleared = silent_death(policy.interval_s, trip, _store_floor(scenario, stack.law, trip), phase=phase)
+    if policy.tcp_user_timeout is not None and gives_up_of(scenario, clock).lo_s < suspected.hi_s:
         note = (
             "tcp_user_timeout may be first: the kernel's probe timer, which is coarse and does not scale, "
             "ends the connection 0.2 to 0.6 s after it"
@@ -346,7 +372,7 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
     after = "the client comes back by itself and may resume its session"
     if fault.heal_after is not None:
         return _unknown("heals: it competes with answers that come now and then", heals=True)
-    trip = _trip(scenario, clock)
+    trip = round_trip_of(scenario, clock)
     match fault:
         case ThrottledTimers():
             longest_s = fault.every
@@ -354,9 +380,15 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
             longest_s = Law.of(fault.by).hi_s
         case PacketLoss():
             longest_s = policy.patience_s  # one that is later is thrown out
+    if not _is_even(_phase(fault, scenario, clock), policy.interval_s):
+        return _unknown(_UNEVEN, heals=True)
     gap_s = policy.interval_s + trip.hi_s + longest_s
     if policy.session_timeout is not None and policy.session_timeout < gap_s:
         return _unknown("the idle limit may run out between two late answers: no closed form", heals=True)
+    if isinstance(scenario.detector, SendErrors | StateCheck):
+        if isinstance(fault, PacketLoss) and policy.tcp_user_timeout is not None:
+            return _unknown("tcp_user_timeout may be first", heals=True)
+        return _never("nobody waits for an answer")
     if isinstance(fault, ThrottledTimers):
         law = bundled_answers(policy, fault.every, trip, scenario.duration)
         why = "R differs from T: the phase of the pings moves with every miss"
@@ -364,7 +396,7 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
         ladder = [clock.scenario_s(step) for step in scenario.network.rto_ladder]
         law = resent_pings(policy, fault.rate, ladder, trip, scenario.duration)
         why = "R differs from T and a late answer moves the pings, or a try comes just at the deadline"
-        if policy.tcp_user_timeout is not None and _gives_up(scenario, clock).lo_s < longest_s:
+        if policy.tcp_user_timeout is not None and gives_up_of(scenario, clock).lo_s < longest_s:
             law, why = None, "tcp_user_timeout may be first"
     else:
         late = late_answers(policy, Law.of(fault.by), trip)
@@ -387,13 +419,48 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
     return FaultLaws(law, None, {Cause.HEARTBEAT: law.mass}, note, cleared_note=after, heals=True)
 
 
+def _late_beats(
+    fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clock: RunClock
+) -> FaultLaws:
+    """A client that beats late, or whose beats get lost: the idle limit runs out between two of them."""
+    policy, trip = scenario.liveness, round_trip_of(scenario, clock)
+    if fault.heal_after is not None:
+        return _unknown("heals: it competes with beats that come now and then", heals=True)
+    if policy.session_timeout is None:
+        return _never("no idle limit: late beats are not noticed")
+    if policy.session_timeout < policy.interval_s:
+        return _unknown(_IDLE_BELOW_HEARTBEAT, heals=True)
+    phase = Law.uniform(0.0, policy.interval_s)
+    suspected: Law | None
+    match fault:
+        case ThrottledTimers():
+            suspected = throttled_beats(policy, fault.every, scenario.duration)
+            why = "a slow timer that is faster than the beats: which of its runs a beat meets is the page's affair"
+        case Delayed():
+            since_beat = delayed_beats(policy, Law.of(fault.by))
+            suspected = None if since_beat is None else since_beat.plus(phase.scaled(-1.0))
+            why = "beats of random lateness come before, now after the limit: no closed form"
+        case PacketLoss():
+            ladder = [clock.scenario_s(step) for step in scenario.network.rto_ladder]
+            since_beat = lossy_beats(policy, fault.rate, ladder, scenario.duration)
+            suspected, why = since_beat.plus(phase.scaled(-1.0)), ""
+    if suspected is None:
+        return _unknown(why, heals=True)
+    if not suspected.mass:
+        return FaultLaws(suspected, suspected, note="every beat comes within the idle limit")
+    suspected = suspected.plus(trip.scaled(0.5))
+    after = "the client comes back by itself and may resume its session"
+    wins: dict[str, float] = {Cause.SESSION_TIMEOUT: suspected.mass}
+    return FaultLaws(suspected, None, wins, cleared_note=after, heals=True)
+
+
 def _nat(fault: NatTimeout, scenario: Scenario, clock: RunClock) -> FaultLaws:
     policy, idle_s = scenario.liveness, fault.nat.idle_timeout
     if nat_prevented(policy.interval_s, idle_s):
         return _never(
             f"prevented by traffic: T = {policy.heartbeat_interval:g} s is below the NAT's {idle_s:g} s"
         )
-    trip = _trip(scenario, clock)
+    trip = round_trip_of(scenario, clock)
     if _probes_between_beats(scenario):
         return _unknown(_PROBES)
     if fault.nat.expiry == "reset" and policy.close_detection != "all":
@@ -403,40 +470,117 @@ def _nat(fault: NatTimeout, scenario: Scenario, clock: RunClock) -> FaultLaws:
         # Two pings, two independent round trips.
         suspected = nat_reset(policy, idle_s).plus(trip).plus(trip.scaled(-0.5))
         return FaultLaws(suspected, suspected.shifted(policy.resume_window), {Cause.TCP_RESET: 1.0})
-    stack = _race(scenario, trip, _gives_up(scenario, clock))
+    stack = _race(scenario, trip, gives_up_of(scenario, clock))
     if stack is None:
         return _unknown(_IDLE_BELOW_HEARTBEAT)
     first_lost = trip.scaled(-0.5).shifted(policy.interval_s - idle_s)
     suspected = first_lost.plus(stack.law)
-    cleared = first_lost.plus(store_floor(policy, stack.law, trip))
+    cleared = first_lost.plus(_store_floor(scenario, stack.law, trip))
     return FaultLaws(suspected, cleared, stack.wins, _layers_note(stack))
 
 
-def _idle_only(fault: Fault, scenario: Scenario) -> FaultLaws:
-    """No heartbeat: only the idle limit, counted from the one frame that a silent client ever sent."""
+def _store_floor(scenario: Scenario, suspicion: Law, trip: Law) -> Law:
+    """The clean-up of the status: with the suspicion, where sessions survive; else not before the window is over."""
+    if scenario.sessions.survives_connection:
+        return suspicion
+    return store_floor(scenario.liveness, suspicion, trip)
+
+
+def _probed_silence(fault: Fault, scenario: Scenario, trip: Law, stack: Stack) -> FaultLaws:
+    """The kernel probes an idle connection before the next ping; once that is in flight, it probes no more.
+
+    V after the last answer the client dies; the last probe that it answered was m × idle after it. The next one is, and
+    ends the connection after ``count`` intervals, if that is before the ping at T. Else the heartbeat decides.
+    """
+    policy, probes = scenario.liveness, scenario.liveness.tcp_keepalive
+    assert probes is not None
+    if policy.close_detection != "all":
+        return _unknown("close detection does not act on the end that the kernel's probes find")
+    if not _is_even(_phase(fault, scenario, SCENARIO_TIME), policy.interval_s):
+        return _unknown(_UNEVEN)
+    interval_s, one_way = policy.interval_s, trip.scaled(0.5)
+    by_ping = stack.law.plus(one_way.scaled(-1.0))
+    parts: list[tuple[float, Law]] = []
+    probed = 0.0
+    for m in range(math.ceil(interval_s / probes.idle)):
+        low, high = m * probes.idle, min((m + 1) * probes.idle, interval_s)
+        ends_s, share = m * probes.idle + probes.patience_s, (high - low) / interval_s
+        if ends_s < interval_s:
+            probed += share
+            parts.append((share, Law.uniform(ends_s - high, ends_s - low).plus(one_way)))
+        else:
+            parts.append((share, Law.uniform(interval_s - high, interval_s - low).plus(by_ping)))
+    suspected = mixture(parts)
+    wins = {name: share * (1 - probed) for name, share in stack.wins.items()}
+    wins[Cause.TCP_TIMEOUT] = wins.get(Cause.TCP_TIMEOUT, 0.0) + probed
+    if policy.resume_window > probes.count * probes.interval and not scenario.sessions.survives_connection:
+        return FaultLaws(suspected, None, wins, cleared_note="the resume window may end after the suspicion")
+    return FaultLaws(suspected, suspected, wins)
+
+
+def _phase(fault: Fault, scenario: Scenario, clock: RunClock) -> Law:
+    """From the fault to the next ping: uniform in (0, T), or what the connection's age leaves of T."""
+    policy = scenario.liveness
+    interval_s = policy.interval_s
+    if policy.first_ping == "random" or isinstance(scenario.detector, ClientBeats | Probing):
+        return Law.uniform(0.0, interval_s)
+    age = age_of(fault, scenario)
+    pings_s = interval_s * np.arange(1, math.ceil(age.hi_s / interval_s) + 2)
+    return wait_for_ping(pings_s.tolist(), round_trip_of(scenario, clock), age)
+
+
+def _is_even(phase: Law, interval_s: float) -> bool:
+    """Whether a phase is as good as uniform."""
+    at_s = np.linspace(0.0, interval_s, 65)
+    return bool(np.max(np.abs(phase.cdf(at_s) - at_s / interval_s)) < 0.01)
+
+
+_UNEVEN = "first_ping: interval, and the connections' ages span too few intervals: the phase is not uniform"
+
+
+def _idle_only(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaws:
+    """No heartbeat: the idle limit, counted from the one frame that a client ever sent, and the kernel's probes."""
     policy = scenario.liveness
     if isinstance(fault, NatTimeout):
         return _unknown("no heartbeat, no packet: no mapping is made that could expire")
-    if policy.session_timeout is None:
-        return _never("no heartbeat and no idle limit: never noticed")
     if _healing(fault, scenario, SCENARIO_TIME) is not None:
         return _unknown("no heartbeat: nothing tells a healed client from a silent one", heals=True)
-    age = _age(fault, scenario)
-    if age.hi_s > policy.session_timeout:
-        return _unknown(
-            "no heartbeat: the idle limit drops clients, healthy ones too, before some faults come"
-        )
-    idle = Law.uniform(policy.session_timeout, policy.session_timeout + policy.sweep_interval)
-    suspected = idle.plus(age.scaled(-1.0))
-    note = "idle limit counted from the connection: a silent client sends nothing else; it drops healthy clients too"
-    if policy.resume_window > policy.session_timeout:
-        longer = "resume_window is above session_timeout"
-        return FaultLaws(suspected, None, {Cause.SESSION_TIMEOUT: 1.0}, note, longer)
-    return FaultLaws(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0}, note)
+    layers: dict[str, Law] = {}
+    if policy.session_timeout is not None:
+        age = age_of(fault, scenario)
+        if age.hi_s > policy.session_timeout:
+            return _unknown(
+                "no heartbeat: the idle limit drops clients, healthy ones too, before some faults come"
+            )
+        swept = Law.uniform(policy.session_timeout, policy.session_timeout + policy.sweep_interval)
+        layers[Cause.SESSION_TIMEOUT] = swept.plus(age.scaled(-1.0))
+    probes = policy.tcp_keepalive
+    if probes is not None and isinstance(fault, HostCrash | NetworkCut) and policy.close_detection == "all":
+        # The last probe that was answered is 0 to idle old: they go on every ``idle`` for as long as they are.
+        since_answer = Law.uniform(0.0, probes.idle).plus(round_trip_of(scenario, clock).scaled(-0.5))
+        layers[Cause.TCP_TIMEOUT] = since_answer.scaled(-1.0).shifted(probes.patience_s)
+    if not layers:
+        return _never("no heartbeat and no idle limit: never noticed")
+    stack = first_of(layers)
+    note = _notes(
+        _layers_note(stack),
+        "idle limit counted from the connection: a silent client sends nothing else; it drops healthy clients too"
+        if Cause.SESSION_TIMEOUT in layers
+        else "",
+    )
+    if policy.resume_window > 0 and (
+        policy.resume_window > (policy.session_timeout or math.inf) or Cause.TCP_TIMEOUT in layers
+    ):
+        if set(layers) == {Cause.TCP_TIMEOUT} and _window_is_over(fault, scenario):
+            return FaultLaws(stack.law, stack.law, stack.wins, note)
+        longer = "the resume window may end after the suspicion"
+        return FaultLaws(stack.law, None, stack.wins, note, longer)
+    return FaultLaws(stack.law, stack.law, stack.wins, note)
 
 
-def _trip(scenario: Scenario, clock: RunClock) -> Law:
-    return clock.seen(Law.of(scenario.network.round_trip))
+def _window_is_over(fault: Fault, scenario: Scenario) -> bool:
+    """Whether the resume window, which counts from the last frame, is over before any fault of a silent client."""
+    return age_of(fault, scenario).lo_s > scenario.liveness.resume_window
 
 
 def _probes_between_beats(scenario: Scenario) -> bool:
@@ -458,28 +602,6 @@ def _race(scenario: Scenario, trip: Law, gives_up: Law | None) -> Stack | None:
     return race(policy, trip, gives_up, scenario.detector)
 
 
-def _gives_up(scenario: Scenario, clock: RunClock) -> Law:
-    """When TCP ends the connection, from the first unacknowledged ping.
-
-    The kernel's own patience is scenario time: a faster run bounds it on each socket, by a user timeout
-    of that length, which the kernel counts from its own first retransmission. Its timer is late by up to its
-    grain, which does not shrink with the rest.
-    """
-    user_timeout_s = scenario.liveness.tcp_user_timeout
-    if user_timeout_s is None and clock.is_real_time:
-        return Law.constant(ladder_give_up_s(scenario.network.rto_ladder))
-    patience_s = user_timeout_s or tcp_give_up_s()
-    fires_s = user_timeout_fires_s(patience_s, scenario.network.seen_at(clock).rto_ladder)
-    return Law.uniform(fires_s, fires_s + give_up_late_s(patience_s, scenario.network, clock))
-
-
-def give_up_late_s(user_timeout_s: float, network: Network, clock: RunClock) -> float:
-    """How late the kernel of a real run may give up, scenario seconds; 0 in real time, where it is next to nothing."""
-    if clock.is_real_time:
-        return 0.0
-    return clock.scenario_s(user_timeout_late_s(clock.real_s(user_timeout_s), network.rto_ladder))
-
-
 def _healing(fault: Fault, scenario: Scenario, clock: RunClock) -> Healing | None:
     heals: Distribution | None
     match fault:
@@ -499,18 +621,6 @@ def _layers_note(stack: Stack) -> str:
     if len(shares) < 2:
         return ""
     return "first layer: " + ", ".join(f"{name} {share:.1%}" for share, name in shares)
-
-
-def _phase_note(fault: Fault, scenario: Scenario) -> str:
-    interval_s = scenario.liveness.heartbeat_interval
-    at = Law.of(fault.at)
-    span_s = at.hi_s - at.lo_s
-    if interval_s is not None and scenario.ramp + span_s < interval_s:
-        return "ramp and fault times together span less than one heartbeat: the phase is not uniform"
-    swept = scenario.liveness.session_timeout is not None or isinstance(scenario.detector, StateCheck)
-    if interval_s is not None and swept and span_s < scenario.liveness.sweep_interval:
-        return "the fault times span less than one sweep: its phase, one a run, is not uniform"
-    return ""
 
 
 def _slow_answers_note(scenario: Scenario, clock: RunClock) -> str:

@@ -14,11 +14,24 @@ from itertools import pairwise
 
 from harness.theory.law import Law, mixture
 from harness.theory.stack import Layer
+from harness.theory.tcp import ladder_give_up_s, tcp_give_up_s, user_timeout_fires_s, user_timeout_late_s
 from reference_server.events import Cause
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.kinds import ClientBeats, DetectorKind, Ping, SendErrors, StateCheck
+from scenarios.clock import RunClock
+from scenarios.network import Network
+from scenarios.schema import Scenario
 
-__all__ = ["DETECTORS_WITH_LAWS", "after_client_beat", "after_lost_beat", "after_unheard_end", "next_look"]
+__all__ = [
+    "DETECTORS_WITH_LAWS",
+    "after_client_beat",
+    "after_lost_beat",
+    "after_unheard_end",
+    "give_up_late_s",
+    "gives_up_of",
+    "next_look",
+    "round_trip_of",
+]
 
 
 DETECTORS_WITH_LAWS = (Ping, SendErrors, ClientBeats, StateCheck)
@@ -110,3 +123,34 @@ def after_client_beat(policy: LivenessPolicy, round_trip: Law, *, acknowledged: 
     if probes is not None and not acknowledged and policy.close_detection == "all":
         layers[Cause.TCP_TIMEOUT] = Layer(-1, one_way.shifted(probes.patience_s))
     return layers
+
+
+def round_trip_of(scenario: Scenario, clock: RunClock) -> Law:
+    """The round trip's law, as the clock of a run sees it."""
+    return clock.seen(Law.of(scenario.network.round_trip))
+
+
+def gives_up_of(scenario: Scenario, clock: RunClock) -> Law:
+    """When TCP ends the connection, from the first unacknowledged ping.
+
+    The kernel's own patience is scenario time: a faster run bounds it on each socket, by a user timeout
+    of that length, which the kernel counts from its own first retransmission. Its timer is late by up to its
+    grain, which does not shrink with the rest.
+    """
+    user_timeout_s = scenario.liveness.tcp_user_timeout
+    if user_timeout_s is None and clock.is_real_time:
+        fires_s = ladder_give_up_s(scenario.network.rto_ladder)
+        return Law.uniform(fires_s, fires_s + scenario.network.give_up_lag)
+    patience_s = user_timeout_s or tcp_give_up_s()
+    fires_s = user_timeout_fires_s(patience_s, scenario.network.seen_at(clock).rto_ladder)
+    late_s = give_up_late_s(patience_s, scenario.network, clock) + clock.scenario_s(
+        scenario.network.give_up_lag
+    )
+    return Law.uniform(fires_s, fires_s + late_s)
+
+
+def give_up_late_s(user_timeout_s: float, network: Network, clock: RunClock) -> float:
+    """How late the kernel of a real run may give up, scenario seconds; 0 in real time, where it is next to nothing."""
+    if clock.is_real_time:
+        return 0.0
+    return clock.scenario_s(user_timeout_late_s(clock.real_s(user_timeout_s), network.rto_ladder))

@@ -9,24 +9,36 @@ retries of a login and the law of the clean-up.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from harness.theory.fault_laws import FaultLaws, laws_of_fault
+from harness.theory.fault_laws import FaultLaws, age_of, laws_of_fault
 from harness.theory.law import Law, mixture
+from harness.theory.losses import Lifetime, lifetime
+from harness.theory.record_laws import least_left_s, record_expires
 from harness.theory.stack import first_of
 from reference_server.events import Cause
+from reference_server.liveness.kinds import Ping
 from scenarios.client_rules import LoginOnOtherDevice
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution
 from scenarios.faults import Fault
+from scenarios.faults.frozen import Frozen
+from scenarios.faults.host_crash import HostCrash
+from scenarios.faults.network_cut import NetworkCut
+from scenarios.faults.noop import Noop
+from scenarios.faults.slow_reader import SlowReader
 from scenarios.schema import Scenario
 
 __all__ = ["Prediction", "coincides", "locked_out", "predict"]
 
 _TOO_CLOSE = 0.05  # of the wait between two tries
 _NODES = 32  # of a random first try
+_UNEVEN = (
+    0.03  # of a distribution: what one sweep's phase may move it by, and the faults still be independent
+)
+_UNTRIED = 1e-4
 
 
 def locked_out(cleared: Law, first_try: Distribution, retry_s: float) -> Law:
@@ -92,41 +104,97 @@ def predict(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> list[Predict
         clock: of the run to compare with: `SCENARIO_TIME` for a simulation, ``scenario.clock`` for a real run. Round
             trips and TCP's timers do not shrink with the rest, so in scenario time they grow.
     """
-    return [
-        _withheld(prediction, scenario)
-        for fault in scenario.faults
-        for prediction in _of_fault(fault, scenario, clock)
-    ]
+    life = lifetime(scenario, clock)
+    return [prediction for fault in scenario.faults for prediction in _of_fault(fault, scenario, clock, life)]
 
 
-def _withheld(prediction: Prediction, scenario: Scenario) -> Prediction:
-    """Give no law where the scenario has what theory here knows nothing of."""
-    unknown = [
+def _not_known(fault: Fault, laws: FaultLaws, scenario: Scenario, life: Lifetime) -> str:
+    """What the scenario has that this fault's laws know nothing of; empty: nothing."""
+    keys = [
         *(["incidents"] if scenario.incidents else []),
         *(["stalls"] if scenario.gateway.stalls else []),
-        *(["a NAT before every client"] if scenario.network.nat else []),
+        *(["traffic.service"] if scenario.traffic.service != Distribution(constant=0.0) else []),
     ]
-    if not unknown:
-        return prediction
-    return replace(prediction, cause="", law=None, note=f"no law for {', '.join(unknown)}")
+    if keys:
+        return f"no law for {', '.join(keys)}"
+    if fault.drawn.announced or laws.suspected is None:
+        return ""
+    if scenario.liveness.heartbeat_interval is None and life.cause in laws.wins:
+        return ""  # the law itself counts from the connection
+    if life.law is None:
+        return f"how long a healthy connection lasts is not known: {life.note}"
+    decided_s = laws.suspected.hi_s if laws.suspected.mass else scenario.horizon_s
+    if life.law.mass and life.law.lo_s <= age_of(fault, scenario).hi_s + decided_s:
+        return f"healthy connections may end first ({life.cause})"
+    nat = scenario.network.nat
+    if (
+        nat is not None
+        and (nat.expiry != "drop" or not _silent_for_good(fault))
+        and not isinstance(fault, Noop)
+    ):
+        return "no law for network.nat: its idle timer may run out before the fault is detected"
+    return _traffic_not_known(fault, laws, scenario)
 
 
-def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> list[Prediction]:
+def _silent_for_good(fault: Fault) -> bool:
+    return isinstance(fault, HostCrash | NetworkCut | Frozen | SlowReader) and fault.healing is None
+
+
+def _traffic_not_known(fault: Fault, laws: FaultLaws, scenario: Scenario) -> str:
+    """Whether application frames decide something: theory counts pings and their answers alone."""
+    traffic, policy = scenario.traffic, scenario.liveness
+    if (traffic.to_gateway is None and traffic.to_client is None) or isinstance(fault, Noop):
+        return ""
+    by_ping = set(laws.wins) <= {Cause.HEARTBEAT} and isinstance(scenario.detector, Ping)
+    latest_s = laws.suspected.hi_s if laws.suspected else 0.0
+    races = policy.session_timeout is not None and policy.session_timeout < latest_s
+    if by_ping and _silent_for_good(fault) and not races and policy.resume_window <= policy.patience_s:
+        return ""
+    return "no law for traffic: application frames are signs of life, too"
+
+
+def _shared(fault: Fault, laws: FaultLaws, scenario: Scenario) -> str:
+    """The sweep's phase is one for the whole run: it is as good as independent where the faults span many sweeps."""
+    swept = sum(laws.wins.get(cause, 0.0) for cause in (Cause.SESSION_TIMEOUT, Cause.SWEEP))
+    sweep_s, at = scenario.liveness.sweep_interval, Law.of(fault.at)
+    if swept < 1e-3 or not at.mass:
+        return ""
+    edges_s = np.arange(math.floor(at.lo_s / sweep_s), math.ceil(at.hi_s / sweep_s) + 1) * sweep_s
+    phases_s = np.linspace(0.0, sweep_s, 65)
+    before = np.sum([at.cdf(edge + phases_s) - at.before(edge) for edge in edges_s], axis=0)
+    uneven = before - phases_s / sweep_s
+    if swept * float(np.ptp(uneven)) < _UNEVEN:
+        return ""
+    return "the faults span too few sweeps, whose phase is one for the whole run"
+
+
+def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock, life: Lifetime) -> list[Prediction]:
     laws = laws_of_fault(fault, scenario, clock)
+    if why := _not_known(fault, laws, scenario, life):
+        laws = FaultLaws(None, None, note=why, heals=laws.heals)
     relogin = None if fault.drawn.user_stays else scenario.reconnect.relogin
     taking_over = relogin if scenario.sessions.second_login == "take_over" else None
     cause = max(laws.wins, key=lambda name: laws.wins[name], default="")
     suspected, caused_by, remark = _or_taken_over(laws, laws.suspected, cause, taking_over)
     cleared, cleared_by, cleared_remark = _or_taken_over(laws, laws.cleared, cause, taking_over)
-    cleared, ttl = _unless_ttl(cleared, scenario)
+    expires, why_not = record_expires(fault, scenario, clock)
+    if laws.suspected is not None and not laws.suspected.mass and _silent_for_good(fault):
+        cleared, cleared_by, ttl = expires, str(Cause.TTL), why_not
+    else:
+        cleared, ttl = _unless_ttl(cleared, scenario)
     found = [
         ("suspected", caused_by, suspected, remark),
         ("socket_closed", caused_by, suspected, remark),
         ("store_cleared", cleared_by, cleared, _join(laws.cleared_note, cleared_remark, ttl)),
-        ("peers_notified", cleared_by, *_peers(laws, cleared, taking_over, scenario, clock)),
+        (
+            "peers_notified",
+            cleared_by,
+            *_peers(laws, cleared, cleared_by, taking_over, scenario, clock, life),
+        ),
     ]
     if relogin is not None:
-        found.append(("locked_out", cause, *_locked_out(laws, relogin, scenario)))
+        found.append(("locked_out", cause, *_locked_out(fault, laws, relogin, scenario)))
+    shared = _shared(fault, laws, scenario)
     return [
         Prediction(
             fault.label,
@@ -134,6 +202,7 @@ def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> list[Predict
             why if law and law.mass else "",
             law,
             _join(laws.note, said, _run_ends(fault, law, scenario)),
+            shared if law and law.mass else "",
         )
         for milestone, why, law, said in found
     ]
@@ -157,34 +226,20 @@ def _or_taken_over(
 
 
 def _unless_ttl(law: Law | None, scenario: Scenario) -> tuple[Law | None, str]:
-    """Withhold a law of the clean-up that the records' own expiry may overtake."""
-    policy = scenario.liveness
-    left_s = _left_s(policy.status_ttl, scenario)
-    if law is None or not law.mass or law.hi_s < left_s:
+    """Withhold a law of the clean-up that the status record's own expiry may overtake."""
+    if law is None or not law.mass or law.hi_s < least_left_s(scenario):
         return law, ""
     return None, "the status record's TTL may end first"
-
-
-def _left_s(ttl_s: float, scenario: Scenario) -> float:
-    """The least that is left of a record's life at any moment; infinite where none expires."""
-    rules = scenario.records
-    if not rules.expire:
-        return math.inf
-    match rules.refreshed:
-        case "when_half_gone":
-            return ttl_s / 2
-        case "at_each_frame" | "by_the_keepalive":
-            return ttl_s - (scenario.liveness.heartbeat_interval or ttl_s)
-        case _:
-            return 0.0
 
 
 def _peers(
     laws: FaultLaws,
     cleared: Law | None,
+    cause: str,
     relogin: LoginOnOtherDevice | None,
     scenario: Scenario,
     clock: RunClock,
+    life: Lifetime,
 ) -> tuple[Law | None, str]:
     watchers = scenario.sessions.watchers_per_user
     if watchers == 0:
@@ -193,23 +248,33 @@ def _peers(
         return None, "after a new login the user is online through another session"
     if cleared is None:
         return None, "follows the clean-up, which has no exact law"
-    idle_s = scenario.liveness.session_timeout or math.inf
-    if scenario.liveness.heartbeat_interval is None and cleared.mass and cleared.hi_s >= idle_s / 2:
-        return None, "the idle limit may throw the watchers out first"
+    if cause == Cause.TTL and not scenario.store.announces_expiry:
+        return Law.never(), "nobody announces that a record has expired"
+    if cleared.mass and scenario.network.outages is not None:
+        return None, "a watcher hears later whose own network is away"
+    if cleared.mass and (life.law is None or (life.law.mass and life.law.lo_s <= scenario.horizon_s)):
+        return None, "watchers may lose their own connections"
+    if cause == Cause.TTL:
+        cleared = cleared.plus(Law.of(scenario.store.expiry_lag))
     one_way = clock.seen(Law.of(scenario.network.round_trip)).scaled(0.5)
     return cleared.plus(one_way.slowest_of(watchers)), ""
 
 
-def _locked_out(laws: FaultLaws, relogin: LoginOnOtherDevice, scenario: Scenario) -> tuple[Law | None, str]:
+def _locked_out(
+    fault: Fault, laws: FaultLaws, relogin: LoginOnOtherDevice, scenario: Scenario
+) -> tuple[Law | None, str]:
     if laws.suspected is not None and laws.suspected.mass == 0 and laws.note:
         return Law.never(), ""
     if scenario.sessions.second_login == "take_over":
         return Law.constant(0.0), "a new login is let in at once"
+    tried = Law.of(fault.at).plus(Law.of(relogin.after))
+    if float(tried.cdf(scenario.duration)) < 1 - _UNTRIED:
+        return None, "some users have not tried to log in by the run's end"
     if laws.heals:
         return None, "the healed client competes for the login"
     if laws.cleared is None:
         return None, "follows the clean-up, which has no exact law"
-    if laws.cleared.hi_s >= _left_s(scenario.liveness.status_ttl, scenario):
+    if laws.cleared.hi_s >= least_left_s(scenario):
         return None, "the status record's TTL may end first"
     if coincides(laws.cleared, relogin.after, relogin.retry):
         return None, "a try comes together with the clean-up: which is first is a matter of lag"

@@ -98,7 +98,11 @@ def store_floor(policy: LivenessPolicy, suspicion: Law, round_trip: Law) -> Law:
 
 
 def silent_death(
-    interval_s: float, round_trip: Law, after_lost_ping: Law, healing: Healing | None = None
+    interval_s: float,
+    round_trip: Law,
+    after_lost_ping: Law,
+    healing: Healing | None = None,
+    phase: Law | None = None,
 ) -> Law:
     """The law of U − one-way delay + M, with U ~ Uniform(0, T); below mass 1 where it may heal first.
 
@@ -110,10 +114,10 @@ def silent_death(
         round_trip: its law, in the same seconds as everything else.
         after_lost_ping: M, or what follows from it (`store_floor`).
         healing: the competing recovery.
+        phase: U, without healing alone; None: uniform.
     """
-    phase = Law.uniform(0.0, interval_s)
     if healing is None:
-        return phase.plus(after_lost_ping).plus(round_trip.scaled(-0.5))
+        return (phase or Law.uniform(0.0, interval_s)).plus(after_lost_ping).plus(round_trip.scaled(-0.5))
     nodes = [
         (trip_share * share, patience - trip_s / 2, healing.must_outlast_s(patience, trip_s))
         for trip_share, trip_s in _nodes(round_trip)
