@@ -39,7 +39,7 @@ from harness.measure.quality_of_service import (
     survival,
 )
 from harness.runs.directory import RunDir, RunDirError
-from harness.theory.predict import Prediction, predict
+from harness.theory.predict import Prediction, predict, predict_healthy
 from harness.theory.tables import curves_frame, laws_frame, plotted_detections
 from reference_server.errors import Exit
 from reference_server.events import Event, EventKind, Source
@@ -138,7 +138,8 @@ def measure_run(
     progress("measure", 0.0)
     log = _merge(run)
     engines = _engines(log, provenance)
-    predictions = predict(scenario, scenario.clock if "real" in engines else SCENARIO_TIME)
+    clock = scenario.clock if "real" in engines else SCENARIO_TIME
+    predictions = [*predict(scenario, clock), *predict_healthy(scenario, clock)]
     progress("measure", 0.3)
     histories = {
         engine: History(log.events, plan, engine=engine, clock=scenario.clock, horizon_s=plan.horizon_s)

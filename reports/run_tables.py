@@ -22,6 +22,9 @@ import pandas as pd
 __all__ = [
     "ENGINES",
     "FORMAT",
+    "HEALTHY",
+    "LOST",
+    "LOST_IN_OUTAGE",
     "MEASURED_ENGINES",
     "MILESTONES",
     "PERCENTILES",
@@ -37,6 +40,8 @@ __all__ = [
 ]
 
 FORMAT: Final = 2  # of a run directory: names of tables and columns; in run.json
+HEALTHY, LOST, LOST_IN_OUTAGE = "healthy", "lost", "lost_in_outage"
+"""What stands for a fault and a milestone where connections of healthy clients are meant, in laws and in agreement."""
 ENGINES: Final = ("theory", "simulated", "real")
 MEASURED_ENGINES: Final = ("simulated", "real")
 MILESTONES: Final = ("suspected", "socket_closed", "store_cleared", "peers_notified", "locked_out")
@@ -211,11 +216,11 @@ _DECLARED: Final = (
     ),
     TableSchema(
         "agreement",
-        "comparison of two engines; the numbers of share and shape are fractions, not seconds",
+        "comparison of two engines; numbers of share and shape are fractions, of count connections, not seconds",
         (
             _FAULT,
             _MILESTONE,
-            _text("figure", "p50, p95, p99, range, share or shape"),
+            _text("figure", "p50, p95, p99, range, share, shape or count"),
             _text("left", "an engine"),
             _text("right", "the engine that it is held against"),
             _seconds("left_s", "its value"),
@@ -616,8 +621,9 @@ class RunTables:
     @cached_property
     def faults(self) -> tuple[str, ...]:
         """Every fault's label, in the order in which the tables name them."""
+        laws = self.table("laws")
         names = [
-            *self.table("laws")["fault"],
+            *laws.loc[~laws["milestone"].isin([LOST, LOST_IN_OUTAGE]), "fault"],
             *self.table("detections")["fault"],
             *self.table("qos")["fault"],
         ]

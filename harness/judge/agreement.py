@@ -6,6 +6,7 @@ Every fault and milestone gets these comparisons, an engine against the law, and
 ``range``                  every single detection of an engine against the law's range
 ``share``                  the share of faults that were detected against the law's mass; here the columns ``left_s``,
                            ``right_s``, ``difference_s``, ``tolerance_s``, ``lo_s``, ``hi_s`` hold shares, not seconds
+``count``                  connections that healthy clients lost: `healthy_agreement`
 ``shape``                  the whole distribution: ``difference_s`` is Kolmogorov's distance, a share as well. It sees
                            pings that bunch and phases that are shifted, inside the right range
 
@@ -43,7 +44,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.judge.observed import ROUNDING_S, Law, Observed, Slack, observe
+from harness.judge.healthy_agreement import healthy_cases
+from harness.judge.observed import ROUNDING_S, Law, Observed, Slack, laws, observe
 from harness.statistics.incidence import CONFIDENCE
 from harness.statistics.order_statistics import Estimate, Sample, difference, smallest_sample
 from reports.numbers import caption_seconds as in_seconds
@@ -91,13 +93,16 @@ def compare(tables: RunTables, tolerances: Mapping[str, float], slack: Slack) ->
         if not tolerances.get(name, -1.0) >= 0:
             raise ValueError(f"tolerances: {name} must be a share of 0 or more, in {dict(tolerances)}")
     cases = list(observe(tables, slack))
+    healthy = healthy_cases(tables, list(laws(tables)), slack)
     # Wide enough that all comparisons together give a false alarm only so often.
-    family = 1 - FALSE_ALARM / max(1, sum(_left_to_chance(law, seen) for law, seen in cases))
+    chances = healthy.left_to_chance + sum(_left_to_chance(law, seen) for law, seen in cases)
+    family = 1 - FALSE_ALARM / max(1, chances)
     rows = [
         {"fault": law.fault, "milestone": law.milestone, **row}
         for law, seen in cases
         for row in _rows(law, seen, tolerances, family)
     ]
+    rows += healthy.rows(family)
     table = pd.DataFrame(rows, columns=list(SCHEMAS["agreement"]))
     numbers = ["left_s", "right_s", "difference_s", "tolerance_s", "lo_s", "hi_s"]
     table[numbers] = table[numbers].astype("float64").replace([np.inf, -np.inf], np.nan)

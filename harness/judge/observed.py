@@ -22,7 +22,7 @@ from scipy import stats
 from harness.judge.soundness import Soundness
 from harness.statistics.incidence import CONFIDENCE
 from harness.statistics.order_statistics import Sample
-from reports.run_tables import PERCENTILES, RunTables
+from reports.run_tables import LOST, LOST_IN_OUTAGE, PERCENTILES, RunTables
 from scenarios.clock import SCENARIO_TIME
 from scenarios.schema import Scenario
 
@@ -147,6 +147,7 @@ class Law:
     mass: float
     percentiles: Mapping[str, float]
     curve: Curve | None  # None: the run has laws.csv without law_curves.csv
+    mean_s: float = math.nan
     shared: str = ""  # why the faults are no independent draws of the law; empty: they are
     until_s: float = math.inf  # cut there: nobody was watched for longer
 
@@ -222,6 +223,7 @@ def laws(tables: RunTables) -> Iterator[Law]:
             row["detected_share"],
             {name: row[f"{name}_s"] for name in PERCENTILES},
             curves.get((row["fault"], row["milestone"])),
+            row["mean_s"],
             row["shared"] if isinstance(row.get("shared"), str) else "",
         )
 
@@ -238,6 +240,8 @@ def observe(tables: RunTables, slack: Slack) -> Iterator[tuple[Law, list[Observe
     censored = detections[detections["outcome"] == "censored"]
     ends_s = (censored["injected_at_s"] + censored["duration_s"]).groupby(censored["engine"]).max()
     for law in laws(tables):
+        if law.milestone in (LOST, LOST_IN_OUTAGE):
+            continue  # `healthy_agreement` holds connections against it
         measured = [
             (
                 groups.get((engine, law.fault, law.milestone), nothing),

@@ -15,14 +15,16 @@ import numpy as np
 
 from harness.theory.fault_laws import FaultLaws, age_of, laws_of_fault
 from harness.theory.law import Law, mixture
-from harness.theory.losses import Lifetime, lifetime
+from harness.theory.losses import Lifetime, lifetime, outage_losses_per_day
 from harness.theory.record_laws import least_left_s, record_expires
 from harness.theory.stack import first_of
+from reference_server.durations import DAY_S
 from reference_server.events import Cause
 from reference_server.liveness.kinds import Ping
+from reports.run_tables import HEALTHY, LOST, LOST_IN_OUTAGE
 from scenarios.client_rules import LoginOnOtherDevice
 from scenarios.clock import SCENARIO_TIME, RunClock
-from scenarios.distributions import Distribution
+from scenarios.distributions import Distribution, Exponential
 from scenarios.faults import Fault
 from scenarios.faults.frozen import Frozen
 from scenarios.faults.host_crash import HostCrash
@@ -31,7 +33,7 @@ from scenarios.faults.noop import Noop
 from scenarios.faults.slow_reader import SlowReader
 from scenarios.schema import Scenario
 
-__all__ = ["Prediction", "coincides", "locked_out", "predict"]
+__all__ = ["Prediction", "coincides", "locked_out", "predict", "predict_healthy"]
 
 _TOO_CLOSE = 0.05  # of the wait between two tries
 _NODES = 32  # of a random first try
@@ -106,6 +108,22 @@ def predict(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> list[Predict
     """
     life = lifetime(scenario, clock)
     return [prediction for fault in scenario.faults for prediction in _of_fault(fault, scenario, clock, life)]
+
+
+def predict_healthy(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> list[Prediction]:
+    """Predict what healthy clients lose: the law of a connection's life, and of the time between losses in outages.
+
+    Times from connecting; those of outages, from one to the next of one client, once outages may begin.
+    """
+    life = lifetime(scenario, clock)
+    found = [Prediction(HEALTHY, LOST, life.cause, life.law, life.note, life.shared)]
+    if scenario.network.outages is not None:
+        rate, why = outage_losses_per_day(scenario)
+        law = Law.never() if rate == 0 else None
+        if rate:
+            law = Law.of(Distribution(exponential=Exponential(mean=DAY_S / rate)))
+        found.append(Prediction(HEALTHY, LOST_IN_OUTAGE, str(Cause.HEARTBEAT) if law else "", law, why))
+    return found
 
 
 def _not_known(fault: Fault, laws: FaultLaws, scenario: Scenario, life: Lifetime) -> str:
