@@ -101,7 +101,9 @@ def healthy_cases(tables: RunTables, laws: list[Law], slack: Slack) -> HealthyCa
         slack: how far off the engines' times may be.
     """
     rows = tables.table("healthy_connections")
-    rows = rows[rows["hampered_by"] == ""] if len(rows) else rows
+    if rows.empty:
+        return HealthyCases([], None, None)
+    rows = rows[rows["hampered_by"] == ""]
     from_s = tables.number("ramp_s") or 0.0
     held = [
         _held(engine, mine, slack.of_times(engine, "suspected"), from_s)

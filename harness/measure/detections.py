@@ -9,7 +9,7 @@ Each milestone is taken from the witness that can see it and from no other:
 * ``peers_notified``: the last of the clients that the plan has watching this user was told of the end
   of *this session*. One who is never told leaves it censored.
 * ``locked_out``: until a login of the dead client's user, from elsewhere, is accepted; zero where the
-  first attempt is. Not applicable to faults without such a user.
+  first attempt is. Not applicable to faults without such a user, or where that had not tried by the run's end.
 
 Outcomes: ``recovered`` is a client that was alive on its session again strictly before the milestone.
 A fault is ``not_applicable`` where it never took effect, where the gateway had already given its
@@ -192,6 +192,8 @@ class _Follower:
             return _Missing("the user does not try again")
         fault_id = injected.planned.fault_id
         accepted = self._first(self._accepted.get(fault_id, []), injected)
+        if not accepted and not self._refused.get(fault_id):
+            return _Missing("the user had not tried to log in again by the end")
         if accepted and not self._refused.get(fault_id):
             assert injected.injected_s is not None
             # Their own wait before the first attempt is not a lock-out.
