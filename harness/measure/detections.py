@@ -9,7 +9,7 @@ Each milestone is taken from the witness that can see it and from no other:
 * ``peers_notified``: the last of the clients that the plan has watching this user was told of the end
   of *this session*. One who is never told leaves it censored.
 * ``locked_out``: until a login of the dead client's user, from elsewhere, is accepted; zero where the
-  first attempt is. Not applicable to faults without such a user, or where that had not tried by the run's end.
+  first attempt is. Not applicable to faults without such a user, or where the run ends before the first attempt.
 
 Outcomes: ``recovered`` is a client that was alive on its session again strictly before the milestone.
 A fault is ``not_applicable`` where it never took effect, where the gateway had already given its
@@ -188,14 +188,15 @@ class _Follower:
         return _Seen(max(told.values())) if len(told) >= expected else None
 
     def _accepted_login(self, injected: InjectedFault) -> _Seen | _Missing | None:
-        if injected.planned.relogin_after_s is None:
+        after_s = injected.planned.relogin_after_s
+        if after_s is None:
             return _Missing("the user does not try again")
+        assert injected.injected_s is not None
+        if injected.injected_s + after_s > self._h.end_s:
+            return _Missing("the run ends before the user tries again")
         fault_id = injected.planned.fault_id
         accepted = self._first(self._accepted.get(fault_id, []), injected)
-        if not accepted and not self._refused.get(fault_id):
-            return _Missing("the user had not tried to log in again by the end")
         if accepted and not self._refused.get(fault_id):
-            assert injected.injected_s is not None
             # Their own wait before the first attempt is not a lock-out.
             return _Seen(injected.injected_s)
         return accepted
