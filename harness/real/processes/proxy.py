@@ -25,10 +25,10 @@ from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import quiet_port
 from scenarios.network import Nat, Network
 
-__all__ = ["PROXIES", "ProxyKind", "check_proxy", "start_proxy"]
+__all__ = ["PROXIES", "ProxyKind", "check_proxy", "find_proxy", "start_proxy"]
 
 ProxyKind = Literal["nginx", "haproxy"]
-PROXIES: tuple[str, ...] = get_args(ProxyKind)
+PROXIES: tuple[ProxyKind, ...] = get_args(ProxyKind)
 _START_DEADLINE_S = 10.0
 _ADDRESS = "127.0.0.1"
 _SPARE = 64  # descriptors beside two a client
@@ -87,9 +87,13 @@ def start_proxy(
     return child, listens
 
 
+def find_proxy(kind: ProxyKind) -> str | None:
+    """Find its program; Debian has it where only root's PATH looks."""
+    return shutil.which(kind, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+
+
 def _program(kind: ProxyKind) -> str:
-    # Debian has them where only root's PATH looks.
-    found = shutil.which(kind, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+    found = find_proxy(kind)
     if found is None:
         raise CannotRun(f"--network {kind}: no program {kind!r} on the PATH: apt install {kind}")
     return found

@@ -5,7 +5,6 @@ Real times are those of the scenario over `SPEEDUP`; a round trip is real, so it
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from harness.events.log import read_log
 from harness.real.engine import CannotRun, RealSetup, check_machine, run_real
 from harness.real.network.nat import NetworkKind
+from harness.real.processes.proxy import find_proxy
 from harness.runs.directory import RunDir
 from reference_server.events import Event, EventKind, Source
 from scenarios.load import dump_scenario, parse_scenario
@@ -84,7 +84,7 @@ def ping(interval_s: float) -> str:
 
 @pytest.fixture(params=["nginx", "haproxy"])
 def proxy(request: pytest.FixtureRequest) -> Any:
-    if shutil.which(request.param, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is None:
+    if find_proxy(request.param) is None:
         missing(f"no {request.param}: apt install {request.param}")
     return request.param
 
