@@ -173,7 +173,7 @@ def _how(scenario: Scenario, plan: Plan, engines: Collection[str], setup: RealSe
     told = override and override.model_dump(mode="json") | ({"preset": preset} if preset else {})
     return {
         "network": setup.network if real else "loopback",
-        "fidelity": fidelity(plan, setup) if real else [],
+        "fidelity": fidelity(plan, setup, scenario.network) if real else [],
         "notes": notes,
         "negative_control": told,
     }

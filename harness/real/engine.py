@@ -114,6 +114,10 @@ def wait_for_the_end(
 
 POLL_S = 0.005  # the store watch's resolution, real seconds
 TCP_GIVE_UP_S = tcp_give_up_s()  # what the kernel would wait for, at the least
+_BOX = (
+    "a timer on each client's own packets, then socket filter, RST or FIN by the client's socket",
+    "a real box: packets that TCP sends by itself, and what a client does not read, are not counted",
+)
 _HOSTS_COME_WITHIN_S = 600.0  # somebody starts them by hand
 _LOCUSTFILE = Path(__file__).with_name("generator") / "locustfile.py"
 
@@ -352,8 +356,10 @@ def bounded_patience(policy: LivenessPolicy, clock: RunClock) -> LivenessPolicy:
     return policy.model_copy(update={"tcp_user_timeout": TCP_GIVE_UP_S})
 
 
-def fidelity(plan: Plan, setup: RealSetup | None = None) -> list[dict[str, str]]:
-    """Which mechanism injects each fault and incident of a plan, and what it cannot show."""
+def fidelity(
+    plan: Plan, setup: RealSetup | None = None, network: Network | None = None
+) -> list[dict[str, str]]:
+    """Which mechanism makes each fault and incident of a plan and the box on the path, and what it cannot show."""
     real_nat = setup is not None and setup.network == "netns-nat"
     planned = {fault.fault: fault for fault in plan.faults}
     found = {
@@ -367,6 +373,11 @@ def fidelity(plan: Plan, setup: RealSetup | None = None) -> list[dict[str, str]]
         for kind, one in INCIDENTS.items()
         if any(incident.kind == kind for incident in plan.incidents)
     }
+    if network is not None and (network.nat is not None or network.max_age is not None):
+        real = setup.network if setup is not None and setup.network in PROXIES else None
+        found["network.nat" if network.nat is not None else "network.max_age"] = (
+            (f"a real {real} next to the gateway", "the same box next to the clients") if real else _BOX
+        )
     return [
         {"fault": label, "mechanism": mechanism, "cannot_show": cannot_show}
         for label, (mechanism, cannot_show) in found.items()

@@ -33,7 +33,7 @@ def write(folder: Path, text: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["run", "no-such"], "built-in scenarios: capacity, demo"),
+        (["run", "no-such"], "built-in scenarios: balancer, capacity, demo"),
         (["report", "no-such"], "no run 'no-such'"),
         (["lint", "no-such"], "names that can be checked"),
         (["emit", "no-such"], "allowed: websockets"),
