@@ -15,7 +15,7 @@ import yaml
 
 from harness import doctor as machine
 from harness.cli import catalogue, policy, runs, simulate, studies, user_sessions
-from harness.cli.terminal import Commands, finish, progress, say, show_table, warn
+from harness.cli.terminal import AllowUndecided, Commands, finish, progress, say, show_table, warn
 from harness.real.engine import RealSetup
 from harness.real.network.nat import NetworkKind
 from harness.real.processes.children import end_on_sigterm
@@ -37,7 +37,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="How long until your gateway knows that a WebSocket client has died?\n\n"
     "Exit codes: 0 good, 2 bad input, 3 unsound run, 4 this machine cannot, 5 an audit found differences, "
-    "99 thresholds missed or engines disagree, 130 interrupted (the report of what was measured is still written).",
+    "97 too little was seen for a verdict, 99 thresholds missed, healthy clients lost or engines disagree, "
+    "130 interrupted (the report of what was measured is still written).",
 )
 
 ScenarioName = Annotated[str, typer.Argument(help="built-in scenario or YAML file", show_default=False)]
@@ -96,9 +97,9 @@ GatewayPreset = Annotated[
 
 
 @app.command()
-def demo(root: Root = Path("runs"), redis: Redis = None) -> None:
+def demo(root: Root = Path("runs"), redis: Redis = None, allow_undecided: AllowUndecided = False) -> None:
     """Run the demo scenario three ways and write its report (about a minute)."""
-    _run(_load("demo"), ENGINES, root, RealSetup(redis_url=redis))
+    _run(_load("demo"), ENGINES, root, RealSetup(redis_url=redis), allow_undecided)
 
 
 @app.command("run")
@@ -122,6 +123,7 @@ def run_command(
         bool, typer.Option("--ledger", help="the gateways keep the durable ledger, too; audited at the end")
     ] = False,
     gateway_preset: GatewayPreset = None,
+    allow_undecided: AllowUndecided = False,
 ) -> None:
     """Run a scenario: theory, simulation and real clients; ends with a report."""
     loaded = _with_nodes(_load(scenario, clients=clients, seed=seed, speedup=speedup), nodes)
@@ -134,18 +136,19 @@ def run_command(
             f"waits for {hosts} workers; on each host: locust -f harness/real/generator/locustfile.py --worker "
             f"--master-host {address}"
         )
-    _run(loaded, engines, root, setup)
+    _run(loaded, engines, root, setup, allow_undecided)
 
 
 @app.command()
 def report(
     run_name: Annotated[str, typer.Argument(metavar="RUN", help="run directory, its name, or latest")],
     root: Root = Path("runs"),
+    allow_undecided: AllowUndecided = False,
 ) -> None:
     """Measure and report a run directory again; recovers what an interrupted run has logged."""
     with progress() as show:
         outcome = conclude(find_run(run_name, root), progress=show)
-    finish(outcome)
+    finish(outcome, allow_undecided=allow_undecided)
 
 
 @app.command()
@@ -241,10 +244,12 @@ def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy |
     return replaced(scenario, "--negative-control", liveness=liveness).liveness
 
 
-def _run(scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSetup | None) -> None:
+def _run(
+    scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSetup | None, allow_undecided: bool
+) -> None:
     with end_on_sigterm(), progress() as show:
         outcome = run(scenario, engines=engines, root=root, setup=setup, progress=show, warn=warn)
-    finish(outcome)
+    finish(outcome, allow_undecided=allow_undecided)
 
 
 for _commands in (catalogue, policy, runs, simulate, studies, user_sessions):

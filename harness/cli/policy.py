@@ -9,9 +9,9 @@ import typer
 
 from harness.cli.terminal import duration_s, progress, say, show_frame, show_markdown, show_table
 from harness.policy.emit.stacks import TARGETS, emit
-from harness.policy.lint import Extras, Setting, Severity, lint, middleboxes_of
+from harness.policy.lint import Extras, Setting, Severity, lint
 from harness.policy.lint.sources import boxes_behind, combined, subject_of
-from harness.policy.profiles import load_profiles, network_profile
+from harness.policy.profiles import load_profiles, middleboxes_of, network_profile
 from harness.policy.tune.check import SimulationCheck, check_by_simulation
 from harness.policy.tune.conditions import conditions_of_profile
 from harness.policy.tune.explain import explain
@@ -45,6 +45,9 @@ def tune_command(
         Path | None, typer.Option(help="samples: round_trip_s, outage_s, observed_s, idle_s")
     ] = None,
     run: Annotated[str | None, typer.Option(help="a run directory that measured the network")] = None,
+    behind: Annotated[
+        list[str] | None, typer.Option(help="a box on the way, as of `flatline lint`; may be repeated")
+    ] = None,
     detect_p50: Annotated[str | None, typer.Option(help="as 40s")] = None,
     detect_p95: Annotated[str | None, typer.Option(help="as 55s")] = None,
     detect_p99: Annotated[str | None, typer.Option(help="as 60s")] = None,
@@ -84,6 +87,7 @@ def tune_command(
         conditions = network_from_csv(csv)
     else:
         conditions = network_from_run(find_run(run or "", root))
+    conditions = conditions.behind(box for text in behind or () for box in boxes_behind(text))
     requirements = parse_requirements(
         detect_p50=detect_p50,
         detect_p95=detect_p95,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.terminal import duration_s, finish, progress, say, show_frame, warn
+from harness.cli.terminal import AllowUndecided, duration_s, finish, progress, say, show_frame, warn
 from harness.run import run
 from harness.runs.directory import find_run, new_run
 from harness.studies.calibrate import calibrate, calibrated
@@ -40,6 +40,7 @@ def simulate_command(
     warm_up: Annotated[
         str, typer.Option(help="after the ramp, not counted; with replications, as 60s")
     ] = "0s",
+    allow_undecided: AllowUndecided = False,
 ) -> None:
     """Run a scenario in theory and simulation only: no sockets, no privileges, any size."""
     changes = {"clients": clients, "seed": seed}
@@ -50,7 +51,7 @@ def simulate_command(
         with progress() as show:
             engines = ("theory", "simulated")
             outcome = run(loaded, engines=engines, root=root, progress=show, warn=warn)
-        finish(outcome)
+        finish(outcome, allow_undecided=allow_undecided)
     _replicate(loaded, replications, warm_up, root)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import pandas as pd
 import typer
@@ -20,6 +20,7 @@ from reference_server.errors import Exit, FlatlineError
 from reports.run_tables import TablesError
 
 __all__ = [
+    "AllowUndecided",
     "Commands",
     "duration_s",
     "finish",
@@ -29,6 +30,11 @@ __all__ = [
     "show_markdown",
     "show_table",
     "warn",
+]
+
+AllowUndecided = Annotated[
+    bool,
+    typer.Option("--allow-undecided", help="exit 0 instead of 97 where too little was seen for a verdict"),
 ]
 
 _PIPE_WIDTH = 240
@@ -86,14 +92,20 @@ def _results() -> Console:
     return out if out.is_terminal else Console(width=_PIPE_WIDTH)  # nothing is cut off in a pipe
 
 
-def finish(outcome: Outcome) -> NoReturn:
-    """Print how a run came out and where its report is, and exit with its code."""
+def finish(outcome: Outcome, *, allow_undecided: bool = False) -> NoReturn:
+    """Print how a run came out and where its report is, and exit with its code.
+
+    Args:
+        outcome: as `conclude` gives it.
+        allow_undecided: too little was seen for a verdict, and that is good enough: 97 becomes 0.
+    """
     out = _results()
     out.print(outcome.headline, highlight=False, markup=False)
     for line in outcome.lines:
         out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     out.print(f"report: {outcome.report}", highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(outcome.exit_code)
+    undecided = outcome.exit_code is Exit.UNDECIDED
+    raise typer.Exit(Exit.GOOD if undecided and allow_undecided else outcome.exit_code)
 
 
 @contextmanager

@@ -44,6 +44,7 @@ __all__ = [
     "heartbeat_profile",
     "idle_timer_profile",
     "load_profiles",
+    "middleboxes_of",
     "network_profile",
 ]
 
@@ -373,6 +374,24 @@ def network_profile(name: str) -> NetworkProfile:
         UnknownProfileError: there is none.
     """
     return _find(name, load_profiles().networks, "network")
+
+
+def middleboxes_of(network: NetworkProfile) -> tuple[IdleTimerProfile, ...]:
+    """The boxes on a network's way: those that it names, and its own idle timer."""
+    named = tuple(p for p in load_profiles().idle_timers if p.name in network.middleboxes)
+    if network.idle_timer is None:
+        return named
+    own = IdleTimerProfile(
+        name=network.name,
+        title=f"{network.title}: its idle timer",
+        idle_timeout=network.idle_timer.idle_timeout,
+        expiry=network.idle_timer.expiry,
+        counts=network.idle_timer.counts,
+        at=network.idle_timer.at,
+        source=network.source,
+        status=(Status.ASSUMED,),
+    )
+    return (*named, own)
 
 
 _P = TypeVar("_P", HeartbeatProfile, IdleTimerProfile, NetworkProfile)

@@ -125,13 +125,13 @@ def dropped_by_idle_timer(
 ) -> FloatArray:
     """Healthy idle clients dropped a client-day by an idle timer N: none while T < N.
 
-    With T ≥ N every beat finds the mapping gone: the client is lost T after it connected (RST), or
-    T + (k−1)R + τ after it where the middlebox drops silently. Source: RFC 5382 section 5.
+    With T ≥ N every beat finds the mapping gone: the client is lost T after it connected (RST), T + (k−1)R + τ after
+    it where the middlebox drops silently, or N after it where it closes both sides. Source: RFC 5382 section 5.
     """
     t, patience = np.broadcast_arrays(
         np.asarray(interval_s, dtype=float), np.asarray(patience_s, dtype=float)
     )
     if nat is None:
         return np.zeros(t.shape)
-    life = t if nat.expiry == "reset" else t + patience
+    life = {"reset": t, "drop": t + patience, "close": np.minimum(t, nat.idle_timeout)}[nat.expiry]
     return np.asarray(np.where(t < nat.idle_timeout, 0.0, DAY_S / life), dtype=float)

@@ -13,23 +13,14 @@ from typing import Any
 from harness.policy.lint.findings import Finding, Severity
 from harness.policy.lint.record_rules import RECORDS
 from harness.policy.lint.rules import HEARTBEAT
-from harness.policy.lint.setting import Extras, Setting, boxes_of_scenario, middleboxes_of
+from harness.policy.lint.setting import Extras, Setting, boxes_of_scenario
 from harness.policy.lint.way_rules import CLIENTS, WAY
 from harness.policy.profiles import HeartbeatProfile, IdleTimerProfile
 from reference_server.durations import format_duration
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.schema import Scenario
 
-__all__ = [
-    "Extras",
-    "Finding",
-    "Report",
-    "Setting",
-    "Severity",
-    "boxes_of_scenario",
-    "lint",
-    "middleboxes_of",
-]
+__all__ = ["Extras", "Finding", "Report", "Setting", "Severity", "boxes_of_scenario", "lint"]
 
 _ROUNDS = 12  # of mending: each fix may break another rule, and each round mends that
 _KEYS = {

@@ -16,13 +16,11 @@ from harness.policy.profiles import (
     HeartbeatProfile,
     IdleLimit,
     IdleTimerProfile,
-    NetworkProfile,
     Never,
     NextTick,
     PingDeadline,
     SendOnly,
     Status,
-    load_profiles,
 )
 from harness.theory.predict import predict
 from harness.theory.tcp import ladder_give_up_s, tcp_give_up_s, user_timeout_fires_s
@@ -37,7 +35,7 @@ from scenarios.gateway import Gateway
 from scenarios.network import Network
 from scenarios.schema import Scenario
 
-__all__ = ["Bounds", "Extras", "Setting", "boxes_of_scenario", "middleboxes_of"]
+__all__ = ["Bounds", "Extras", "Setting", "boxes_of_scenario"]
 
 HIDDEN_PAGE_S = 60.0
 """Chrome wakes the timers of a page that has been hidden for five minutes once in so many seconds."""
@@ -398,24 +396,6 @@ class Extras:
         """The setting with what is said here."""
         said = {key: getattr(self, key) for key in self.__slots__}
         return replace(setting, **{key: value for key, value in said.items() if value is not None})
-
-
-def middleboxes_of(network: NetworkProfile) -> tuple[IdleTimerProfile, ...]:
-    """The boxes on a network's way: those that it names, and its own idle timer."""
-    named = tuple(p for p in load_profiles().idle_timers if p.name in network.middleboxes)
-    if network.idle_timer is None:
-        return named
-    own = IdleTimerProfile(
-        name=network.name,
-        title=f"{network.title}: its idle timer",
-        idle_timeout=network.idle_timer.idle_timeout,
-        expiry=network.idle_timer.expiry,
-        counts=network.idle_timer.counts,
-        at=network.idle_timer.at,
-        source=network.source,
-        status=(Status.ASSUMED,),
-    )
-    return (*named, own)
 
 
 def boxes_of_scenario(scenario: Scenario) -> tuple[IdleTimerProfile, ...]:

@@ -99,7 +99,11 @@ def check_by_simulation(
     """
     began_s = time.monotonic()
     conditions, rules = recommendation.conditions, replace(recommendation.rules, lag_s=0.0)
-    network = conditions.network.model_copy(update={"nat": conditions.nat})
+    # A box that closes both sides ends as many connections as one that resets: the fleet knows the latter.
+    nat = conditions.nat
+    if nat is not None and nat.expiry == "close":
+        nat = nat.model_copy(update={"expiry": "reset"})
+    network = conditions.network.model_copy(update={"nat": nat})
     told, tables = list(conditions.not_simulated), []
     healthy: dict[str, list[FleetResult]] = {}
     crashed: dict[str, FleetResult] = {}

@@ -5,11 +5,15 @@ From a scenario's network or a built-in profile to `Conditions`; measured data c
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from harness.policy.profiles import network_profile
+from harness.policy.profiles import IdleTimerProfile, middleboxes_of, network_profile
 from harness.policy.tune.fit import Fit
+from harness.policy.tune.units import format_number
 from harness.theory.costs import bytes_per_beat
+from reference_server.durations import DAY_S, format_duration
 from scenarios.client_rules import Reconnect
 from scenarios.distributions import Distribution
 from scenarios.network import Nat, Network
@@ -25,6 +29,7 @@ class Conditions:
         name: for messages.
         network: round trips, outages, retransmissions.
         nat: the shortest idle timer on the way; None where nothing forgets.
+        max_age_s: a box closes a connection of this age, whatever the policy; None: none does.
         notes: where the numbers come from.
         fits: how well the laws describe what was measured.
         not_simulated: sentences on what the measured run had and the fleet does not know.
@@ -33,9 +38,31 @@ class Conditions:
     name: str
     network: Network
     nat: Nat | None = None
+    max_age_s: float | None = None
     notes: tuple[str, ...] = ()
     fits: tuple[Fit, ...] = ()
     not_simulated: tuple[str, ...] = ()
+
+    def behind(self, boxes: Iterable[IdleTimerProfile]) -> Conditions:
+        """The same behind further boxes: the shortest idle timer and the shortest life of a connection count."""
+        found = self
+        for box in boxes:
+            if box.transport != "tcp":
+                continue
+            if box.lifetime is not None and box.lifetime < (found.max_age_s or math.inf):
+                note = (
+                    f"{box.title} closes every connection at the age of {format_duration(box.lifetime)}: no policy "
+                    f"prevents it, and each client loses {format_number(DAY_S / box.lifetime)} connections a day"
+                )
+                found = replace(found, max_age_s=box.lifetime, notes=(*found.notes, note))
+            timer_s = math.inf if found.nat is None else found.nat.idle_timeout
+            if box.idle_timeout is not None and box.idle_timeout < timer_s:
+                nat = Nat(idle_timeout=box.idle_timeout, expiry=box.expiry, counts=box.counts, at=box.at)
+                note = (
+                    f"the shortest idle timer on the way: {format_duration(box.idle_timeout)} of {box.title}"
+                )
+                found = replace(found, nat=nat, notes=(*found.notes, note))
+        return found
 
     def with_round_trip(self, factor: float) -> Conditions:
         """Round trips times a factor."""
@@ -88,10 +115,11 @@ class Rules:
 
 
 def conditions_of_profile(name: str) -> Conditions:
-    """A built-in network profile as conditions.
+    """A built-in network profile as conditions, with the boxes that it names.
 
     Raises:
         UnknownProfileError: there is none of that name.
     """
     profile = network_profile(name)
-    return Conditions(profile.name, profile.network, profile.idle_timer, profile.assumptions)
+    own = Conditions(profile.name, profile.network, profile.idle_timer, notes=profile.assumptions)
+    return own.behind(middleboxes_of(profile))

@@ -39,12 +39,20 @@ def idle_timer_reason(recommendation: Recommendation) -> str:
     if nat is None:
         return "No idle timer on the way is known, so none limits T."
     timer = format_duration(nat.idle_timeout)
-    otherwise = (
-        "the next ping is answered with RST: every idle client is thrown out at every ping"
-        if nat.expiry == "reset"
-        else "the next ping vanishes: every idle client is thrown out "
-        f"{format_duration(round(r.policy.patience_s, 3))} after its first ping"
-    )
+    match nat.expiry:
+        case "reset":
+            otherwise = "the next ping is answered with RST: every idle client is thrown out at every ping"
+        case "close":
+            otherwise = (
+                f"both sides are closed: every idle client is thrown out {timer} after its last packet"
+            )
+        case "drop":
+            otherwise = (
+                "the next ping vanishes: every idle client is thrown out "
+                f"{format_duration(round(r.policy.patience_s, 3))} after its first ping"
+            )
+    if nat.expiry != "drop":
+        otherwise += ", and none of these losses is a suspicion"
     return (
         f"T = {format_duration(interval_s)} is {1 - interval_s / nat.idle_timeout:.0%} below the idle timer of {timer} "
         f"(required: {r.rules.nat_margin:.0%}, room for a ping that TCP resends), so traffic keeps the mapping alive. "
@@ -175,6 +183,7 @@ def _prediction(r: Recommendation) -> Iterator[str]:
         "detect_p99_s": "detection p99",
         "detect_max_s": "detection, latest",
         "false_per_client_day": "false suspicions",
+        "middle_per_client_day": "healthy clients lost to boxes on the way",
         "frames_per_s": f"frames ({PER_CLIENTS} clients)",
         "bytes_per_s": f"bytes ({PER_CLIENTS} clients)",
         "store_operations_per_s": f"store ({PER_CLIENTS} clients)",
@@ -311,6 +320,7 @@ def _figure(column: str, value: float) -> str:
         return _time(value)
     return {
         "false_per_client_day": format_rate(value),
+        "middle_per_client_day": format_rate(value) if value else "none",
         "frames_per_s": f"{format_number(value)}/s",
         "bytes_per_s": f"{format_number(value / 1e3)} kB/s",
         "store_operations_per_s": f"{format_number(value)} operations/s",

@@ -124,7 +124,7 @@ def conditions_of(
         notes.append(_no_outage(observed_s))
     notes.append("no idle timer was looked for" if nat is None else nat[1])
     network = Network(round_trip=trip.law, outages=outages)
-    return Conditions(name, network, nat[0] if nat else None, tuple(notes), tuple(fits))
+    return Conditions(name, network, nat[0] if nat else None, notes=tuple(notes), fits=tuple(fits))
 
 
 def _outages_of_data(
@@ -252,12 +252,36 @@ def network_from_run(run: RunDir) -> Conditions:
         observed_s=observed_s if observed_s > 0 else None,
         nat=_nat(run, scenario, plan, engine),
     )
-    return replace(found, not_simulated=not_simulated(scenario))
+    lost = _lost_to_the_middle(run, engine)
+    return replace(
+        found,
+        max_age_s=scenario.network.max_age,
+        not_simulated=not_simulated(scenario),
+        notes=(*found.notes, *([lost] if lost else [])),
+    )
+
+
+def _lost_to_the_middle(run: RunDir, engine: str) -> str:
+    """What the run's healthy clients lost to boxes on the way; empty: nothing, or it was not measured."""
+    if not run.table("losses").exists():
+        return ""
+    rows = pd.read_csv(run.table("losses"), keep_default_na=False, na_values=[""])
+    rows = rows[(rows["engine"] == engine) & (rows["author"] == "middle") & (rows["connections"] > 0)]
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]
+    return (
+        f"boxes on the way ended {int(row['connections'])} connections of healthy clients in that run, "
+        f"{float(row['rate_per_client_day']):.3g} a client-day; none of them is a suspicion"
+    )
 
 
 def _nat(run: RunDir, scenario: Scenario, plan: Plan, engine: str) -> tuple[Nat, str] | None:
     """The shortest idle timer that the run met; None where it met none."""
     policy = scenario.liveness
+    if scenario.network.nat is not None:
+        timer = format_duration(scenario.network.nat.idle_timeout)
+        return scenario.network.nat, f"idle timer of {timer}: the run's own network.nat"
     faulted = {fault.fault_id for fault in plan.faults if isinstance(fault.params, DrawnNatTimeout)}
     if not faulted or policy.heartbeat_interval is None or not run.table("detections").exists():
         return None

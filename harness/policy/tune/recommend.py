@@ -300,7 +300,13 @@ def _heavy(mean_s: float) -> Distribution:
 
 _FIGURES = (
     *("detect_p50_s", "detect_p95_s", "detect_p99_s", "detect_max_s", "false_per_client_day", "frames_per_s"),
-    *("bytes_per_s", "store_operations_per_s", "radio_wakeups_per_hour", "patience_s"),
+    *(
+        "middle_per_client_day",
+        "bytes_per_s",
+        "store_operations_per_s",
+        "radio_wakeups_per_hour",
+        "patience_s",
+    ),
 )
 
 

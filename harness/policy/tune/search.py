@@ -26,6 +26,7 @@ from harness.theory.false_suspicions import (
     false_suspicions_by_outages,
 )
 from harness.theory.law import FloatArray
+from reference_server.durations import DAY_S
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
 __all__ = [
@@ -47,7 +48,8 @@ def with_figures(
     """The policies (columns of `Space.policies`) with their figures.
 
     Adds detect_p50_s, detect_p95_s, detect_p99_s, detect_max_s; false_per_client_day (outages, slow answers, an
-    idle timer that is not above T; every answer `Rules.lag_s` later than its round trip); of 1000 clients
+    idle timer that is not above T; every answer `Rules.lag_s` later than its round trip); middle_per_client_day
+    (connections that boxes on the way end, by their idle timer or a maximum age: no suspicions); of 1000 clients
     frames_per_s, bytes_per_s and store_operations_per_s; radio_wakeups_per_hour of one client: beats, as each
     wakes the radio or keeps it awake.
     """
@@ -56,6 +58,7 @@ def with_figures(
     # Answers come this much later than their round trip: a patience that just fits a retransmission is none.
     waits = np.maximum(patience - rules.lag_s, 0.0)
     network = conditions.network.model_copy(update={"nat": conditions.nat})
+    lost = dropped_by_idle_timer(t, patience, conditions.nat)
     status = status_ttl_s(t, patience, operations_per_s)
     records_s = (status, session_ttl_s(status))
     cost = costs(t, records_s, PER_CLIENTS, beat_bytes=rules.beat_bytes)
@@ -63,7 +66,8 @@ def with_figures(
         **{f"{name}_s": quantile * t + patience for name, quantile in DETECTION.items()},
         false_per_client_day=false_suspicions_by_outages(t, waits, network)
         + false_suspicions_by_late_answers(t, waits, network)
-        + dropped_by_idle_timer(t, patience, conditions.nat),
+        + lost,
+        middle_per_client_day=lost + (0.0 if conditions.max_age_s is None else DAY_S / conditions.max_age_s),
         frames_per_s=cost.frames_per_s,
         bytes_per_s=cost.bytes_per_s,
         store_operations_per_s=cost.store_operations_per_s,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness.policy.lint
-from harness.policy.lint import Extras, Setting, Severity, lint, middleboxes_of
+from harness.policy.lint import Extras, Setting, Severity, lint
 from harness.policy.lint.sources import LintInputError, boxes_behind, combined, setting_of_yaml, subject_of
 from harness.policy.profiles import (
     HeartbeatProfile,
@@ -20,6 +20,7 @@ from harness.policy.profiles import (
     heartbeat_profile,
     idle_timer_profile,
     load_profiles,
+    middleboxes_of,
     network_profile,
 )
 from reference_server.liveness.heartbeat_policy import LivenessPolicy, TcpKeepalive
