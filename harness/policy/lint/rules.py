@@ -96,7 +96,20 @@ def send_only(s: Setting) -> Iterator[Finding]:
 
 def retry_below_timeout(s: Setting) -> Iterator[Finding]:
     """A retry before the deadline that it retries."""
-    if s.retry_s is not None and s.timeout_s is not None and s.retry_s < s.timeout_s:
+    if s.retry_s is None or s.timeout_s is None:
+        return
+    overlap = s.interval_s is not None and s.timeout_s > s.interval_s
+    if overlap:
+        yield Finding(
+            Severity.ERROR,
+            "retry_with_overlapping_pings",
+            f"retry_interval {s.retry_s:g} s with heartbeat_timeout {s.timeout_s:g} s above heartbeat_interval "
+            f"{s.interval_s:g} s",
+            "pings go on every interval while one is unanswered: there is nothing to retry",
+            "leave the retry out",
+            {"retry_s": None},
+        )
+    elif s.retry_s < s.timeout_s:
         yield Finding(
             Severity.ERROR,
             "retry_below_timeout",

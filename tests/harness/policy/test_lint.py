@@ -100,6 +100,13 @@ ROWS = [
     ),
     Row("pings_overlap", INFO, good(timeout_s=40.0, promise_s=None), "65 to 90 s", "none is needed"),
     Row("retry_below_timeout", ERROR, good(retry_s=5.0), "5 s", "retry_interval 10s"),
+    Row(
+        "retry_with_overlapping_pings",
+        ERROR,
+        good(timeout_s=40.0, retry_s=45.0, promise_s=None),
+        "nothing to retry",
+        "retry_interval null",
+    ),
     Row("idle_limit_without_heartbeat", ERROR, beating(interval_s=None), "60 s", "heartbeat_interval 20s"),
     Row("idle_limit_below_interval", ERROR, good(idle_limit_s=25.0), "25 s", "session_timeout 90s"),
     Row("idle_limit_below_interval", ERROR, beating(idle_limit_s=20.0), "20 s", "session_timeout 50s"),
