@@ -109,11 +109,7 @@ class Scenario(Part):
     @property
     def simulated_only(self) -> tuple[str, ...]:
         """The keys of this scenario that only the simulation can do."""
-        changed = {
-            "store": self.store != Store(),
-            "traffic": self.traffic != Traffic(),
-            "network.give_up_lag": self.network.give_up_lag > 0,
-        }
+        changed = {"store": self.store != Store(), "network.give_up_lag": self.network.give_up_lag > 0}
         return tuple(key for key, is_so in changed.items() if is_so)
 
     @property

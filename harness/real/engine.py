@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.real.errors import CannotRun
-from harness.real.incidents import Incidents, check_incidents
+from harness.real.incidents import Incidents, check_incidents, drain_spread_s
 from harness.real.machine_limits import Load, check_limits, this_machine, workers_for
 from harness.real.network.nat import NetworkKind, check_network, is_behind_nat, network_of
 from harness.real.network.silence import silence_available
@@ -197,7 +197,20 @@ def run_real(
         nodes = Nodes(
             children,
             run,
-            [gateway_config(served, policy, redis, run, origin_s, n, network.bind, ledger) for n in numbers],
+            [
+                gateway_config(
+                    served,
+                    policy,
+                    redis,
+                    run,
+                    origin_s,
+                    n,
+                    network.bind,
+                    ledger,
+                    drain_spread_s(plan, scenario.clock, n),
+                )
+                for n in numbers
+            ],
             network.gateway,
         )
         nodes.wait()

@@ -26,10 +26,10 @@ from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
 from scenarios.clock import RunClock
 from scenarios.faults import PlannedIncident
-from scenarios.faults.incidents import DrawnNodeCrash, DrawnStoreRestart
+from scenarios.faults.incidents import DrawnNodeCrash, DrawnNodeDrain, DrawnStoreRestart
 from scenarios.plan import Plan
 
-__all__ = ["Incidents", "check_incidents"]
+__all__ = ["Incidents", "check_incidents", "drain_spread_s"]
 
 _LOOK_S = 0.01  # how often a process that starts is asked whether it is there
 _PREFIX_DELETE = "delete of the run's own keys, one batch after the other"
@@ -57,6 +57,12 @@ def check_incidents(plan: Plan, redis_url: str | None) -> None:
                 f"{incident.incident_id}: the server given by --redis is not ours to restart; leave --redis out "
                 "to have a private one"
             )
+
+
+def drain_spread_s(plan: Plan, clock: RunClock, node: int) -> float:
+    """The longest window over which a node's drain is to spread its closes, real seconds; 0: all at once."""
+    drains = [one.params for one in plan.incidents if one.node == node]
+    return clock.real_s(max((one.spread for one in drains if isinstance(one, DrawnNodeDrain)), default=0.0))
 
 
 class Incidents:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,7 @@ __all__ = ["Node", "Nodes", "gateway_config"]
 _START_DEADLINE_S = 30.0
 _POLL_S = 0.02
 _KILL_DEADLINE_S = 60.0
+_PUSHES = 1000  # draws of the time between two, one after the other
 _DRAIN_SPARE_S = 3.0  # beyond the node's own deadline: it writes its last records
 
 
@@ -43,6 +45,7 @@ def gateway_config(
     number: int = 1,
     host: str = "127.0.0.1",
     ledger: str | None = None,
+    drain_spread_s: float = 0.0,
 ) -> GatewayConfig:
     """What a node is told; `policy` is in real seconds already.
 
@@ -55,6 +58,7 @@ def gateway_config(
         number: the node's, from 1.
         host: the address that it listens on.
         ledger: URL of the durable ledger; None: none.
+        drain_spread_s: real seconds over which a drain spreads its closes.
     """
     name = f"node-{number}"
     # Each node draws its own phases; a lone one draws those of the scenario's seed.
@@ -77,7 +81,24 @@ def gateway_config(
         lease_renew_s=scenario.clock.real_s(scenario.gateway.lease.renew),
         lease_check_s=scenario.clock.real_s(scenario.gateway.lease.check),
         seed=seed,
+        drain_spread_s=drain_spread_s,
+        **_traffic(scenario, seed),
     )
+
+
+def _traffic(scenario: Scenario, seed: int) -> dict[str, Any]:
+    """What a node sends of its own accord, and that clients' frames may keep its loop busy."""
+    found: dict[str, Any] = {}
+    if scenario.traffic.to_gateway is not None:
+        found |= {"data_work": True, "max_messages_per_s": None}  # in a faster run they come closer together
+    if (rules := scenario.traffic.to_client) is not None:
+        every_s = rules.every.sample(np.random.default_rng([seed, _PUSHES]), _PUSHES)
+        found |= {
+            "push_every_s": tuple(map(scenario.clock.real_s, every_s.tolist())),
+            "push_bytes": rules.bytes,
+            "push_burst": rules.burst,
+        }
+    return found
 
 
 def _derived(seed: int, number: int) -> int:
@@ -221,5 +242,5 @@ class Nodes:
         told = self._run.write_gateway_config(config)
         argv = [sys.executable, "-m", "reference_server", "--config", str(told)]
         log = self._run.logs / f"gateway-{config.node}.log"
-        deadline_s = config.drain_timeout_s + _DRAIN_SPARE_S
+        deadline_s = config.drain_spread_s + config.drain_timeout_s + _DRAIN_SPARE_S
         return self._children.start(f"gateway {config.node}", argv, log=log, stop_deadline_s=deadline_s)
