@@ -7,9 +7,9 @@ is in `reference_server/events.py`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from harness.events.presence_watch import PresenceWatch
 from harness.events.store_convergence import WANTED, Records, StoreConvergence
 from harness.simulated.clock import Clock
 from harness.simulated.connection import Connection
@@ -65,8 +65,8 @@ class StoreWatch:
     """Sees when faulted sessions are shown online no more: the status record is gone, or another session's.
 
     A session is watched from its fault until it is cleared or its client is back on it. It looks whenever
-    a record changes and whenever one may have expired, so it has no polling grain. What an incident leaves
-    behind it looks for every quarter of a second, and whether the store shows whoever is connected at every sample.
+    a record changes and whenever one may have expired, so it has no polling grain; in the same way it sees whether
+    the store shows whoever is connected. What an incident leaves behind it looks for every quarter of a second.
     """
 
     def __init__(self, clock: Clock, store: Store, log: EventLog) -> None:
@@ -75,9 +75,11 @@ class StoreWatch:
         self._log = log
         self._users: dict[str, str] = {}  # session id -> user id, of the sessions under watch
         self._convergence = StoreConvergence(Source.SIMULATION)
-        self._presence = PresenceWatch(Source.SIMULATION)
+        self._connected: dict[str, str] = {}  # session id -> user id, of whoever believes itself connected
+        self._not_shown: set[str] = set()  # of these
+        self._looks_again: set[str] = set()  # a look at the end of its TTL stands on the clock
         self._compares = False
-        store.on_change = self._look
+        store.on_change = self._changed
         log.on_event = self._take
 
     def watch(self, session_id: str, user_id: str) -> None:
@@ -90,23 +92,23 @@ class StoreWatch:
         self._users.pop(session_id, None)
 
     def sample_every(self, interval_s: float) -> None:
-        """Count sessions, status records and online users now and at every interval; look who is not shown."""
-        store, now_s = self._store, self._clock.now_s
+        """Count sessions, status records and online users now and at every interval."""
+        store = self._store
         detail = {
             "sessions": store.count_sessions(),
             "shown": store.count_statuses(),
             "online": len(store.online),
         }
         self._log.write(EventKind.STORE_SAMPLE, detail=detail)
-        if store.available:
-            asked = self._presence.questions(len(self._presence))
-            statuses = {one: self._records(one, user_id)[1] for one, user_id in asked.items()}
-            for event in self._presence.answer(statuses, now_s, now_s):
-                self._log.write(event.kind, session_id=event.session_id, detail=event.detail)
         self._clock.after(interval_s, lambda: self.sample_every(interval_s))
 
     def _take(self, event: Event) -> None:
-        self._presence.take(event)
+        if event.kind is EventKind.CONNECTED:
+            self._connected[event.session_id] = str(event.detail["user_id"])
+            self._look_whether_shown(event.session_id)
+        elif event.kind in (EventKind.DISCONNECTED, EventKind.SESSION_UNKNOWN):
+            self._connected.pop(event.session_id, None)
+            self._not_shown.discard(event.session_id)
         self._convergence.take(event)
         if self._convergence.is_open and not self._compares:
             self._compares = True
@@ -130,6 +132,33 @@ class StoreWatch:
             None if record is None else record.owner,
             None if status is None else f"{status.value}|{status.owner}",
         )
+
+    def _changed(self, session_id: str) -> None:
+        self._look(session_id)
+        self._look_whether_shown(session_id)
+
+    def _look_whether_shown(self, session_id: str) -> None:
+        """Note when the status of a connected client's session is gone or another's, and when it is back."""
+        user_id = self._connected.get(session_id)
+        if user_id is None:
+            return
+        if not self._store.available:
+            self._store.when_available(partial(self._look_whether_shown, session_id))
+            return
+        now_s = self._clock.now_s
+        gone_s = self._store.gone_s(session_id, user_id)
+        if (gone_s <= now_s) != (session_id in self._not_shown):
+            self._not_shown ^= {session_id}
+            kind = EventKind.STATUS_GONE if gone_s <= now_s else EventKind.STATUS_SHOWN
+            detail = {"user_id": user_id, "previous_poll_s": now_s}
+            self._log.write(kind, session_id=session_id, detail=detail)
+        if gone_s > now_s and session_id not in self._looks_again:
+            self._looks_again.add(session_id)
+            self._clock.at(gone_s, partial(self._look_again, session_id))
+
+    def _look_again(self, session_id: str) -> None:
+        self._looks_again.discard(session_id)
+        self._look_whether_shown(session_id)
 
     def _look(self, session_id: str) -> None:
         user_id = self._users.get(session_id)

@@ -63,6 +63,7 @@ class Store:
         self._status_ttl_s = status_ttl_s
         self._sessions: dict[str, Record] = {}
         self._statuses: dict[str, Record] = {}
+        self._status_expiries: list[tuple[float, str]] = []  # some of them out of date
         self._expiries: list[tuple[float, str]] = []  # of session records, some of them out of date
         self.online: set[str] = set()
         self.on_change: Callable[[str], None] = lambda _session_id: None
@@ -90,6 +91,8 @@ class Store:
         before = self.status(user_id)
         self._write_status(session_id, user_id, owner)
         self.online.add(user_id)
+        if before is None or before.value != session_id:
+            self.on_change(session_id)
         if before is not None and before.value != session_id:
             self.on_change(before.value)
 
@@ -133,6 +136,7 @@ class Store:
             heapq.heappush(self._expiries, (session.expires_s + self._lag_s(), session_id))
         if status is not None and status.owner == owner:
             status.expires_s = min(status.expires_s, expires_s)
+            heapq.heappush(self._status_expiries, (status.expires_s, user_id))
         self.on_change(session_id)
 
     def flush(self) -> None:
@@ -182,9 +186,11 @@ class Store:
         return len(self._sessions)
 
     def count_statuses(self) -> int:
-        """How many status records are there."""
+        """How many users a status record shows."""
         now_s = self._clock.now_s
-        return sum(record.expires_s > now_s for record in self._statuses.values())
+        while self._status_expiries and self._status_expiries[0][0] <= now_s:
+            self.status(heapq.heappop(self._status_expiries)[1])  # drops it, unless it was written again
+        return len(self._statuses)
 
     def _write_session(self, session_id: str, user_id: str, owner: str) -> None:
         expires_s = self._clock.now_s + self._session_ttl_s
@@ -194,6 +200,7 @@ class Store:
     def _write_status(self, session_id: str, user_id: str, owner: str) -> None:
         status = Record(session_id, owner, self._clock.now_s + self._status_ttl_s)
         self._statuses[user_id] = status
+        heapq.heappush(self._status_expiries, (status.expires_s, user_id))
         self.on_status(user_id, status)
 
 

@@ -70,7 +70,7 @@ def test_a_session_is_shown_no_more_when_the_status_names_another_one(clock: Clo
     store.on_change = changed.append
     clock.env.run(until=10.0)
     store.own("s2", "u1", "c2")
-    assert changed == ["s1"]
+    assert changed == ["s2", "s1"]
     assert store.gone_s("s1", "u1") == 10.0
     assert store.session("s1") is not None
 
