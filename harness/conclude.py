@@ -29,6 +29,7 @@ from harness.judge.soundness import (
 )
 from harness.judge.thresholds import check_thresholds, default_threshold, evaluate
 from harness.judge.verdict import weigh
+from harness.measure.connections import expected_losses
 from harness.measure.cost import expected_cost
 from harness.measure.one_engine import Measured, measure_history
 from harness.measure.quality_of_service import (
@@ -39,12 +40,14 @@ from harness.measure.quality_of_service import (
     survival,
 )
 from harness.runs.directory import RunDir, RunDirError
+from harness.theory.law import Law
 from harness.theory.predict import Prediction, predict, predict_healthy
 from harness.theory.tables import curves_frame, laws_frame, plotted_detections
+from reference_server.durations import DAY_S
 from reference_server.errors import Exit
 from reference_server.events import Event, EventKind, Source
 from reports.build import build_report
-from reports.run_tables import RunTables, check_format
+from reports.run_tables import HEALTHY, LOST, LOST_IN_OUTAGE, RunTables, check_format
 from scenarios.clock import SCENARIO_TIME
 from scenarios.load import load_scenario
 from scenarios.plan import Plan
@@ -210,6 +213,7 @@ def _tables(
         "detections_by_layer": detections_by_layer(seen),
         "incidence": incidence_by_cause(seen),
         "cost": _with_expected(tables["cost"], scenario),
+        "losses": _with_expected_losses(tables, predictions),
     }
 
 
@@ -225,6 +229,20 @@ def _with_expected(cost: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
 def _torn(log: ReadLog) -> list[str]:
     """What a simulation's log lacks."""
     return [f"{file.name}: {file.torn_lines} lines are torn" for file in log.files if file.torn_lines]
+
+
+def _with_expected_losses(
+    tables: Mapping[str, pd.DataFrame], predictions: Sequence[Prediction]
+) -> pd.DataFrame:
+    """Put theory first, for the connections of the last engine; nothing where it does not know a law."""
+    laws = {one.milestone: one.law for one in predictions if one.fault == HEALTHY}
+    life, outage = laws.get(LOST), laws.get(LOST_IN_OUTAGE, Law.never())
+    held = tables["healthy_connections"]
+    if life is None or outage is None or held.empty:
+        return tables["losses"]
+    per_day = DAY_S / outage.mean_s if outage.mass > 0 else 0.0
+    expected = expected_losses(held[held["engine"] == held["engine"].iloc[-1]], life, per_day)
+    return pd.concat([expected, tables["losses"]], ignore_index=True)
 
 
 def _soundness_of(

@@ -31,6 +31,7 @@ from reports.run_tables import MEASURED_ENGINES, MILESTONES, RunTables, frame
 from scenarios.schema import Scenario
 
 __all__ = [
+    "DEFAULT_THRESHOLD",
     "Threshold",
     "ThresholdError",
     "check_thresholds",
@@ -57,7 +58,7 @@ _EXAMPLE = "detection_latency{fault=host_crash}.p99 < 100s"
 
 MOST_CLIENTS_LOST = 0.05
 """Of the healthy clients: a run in which more lost a connection is red, unless the scenario says what it allows."""
-_DEFAULT = f"healthy.clients_lost.share <= {MOST_CLIENTS_LOST:.0%} (default)"
+DEFAULT_THRESHOLD = f"healthy.clients_lost.share <= {MOST_CLIENTS_LOST:.0%} (default)"
 _SAYS_WHAT_LOSSES = ("healthy.losses", "healthy.clients_lost")
 
 
@@ -202,7 +203,7 @@ def default_threshold(
     verdict, reason = ("fail" if found.value > MOST_CLIENTS_LOST else "pass"), found.note
     if unsound and engine == "real":
         verdict, reason = "unknown", f"the run is unsound: {unsound[0]}"
-    return frame("thresholds", [(_DEFAULT, found.value, verdict, reason)])
+    return frame("thresholds", [(DEFAULT_THRESHOLD, found.value, verdict, reason)])
 
 
 def _judge(threshold: Threshold, estimate: Estimate) -> tuple[str, str]:

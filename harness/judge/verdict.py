@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from harness.judge.agreement import AgreementVerdict
+from harness.judge.thresholds import DEFAULT_THRESHOLD
 from reference_server.errors import Exit
 from reports.page import Headline
 from reports.run_tables import RunTables
@@ -27,7 +28,8 @@ def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
 
     Undecided is no pass: a threshold whose limit lies within what the value may be, an agreement of which no
     comparison could be decided (of a real run: none that the real engine took part in), a run without its end. Single
-    comparisons that could not be decided are shown and do not count.
+    comparisons that could not be decided are shown and do not count. A simulation of what theory has no law for has
+    nothing to be compared with: the thresholds that its scenario states decide.
 
     An interrupted run has an exit code of its own, which only the command that was interrupted knows.
     """
@@ -35,8 +37,12 @@ def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
     missed = thresholds[thresholds["verdict"] == "fail"]
     open_ = thresholds[~thresholds["verdict"].isin(["pass", "fail"])]
     compared = tables.table("agreement")
-    undecided = agreement.reason if agreement.verdict == "unknown" and len(compared) else ""
-    if not undecided and "real" in tables.engines and len(compared):
+    undecided = agreement.reason if agreement.verdict == "unknown" else ""
+    stated = ~thresholds["expression"].isin([DEFAULT_THRESHOLD])
+    alone = compared.empty and "real" not in tables.engines and bool(stated.any())
+    if alone:
+        undecided = ""
+    elif not undecided and "real" in tables.engines:
         decided = compared[(compared["left"] == "real") & (compared["verdict"] != "unknown")]
         undecided = "" if len(decided) else "no comparison of the real engine could be decided"
     reasons = (
@@ -73,5 +79,7 @@ def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
     if undecided:
         held = "The thresholds hold; whether" if len(thresholds) else "Whether"
         return found("unknown", f"{held} the engines agree could not be decided", Exit.UNDECIDED)
+    if alone:
+        return found("pass", "All thresholds hold; theory has no law to compare with", Exit.GOOD)
     held = "all thresholds hold and the" if len(thresholds) else "the"
     return found("pass", f"{held} engines agree".capitalize(), Exit.GOOD)

@@ -27,11 +27,12 @@ import pandas as pd
 from harness.events.history import History, InjectedFault
 from harness.events.incident_windows import IncidentWindow, incident_windows, laid_to
 from harness.measure.health import outages, poisson_interval
+from harness.theory.law import Law
 from reference_server.durations import DAY_S
 from reference_server.events import Cause, Event, EventKind, Source
 from reports.run_tables import frame
 
-__all__ = ["AUTHORS", "HealthyConnection", "healthy_connections", "loss_row", "losses", "table_of"]
+__all__ = ["AUTHORS", "HealthyConnection", "expected_losses", "healthy_connections", "losses", "table_of"]
 
 AUTHORS = ("gateway", "middle", "client", "gateway_failure", "take_over", "drain")
 _INF = float("inf")
@@ -203,16 +204,38 @@ def losses(engine: str, connections: pd.DataFrame) -> pd.DataFrame:
     """
     lost = connections[connections["outcome"] == "lost"]
     clients, days = connections["client"].nunique(), float(connections["watched_s"].sum()) / DAY_S
-    rows = [loss_row(engine, "", clients, days, lost)]
+    rows = [_loss_row(engine, "", clients, days, lost)]
     rows += [
-        loss_row(engine, author, clients, days, mine)
+        _loss_row(engine, author, clients, days, mine)
         for author in AUTHORS
         if len(mine := lost[lost["author"] == author])
     ]
     return frame("losses", rows)
 
 
-def loss_row(engine: str, author: str, clients: int, days: float, lost: pd.DataFrame) -> tuple[object, ...]:
+def expected_losses(connections: pd.DataFrame, life: Law, outages_per_day: float) -> pd.DataFrame:
+    """Return theory's row of losses.csv, for as many connections, each for as long as it could have been watched.
+
+    Not for as long as it was: who is lost early was watched for a short time because of that.
+
+    Args:
+        connections: healthy_connections.csv of one engine; those that a fault has hit are left out.
+        life: law of the time from connecting to a loss.
+        outages_per_day: losses of one client a day in outages of its own network.
+    """
+    held = connections[connections["hampered_by"] == ""]
+    days, nan = float(held["watched_s"].sum()) / DAY_S, float("nan")
+    over_s = held["connected_s"] + held["watched_s"] + held["offline_s"]
+    could_s = over_s.groupby(held["client"]).transform("max") - held["connected_s"]
+    elsewise = (held["outcome"] == "lost") & (held["in_outage"] | (held["incident"] != ""))
+    expected = float(life.cdf(could_s.where(~elsewise, held["watched_s"]).to_numpy()).sum())
+    expected += outages_per_day * days
+    rate = expected / days if days > 0 else nan
+    row = ("theory", "", held["client"].nunique(), days, expected, nan, nan, rate, nan, nan, nan, nan)
+    return frame("losses", [row])
+
+
+def _loss_row(engine: str, author: str, clients: int, days: float, lost: pd.DataFrame) -> tuple[object, ...]:
     """Return one row; ``lost`` are its connections, ``days`` the client-days that all were watched."""
     count, offline_s = len(lost), float(lost["offline_s"].sum())
     total_s = days * DAY_S + offline_s

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from harness.judge.agreement import judge
+from harness.judge.thresholds import DEFAULT_THRESHOLD
 from harness.judge.verdict import weigh
 from reports.run_tables import SCHEMAS, RunTables, frame
 
@@ -54,6 +55,21 @@ def compared(*pairs: tuple[str, str]) -> pd.DataFrame:
             [("simulated", "pass")],
             {"engines": ["simulated"]},
             ("pass", 0),
+        ),
+        ("nothing to compare is undecided", [PASSED], [], {}, ("unknown", 97)),
+        (
+            "of a simulation without laws the scenario's thresholds decide",
+            [PASSED],
+            [],
+            {"engines": ["simulated"]},
+            ("pass", 0),
+        ),
+        (
+            "and where it states none, nothing does",
+            [(DEFAULT_THRESHOLD, 0.0, "pass", "")],
+            [],
+            {"engines": ["simulated"]},
+            ("unknown", 97),
         ),
         ("missed beats undecided", [MISSED, OPEN], [("real", "unknown")], {}, ("fail", 99)),
         ("so does a disagreement", [OPEN], [("real", "fail")], {}, ("fail", 99)),

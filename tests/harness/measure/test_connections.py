@@ -7,11 +7,19 @@ from typing import Any
 import pytest
 
 from harness.events.history import History
-from harness.measure.connections import HealthyConnection, healthy_connections, losses, table_of
+from harness.measure.connections import (
+    HealthyConnection,
+    expected_losses,
+    healthy_connections,
+    losses,
+    table_of,
+)
 from harness.measure.presence import presence_gaps
+from harness.theory.law import Law
 from reference_server.durations import DAY_S
 from reference_server.events import Event, Source
 from scenarios.clock import SCENARIO_TIME, RunClock
+from scenarios.distributions import Distribution, Uniform
 from scenarios.plan import Plan
 from tests.harness.handmade import (
     CLIENT,
@@ -195,3 +203,15 @@ def test_a_gap_is_what_of_a_connection_s_life_the_store_did_not_show() -> None:
         [45.0, 5.0, False],
     ]
     assert gaps["after_s"].tolist() == pytest.approx([20.0, 35.0], abs=0.01)
+
+
+def test_theory_s_row_counts_for_as_long_as_a_connection_could_have_been_watched() -> None:
+    """Of U(0, 400): one lost at 40 s that had 290 s, one kept for 289 s; not the tenth that its own 40 s would give."""
+    history = history_of(connected(10.0, 0), connected(11.0, 1), told("tcp_fin"))
+    held = table_of("real", healthy_connections(history))
+    law = Law.of(Distribution(uniform=Uniform(low=0.0, high=400.0)))
+    (row,) = expected_losses(held, law, outages_per_day=0.0).itertuples()
+    assert (row.engine, row.author, row.healthy_clients) == ("theory", "", 2)
+    assert row.connections == pytest.approx((290.0 + 289.0) / 400.0, abs=1e-4)
+    (row,) = expected_losses(held, Law.never(), outages_per_day=24.0).itertuples()
+    assert row.rate_per_client_day == pytest.approx(24.0)
