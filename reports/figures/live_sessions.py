@@ -1,4 +1,4 @@
-"""Live clients, sessions in the store and ghosts over the run, with the fault windows shaded."""
+"""Live clients, those that the store shows, ghosts and gaps over the run, with the fault windows shaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["live_sessions"]
 def live_sessions(
     live: pd.DataFrame, fault_windows: Sequence[Mapping[str, Any]] = (), *, caption: str = ""
 ) -> Figure:
-    """Draw two panels: clients alive beside sessions that the store shows; and the ghosts between them.
+    """Draw two panels: clients alive beside those that the store shows; and ghosts, and gaps where there are any.
 
     Args:
         live: population.csv.
@@ -46,9 +46,12 @@ def live_sessions(
         panels[0].step(mine["time_s"], mine["live_clients"], where="post", color=colour, linestyle=":")
         panels[0].step(mine["time_s"], mine["store_sessions"], where="post", color=colour, linewidth=1.8)
         panels[1].step(mine["time_s"], mine["ghosts"], where="post", color=colour, linewidth=1.8)
+        if mine["gaps"].any():
+            panels[1].step(mine["time_s"], mine["gaps"], where="post", color=colour, linestyle=":")
         panels[1].fill_between(mine["time_s"], mine["ghosts"], step="post", color=colour, alpha=0.12)
     panels[0].set_ylabel("clients, sessions")
-    panels[1].set_ylabel("ghosts")
+    gaps = bool(live["gaps"].any())
+    panels[1].set_ylabel("ghosts, gaps" if gaps else "ghosts")
     for panel in panels[:2]:
         panel.set_ylim(bottom=0)
         panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -60,7 +63,7 @@ def live_sessions(
     panels[-1].set_xlabel("scenario seconds from the start of the run")
     panels[-1].set_xlim(0, float(live["time_s"].max()))
     title = "Clients alive, sessions in the store, and the ghosts between"
-    return finish(figure, title, caption, _legend(engines, bool(windows)))
+    return finish(figure, title, caption, _legend(engines, bool(windows), gaps))
 
 
 def _windows(panel: Axes, windows: Sequence[tuple[str, float, float]]) -> None:
@@ -72,10 +75,12 @@ def _windows(panel: Axes, windows: Sequence[tuple[str, float, float]]) -> None:
     panel.tick_params(axis="y", length=0)
 
 
-def _legend(engines: list[str], windows: bool) -> list[Line2D | Patch]:
+def _legend(engines: list[str], windows: bool, gaps: bool) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = [
         *(line_key(ENGINE_COLOURS[engine], engine) for engine in engines),
-        line_key("#555555", "clients alive", linestyle=":", linewidth=None),
-        line_key("#555555", "sessions in the store", linewidth=1.8),
+        line_key(
+            "#555555", "clients alive; gaps" if gaps else "clients alive", linestyle=":", linewidth=None
+        ),
+        line_key("#555555", "shown by the store; ghosts", linewidth=1.8),
     ]
     return [*handles, Patch(color="#9A9A9A", label="faults begin")] if windows else handles
