@@ -21,6 +21,7 @@ from harness.real.machine_limits import Load, check_limits, this_machine, worker
 from harness.real.network.nat import NetworkKind, check_network, is_behind_nat, network_of
 from harness.real.network.silence import silence_available
 from harness.real.processes.children import Child, ChildDied, Children
+from harness.real.processes.delay import start_delay
 from harness.real.processes.gateways import Nodes, gateway_config
 from harness.real.processes.proxy import PROXIES, check_proxy, start_proxy
 from harness.real.processes.redis import RedisServer, quiet_port, redis_server
@@ -220,6 +221,9 @@ def run_real(
         if setup.network in ("nginx", "haproxy") and middle is not None:
             idle_s = scenario.clock.real_s(middle.idle_timeout)
             ports = [node.port for node in nodes]
+            if middle.at == "client":
+                delay, ports = start_delay(children, run.logs, run.scenario, ports)
+                pids["delay"] = delay.pid
             proxy, ports = start_proxy(setup.network, children, run.logs, ports, idle_s, plan.clients)
             ws_urls = ",".join(f"ws://{network.gateway}:{port}/ws" for port in ports)
             pids["proxy"] = proxy.pid
@@ -228,11 +232,14 @@ def run_real(
                 children,
                 plan,
                 run,
-                ("--ws-url", ws_urls, "--http-url", nodes.http_urls),
+                (
+                    *("--ws-url", ws_urls, "--http-url", nodes.http_urls),
+                    *(["--has-real-middle"] if setup.network in PROXIES else []),
+                    *(["--has-real-round-trip"] if "delay" in pids else []),
+                ),
                 origin_s,
                 workers,
                 setup.hosts,
-                has_real_middle=setup.network in PROXIES,
             )
         pids |= {"store-watch": watch.pid, "generator": locust.pid}
         if redis.child is not None:
@@ -389,7 +396,7 @@ def fidelity(
     if network is not None and (network.nat is not None or network.max_age is not None):
         real = setup.network if setup is not None and setup.network in PROXIES else None
         found["network.nat" if network.nat is not None else "network.max_age"] = (
-            (f"a real {real} next to the gateway", "the same box next to the clients") if real else _BOX
+            (f"a real {real}", "a proxy that speaks TLS, or of another maker") if real else _BOX
         )
     return [
         {"fault": label, "mechanism": mechanism, "cannot_show": cannot_show}
@@ -418,8 +425,6 @@ def _locust(
     origin_s: float,
     workers: int,
     hosts: int,
-    *,
-    has_real_middle: bool,
 ) -> Child:
     argv = _python(
         "locust",
@@ -432,7 +437,6 @@ def _locust(
         *("--users", str(plan.clients), "--spawn-rate", str(plan.clients)),
         *("--run-dir", str(run.path), "--origin-s", repr(origin_s)),
         *target,
-        *(["--has-real-middle"] if has_real_middle else []),
         *("--csv", str(run.logs / "locust"), "--exit-code-on-error", "0"),
     )
     if hosts:

@@ -196,6 +196,7 @@ class Suite:
                 shard,
                 on_request=self._on_request,
                 has_real_middle=self.options.has_real_middle,
+                has_real_round_trip=self.options.has_real_round_trip,
             )
             told = getattr(self.options, "flatline_run", None) if self._is_worker else None
             self.generator.start(told["start_s"] if told else None)

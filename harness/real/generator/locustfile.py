@@ -77,6 +77,12 @@ def _options(parser: LocustArgumentParser) -> None:
         help="the scenario's box on the path is a real proxy",
     )
     parser.add_argument(
+        "--has-real-round-trip",
+        action="store_true",
+        include_in_web_ui=False,
+        help="the round trip is made elsewhere: answers are sent at once",
+    )
+    parser.add_argument(
         "--with-parent",
         action="store_true",
         include_in_web_ui=False,

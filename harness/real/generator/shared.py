@@ -100,11 +100,12 @@ class Generator:
         shard: WorkerShard = _ALL,
         on_request: OnRequest = lambda *_: None,
         has_real_middle: bool = False,
+        has_real_round_trip: bool = False,
     ) -> None:
         self.scenario = scenario
         self.plan = plan
         self.origin_s = origin_s
-        self._has_real_middle = has_real_middle
+        self._has_real_middle, self._has_real_round_trip = has_real_middle, has_real_round_trip
         self.shard = shard
         self.start_s = 0.0  # set by `start`: when the plan's time zero was
         self.on_request = on_request
@@ -219,7 +220,7 @@ class Generator:
 
     def answer_delay_s(self) -> float:
         """How long a heartbeat's answer is to be held back so that the round trip is the network's. Draws anew."""
-        return self._round_trips.next() - _OWN_ROUND_TRIP_S
+        return 0.0 if self._has_real_round_trip else self._round_trips.next() - _OWN_ROUND_TRIP_S
 
     def _mark_steady(self) -> None:
         gevent.sleep(self.at_s(self.plan.ramp_s) - self.now_s())

@@ -114,6 +114,20 @@ def test_pings_above_the_timer_of_a_proxy_lose_everybody_to_the_middle(proxy: An
     assert "heartbeat" not in seen.causes(Source.GATEWAY, EventKind.SUSPECTED)
 
 
+def test_pings_as_far_apart_as_the_timer_of_a_proxy_next_to_the_clients_lose_nearly_everybody(
+    tmp_path: Path,
+) -> None:
+    """The gap there is T + (rtt2 − rtt1)/2: n of them are survived while round trips fall, one time in (n + 1)!."""
+    if find_proxy("haproxy") is None:
+        missing("no haproxy: apt install haproxy")  # nginx's timers are too coarse for this
+    nat = f"{{idle_timeout: {N_S}s, expiry: close, at: client}}"
+    network = f"round_trip: {{uniform: {{low: 50ms, high: 400ms}}}}, nat: {nat}"
+    seen = run(scenario(72, ping(N_S), network), tmp_path, "haproxy")
+    lost = {one.session_id for one in seen.of(Source.CLIENT, EventKind.DISCONNECTED)}
+    assert len(lost) >= 17, "of 20 one in 120 survives the four gaps that all have"
+    assert "heartbeat" not in seen.causes(Source.GATEWAY, EventKind.SUSPECTED)
+
+
 def test_a_proxy_closes_idle_connections_and_clients_come_back(proxy: Any, tmp_path: Path) -> None:
     told = scenario(
         40,
