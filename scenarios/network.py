@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from reference_server.durations import Duration, PositiveDuration
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.clock import RunClock
 from scenarios.distributions import Distribution, Law
 from scenarios.parts import Part
 
-__all__ = ["ORPHAN_TRIES", "Nat", "Network", "Outages", "after_probe"]
+__all__ = ["ORPHAN_TRIES", "Nat", "Network", "Outages", "after_probe", "kept_by_pings"]
 
 ORPHAN_TRIES = 9
 """How often the kernel retransmits for a socket that its process has closed: the tail-loss probe, and 8 more
@@ -50,6 +51,16 @@ class Nat(Part):
         Literal["client", "gateway"],
         Field(description="the end of the path where it stands: half a round trip lies to one side of it"),
     ] = "client"
+
+
+def kept_by_pings(nat: Nat, policy: LivenessPolicy) -> bool:
+    """Whether a box next to the gateway sees a ping, answered or not, before each end of its idle timer.
+
+    Then it never forgets a connection that the gateway has, whatever befalls the client.
+    """
+    if policy.heartbeat_interval is None or nat.at == "client" or nat.counts == "to_gateway":
+        return False
+    return max(policy.heartbeat_interval, policy.retry_s) < nat.idle_timeout
 
 
 class Network(Part):

@@ -62,8 +62,9 @@ def noticed_share(interval_s: npt.ArrayLike, patience_s: npt.ArrayLike, network:
     the last s that does: with probability P(trip ≤ patience − s) − P(trip ≤ patience − next s) that is s.
     0 without outages.
 
-    Nothing passes a middlebox in an outage. One that forgets after N < T + s without a packet knows the connection no
-    more by then: so s < N − T, too. (T ≥ N is `dropped_by_idle_timer`'s.)
+    Nothing passes a middlebox at the client's end in an outage, and no answer comes to one next to the gateway. One
+    that forgets after N < T + s without what it counts knows the connection no more by then: so s < N − T, too.
+    (T ≥ N is `dropped_by_idle_timer`'s.)
 
     Args:
         interval_s: T, seconds, shape (n,) or a number.
@@ -85,8 +86,9 @@ def noticed_share(interval_s: npt.ArrayLike, patience_s: npt.ArrayLike, network:
     length = network.outages.length
     ends = mean_excess_s(length, np.add.outer(ladder, some_t))
     noticed = (mean_excess_s(length, ladder)[:, np.newaxis] - ends) / some_t
-    if network.nat is not None:
-        last = np.searchsorted(ladder, network.nat.idle_timeout - some_t) - 1
+    nat = network.nat
+    if nat is not None and (nat.at == "client" or nat.counts == "to_gateway"):
+        last = np.searchsorted(ladder, nat.idle_timeout - some_t) - 1
         steps = np.arange(len(ladder))[:, np.newaxis]
         noticed = np.take_along_axis(noticed, np.minimum(steps, np.maximum(last, 0)), axis=0)
     share = np.clip(outlasts @ noticed, 0.0, 1.0)

@@ -12,10 +12,13 @@ slow one is drawn too (a geometric law, exact for independent round trips).
 
 What it leaves out, beyond what the SimPy engine leaves out:
 
-* other detectors than ping and deadline (φ-accrual, probing);
+* other detectors than ping and deadline (φ-accrual, probing, clients' beats), and a deadline above the interval;
+* application traffic, and boxes on the way that close, have a maximum age, or stand next to the gateway and are not
+  kept by pings;
 * whatever couples clients: the loop's service time and stalls, memory pressure (`max_sessions`), several
   nodes, watchers, one common sweep (here each client's sweep has a phase of its own);
-* the store: TTLs, clean-up, lockouts, logins from elsewhere; only the number of Redis operations is kept;
+* the store: TTLs, clean-up, lockouts, logins from elsewhere, sessions that outlive their connection; only the number
+  of Redis operations is kept;
 * faults that say goodbye (orderly close, refresh, crashed process): their latency is one way's delay;
 * pings of a connection that its client has left count as long as the gateway has not noticed, even where the
   client has resumed its session already;

@@ -62,6 +62,7 @@ class Machine:
         self._interval_s = policy.interval_s
         self._idle_s, self._sweep_s = policy.session_timeout, policy.sweep_interval
         self._window_s = policy.resume_window
+        self._first_ping = policy.first_ping
         ladder = sorted(network.rto_ladder)
         self._ladder_s = np.array([*ladder, np.inf])
         self._patience_s = kernel_patience_s(policy.tcp_user_timeout, ladder)
@@ -376,6 +377,8 @@ class Machine:
         self._when_s[who] = np.inf
         # In (0, T]: a burst of new connections must not become a burst of pings.
         phase_s = self._interval_s * (1.0 - self._rng.random(len(who)))
+        if self._first_ping == "interval":
+            phase_s[:] = self._interval_s
         self._when_s[who, _DUE] = accepted_s + phase_s
         self._detectors.reset(who)
         self._stuck_since_s[who] = np.inf

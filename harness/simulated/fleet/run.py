@@ -5,6 +5,7 @@ From policies, a network and a seed to results. Scenario seconds alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,13 +18,13 @@ from harness.simulated.fleet.record import Record
 from harness.simulated.fleet.result import FleetResult
 from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy, Ping
-from scenarios.client_rules import Reconnect
+from scenarios.client_rules import Reconnect, Traffic
 from scenarios.faults import Fault
 from scenarios.faults.frozen import Frozen
 from scenarios.faults.host_crash import HostCrash
 from scenarios.faults.nat_timeout import NatTimeout
 from scenarios.faults.network_cut import NetworkCut
-from scenarios.network import Network
+from scenarios.network import Network, kept_by_pings
 from scenarios.schema import Scenario
 
 __all__ = ["FleetError", "fleet_sweep", "run_fleet"]
@@ -68,7 +69,8 @@ def run_fleet(
         n_jobs: processes; -1 for all cores. Changes nothing but the time it takes.
 
     Raises:
-        FleetError: no heartbeat, no clients, no time, a fault that is not silent or that another key contradicts.
+        FleetError: no heartbeat, no clients, no time, a key that only the SimPy engine knows, a fault that is not
+            silent or that another key contradicts.
     """
     seed = rng.bit_generator.seed_seq
     if not isinstance(seed, np.random.SeedSequence):
@@ -104,7 +106,7 @@ def fleet_sweep(
     policy draws of its own: the same seed, policies and sizes give the same results, whatever ``n_jobs`` is.
     """
     for policy in policies:
-        _check(policy, clients, duration_s, ramp_s, fault)
+        _check(policy, network, clients, duration_s, ramp_s, fault)
     if isinstance(fault, NatTimeout) and network.nat is not None:
         raise FleetError("network.nat and a nat_timeout fault: two NATs; allowed: one of them")
     if fault is not None and reconnect is not None and reconnect.idle_limit is not None:
@@ -148,8 +150,17 @@ def not_simulated(scenario: Scenario) -> tuple[str, ...]:
         *([f"{scenario.gateway.nodes} gateway nodes"] if scenario.gateway.nodes > 1 else []),
         *(["max_sessions"] if policy.max_sessions is not None else []),
         *([_LAYERS] if _other_layers(policy) else []),
+        *_other_keys(policy, scenario.network),
+        *(["network.nat that counts data, and protocol pings"] if _pings_are_no_data(scenario) else []),
+        *(["traffic"] if scenario.traffic != Traffic() else []),
+        *(["sessions.survives_connection"] if scenario.sessions.survives_connection else []),
     ]
     return tuple(f"not simulated: {one}; the fleet does not know it" for one in unknown)
+
+
+def _pings_are_no_data(scenario: Scenario) -> bool:
+    nat = scenario.network.nat
+    return nat is not None and nat.counts == "data" and scenario.detector.protocol_ping
 
 
 def _two_nats(scenario: Scenario) -> bool:
@@ -162,13 +173,37 @@ def _other_layers(policy: LivenessPolicy) -> bool:
     return policy.close_detection != "all" or policy.tcp_keepalive is not None
 
 
+def _other_keys(policy: LivenessPolicy, network: Network) -> list[str]:
+    """What a policy or a network says and the fleet does not know."""
+    nat = network.nat
+    if nat is not None and kept_by_pings(nat, policy):
+        nat = None
+    overlap = policy.heartbeat_timeout > (policy.heartbeat_interval or math.inf)
+    unknown = {
+        "a heartbeat_timeout above the heartbeat_interval": overlap,
+        "network.nat with expiry close": nat is not None and nat.expiry == "close",
+        "network.nat next to the gateway that pings do not keep": (
+            nat is not None and nat.at == "gateway" and nat.counts != "to_gateway"
+        ),
+        "network.max_age": network.max_age is not None,
+    }
+    return [key for key, is_so in unknown.items() if is_so]
+
+
 def _check(
-    policy: LivenessPolicy, clients: int, duration_s: float, ramp_s: float | None, fault: object
+    policy: LivenessPolicy,
+    network: Network,
+    clients: int,
+    duration_s: float,
+    ramp_s: float | None,
+    fault: object,
 ) -> None:
     if policy.heartbeat_interval is None:
         raise FleetError("this policy has no heartbeat: heartbeat_interval is null")
     if _other_layers(policy):
         raise FleetError(f"{_LAYERS}: only the SimPy engine has them")
+    if unknown := _other_keys(policy, network):
+        raise FleetError(f"{', '.join(unknown)}: only the SimPy engine knows that")
     if clients < 1 or duration_s <= 0 or (ramp_s is not None and ramp_s < 0):
         raise FleetError(
             f"clients {clients}, duration_s {duration_s:g}, ramp_s {ramp_s}; allowed: at least one "
@@ -195,7 +230,7 @@ def _run_part(
     ramp = policy.interval_s if ramp_s is None else ramp_s
     round_trips = RoundTrips(network.round_trip, policy.heartbeat_timeout, trips)
     way = _way(clients, network, fault, ramp, spells)
-    if network.nat is not None:
+    if network.nat is not None and not kept_by_pings(network.nat, policy):
         longest_gap_s = policy.interval_s + round_trips.fast_below_s / 2
         way = BehindNat(way, network.nat, longest_gap_s)
     record = Record(clients, policy, faults=fault is not None)

@@ -89,6 +89,13 @@ def test_a_silent_death_is_seen_within_the_policys_range(fault: Fault) -> None:
     assert stats.kstest(result.detection_s, "uniform", (low, high - low)).pvalue > 1e-3
 
 
+def test_a_first_ping_that_is_due_an_interval_after_the_connect() -> None:
+    """All clients connect at once and stay in step: silent from 45 s on, they miss the pings of 60, 90 and 120 s."""
+    fault = HostCrash(kind="host_crash", share=1.0, at=Distribution(constant=45.0))
+    result = run(POLICY.model_copy(update={"first_ping": "interval"}), fault=fault, ramp_s=0.0)
+    assert result.detection_s == pytest.approx(np.full(2000, 15.0 + 70.0), abs=4 * TRIP_S)
+
+
 def test_what_the_run_does_not_last_for_is_censored() -> None:
     result = run(fault=HostCrash(kind="host_crash", share=1.0, at=AT), duration_s=120.0)
     censored = result.duration_s[result.outcome == Outcome.CENSORED]
@@ -231,6 +238,18 @@ def test_a_retransmission_after_an_outage_meets_the_rst_of_a_nat_that_has_forgot
     assert low <= result.healthy_resets + result.false_suspicions <= high
 
 
+def test_a_box_next_to_the_gateway_sees_the_pings_of_an_outage() -> None:
+    """T = 47 s is below its 60 s, so it forgets nobody; at the client's end it would see nothing for 60.4 s."""
+    policy = LivenessPolicy(heartbeat_interval=47.0, heartbeat_timeout=40.0, max_failures=1)
+    law = Outages(every=1800.0, length=Distribution(constant=12.0))
+    lost = {}
+    for at in ("client", "gateway"):
+        nat = Nat.model_validate({"idle_timeout": 60.0, "expiry": "reset", "at": at})
+        result = run(policy, QUICK.model_copy(update={"outages": law, "nat": nat}), duration_s=7200.0)
+        lost[at] = result.healthy_resets + result.false_suspicions
+    assert lost["client"] > 0 == lost["gateway"]
+
+
 # -- results, seeds, refusals --------------------------------------------------------------------
 
 
@@ -265,6 +284,19 @@ def test_the_same_seed_gives_the_same_and_another_seed_does_not() -> None:
     ("change", "says"),
     [
         ({"policy": LivenessPolicy(heartbeat_interval=None)}, "no heartbeat"),
+        (
+            {"policy": LivenessPolicy(heartbeat_interval=3.0, heartbeat_timeout=7.0)},
+            "heartbeat_timeout above the heartbeat_interval",
+        ),
+        ({"network": QUICK.model_copy(update={"max_age": 60.0})}, "max_age"),
+        (
+            {"network": QUICK.model_copy(update={"nat": Nat(idle_timeout=60.0, expiry="close")})},
+            "expiry close",
+        ),
+        (
+            {"network": QUICK.model_copy(update={"nat": Nat(idle_timeout=20.0, at="gateway")})},
+            "next to the gateway that pings",
+        ),
         ({"clients": 0}, "clients 0"),
         ({"duration_s": 0.0}, "duration_s 0"),
         ({"fault": OrderlyClose(kind="orderly_close", share=1.0, at=AT)}, "orderly_close"),
