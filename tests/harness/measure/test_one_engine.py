@@ -574,3 +574,15 @@ def test_any_log_gives_one_row_per_fault_and_milestone_whatever_the_order_of_equ
     again = run(shuffled, of, horizon_s=6.0)
     for name in SCHEMAS.keys() & {f.name for f in dataclasses.fields(measured)}:
         pd.testing.assert_frame_equal(getattr(measured, name), getattr(again, name), check_exact=False)
+
+
+def test_the_store_was_cleared_between_two_looks_and_not_before_the_fault() -> None:
+    crash = fault(0)
+    for looked_s, earliest_s in ((185.95, 85.95), (99.0, 0.0)):
+        seen = event(186.0, STORE, K.STORE_CLEARED, "s0", "", previous_poll_s=looked_s)
+        table = run(log(connected(1.0, 0), injected(crash), seen, frame_of_run()), plan(crash)).tables[
+            "detections"
+        ]
+        row = table[table["milestone"] == "store_cleared"].iloc[0]
+        assert float(row["duration_s"]) == 86.0
+        assert float(row["earliest_s"]) == pytest.approx(earliest_s)

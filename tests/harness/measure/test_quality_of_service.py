@@ -198,3 +198,12 @@ def test_no_detections_give_empty_tables() -> None:
 def test_what_is_no_data_is_an_error(durations: list[float], outcomes: list[str]) -> None:
     with pytest.raises(ValueError, match=r"allowed|numbers"):
         incidence(durations, outcomes)
+
+
+def test_what_lies_between_two_looks_has_an_interval_that_holds_both() -> None:
+    """Cleared after 0.04 s, seen by looks 0.15 s apart: at 0.16 s, and not at 0.01 s."""
+    seen = detections([(0.16 + n / 1000, "d") for n in range(20)]).assign(milestone="store_cleared")
+    seen["earliest_s"] = seen["duration_s"] - 0.15
+    value, low, high = (float(qos(seen)[name].iloc[0]) for name in ("p50_s", "p50_lo_s", "p50_hi_s"))
+    assert value == pytest.approx(0.169)
+    assert low <= 0.04 <= high
