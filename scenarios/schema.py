@@ -59,7 +59,7 @@ class Scenario(Part):
         str | None,
         Field(
             description="a documented system (`flatline presets`): liveness, detector, records and "
-            "sessions.second_login begin with its values, keys written here replace them"
+            "sessions begin with its values, keys written here replace them"
         ),
     ] = None
     liveness: LivenessPolicy = LivenessPolicy()

@@ -106,7 +106,7 @@ def test_keys_of_a_scenario_stand_above_its_preset_and_a_dump_reads_back() -> No
 
 BAD = {
     "preset: b-as-writen": "did you mean b-as-written",
-    "preset: b-as-meant\nliveness: {retry_interval: 5s}": "of preset b-as-meant",
+    "preset: ours\nliveness: {heartbeat_timeout: 15s}": "of preset ours",
     "preset: [1]": "preset",
 }
 
