@@ -119,6 +119,35 @@ def test_a_frozen_client_is_suspected_in_range_and_its_kernel_has_acknowledged_a
     run(scenario())
 
 
+def test_a_timeout_above_the_interval_is_waited_for_while_pings_go_on(start: Any) -> None:
+    """Seven tenths of a second for an answer, a ping every three: found after [0.7, 1.0) s."""
+    overlapping = {"heartbeat_interval": 0.3, "heartbeat_timeout": 0.7, "max_failures": 1}
+    policy = QUICK.model_copy(update={**overlapping, "first_ping": "interval"})
+
+    async def scenario() -> None:
+        async with start(policy) as it:
+            clients = [await it.join(f"user-{n}", live=True, trace=True) for n in range(8)]
+            await asyncio.sleep(1.0)
+            for client in clients:
+                (connected,) = it.events(EventKind.CONNECTED, client.session_id)
+                first = it.events(EventKind.HEARTBEAT_SENT, client.session_id)[0]
+                assert 0.3 <= first.time_s - connected.time_s <= 0.3 + LOOK_S + it.lag_s()
+            silent_s = {}
+            for client in clients:
+                await asyncio.sleep(0.05)
+                await client.die()
+                silent_s[client.session_id] = it.now_s()
+            for client in clients:
+                decided = await it.verdict(client.session_id)
+                assert decided.cause == Cause.HEARTBEAT
+                assert in_range(it, decided, silent_s[client.session_id], misses=1)
+                sent = it.events(EventKind.HEARTBEAT_SENT, client.session_id)
+                unanswered = [e for e in sent if e.time_s > silent_s[client.session_id]]
+                assert len(unanswered) >= 2, "several pings are in flight"
+
+    run(scenario())
+
+
 @pytest.mark.root
 def test_a_crashed_host_is_suspected_in_range_and_data_is_on_its_way_for_ever(start: Any) -> None:
     require_silence()
