@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from reference_server.durations import PositiveDuration
 from scenarios.clock import RunClock
@@ -83,6 +83,13 @@ class TrafficOneWay(Part):
     ]
     bytes: Annotated[int, Field(ge=1, description="payload of one frame")] = 100
     burst: Annotated[int, Field(ge=1, description="frames sent together")] = 1
+
+    @field_validator("every", mode="after")
+    @classmethod
+    def _takes_time(cls, every: Distribution) -> Distribution:
+        if not every.mean_s > 0:
+            raise ValueError("0 s from one burst to the next; allowed: a law with a mean above 0 s")
+        return every
 
 
 class Traffic(Part):

@@ -170,7 +170,10 @@ class Gateway:
 
     def on_frame(self, connection: Connection) -> None:
         """An answer, a beat or a request is in the socket; it is read in its turn."""
-        if not self.loop.takes_time:
+        if not connection.open:
+            if self.alive:
+                self._network.refuse(connection)
+        elif not self.loop.takes_time:
             self._read(connection)
         elif connection.unread is None:
             self.loop.submit(self.loop.frame_s(), partial(self._read, connection))
@@ -179,7 +182,9 @@ class Gateway:
 
     def on_data(self, connection: Connection) -> None:
         """A frame of application data is in the socket."""
-        if connection.unread is None:
+        if not connection.open:
+            self.on_frame(connection)
+        elif connection.unread is None:
             self._read_data(connection)
         else:
             self._in_turn(

@@ -220,6 +220,15 @@ class Network:
         cause = Cause.TCP_FIN if code is None else Cause.CLOSE_FRAME
         self.send(connection, partial(connection.client.on_end, connection, cause, code))
 
+    def refuse(self, connection: Connection) -> None:
+        """Answer what came for a connection that the gateway has closed with RST."""
+
+        def arrives() -> None:
+            if connection.passes:
+                connection.client.on_end(connection, Cause.TCP_RESET)
+
+        self._clock.after(self._round_trips.next_s() / 2, arrives)
+
     def forget(self, connection: Connection) -> None:
         """The kernel has no such connection any more: nothing is sent again."""
         connection.unacked.clear()

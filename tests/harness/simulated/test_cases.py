@@ -175,6 +175,16 @@ def test_a_beat_into_an_outage_comes_with_tcps_next_try() -> None:
     assert not log.of(K.SUSPECTED)
 
 
+def test_who_speaks_on_a_connection_that_is_over_is_told_with_rst() -> None:
+    """Thrown out in a cut that outlasts the gateway's FIN, its first beat to come through is answered with RST."""
+    log = run(case("client_beats_delayed", duration=400.0), outages=[PlannedOutage(7, 100.0, 120.0)])
+    assert log.one(K.SUSPECTED).cause == Cause.SESSION_TIMEOUT
+    told = log.one(K.DISCONNECTED)
+    assert told.cause == Cause.TCP_RESET
+    assert 220.0 < told.time_s < 100.0 + 15.0 + 213.7
+    assert len(log.of(K.CONNECTED, 7)) == 2
+
+
 # -- layers --------------------------------------------------------------------------------------
 
 
