@@ -209,8 +209,6 @@ class Gateway:
     def _read_data(self, connection: Connection) -> None:
         if self._policy.data_counts:
             self._read(connection)
-        elif connection.open:
-            self._keep_records(connection, self._clock.now_s)
 
     def _push(self, connection: Connection) -> None:
         """Send the client a burst of application data."""
@@ -232,13 +230,10 @@ class Gateway:
                 connection.detector.on_inbound(now_s)
                 if connection.detector.due_s < due_s:  # R > T: the regular ping comes before the retry
                     self.due_earlier(connection)
-            self._keep_records(connection, now_s)
-
-    def _keep_records(self, connection: Connection, now_s: float) -> None:
-        if now_s >= connection.refresh_due_s:
-            # Half of a TTL may be gone before it is refreshed, and only a frame has it refreshed.
-            connection.refresh_due_s = now_s + self._refresh_after_s
-            self._refresh(connection)
+            if now_s >= connection.refresh_due_s:
+                # Half of a TTL may be gone before it is refreshed, and only a frame has it refreshed.
+                connection.refresh_due_s = now_s + self._refresh_after_s
+                self._refresh(connection)
 
     def on_client_beat(self, connection: Connection) -> None:
         """A client's own beat is here: it is answered when it has been read."""

@@ -110,11 +110,3 @@ class FleetResult:
         if self.healthy_client_s <= 0:
             return float("nan")
         return self.false_suspicions / self.healthy_client_s * DAY_S
-
-    def detections_by_cause(self) -> dict[Cause, int]:
-        """Which layer detected how many faults."""
-        return {cause: int(np.sum(self.cause == code)) for code, cause in enumerate(CAUSES)}
-
-    def false_suspicions_by_cause(self) -> dict[Cause, int]:
-        """Which layer took how many healthy clients for dead."""
-        return {cause: int(np.sum(self.false_cause == code)) for code, cause in enumerate(CAUSES)}
