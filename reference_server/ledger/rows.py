@@ -106,7 +106,7 @@ Row = Login | Connected | Ended | Over | Seen
 
 @dataclass(frozen=True, slots=True)
 class Unconnected:
-    """A login that is not over and has not had a connection yet."""
+    """A login that is not over and has no connection."""
 
     session_id: str
     user_id: str

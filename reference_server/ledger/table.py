@@ -34,12 +34,14 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
     case,
     create_engine,
     event,
     func,
     insert,
     inspect,
+    or_,
     select,
     text,
     update,
@@ -48,6 +50,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
 
 from reference_server.config import GatewayConfig
+from reference_server.events import Cause
 from reference_server.ledger.rows import (
     FINAL,
     AddressFull,
@@ -278,11 +281,17 @@ class LedgerDatabase:
         return self._carry_out(lambda connection: self._close(connection, quiet, _EXPIRED))
 
     def unconnected(self) -> list[Unconnected]:
-        """Return the logins that are not over and have not had a connection yet."""
+        """Return the logins that are not over and have not had a connection yet.
+
+        Where sessions survive their connections, so do those that had one: whatever ended it, but a newer session.
+        """
         c = self._tables.sessions.c
+        waits = and_(c.logout_time.is_(None), c.connection_id == "")
+        if self._config.session_survives_connection:
+            waits = or_(waits, and_(c.status == 0, c.ended_by.not_in((*FINAL, _EXPIRED, Cause.TAKE_OVER))))
         device = case((c.device_id != "", c.device_id), else_=c.device_type)
         query = select(c.session_id, c.user_id, device, c.last_active_time).where(
-            c.logout_time.is_(None), c.connection_id == "", c.last_active_time > self._oldest_ms()
+            waits, c.last_active_time > self._oldest_ms()
         )
         return self._carry_out(lambda connection: [Unconnected(*row) for row in connection.execute(query)])
 

@@ -41,9 +41,17 @@ def url(ledger: str) -> Iterator[str]:
 MADE: list[LedgerDatabase] = []
 
 
-def config(url: str, node: str, session_ttl_s: float = 3600.0, most: int | None = None) -> GatewayConfig:
+def config(
+    url: str, node: str, session_ttl_s: float = 3600.0, most: int | None = None, survives: bool = False
+) -> GatewayConfig:
     policy = LivenessPolicy(session_ttl=session_ttl_s)
-    return GatewayConfig(ledger_url=url, node=node, policy=policy, max_sessions_per_ip=most)
+    return GatewayConfig(
+        ledger_url=url,
+        node=node,
+        policy=policy,
+        max_sessions_per_ip=most,
+        session_survives_connection=survives,
+    )
 
 
 def writer(url: str, node: str = "n1", **options: Any) -> LedgerDatabase:
@@ -208,9 +216,10 @@ def test_what_nobody_has_heard_of_for_a_session_s_life_is_over(url: str) -> None
     assert table["young"].logout_time is None
 
 
-def test_logins_that_never_connected_can_be_told(url: str) -> None:
+@pytest.mark.parametrize("survives", [False, True])
+def test_logins_without_a_connection_can_be_told(url: str, survives: bool) -> None:
     """They are all that a Redis that lost everything does not get back from its connections."""
-    ledger = writer(url, session_ttl_s=3600.0)
+    ledger = writer(url, session_ttl_s=3600.0, survives=survives)
     second_phone = replace(login("phone"), device_id="p2")
     story(
         ledger,
@@ -223,10 +232,13 @@ def test_logins_that_never_connected_can_be_told(url: str) -> None:
         login("gone"),
         begun("gone", "c", 900),
         ended("gone", "c", 905, "tcp_fin"),
+        login("replaced"),
+        begun("replaced", "d", 900),
+        ended("replaced", "d", 905, "take_over"),
         login("expired", seconds=-3000),
     )
     found = {s.session_id: s for s in ledger.unconnected()}
-    assert found.keys() == {"in", "phone"}
+    assert found.keys() == {"in", "phone"} | ({"gone"} if survives else set())
     assert (found["in"].device, found["phone"].device) == ("mobile", "p2")
     assert found["in"].seen_ms == at(0)
     assert ledger.over(["in", "out", "gone", "unheard of"]) == {"out"}
