@@ -278,12 +278,17 @@ async def _outage(server: RedisServer, prefix: str, folder: Path, path: Path, ou
 def test_a_flushed_redis_gets_its_logins_back(
     private_redis: RedisServer, key_prefix: str, tmp_path: Path
 ) -> None:
-    """Those that never connected, from the ledger; and none that are over."""
+    """Those that never connected and those that have survived their connection, from the ledger; none that are over."""
     url = ledger_url(tmp_path / "ledger.db")
 
     async def scenario() -> None:
-        options = {"ledger_url": url, "lease_ttl_s": 1.0, "lease_renew_s": 0.1}
-        async with running(private_redis.url, key_prefix, tmp_path, QUIET, **options) as it:
+        options: dict[str, Any] = {"ledger_url": url, "lease_ttl_s": 1.0, "lease_renew_s": 0.1}
+        options["session_survives_connection"] = True
+        policy = QUIET.model_copy(update={"resume_window": 0.0})
+        async with running(private_redis.url, key_prefix, tmp_path, policy, **options) as it:
+            left = await it.join("left")
+            await left.socket.close()
+            await until(lambda: it.records(left.session_id, "left")[0] == "left|:0", "it has survived")
             waits, over = await it.login("waits"), await it.login("over")
             client = await it.join("stays", live=True)
             assert (await it.http("POST", "/user/logout", {"session_id": over}))[0] == 200
@@ -296,6 +301,7 @@ def test_a_flushed_redis_gets_its_logins_back(
             assert 0 < left_ms <= 1000 * it.config.policy.session_ttl
             assert it.records(over, "over")[0] is None
             await it.join("waits", waits)
+            await it.join("left", left.session_id)
             assert client.closed is None
 
     run(scenario())
