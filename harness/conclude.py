@@ -27,7 +27,7 @@ from harness.judge.soundness import (
     store_looks,
     without_planned_stalls,
 )
-from harness.judge.thresholds import check_thresholds, default_threshold, evaluate
+from harness.judge.thresholds import check_thresholds, default_thresholds, evaluate
 from harness.judge.verdict import weigh
 from harness.measure.connections import expected_losses
 from harness.measure.cost import expected_cost
@@ -168,7 +168,7 @@ def measure_run(
     thresholds, unsound = check_thresholds(scenario), tables.unsound_reasons
     judged = (
         evaluate(thresholds, tables, unsound=unsound),
-        default_threshold(thresholds, tables, unsound=unsound),
+        default_thresholds(thresholds, tables, unsound=unsound),
     )
     frames["thresholds"] = pd.concat(judged, ignore_index=True)
     progress("measure", 1.0)

@@ -19,7 +19,7 @@ from harness.measure.health import poisson_interval
 from harness.statistics.incidence import CONFIDENCE, incidence
 from reports.run_tables import PERCENTILES, RunTables
 
-__all__ = ["METRICS", "Estimate", "Metric", "Query", "unprovoked"]
+__all__ = ["METRICS", "Estimate", "Metric", "Query", "gaps", "unprovoked"]
 
 _INF = float("inf")
 _NAN = float("nan")
@@ -232,7 +232,7 @@ def _live(tables: RunTables, query: Query) -> Estimate:
     return Estimate.fact(float(share.mean()), f"{len(rows)} samples, {share.min():.1%} at the least")
 
 
-def _gaps(tables: RunTables, query: Query) -> Estimate:
+def gaps(tables: RunTables, query: Query) -> Estimate:
     """Of the time in which healthy clients were connected: how often, and for how long, the store did not show them."""
     seen = query.of(tables.table("population"))
     if seen["store_sessions"].isna().all():
@@ -347,7 +347,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "healthy.sessions_lost": Metric({"count": "count"}, _AUTHOR, _losses),
     "healthy.offline": Metric({"share": "share"}, _AUTHOR, _losses),
     "live": Metric({"share": "share"}, ("engine",), _live),
-    "presence.gaps": Metric(_COUNT_AND_SHARE, ("engine",), _gaps),
+    "presence.gaps": Metric(_COUNT_AND_SHARE, ("engine",), gaps),
     "handshake": Metric({"p": "duration", "max": "duration"}, ("engine",), _handshakes),
     "heartbeat_lateness": Metric({"p": "duration", "max": "duration"}, ("engine",), _lateness),
     "agreement": Metric(dict.fromkeys(PERCENTILES, "share"), ("fault", "milestone"), _agreement),

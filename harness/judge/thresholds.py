@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.judge.threshold_metrics import METRICS, Estimate, Query, unprovoked
+from harness.judge.threshold_metrics import METRICS, Estimate, Query, gaps, unprovoked
 from harness.measure.connections import AUTHORS
 from reference_server.durations import parse_duration
 from reference_server.errors import FlatlineError
@@ -31,11 +31,11 @@ from reports.run_tables import MEASURED_ENGINES, MILESTONES, RunTables, frame
 from scenarios.schema import Scenario
 
 __all__ = [
-    "DEFAULT_THRESHOLD",
+    "DEFAULT_THRESHOLDS",
     "Threshold",
     "ThresholdError",
     "check_thresholds",
-    "default_threshold",
+    "default_thresholds",
     "evaluate",
     "parse_threshold",
 ]
@@ -58,7 +58,11 @@ _EXAMPLE = "detection_latency{fault=host_crash}.p99 < 100s"
 
 MOST_CLIENTS_LOST = 0.05
 """Of the healthy clients: a run in which more lost a connection is red, unless the scenario says what it allows."""
-DEFAULT_THRESHOLD = f"healthy.clients_lost.share <= {MOST_CLIENTS_LOST:.0%} (default)"
+MOST_NOT_SHOWN = 0.05
+"""Of the time of connected healthy clients: a run in which the store hid more of it is red, unless likewise."""
+_LOST = f"healthy.clients_lost.share <= {MOST_CLIENTS_LOST:.0%} (default)"
+_NOT_SHOWN = f"presence.gaps.share <= {MOST_NOT_SHOWN:.0%} (default)"
+DEFAULT_THRESHOLDS = (_LOST, _NOT_SHOWN)
 _SAYS_WHAT_LOSSES = ("healthy.losses", "healthy.clients_lost")
 
 
@@ -189,21 +193,31 @@ def evaluate(
     return frame("thresholds", rows)
 
 
-def default_threshold(
+def default_thresholds(
     thresholds: Sequence[Threshold], tables: RunTables, *, unsound: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Judge what holds without being written: at most `MOST_CLIENTS_LOST` of the healthy clients lose a connection.
+    """Judge what holds without being written, each unless one of the thresholds says what is allowed.
 
-    For no reason that the scenario gives, see `unprovoked`. No row where one of the thresholds says what may be lost.
+    At most `MOST_CLIENTS_LOST` of the healthy clients lose a connection, for no reason that the scenario gives
+    (`unprovoked`). At most `MOST_NOT_SHOWN` of the time of connected healthy clients the store does not show them;
+    not asked where nobody looked at the store, or where incidents befall it.
     """
-    if any(threshold.metric in _SAYS_WHAT_LOSSES for threshold in thresholds):
-        return frame("thresholds", [])
     engine = "real" if "real" in tables.measured_engines else "simulated"
-    found = unprovoked(tables, engine)
-    verdict, reason = ("fail" if found.value > MOST_CLIENTS_LOST else "pass"), found.note
-    if unsound and engine == "real":
-        verdict, reason = "unknown", f"the run is unsound: {unsound[0]}"
-    return frame("thresholds", [(DEFAULT_THRESHOLD, found.value, verdict, reason)])
+    stated = {threshold.metric for threshold in thresholds}
+    rows: list[tuple[str, float, str, str]] = []
+
+    def hold(expression: str, most: float, found: Estimate) -> None:
+        verdict, reason = ("fail" if found.value > most else "pass"), found.note
+        if unsound and engine == "real":
+            verdict, reason = "unknown", f"the run is unsound: {unsound[0]}"
+        rows.append((expression, found.value, verdict, reason))
+
+    if stated.isdisjoint(_SAYS_WHAT_LOSSES):
+        hold(_LOST, MOST_CLIENTS_LOST, unprovoked(tables, engine))
+    hidden = gaps(tables, Query(engine, "share", {}))
+    if "presence.gaps" not in stated and tables.table("incidents").empty and hidden.value == hidden.value:
+        hold(_NOT_SHOWN, MOST_NOT_SHOWN, hidden)
+    return frame("thresholds", rows)
 
 
 def _judge(threshold: Threshold, estimate: Estimate) -> tuple[str, str]:

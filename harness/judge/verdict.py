@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from harness.judge.agreement import AgreementVerdict
-from harness.judge.thresholds import DEFAULT_THRESHOLD
+from harness.judge.thresholds import DEFAULT_THRESHOLDS
 from reference_server.errors import Exit
 from reports.page import Headline
 from reports.run_tables import RunTables
@@ -38,7 +38,7 @@ def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
     open_ = thresholds[~thresholds["verdict"].isin(["pass", "fail"])]
     compared = tables.table("agreement")
     undecided = agreement.reason if agreement.verdict == "unknown" else ""
-    stated = ~thresholds["expression"].isin([DEFAULT_THRESHOLD])
+    stated = ~thresholds["expression"].isin(DEFAULT_THRESHOLDS)
     alone = compared.empty and "real" not in tables.engines and bool(stated.any())
     if alone:
         undecided = ""

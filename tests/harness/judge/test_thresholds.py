@@ -11,7 +11,7 @@ from harness.judge.threshold_metrics import METRICS
 from harness.judge.thresholds import (
     ThresholdError,
     check_thresholds,
-    default_threshold,
+    default_thresholds,
     evaluate,
     parse_threshold,
 )
@@ -351,8 +351,24 @@ def test_a_run_that_loses_healthy_clients_is_red_without_a_threshold(
     lost: list[tuple[str, str, str, str, bool]], expected: str
 ) -> None:
     run = losing(*KEPT, *lost, *[("20", "", "", "", False)][: 2 - len(lost)])
-    (row,) = default_threshold([], run).itertuples()
+    row, _ = default_thresholds([], run).itertuples()
     assert row.verdict == expected
-    assert default_threshold([], run, unsound=["lag"])["verdict"].tolist() == ["unknown"]
-    said = parse_threshold("healthy.losses.count < 99", FAULTS)
-    assert default_threshold([said], run).empty
+    assert default_thresholds([], run, unsound=["lag"])["verdict"].tolist() == ["unknown", "unknown"]
+    said = [
+        parse_threshold(text, FAULTS) for text in ("healthy.losses.count < 99", "presence.gaps.count < 9")
+    ]
+    assert default_thresholds(said, run).empty
+
+
+@pytest.mark.parametrize(
+    ("hidden_s", "expected"), [(43_200.0, "pass"), (43_201.0, "fail")]
+)  # of 20 half days
+def test_a_run_that_hides_clients_who_live_is_red_without_a_threshold(hidden_s: float, expected: str) -> None:
+    kept = losing(*KEPT, ("18", "", "", "", False), ("19", "", "", "", False))
+    gap = frame("presence_gaps", [("real", "s", "0", 1.0, 1.0, hidden_s, False)])
+    run = tables(
+        **{name: kept.table(name) for name in ("healthy_connections", "losses", "population")},
+        presence_gaps=gap,
+    )
+    _, row = default_thresholds([], run).itertuples()
+    assert (row.expression, row.verdict) == ("presence.gaps.share <= 5% (default)", expected)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from harness.judge.agreement import judge
-from harness.judge.thresholds import DEFAULT_THRESHOLD
+from harness.judge.thresholds import DEFAULT_THRESHOLDS
 from harness.judge.verdict import weigh
 from reports.run_tables import SCHEMAS, RunTables, frame
 
@@ -66,7 +66,7 @@ def compared(*pairs: tuple[str, str]) -> pd.DataFrame:
         ),
         (
             "and where it states none, nothing does",
-            [(DEFAULT_THRESHOLD, 0.0, "pass", "")],
+            [(DEFAULT_THRESHOLDS[0], 0.0, "pass", "")],
             [],
             {"engines": ["simulated"]},
             ("unknown", 97),
