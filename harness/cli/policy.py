@@ -194,7 +194,7 @@ def lint_command(
     show_markdown("\n".join(["", "checked:", *(f"- {line}" for line in found.checked)]))
     if found.not_checked:
         show_markdown("\n".join(["", "not checked:", *(f"- {line}" for line in found.not_checked)]))
-    if found.mended != found.setting:
+    if found.mended != found.setting and not found.clashing:
         show_markdown(f"\nwith these fixes a silent client is noticed after {found.mended.detection}")
     if any(finding.severity is Severity.ERROR for finding in found.findings):
         raise typer.Exit(Exit.MISSED)

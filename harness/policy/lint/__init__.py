@@ -52,6 +52,7 @@ class Report:
         findings: the worst first; empty: nothing is wrong.
         setting: what was checked.
         mended: the setting with every fix; it has none of the findings whose fix is a value.
+        clashing: rules that no values keep together; ``mended`` then breaks one of them.
         checked: what was looked at, with the bounds that follow, one line each.
         not_checked: what could not be, and why.
     """
@@ -59,6 +60,7 @@ class Report:
     findings: tuple[Finding, ...]
     setting: Setting
     mended: Setting
+    clashing: frozenset[str]
     checked: tuple[str, ...]
     not_checked: tuple[str, ...]
 
@@ -83,9 +85,11 @@ def lint(
         setting = extras.applied_to(setting)
     boxes = [*(boxes_of_scenario(subject) if isinstance(subject, Scenario) else ()), *middleboxes]
     tcp = [box for box in boxes if box.transport == "tcp"]
-    findings, mended, left = list(_rules(setting, tcp)), setting, []
+    findings, mended = list(_rules(setting, tcp)), setting
+    seen: list[set[str]] = []
     for _ in range(_ROUNDS):
         left = [finding for finding in _rules(mended, tcp) if finding.changes]
+        seen.append({finding.rule for finding in left})
         if not left:
             break
         changes: dict[str, Any] = {}
@@ -95,10 +99,11 @@ def lint(
             ):  # of two for one value the worse one now, the other next
                 changes |= finding.changes
         mended = replace(mended, **changes)
-    clashing = {finding.rule for finding in left}
+    # Rules that go on breaking each other: the last rounds end where they began.
+    clashing = set().union(*seen[-_ROUNDS // 2 :]) if seen[-1] else set()
     told = [replace(one, fix=_fix(one, setting, mended, clashing)) for one in sorted(findings, key=_rank)]
     checked, not_checked = _checked(setting, boxes)
-    return Report(tuple(told), setting, mended, checked, not_checked)
+    return Report(tuple(told), setting, mended, frozenset(clashing), checked, not_checked)
 
 
 def _rules(setting: Setting, boxes: Iterable[IdleTimerProfile]) -> Iterator[Finding]:
@@ -121,9 +126,9 @@ def _fix(finding: Finding, setting: Setting, mended: Setting, clashing: set[str]
         if name in _KEYS and getattr(mended, name) != getattr(setting, name)
     ]
     parts = [part for part in (finding.advice, ", ".join(values)) if part]
-    if finding.rule in clashing and len(clashing) > 1:
-        others = ", ".join(sorted(clashing - {finding.rule}))
-        return f"{finding.advice}; no value does so and keeps {others} as well"
+    if finding.rule in clashing:
+        others = " without ".join(["", *sorted(clashing - {finding.rule})])
+        return f"{finding.advice}; no value alone does so{others}"
     return ": ".join(parts)
 
 

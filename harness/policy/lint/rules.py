@@ -128,7 +128,7 @@ def timeout_above_interval(s: Setting) -> Iterator[Finding]:
         Severity.INFO,
         "pings_overlap",
         f"heartbeat_timeout {s.timeout_s:g} s is above heartbeat_interval {s.interval_s:g} s",
-        "pings go on every interval, each has its own deadline, and any frame clears them all: a silent client is "
+        "pings go on every interval, and each has its own deadline: a silent client is "
         f"noticed after {s.patience_s:g} to {s.interval_s + s.patience_s:g} s",
         "none is needed; stacks that send no ping while one is unanswered are slower",
     )

@@ -241,7 +241,7 @@ def _stack(code: str, name: str) -> Setting | None:
             spelling={"interval_s": (keys[0], 1 / stack.unit_s), "timeout_s": (keys[1], 1 / stack.unit_s)},
             not_checked=("records, leases and sessions: the file says nothing of them",),
         )
-    if beats := _times(code, "heartbeat", 1.0):
+    if beats := _times(code, "(?i:heartbeat(?:_s)?)", 1.0):
         return Setting(
             name=name,
             interval_s=beats[-1],

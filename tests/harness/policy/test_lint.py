@@ -464,6 +464,7 @@ def test_what_is_checked_is_found_by_name_or_file(tmp_path: Path) -> None:
         ("serve(handler, ping_interval=10, ping_timeout=8, close_timeout=2)", 10.0, 8.0),
         ("import socketio\nsocketio.AsyncServer(ping_timeout=9)", 25.0, 9.0),
         ("WebSocketResponse(heartbeat=30.0)", 30.0, 15.0),
+        ("HEARTBEAT_S = 20\nWebSocketResponse(heartbeat=HEARTBEAT_S)", 20.0, 10.0),
     ],
 )
 def test_a_bare_policy_and_other_products_own_keys(
@@ -626,5 +627,12 @@ def test_no_range_is_negative_and_no_two_fixes_contradict_each_other(
         ):
             assert said.setdefault(key, value) == value
     left = [f for f in lint(report.mended, boxes).findings if f.changes]
-    clashes = [f for f in report.findings if "no value does so" in f.fix]
-    assert not left or clashes or len({f.rule for f in left}) == 1, left
+    clashes = [f for f in report.findings if "no value alone does so" in f.fix]
+    assert not left or clashes, left
+
+
+def test_what_no_value_can_keep_together_is_said() -> None:
+    report = lint(heartbeat_profile("phoenix"), extras=Extras(promise_s=20.0))
+    fixes = {f.rule: f.fix for f in report.findings}
+    assert "no value alone does so without page_timed_heartbeat" in fixes["promise_missed"]
+    assert "let the server ping" in fixes["page_timed_heartbeat"]
