@@ -26,11 +26,13 @@ from typing import NamedTuple
 import pandas as pd
 
 from harness.events.history import History, InjectedFault
+from harness.events.incident_windows import incident_windows
 from reference_server.events import Event, EventKind, Source
 from reports.run_tables import MILESTONES, frame
 
 __all__ = ["Outcomes", "find_outcomes"]
 
+_NODE_DIED = "the node was killed before it closed the socket: its kernel did, and nobody saw it"
 _NO_LOG = "no log of the {}"
 
 
@@ -75,6 +77,7 @@ def find_outcomes(history: History) -> Outcomes:
 class _Follower:
     def __init__(self, history: History) -> None:
         self._h = history
+        self._windows = incident_windows(history)
         self._suspected = history.by_session(EventKind.SUSPECTED)
         self._closed = history.by_session(EventKind.SOCKET_CLOSED)
         self._cleared = history.by_session(EventKind.STORE_CLEARED)
@@ -144,7 +147,8 @@ class _Follower:
             case "socket_closed":
                 if not self._h.saw(Source.GATEWAY):
                     return _Missing(_NO_LOG.format("gateway"))
-                return self._first_on_connection(self._closed, injected)
+                closed = self._first_on_connection(self._closed, injected)
+                return _Missing(_NODE_DIED) if self._died_first(injected, closed) else closed
             case "store_cleared":
                 if not self._h.saw(Source.STORE):
                     return _Missing(_NO_LOG.format("store watch"))
@@ -153,6 +157,18 @@ class _Follower:
                 return self._last_watcher(injected)
             case _:
                 return self._accepted_login(injected)
+
+    def _died_first(self, injected: InjectedFault, closed: _Seen | None) -> bool:
+        """Whether the node was killed after the fault and before it closed the socket: its kernel did then."""
+        assert injected.injected_s is not None
+        node, until_s = (
+            self._nodes.get(injected.connection_id, ""),
+            closed.time_s if closed else self._h.end_s,
+        )
+        return any(
+            window.kills_node and window.node == node and injected.injected_s <= window.start_s <= until_s
+            for window in self._windows
+        )
 
     def _first_on_connection(self, events: dict[str, list[Event]], injected: InjectedFault) -> _Seen | None:
         ours = injected.connection_id

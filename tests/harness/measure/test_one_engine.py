@@ -586,3 +586,17 @@ def test_the_store_was_cleared_between_two_looks_and_not_before_the_fault() -> N
         row = table[table["milestone"] == "store_cleared"].iloc[0]
         assert float(row["duration_s"]) == 86.0
         assert float(row["earliest_s"]) == pytest.approx(earliest_s)
+
+
+@pytest.mark.parametrize(
+    ("crashed_s", "expected"), [(90.0, "detected"), (150.0, "not_applicable"), (190.0, "detected")]
+)
+def test_a_socket_whose_node_was_killed_first_was_closed_by_nobody_who_saw_it(
+    crashed_s: float, expected: str
+) -> None:
+    crash = fault(0)
+    detail = {"incident_id": "crash", "kind": "node_crash"}
+    died = Event(crashed_s, Source.HARNESS, K.INCIDENT_STARTED, node="node-1", detail=detail)
+    closed = event(185.5, GATEWAY, K.SOCKET_CLOSED, cause="node_lease")
+    table = run(log(connected(1.0, 0), injected(crash), [died], closed, frame_of_run()), plan(crash))
+    assert outcome(table.tables["detections"], "socket_closed")[0] == expected
