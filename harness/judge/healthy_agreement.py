@@ -76,7 +76,7 @@ class HealthyCases:
         """Yield rows of agreement.csv; ``family``: the confidence of each, so that they share one level."""
         for held in self.held:
             if self.lost is not None and self.lost.known:
-                for row in _by_law(held, self.lost, 1 - family, outages=self.in_outage is not None):
+                for row in _by_law(held, self.lost, 1 - family, self.in_outage):
                     yield {"fault": HEALTHY, "milestone": LOST, "left": held.engine, "right": "theory"} | row
             if self.in_outage is not None and self.in_outage.known:
                 row = _by_rate(held, self.in_outage, 1 - family)
@@ -135,12 +135,14 @@ def _held(engine: str, rows: pd.DataFrame, slack_s: float, from_s: float) -> _He
     )
 
 
-def _by_law(held: _Held, law: Law, level: float, *, outages: bool) -> Iterator[Row]:
+def _by_law(held: _Held, law: Law, level: float, in_outage: Law | None) -> Iterator[Row]:
     n, lost = len(held.lost), int(held.lost.sum())
     count: Row = {"figure": "count", "left_s": float(lost), "n": n, "tolerance_s": 0.0}
     if law.mass <= 0:
         verdict = "fail" if lost else "pass"
         reason = f"{lost} of {n} healthy connections were lost, the law says that none is"
+        if lost and in_outage is not None and not in_outage.known:
+            verdict, reason = "unknown", f"{reason}, but for what follows from outages"
         yield count | {"right_s": 0.0, "difference_s": float(lost), "verdict": verdict, "reason": reason}
         return
     yield _range(held, law)
@@ -153,7 +155,7 @@ def _by_law(held: _Held, law: Law, level: float, *, outages: bool) -> Iterator[R
     apart = lost - expected
     count |= {"right_s": expected, "difference_s": apart, "tolerance_s": max(1.0, COUNT_TOLERANCE * n)}
     of_n = f"{lost} of {n} healthy connections were lost, the law says {expected:.1f}"
-    why_not = law.shared or ("outages end connections before their time" if outages else "")
+    why_not = law.shared or ("outages end connections before their time" if in_outage else "")
     chance = float(np.minimum(most, 1 - least).max(initial=0.0)) > 0
     if why_not and chance:
         yield count | {"verdict": "unknown", "reason": f"{of_n}; not judged: {why_not}"}
@@ -170,7 +172,7 @@ def _by_law(held: _Held, law: Law, level: float, *, outages: bool) -> Iterator[R
             "verdict": "unknown",
             "reason": f"{of_n}; too few to tell within {share(COUNT_TOLERANCE)}",
         }
-    if lost and law.hi_s > law.lo_s:
+    if lost and law.hi_s > law.lo_s and not why_not:
         yield _shape(held, law, level)
 
 

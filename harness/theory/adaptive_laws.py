@@ -16,7 +16,7 @@ from harness.theory.law import Law, mixture
 from reference_server.liveness.adaptive_interval import ProbedInterval, Probing
 from reference_server.liveness.phi_accrual import PhiAkka, PhiCassandra
 
-__all__ = ["phi_silence", "probed_wait", "wait_for_ping"]
+__all__ = ["phi_never_errs", "phi_silence", "probed_wait", "wait_for_ping"]
 
 _PHASE_CELLS = 8  # of the first ping's phase, which is among what φ has learnt
 _COUNT_CELLS = 64  # of how many beats it has learnt from
@@ -25,7 +25,7 @@ _HANDSHAKE_TRIPS = 4.0  # login, TCP, upgrade, authentication; and half a trip t
 
 
 def phi_silence(
-    kind: PhiAkka | PhiCassandra, interval_s: float, round_trip: Law, age: Law
+    kind: PhiAkka | PhiCassandra, interval_s: float, round_trip: Law, age: Law, *, at_random: bool = True
 ) -> tuple[Law, str]:
     """The silence since the last frame at which φ reaches its threshold, and why it is not known.
 
@@ -38,14 +38,16 @@ def phi_silence(
         interval_s: T.
         round_trip: its law.
         age: of the connection at the fault.
+        at_random: the first ping comes at a random phase; else T after the connection.
 
     Returns:
         The law and "", or `Law.never` and a reason.
     """
-    spread_s = (round_trip.hi_s - round_trip.lo_s) if round_trip.mass else 0.0
+    spread_s = round_trip.hi_s - round_trip.lo_s
     full = kind.samples + 3
     learns = age.lo_s < full * interval_s
-    if isinstance(kind, PhiAkka) and spread_s > kind.min_sigma * (0.1 if learns else 1.0):
+    # Twice the deviation of a difference of two round trips: a sample's own hardly exceeds that.
+    if isinstance(kind, PhiAkka) and 2 * _deviation_s(round_trip) * 2**0.5 > kind.min_sigma:
         return Law.never(), "the round trips decide which σ φ learns of each client"
     if age.lo_s < interval_s:
         return Law.never(), "some faults come before φ has learnt a first interval"
@@ -53,8 +55,8 @@ def phi_silence(
         learnt = [_silences_s(kind, interval_s, interval_s / 2, full)[-1]]
         silence = Law.constant(learnt[0])
     else:
-        silence = _while_learning(kind, interval_s, age)
-    if silence.lo_s <= interval_s + spread_s:
+        silence = _while_learning(kind, interval_s, age, at_random)
+    if not phi_never_errs(kind, interval_s, round_trip):
         return Law.never(), "φ may reach its threshold between two beats of a healthy client"
     if isinstance(kind, PhiCassandra) and spread_s > 0:
         slope = _silences_s(kind, 1.0, 0.5, full)[-1] / kind.samples
@@ -62,10 +64,30 @@ def phi_silence(
     return silence, ""
 
 
-def _while_learning(kind: PhiAkka | PhiCassandra, interval_s: float, age: Law) -> Law:
+def phi_never_errs(kind: PhiAkka | PhiCassandra, interval_s: float, round_trip: Law) -> bool:
+    """Whether φ stays below its threshold for a healthy client, whatever it has learnt of these round trips.
+
+    Akka's silence is at least mean + pause + y × floor, Cassandra's threshold × ln 10 × mean; while one short first
+    interval is among the learnt, the mean is (n − 1)/n of T or more.
+    """
+    spread_s = round_trip.hi_s - round_trip.lo_s
+    if isinstance(kind, PhiCassandra):
+        slope = _silences_s(kind, 1.0, 0.5, kind.samples + 3)[-1]
+        return slope * (interval_s - spread_s) * (1 - 1 / kind.samples) > interval_s + spread_s
+    beyond_s = _silences_s(kind, interval_s, interval_s, kind.samples + 3)[-1] - interval_s
+    return kind.threshold >= 1.0 and beyond_s > 2 * spread_s
+
+
+def _deviation_s(law: Law) -> float:
+    """The standard deviation, seconds; what is linear between knots, taken at its middle."""
+    middle = (law.times_s[1:] + law.times_s[:-1]) / 2
+    return float(np.sqrt(np.sum((middle - law.mean_s) ** 2 * np.diff(law.cumulative))))
+
+
+def _while_learning(kind: PhiAkka | PhiCassandra, interval_s: float, age: Law, at_random: bool) -> Law:
     """Mix over the first ping's phase and the number of beats: between neighbours the silence is taken as even."""
     most = min(int(age.hi_s / interval_s) + 1, kind.samples + 3)
-    edges = np.linspace(0.0, interval_s, _PHASE_CELLS + 1)
+    edges = np.linspace(0.0, interval_s, _PHASE_CELLS + 1) if at_random else np.full(2, interval_s)
     at_edge = np.array([_silences_s(kind, interval_s, max(u, 1e-9), most) for u in edges])
     first = max(1, int(age.lo_s / interval_s))
     counts = np.unique(np.linspace(first, most + 1, _COUNT_CELLS + 1).astype(int))
@@ -76,7 +98,9 @@ def _while_learning(kind: PhiAkka | PhiCassandra, interval_s: float, age: Law) -
         reached[0], reached[-1] = 0.0, 1.0
         for weight, low, high in zip(np.diff(reached), counts[:-1], counts[1:], strict=True):
             cell = at_edge[i : i + 2, low - 1 : high - 1]
-            parts.append((float(weight) / _PHASE_CELLS, Law.uniform(float(cell.min()), float(cell.max()))))
+            parts.append(
+                (float(weight) / (len(edges) - 1), Law.uniform(float(cell.min()), float(cell.max())))
+            )
     return mixture(parts)
 
 

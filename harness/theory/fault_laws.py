@@ -232,7 +232,8 @@ def _phi(
     policy, trip = scenario.liveness, round_trip_of(scenario, clock)
     interval_s, one_way = policy.interval_s, trip.scaled(0.5)
     heals = _healing(fault, scenario, clock) is not None
-    silence, why = phi_silence(kind, interval_s, trip, age_of(fault, scenario))
+    at_random = policy.first_ping == "random"
+    silence, why = phi_silence(kind, interval_s, trip, age_of(fault, scenario), at_random=at_random)
     if policy.session_timeout is not None and policy.session_timeout < interval_s:
         why = _IDLE_BELOW_HEARTBEAT
     elif heals:
@@ -328,18 +329,19 @@ def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, clock: R
     stack = _race(scenario, trip, None if acknowledged else gives_up_of(scenario, clock))
     if stack is None:
         return _unknown(_IDLE_BELOW_HEARTBEAT, heals=healing is not None)
-    floor = _store_floor(scenario, stack.law, trip)
+    floor = _store_floor(scenario, stack, trip)
     phase = _phase(fault, scenario, clock)
-    if healing is not None and not _is_even(phase, policy.interval_s):
-        return _unknown(_UNEVEN, heals=True)
     if _probes_between_beats(scenario) and not acknowledged:
         return _probed_silence(fault, scenario, trip, stack)
     suspected = silent_death(policy.interval_s, trip, stack.law, healing, phase)
     note = _notes(_layers_note(stack), _slow_answers_note(scenario, clock))
     wins: Mapping[str, float] = stack.wins
     cleared_note = ""
-    if healing is None:
-        cleared: Law | None = silent_death(policy.interval_s, trip, floor, phase=phase)
+    cleared: Law | None
+    if floor is None:
+        cleared, cleared_note = None, _WINDOW_OR_LIMIT
+    elif healing is None:
+        cleared = silent_death(policy.interval_s, trip, floor, phase=phase)
     elif floor is stack.law:
         cleared = suspected
     else:
@@ -356,14 +358,16 @@ def _slow_reader(fault: SlowReader, scenario: Scenario, clock: RunClock) -> Faul
         return _unknown(_IDLE_BELOW_HEARTBEAT)
     phase = _phase(fault, scenario, clock)
     suspected = silent_death(policy.interval_s, trip, stack.law, phase=phase)
-    cleared = silent_death(policy.interval_s, trip, _store_floor(scenario, stack.law, trip), phase=phase)
+    floor = _store_floor(scenario, stack, trip)
+    cleared = None if floor is None else silent_death(policy.interval_s, trip, floor, phase=phase)
     if policy.tcp_user_timeout is not None and gives_up_of(scenario, clock).lo_s < suspected.hi_s:
         note = (
             "tcp_user_timeout may be first: the kernel's probe timer, which is coarse and does not scale, "
             "ends the connection 0.2 to 0.6 s after it"
         )
         return _unknown(note)
-    return FaultLaws(suspected, cleared, stack.wins, _layers_note(stack))
+    said = _WINDOW_OR_LIMIT if cleared is None else ""
+    return FaultLaws(suspected, cleared, stack.wins, _layers_note(stack), said)
 
 
 def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clock: RunClock) -> FaultLaws:
@@ -380,8 +384,7 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
             longest_s = Law.of(fault.by).hi_s
         case PacketLoss():
             longest_s = policy.patience_s  # one that is later is thrown out
-    if not _is_even(_phase(fault, scenario, clock), policy.interval_s):
-        return _unknown(_UNEVEN, heals=True)
+    phase = _phase(fault, scenario, clock)
     gap_s = policy.interval_s + trip.hi_s + longest_s
     if policy.session_timeout is not None and policy.session_timeout < gap_s:
         return _unknown("the idle limit may run out between two late answers: no closed form", heals=True)
@@ -390,11 +393,11 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
             return _unknown("tcp_user_timeout may be first", heals=True)
         return _never("nobody waits for an answer")
     if isinstance(fault, ThrottledTimers):
-        law = bundled_answers(policy, fault.every, trip, scenario.duration)
+        law = bundled_answers(policy, fault.every, trip, scenario.duration, phase)
         why = "R differs from T: the phase of the pings moves with every miss"
     elif isinstance(fault, PacketLoss):
         ladder = [clock.scenario_s(step) for step in scenario.network.rto_ladder]
-        law = resent_pings(policy, fault.rate, ladder, trip, scenario.duration)
+        law = resent_pings(policy, fault.rate, ladder, trip, scenario.duration, phase)
         why = "R differs from T and a late answer moves the pings, or a try comes just at the deadline"
         if policy.tcp_user_timeout is not None and gives_up_of(scenario, clock).lo_s < longest_s:
             law, why = None, "tcp_user_timeout may be first"
@@ -405,7 +408,7 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
         if late is not None:
             stack = _race(scenario, trip, None)
             assert stack is not None
-            law = silent_death(policy.interval_s, trip, stack.law) if late else Law.never()
+            law = silent_death(policy.interval_s, trip, stack.law, phase=phase) if late else Law.never()
     if law is None:
         return _unknown(why, heals=True)
     if not law.mass:
@@ -475,15 +478,27 @@ def _nat(fault: NatTimeout, scenario: Scenario, clock: RunClock) -> FaultLaws:
         return _unknown(_IDLE_BELOW_HEARTBEAT)
     first_lost = trip.scaled(-0.5).shifted(policy.interval_s - idle_s)
     suspected = first_lost.plus(stack.law)
-    cleared = first_lost.plus(_store_floor(scenario, stack.law, trip))
-    return FaultLaws(suspected, cleared, stack.wins, _layers_note(stack))
+    floor = _store_floor(scenario, stack, trip)
+    cleared = None if floor is None else first_lost.plus(floor)
+    said = _WINDOW_OR_LIMIT if cleared is None else ""
+    return FaultLaws(suspected, cleared, stack.wins, _layers_note(stack), said)
 
 
-def _store_floor(scenario: Scenario, suspicion: Law, trip: Law) -> Law:
-    """The clean-up of the status: with the suspicion, where sessions survive; else not before the window is over."""
-    if scenario.sessions.survives_connection:
-        return suspicion
-    return store_floor(scenario.liveness, suspicion, trip)
+_WINDOW_OR_LIMIT = "the idle limit clears at once, the other layers when the resume window is over"
+
+
+def _store_floor(scenario: Scenario, stack: Stack, trip: Law) -> Law | None:
+    """The clean-up of the status: with the suspicion, where sessions survive; else not before the window is over.
+
+    The idle limit clears at once, whatever the window: None where it is the first of several layers.
+    """
+    policy = scenario.liveness
+    idle = stack.wins.get(Cause.SESSION_TIMEOUT, 0.0)
+    if scenario.sessions.survives_connection or (stack.law.mass and idle >= stack.law.mass - 1e-9):
+        return stack.law
+    if idle > 0 and policy.session_timeout is not None and policy.session_timeout < policy.resume_window:
+        return None
+    return store_floor(policy, stack.law, trip)
 
 
 def _probed_silence(fault: Fault, scenario: Scenario, trip: Law, stack: Stack) -> FaultLaws:
@@ -556,9 +571,13 @@ def _idle_only(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaws:
         layers[Cause.SESSION_TIMEOUT] = swept.plus(age.scaled(-1.0))
     probes = policy.tcp_keepalive
     if probes is not None and isinstance(fault, HostCrash | NetworkCut) and policy.close_detection == "all":
-        # The last probe that was answered is 0 to idle old: they go on every ``idle`` for as long as they are.
-        since_answer = Law.uniform(0.0, probes.idle).plus(round_trip_of(scenario, clock).scaled(-0.5))
-        layers[Cause.TCP_TIMEOUT] = since_answer.scaled(-1.0).shifted(probes.patience_s)
+        # They go on every ``idle`` from the connection on, for as long as they are answered.
+        age = age_of(fault, scenario)
+        probes_s = probes.idle * np.arange(1, math.ceil(age.hi_s / probes.idle) + 2)
+        wait = wait_for_ping(probes_s.tolist(), round_trip_of(scenario, clock), age)
+        layers[Cause.TCP_TIMEOUT] = wait.shifted(probes.count * probes.interval)
+    if len(layers) > 1 and layers[Cause.TCP_TIMEOUT].hi_s >= layers[Cause.SESSION_TIMEOUT].lo_s:
+        return _unknown("no heartbeat: the connection's age decides both the idle limit and the probes")
     if not layers:
         return _never("no heartbeat and no idle limit: never noticed")
     stack = first_of(layers)

@@ -37,7 +37,9 @@ def late_answers(policy: LivenessPolicy, lateness: Law, round_trip: Law) -> bool
     return True if lateness.lo_s + round_trip.lo_s > patience else None
 
 
-def bundled_answers(policy: LivenessPolicy, every_s: float, round_trip: Law, horizon_s: float) -> Law | None:
+def bundled_answers(
+    policy: LivenessPolicy, every_s: float, round_trip: Law, horizon_s: float, phase: Law | None = None
+) -> Law | None:
     """The law of the suspicion of a client that answers at multiples of ``every_s`` after the fault.
 
     The phase U of the first ping after the fault is uniform in [0, T). In the n-th period pings arrive first at
@@ -50,6 +52,7 @@ def bundled_answers(policy: LivenessPolicy, every_s: float, round_trip: Law, hor
         every_s: P.
         round_trip: its law.
         horizon_s: periods that begin later do not count.
+        phase: U; None: uniform.
     """
     interval_s = policy.interval_s
     trip_s = round_trip.mean_s
@@ -58,8 +61,9 @@ def bundled_answers(policy: LivenessPolicy, every_s: float, round_trip: Law, hor
     if longest_s <= 0:
         return Law.never()
     wait_s = policy.patience_s - trip_s / 2
+    phase = phase or Law.uniform(0.0, interval_s)
     if longest_s >= interval_s:
-        return Law.uniform(wait_s, interval_s + wait_s)
+        return phase.shifted(wait_s)
     if policy.retry_s != interval_s:
         return None
     left: list[_Piece] = [(0.0, interval_s)]
@@ -70,14 +74,19 @@ def bundled_answers(policy: LivenessPolicy, every_s: float, round_trip: Law, hor
         for low, high in _wrapped(starts_s, longest_s, interval_s):
             for begin, end in _common(left, low, high):
                 first_s = n * every_s + math.fmod(begin - starts_s + interval_s, interval_s) + wait_s
-                parts.append(((end - begin) / interval_s, Law.uniform(first_s, first_s + end - begin)))
+                parts.append((1.0, phase.within(begin, end).shifted(first_s - begin)))
             left = _without(left, low, high)
         n += 1
     return mixture(parts)
 
 
 def resent_pings(
-    policy: LivenessPolicy, rate: float, ladder: Sequence[float], round_trip: Law, horizon_s: float
+    policy: LivenessPolicy,
+    rate: float,
+    ladder: Sequence[float],
+    round_trip: Law,
+    horizon_s: float,
+    phase: Law | None = None,
 ) -> Law | None:
     """The law of the suspicion of a client to whom each packet is lost with probability ``rate``.
 
@@ -95,6 +104,7 @@ def resent_pings(
         ladder: TCP's tries after the first send, seconds, rising; the probe first.
         round_trip: its law.
         horizon_s: heartbeats that begin later do not count.
+        phase: from the fault to the next ping; None: uniform.
     """
     interval_s, patience = policy.interval_s, policy.patience_s
     assert interval_s is not None
@@ -115,6 +125,7 @@ def resent_pings(
     fresh[0, 0] = 1.0
     parts: list[tuple[float, Law]] = []
     wait_s = patience - round_trip.mean_s / 2
+    phase = phase or Law.uniform(0.0, interval_s)
     for beat in range(beats):
         for state, in_time in enumerate(steps):
             for n, step in enumerate(in_time):
@@ -124,7 +135,7 @@ def resent_pings(
                     fresh[then, unprobed] += fresh[beat, state] * rate**n * (1 - rate)
         lost = sum(fresh[beat, state] * rate ** len(steps[state]) for state in (0, 1))
         first_s = beat * interval_s + wait_s
-        parts.append((float(lost), Law.uniform(first_s, first_s + interval_s)))
+        parts.append((float(lost), phase.shifted(first_s)))
     return mixture(parts)
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.theory.adaptive_laws import phi_silence
+from harness.theory.adaptive_laws import phi_never_errs
 from harness.theory.client_beat_laws import law_of_cells, sweep_phases
 from harness.theory.false_suspicions import false_suspicions_by_outages
 from harness.theory.law import FloatArray, Law, mixture
@@ -31,11 +31,19 @@ from harness.theory.silence import race
 from harness.theory.stack import first_of
 from reference_server.events import Cause
 from reference_server.liveness.kinds import ClientBeats, PhiAkka, PhiCassandra, Ping, Probing
+from scenarios.client_rules import TrafficOneWay
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution
 from scenarios.schema import Scenario
 
-__all__ = ["Lifetime", "LossPrediction", "lifetime", "outage_losses_per_day", "predict_losses"]
+__all__ = [
+    "Lifetime",
+    "LossPrediction",
+    "idle_timer_prevented",
+    "lifetime",
+    "outage_losses_per_day",
+    "predict_losses",
+]
 
 _TRIPS = 400  # equally likely round trips of a chain of them
 _MOST_GAPS = 2000
@@ -161,10 +169,8 @@ def _by_the_detector(scenario: Scenario, clock: RunClock) -> LossPrediction:
     if isinstance(kind, PhiAkka | PhiCassandra):
         if scenario.traffic.to_gateway is not None:
             raise _Unknown("φ learns from application frames, too")
-        old = Law.constant(scenario.horizon_s).shifted(policy.interval_s * kind.samples * 2)
-        silence, why = phi_silence(kind, policy.interval_s, trip, old)
-        if not silence.mass:
-            raise _Unknown(why)
+        if not phi_never_errs(kind, policy.interval_s, trip):
+            raise _Unknown("φ may reach its threshold between two beats of a healthy client")
         return way
     if isinstance(kind, Probing):
         if scenario.network.nat is not None or trip.hi_s > policy.max_failures * policy.heartbeat_timeout:
@@ -222,6 +228,8 @@ def _by_the_client(scenario: Scenario, clock: RunClock) -> LossPrediction:
         return way
     if traffic is not None:
         raise _Unknown("application frames come more and less often than the client's limit")
+    if _watchers_are_told(scenario):
+        raise _Unknown("a watcher hears of others, too")
     if interval_s is None:
         law = Law.constant(limit_s)
     else:
@@ -246,18 +254,14 @@ def _by_the_middle(scenario: Scenario, clock: RunClock) -> LossPrediction:
     interval_s = _interval(scenario)
     if isinstance(scenario.detector, Probing) and interval_s is not None:
         raise _Unknown("a probing heartbeat looks for the idle timer")
+    if idle_timer_prevented(scenario, clock):
+        return way
     counted = interval_s is not None and not (nat.counts == "data" and scenario.detector.protocol_ping)
-    directions = {"to_gateway": scenario.traffic.to_gateway, "to_client": scenario.traffic.to_client}
-    traffic = [one for name, one in directions.items() if one and nat.counts in ("any", "data", name)]
-    if any(Law.of(one.every).hi_s + trip.hi_s < limit_s for one in traffic):
-        return way
-    probes = policy.tcp_keepalive if nat.counts == "any" else None
-    if probes is not None and probes.idle + trip.hi_s < limit_s:
-        return way
-    if counted and (interval_s or 0.0) + trip.hi_s < limit_s:
-        return way
+    traffic, probes = _counted_traffic(scenario), policy.tcp_keepalive if nat.counts == "any" else None
     if traffic or (probes is not None and probes.idle <= limit_s + trip.hi_s):
         raise _Unknown("application frames or probes come more and less often than the idle timer allows")
+    if _watchers_are_told(scenario) and nat.counts != "to_gateway":
+        raise _Unknown("what watchers are told restarts the idle timer, too")
     if counted:
         gap = _first_gap(scenario, clock, limit_s, _coefficient(scenario))
     else:
@@ -270,6 +274,27 @@ def _by_the_middle(scenario: Scenario, clock: RunClock) -> LossPrediction:
             "middle", Cause.TCP_RESET, gap.next.shifted(back * trip.mean_s if nat.at == "client" else 0.0)
         )
     return _silenced(scenario, clock, gap, counted)
+
+
+def idle_timer_prevented(scenario: Scenario, clock: RunClock) -> bool:
+    """Whether something that the middle's idle timer counts always comes in time: heartbeats, frames, or probes."""
+    nat, kind, trip = scenario.network.nat, scenario.detector, round_trip_of(scenario, clock)
+    if nat is None:
+        return True
+    every_s = [Law.of(one.every).hi_s for one in _counted_traffic(scenario)]
+    if scenario.liveness.tcp_keepalive is not None and nat.counts == "any":
+        every_s.append(scenario.liveness.tcp_keepalive.idle)
+    interval_s = kind.max_interval if isinstance(kind, Probing) else _interval(scenario)
+    if _interval(scenario) is not None and not (nat.counts == "data" and kind.protocol_ping):
+        every_s.append(interval_s or 0.0)
+    return any(s + trip.hi_s < nat.idle_timeout for s in every_s)
+
+
+def _counted_traffic(scenario: Scenario) -> list[TrafficOneWay]:
+    nat, traffic = scenario.network.nat, scenario.traffic
+    assert nat is not None
+    directions = {"to_gateway": traffic.to_gateway, "to_client": traffic.to_client}
+    return [one for name, one in directions.items() if one and nat.counts in ("any", "data", name)]
 
 
 def _silenced(scenario: Scenario, clock: RunClock, gap: _Gap, counted: bool) -> LossPrediction:
@@ -303,6 +328,11 @@ def _silenced(scenario: Scenario, clock: RunClock, gap: _Gap, counted: bool) -> 
 def _interval(scenario: Scenario) -> float | None:
     """T, of whoever beats; None: nobody does."""
     return scenario.liveness.heartbeat_interval
+
+
+def _watchers_are_told(scenario: Scenario) -> bool:
+    """Whether some clients get messages about others, at times that theory does not follow."""
+    return bool(scenario.faults) and scenario.sessions.watchers_per_user > 0
 
 
 def _first_packet(scenario: Scenario) -> Law:
@@ -350,6 +380,10 @@ def _first_gap(scenario: Scenario, clock: RunClock, limit_s: float, c: float | N
     assert interval_s is not None
     gaps = min(_MOST_GAPS, math.ceil(scenario.horizon_s / interval_s))
     lethal = _lethal(round_trip_of(scenario, clock), interval_s - limit_s, c, gaps)
+    if first.lo_s == first.hi_s and abs(first.lo_s - limit_s) <= round_trip_of(scenario, clock).hi_s:
+        if c is None:
+            raise _Unknown("the first ping comes at the very moment at which the idle timer ends")
+        first = Law.constant(0.0)  # the gap before the first ping is one like the others
     long, fine = first.within(limit_s, math.inf), first.within(-1.0, limit_s)
     parts = [(float(p), fine.shifted(n * interval_s)) for n, p in enumerate(lethal) if p > 0]
     last = mixture([(long.mass, Law.constant(0.0)), *parts])

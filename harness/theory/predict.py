@@ -15,22 +15,26 @@ import numpy as np
 
 from harness.theory.fault_laws import FaultLaws, age_of, laws_of_fault
 from harness.theory.law import Law, mixture
-from harness.theory.losses import Lifetime, lifetime, outage_losses_per_day
-from harness.theory.record_laws import least_left_s, record_expires
+from harness.theory.layer_laws import gives_up_of, round_trip_of
+from harness.theory.losses import Lifetime, idle_timer_prevented, lifetime, outage_losses_per_day
+from harness.theory.record_laws import least_left_s, predict_presence, record_expires
 from harness.theory.stack import first_of
 from reference_server.durations import DAY_S
 from reference_server.events import Cause
-from reference_server.liveness.kinds import Ping
+from reference_server.liveness.kinds import ClientBeats, Ping
 from reports.run_tables import HEALTHY, LOST, LOST_IN_OUTAGE
 from scenarios.client_rules import LoginOnOtherDevice
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution, Exponential
 from scenarios.faults import Fault
+from scenarios.faults.delayed import Delayed
 from scenarios.faults.frozen import Frozen
 from scenarios.faults.host_crash import HostCrash
 from scenarios.faults.network_cut import NetworkCut
 from scenarios.faults.noop import Noop
+from scenarios.faults.packet_loss import PacketLoss
 from scenarios.faults.slow_reader import SlowReader
+from scenarios.faults.throttled_timers import ThrottledTimers
 from scenarios.schema import Scenario
 
 __all__ = ["Prediction", "coincides", "locked_out", "predict", "predict_healthy"]
@@ -126,7 +130,7 @@ def predict_healthy(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> list
     return found
 
 
-def _not_known(fault: Fault, laws: FaultLaws, scenario: Scenario, life: Lifetime) -> str:
+def _not_known(fault: Fault, laws: FaultLaws, scenario: Scenario, clock: RunClock, life: Lifetime) -> str:
     """What the scenario has that this fault's laws know nothing of; empty: nothing."""
     keys = [
         *(["incidents"] if scenario.incidents else []),
@@ -135,7 +139,15 @@ def _not_known(fault: Fault, laws: FaultLaws, scenario: Scenario, life: Lifetime
     ]
     if keys:
         return f"no law for {', '.join(keys)}"
-    if fault.drawn.announced or laws.suspected is None:
+    if laws.suspected is None:
+        return ""
+    nat, announced = scenario.network.nat, fault.drawn.announced
+    comes_back = (
+        announced and nat is not None and nat.expiry == "close"
+    )  # a closed client is on another connection
+    if not idle_timer_prevented(scenario, clock) and not comes_back and not isinstance(fault, Noop):
+        return "network.nat: its idle timer may end before the fault comes"
+    if announced:
         return ""
     if scenario.liveness.heartbeat_interval is None and life.cause in laws.wins:
         return ""  # the law itself counts from the connection
@@ -144,31 +156,75 @@ def _not_known(fault: Fault, laws: FaultLaws, scenario: Scenario, life: Lifetime
     decided_s = laws.suspected.hi_s if laws.suspected.mass else scenario.horizon_s
     if life.law.mass and life.law.lo_s <= age_of(fault, scenario).hi_s + decided_s:
         return f"healthy connections may end first ({life.cause})"
-    nat = scenario.network.nat
-    if (
-        nat is not None
-        and (nat.expiry != "drop" or not _silent_for_good(fault))
-        and not isinstance(fault, Noop)
-    ):
-        return "no law for network.nat: its idle timer may run out before the fault is detected"
-    return _traffic_not_known(fault, laws, scenario)
+    if not _middle_waits(fault, laws, scenario, clock):
+        return "no law for network.nat: its idle timer may end before the fault is detected"
+    return _traffic_not_known(fault, laws, scenario, clock)
+
+
+def _middle_waits(fault: Fault, laws: FaultLaws, scenario: Scenario, clock: RunClock) -> bool:
+    """Whether the idle timer of the middle has no part in what follows a fault, the heartbeat being below it."""
+    nat, interval_s = scenario.network.nat, scenario.liveness.heartbeat_interval or math.inf
+    if nat is None or isinstance(fault, Noop):
+        return True
+    assert laws.suspected is not None
+    trip_s = round_trip_of(scenario, clock).hi_s
+    beats = isinstance(scenario.detector, ClientBeats)
+    pings_count = not beats and (
+        nat.counts in ("any", "to_client") or (nat.counts == "data" and not scenario.detector.protocol_ping)
+    )
+    match fault:
+        case ThrottledTimers() | Delayed():
+            late_s = fault.every if isinstance(fault, ThrottledTimers) else Law.of(fault.by).hi_s
+            return pings_count or interval_s + late_s + trip_s < nat.idle_timeout
+        case HostCrash() | NetworkCut() if nat.at == "client" and fault.healing is None:
+            return True  # its client's end is cut: nothing of the box gets through
+        case Frozen() | SlowReader() if nat.at == "client" and pings_count and fault.healing is None:
+            return True
+        case _:
+            return (
+                laws.suspected.mass > 1 - 1e-9
+                and interval_s + laws.suspected.hi_s + trip_s < nat.idle_timeout
+            )
 
 
 def _silent_for_good(fault: Fault) -> bool:
     return isinstance(fault, HostCrash | NetworkCut | Frozen | SlowReader) and fault.healing is None
 
 
-def _traffic_not_known(fault: Fault, laws: FaultLaws, scenario: Scenario) -> str:
+def _traffic_not_known(fault: Fault, laws: FaultLaws, scenario: Scenario, clock: RunClock) -> str:
     """Whether application frames decide something: theory counts pings and their answers alone."""
     traffic, policy = scenario.traffic, scenario.liveness
     if (traffic.to_gateway is None and traffic.to_client is None) or isinstance(fault, Noop):
         return ""
     by_ping = set(laws.wins) <= {Cause.HEARTBEAT} and isinstance(scenario.detector, Ping)
+    if by_ping and traffic.to_gateway is None and isinstance(fault, ThrottledTimers | Delayed):
+        return ""
     latest_s = laws.suspected.hi_s if laws.suspected else 0.0
     races = policy.session_timeout is not None and policy.session_timeout < latest_s
-    if by_ping and _silent_for_good(fault) and not races and policy.resume_window <= policy.patience_s:
+    # What is sent between two pings starts the kernel's clock up to T earlier.
+    kernel = gives_up_of(scenario, clock).lo_s - (policy.heartbeat_interval or 0.0) > policy.patience_s
+    waits = policy.resume_window > policy.patience_s and not scenario.sessions.survives_connection
+    heard = traffic.to_gateway is not None and (races or waits)
+    if by_ping and kernel and not heard and _silent_for_good(fault):
         return ""
     return "no law for traffic: application frames are signs of life, too"
+
+
+def _stays_shown(fault: Fault, scenario: Scenario, clock: RunClock) -> bool:
+    """Whether frames of a client that lives come in time for its status record."""
+    shown = predict_presence(scenario, clock)
+    if shown is None or shown.mass:
+        return False
+    interval_s = scenario.liveness.heartbeat_interval or 0.0
+    match fault:
+        case ThrottledTimers():
+            return interval_s + fault.every < least_left_s(scenario)
+        case Delayed():
+            return interval_s + Law.of(fault.by).hi_s < least_left_s(scenario)
+        case PacketLoss():
+            return math.isinf(least_left_s(scenario))
+        case _:
+            return True
 
 
 def _shared(fault: Fault, laws: FaultLaws, scenario: Scenario) -> str:
@@ -188,16 +244,21 @@ def _shared(fault: Fault, laws: FaultLaws, scenario: Scenario) -> str:
 
 def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock, life: Lifetime) -> list[Prediction]:
     laws = laws_of_fault(fault, scenario, clock)
-    if why := _not_known(fault, laws, scenario, life):
+    if why := _not_known(fault, laws, scenario, clock, life):
         laws = FaultLaws(None, None, note=why, heals=laws.heals)
     relogin = None if fault.drawn.user_stays else scenario.reconnect.relogin
     taking_over = relogin if scenario.sessions.second_login == "take_over" else None
     cause = max(laws.wins, key=lambda name: laws.wins[name], default="")
+    unnoticed = laws.suspected is not None and not laws.suspected.mass and _silent_for_good(fault)
+    if laws.suspected is not None and not laws.suspected.mass and not unnoticed:
+        taking_over = None  # nothing happens to the old session
     suspected, caused_by, remark = _or_taken_over(laws, laws.suspected, cause, taking_over)
     cleared, cleared_by, cleared_remark = _or_taken_over(laws, laws.cleared, cause, taking_over)
-    expires, why_not = record_expires(fault, scenario, clock)
-    if laws.suspected is not None and not laws.suspected.mass and _silent_for_good(fault):
-        cleared, cleared_by, ttl = expires, str(Cause.TTL), why_not
+    if unnoticed:
+        expires, ttl = record_expires(fault, scenario, clock)
+        cleared, cleared_by, cleared_remark = _or_taken_over(laws, expires, str(Cause.TTL), taking_over)
+    elif cleared is not None and not cleared.mass and not _stays_shown(fault, scenario, clock):
+        cleared, ttl = None, "a late frame, or none, lets the status record expire"
     else:
         cleared, ttl = _unless_ttl(cleared, scenario)
     found = [
@@ -230,7 +291,7 @@ def _or_taken_over(
     laws: FaultLaws, law: Law | None, cause: str, relogin: LoginOnOtherDevice | None
 ) -> tuple[Law | None, str, str]:
     """Mix in the share of users whose new login ends the old session first."""
-    if relogin is None or law is None or law.mass == 0:
+    if relogin is None or law is None:
         return law, cause, ""
     if laws.heals:
         return None, cause, "a new login competes with the client's recovery"
@@ -262,7 +323,7 @@ def _peers(
     watchers = scenario.sessions.watchers_per_user
     if watchers == 0:
         return None, "nobody watches"
-    if relogin is not None and laws.suspected is not None and laws.suspected.mass:
+    if relogin is not None and laws.suspected is not None:
         return None, "after a new login the user is online through another session"
     if cleared is None:
         return None, "follows the clean-up, which has no exact law"
@@ -281,13 +342,16 @@ def _peers(
 def _locked_out(
     fault: Fault, laws: FaultLaws, relogin: LoginOnOtherDevice, scenario: Scenario
 ) -> tuple[Law | None, str]:
-    if laws.suspected is not None and laws.suspected.mass == 0 and laws.note:
+    unnoticed = laws.suspected is not None and laws.suspected.mass == 0
+    if unnoticed and not _silent_for_good(fault):
         return Law.never(), ""
     if scenario.sessions.second_login == "take_over":
         return Law.constant(0.0), "a new login is let in at once"
     tried = Law.of(fault.at).plus(Law.of(relogin.after))
     if float(tried.cdf(scenario.duration)) < 1 - _UNTRIED:
         return None, "some users have not tried to log in by the run's end"
+    if unnoticed:
+        return None, "nobody notices: until the record's TTL ends"
     if laws.heals:
         return None, "the healed client competes for the login"
     if laws.cleared is None:

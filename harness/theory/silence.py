@@ -114,16 +114,17 @@ def silent_death(
         round_trip: its law, in the same seconds as everything else.
         after_lost_ping: M, or what follows from it (`store_floor`).
         healing: the competing recovery.
-        phase: U, without healing alone; None: uniform.
+        phase: U; None: uniform.
     """
+    phase = phase or Law.uniform(0.0, interval_s)
     if healing is None:
-        return (phase or Law.uniform(0.0, interval_s)).plus(after_lost_ping).plus(round_trip.scaled(-0.5))
+        return phase.plus(after_lost_ping).plus(round_trip.scaled(-0.5))
     nodes = [
         (trip_share * share, patience - trip_s / 2, healing.must_outlast_s(patience, trip_s))
         for trip_share, trip_s in _nodes(round_trip)
         for share, patience in _nodes(after_lost_ping)
     ]
-    noticed = _noticed(interval_s, healing.after, {outlast_s for _, _, outlast_s in nodes})
+    noticed = _noticed(interval_s, phase, healing.after, {outlast_s for _, _, outlast_s in nodes})
     parts = []
     for share, shift_s, outlast_s in nodes:
         u, probability = noticed[outlast_s]
@@ -142,9 +143,9 @@ def silent_death(
 
 
 def _noticed(
-    interval_s: float, heals: Distribution, outlasts_s: Iterable[float]
+    interval_s: float, phase: Law, heals: Distribution, outlasts_s: Iterable[float]
 ) -> dict[float, tuple[FloatArray, FloatArray]]:
-    """For each outlast: phases u and ∫_0^u P(it heals later than v + outlast) dv / T.
+    """For each outlast: phases u and ∫_0^u P(it heals later than v + outlast) dP(U ≤ v).
 
     Midpoint rule, the corners of the healing's law on the grid; its CDF is asked once for all of them.
     """
@@ -159,7 +160,7 @@ def _noticed(
     asked = [u[:-1] + np.diff(u) / 2 + outlast for outlast, u in grids.items()]
     later = np.split(1 - heals.cdf(np.concatenate(asked)), np.cumsum([len(a) for a in asked])[:-1])
     return {
-        outlast: (u, np.concatenate(([0.0], np.cumsum(share * np.diff(u)) / interval_s)))
+        outlast: (u, np.concatenate(([0.0], np.cumsum(share * np.diff(phase.cdf(u))))))
         for (outlast, u), share in zip(grids.items(), later, strict=True)
     }
 
