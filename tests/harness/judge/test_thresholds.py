@@ -366,9 +366,7 @@ def test_a_run_that_loses_healthy_clients_is_red_without_a_threshold(
 def test_a_run_that_hides_clients_who_live_is_red_without_a_threshold(hidden_s: float, expected: str) -> None:
     kept = losing(*KEPT, ("18", "", "", "", False), ("19", "", "", "", False))
     gap = frame("presence_gaps", [("real", "s", "0", 1.0, 1.0, hidden_s, False)])
-    run = tables(
-        **{name: kept.table(name) for name in ("healthy_connections", "losses", "population")},
-        presence_gaps=gap,
-    )
+    held, lost = kept.table("healthy_connections"), kept.table("losses")
+    run = tables(healthy_connections=held, losses=lost, population=LIVE, presence_gaps=gap)
     _, row = default_thresholds([], run).itertuples()
     assert (row.expression, row.verdict) == ("presence.gaps.share <= 5% (default)", expected)
