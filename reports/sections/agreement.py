@@ -16,7 +16,7 @@ from reports.sections.cells import mark, missing, seconds_cell, verdict_cell
 __all__ = ["agreement_section"]
 
 _PAIRS = (("real", "theory"), ("simulated", "theory"), ("real", "simulated"))
-_FIGURES = ("p50", "p95", "p99", "range", "share", "shape")
+_FIGURES = ("p50", "p95", "p99", "range", "share", "shape", "count")
 _SHARES = ("share", "shape")
 _MOST_FAILURES = 30
 
@@ -44,7 +44,8 @@ def agreement_section(table: pd.DataFrame, verdict: Headline, gallery: Gallery) 
             "it, at a level that all comparisons share: in a run in which everything agrees, any red percentile "
             "or share at all comes up at most once in a hundred. “range” asks of every single detection whether "
             "it lies in the law’s range, give or take ε (real) or a round trip (simulated); “share” asks whether "
-            "as many were detected as the law says, “shape” whether the whole distribution is the law’s."
+            "as many were detected as the law says, “shape” whether the whole distribution is the law’s, “count” "
+            "whether healthy clients lost as many connections."
         )
     )
     blocks.append(_list(table, "Every comparison", folded=True))
@@ -84,7 +85,8 @@ def _cell(row: Mapping[Hashable, Any]) -> Cell:
     text = mark(verdict)
     if not math.isnan(apart):
         points = f"{apart * 100:+.1f}".replace("-", "−") if apart else "0"
-        text += f" {points if row['figure'] in _SHARES else signed_seconds(apart)}"
+        number = f"{apart:+.0f}".replace("-", "−") if row["figure"] == "count" else signed_seconds(apart)
+        text += f" {points if row['figure'] in _SHARES else number}"
     return Cell(text, apart if not math.isnan(apart) else -math.inf, tone=verdict)
 
 
@@ -119,6 +121,9 @@ def _row(row: Mapping[Hashable, Any]) -> Iterator[Cell]:
     is_share = row["figure"] in _SHARES
     for name in ("left_s", "right_s", "difference_s", "tolerance_s"):
         value = row[name]
+        if row["figure"] == "count" and not math.isnan(value):
+            yield Cell(f"{value:.4g}".replace("-", "−"), value)
+            continue
         if is_share and not math.isnan(value):
             yield Cell(share(value) if value >= 0 else f"−{share(-value)}", value)
         elif name == "difference_s" and not math.isnan(value):
