@@ -5,6 +5,7 @@ Reads files; knows nothing of runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -74,11 +75,17 @@ def load_scenario(name_or_path: str, **overrides: Any) -> Scenario:
         if not path.exists():
             message += f"; built-in scenarios: {', '.join(built_in())}"
         raise ScenarioError(name_or_path, [Problem(None, "", message)]) from error
-    scenario = parse_scenario(text, source=str(path), default_name=path.stem, **overrides)
+    scenario = parse_scenario(text, source=str(path), default_name=_name_of(path), **overrides)
     faults = tuple(
         fault.beside(path.parent) if isinstance(fault, Custom) else fault for fault in scenario.faults
     )
     return scenario.model_copy(update={"faults": faults})
+
+
+def _name_of(path: Path) -> str:
+    """The name of a scenario that says none: its file's, in the letters that a name may have."""
+    name = re.sub(r"[^a-z0-9_-]+", "_", path.stem.lower())
+    return name if name[:1].isalpha() else f"scenario_{name}"
 
 
 def parse_scenario(

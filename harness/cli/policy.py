@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.terminal import duration_s, progress, say, show_frame, show_markdown, show_table
-from harness.policy.emit.stacks import TARGETS, emit
+from harness.policy.emit.stacks import TARGETS, CannotEmit, emit
 from harness.policy.lint import Extras, Setting, Severity, lint
 from harness.policy.lint.sources import boxes_behind, combined, subject_of
 from harness.policy.profiles import load_profiles, middleboxes_of, network_profile
@@ -22,6 +22,7 @@ from harness.policy.tune.verify import verify
 from harness.real.processes.children import end_on_sigterm
 from harness.runs.directory import find_run
 from reference_server.errors import Exit
+from reference_server.liveness.kinds import Ping
 from reports.figures.heat_map import heat_map
 from reports.figures.pareto import pareto
 from reports.style import save
@@ -206,7 +207,10 @@ def emit_command(
     output: Annotated[Path | None, typer.Option(help="file; default: standard output")] = None,
 ) -> None:
     """Write a policy as configuration for a real stack, with what that stack cannot express."""
-    emitted = emit(load_scenario(scenario).liveness, target)
+    loaded = load_scenario(scenario)
+    if not isinstance(loaded.detector, Ping):
+        raise CannotEmit(f"detector {loaded.detector.kind}: other stacks have ping and deadline alone")
+    emitted = emit(loaded.liveness, target)
     if output is None:
         typer.echo(emitted.text, nl=False)
     else:

@@ -48,6 +48,7 @@ __all__ = [
 _TRIPS = 400  # equally likely round trips of a chain of them
 _MOST_GAPS = 2000
 _PHASES = 48
+_STAND_IN = 0.05  # of the late answers: as many that outlast an interval are too many to neglect
 _RARE = 1e-9  # of a loss by the run's end: nobody will see one
 _SWEEP_SHARED = "the phase of the sweep is one for the whole run"
 
@@ -147,7 +148,12 @@ def _tried(author: str, cause: str, predicted: _Way, scenario: Scenario, clock: 
         *(["stalls"] if scenario.gateway.stalls else []),
         *(["traffic.service"] if scenario.traffic.service != Distribution(constant=0.0) else []),
     ]
-    if scenario.liveness.max_sessions is not None and scenario.liveness.max_sessions < scenario.clients:
+    policy = scenario.liveness
+    if (
+        policy.when_full == "evict"
+        and policy.max_sessions is not None
+        and policy.max_sessions < scenario.clients
+    ):
         unknown.append("max_sessions")
     if unknown:
         return LossPrediction(author, cause, None, f"no law for {', '.join(unknown)}")
@@ -182,6 +188,8 @@ def _by_the_detector(scenario: Scenario, clock: RunClock) -> LossPrediction:
         return way
     if scenario.traffic.to_gateway is not None and policy.data_counts:
         raise _Unknown("application frames stand in for late answers")
+    if 1 - float(trip.cdf(policy.interval_s)) > _STAND_IN * late:
+        raise _Unknown("the answer to an older ping stands in for a late one")
     first = _first_packet(scenario).shifted(policy.patience_s)
     parts = ((late * (1 - late) ** n, first.shifted(n * policy.interval_s)) for n in range(gaps))
     return LossPrediction("gateway", Cause.HEARTBEAT, mixture(parts))

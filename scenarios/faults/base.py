@@ -199,7 +199,7 @@ class ModelClient(Protocol):
         """Freeze with data before it: its receive window is closed."""
 
     def answer_late(self, after_s: Callable[[], float], fault: PlannedFault) -> None:
-        """Hold back the answer to each ping for as long as ``after_s`` says; a new connection ends that."""
+        """Hold back answers and own beats for as long as ``after_s`` says; a new connection ends that."""
 
     def answer_at_once(self, fault: PlannedFault) -> None:
         """Hold answers back no more: the fault has healed."""

@@ -180,3 +180,14 @@ def test_the_schema_is_json_schema_with_units() -> None:
     schema = Scenario.model_json_schema()
     assert schema["properties"]["duration"]["type"] == "string"
     assert HostCrash.model_fields["share"].description
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("01_Idle.yaml", "scenario_01_idle"), ("Wi Fi.yaml", "wi_fi"), ("demo-2.yaml", "demo-2")],
+)
+def test_a_file_without_a_name_gets_its_own_in_letters_that_a_name_may_have(
+    tmp_path: Path, file: str, name: str
+) -> None:
+    (tmp_path / file).write_text("duration: 60s\n")
+    assert load_scenario(str(tmp_path / file)).name == name

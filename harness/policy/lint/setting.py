@@ -163,7 +163,7 @@ class Setting:
             cls.of_policy(policy, scenario.name),
             beats_from="client" if from_client else "gateway",
             timeout_s=None if from_client or policy.heartbeat_interval is None else policy.heartbeat_timeout,
-            answers_checked=kind.counts_answers,
+            answers_checked=not kind.looks_at_sockets,
             protocol_ping=kind.protocol_ping,
             give_up_s=ladder_give_up_s(scenario.network.rto_ladder),
             user_timeout_late_s=user_timeout_fires_s(0.0, scenario.network.rto_ladder),
@@ -192,11 +192,7 @@ class Setting:
                 if hasattr(fault, "nat")
             ),
         )
-        if (
-            isinstance(kind, Ping | ClientBeats)
-            or not kind.counts_answers
-            or policy.heartbeat_interval is None
-        ):
+        if isinstance(kind, Ping | ClientBeats) or kind.looks_at_sockets or policy.heartbeat_interval is None:
             return setting
         interval_s = policy.heartbeat_interval
         if isinstance(kind, Probing):
