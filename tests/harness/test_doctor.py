@@ -33,6 +33,8 @@ NAMES = {
     "TCP's patience",
     "accept queue",
     "chromium",
+    "nginx",
+    "haproxy",
 }
 
 

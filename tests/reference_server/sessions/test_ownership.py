@@ -322,7 +322,7 @@ class Ownership(RuleBasedStateMachine):
         incarnation = self.nodes[node].owners.incarnation
         self.store.delete(f"{self.prefix}lease:{incarnation}")
         keys = (f"{self.prefix}nodes", f"{self.prefix}node:{incarnation}:sessions")
-        args = (self.prefix, int(self.per_device), incarnation, 2, f"node-{1 - node}")
+        args = (self.prefix, int(self.per_device), incarnation, 2, f"node-{1 - node}", "")
         left = 1
         while left:
             _, left, *ended = self._ask(1 - node, Script.REAP, keys, args)
