@@ -117,7 +117,8 @@ def predict(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> list[Predict
 def predict_healthy(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> list[Prediction]:
     """Predict what healthy clients lose: the law of a connection's life, and of the time between losses in outages.
 
-    Times from connecting; those of outages, from one to the next of one client, once outages may begin.
+    Times from connecting; those of outages, from one to the next of one client once outages may begin, and from an
+    outage's beginning to its loss (the law's earliest time).
     """
     life = lifetime(scenario, clock)
     found = [Prediction(HEALTHY, LOST, life.cause, life.law, life.note, life.shared)]
@@ -125,7 +126,9 @@ def predict_healthy(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> list
         rate, why = outage_losses_per_day(scenario)
         law = Law.never() if rate == 0 else None
         if rate:
-            law = Law.of(Distribution(exponential=Exponential(mean=DAY_S / rate)))
+            # The loss comes half an interval and the patience after its outage began, on average.
+            after_s = scenario.liveness.interval_s / 2 + scenario.liveness.patience_s
+            law = Law.of(Distribution(exponential=Exponential(mean=DAY_S / rate))).shifted(after_s)
         found.append(Prediction(HEALTHY, LOST_IN_OUTAGE, str(Cause.HEARTBEAT) if law else "", law, why))
     return found
 
