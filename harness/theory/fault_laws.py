@@ -152,10 +152,6 @@ def _closed(scenario: Scenario, one_way: Law, cause: Cause) -> FaultLaws:
 def _unheard(fault: OrderlyClose | ProcessCrash, scenario: Scenario, clock: RunClock) -> FaultLaws:
     """An end that the kernel tells and nobody acts on: whoever looks at the socket, or awaits an answer."""
     policy, kind = scenario.liveness, scenario.detector
-    if policy.heartbeat_interval is not None and not _is_even(
-        _phase(fault, scenario, clock), policy.interval_s
-    ):
-        return _unknown(_UNEVEN)
     if policy.heartbeat_interval is None:
         return _idle_only(fault, scenario, clock)
     if not isinstance(kind, DETECTORS_WITH_LAWS):
@@ -165,7 +161,7 @@ def _unheard(fault: OrderlyClose | ProcessCrash, scenario: Scenario, clock: RunC
         layers = after_client_beat(policy, trip, acknowledged=True)  # a closed socket is not probed
     else:
         layers = after_unheard_end(policy, trip, kind)
-    return _raced(scenario, layers, "close detection does not act on it")
+    return _raced(fault, scenario, clock, layers, "close detection does not act on it")
 
 
 def _client_silent(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaws:
@@ -180,7 +176,7 @@ def _client_silent(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLa
         return _client_behind_nat(fault, scenario, trip)
     acknowledged = isinstance(fault, Frozen | SlowReader)
     layers = after_client_beat(policy, trip, acknowledged=acknowledged)
-    return _raced(scenario, layers)
+    return _raced(fault, scenario, clock, layers)
 
 
 def _client_behind_nat(fault: NatTimeout, scenario: Scenario, trip: Law) -> FaultLaws:
@@ -202,15 +198,27 @@ def _client_behind_nat(fault: NatTimeout, scenario: Scenario, trip: Law) -> Faul
     return FaultLaws(suspected, suspected, {Cause.SESSION_TIMEOUT: 1.0})
 
 
-def _raced(scenario: Scenario, layers: Mapping[str, Layer], said: str = "") -> FaultLaws:
+def _raced(
+    fault: Fault, scenario: Scenario, clock: RunClock, layers: Mapping[str, Layer], said: str = ""
+) -> FaultLaws:
     """The first of some layers; a session timeout clears at once, other causes when the window is over."""
     policy = scenario.liveness
     if not layers:
         return _never(_notes(said, "no layer notices it"))
-    stack = first_of_common_phase(policy.interval_s, layers)
+    signs = {layer.sign for layer in layers.values()}
+    phase = _phase(fault, scenario, clock)
+    if _is_even(phase, policy.interval_s):
+        stack = first_of_common_phase(policy.interval_s, layers)
+    elif len(signs) == 1:
+        (sign,) = signs
+        stack = first_of({name: layer.rest for name, layer in layers.items()})
+        # The last ping or beat was T − U before the fault.
+        moved = {1: phase, -1: phase.shifted(-policy.interval_s), 0: Law.constant(0.0)}[sign]
+        stack = Stack(stack.law.plus(moved), stack.wins)
+    else:
+        return _unknown(_UNEVEN)
     note = _notes(said, _layers_note(stack))
     # The window counts from the last sign of life, as do the layers that do not know the next ping.
-    signs = {layer.sign for layer in layers.values()}
     earliest_s = min(layer.rest.lo_s for layer in layers.values()) if signs == {-1} else stack.law.lo_s
     if (
         set(layers) != {Cause.SESSION_TIMEOUT}
@@ -240,8 +248,6 @@ def _phi(
         why = "a healed client's answers compete with φ"
     elif _probes_between_beats(scenario):
         why = _PROBES
-    elif not _is_even(_phase(fault, scenario, clock), interval_s):
-        why = _UNEVEN
     if why:
         return _unknown(why, heals=heals)
     if isinstance(fault, Noop):
@@ -263,7 +269,7 @@ def _phi(
                 "the kernel gives up before φ has decided, and close detection does not act on it"
             )
         layers[Cause.TCP_TIMEOUT] = Layer(+1, gives_up.plus(one_way.scaled(-1.0)))
-    return _raced(scenario, layers)
+    return _raced(fault, scenario, clock, layers)
 
 
 def _probing(
@@ -388,6 +394,8 @@ def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clo
     gap_s = policy.interval_s + trip.hi_s + longest_s
     if policy.session_timeout is not None and policy.session_timeout < gap_s:
         return _unknown("the idle limit may run out between two late answers: no closed form", heals=True)
+    if isinstance(fault, PacketLoss) and scenario.reconnect.idle_limit is not None:
+        return _unknown("the client's own limit may be first", heals=True)
     if isinstance(scenario.detector, SendErrors | StateCheck):
         if isinstance(fault, PacketLoss) and policy.tcp_user_timeout is not None:
             return _unknown("tcp_user_timeout may be first", heals=True)
@@ -430,10 +438,22 @@ def _late_beats(
     if fault.heal_after is not None:
         return _unknown("heals: it competes with beats that come now and then", heals=True)
     if policy.session_timeout is None:
+        quiet = scenario.reconnect.idle_limit is None and policy.tcp_user_timeout is None
+        if isinstance(fault, PacketLoss) and not quiet:
+            return _unknown("answers to the beats get lost, too", heals=True)
         return _never("no idle limit: late beats are not noticed")
     if policy.session_timeout < policy.interval_s:
         return _unknown(_IDLE_BELOW_HEARTBEAT, heals=True)
-    phase = Law.uniform(0.0, policy.interval_s)
+    phase = _phase(fault, scenario, clock)
+    since_last = phase.shifted(-policy.interval_s)  # the last beat was T − U before the fault
+    if isinstance(fault, ThrottledTimers) and not _is_even(phase, policy.interval_s):
+        return _unknown(_UNEVEN, heals=True)
+    if scenario.reconnect.idle_limit is not None:
+        return _unknown(
+            "the client's own limit may be first: it hears answers to its beats alone", heals=True
+        )
+    if isinstance(fault, PacketLoss) and policy.tcp_user_timeout is not None:
+        return _unknown("tcp_user_timeout may be first: answers to the beats get lost, too", heals=True)
     suspected: Law | None
     match fault:
         case ThrottledTimers():
@@ -441,12 +461,12 @@ def _late_beats(
             why = "a slow timer that is faster than the beats: which of its runs a beat meets is the page's affair"
         case Delayed():
             since_beat = delayed_beats(policy, Law.of(fault.by))
-            suspected = None if since_beat is None else since_beat.plus(phase.scaled(-1.0))
+            suspected = None if since_beat is None else since_beat.plus(since_last)
             why = "beats of random lateness come before, now after the limit: no closed form"
         case PacketLoss():
             ladder = [clock.scenario_s(step) for step in scenario.network.rto_ladder]
             since_beat = lossy_beats(policy, fault.rate, ladder, scenario.duration)
-            suspected, why = since_beat.plus(phase.scaled(-1.0)), ""
+            suspected, why = since_beat.plus(since_last), ""
     if suspected is None:
         return _unknown(why, heals=True)
     if not suspected.mass:
@@ -537,7 +557,7 @@ def _phase(fault: Fault, scenario: Scenario, clock: RunClock) -> Law:
     """From the fault to the next ping: uniform in (0, T), or what the connection's age leaves of T."""
     policy = scenario.liveness
     interval_s = policy.interval_s
-    if policy.first_ping == "random" or isinstance(scenario.detector, ClientBeats | Probing):
+    if policy.first_ping == "random" or isinstance(scenario.detector, Probing):
         return Law.uniform(0.0, interval_s)
     age = age_of(fault, scenario)
     pings_s = interval_s * np.arange(1, math.ceil(age.hi_s / interval_s) + 2)

@@ -268,7 +268,7 @@ def _by_the_middle(scenario: Scenario, clock: RunClock) -> LossPrediction:
     traffic, probes = _counted_traffic(scenario), policy.tcp_keepalive if nat.counts == "any" else None
     if traffic or (probes is not None and probes.idle <= limit_s + trip.hi_s):
         raise _Unknown("application frames or probes come more and less often than the idle timer allows")
-    if _watchers_are_told(scenario) and nat.counts != "to_gateway":
+    if _watchers_are_told(scenario) and (nat.counts, nat.expiry) != ("to_gateway", "close"):
         raise _Unknown("what watchers are told restarts the idle timer, too")
     if counted:
         gap = _first_gap(scenario, clock, limit_s, _coefficient(scenario))
@@ -348,7 +348,7 @@ def _first_packet(scenario: Scenario) -> Law:
     interval_s = _interval(scenario)
     if interval_s is None:
         return Law.never()
-    late = scenario.liveness.first_ping == "interval" and not isinstance(scenario.detector, ClientBeats)
+    late = scenario.liveness.first_ping == "interval"
     return Law.constant(interval_s) if late else Law.uniform(0.0, interval_s)
 
 

@@ -21,7 +21,7 @@ from harness.theory.record_laws import least_left_s, predict_presence, record_ex
 from harness.theory.stack import first_of
 from reference_server.durations import DAY_S
 from reference_server.events import Cause
-from reference_server.liveness.kinds import ClientBeats, Ping
+from reference_server.liveness.kinds import ClientBeats, PhiAkka, PhiCassandra, Ping, Probing
 from reports.run_tables import HEALTHY, LOST, LOST_IN_OUTAGE
 from scenarios.client_rules import LoginOnOtherDevice
 from scenarios.clock import SCENARIO_TIME, RunClock
@@ -232,6 +232,14 @@ def _stays_shown(fault: Fault, scenario: Scenario, clock: RunClock) -> bool:
 
 def _shared(fault: Fault, laws: FaultLaws, scenario: Scenario) -> str:
     """The sweep's phase is one for the whole run: it is as good as independent where the faults span many sweeps."""
+    if laws.suspected is None or not laws.suspected.mass:
+        return ""
+    by_age = scenario.liveness.heartbeat_interval is None or isinstance(
+        scenario.detector, PhiAkka | PhiCassandra | Probing
+    )
+    last_s = Law.of(fault.at).hi_s + laws.suspected.hi_s
+    if by_age and not fault.drawn.announced and last_s > scenario.duration:
+        return "the connection's age decides, and those whose faults come late are not watched to the end"
     swept = sum(laws.wins.get(cause, 0.0) for cause in (Cause.SESSION_TIMEOUT, Cause.SWEEP))
     sweep_s, at = scenario.liveness.sweep_interval, Law.of(fault.at)
     if swept < 1e-3 or not at.mass:
@@ -240,6 +248,16 @@ def _shared(fault: Fault, laws: FaultLaws, scenario: Scenario) -> str:
     phases_s = np.linspace(0.0, sweep_s, 65)
     before = np.sum([at.cdf(edge + phases_s) - at.before(edge) for edge in edges_s], axis=0)
     uneven = before - phases_s / sweep_s
+    policy, ramp = scenario.liveness, Law.uniform(0.0, scenario.ramp)
+    if (
+        policy.first_ping == "interval"
+        and policy.heartbeat_interval is not None
+        and scenario.ramp < 8 * sweep_s
+    ):
+        grid_s = np.arange(math.ceil(ramp.hi_s / sweep_s) + 1) * sweep_s
+        before = np.sum([ramp.cdf(edge + phases_s) - ramp.before(edge) for edge in grid_s], axis=0)
+        if swept * float(np.ptp(before - phases_s / sweep_s)) >= _UNEVEN:
+            return "the connections began within too few sweeps, whose phase is one for the whole run"
     if swept * float(np.ptp(uneven)) < _UNEVEN:
         return ""
     return "the faults span too few sweeps, whose phase is one for the whole run"
@@ -259,6 +277,9 @@ def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock, life: Lifetime)
     cleared, cleared_by, cleared_remark = _or_taken_over(laws, laws.cleared, cause, taking_over)
     if unnoticed:
         expires, ttl = record_expires(fault, scenario, clock)
+        latest_s = Law.of(taking_over.after).hi_s if taking_over else 0.0
+        if taking_over and (expires is None or (expires.mass and expires.lo_s < latest_s)):
+            suspected, remark = None, "the record that a new login would take over may expire first"
         cleared, cleared_by, cleared_remark = _or_taken_over(laws, expires, str(Cause.TTL), taking_over)
     elif cleared is not None and not cleared.mass and not _stays_shown(fault, scenario, clock):
         cleared, ttl = None, "a late frame, or none, lets the status record expire"

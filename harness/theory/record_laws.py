@@ -55,7 +55,10 @@ def record_expires(fault: Fault, scenario: Scenario, clock: RunClock) -> tuple[L
         return age.scaled(-1.0).shifted(ttl_s), ""
     period_s = interval_s
     if rules.refreshed == "when_half_gone":
-        period_s *= max(1, math.ceil(ttl_s / 2 / interval_s))
+        beats = ttl_s / 2 / interval_s
+        if abs(beats - round(beats)) * interval_s <= round_trip_of(scenario, clock).hi_s:
+            return None, "a frame comes at the very moment at which half of the TTL is gone"
+        period_s *= max(1, math.ceil(beats))
     if period_s + round_trip_of(scenario, clock).hi_s >= ttl_s:
         return None, "some records expire between two frames"
     if period_s > interval_s and age.lo_s < period_s:
