@@ -128,7 +128,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "outages": {
         **_fault("process_crash"),
         "network": {"outages": {"every": "200s", "length": {"exponential": {"mean": "40s"}}}},
-        "liveness": {"session_timeout": None},
+        "liveness": {"session_timeout": None, "max_failures": 1},
     },
     "box as long as the interval": {
         "duration": "600s",

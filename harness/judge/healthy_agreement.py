@@ -52,10 +52,10 @@ class _Held:
     lasted_s: NDArray[np.float64]
     could_s: NDArray[np.float64]
     lost: NDArray[np.bool_]  # outages and incidents apart
+    gone: NDArray[np.bool_]  # lost in any way
     in_outage: int
     client_days: float
-    outage_days: float  # in which outages could begin
-    open_ends: int  # connections that were not lost: what began late in them has not come to its loss
+    outages_s: NDArray[np.float64]  # in which outages could begin, of each connection
     slack_s: float
 
 
@@ -104,10 +104,12 @@ def healthy_cases(tables: RunTables, laws: list[Law], slack: Slack) -> HealthyCa
     rows = tables.table("healthy_connections")
     if rows.empty:
         return HealthyCases([], None, None)
+    # The plan has outages of the clients alone that no fault is to hit.
+    hit = set(rows.loc[(rows["outcome"] == "ended") | (rows["hampered_by"] != ""), "client"])
     rows = rows[rows["hampered_by"] == ""]
     from_s = tables.number("ramp_s") or 0.0
     held = [
-        _held(engine, mine, slack.of_times(engine, "suspected"), from_s)
+        _held(engine, mine, slack.of_times(engine, "suspected"), from_s, hit)
         for engine in tables.measured_engines
         if len(mine := rows[rows["engine"] == engine])
     ]
@@ -115,7 +117,7 @@ def healthy_cases(tables: RunTables, laws: list[Law], slack: Slack) -> HealthyCa
     return HealthyCases(held, ours.get(LOST), ours.get(LOST_IN_OUTAGE))
 
 
-def _held(engine: str, rows: pd.DataFrame, slack_s: float, from_s: float) -> _Held:
+def _held(engine: str, rows: pd.DataFrame, slack_s: float, from_s: float, hit: set[str]) -> _Held:
     begun_s, lasted_s = rows["connected_s"].to_numpy(float), rows["watched_s"].to_numpy(float)
     gone = (rows["outcome"] == "lost").to_numpy()
     over_s = pd.Series(begun_s + lasted_s + np.where(gone, rows["offline_s"].to_numpy(float), 0.0))
@@ -124,15 +126,16 @@ def _held(engine: str, rows: pd.DataFrame, slack_s: float, from_s: float) -> _He
     counted = gone & ~outage & (rows["incident"] == "").to_numpy()
     could_s = np.where(gone & ~counted, lasted_s, end_s - begun_s)  # another cause ended it first
     after_s = np.clip(begun_s + lasted_s - np.maximum(begun_s, from_s), 0.0, None)
+    after_s[rows["client"].isin(hit).to_numpy()] = 0.0
     return _Held(
         engine,
         lasted_s,
         could_s,
         counted,
+        gone,
         int(outage.sum()),
         float(lasted_s.sum()) / DAY_S,
-        float(after_s.sum()) / DAY_S,
-        int((~gone & (after_s > 0)).sum()),
+        after_s,
         0.0 if math.isnan(slack_s) else slack_s,
     )
 
@@ -217,10 +220,13 @@ def _shape(held: _Held, law: Law, level: float) -> Row:
 
 def _by_rate(held: _Held, law: Law, level: float) -> Row:
     """Losses in outages: Poisson; the law's mean is the time from one to the next, of one client."""
-    if law.mass <= 0:
-        return _poisson(held.in_outage, 0.0, held.outage_days, level)
-    days = max(0.0, held.outage_days - held.open_ends * law.lo_s / DAY_S)
-    return _poisson(held.in_outage, days * DAY_S / (law.mean_s - law.lo_s), days, level)
+    # What begins late in a connection that was not lost has not come to its loss.
+    over_s = np.where(
+        held.gone, held.outages_s, np.maximum(held.outages_s - (law.lo_s if law.mass else 0.0), 0.0)
+    )
+    days = float(over_s.sum()) / DAY_S
+    expected = days * DAY_S / (law.mean_s - law.lo_s) if law.mass > 0 else 0.0
+    return _poisson(held.in_outage, expected, days, level)
 
 
 def _poisson(seen: int, expected: float, days: float, level: float) -> Row:

@@ -49,6 +49,7 @@ _TRIPS = 400  # equally likely round trips of a chain of them
 _MOST_GAPS = 2000
 _PHASES = 48
 _STAND_IN = 0.05  # of the late answers: as many that outlast an interval are too many to neglect
+_ISOLATED = 0.1  # of the time between two outages: a longer patience often meets the next one
 _RARE = 1e-9  # of a loss by the run's end: nobody will see one
 _SWEEP_SHARED = "the phase of the sweep is one for the whole run"
 
@@ -481,5 +482,10 @@ def outage_losses_per_day(scenario: Scenario) -> tuple[float | None, str]:
     ]
     if unknown := [name for name, is_so in others if is_so]:
         return None, f"no rate of losses in outages for {', '.join(unknown)}"
-    assert interval_s is not None and longest_s > 0
+    assert interval_s is not None
+    if (
+        policy.patience_s > _ISOLATED * network.outages.every
+        or longest_s <= policy.patience_s < 3 * longest_s
+    ):
+        return None, "outages that follow each other within the patience add up"
     return float(false_suspicions_by_outages(interval_s, policy.patience_s, network)), ""

@@ -179,7 +179,10 @@ def _middle_waits(fault: Fault, laws: FaultLaws, scenario: Scenario, clock: RunC
         case ThrottledTimers() | Delayed():
             late_s = fault.every if isinstance(fault, ThrottledTimers) else Law.of(fault.by).hi_s
             return pings_count or interval_s + late_s + trip_s < nat.idle_timeout
-        case HostCrash() | NetworkCut() if nat.at == "client" and fault.healing is None:
+        case HostCrash() | NetworkCut() if (nat.at, nat.expiry) in (
+            ("client", "drop"),
+            ("client", "reset"),
+        ) and (fault.healing is None):
             return True  # its client's end is cut: nothing of the box gets through
         case Frozen() | SlowReader() if nat.at == "client" and pings_count and fault.healing is None:
             return True
@@ -284,7 +287,7 @@ def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock, life: Lifetime)
     elif cleared is not None and not cleared.mass and not _stays_shown(fault, scenario, clock):
         cleared, ttl = None, "a late frame, or none, lets the status record expire"
     else:
-        cleared, ttl = _unless_ttl(cleared, scenario)
+        cleared, ttl = _unless_ttl(cleared, scenario, clock)
     found = [
         ("suspected", caused_by, suspected, remark),
         ("socket_closed", caused_by, suspected, remark),
@@ -328,9 +331,11 @@ def _or_taken_over(
     )
 
 
-def _unless_ttl(law: Law | None, scenario: Scenario) -> tuple[Law | None, str]:
+def _unless_ttl(law: Law | None, scenario: Scenario, clock: RunClock) -> tuple[Law | None, str]:
     """Withhold a law of the clean-up that the status record's own expiry may overtake."""
-    if law is None or not law.mass or law.hi_s < least_left_s(scenario):
+    shown = predict_presence(scenario, clock)
+    lasts = shown is not None and not shown.mass
+    if law is None or not law.mass or (lasts and law.hi_s < least_left_s(scenario)):
         return law, ""
     return None, "the status record's TTL may end first"
 
