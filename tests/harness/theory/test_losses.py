@@ -157,9 +157,11 @@ def test_where_no_law_is_known_the_reason_is_said(one: Scenario, why: str) -> No
 
 
 def test_outages_cost_a_rate_or_nothing_is_known() -> None:
-    network = {"outages": {"every": "300s", "length": {"exponential": {"mean": "30s"}}}}
+    network = {"outages": {"every": "900s", "length": {"exponential": {"mean": "30s"}}}}
     rate, _ = outage_losses_per_day(scenario("25s", network=network))
     assert rate is not None and rate > 0
+    often = {"outages": {"every": "300s", "length": {"exponential": {"mean": "30s"}}}}
+    assert "follow each other" in outage_losses_per_day(scenario("25s", network=often))[1]
     assert outage_losses_per_day(scenario("25s"))[0] == 0.0
     unknown, why = outage_losses_per_day(scenario("25s", network=network, reconnect={"idle_limit": "30s"}))
     assert unknown is None and "idle_limit" in why
