@@ -337,6 +337,8 @@ def _silent(fault: HostCrash | NetworkCut | Frozen, scenario: Scenario, clock: R
         return _unknown(_IDLE_BELOW_HEARTBEAT, heals=healing is not None)
     floor = _store_floor(scenario, stack, trip)
     phase = _phase(fault, scenario, clock)
+    if _probes_between_beats(scenario) and healing is not None:
+        return _unknown(_PROBES, heals=True)
     if _probes_between_beats(scenario) and not acknowledged:
         return _probed_silence(fault, scenario, trip, stack)
     suspected = silent_death(policy.interval_s, trip, stack.law, healing, phase)
