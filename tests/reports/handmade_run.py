@@ -158,6 +158,9 @@ def handmade_run(
         "omission": omission_of(detections),
         "agreement": frame("agreement"),
         "false_suspicion_events": frame("false_suspicion_events"),
+        "healthy_connections": frame("healthy_connections"),
+        "losses": frame("losses"),
+        "presence_gaps": frame("presence_gaps"),
         "injections": frame("injections"),
         "handshakes": frame("handshakes"),
         "thresholds": frame(

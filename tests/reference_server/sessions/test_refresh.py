@@ -133,6 +133,7 @@ async def go(connection: ClientConnection, way: str) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.alone  # 250 clients at once; who waits for longer than the resume window is told offline
 @pytest.mark.parametrize(("preset", "clients", "times"), [("ours", 250, 4), ("a-before", 60, 2)])
 def test_refreshes(
     children: Children,
