@@ -62,9 +62,9 @@ def simulate(
     for client in clients:
         clock.at(plan.connect_at_s(client.index), client.come)
     for fault in plan.faults:
-        clock.at(fault.at_s, lambda fault=fault: clients[fault.client].suffer(fault))  # type: ignore[misc]
+        clock.at(fault.at_s, partial(clients[fault.client].suffer, fault))
     for outage in plan.outages:
-        clock.at(outage.at_s, lambda outage=outage: clients[outage.client].outage(outage))  # type: ignore[misc]
+        clock.at(outage.at_s, partial(clients[outage.client].outage, outage))
 
     for incident in plan.incidents:
         clock.at(incident.at_s, partial(happen, incident, model, nodes))
