@@ -209,7 +209,7 @@ def test_a_node_that_starts_closes_its_own_stale_rows_only(url: str) -> None:
 
 def test_what_nobody_has_heard_of_for_a_session_s_life_is_over(url: str) -> None:
     ledger = writer(url, session_ttl_s=600.0)
-    story(ledger, login("old"), login("young", "bob", 990))
+    story(ledger, login("old"), login("young", "bob", time() - T0 - 10))  # T0 is as old as the test run
     assert ledger.expire() == 1
     table = rows(url)
     assert table["old"].ended_by == "ttl" and table["old"].logout_time == at(0)
