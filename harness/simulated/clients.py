@@ -393,10 +393,12 @@ class Client:
         self.frozen = True
 
     def shut_window(self) -> None:
-        """It reads no more, with data before it."""
+        """It reads no more, with the answers to what it has just asked before it: its request is data."""
         self.freeze()
-        if self.connection is not None:
-            self._network.window_closes(self.connection)
+        connection = self.connection
+        if connection is not None:
+            self._network.data(connection, partial(connection.gateway.on_data, connection))
+            self._network.window_closes(connection)
 
     def forget_when_idle(self, idle_s: float, expiry: str, forgotten: Callable[[], None]) -> None:
         """A middlebox forgets its connection once that had no packet for ``idle_s``; the next one makes a mapping."""

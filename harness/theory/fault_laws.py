@@ -111,6 +111,10 @@ def laws_of_fault(fault: Fault, scenario: Scenario, clock: RunClock) -> FaultLaw
             return _refreshed(scenario, one_way)
         case Custom():
             return _unknown("a fault of the user's own", heals=fault.heal_after is not None)
+        case SlowReader() if scenario.liveness.data_counts and (
+            scenario.liveness.heartbeat_interval is None or isinstance(scenario.detector, ClientBeats)
+        ):
+            return _unknown(_OWN_REQUESTS)
         case _ if scenario.liveness.heartbeat_interval is None and isinstance(fault, _SILENT | _LATE | Noop):
             return _idle_only(fault, scenario, clock)
         case Noop() | HostCrash() | NetworkCut() | Frozen() | NatTimeout() if isinstance(
@@ -366,16 +370,30 @@ def _slow_reader(fault: SlowReader, scenario: Scenario, clock: RunClock) -> Faul
         return _unknown(_IDLE_BELOW_HEARTBEAT)
     phase = _phase(fault, scenario, clock)
     suspected = silent_death(policy.interval_s, trip, stack.law, phase=phase)
-    floor = _store_floor(scenario, stack, trip)
-    cleared = None if floor is None else silent_death(policy.interval_s, trip, floor, phase=phase)
+    if policy.data_counts and stack.wins.get(Cause.SESSION_TIMEOUT, 0.0) > 0:
+        return _unknown(_OWN_REQUESTS)
+    cleared: Law | None
+    if not policy.data_counts:
+        floor = _store_floor(scenario, stack, trip)
+        cleared = None if floor is None else silent_death(policy.interval_s, trip, floor, phase=phase)
+        said = _WINDOW_OR_LIMIT
+    else:
+        cleared, said = _after_own_requests(scenario, suspected, trip), _OWN_REQUESTS
     if policy.tcp_user_timeout is not None and gives_up_of(scenario, clock).lo_s < suspected.hi_s:
         note = (
             "tcp_user_timeout may be first: the kernel's probe timer, which is coarse and does not scale, "
             "ends the connection 0.2 to 0.6 s after it"
         )
         return _unknown(note)
-    said = _WINDOW_OR_LIMIT if cleared is None else ""
-    return FaultLaws(suspected, cleared, stack.wins, _layers_note(stack), said)
+    return FaultLaws(suspected, cleared, stack.wins, _layers_note(stack), "" if cleared is not None else said)
+
+
+def _after_own_requests(scenario: Scenario, suspected: Law, trip: Law) -> Law | None:
+    """The clean-up where data at the fault was the last sign of life: the resume window counts from there."""
+    window = trip.scaled(0.5).shifted(scenario.liveness.resume_window)
+    if scenario.sessions.survives_connection or window.hi_s <= suspected.lo_s:
+        return suspected
+    return window if window.lo_s >= suspected.hi_s else None
 
 
 def _late(fault: ThrottledTimers | Delayed | PacketLoss, scenario: Scenario, clock: RunClock) -> FaultLaws:
@@ -506,6 +524,7 @@ def _nat(fault: NatTimeout, scenario: Scenario, clock: RunClock) -> FaultLaws:
     return FaultLaws(suspected, cleared, stack.wins, _layers_note(stack), said)
 
 
+_OWN_REQUESTS = "its last request is a sign of life at the fault, which moves a timer of the gateway's"
 _WINDOW_OR_LIMIT = "the idle limit clears at once, the other layers when the resume window is over"
 
 
