@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from harness.cli.terminal import say, show_markdown, show_table
 from reference_server.errors import Exit
-from reference_server.presets import Preset, environment, environments, find_preset, load_presets
-from scenarios.faults import FAULTS, INCIDENTS, ClientFault, ServerFault, catalogue
+
+if TYPE_CHECKING:
+    from reference_server.presets import Preset
+    from scenarios.faults import ClientFault, ServerFault
 
 __all__ = ["register"]
 
@@ -31,6 +31,8 @@ def faults_command(
     ] = None,
 ) -> None:
     """List what can be made to fail; with a name: its drawing, meaning, keys and an example."""
+    from scenarios.faults import catalogue
+
     known = catalogue()
     if name is None:
         header = ("fault", "side", "what happens", "what the peer sees", "real mechanism", "model", "theory")
@@ -55,6 +57,8 @@ def _row(fault: type[ClientFault | ServerFault]) -> tuple[str, ...]:
 
 
 def _show(fault: type[ClientFault | ServerFault]) -> None:
+    from scenarios.faults import FAULTS, INCIDENTS, ClientFault
+
     print(f"{fault.kind} ({fault.side})\n\n{fault.drawing()}\n")
     print(f"peer sees      {fault.on_the_wire}")
     print(f"real           {fault.mechanism if fault.is_real() else 'no: simulated only'}")
@@ -74,6 +78,9 @@ def _show(fault: type[ClientFault | ServerFault]) -> None:
 
 
 def _default(required: bool, value: Any) -> str:
+    from pydantic import BaseModel
+    from pydantic_core import PydanticUndefined
+
     if required or value is PydanticUndefined:
         return "required"
     if isinstance(value, BaseModel):
@@ -87,6 +94,8 @@ def presets_command(
     ] = None,
 ) -> None:
     """List the presets (documented systems before and after their fixes), or explain one."""
+    from reference_server.presets import environment, environments, find_preset, load_presets
+
     if name is not None:
         show_markdown(explained(find_preset(name)))
         return

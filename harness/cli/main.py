@@ -8,24 +8,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
-from harness import doctor as machine
 from harness.cli import catalogue, policy, runs, simulate, studies, user_sessions
 from harness.cli.terminal import AllowUndecided, Commands, finish, progress, say, show_table, warn
-from harness.real.engine import RealSetup
-from harness.real.network.nat import NetworkKind
-from harness.real.processes.children import end_on_sigterm
-from harness.run import ENGINES, conclude, run
-from harness.runs.directory import find_run
-from reference_server.liveness.heartbeat_policy import LivenessPolicy
-from reference_server.presets import environments, find_preset
+from harness.real.network import NetworkKind
 from reference_server.session_log import LogFormat, LogLevel
-from scenarios.load import built_in, load_scenario, replaced
-from scenarios.schema import Scenario
+
+if TYPE_CHECKING:
+    from harness.real.engine import RealSetup
+    from reference_server.liveness.heartbeat_policy import LivenessPolicy
+    from scenarios.schema import Scenario
 
 __all__ = ["main"]
 
@@ -40,6 +35,25 @@ app = typer.Typer(
     "97 too little was seen for a verdict, 99 thresholds missed, healthy clients lost or engines disagree, "
     "130 interrupted (the report of what was measured is still written).",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"flatline {version('flatline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="say which version this is"),
+    ] = False,
+) -> None:
+    """Take the options of flatline itself."""
+
 
 ScenarioName = Annotated[str, typer.Argument(help="built-in scenario or YAML file", show_default=False)]
 Root = Annotated[Path, typer.Option("--runs", help="folder of run directories")]
@@ -99,6 +113,9 @@ GatewayPreset = Annotated[
 @app.command()
 def demo(root: Root = Path("runs"), redis: Redis = None, allow_undecided: AllowUndecided = False) -> None:
     """Run the demo scenario three ways and write its report (about a minute)."""
+    from harness.real.engine import RealSetup
+    from harness.run import ENGINES
+
     _run(_load("demo"), ENGINES, root, RealSetup(redis_url=redis), allow_undecided)
 
 
@@ -126,6 +143,10 @@ def run_command(
     allow_undecided: AllowUndecided = False,
 ) -> None:
     """Run a scenario: theory, simulation and real clients; ends with a report."""
+    from harness.real.engine import RealSetup
+    from harness.run import ENGINES
+    from reference_server.presets import find_preset
+
     loaded = _with_nodes(_load(scenario, clients=clients, seed=seed, speedup=speedup), nodes)
     policy = _gateway_policy(loaded, negative_control or [])
     engines = ("theory", "real") if real_only else ENGINES
@@ -146,6 +167,9 @@ def report(
     allow_undecided: AllowUndecided = False,
 ) -> None:
     """Measure and report a run directory again; recovers what an interrupted run has logged."""
+    from harness.run import conclude
+    from harness.runs.directory import find_run
+
     with progress() as show:
         outcome = conclude(find_run(run_name, root), progress=show)
     finish(outcome, allow_undecided=allow_undecided)
@@ -161,7 +185,7 @@ def serve(
     preset: Annotated[
         str | None, typer.Option(help="serve a documented system; see `flatline presets`")
     ] = None,
-    environment: Annotated[str | None, typer.Option(help=f"of system B: {', '.join(environments())}")] = None,
+    environment: Annotated[str | None, typer.Option(help="of system B; see `flatline presets`")] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file: a scenario, or system B's configuration")
     ] = None,
@@ -187,12 +211,16 @@ def serve(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of scenario files, for editors."""
+    from scenarios.schema import Scenario
+
     sys.stdout.write(json.dumps(Scenario.model_json_schema(), indent=2, ensure_ascii=False) + "\n")
 
 
 @app.command()
 def scenarios() -> None:
     """List the built-in scenarios."""
+    from scenarios.load import built_in, load_scenario
+
     loaded = [load_scenario(name) for name in built_in()]
     show_table(
         ("name", "clients", "faults", "what it shows"),
@@ -211,6 +239,8 @@ def scenarios() -> None:
 @app.command()
 def doctor() -> None:
     """Say what this machine can do, and what to do about what it cannot."""
+    from harness import doctor as machine
+
     show_table(
         ("", "check", "found", "needed for", "what helps"),
         [
@@ -226,10 +256,14 @@ def doctor() -> None:
 
 
 def _load(name: str, **overrides: float | None) -> Scenario:
+    from scenarios.load import load_scenario
+
     return load_scenario(name, **{key: value for key, value in overrides.items() if value is not None})
 
 
 def _with_nodes(scenario: Scenario, nodes: int | None) -> Scenario:
+    from scenarios.load import replaced
+
     if nodes is None:
         return scenario
     return replaced(scenario, "--nodes", gateway={"nodes": nodes})
@@ -237,6 +271,10 @@ def _with_nodes(scenario: Scenario, nodes: int | None) -> Scenario:
 
 def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy | None:
     """The scenario's policy with some values replaced, checked as a scenario file is."""
+    import yaml
+
+    from scenarios.load import replaced
+
     if not settings:
         return None
     changes = dict(setting.partition("=")[::2] for setting in settings)
@@ -247,6 +285,9 @@ def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy |
 def _run(
     scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSetup | None, allow_undecided: bool
 ) -> None:
+    from harness.real.processes.children import end_on_sigterm
+    from harness.run import run
+
     with end_on_sigterm(), progress() as show:
         outcome = run(scenario, engines=engines, root=root, setup=setup, progress=show, warn=warn)
     finish(outcome, allow_undecided=allow_undecided)

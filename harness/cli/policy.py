@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.terminal import duration_s, progress, say, show_frame, show_markdown, show_table
-from harness.policy.emit.stacks import TARGETS, CannotEmit, emit
-from harness.policy.lint import Extras, Setting, Severity, lint
-from harness.policy.lint.sources import boxes_behind, combined, subject_of
-from harness.policy.profiles import load_profiles, middleboxes_of, network_profile
-from harness.policy.tune.check import SimulationCheck, check_by_simulation
-from harness.policy.tune.conditions import conditions_of_profile
-from harness.policy.tune.explain import explain
-from harness.policy.tune.measured_conditions import network_from_csv, network_from_run
-from harness.policy.tune.recommend import Recommendation, recommend
-from harness.policy.tune.requirements import parse_requirements
-from harness.policy.tune.verify import verify
-from harness.real.processes.children import end_on_sigterm
-from harness.runs.directory import find_run
 from reference_server.errors import Exit
-from reference_server.liveness.kinds import Ping
-from reports.figures.heat_map import heat_map
-from reports.figures.pareto import pareto
-from reports.style import save
-from scenarios.gateway import Lease
-from scenarios.load import load_scenario
+
+if TYPE_CHECKING:
+    from harness.policy.tune.check import SimulationCheck
+    from harness.policy.tune.recommend import Recommendation
 
 __all__ = ["register"]
 
@@ -79,6 +64,17 @@ def tune_command(
     Exits with 99 where no policy keeps the requirements, or where the simulation of the recommended policy (unless
     --no-check) or a real run (--verify) contradicts its prediction.
     """
+    from harness.policy.lint.sources import boxes_behind
+    from harness.policy.tune.check import check_by_simulation
+    from harness.policy.tune.conditions import conditions_of_profile
+    from harness.policy.tune.explain import explain
+    from harness.policy.tune.measured_conditions import network_from_csv, network_from_run
+    from harness.policy.tune.recommend import recommend
+    from harness.policy.tune.requirements import parse_requirements
+    from harness.policy.tune.verify import verify
+    from harness.real.processes.children import end_on_sigterm
+    from harness.runs.directory import find_run
+
     if sum(source is not None for source in (network, csv, run)) != 1:
         say("error: say which network: one of --network, --csv, --run", "red")
         raise typer.Exit(Exit.BAD_INPUT)
@@ -126,6 +122,11 @@ def tune_command(
 
 
 def _write(found: Recommendation, check: SimulationCheck | None, folder: Path) -> None:
+    from harness.policy.tune.explain import explain
+    from reports.figures.heat_map import heat_map
+    from reports.figures.pareto import pareto
+    from reports.style import save
+
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recommendation.md").write_text(explain(found, check), encoding="utf-8")
     if check is not None:
@@ -167,6 +168,11 @@ def lint_command(
     Says what is wrong, why, a fix that goes together with all the others, and what was checked. Exits with 99 where an
     error is found.
     """
+    from harness.policy.lint import Extras, Setting, Severity, lint
+    from harness.policy.lint.sources import boxes_behind, combined, subject_of
+    from harness.policy.profiles import middleboxes_of, network_profile
+    from scenarios.gateway import Lease
+
     boxes = [box for text in behind or () for box in boxes_behind(text)]
     known = None if network is None else network_profile(network)
     if known is not None:
@@ -202,11 +208,17 @@ def lint_command(
 
 
 def emit_command(
-    target: Annotated[str, typer.Argument(help=f"one of {', '.join(TARGETS)}")],
+    target: Annotated[
+        str, typer.Argument(help="a stack, as websockets or socketio; any other name lists them")
+    ],
     scenario: Annotated[str, typer.Option(help="its policy is written")] = "demo",
     output: Annotated[Path | None, typer.Option(help="file; default: standard output")] = None,
 ) -> None:
     """Write a policy as configuration for a real stack, with what that stack cannot express."""
+    from harness.policy.emit.stacks import CannotEmit, emit
+    from reference_server.liveness.kinds import Ping
+    from scenarios.load import load_scenario
+
     loaded = load_scenario(scenario)
     if not isinstance(loaded.detector, Ping):
         raise CannotEmit(f"detector {loaded.detector.kind}: other stacks have ping and deadline alone")
@@ -223,6 +235,8 @@ def emit_command(
 
 def profiles_command() -> None:
     """List the built-in profiles: heartbeat defaults, idle timers, networks; with source and status."""
+    from harness.policy.profiles import load_profiles
+
     known = load_profiles()
     show_table(
         ("name", "what", "numbers", "status", "source"),

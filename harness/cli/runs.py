@@ -8,11 +8,6 @@ from typing import Annotated
 import typer
 
 from harness.cli.terminal import duration_s, say, show_markdown, show_table
-from harness.runs.directory import find_run
-from harness.runs.list_and_prune import describe, list_runs, prune, table
-from harness.studies.compare.compare import compare
-from harness.studies.compare.page import markdown, save_comparison
-from reports.numbers import size_bytes
 
 __all__ = ["register"]
 
@@ -30,13 +25,19 @@ def register(app: typer.Typer) -> None:
 @runs_app.callback(invoke_without_command=True)
 def list_command(context: typer.Context, root: Root = Path("runs")) -> None:
     """List the runs: scenario, date, engines, verdict, size."""
-    if context.invoked_subcommand is None:
-        show_table(*table(list_runs(root)))
+    if context.invoked_subcommand is not None:
+        return
+    from harness.runs.list_and_prune import list_runs, table
+
+    show_table(*table(list_runs(root)))
 
 
 @runs_app.command("show")
 def show_command(name: str, root: Root = Path("runs")) -> None:
     """Show one run: its verdict and where its report is."""
+    from harness.runs.directory import find_run
+    from harness.runs.list_and_prune import describe, table
+
     found = describe(find_run(name, root).path)
     show_table(*table([found]))
     say(found.headline)
@@ -55,6 +56,9 @@ def prune_command(
     root: Root = Path("runs"),
 ) -> None:
     """Delete old runs; the latest always stays."""
+    from harness.runs.list_and_prune import prune
+    from reports.numbers import size_bytes
+
     older_than_s = None if older_than is None else duration_s(older_than, "--older-than")
     done = prune(root, keep=keep, older_than_s=older_than_s, dry_run=not yes)
     for run in done.gone:
@@ -74,6 +78,10 @@ def compare_command(
     root: Root = Path("runs"),
 ) -> None:
     """Compare runs with the first one: exit 99 where detection got slower or healthy clients are dropped more."""
+    from harness.runs.directory import find_run
+    from harness.studies.compare.compare import compare
+    from harness.studies.compare.page import markdown, save_comparison
+
     comparison = compare([find_run(name, root).path for name in runs], allow_different=different)
     show_markdown(markdown(comparison))
     if output is not None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.terminal import AllowUndecided, duration_s, finish, progress, say, show_frame, warn
-from harness.run import run
-from harness.runs.directory import find_run, new_run
-from harness.studies.calibrate import calibrate, calibrated
-from harness.studies.replicate import Stopping, replicate
-from scenarios.load import dump_scenario, load_scenario
-from scenarios.schema import Scenario
+
+if TYPE_CHECKING:
+    from scenarios.schema import Scenario
 
 __all__ = ["register"]
 
@@ -43,6 +40,10 @@ def simulate_command(
     allow_undecided: AllowUndecided = False,
 ) -> None:
     """Run a scenario in theory and simulation only: no sockets, no privileges, any size."""
+    from harness.run import run
+    from harness.studies.calibrate import calibrated
+    from scenarios.load import load_scenario
+
     changes = {"clients": clients, "seed": seed}
     loaded = load_scenario(scenario, **{key: value for key, value in changes.items() if value is not None})
     if calibration is not None:
@@ -56,6 +57,10 @@ def simulate_command(
 
 
 def _replicate(scenario: Scenario, count: int, warm_up: str, root: Path) -> None:
+    from harness.runs.directory import new_run
+    from harness.studies.replicate import Stopping, replicate
+    from scenarios.load import dump_scenario
+
     warm_up_s = duration_s(warm_up, "--warm-up")
     with progress() as show:
         found = replicate(
@@ -81,6 +86,9 @@ def calibrate_command(
     root: Root = Path("runs"),
 ) -> None:
     """Estimate a gateway's service times, lag and round trips from a real run, and say how good the fit is."""
+    from harness.runs.directory import find_run
+    from harness.studies.calibrate import calibrate
+
     found = calibrate(find_run(run_name, root))
     for line in found.lines():
         typer.echo(line)

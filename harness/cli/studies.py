@@ -8,16 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.terminal import progress, say, show_markdown
-from harness.real.engine import RealSetup
-from harness.real.processes.children import end_on_sigterm
-from harness.studies.calibrate import calibrated
-from harness.studies.capacity.find_knee import Search, search
-from harness.studies.claims.claim import load_claims
-from harness.studies.claims.experiment import run_claims
 from reference_server.errors import Exit
-from reference_server.presets import find_preset, load_presets
-from reports.claims_page import write_claims_page
-from scenarios.load import load_scenario
 
 __all__ = ["register"]
 
@@ -51,6 +42,11 @@ def capacity_command(
     root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
 ) -> None:
     """Step the load until a threshold breaks: the knee, how nodes scale, and a plan for N users."""
+    from harness.real.processes.children import end_on_sigterm
+    from harness.studies.calibrate import calibrated
+    from harness.studies.capacity.find_knee import Search, search
+    from scenarios.load import load_scenario
+
     changes = {} if speedup is None else {"speedup": speedup}
     with end_on_sigterm():
         loaded = load_scenario(scenario, **changes)
@@ -105,6 +101,13 @@ def claims_command(
     ] = None,
 ) -> None:
     """Put the claims of the documented systems to the test: claimed, theory, simulated, real; a verdict a cell."""
+    from harness.real.engine import RealSetup
+    from harness.real.processes.children import end_on_sigterm
+    from harness.studies.claims.claim import load_claims
+    from harness.studies.claims.experiment import run_claims
+    from reference_server.presets import find_preset, load_presets
+    from reports.claims_page import write_claims_page
+
     book = load_claims()
     with end_on_sigterm(), progress() as show:
         chosen = [find_preset(name).name for name in _split(presets) or load_presets()]

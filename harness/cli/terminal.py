@@ -1,12 +1,14 @@
-"""What every command shares: the console, progress bars, and errors that are the user's to mend."""
+"""What every command shares: the console, progress bars, and errors that are the user's to mend.
+
+The modules of this folder load what a command needs when it runs: `--help` is there at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import pandas as pd
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
@@ -14,10 +16,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from typer.core import TyperGroup
 
-from harness.conclude import Outcome
-from reference_server.durations import parse_duration
 from reference_server.errors import Exit, FlatlineError
-from reports.run_tables import TablesError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.conclude import Outcome
 
 __all__ = [
     "AllowUndecided",
@@ -44,6 +48,8 @@ _asides = Console(stderr=True)
 
 def duration_s(text: str, option: str) -> float:
     """Read a duration of the command line in seconds."""
+    from reference_server.durations import parse_duration
+
     try:
         return float(parse_duration(text))
     except ValueError as error:
@@ -139,7 +145,7 @@ class Commands(TyperGroup):
         """Run the command that the arguments name, and exit with its error's code."""
         try:
             return super().invoke(ctx)
-        except (FlatlineError, TablesError) as error:
+        except FlatlineError as error:
             say(f"error: {error}", "red")
             raise typer.Exit(error.exit_code) from error
         except OSError as error:
@@ -147,3 +153,10 @@ class Commands(TyperGroup):
                 raise
             say(f"error: {error.filename}: {error.strerror}", "red")
             raise typer.Exit(Exit.BAD_INPUT) from error
+        except ValueError as error:
+            from reports.run_tables import TablesError
+
+            if not isinstance(error, TablesError):
+                raise
+            say(f"error: {error}", "red")
+            raise typer.Exit(error.exit_code) from error

@@ -13,17 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
-import pandas as pd
 import typer
 
 from harness.cli.terminal import say, show_frame, show_table
-from harness.runs.directory import find_run
 from reference_server.errors import Exit
-from reports.figures.data import NothingToDraw
-from reports.numbers import seconds, share
-from reports.style import save
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.user_sessions.analytics import Analytics
 
 __all__ = ["register"]
@@ -47,9 +44,9 @@ def analytics_command(
     root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
 ) -> None:
     """Session lengths, online time, active users, retention and addresses, from the durable ledger."""
-    # SQLAlchemy takes a while to load: other commands do without it.
     from sqlalchemy.exc import SQLAlchemyError
 
+    from harness.runs.directory import find_run
     from harness.user_sessions.analytics import analyse, read_ledger
     from reference_server.ledger.rows import LedgerUnfit
     from reference_server.ledger.table import ledger_url, open_engine, shown_url
@@ -75,6 +72,10 @@ def analytics_command(
 
 
 def _show(found: Analytics) -> None:
+    import pandas as pd
+
+    from reports.numbers import seconds, share
+
     say(f"{found.sessions} sessions of {found.users} users; days are UTC")
     show_table(
         ("device", "sessions", "open", "median, s", "95 % interval", "p90, s", "p99, s", "mean of ended, s"),
@@ -116,6 +117,8 @@ def _show(found: Analytics) -> None:
 
 def _upper(bound_s: float) -> str:
     """An interval that the sample sets no upper bound to is open, not never."""
+    from reports.numbers import seconds
+
     return "∞" if isinf(bound_s) else seconds(bound_s)
 
 
@@ -125,6 +128,8 @@ def _rows(table: pd.DataFrame) -> list[Mapping[Any, Any]]:
 
 def _draw(found: Analytics, folder: Path, caption: str) -> None:
     from reports.figures.active_users import active_users
+    from reports.figures.data import NothingToDraw
+    from reports.style import save
 
     try:
         svg, _ = save(active_users(found.daily, caption=caption), folder, "active_users")
@@ -151,7 +156,7 @@ def audit_command(
     root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
 ) -> None:
     """Compare memory, Redis and the ledger: exit 5 where they differ, each difference a row."""
-    # SQLAlchemy takes a while to load: other commands do without it.
+    from harness.runs.directory import find_run
     from harness.user_sessions.audit import AuditTarget, audit, target_of_run
     from reference_server.ledger.table import ledger_url
 

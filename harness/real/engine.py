@@ -18,7 +18,8 @@ from pathlib import Path
 from harness.real.errors import CannotRun
 from harness.real.incidents import Incidents, check_incidents, drain_spread_s
 from harness.real.machine_limits import Load, check_limits, this_machine, workers_for
-from harness.real.network.nat import NetworkKind, check_network, is_behind_nat, network_of
+from harness.real.network import NetworkKind
+from harness.real.network.nat import check_network, is_behind_nat, network_of
 from harness.real.network.silence import silence_available
 from harness.real.processes.children import Child, ChildDied, Children
 from harness.real.processes.delay import start_delay

@@ -26,11 +26,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import orjson
 
 from harness.real.errors import CannotRun
+from harness.real.network import NetworkKind
 from harness.real.network.conntrack import Conntrack
 from harness.real.network.namespaces import Namespace, link, require
 from scenarios.clock import RunClock
@@ -42,7 +42,6 @@ __all__ = [
     "GATEWAY",
     "NatBox",
     "Network",
-    "NetworkKind",
     "check_nat",
     "check_network",
     "is_behind_nat",
@@ -228,9 +227,6 @@ def _ruleset(expiry: str) -> str:
   }}
 }}
 """
-
-
-NetworkKind = Literal["loopback", "netns-nat", "nginx", "haproxy"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import pytest
 
 from harness.events.log import read_log
 from harness.real.engine import CannotRun, RealSetup, check_machine, run_real
-from harness.real.network.nat import NetworkKind
+from harness.real.network import NetworkKind
 from harness.real.processes.proxy import find_proxy
 from harness.runs.directory import RunDir
 from reference_server.events import Event, EventKind, Source
