@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -49,7 +52,7 @@ def claims(rows: pd.DataFrame, *, caption: str = "") -> Figure:
         _claim(axes, at, mine)
         for n, engine in enumerate(engines):
             offset = (n - (len(engines) - 1) / 2) * 0.26
-            for row in mine[mine["engine"] == engine].itertuples():
+            for row in mine[mine["engine"] == engine].to_dict("records"):
                 _seen(axes, at + offset, row, right)
     axes.set_yticks(range(len(keys)), [f"{case}\n{preset}" for case, preset in keys])
     axes.set_ylim(len(keys) - 0.45, -0.55)
@@ -71,10 +74,7 @@ def _claim(axes: Axes, at: float, rows: pd.DataFrame) -> None:
     axes.barh(at, high - low, left=low, height=0.82, color="#D5D5D5", zorder=1)
 
 
-def _seen(axes: Axes, at: float, row: object, right: float) -> None:
-    values = {
-        name: getattr(row, name) for name in ("engine", "n", "lo_s", "p50_s", "hi_s", "detected", "verdict")
-    }
+def _seen(axes: Axes, at: float, values: Mapping[Hashable, Any], right: float) -> None:
     colour = ENGINE_COLOURS[values["engine"]]
     low, high, middle = (
         max(values[name], _LEAST_S) if np.isfinite(values[name]) else np.nan

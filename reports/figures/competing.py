@@ -6,14 +6,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.figures.data import NothingToDraw, fault_panels, in_order, since_fault, stairs, thinned
+from reports.figures.data import (
+    DASHES,
+    NothingToDraw,
+    engine_stairs,
+    fault_panels,
+    in_order,
+    since_fault,
+    thinned,
+)
 from reports.numbers import cause_name
 from reports.style import CAUSE_COLOURS, finish, line_key, share_axis, styled
 
 __all__ = ["competing", "contested"]
 
 _MOST = 6
-_DASHES = {"simulated": (0, (4, 1.5)), "real": "-"}
 
 
 def contested(incidence: pd.DataFrame) -> list[str]:
@@ -43,7 +50,7 @@ def competing(incidence: pd.DataFrame, *, caption: str = "") -> Figure:
     handles = [line_key(_colour(cause), _name(cause)) for cause in in_order(shown["cause"])]
     handles += [
         line_key("#555555", engine, linestyle=dash, linewidth=None)
-        for engine, dash in _DASHES.items()
+        for engine, dash in DASHES.items()
         if (shown["engine"] == engine).any()
     ]
     return finish(figure, "Which layer was first, and by when", caption, handles)
@@ -55,17 +62,8 @@ def _panel(panel: Axes, fault: str, rows: pd.DataFrame) -> None:
     right = last_s * 1.08 if last_s > 0 else 1.0
     for (engine, cause), curve in rows.groupby(["engine", "cause"], sort=False):
         steps = thinned(curve.sort_values("duration_s", kind="stable"))
-        stairs(
-            panel,
-            steps["duration_s"],
-            [steps[name] for name in ("incidence", "lo", "hi")],
-            right,
-            _colour(str(cause)),
-            {"alpha": 0.18, "linewidth": 0, "zorder": 1} if engine == "real" else None,
-            linestyle=_DASHES[str(engine)],
-            linewidth=2.4 if engine == "real" else 1.8,
-            zorder=3,
-        )
+        shares = [steps[name] for name in ("incidence", "lo", "hi")]
+        engine_stairs(panel, str(engine), steps["duration_s"], shares, right, _colour(str(cause)))
     share_axis(panel)
     since_fault(panel, 0, right)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,9 @@ from reports.run_tables import MEASURED_ENGINES
 from reports.style import new_figure
 
 __all__ = [
+    "DASHES",
     "NothingToDraw",
+    "engine_stairs",
     "engines_in",
     "fault_panels",
     "in_order",
@@ -28,6 +30,9 @@ __all__ = [
     "stairs",
     "thinned",
 ]
+
+
+DASHES: Final[Mapping[str, Any]] = {"simulated": (0, (4, 1.5)), "real": "-"}
 
 
 class NothingToDraw(ValueError):
@@ -120,6 +125,21 @@ def stairs(
         low, high = np.nan_to_num(low, nan=1.0), np.nan_to_num(high, nan=1.0)
         panel.fill_between(times, low, high, step="post", color=colour, **band)
     panel.step(times, share, where="post", color=colour, **line)
+
+
+def engine_stairs(
+    panel: Axes,
+    engine: str,
+    times_s: pd.Series[float],
+    curve: Sequence[pd.Series[float]],
+    until_s: float,
+    colour: str,
+) -> None:
+    """Draw `stairs` as an engine's are: the simulated one dashed, the real one with its band."""
+    real = engine == "real"
+    band = {"alpha": 0.18, "linewidth": 0, "zorder": 1} if real else None
+    look = {"linestyle": DASHES[engine], "linewidth": 2.4 if real else 1.8, "zorder": 3 if real else 4}
+    stairs(panel, times_s, curve, until_s, colour, band, **look)
 
 
 def rise(times_s: pd.Series[float], shares: pd.Series[float]) -> list[float]:

@@ -12,22 +12,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from reports.figures.data import (
+    DASHES,
     NothingToDraw,
+    engine_stairs,
     engines_in,
     fault_panels,
     in_order,
     limits,
     rise,
     since_fault,
-    stairs,
     thinned,
 )
 from reports.numbers import words
 from reports.style import ENGINE_COLOURS, finish, line_key, no_data, share_axis, styled
 
 __all__ = ["detection_curves"]
-
-_DASHES = {"simulated": (0, (4, 1.5)), "real": "-"}
 
 
 @styled
@@ -92,7 +91,10 @@ def _panel(panel: Axes, fault: str, theory: pd.DataFrame, measured: pd.DataFrame
     if len(theory):
         _law(panel, law, left, right)
     for engine, steps in curves.items():
-        _steps(panel, engine, thinned(steps), right)
+        steps = thinned(steps)
+        times_s, shares = steps["duration_s"], [1 - steps[name] for name in ("survival", "hi", "lo")]
+        until_s = max(right, times_s.iloc[-1])
+        engine_stairs(panel, engine, times_s, shares, until_s, ENGINE_COLOURS[engine])
     share_axis(panel)
     since_fault(panel, left, right)
     _note(panel, notes, max(levels))
@@ -104,21 +106,6 @@ def _law(panel: Axes, law: pd.DataFrame, left: float, right: float) -> None:
     shares = np.concatenate(([0.0], shares, [shares[-1]]))
     panel.plot(times, shares, color=ENGINE_COLOURS["theory"], linewidth=5, alpha=0.28, zorder=2)
     panel.plot(times, shares, color=ENGINE_COLOURS["theory"], linewidth=1.1, zorder=5)
-
-
-def _steps(panel: Axes, engine: str, steps: pd.DataFrame, right: float) -> None:
-    times_s, real = steps["duration_s"], engine == "real"
-    stairs(
-        panel,
-        times_s,
-        [1 - steps[name] for name in ("survival", "hi", "lo")],
-        max(right, times_s.iloc[-1]),
-        ENGINE_COLOURS[engine],
-        {"alpha": 0.18, "linewidth": 0, "zorder": 1} if real else None,
-        linewidth=2.4 if real else 1.8,
-        linestyle=_DASHES[engine],
-        zorder=3 if real else 4,
-    )
 
 
 def _note(panel: Axes, notes: list[str], level: float) -> None:
@@ -142,7 +129,7 @@ def _note(panel: Axes, notes: list[str], level: float) -> None:
 def _legend(theory: bool, engines: list[str]) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = [line_key("#555555", "theory")] if theory else []
     for engine in engines:
-        handles.append(line_key(ENGINE_COLOURS[engine], engine, linestyle=_DASHES[engine], linewidth=None))
+        handles.append(line_key(ENGINE_COLOURS[engine], engine, linestyle=DASHES[engine], linewidth=None))
     if "real" in engines:
         handles.append(Patch(color=ENGINE_COLOURS["real"], alpha=0.18, label="real, 95 % interval"))
     return handles

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -21,16 +19,10 @@ __all__ = ["heat_map"]
 _MOST_ROWS = 12  # intervals; more of them, and no number fits its cell
 
 
-class _Measure(NamedTuple):
-    column: str
-    title: str
-    floor: float  # below it the colour says nothing more
-
-
-_MEASURES = (
-    _Measure("detect_p99_s", "Detection latency\n(p99, scenario seconds)", 1e-3),
-    _Measure("false_per_client_day", "False suspicions\n(per client-day)", 1e-4),
-    _Measure("frames_per_s", "Frames a second\n(1,000 clients)", 1e-3),
+_MEASURES = (  # column, title, and the floor below which the colour says nothing more
+    ("detect_p99_s", "Detection latency\n(p99, scenario seconds)", 1e-3),
+    ("false_per_client_day", "False suspicions\n(per client-day)", 1e-4),
+    ("frames_per_s", "Frames a second\n(1,000 clients)", 1e-3),
 )
 
 
@@ -56,8 +48,9 @@ def heat_map(cells: pd.DataFrame, *, caption: str = "") -> Figure:
     figure, panels = new_figure(1, len(_MEASURES), sharey=True)
     intervals = sorted(shown["interval_s"].unique())
     failures = sorted(shown["max_failures"].unique())
-    for panel, measure in zip(panels, _MEASURES, strict=True):
-        _map(panel, shown, measure, intervals, failures)
+    for panel, (column, title, floor) in zip(panels, _MEASURES, strict=True):
+        _map(panel, shown.assign(value=shown[column]), floor, intervals, failures)
+        panel.set_title(title)
     panels[0].set_ylabel("heartbeat interval (s)")
     handles: list[Patch] = []
     if shown["recommended"].any():
@@ -77,28 +70,25 @@ def _spread(cells: pd.DataFrame) -> pd.DataFrame:
     return cells[cells["interval_s"].isin(list(keep))]
 
 
-def _map(
-    panel: Axes, cells: pd.DataFrame, measure: _Measure, intervals: list[float], failures: list[int]
-) -> None:
-    values = cells[measure.column].clip(lower=measure.floor)
+def _map(panel: Axes, cells: pd.DataFrame, floor: float, intervals: list[float], failures: list[int]) -> None:
+    values = cells["value"].clip(lower=floor)
     low, high = float(values.min()), float(values.max())
     norm = LogNorm(low, high if high > low else low * 10)
     colours = colormaps["cividis_r"]
     for row in cells.to_dict("records"):
         x, y = failures.index(row["max_failures"]), intervals.index(row["interval_s"])
-        shade = float(norm(max(row[measure.column], measure.floor)))
+        shade = float(norm(max(row["value"], floor)))
         face = colours(0.08 + 0.84 * min(max(shade, 0.0), 1.0))
         cell = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="white", linewidth=1.5)
         panel.add_patch(cell)
         ink = "white" if sum(face[:3]) < 1.45 else INK
-        text = _written(row[measure.column], measure.floor)
+        text = _written(row["value"], floor)
         weight = "bold" if row["feasible"] else "normal"
         panel.text(x, y, text, ha="center", va="center", color=ink, fontsize=11, fontweight=weight)
         if row["feasible"]:
             _frame(panel, x, y, 0.9, GREEN, 2.2)
         if row["recommended"]:
             _frame(panel, x, y, 0.96, ORANGE, 4.5)
-    panel.set_title(measure.title)
     panel.set_xlim(-0.5, len(failures) - 0.5)
     panel.set_ylim(len(intervals) - 0.5, -0.5)
     panel.set_xticks(range(len(failures)), [str(k) for k in failures])

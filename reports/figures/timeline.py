@@ -56,6 +56,14 @@ _NAMED: Final = {
     "logged_in",
     "session_unknown",
 }
+_TEXTS: Final = {
+    "heartbeat_missed": "{note}",
+    "suspected": "{at}, by {cause}",
+    "fault_healed": "healed, {at}",
+    "fault_recovered": "alive again, {at}",
+    "logged_in": "accepted, {at}",
+    "session_unknown": "session unknown, {at}",
+}
 _STORY: Final = {*_NAMED, "heartbeat_missed", "fault_injected"} - {"session_unknown"}
 _BEFORE: Final = 0.28  # of the story's length is shown of the time before the fault
 
@@ -127,31 +135,19 @@ def _panel(panel: Axes, events: pd.DataFrame, lanes: list[str], left: float, rig
                 these.head(1) if kind in _NAMED else these if kind == "heartbeat_missed" else these.head(0)
             )
             for _, event in labelled.iterrows():
-                tag(panel, _text(kind, event), (float(event["time_s"]), row), "#333333", zorder=4)
+                at_s = float(event["time_s"])
+                said = {
+                    "at": caption_seconds(at_s),
+                    "cause": cause_name(str(event["cause"])),
+                    "note": event["note"],
+                }
+                text = _TEXTS.get(kind, "{at}").format_map(said)
+                tag(panel, text, (at_s, row), "#333333", zorder=4)
     panel.set_xlim(left, right)
     panel.set_ylim(len(lanes) - 0.5, -0.5)
     panel.set_yticks(range(len(lanes)), lanes)
     panel.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 3, 5, 10]))
     panel.tick_params(axis="y", length=0)
-
-
-def _text(kind: str, event: pd.Series) -> str:
-    at = caption_seconds(float(str(event["time_s"])))
-    match kind:
-        case "heartbeat_missed":
-            return str(event["note"])
-        case "suspected":
-            return f"{at}, by {cause_name(str(event['cause']))}"
-        case "fault_healed":
-            return f"healed, {at}"
-        case "fault_recovered":
-            return f"alive again, {at}"
-        case "logged_in":
-            return f"accepted, {at}"
-        case "session_unknown":
-            return f"session unknown, {at}"
-        case _:
-            return at
 
 
 def _legend(events: pd.DataFrame) -> list[Line2D]:
