@@ -199,6 +199,7 @@ def _start_server(
             text["records"] = {"refreshed": "at_each_frame"}
         if kind == "lines":
             text["log_level"] = "debug"
+        text["records"] = {"token_in_path": True}
         config.write_text(json.dumps(text))
         argv = ["-m", "reference_server", "--config", str(config)]
     return children.start(kind, [sys.executable, *argv], log=folder / "server.log")
@@ -213,7 +214,7 @@ def _wait_for(path: Path, children: Children) -> None:
 def _log_in(http_port: int, n: int) -> str:
     body = json.dumps({"user_id": f"user-{n}"}).encode()
     with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/user/login", body) as answer:
-        return str(json.loads(answer.read())["session_id"])
+        return str(json.loads(answer.read())["token"])
 
 
 def _answers(out: Path, children: Children) -> int:

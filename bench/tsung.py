@@ -78,12 +78,12 @@ def live(http_port: int) -> int:
 
 
 def log_in(http_port: int, users: range) -> list[str]:
-    """Log users in over one connection; return their session ids."""
+    """Log users in over one connection; return their tokens."""
     http = HTTPConnection("127.0.0.1", http_port)
     ids = []
     for n in users:
         http.request("POST", "/user/login", json.dumps({"user_id": f"tsung-{n}"}))
-        ids.append(json.loads(http.getresponse().read())["session_id"])
+        ids.append(json.loads(http.getresponse().read())["token"])
     http.close()
     return ids
 
@@ -200,7 +200,16 @@ def main() -> int:
             "max_failures": 100_000,  # Tsung's clients answer nothing
             "session_timeout": None,
         }
-        config.write_text(json.dumps({"redis_url": redis.url, "policy": policy, "ready_file": str(ready)}))
+        config.write_text(
+            json.dumps(
+                {
+                    "redis_url": redis.url,
+                    "policy": policy,
+                    "records": {"token_in_path": True},
+                    "ready_file": str(ready),
+                }
+            )
+        )
         argv = [sys.executable, "-m", "reference_server", "--config", str(config)]
         children.start("gateway", argv, log=folder / "gateway.log")
         while not ready.exists():

@@ -44,7 +44,7 @@ from reference_server.session_log import SessionLines
 from reference_server.sessions.codes import Codes
 from reference_server.sessions.owner_tokens import Owners
 from reference_server.sessions.presence import PlainOnlineSet, Presence
-from reference_server.sessions.records import Record, Sessions, flush_records
+from reference_server.sessions.records import Record, Sessions, flush_records, session_id_of
 from reference_server.sessions.redis_writer import StoreWriter, open_redis
 from reference_server.sessions.scripts import Script
 from reference_server.websocket.admission import CLOSE_KICKED, CLOSE_TAKEN_OVER, MOST_ID_LENGTH, Admission
@@ -300,16 +300,15 @@ class Gateway:
     def on_message(self, connection: GatewayConnection, message: dict[str, Any]) -> None:
         """Take a JSON object with a ``type``; the exact answer to a heartbeat does not come here."""
         match message:
-            case {"type": "auth", "session_id": str(session_id)} if _are_ids(
-                [session_id, message.get("user_id", session_id)]
-            ):
+            case {"type": "auth", "token": str(token)} if _are_ids([token, message.get("user_id", token)]):
                 if connection.phase is Phase.ANONYMOUS:
+                    session_id = session_id_of(token)
                     user_id, trace = message.get("user_id", ""), message.get("trace") is True
                     self._admission.authenticate(connection, session_id, user_id=user_id, trace=trace)
                 else:
                     connection.send_error("already_authenticated", "one session a connection")
             case _ if connection.phase is not Phase.READY:
-                connection.send_error("not_authenticated", 'send {"type":"auth","session_id":…} first')
+                connection.send_error("not_authenticated", 'send {"type":"auth","token":…} first')
             case {"type": "heartbeat"}:
                 connection.send_frame(PONG)
             case {"type": "data"}:

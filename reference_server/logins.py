@@ -17,7 +17,7 @@ from reference_server.config import GatewayConfig
 from reference_server.ledger.ledger import ANSWER_DEADLINE_S, Ledger
 from reference_server.ledger.rows import AddressFull, LedgerUnavailable, Login, now_ms
 from reference_server.sessions.origin import Origin
-from reference_server.sessions.records import Sessions
+from reference_server.sessions.records import Sessions, session_id_of
 from reference_server.websocket.connection import GatewayConnection
 
 __all__ = ["Logins"]
@@ -55,7 +55,7 @@ class Logins:
         self._restoring: Task[None] | None = None
 
     async def login(self, user_id: str, origin: Origin, device_id: str = "") -> str | None:
-        """Make a session; return its id, or None: the user is online and a second login is refused.
+        """Make a session; return its token, or None: the user is online and a second login is refused.
 
         With a ledger it is committed there first. ``device_id`` tells devices of one type apart.
 
@@ -66,9 +66,10 @@ class Logins:
         """
         if self._ledger is not None:
             self._ledger.check()
-        session_id = await self._sessions.login(user_id, device_id or origin.device_type)
-        if session_id is None or self._ledger is None:
-            return session_id
+        token = await self._sessions.login(user_id, device_id or origin.device_type)
+        if token is None or self._ledger is None:
+            return token
+        session_id = session_id_of(token)
         row = Login(
             session_id, user_id, origin.device_type, origin.ip_address, origin.user_agent, device_id, now_ms()
         )
@@ -77,7 +78,7 @@ class Logins:
         except (LedgerUnavailable, AddressFull):
             self._sessions.forget(session_id)
             raise
-        return session_id
+        return token
 
     def note_stranger(self, connection: GatewayConnection, session_id: str, user_id: str) -> None:
         """Note a login that nobody asked for; it is committed soon, not first."""
@@ -89,7 +90,7 @@ class Logins:
         """End a session at once, its connection with it; an unknown one is no error.
 
         Args:
-            session_id: lets whoever has it do this.
+            session_id: which.
             user_id: whose it has to be; empty: whoever's it is.
 
         Raises:

@@ -45,3 +45,6 @@ class RecordRules(BaseModel):
     user_id_handshake: Annotated[
         bool, Field(description="let in whoever says /ws?userId=…, without a login; loopback only")
     ] = False
+    token_in_path: Annotated[
+        bool, Field(description="let in whoever says /ws/{token}: a path is in the logs of every proxy")
+    ] = False

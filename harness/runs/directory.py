@@ -84,9 +84,9 @@ class RunDir:
         return self.logs / f"gateway-{node}.json"
 
     def write_gateway_config(self, config: GatewayConfig) -> Path:
-        """Write what a node is to be told; return where."""
+        """Write what a node is to be told, for us alone: it may hold passwords; return where."""
         path = self.gateway_config(config.node)
-        self.write_json(path, config.model_dump(mode="json"))
+        self.write_json(path, config.model_dump(mode="json"), mode=0o600)
         return path
 
     def gateway_configs(self) -> list[GatewayConfig]:
@@ -160,9 +160,10 @@ class RunDir:
             raise RunDirError(f"{path}: not a JSON object")
         return content
 
-    def write_json(self, path: Path, content: dict[str, Any]) -> None:
+    def write_json(self, path: Path, content: dict[str, Any], *, mode: int = 0o666) -> None:
         """Write one of the JSON files in one step, so that a crash leaves the old one or the new one."""
         draft = path.with_suffix(".tmp")
+        draft.touch(mode)
         draft.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
         draft.replace(path)
 

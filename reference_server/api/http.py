@@ -7,8 +7,8 @@ programs and a sentence for people.
 | | |
 |---|---|
 | ``POST /user/code`` | ``user_id`` → ``code``, ``expires_in_s``: a verification code, in the answer for want of mail |
-| ``POST /user/login`` | ``user_id``, ``code`` (needed with ``require_code``) → ``session_id``, ``user_id`` |
-| ``POST /user/logout`` | ``session_id``, ``user_id`` (if given, the session's) → ``{}`` |
+| ``POST /user/login`` | ``user_id``, ``code`` (needed with ``require_code``) → ``token``, ``session_id``, ``user_id`` |
+| ``POST /user/logout`` | ``token``, ``user_id`` (if given, the session's) → ``{}`` |
 | ``GET /api/sessions`` | ``page``, ``per_page`` → this node's live sessions, oldest connection first; ``total`` |
 | ``GET /api/config`` | what a client has to know: the WebSocket's port, whether a code is needed |
 | ``GET /healthz`` | 200, or 503: store down, draining |
@@ -18,8 +18,8 @@ programs and a sentence for people.
 | ``POST /operator/send`` | ``user_id``, ``payload`` (any JSON) → ``connections``: how many it goes to |
 
 The operator's routes act on a user wherever the user is connected. They need ``operator_token`` in the
-configuration, and the token in the request. ``/api/sessions`` shows session ids, which let whoever has one in: keep
-this port from the public.
+configuration, and that token in the request. A session's ``token`` lets whoever has it in; it is in the login's
+answer and nowhere else. Its ``session_id`` lets nobody in.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from reference_server.gateway import Gateway
 from reference_server.ledger.rows import AddressFull, LedgerUnavailable
 from reference_server.sessions.codes import CodeVerdict
 from reference_server.sessions.origin import Origin, address_of, is_in
-from reference_server.sessions.records import Record, WrongUser
+from reference_server.sessions.records import Record, WrongUser, session_id_of
 from reference_server.sessions.redis_writer import StoreUnavailable
 from reference_server.websocket.listener import BACKLOG
 from reference_server.websocket.overload import RETRY_AFTER_S, SENTENCES
@@ -91,7 +91,7 @@ class _Login(_User):
 
 
 class _Logout(BaseModel):
-    session_id: Id
+    token: Id
     user_id: Id | None = None
 
 
@@ -172,18 +172,18 @@ def create_app(gateway: Gateway) -> Starlette:
             raise Refused(403, "ip_denied", f"{origin.ip_address} may not log in here")
         await _check_code(gateway, user_id, body.code or "")
         try:
-            session_id = await gateway.logins.login(user_id, origin, body.device_id or "")
+            token = await gateway.logins.login(user_id, origin, body.device_id or "")
         except AddressFull as error:
             raise Refused(429, "too_many_sessions_from_ip", str(error)) from error
-        if session_id is None:
+        if token is None:
             raise Refused(409, "already_online", f"{user_id} is online; log out there first")
         gateway.counters.logins.labels("ok").inc()
-        return _json_answer({"session_id": session_id, "user_id": user_id})
+        return _json_answer({"token": token, "session_id": session_id_of(token), "user_id": user_id})
 
     async def logout(request: Request) -> Response:
         body = await _read_body(request, _Logout)
         try:
-            await gateway.logins.logout(body.session_id, body.user_id or "")
+            await gateway.logins.logout(session_id_of(body.token), body.user_id or "")
         except WrongUser:
             raise Refused(403, "wrong_user", "the session is another user's") from None
         return _json_answer({})

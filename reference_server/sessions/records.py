@@ -3,6 +3,10 @@
 From session, user and connection ids to calls of the scripts in `scripts.py`. Only a login and a logout wait for an
 answer. Holds no state but the connection to Redis and the node's own name.
 
+A login's answer gives the client a *token*, which lets whoever has it in. Everything else is about the session's id,
+which is the token's hash (`session_id_of`): Redis, ledger, logs, events and other clients know the id, and nobody gets
+in with it.
+
 `flush_records` forgets every record at a gateway's start: how a system without TTLs gets rid of its ghosts. It throws
 out the living as well: their records are gone while they are connected.
 """
@@ -10,8 +14,10 @@ out the living as well: their records are gone while they are connected.
 from __future__ import annotations
 
 import secrets
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from urllib.parse import quote
 
 from redis.asyncio import Redis
@@ -32,10 +38,17 @@ __all__ = [
     "WrongUser",
     "flush_records",
     "refresh_after_s",
+    "session_id_of",
 ]
 
 _AT_ONCE = 500
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in "*?[]\\^-"})  # of Redis's glob patterns
+
+
+def session_id_of(token: str) -> str:
+    """Return the id of the session that a token lets in to: 128 bits of its SHA-256."""
+    # surrogatepass: the path of a handshake may hold any bytes.
+    return urlsafe_b64encode(sha256(token.encode(errors="surrogatepass")).digest()[:16]).decode().rstrip("=")
 
 
 async def flush_records(redis: Redis, prefix: str) -> int:
@@ -137,7 +150,7 @@ class Sessions:
         self.refresh_after_s = refresh_after_s(policy, rules)
 
     async def login(self, user_id: str, device: str = "web") -> str | None:
-        """Make a session; return its id, or None: the user is online and a second login is refused.
+        """Make a session; return its token, or None: the user is online and a second login is refused.
 
         Args:
             user_id: who.
@@ -146,25 +159,29 @@ class Sessions:
         Raises:
             StoreUnavailable: Redis does not answer.
         """
-        session_id, call = self._login(user_id, device)
-        return session_id if await self._writer.ask(call) else None
+        token = secrets.token_urlsafe(16)
+        call = self._login(session_id_of(token), user_id, device)
+        return token if await self._writer.ask(call) else None
 
     def login_unasked(self, user_id: str, done: Callable[[str | None], None]) -> None:
-        """Make a session for whoever names a user; ``done`` gets its id, or None: refused, or no answer."""
+        """Make a session for whoever names a user; ``done`` gets its id, or None: refused, or no answer.
+
+        It has no token: nobody comes back to it.
+        """
+        session_id = secrets.token_urlsafe(16)
 
         def read(answer: Answer) -> None:
             done(session_id if answer == 1 else None)
 
-        session_id, call = self._login(user_id, "web")
+        call = self._login(session_id, user_id, "web")
         self._writer.submit(Call(call.script, call.keys, call.args, read))
 
-    def _login(self, user_id: str, device: str) -> tuple[str, Call]:
-        session_id = secrets.token_urlsafe(16)
+    def _login(self, session_id: str, user_id: str, device: str) -> Call:
         slot = self.slot(user_id, device)
         keys = (self._session(session_id), self._status(slot))
         status = f"{session_id}|" if self._status_at_login else ""
         args = (f"{slot}|", self._session_ttl_ms, self._refuse, status, self._status_ttl_ms)
-        return session_id, Call(Script.LOGIN, keys, args)
+        return Call(Script.LOGIN, keys, args)
 
     def restore(self, session_id: str, user_id: str, device: str, left_s: float) -> None:
         """Bring back a login that Redis has lost, for what is left of its life; one that is there stays."""
@@ -177,7 +194,7 @@ class Sessions:
         """End a session at once; return what it was, or None: unknown.
 
         Args:
-            session_id: lets whoever has it do this.
+            session_id: which.
             user_id: whose it has to be; empty: whoever's it is.
             how: what the node that holds its connection is told, if it is not this one.
 

@@ -16,6 +16,7 @@ Keys, below the gateway's prefix:
                              the start of Redis that it holds for; TTL lease_ttl
     epoch                    made by whoever finds none: another one means that Redis has lost everything
 
+A session's id is the hash of the token that its client has; no token comes to Redis.
 A slot is what has one connection at most: a user ("ann"), or one of her devices ("ann/phone"). The owner
 is the connection that wrote a record last, and says which node holds it (`owner_tokens.py`). A connection changes
 or deletes only what names it or an older one, so whatever arrives late from an older one does nothing. Every

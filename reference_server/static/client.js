@@ -79,8 +79,8 @@ function connect() {
   show("connecting", "Connecting");
   const scheme = location.protocol === "https:" ? "wss" : "ws";
   const mine = (socket = new WebSocket(`${scheme}://${location.hostname}:${port}/ws`));
-  const { session_id, user_id } = session;
-  mine.onopen = () => mine.send(JSON.stringify({ type: "auth", session_id, user_id }));
+  const { token, user_id } = session;
+  mine.onopen = () => mine.send(JSON.stringify({ type: "auth", token, user_id }));
   mine.onmessage = (event) => {
     if (socket === mine) onMessage(JSON.parse(event.data));
   };

@@ -14,7 +14,14 @@ from urllib.parse import parse_qs
 
 from reference_server.config import GatewayConfig
 from reference_server.events import Cause
-from reference_server.sessions.records import Connected, ConnectRefused, OlderThan, Record, Sessions
+from reference_server.sessions.records import (
+    Connected,
+    ConnectRefused,
+    OlderThan,
+    Record,
+    Sessions,
+    session_id_of,
+)
 from reference_server.sessions.redis_writer import StoreUnavailable
 from reference_server.websocket.connection import GatewayConnection, Phase
 
@@ -78,18 +85,19 @@ class Admission:
         self._host = host
         self._timeout_s = config.auth_timeout_s
         self._user_id_handshake = config.records.user_id_handshake
+        self._token_in_path = config.records.token_in_path
         self.asking = 0  # connections that wait for their records
 
     def refusal(self, target: str) -> tuple[int, str] | None:
-        """Return status and sentence that refuse a handshake for a path and query; None for the API's two paths."""
+        """Return status and sentence that refuse a handshake for a path and query; None for the API's own."""
         path, _, query = target.partition("?")
-        session_id = path.removeprefix("/ws/")
+        token = path.removeprefix("/ws/")
         names_a_session = (
-            session_id != path and 0 < len(session_id) <= MOST_ID_LENGTH and "/" not in session_id
+            self._token_in_path and token != path and 0 < len(token) <= MOST_ID_LENGTH and "/" not in token
         )
         if len(query) <= _MOST_QUERY_LENGTH and (path == "/ws" or names_a_session):
             return None
-        return 404, "not found: connect to /ws or /ws/{session_id}\n"
+        return 404, "not found: connect to /ws\n"
 
     def on_handshake(self, connection: GatewayConnection, target: str) -> None:
         """Take a connection whose handshake is over; ``target`` is the path and query that it asked for."""
@@ -98,7 +106,7 @@ class Admission:
         if path != "/ws":
             user_id = named.get("user_id", [""])[0]
             trace = named.get("trace") == ["1"]
-            self.authenticate(connection, path[4:], user_id=user_id, trace=trace)
+            self.authenticate(connection, session_id_of(path[4:]), user_id=user_id, trace=trace)
         elif self._user_id_handshake and "userId" in named:
             connection.phase = Phase.AUTHENTICATING
             user_id = named["userId"][0]

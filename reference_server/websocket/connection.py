@@ -38,6 +38,7 @@ _TEXT, _BINARY, _CONT, _CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.
 _DATA = (_TEXT, _BINARY, _CONT)
 _HEARTBEATS = ("pong", "heartbeat")  # types of messages: an answer, and the client's own
 _LIBRARY_LOG = logging.getLogger("websockets.server")
+_LIBRARY_LOG.setLevel(logging.WARNING)  # at DEBUG it writes out every frame, and so the tokens of clients
 # The answer to a heartbeat on the wire: final text frame, masked, 15 bytes; 4 bytes of mask; the text.
 _ANSWER_HEAD = bytes((0x80 | _TEXT, 0x80 | len(PONG_TEXT)))
 _ANSWER_SIZE = 2 + 4 + len(PONG_TEXT)

@@ -18,6 +18,7 @@ from harness.real.processes.children import Children
 from harness.real.processes.redis import RedisServer
 from reference_server.events import Cause, Event, EventKind
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.sessions.records import session_id_of
 from tests.browser.cdp import Browser, Page, browser, find_chromium
 from tests.reference_server.gateways import Running, run, running, until
 from tests.support import missing
@@ -69,9 +70,12 @@ class Cases:
         await page.until(STATE, "online")
         return page
 
+    async def token_of(self, page: Page) -> str:
+        token: str = orjson.loads(await page.run("sessionStorage.getItem('session')"))["token"]
+        return token
+
     async def session_of(self, page: Page) -> str:
-        session_id: str = orjson.loads(await page.run("sessionStorage.getItem('session')"))["session_id"]
-        return session_id
+        return session_id_of(await self.token_of(page))
 
     def begin(self) -> None:
         self.began_s = self.it.now_s()
@@ -142,8 +146,7 @@ async def away_and_back(cases: Cases, page: Page) -> None:
 
 async def taken_over(cases: Cases, page: Page) -> None:
     """A newer connection of the session: the page says so and does not fight for it."""
-    session_id = await cases.session_of(page)
-    await cases.it.join("ann", session_id, live=True)
+    await cases.it.join("ann", await cases.token_of(page), live=True)
     await page.until(STATE, "elsewhere")
     await page.run("document.getElementById('again').click()")
     await page.until(STATE, "online")
@@ -151,10 +154,9 @@ async def taken_over(cases: Cases, page: Page) -> None:
 
 async def a_stale_session(cases: Cases, page: Page) -> None:
     """A page that comes back with an id that nobody knows forgets it and shows the form."""
-    session_id = await cases.session_of(page)
-    await cases.it.http("POST", "/user/logout", {"session_id": session_id})
+    await cases.it.http("POST", "/user/logout", {"token": await cases.token_of(page)})
     await page.until(STATE, "out")
-    await page.run('sessionStorage.setItem(\'session\', \'{"session_id":"x","user_id":"ann"}\')')
+    await page.run('sessionStorage.setItem(\'session\', \'{"token":"x","user_id":"ann"}\')')
     await page.call("Page.reload")
     await page.until("document.getElementById('refusal')?.textContent.length > 0", True)
     assert await page.run("sessionStorage.getItem('session')") is None

@@ -19,7 +19,13 @@ __all__ = ["ask", "events", "lag_s", "log_in", "start"]
 
 
 def start(
-    children: Children, redis_server: RedisServer, prefix: str, folder: Path, **options: Any
+    children: Children,
+    redis_server: RedisServer,
+    prefix: str,
+    folder: Path,
+    *,
+    preset: str | None = None,
+    **options: Any,
 ) -> tuple[Child, dict[str, int]]:
     """Start one and wait until it listens; return it and its ports. Its log is `events.jsonl`."""
     ready = folder / "ready.json"
@@ -28,10 +34,12 @@ def start(
         "key_prefix": prefix,
         "ready_file": str(ready),
         "event_log": str(folder / "events.jsonl"),
+        "records": {"token_in_path": True},  # a test's shortest way in
         **options,
     }
     (folder / "config.json").write_text(json.dumps(config))
     argv = [sys.executable, "-m", "reference_server", "--config", str(folder / "config.json")]
+    argv += ["--preset", preset] if preset else []
     gateway = children.start("gateway", argv, log=folder / "gateway.log", may_finish=True)
     wait_until(lambda: ready.exists() or gateway.returncode is not None, "the ready file")
     children.check()
@@ -52,12 +60,12 @@ def ask(ports: dict[str, int], path: str, body: dict[str, Any] | None = None) ->
 
 
 def log_in(ports: dict[str, int], user_id: str) -> str:
-    """Log a user in; return the session id."""
+    """Log a user in; return the token."""
     body = json.dumps({"user_id": user_id}).encode()
     url = f"http://127.0.0.1:{ports['http_port']}/user/login"
     with urllib.request.urlopen(url, body) as answer:
-        session_id: str = json.loads(answer.read())["session_id"]
-        return session_id
+        token: str = json.loads(answer.read())["token"]
+        return token
 
 
 def events(folder: Path, kind: EventKind, session_id: str | None = None) -> list[Event]:

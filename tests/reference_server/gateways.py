@@ -24,6 +24,8 @@ from reference_server.config import GatewayConfig
 from reference_server.events import Event, EventKind
 from reference_server.gateway import Gateway
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
+from reference_server.record_rules import RecordRules
+from reference_server.sessions.records import session_id_of
 from reference_server.websocket.listener import listen
 
 T = TypeVar("T")
@@ -64,9 +66,10 @@ def incarnation_of(owner: str) -> str:
 class Client:
     """A WebSocket client that answers heartbeats once told to live."""
 
-    def __init__(self, socket: ClientConnection, session_id: str, user_id: str) -> None:
+    def __init__(self, socket: ClientConnection, token: str, user_id: str) -> None:
         self.socket = socket
-        self.session_id = session_id
+        self.token = token
+        self.session_id = session_id_of(token)
         self.user_id = user_id
         self.ready: dict[str, Any] = {}
         self.told: list[dict[str, Any]] = []  # messages other than heartbeats
@@ -142,24 +145,22 @@ class Running:
     async def login(self, user_id: str) -> str:
         status, answer = await self.http("POST", "/user/login", {"user_id": user_id})
         assert status == 200, answer
-        session_id: str = answer["session_id"]
-        return session_id
+        token: str = answer["token"]
+        return token
 
-    async def dial(self, path: str = "/ws", session_id: str = "", user_id: str = "") -> Client:
+    async def dial(self, path: str = "/ws", token: str = "", user_id: str = "") -> Client:
         """Connect without authenticating by message."""
         url = f"ws://127.0.0.1:{self.port}{path}"
         socket = await connect(url, ping_interval=None, close_timeout=1, compression=None)
-        client = Client(socket, session_id, user_id)
+        client = Client(socket, token, user_id)
         self.clients.append(client)
         return client
 
-    async def join(
-        self, user_id: str, session_id: str = "", *, trace: bool = False, live: bool = False
-    ) -> Client:
-        """Log in unless there is a session, connect, authenticate, be ready, and live if wanted."""
-        session_id = session_id or await self.login(user_id)
-        client = await self.dial("/ws", session_id, user_id)
-        await client.send(type="auth", session_id=session_id, trace=trace)
+    async def join(self, user_id: str, token: str = "", *, trace: bool = False, live: bool = False) -> Client:
+        """Log in unless there is a token, connect, authenticate, be ready, and live if wanted."""
+        token = token or await self.login(user_id)
+        client = await self.dial("/ws", token, user_id)
+        await client.send(type="auth", token=token, trace=trace)
         client.ready = await client.receive()
         assert client.ready["type"] == "ready", client.ready
         if live:
@@ -206,6 +207,7 @@ async def running(
     url: str, prefix: str, folder: Path, policy: LivenessPolicy = QUICK, **options: Any
 ) -> AsyncIterator[Running]:
     """Run a gateway for as long as the context lasts."""
+    options.setdefault("records", RecordRules(token_in_path=True))  # a test's shortest way in
     config = GatewayConfig(
         redis_url=url,
         key_prefix=prefix,

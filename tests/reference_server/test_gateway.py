@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from harness.real.processes.redis import RedisServer
 from reference_server.events import Cause, EventKind
 from reference_server.liveness.kinds import Ping
+from reference_server.sessions.records import session_id_of
 from tests.reference_server.gateways import PONG, QUICK, QUIET, Client, run, running, until
 
 pytestmark = pytest.mark.real
@@ -42,13 +43,14 @@ async def _closed(client: Any) -> int:
 def test_connecting_writes_the_records_and_says_ready(start: Any, dialect: str) -> None:
     async def scenario() -> None:
         async with start() as it:
-            session_id = await it.login("ann")
+            token = await it.login("ann")
+            session_id = session_id_of(token)
             assert it.records(session_id, "ann") == ("ann|", None, False)
             if dialect == "path":
-                client = await it.dial(f"/ws/{session_id}?trace=1")
+                client = await it.dial(f"/ws/{token}?trace=1")
                 ready = await client.receive()
             else:
-                client = await it.join("ann", session_id, trace=True)
+                client = await it.join("ann", token, trace=True)
                 ready = client.ready
             owner = ready["connection_id"]
             assert ready == {"type": "ready", "user_id": "ann", "connection_id": owner, "resumed": False}
@@ -89,7 +91,7 @@ def test_a_session_that_survives_its_connection_is_offline_and_needs_no_login(st
                 assert it.now_s() - closed_s <= 0.4 + 0.2 + 2 * it.lag_s()
             life_s: Any = it.store.ttl(f"{it.config.key_prefix}session:{ann.session_id}")
             assert policy.session_ttl - 60 <= life_s <= policy.session_ttl
-            again = await it.join("ann", ann.session_id)
+            again = await it.join("ann", ann.token)
             assert again.ready["resumed"]
             owner = again.ready["connection_id"]
             assert it.records(ann.session_id, "ann") == (f"ann|{owner}", f"{ann.session_id}|{owner}", True)
@@ -109,10 +111,10 @@ def test_a_session_that_has_survived_ends_with_a_logout_and_another_login_may_co
                 await client.socket.close()
                 await it.verdict(client.session_id)
             second = await it.join("ann", live=True)
-            again = await it.join("ann", first.session_id, live=True)
+            again = await it.join("ann", first.token, live=True)
             await until(lambda: second.closed == 4409, "the newest connection has the user")
             assert again.closed is None
-            await it.http("POST", "/user/logout", {"session_id": bob.session_id})
+            await it.http("POST", "/user/logout", {"token": bob.token})
             assert it.records(bob.session_id, "bob") == (None, None, False)
 
     run(scenario())
@@ -124,7 +126,7 @@ def test_an_unknown_session_is_told_so_and_closed_with_4401(start: Any, path: st
         async with start() as it:
             client = await it.dial(path)
             if path == "/ws":
-                await client.send(type="auth", session_id="no-such-session")
+                await client.send(type="auth", token="no-such-session")
             answer = await client.receive()
             assert (answer["type"], answer["code"]) == ("error", "session_unknown")
             assert await _closed(client) == 4401
@@ -143,7 +145,7 @@ def test_a_refresh_resumes_and_nobody_is_told(start: Any) -> None:
             first = await it.join("ann")
             await until(lambda: watcher.told, "online is announced")
             await first.socket.close(1001)
-            again = await it.join("ann", first.session_id)
+            again = await it.join("ann", first.token)
             assert again.ready["resumed"]
             owner = again.ready["connection_id"]
             assert owner != first.ready["connection_id"]
@@ -173,7 +175,7 @@ def test_when_the_window_is_over_the_records_go_and_watchers_are_told(start: Any
             assert window_s <= kept_s <= window_s + 0.1 + 2 * it.lag_s()
             await until(lambda: len(watcher.told) == 2, "offline is announced")
             assert watcher.told[1] == {"type": "offline", "user_id": "ann", "session_id": client.session_id}
-            late = await it.dial(f"/ws/{client.session_id}")
+            late = await it.dial(f"/ws/{client.token}")
             assert (await late.receive())["code"] == "session_unknown"
 
     run(scenario())
@@ -189,7 +191,7 @@ def test_a_newer_connection_takes_over_and_the_older_clears_nothing(start: Any, 
             watcher.live()
             older = await it.join("ann")
             same = by == "the same session"
-            newer = await it.join("ann", older.session_id if same else "")
+            newer = await it.join("ann", older.token if same else "")
             assert newer.ready["resumed"] is same
             assert await _closed(older) == 4409
             (decided,) = it.events(EventKind.SUSPECTED)
@@ -240,11 +242,11 @@ def test_logout_ends_session_and_connection_at_once(start: Any) -> None:
     async def scenario() -> None:
         async with start() as it:
             client = await it.join("ann")
-            assert await it.http("POST", "/user/logout", {"session_id": client.session_id}) == (200, {})
+            assert await it.http("POST", "/user/logout", {"token": client.token}) == (200, {})
             assert it.records(client.session_id, "ann") == (None, None, False)
             assert await _closed(client) == 1000
             assert (await it.verdict(client.session_id)).cause == Cause.LOGOUT
-            assert await it.http("POST", "/user/logout", {"session_id": "unknown"}) == (200, {})
+            assert await it.http("POST", "/user/logout", {"token": "unknown"}) == (200, {})
 
     run(scenario())
 
@@ -335,7 +337,7 @@ def test_any_frame_is_a_sign_of_life_however_it_is_cut(start: Any) -> None:
         ('{"type":"dance"}', "unknown_message"),
         ('{"type":"watch","user_ids":"ann"}', "unknown_message"),
         ('{"type":"watch","user_ids":[7]}', "unknown_message"),
-        ('{"type":"auth","session_id":"x"}', "already_authenticated"),
+        ('{"type":"auth","token":"x"}', "already_authenticated"),
         (json.dumps({"type": "watch", "user_ids": [str(n) for n in range(1001)]}), "too_many"),
     ],
 )

@@ -23,6 +23,7 @@ from harness.events.log import read_log
 from harness.real.processes.children import Children
 from harness.real.processes.redis import RedisServer
 from reference_server.events import Cause, EventKind
+from reference_server.sessions.records import session_id_of
 from reference_server.websocket.listener import raise_descriptor_limit
 from tests.reference_server.apart import log_in, start
 from tests.reference_server.gateways import run
@@ -65,15 +66,15 @@ def test_sigterm_closes_everybody_in_order_and_leaves_the_records_to_the_window(
     assert gateway.wait(10) == 0
     assert time.monotonic() - began_s < 2.0
     with redis.Redis.from_url(private_redis.url) as store:
-        for session_id, user_id in ((polite, "polite"), (left, "left")):
-            for key in (f"session:{session_id}", f"status:{user_id}"):
+        for token, user_id in ((polite, "polite"), (left, "left")):
+            for key in (f"session:{session_id_of(token)}", f"status:{user_id}"):
                 assert 0 < store.pttl(f"{key_prefix}{key}") <= 5000, key
     decided = {
         e.session_id: e.cause
         for e in read_log(tmp_path / "events.jsonl").events
         if e.kind is EventKind.SUSPECTED
     }
-    assert decided == {polite: Cause.DRAIN, left: Cause.CLOSE_FRAME}
+    assert decided == {session_id_of(polite): Cause.DRAIN, session_id_of(left): Cause.CLOSE_FRAME}
     assert gateway.log_tail() == ""
 
 
@@ -81,10 +82,10 @@ def test_a_silent_client_does_not_hold_up_the_end(
     children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
 ) -> None:
     gateway, ports = start(children, private_redis, key_prefix, tmp_path, drain_timeout_s=0.5)
-    session_id = log_in(ports, "ann")
+    token = log_in(ports, "ann")
 
     async def scenario() -> None:
-        url = f"ws://127.0.0.1:{ports['port']}/ws/{session_id}"
+        url = f"ws://127.0.0.1:{ports['port']}/ws/{token}"
         client = await connect(url, ping_interval=None)
         await client.recv()
         client.transport.pause_reading()

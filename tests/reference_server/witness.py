@@ -1,4 +1,4 @@
-"""``python -m tests.reference_server.witness PORT SESSION_ID INTERVAL_S``: a healthy client that keeps a diary.
+"""``python -m tests.reference_server.witness PORT TOKEN INTERVAL_S``: a healthy client that keeps a diary.
 
 It answers heartbeats until SIGTERM; then it prints a JSON object: how many there were, by how much the
 longest wait for one exceeded the interval, how late its own loop was at most, and how it was closed if it was.
@@ -20,11 +20,11 @@ from websockets.exceptions import ConnectionClosed
 SAMPLE_S = 0.01
 
 
-async def _witness(port: int, session_id: str, interval_s: float) -> dict[str, Any]:
+async def _witness(port: int, token: str, interval_s: float) -> dict[str, Any]:
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
     diary: dict[str, Any] = {"beats": 0, "late_s": 0.0, "lag_s": 0.0, "closed": None}
-    url = f"ws://127.0.0.1:{port}/ws/{session_id}"
+    url = f"ws://127.0.0.1:{port}/ws/{token}"
     client = await connect(url, ping_interval=None, compression=None)
 
     async def live() -> None:

@@ -74,6 +74,7 @@ class Client:
         "_path_cut",
         "_postponed",
         "_reading_paused",
+        "_token",
         "_vanished",
         "connection_id",
         "fault",
@@ -90,7 +91,7 @@ class Client:
         self.index = index
         self.run = run
         self.fault = run.faults.get(index)
-        self.session_id = ""
+        self.session_id = self._token = ""  # of its login; empty: it has to log in
         self.connection_id = ""  # of the last connection; empty before the first
         self.wire: WebSocketConnection | None = None  # None: not connected
         self.last_packet_s = self._heard_s = 0.0
@@ -423,7 +424,7 @@ class Client:
             self.run.loop.at(again_s, partial(self._guarded, partial(self._look_at_box, wire)))
 
     def _login(self) -> None:
-        self.session_id = self.run.gateways.login(self.user_id, self._first_node)
+        self._token, self.session_id = self.run.gateways.login(self.user_id, self._first_node)
         self._log(EventKind.LOGGED_IN, detail={"client": self.index, "user_id": self.user_id})
 
     def _connect(self) -> list[Frame]:
@@ -435,7 +436,7 @@ class Client:
         wire, node = run.gateways.connect(self.index, self._first_node, source)
         try:
             traced = self.fault is not None and self.fault.traced
-            wire.send_json({"type": "auth", "session_id": self.session_id, "trace": traced})
+            wire.send_json({"type": "auth", "token": self._token, "trace": traced})
             ready, frames = self._await_ready(wire, began_s)
         except BaseException:
             wire.sock.close()
@@ -711,7 +712,7 @@ class OtherDevice:
             return
         detail: dict[str, Any] = {"fault_id": self._fault.fault_id, "user_id": self._user_id, "relogin": True}
         try:
-            session_id = run.gateways.login(self._user_id)
+            token, session_id = run.gateways.login(self._user_id)
         except (LoginRefused, LoginUnavailable) as error:
             code = error.code if isinstance(error, LoginRefused) else f"unavailable: {error}"
             run.log(EventKind.LOGIN_REFUSED, detail=detail | {"code": code})
@@ -721,7 +722,7 @@ class OtherDevice:
         run.log(EventKind.LOGGED_IN, session_id=session_id, detail=detail)
         try:
             wire, _ = run.gateways.connect(self._client)
-            wire.send_json({"type": "auth", "session_id": session_id})
+            wire.send_json({"type": "auth", "token": token})
         except (ConnectionEnded, InvalidHandshake, OSError) as error:
             run.on_request("WSC", "connect elsewhere", 0.0, error)
             return

@@ -83,8 +83,8 @@ class Gateways:
             order.insert(0, home - 1)
         return order
 
-    def login(self, user_id: str, home: int | None = None) -> str:
-        """Log a user in over HTTP, at any node; returns the session id.
+    def login(self, user_id: str, home: int | None = None) -> tuple[str, str]:
+        """Log a user in over HTTP, at any node; return the token and the id of the session.
 
         Raises:
             LoginRefused: the gateway said no, for instance `already_online`.
@@ -103,7 +103,7 @@ class Gateways:
         else:
             raise LoginUnavailable(str(refused)) from refused
         if status == 200:
-            return str(answer["session_id"])
+            return str(answer["token"]), str(answer["session_id"])
         code = str(answer.get("error", {}).get("code", status))
         raise LoginUnavailable(code) if status >= 500 else LoginRefused(code)
 

@@ -44,7 +44,7 @@ def test_each_difference_made_by_hand_is_found(
             )
             ann, bob = await it.join("ann", live=True), await it.join("bob", live=True)
             over = await it.login("over")
-            await it.http("POST", "/user/logout", {"session_id": over})
+            await it.http("POST", "/user/logout", {"token": over})
             await it.login("cyd")
             clean = await asyncio.to_thread(audit, target, 5.0)
             assert found(clean) == set()

@@ -131,12 +131,12 @@ def test_a_session_named_with_another_user_is_refused_and_left_alone(start: Any)
         async with start() as it:
             client = await it.join("ann")
             before = it.records(client.session_id, "ann")
-            body = {"session_id": client.session_id, "user_id": "bob"}
+            body = {"token": client.token, "user_id": "bob"}
             status, answer = await it.http("POST", "/user/logout", body)
             assert (status, answer["error"]["code"]) == (403, "wrong_user")
             for path, message in (
                 ("/ws", {"type": "auth", **body}),
-                (f"/ws/{client.session_id}?user_id=bob", None),
+                (f"/ws/{client.token}?user_id=bob", None),
             ):
                 thief = await it.dial(path)
                 if message:
@@ -198,7 +198,7 @@ def test_metrics_tell_what_happened(start: Any) -> None:
             await log_in(it, code="000000")
             await leaves.socket.close()
             await it.verdict(leaves.session_id)
-            back = await it.join("leaves", leaves.session_id)
+            back = await it.join("leaves", leaves.token)
             assert back.ready["resumed"]
             back.live()
             await dies.die()

@@ -70,7 +70,7 @@ def test_a_connection_on_one_node_takes_over_from_the_other(two: Any, by: str) -
             watcher = await watching(b, "ann")
             older = await a.join("ann", live=True)
             same = by == "the same session"
-            newer = await b.join("ann", older.session_id if same else "")
+            newer = await b.join("ann", older.token if same else "")
             assert newer.ready["resumed"] is same
             await until(lambda: older.closed == 4409, "the older one is closed")
             assert (await a.verdict(older.session_id)).cause == Cause.TAKE_OVER
@@ -160,7 +160,7 @@ def test_messages_and_kicks_reach_a_user_on_the_other_node(two: Any) -> None:
             assert await b.gateway.logins.kick(session_id=ann.session_id) == 1
             await until(lambda: ann.closed == 4410, "kicked")
             carl = await a.join("carl", live=True)
-            answer = await b.http("POST", "/user/logout", {"session_id": carl.session_id})
+            answer = await b.http("POST", "/user/logout", {"token": carl.token})
             assert answer[0] == 200
             await until(lambda: carl.closed == 1000, "logged out")
 
@@ -175,7 +175,7 @@ def test_one_connection_a_device_and_offline_when_the_last_is_gone(two: Any) -> 
             for it, device in ((a, "phone"), (b, "web/1"), (b, "phone")):
                 login = {"user_id": "ann/x", "device_id": device}
                 _, answer = await it.http("POST", "/user/login", login)
-                sessions.append(answer["session_id"])
+                sessions.append(answer["token"])
             phone = await a.join("ann/x", sessions[0], live=True)
             web = await b.join("ann/x", sessions[1], live=True)
             assert phone.ready["user_id"] == web.ready["user_id"] == "ann/x"
@@ -254,7 +254,7 @@ def test_a_drained_node_s_sessions_end_with_their_window_and_a_peer_tells(two: A
             await until(lambda: len(watcher.told) == 2, "both are online")
             draining = asyncio.create_task(a.gateway.drain())
             await until(lambda: stays.closed == goes.closed == 1001, "sent away")
-            again = await b.join("stays", stays.session_id)
+            again = await b.join("stays", stays.token)
             assert again.ready["resumed"]
             await draining
             await until(lambda: len(watcher.told) == 3, "a peer has told")

@@ -19,6 +19,7 @@ from harness.events.log import read_log
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer
 from reference_server.events import Cause, EventKind
+from reference_server.sessions.records import session_id_of
 from tests.reference_server.apart import log_in, start
 from tests.reference_server.gateways import QUIET, Running, run, running, until
 
@@ -43,12 +44,12 @@ def start_node(
 
 
 async def join(ports: dict[str, int], user_id: str) -> tuple[ClientConnection, dict[str, Any]]:
-    session_id = await asyncio.to_thread(log_in, ports, user_id)
-    url = f"ws://127.0.0.1:{ports['port']}/ws/{session_id}"
+    token = await asyncio.to_thread(log_in, ports, user_id)
+    url = f"ws://127.0.0.1:{ports['port']}/ws/{token}"
     client = await connect(url, ping_interval=None, close_timeout=1)
     ready = json.loads(await client.recv())
     assert ready["type"] == "ready"
-    return client, ready | {"session_id": session_id}
+    return client, ready | {"token": token, "session_id": session_id_of(token)}
 
 
 async def watching(it: Running, *user_ids: str) -> Any:
@@ -77,7 +78,7 @@ def test_a_killed_node_s_sessions_are_ended_by_its_peer_within_the_bound(
             began_s = it.now_s()
             killed.send_signal(signal.SIGKILL)
             await ann.wait_closed()
-            again = await it.join("ann", ready["session_id"])  # back in time, on the other node
+            again = await it.join("ann", ready["token"])  # back in time, on the other node
             assert again.ready["resumed"]
             await until(lambda: len(watcher.told) == 3, "bob's end is told")
             took_s = it.now_s() - began_s

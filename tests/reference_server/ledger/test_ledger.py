@@ -24,6 +24,7 @@ from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer
 from reference_server.events import EventKind as K
 from reference_server.ledger.table import ledger_url
+from reference_server.sessions.records import session_id_of
 from tests.reference_server.gateways import QUICK, QUIET, Running, run, running, until
 from tests.support import require_root, wait_until
 
@@ -77,13 +78,13 @@ def test_a_session_from_login_to_logout(private_redis: RedisServer, key_prefix: 
         ) as it:
             body = {"user_id": "ann", "device_type": "mobile"}
             _, answer = await it.http("POST", "/user/login", body)
-            session = answer["session_id"]
+            token, session = answer["token"], answer["session_id"]
             row = rows(path)[session]
             assert (row["user_id"], row["status"], row["device_type"]) == ("ann", 0, "mobile")
             assert row["ip_address"] == "127.0.0.1" and "urllib" in row["user_agent"]
             assert abs(row["login_time"] / 1000 - time.time()) < 5
 
-            client = await it.join("ann", session, live=True)
+            client = await it.join("ann", token, live=True)
             await until(lambda: rows(path)[session]["status"] == 1, "online")
             assert rows(path)[session]["connection_id"] == client.ready["connection_id"]
             before = rows(path)[session]["last_active_time"]
@@ -92,11 +93,11 @@ def test_a_session_from_login_to_logout(private_redis: RedisServer, key_prefix: 
             await client.socket.close()
             await until(lambda: rows(path)[session]["status"] == 0, "offline")
             assert rows(path)[session]["ended_by"] == "close_frame"
-            await it.join("ann", session)
+            await it.join("ann", token)
             await until(lambda: rows(path)[session]["status"] == 1, "resumed")
             assert rows(path)[session]["logout_time"] is None
 
-            assert (await it.http("POST", "/user/logout", {"session_id": session}))[0] == 200
+            assert (await it.http("POST", "/user/logout", {"token": token}))[0] == 200
             row = rows(path)[session]
             assert (row["status"], row["ended_by"]) == (0, "logout")
             assert await health(it) == (200, "up")
@@ -248,12 +249,12 @@ async def _outage(server: RedisServer, prefix: str, folder: Path, path: Path, ou
             status, answer = await it.http("POST", "/user/login", {"user_id": "late"})
             assert (status, answer["error"]["code"]) == (503, "ledger_unavailable")
             assert await health(it) == (503, "down")
-            status, answer = await it.http("POST", "/user/logout", {"session_id": leaves.session_id})
+            status, answer = await it.http("POST", "/user/logout", {"token": leaves.token})
             assert (status, answer["error"]["code"]) == (503, "ledger_unavailable")
             assert time.monotonic() - began_s < 0.8  # none of the three waited for the database
             await goes.socket.close()
             await returns.socket.close()
-            back = await it.join("returns", returns.session_id, live=True)
+            back = await it.join("returns", returns.token, live=True)
             await asyncio.sleep(3 * 0.4)  # heartbeats of those who stay
             assert stays.closed is None and back.closed is None
             ledger = it.gateway.ledger
@@ -291,17 +292,17 @@ def test_a_flushed_redis_gets_its_logins_back(
             await until(lambda: it.records(left.session_id, "left")[0] == "left|:0", "it has survived")
             waits, over = await it.login("waits"), await it.login("over")
             client = await it.join("stays", live=True)
-            assert (await it.http("POST", "/user/logout", {"session_id": over}))[0] == 200
+            assert (await it.http("POST", "/user/logout", {"token": over}))[0] == 200
             keys = it.store.keys(f"{key_prefix}*")
             assert isinstance(keys, list)
             it.store.delete(*keys)
-            await until(lambda: it.records(waits, "waits")[0], "the login")
+            await until(lambda: it.records(session_id_of(waits), "waits")[0], "the login")
             await until(lambda: it.records(client.session_id, "stays")[0], "the connection")
-            left_ms = it.store.pttl(f"{key_prefix}session:{waits}")
+            left_ms = it.store.pttl(f"{key_prefix}session:{session_id_of(waits)}")
             assert 0 < left_ms <= 1000 * it.config.policy.session_ttl
-            assert it.records(over, "over")[0] is None
+            assert it.records(session_id_of(over), "over")[0] is None
             await it.join("waits", waits)
-            await it.join("left", left.session_id)
+            await it.join("left", left.token)
             assert client.closed is None
 
     run(scenario())
@@ -317,6 +318,7 @@ def start(
         "ready_file": str(ready),
         "ledger_url": ledger_url(folder / "ledger.db"),
         "ledger_flush_interval_s": FLUSH_S,
+        "records": {"token_in_path": True},
     } | options
     path = folder / f"{name}-config.json"
     path.write_text(json.dumps(config))
@@ -331,8 +333,8 @@ def start(
 def log_in(ports: dict[str, int], user_id: str) -> str:
     body = json.dumps({"user_id": user_id}).encode()
     with urllib.request.urlopen(f"http://127.0.0.1:{ports['http_port']}/user/login", body) as answer:
-        session_id: str = json.loads(answer.read())["session_id"]
-        return session_id
+        token: str = json.loads(answer.read())["token"]
+        return token
 
 
 def test_a_killed_gateway_has_lost_nothing_but_the_last_signs_of_life(
@@ -353,30 +355,30 @@ def test_a_killed_gateway_has_lost_nothing_but_the_last_signs_of_life(
 
     def timed_login(ports: dict[str, int], user_id: str) -> str:
         began_s = time.monotonic()
-        session_id = log_in(ports, user_id)
+        token = log_in(ports, user_id)
         took_s.append(time.monotonic() - began_s)
-        return session_id
+        return token
 
     async def scenario(ports: dict[str, int], gateway: Child) -> tuple[dict[str, float], list[str]]:
-        sessions = [timed_login(ports, f"u{n}") for n in range(4)]
+        tokens = [timed_login(ports, f"u{n}") for n in range(4)]
         url = f"ws://127.0.0.1:{ports['port']}/ws"
         said: dict[str, float] = {}
 
-        async def talk(session: str) -> None:
-            async with connect(f"{url}/{session}", ping_interval=None) as client:
+        async def talk(token: str) -> None:
+            async with connect(f"{url}/{token}", ping_interval=None) as client:
                 await client.recv()
                 while True:
                     await client.send('{"type":"pong"}')
-                    said[session] = time.time()
+                    said[session_id_of(token)] = time.time()
                     await asyncio.sleep(0.01)
 
-        talks = [asyncio.create_task(talk(session)) for session in sessions]
+        talks = [asyncio.create_task(talk(token)) for token in tokens]
         await asyncio.sleep(2 * FLUSH_S)
         await until(lags_s, "the loop's lag is told")
-        sessions.append(await asyncio.to_thread(timed_login, ports, "last"))  # answered, and then:
+        tokens.append(await asyncio.to_thread(timed_login, ports, "last"))  # answered, and then:
         gateway.send_signal(signal.SIGKILL)
         await asyncio.gather(*talks, return_exceptions=True)
-        return said, sessions
+        return said, [session_id_of(token) for token in tokens]
 
     with Children() as children:
         options: dict[str, Any] = {"event_log": str(events), "origin_s": origin_s}
@@ -414,6 +416,6 @@ def test_a_gateway_starts_without_its_ledger_and_takes_it_up_later(
             assert (await it.http("POST", "/user/login", {"user_id": "ann"}))[0] == 503
             folder.mkdir()
             await until(lambda: it.gateway.ledger and it.gateway.ledger.available, "its folder")
-            assert await it.login("ann") in rows(folder / "ledger.db")
+            assert session_id_of(await it.login("ann")) in rows(folder / "ledger.db")
 
     run(scenario())

@@ -126,7 +126,7 @@ def test_a_probing_heartbeat_finds_on_sockets_what_the_nat_allows(start: Any) ->
             while lives < 3:
                 await behind_nat(client, it)
                 lives += 1
-                client = await it.join("ann", client.session_id, trace=True)
+                client = await it.join("ann", client.token, trace=True)
             life = asyncio.create_task(behind_nat(client, it))
             owner = client.ready["connection_id"]
 

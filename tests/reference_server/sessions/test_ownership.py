@@ -34,7 +34,14 @@ from hypothesis.stateful import (
 from harness.real.processes.redis import RedisServer
 from reference_server.config import GatewayConfig
 from reference_server.sessions.owner_tokens import Owners
-from reference_server.sessions.records import Connected, ConnectRefused, OlderThan, Record, Sessions
+from reference_server.sessions.records import (
+    Connected,
+    ConnectRefused,
+    OlderThan,
+    Record,
+    Sessions,
+    session_id_of,
+)
 from reference_server.sessions.redis_writer import Call, StoreUnavailable, StoreWriter, open_redis
 from reference_server.sessions.scripts import Script
 from tests.reference_server.gateways import incarnation_of
@@ -152,10 +159,11 @@ class Ownership(RuleBasedStateMachine):
     def login(self, user: str, device: str, node: int) -> Any:
         slot = self.nodes[node].slot(user, device)
         online = self.store.exists(f"{self.prefix}status:{slot}")
-        session_id = self.loop.run(self.nodes[node].login(user, device))
-        assert (session_id is None) == bool(self.refuse and online)
-        if session_id is None:
+        token = self.loop.run(self.nodes[node].login(user, device))
+        assert (token is None) == bool(self.refuse and online)
+        if token is None:
             return multiple()
+        session_id = session_id_of(token)
         self.slot_of[session_id] = slot
         return session_id
 

@@ -55,15 +55,15 @@ class World:
         while True:
             status, answer = await asyncio.to_thread(ask, self.ports, "/user/login", {"user_id": user_id})
             if status == 200:
-                session_id: str = answer["session_id"]
-                self.sessions.add(session_id)
-                return session_id
+                token: str = answer["token"]
+                self.sessions.add(answer["session_id"])
+                return token
             self.met[f"login: {answer['error']['code']}"] += 1
             await asyncio.sleep(0.05)
 
-    async def connect(self, session_id: str) -> tuple[ClientConnection, dict[str, Any]]:
+    async def connect(self, token: str) -> tuple[ClientConnection, dict[str, Any]]:
         """Connect; return the connection and the first message."""
-        url = f"ws://127.0.0.1:{self.ports['port']}/ws/{session_id}"
+        url = f"ws://127.0.0.1:{self.ports['port']}/ws/{token}"
         connection = await connect(url, ping_interval=None, close_timeout=1, compression=None)
         while True:
             first = orjson.loads(await connection.recv())
@@ -92,8 +92,8 @@ class World:
 
     async def refresh(self, user_id: str, times: int, rng: random.Random) -> None:
         """Come, and go and come back so many times, and go for good."""
-        session_id = await self.log_in(user_id)
-        connection, first = await self.connect(session_id)
+        token = await self.log_in(user_id)
+        connection, first = await self.connect(token)
         assert first["type"] == "ready", first
         for _ in range(times):
             await self.live(connection, rng.uniform(0, LIFE_S))
@@ -101,18 +101,18 @@ class World:
             self.ways[way] += 1
             if way == WAYS[-1]:
                 old = connection
-                connection, first = await self.connect(session_id)
+                connection, first = await self.connect(token)
                 old.transport.abort()
             else:
                 gone_s = time.monotonic()
                 await go(connection, way)
                 await asyncio.sleep(rng.uniform(0, GAP_S))
-                connection, first = await self.connect(session_id)
+                connection, first = await self.connect(token)
                 self.away_s = max(self.away_s, time.monotonic() - gone_s)
             if first["type"] == "error":
                 self.met[first["code"]] += 1
-                session_id = await self.log_in(user_id)  # as the page does
-                connection, first = await self.connect(session_id)
+                token = await self.log_in(user_id)  # as the page does
+                connection, first = await self.connect(token)
                 assert first["type"] == "ready", first
             else:
                 self.met["resumed" if first["resumed"] else "begun"] += 1
@@ -147,7 +147,8 @@ def test_refreshes(
     """Ours: all resume, nobody is told, nobody is shown who has gone. A before its fix: sessions are unknown."""
     keys = find_preset(preset).gateway_keys
     policy = LivenessPolicy.model_validate(keys["policy"]).faster(SPEEDUP)
-    options = {**keys, "policy": policy.model_dump(mode="json")}
+    records = {**keys.get("records", {}), "token_in_path": True}
+    options = {**keys, "policy": policy.model_dump(mode="json"), "records": records}
     _, ports = start(children, private_redis, key_prefix, tmp_path, **options)
     users = [f"user-{n}" for n in range(clients)]
 

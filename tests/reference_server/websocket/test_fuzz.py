@@ -29,6 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer
 from reference_server.events import EventKind
+from reference_server.sessions.records import session_id_of
 from tests.reference_server.apart import ask, events, lag_s, log_in, start
 from tests.reference_server.storm import HELLO
 from tests.support import wait_until
@@ -65,7 +66,7 @@ MESSAGES = st.one_of(
     st.fixed_dictionaries(
         {"type": st.sampled_from(["auth", "watch", "pong", "heartbeat", "message", "kick", "error", ""])},
         optional={
-            "session_id": IDS,
+            "token": IDS,
             "user_id": IDS,
             "trace": st.booleans() | IDS,
             "user_ids": st.lists(IDS, max_size=3) | IDS,
@@ -145,7 +146,7 @@ class Target:
     store: redis.Redis
     prefix: str
     witness_session: str
-    mine: str  # a session that a fuzzer may use
+    mine: str  # the token of a session that a fuzzer may use
 
     def connect(self, first: bytes = b"") -> socket.socket:
         sock = socket.create_connection(("127.0.0.1", self.ports["port"]), timeout=5)
@@ -196,16 +197,16 @@ def target(private_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory)
     prefix = f"test:fuzz-{os.getpid()}:"
     with Children() as children, redis.Redis.from_url(private_redis.url) as store:
         gateway, ports = start(children, private_redis, prefix, folder, policy=POLICY, **CONFIG)
-        session_id = log_in(ports, "witness")
+        token = log_in(ports, "witness")
         argv = [sys.executable, "-m", "tests.reference_server.witness"]
         witness = subprocess.Popen(
-            [*argv, str(ports["port"]), session_id, str(INTERVAL_S)], stdout=subprocess.PIPE
+            [*argv, str(ports["port"]), token, str(INTERVAL_S)], stdout=subprocess.PIPE
         )
         try:
             assert witness.stdout is not None
             assert witness.stdout.readline() == b"ready\n"
             mine = log_in(ports, "mine")
-            it = Target(gateway, ports, folder, witness, store, prefix, session_id, mine)
+            it = Target(gateway, ports, folder, witness, store, prefix, session_id_of(token), mine)
             yield it
             witness.send_signal(signal.SIGTERM)
             diary = json.loads(witness.communicate(timeout=10)[0])
@@ -334,7 +335,9 @@ def test_frames_and_messages_in_any_order(target: Target) -> None:
     def and_log_in_again() -> None:
         attack()
         # Each use of the session ended with its records, once the resume window was over.
-        wait_until(lambda: not target.store.exists(f"{target.prefix}session:{target.mine}"), "gone")
+        wait_until(
+            lambda: not target.store.exists(f"{target.prefix}session:{session_id_of(target.mine)}"), "gone"
+        )
         target.mine = log_in(target.ports, "mine")
 
     target.survives(and_log_in_again)
@@ -362,9 +365,9 @@ def test_requests_with_any_body(target: Target) -> None:
             with_code = {"user_id": body["user_id"], "code": told["code"]}
             status, told = ask(target.ports, "/user/login", with_code)
             assert status == 200
-        if "session_id" in told:
-            session = {"session_id": told["session_id"]}
-            assert ask(target.ports, "/user/logout", session) == (200, {})
+        if "token" in told:
+            mine = {"token": told["token"]}
+            assert ask(target.ports, "/user/logout", mine) == (200, {})
 
     target.survives(attack)
 

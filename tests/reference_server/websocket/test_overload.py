@@ -127,8 +127,7 @@ def test_handshakes_under_way_are_bounded_and_end_in_time(make: Any) -> None:
             for reader, _ in half:
                 assert await asyncio.wait_for(reader.read(), 5) in (b"", b"HTTP/1.1 400")
             assert not it.gateway.limiter.opening
-            session_id = ann.session_id
-            await (await it.join("ann", session_id)).socket.close()
+            await (await it.join("ann", ann.token)).socket.close()
             for _, writer in half:
                 writer.close()
 

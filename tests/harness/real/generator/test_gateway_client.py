@@ -19,7 +19,7 @@ import numpy as np
 from harness.real.generator.gateway_client import Gateways, Target
 target = Target(("ws://127.0.0.1:9/ws",), (f"http://127.0.0.1:{sys.argv[1]}",))
 gateways = Gateways(target, np.random.default_rng(1))
-print(*(gateways.login(f"user-{n}") for n in range(3)))
+print(*(text for n in range(3) for text in gateways.login(f"user-{n}")))
 """
 
 
@@ -32,7 +32,7 @@ def test_a_login_on_a_connection_that_the_server_has_closed_is_sent_again() -> N
             connection, _ = server.accept()
             with connection:
                 heard.append(connection.recv(4096))
-                body = b'{"session_id":"s%d"}' % n
+                body = b'{"token":"t%d","session_id":"s%d"}' % (n, n)
                 head = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n"
                 connection.sendall(head % len(body) + body)
 
@@ -42,5 +42,5 @@ def test_a_login_on_a_connection_that_the_server_has_closed_is_sent_again() -> N
         argv = [sys.executable, "-c", _LOGINS, str(server.getsockname()[1])]
         answer = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
         thread.join(10)
-    assert answer.stdout.split() == ["s0", "s1", "s2"], answer.stderr
+    assert answer.stdout.split() == ["t0", "s0", "t1", "s1", "t2", "s2"], answer.stderr
     assert [b"user-%d" % n in request for n, request in enumerate(heard)] == [True] * 3
