@@ -45,7 +45,7 @@ POLICY = {
     "resume_window": "0.2s",
     "session_timeout": None,
 }
-CONFIG = {"auth_timeout_s": AUTH_TIMEOUT_S, "close_timeout_s": 0.3, "max_handshakes": 6000}
+CONFIG: dict[str, Any] = {"auth_timeout_s": AUTH_TIMEOUT_S, "close_timeout_s": 0.3, "max_handshakes": 6000}
 # In CI the same examples each time; elsewhere new ones, and a failure is kept and shown first.
 bounded = settings(
     max_examples=150,
