@@ -16,6 +16,7 @@ import redis as sync_redis
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer, redis_server
 from reference_server.events import EventKind
+from reference_server.sessions.records import session_id_of
 from reference_server.sessions.redis_writer import Call, StoreUnavailable, StoreWriter, open_redis
 from tests.reference_server.gateways import QUICK, run, running, until
 
@@ -206,7 +207,8 @@ def test_a_login_answered_by_nobody_leaves_no_ghost(own_redis: RedisServer, tmp_
 
     async def scenario() -> None:
         async with running(own_redis.url, "f:", tmp_path) as it:
-            session_id = await it.login("ann")
+            token = await it.login("ann")
+            session_id = session_id_of(token)
             execute = it.gateway.store._execute
 
             async def lose_the_answer(batch: list[Call]) -> Any:
@@ -215,7 +217,7 @@ def test_a_login_answered_by_nobody_leaves_no_ghost(own_redis: RedisServer, tmp_
                 raise TimeoutError("lost")
 
             it.gateway.store._execute = lose_the_answer  # type: ignore[method-assign]
-            client = await it.dial(f"/ws/{session_id}")
+            client = await it.dial(f"/ws/{token}")
             assert (await client.receive())["code"] == "store_unavailable"
             assert it.records(session_id, "ann")[2], "carried out all the same"
             await until(lambda: it.records(session_id, "ann") == (None, None, False), "cleared")

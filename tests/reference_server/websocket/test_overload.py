@@ -22,6 +22,7 @@ from harness.real.processes.children import Children
 from harness.real.processes.redis import RedisServer
 from reference_server.config import GatewayConfig
 from reference_server.events import EventKind
+from reference_server.sessions.records import session_id_of
 from reference_server.websocket.overload import ConnectionLimiter
 from tests.reference_server.apart import ask, events, lag_s, log_in, start
 from tests.reference_server.gateways import PONG, QUICK, QUIET, run, running, until
@@ -178,10 +179,10 @@ def test_a_loop_that_was_late_lets_nobody_in_for_a_second_and_throws_nobody_out(
     gateway, ports = start(
         children, private_redis, key_prefix, tmp_path, policy=policy, refuse_above_lag_s=0.3
     )
-    session_id = log_in(ports, "ann")
+    token = log_in(ports, "ann")
 
     async def scenario() -> None:
-        witness = await connect(f"ws://127.0.0.1:{ports['port']}/ws/{session_id}")
+        witness = await connect(f"ws://127.0.0.1:{ports['port']}/ws/{token}")
         beats = asyncio.create_task(answer_heartbeats(witness))
         await asyncio.sleep(0.4)
         gateway.send_signal(signal.SIGSTOP)
@@ -280,8 +281,8 @@ def test_a_full_gateway_may_refuse_newcomers(make: Any) -> None:
         async with make(policy) as it:
             ann, _bob = await it.join("ann", live=True), await it.join("bob", live=True)
             sessions = [await it.login(f"user-{n}") for n in range(3)]
-            for session_id in sessions:
-                client = await it.dial(f"/ws/{session_id}")
+            for token in sessions:
+                client = await it.dial(f"/ws/{token}")
                 assert (await client.receive())["code"] == "too_many_sessions"
                 with pytest.raises(ConnectionClosed):
                     await client.receive()
@@ -359,8 +360,8 @@ def test_health_is_red_first_then_everybody_is_told_then_nobody_is_left(
         await asyncio.to_thread(gateway.wait, 10)
         lag = lag_s(tmp_path)
         assert half_gone_s <= notice_s + drain_s + 0.05 + 2 * lag
-        closed = events(tmp_path, EventKind.SOCKET_CLOSED, silent)
-        decided = events(tmp_path, EventKind.SUSPECTED, silent)
+        closed = events(tmp_path, EventKind.SOCKET_CLOSED, session_id_of(silent))
+        decided = events(tmp_path, EventKind.SUSPECTED, session_id_of(silent))
         # The deadline is counted from before the first close frame: this one's may come a lag later.
         took_s = closed[0].time_s - decided[0].time_s
         assert drain_s - 0.02 - lag <= took_s <= drain_s + 0.05 + 2 * lag
