@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -561,7 +561,14 @@ def frame(name: str, rows: Iterable[Sequence[Any]] = ()) -> pd.DataFrame:
         ValueError: a row has other columns.
     """
     schema = SCHEMAS[name]
-    return pd.DataFrame(list(rows), columns=list(schema)).astype(dict(schema))
+    given = list(rows)
+    # Most tables of most runs are empty, and pandas takes as long for those.
+    return pd.DataFrame(given, columns=list(schema)).astype(dict(schema)) if given else _empty(name).copy()
+
+
+@cache
+def _empty(name: str) -> pd.DataFrame:
+    return pd.DataFrame([], columns=list(SCHEMAS[name])).astype(dict(SCHEMAS[name]))
 
 
 class TablesError(ValueError):

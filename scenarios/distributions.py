@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
-from scipy import stats
+from scipy.special import expm1, log1p, ndtr, ndtri  # not scipy.stats: a second of every client process
 
 from reference_server.durations import Duration, PositiveDuration
 from scenarios.parts import Part
@@ -85,16 +86,39 @@ class Distribution(Part):
     def quantile(self, probability: Any) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return the inverse CDF in seconds, the shape of ``probability``."""
         p = np.asarray(probability, dtype=float)
-        if self.constant is not None:
-            return np.full_like(p, self.constant)
-        return np.asarray(np.maximum(self._frozen().ppf(p), 0.0), dtype=float)
+        p = np.where((p >= 0) & (p <= 1), p, np.nan)
+        if self.uniform is not None:
+            low, high = self.uniform.low, self.uniform.high
+            found = p * (high - low) + low
+        elif self.exponential is not None:
+            with np.errstate(divide="ignore"):  # at 1: infinite
+                found = -log1p(-p) * self.exponential.mean
+        elif self.lognormal is not None:
+            found = np.exp(self.lognormal.sigma * ndtri(p)) * self.lognormal.median
+        elif self.normal is not None:
+            found = ndtri(p) * self.normal.sd + self.normal.mean
+        else:
+            found = np.full_like(p, self.constant)
+        return np.asarray(np.maximum(found, 0.0), dtype=float)
 
     def cdf(self, seconds: Any) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return P(time <= seconds), the shape of ``seconds``."""
         t = np.asarray(seconds, dtype=float)
         if self.constant is not None:
             return np.asarray(t >= self.constant, dtype=float)
-        return np.asarray(np.where(t < 0, 0.0, self._frozen().cdf(t)), dtype=float)
+        after = np.maximum(t, 0.0)
+        if self.uniform is not None:
+            low, high = self.uniform.low, self.uniform.high
+            share = np.clip((after - low) / (high - low), 0.0, 1.0)
+        elif self.exponential is not None:
+            share = -expm1(-(after / self.exponential.mean))
+        elif self.lognormal is not None:
+            with np.errstate(divide="ignore"):  # at 0: minus infinity
+                share = ndtr(np.log(after / self.lognormal.median) / self.lognormal.sigma)
+        else:
+            assert self.normal is not None
+            share = ndtr((after - self.normal.mean) / self.normal.sd)
+        return np.asarray(np.where(t < 0, 0.0, share), dtype=float)
 
     def scaled(self, factor: float) -> Distribution:
         """The law of ``factor`` times as long; ``factor`` > 0."""
@@ -107,17 +131,16 @@ class Distribution(Part):
     @property
     def mean_s(self) -> float:
         """Mean in seconds (of the law before it is cut off at zero)."""
-        return self.constant if self.constant is not None else float(self._frozen().mean())
-
-    def _frozen(self) -> Any:
         if self.uniform is not None:
-            return stats.uniform(self.uniform.low, self.uniform.high - self.uniform.low)
+            return (self.uniform.high - self.uniform.low) * 0.5 + self.uniform.low
         if self.exponential is not None:
-            return stats.expon(scale=self.exponential.mean)
+            return self.exponential.mean
         if self.lognormal is not None:
-            return stats.lognorm(self.lognormal.sigma, scale=self.lognormal.median)
-        assert self.normal is not None
-        return stats.norm(self.normal.mean, self.normal.sd)
+            return math.exp(self.lognormal.sigma**2 / 2) * self.lognormal.median
+        if self.normal is not None:
+            return self.normal.mean
+        assert self.constant is not None
+        return self.constant
 
 
 Law = Annotated[Distribution, BeforeValidator(_named)]
