@@ -540,7 +540,7 @@ _DECLARED: Final = (
         (
             _text("expression", "as the scenario says it"),
             _number("value", "its own", "what was measured; empty: it could not be"),
-            _text("verdict", "pass, fail or unknown"),
+            _text("verdict", "pass, fail, unknown or not_asked (a simulation without such times)"),
             _text("reason", "why, in a sentence"),
         ),
     ),

@@ -79,6 +79,7 @@ class Metric(NamedTuple):
     units: Mapping[str, str]
     tags: tuple[str, ...]
     estimate: Callable[[RunTables, Query], Estimate]
+    of_machines: bool = False  # a model may have no such times
 
     def unit(self, aggregate: str) -> str | None:
         """The unit of an aggregate, ``p99.9`` for instance; None: there is no such aggregate."""
@@ -349,7 +350,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "live": Metric({"share": "share"}, ("engine",), _live),
     "presence.gaps": Metric(_COUNT_AND_SHARE, ("engine",), gaps),
     "handshake": Metric({"p": "duration", "max": "duration"}, ("engine",), _handshakes),
-    "heartbeat_lateness": Metric({"p": "duration", "max": "duration"}, ("engine",), _lateness),
+    "heartbeat_lateness": Metric({"p": "duration", "max": "duration"}, ("engine",), _lateness, True),
     "agreement": Metric(dict.fromkeys(PERCENTILES, "share"), ("fault", "milestone"), _agreement),
     "incidents": Metric(_OF_INCIDENTS, ("incident", "engine"), _incident),
     **{

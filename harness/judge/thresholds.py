@@ -10,7 +10,8 @@ shares, ``1/client-day`` for rates, a bare number for counts.
 
 Verdicts are three: *pass* and *fail* where the value's whole 95 % interval is on one side of the limit,
 *unknown* where it straddles the limit or is not there (the sample is too small), where there is nothing
-to measure, or where the run is unsound.
+to measure, or where the run is unsound. A threshold on what only machines have, as the lateness of heartbeats, is
+*not_asked* of a model whose gateway takes no time.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from scenarios.schema import Scenario
 
 __all__ = [
     "DEFAULT_THRESHOLDS",
+    "NOT_ASKED",
     "Threshold",
     "ThresholdError",
     "check_thresholds",
@@ -63,6 +65,8 @@ MOST_NOT_SHOWN = 0.05
 _LOST = f"healthy.clients_lost.share <= {MOST_CLIENTS_LOST:.0%} (default)"
 _NOT_SHOWN = f"presence.gaps.share <= {MOST_NOT_SHOWN:.0%} (default)"
 DEFAULT_THRESHOLDS = (_LOST, _NOT_SHOWN)
+NOT_ASKED = "not_asked"
+"""The verdict on a threshold that says nothing of such a run: it does not count."""
 _SAYS_WHAT_LOSSES = ("healthy.losses", "healthy.clients_lost")
 
 
@@ -187,6 +191,9 @@ def evaluate(
             estimate = METRICS[threshold.metric].estimate(tables, query)
             value = estimate.value
             verdict, reason = _judge(threshold, estimate)
+            alone = tables.measured_engines == (engine,) == ("simulated",)
+            if METRICS[threshold.metric].of_machines and alone and value != value:
+                verdict, reason = NOT_ASKED, "times of a machine: this model's gateway takes none"
             if unsound and "real" in needs:
                 verdict, reason = "unknown", f"the run is unsound: {unsound[0]}"
         rows.append((threshold.expression, value, verdict, reason))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from harness.judge.agreement import AgreementVerdict
-from harness.judge.thresholds import DEFAULT_THRESHOLDS
+from harness.judge.thresholds import DEFAULT_THRESHOLDS, NOT_ASKED
 from reference_server.errors import Exit
 from reports.page import Headline
 from reports.run_tables import RunTables
@@ -34,6 +34,7 @@ def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
     An interrupted run has an exit code of its own, which only the command that was interrupted knows.
     """
     thresholds = tables.table("thresholds")
+    thresholds = thresholds[thresholds["verdict"] != NOT_ASKED]
     missed = thresholds[thresholds["verdict"] == "fail"]
     open_ = thresholds[~thresholds["verdict"].isin(["pass", "fail"])]
     compared = tables.table("agreement")

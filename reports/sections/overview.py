@@ -35,6 +35,7 @@ def facts(tables: RunTables, agreement: str, exit_code: int) -> list[Cell]:
     sound = {True: "sound", False: "unsound", None: "not judged"}[tables.sound]
     tone: dict[bool | None, Tone] = {True: "pass", False: "fail", None: "unknown"}
     thresholds = tables.table("thresholds")["verdict"]
+    thresholds = thresholds[thresholds != "not_asked"]
     held = int((thresholds == "pass").sum())
     agree: dict[str, tuple[str, Tone]] = {"pass": ("yes", "pass"), "fail": ("no", "fail")}
     answer, answer_tone = agree.get(agreement, ("undecided", "unknown"))

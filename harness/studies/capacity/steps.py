@@ -19,7 +19,7 @@ import pandas as pd
 from harness.conclude import measure_run
 from harness.judge.soundness import Soundness
 from harness.judge.threshold_metrics import METRICS, Query
-from harness.judge.thresholds import check_thresholds
+from harness.judge.thresholds import NOT_ASKED, check_thresholds
 from harness.real.engine import CannotRun, RealSetup
 from harness.real.processes.children import ChildDied
 from harness.run import prepare, run_engines
@@ -115,8 +115,12 @@ def run_step(
     tables, sound, measured = found.tables, found.soundness, found.engines[0].tables
     written, judged = check_thresholds(one), tables.table("thresholds")
     # Below those that are written there may be the one that holds without being written.
-    verdicts = zip(written, judged["value"], strict=False)
-    missed = [threshold.expression for threshold, value in verdicts if not threshold.allows(value)]
+    verdicts = zip(written, judged["value"], judged["verdict"], strict=False)
+    missed = [
+        threshold.expression
+        for threshold, value, verdict in verdicts
+        if verdict != NOT_ASKED and not threshold.allows(value)
+    ]
     unwritten = judged.iloc[len(written) :]
     missed += unwritten.loc[unwritten["verdict"] == "fail", "expression"].tolist()
     used = _used(measured["resources"], plan)

@@ -9,6 +9,7 @@ import pytest
 
 from harness.judge.threshold_metrics import METRICS
 from harness.judge.thresholds import (
+    NOT_ASKED,
     ThresholdError,
     check_thresholds,
     default_thresholds,
@@ -256,6 +257,18 @@ def test_every_metric_of_an_empty_run_is_unknown_or_a_count(name: str) -> None:
         expression = f"{name}{pair}.{used} < {limits[metric.units[aggregate]]}"
         found, value, _ = verdict(expression, empty)
         assert (found, value != value) in {("unknown", True), ("pass", False)}, expression
+
+
+def test_a_simulation_is_not_asked_what_only_machines_have() -> None:
+    nothing = {name: pd.DataFrame() for name in SCHEMAS}
+    thresholds = [parse_threshold("heartbeat_lateness.p99 < 150ms", FAULTS)]
+    for engines, expected in (
+        (["simulated"], NOT_ASKED),
+        (["real"], "unknown"),
+        (["simulated", "real"], "unknown"),
+    ):
+        run = RunTables(Path(), {"engines": engines}, {}, frozenset(), nothing)
+        assert evaluate(thresholds, run)["verdict"].tolist() == [expected], engines
 
 
 def test_lateness_and_handshakes_are_facts_of_the_run() -> None:
