@@ -13,6 +13,7 @@ from sqlalchemy import inspect, text
 from harness.real.processes.children import Children
 from harness.real.processes.redis import RedisServer, RedisUnavailable, find_redis, redis_server
 from reference_server.ledger.table import ledger_url, open_engine
+from reports.gallery import draw
 from tests.reference_server.ledger.postgres import postgres_server
 from tests.support import missing
 
@@ -23,6 +24,21 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _reports_without_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A report's pictures take longer than a simulation, so a module whose tests look at them is marked `pictures`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("pictures") is None:
+            patch.setattr("reports.build.draw", lambda *_: {})
+        yield
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For one test that draws them in a module that does not."""
+    monkeypatch.setattr("reports.build.draw", draw)
 
 
 @pytest.fixture(scope="session")

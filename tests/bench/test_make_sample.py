@@ -16,6 +16,8 @@ from bench.make_sample import MOST_HTML_BYTES, NotASample, make_sample
 from harness.runs.directory import RunDir, RunDirError
 from tests.reports.handmade_run import DEMO, build, handmade_run
 
+pytestmark = pytest.mark.pictures
+
 COMMITTED = Path(__file__).parents[2] / "reports" / "sample"
 _LINK = re.compile(r'href="([^"#:]+)"')
 

@@ -56,6 +56,7 @@ def _silence() -> None:
     require_silence()
 
 
+@pytest.mark.usefixtures("pictures")
 def test_host_crash_three_ways(tmp_path: Path) -> None:
     """Every detection within [lo - ε, hi + ε], nobody else thrown out, the data unacknowledged."""
     text = "faults: [{kind: host_crash, share: 75%, at: {uniform: {low: 8s, high: 18s}}}]\n"

@@ -12,6 +12,8 @@ from reports import numbers
 from reports.run_tables import SCHEMAS, load_run
 from tests.reports.handmade_run import DEMO, Built, Fault, HandmadeRun, build, handmade_run, judged
 
+pytestmark = pytest.mark.pictures
+
 ONE = {"host_crash": Fault(30, "heartbeat", 70.0, 100.0)}
 
 

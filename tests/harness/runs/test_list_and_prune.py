@@ -146,6 +146,7 @@ def test_a_folder_that_is_no_run_cannot_be_shown(root: Path) -> None:
         describe(root / "notes")
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_run_directory_copied_elsewhere_still_reports(tmp_path: Path) -> None:
     scenario = parse_scenario(
         "{name: tiny, clients: 20, ramp: 10s, duration: 150s, faults: "
