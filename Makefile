@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --prefer
 # A run starts a dozen processes, a test run hundreds: what one has compiled the next need not.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check bench bench-scale sample notebooks clean
+.PHONY: help demo test check bench bench-scale sample notebooks docs clean
 
 help:
 	@echo "make demo    set up, run the demo scenario three ways, write a report"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench   costs as ratios against a baseline in the same run"
 	@echo "make bench-scale  100,000 clients on this machine"
 	@echo "make sample  a real demo run, copied to reports/sample"
+	@echo "make docs    the documentation as a site, in site/"
 	@echo "make notebooks  execute the notebooks again, keep light outputs"
 	@echo "make clean   remove the virtual environment and caches (runs/ stays)"
 
@@ -62,6 +63,11 @@ bench-scale: $(VENV)/.dev
 sample: $(VENV)/.run
 	@$(BIN)/flatline demo
 	@$(BIN)/python -m bench.make_sample latest
+
+docs: $(VENV)/.dev
+	@$(BIN)/python docs/generate.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 notebooks: $(VENV)/.dev
 	@$(BIN)/python notebooks/render.py

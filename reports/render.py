@@ -138,7 +138,7 @@ def tables_reference() -> str:
 
 def _reference() -> Iterator[str]:
     yield "# The tables of a run directory\n"
-    yield "Generated from `reports/run_tables.py`; to make it anew: `python -m reports.render`.\n"
+    yield "Generated from `reports/run_tables.py`; to make it anew: `python docs/generate.py`.\n"
     yield (
         "Every table is a CSV file with a header. “s” are seconds of the scenario, “real s” seconds of the "
         "clock on the wall, which the speedup does not shrink. An empty cell is “no value”. "
@@ -150,8 +150,3 @@ def _reference() -> Iterator[str]:
             ("column", "type", "unit", "meaning"),
             [(c.name, _TYPES[c.dtype], c.unit, c.meaning) for c in table.columns],
         )
-
-
-if __name__ == "__main__":
-    docs = Path(__file__).parents[1] / "docs"
-    (docs / "reference-tables.md").write_text(tables_reference(), encoding="utf-8")

@@ -1,0 +1,90 @@
+"""The documentation: generated pages are current, its commands and scenarios are accepted, the site builds strictly."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli.main import app
+from reference_server.errors import Exit
+from scenarios.load import load_scenario
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WRITTEN = [page for page in PAGES if "reference-" not in page.name]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [text for word, text in fenced if word == language]
+
+
+COMMANDS = sorted(
+    {
+        line.split(" > ")[0].split(" #")[0].removeprefix("sudo ").strip()
+        for page in WRITTEN
+        for block in blocks(page, "")
+        for line in block.splitlines()
+        if re.match(r"(sudo )?flatline ", line)
+    }
+)
+SCENARIOS = [
+    block
+    for page in WRITTEN
+    for block in blocks(page, "yaml")
+    if re.search(r"^clients:", block, re.MULTILINE)
+]
+
+
+def test_generated_pages_are_current() -> None:
+    """To make them anew: python docs/generate.py."""
+    made = runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]()
+    stale = [
+        name for name, text in made.items() if (ROOT / "docs" / name).read_text(encoding="utf-8") != text
+    ]
+    assert not stale
+
+
+def test_there_is_something_to_try() -> None:
+    assert len(COMMANDS) > 30
+    assert SCENARIOS
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_documentation_is_one_of_ours(line: str) -> None:
+    """Its name and its options: those are read before `--help` ends it."""
+    done = CliRunner().invoke(app, [*shlex.split(line)[1:], "--help"])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("text", SCENARIOS)
+def test_a_scenario_of_the_documentation_is_one(text: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text, encoding="utf-8")
+    assert load_scenario(str(mine)).clients
+
+
+def test_every_exit_code_is_told() -> None:
+    told = re.findall(
+        r"^\| (\d+) \|", (ROOT / "docs" / "exit-codes.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert [int(code) for code in told] == sorted(Exit)
+
+
+def test_the_readme_is_read_in_a_minute() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 80
+
+
+def test_the_site_builds(tmp_path: Path) -> None:
+    """Strictly: a link or an anchor that leads nowhere is an error."""
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "index.html").is_file()
