@@ -66,6 +66,13 @@ class GatewayConfig(BaseModel):
     max_sessions_per_ip: Annotated[
         int | None, Field(ge=1, description="open sessions of one address; null: any; needs a ledger")
     ] = None
+    max_logins_per_minute_per_ip: Annotated[
+        int | None,
+        Field(ge=1, description="tries from one address (IPv6: /64) at one node; null: any number"),
+    ] = None
+    max_logins_per_minute_per_user: Annotated[
+        int | None, Field(ge=1, description="tries of one user at one node; null: any number")
+    ] = None
     denied_ips: Annotated[
         tuple[IPvAnyNetwork, ...], Field(description="addresses or networks that may not log in")
     ] = ()

@@ -8,20 +8,45 @@ start, which are wanted.
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any, Literal
 
 import orjson
 
-__all__ = ["JsonFormatter", "LogFormat", "LogLevel", "SessionLines", "configure_logging"]
+__all__ = [
+    "JsonFormatter",
+    "LogFormat",
+    "LogLevel",
+    "SessionLines",
+    "TextFormatter",
+    "configure_logging",
+    "without_controls",
+]
 
 _log = logging.getLogger("reference_server.session")
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+# What moves a terminal's cursor, colours it, or turns its text around.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_MOST_LENGTH = 1000  # of a line's text, in characters
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 """Which lines are wanted; debug: of each heartbeat, info: of each session."""
 LogFormat = Literal["text", "json"]
+
+
+def without_controls(text: str) -> str:
+    """Return what of a stranger's text may be printed."""
+    return _CONTROL.sub("", text)
+
+
+class TextFormatter(logging.Formatter):
+    """One bounded line, without control characters; below it a traceback of ours, if there is one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return without_controls(super().formatMessage(record))[:_MOST_LENGTH]
 
 
 class JsonFormatter(logging.Formatter):
@@ -33,7 +58,7 @@ class JsonFormatter(logging.Formatter):
             "time": self.formatTime(record),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": without_controls(record.getMessage())[:_MOST_LENGTH],
         }
         fields |= {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
         if record.exc_info:
@@ -49,7 +74,7 @@ def configure_logging(style: LogFormat, level: LogLevel | None) -> None:
         level: of everything, as ``debug``; None: warnings of the gateway, no lines about single sessions.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if style == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter(_TEXT))
     logging.basicConfig(handlers=[handler], level=(level or "warning").upper(), force=True)
     _log.setLevel(logging.CRITICAL + 1 if level is None else logging.NOTSET)
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from reference_server.errors import Exit, FlatlineError
+from reference_server.session_log import without_controls
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,10 +68,10 @@ def warn(text: str) -> None:
 
 
 def show_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print a table on standard output."""
+    """Print a table on standard output; what strangers have put into a cell moves no cursor."""
     table = Table(*header, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*("\n".join(map(without_controls, cell.split("\n"))) for cell in row))
     _results().print(table, markup=False)
 
 

@@ -25,6 +25,7 @@ answer and nowhere else. Its ``session_id`` lets nobody in.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from secrets import compare_digest
 from time import monotonic
 from typing import Annotated, Any, TypeVar
 
+import h11
 import orjson
 import uvicorn
 from pydantic import BaseModel, Field, ValidationError
@@ -43,6 +45,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reference_server.api.metrics import Metrics
@@ -50,7 +53,7 @@ from reference_server.config import GatewayConfig
 from reference_server.gateway import Gateway
 from reference_server.ledger.rows import AddressFull, LedgerUnavailable
 from reference_server.sessions.codes import CodeVerdict
-from reference_server.sessions.origin import Origin, address_of, is_in
+from reference_server.sessions.origin import LoginRate, Origin, address_of, is_in, network_of
 from reference_server.sessions.records import Record, WrongUser, session_id_of
 from reference_server.sessions.redis_writer import StoreUnavailable
 from reference_server.websocket.listener import BACKLOG
@@ -58,7 +61,7 @@ from reference_server.websocket.overload import RETRY_AFTER_S, SENTENCES
 
 __all__ = ["HttpServer", "create_app"]
 
-_LOGIN = "/user/login"
+_LOGIN, _HEALTH = "/user/login", "/healthz"
 _SENDER = "operator"
 _MOST_BODY_BYTES = 16_384
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
@@ -141,7 +144,7 @@ def _operator_routes(gateway: Gateway) -> list[Route]:
     return [Route("/operator/kick", kick, methods=["POST"]), Route("/operator/send", send, methods=["POST"])]
 
 
-_FIRST_REQUEST_S = 5.0
+_REQUEST_S = 5.0
 _STATIC = Path(__file__).parents[1] / "static"
 _PAGE_HEADERS = {
     # The WebSocket has a port of its own, which 'self' does not cover.
@@ -157,6 +160,8 @@ def create_app(gateway: Gateway) -> Starlette:
     """Return the API of a gateway."""
     config = gateway.config
     metrics = Metrics(gateway)
+    of_address = LoginRate(config.max_logins_per_minute_per_ip)
+    of_user = LoginRate(config.max_logins_per_minute_per_user)
 
     async def code(request: Request) -> Response:
         _refuse_while_closed(gateway)
@@ -170,6 +175,10 @@ def create_app(gateway: Gateway) -> Starlette:
         user_id, origin = body.user_id, _origin(request, body.device_type or "web", config)
         if is_in(origin.ip_address, config.denied_ips):
             raise Refused(403, "ip_denied", f"{origin.ip_address} may not log in here")
+        # The address first: who is above its rate does not use up another user's.
+        for rate, key in ((of_address, network_of(origin.ip_address)), (of_user, user_id)):
+            if (wait_s := rate.wait_s(key, monotonic())) > 0:
+                raise Refused(429, "too_many_logins", f"too many logins of {key}", math.ceil(wait_s))
         await _check_code(gateway, user_id, body.code or "")
         try:
             token = await gateway.logins.login(user_id, origin, body.device_id or "")
@@ -240,7 +249,7 @@ def create_app(gateway: Gateway) -> Starlette:
         Route("/user/logout", logout, methods=["POST"]),
         Route("/api/sessions", sessions),
         Route("/api/config", client_config),
-        Route("/healthz", health),
+        Route(_HEALTH, health),
         Route("/metrics", scrape),
         *_operator_routes(gateway),
         Mount("/static", _Static(directory=_STATIC)),
@@ -265,7 +274,8 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(gateway),
-                http=_PatientOnlySoLong,
+                http=_bounded(gateway),
+                log_level="error",  # what strangers send is not worth a line
                 lifespan="off",
                 ws="none",
                 access_log=False,
@@ -298,12 +308,81 @@ class HttpServer(uvicorn.Server):
             await self._task
 
 
-class _PatientOnlySoLong(H11Protocol):
-    """Closes a connection on which nothing comes: uvicorn times out the second request, not the first."""
+def _bounded(gateway: Gateway) -> type[H11Protocol]:
+    """Return uvicorn's protocol with what it lacks: deadlines, a budget, and an answer to any bytes without a log line.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(_FIRST_REQUEST_S, self.timeout_keep_alive_handler)
+    A request, from its first byte (the first one: from the connection) until its answer has been taken, has
+    `_REQUEST_S`: a byte now and then does not prolong that. Above the budget for this port only health is told.
+    """
+    limiter = gateway.limiter
+
+    class Bounded(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            if limiter.http_is_full():
+                self.app = _only_health(self.app)
+            limiter.http_sockets.add(self)
+            super().connection_made(transport)
+            if limiter.http_is_crowded():
+                transport.abort()
+            self._began_s = self.loop.time()
+            self._deadline = self.loop.call_later(_REQUEST_S, self._on_deadline)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._deadline.cancel()
+            limiter.http_sockets.discard(self)
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self._is_idle():
+                self._began_s = self.loop.time()
+                if self._deadline.when() < self._began_s:
+                    self._deadline = self.loop.call_later(_REQUEST_S, self._on_deadline)
+            try:
+                super().data_received(data)
+            except h11.LocalProtocolError:  # an answer to bytes that nothing can be answered to
+                self.transport.abort()
+
+        def send_400_response(self, msg: str) -> None:
+            if self.cycle is not None:  # nobody waits for the answer any more
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                super().send_400_response(msg)
+            else:
+                self.transport.abort()
+
+        def timeout_keep_alive_handler(self) -> None:
+            self.transport.abort()  # close would wait for a client that takes nothing
+
+        def _is_idle(self) -> bool:
+            return (
+                self.conn.our_state is h11.IDLE
+                and self.conn.their_state is h11.IDLE
+                and not self.conn.trailing_data[0]
+                and self.transport.get_write_buffer_size() == 0
+            )
+
+        def _on_deadline(self) -> None:
+            left_s = self._began_s + _REQUEST_S - self.loop.time()
+            if left_s > 0:
+                self._deadline = self.loop.call_later(left_s, self._on_deadline)
+            elif self.cycle is None or not self._is_idle():
+                self.transport.abort()
+
+    return Bounded
+
+
+def _only_health(app: ASGIApp) -> ASGIApp:
+    """Return an app that answers whether the gateway is well, and turns all else away."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        code = "too_many_connections"
+        body = {"error": {"code": code, "message": SENTENCES[code]}}
+        turned_away = _json_answer(body, 503)
+        turned_away.headers.update({"Retry-After": str(RETRY_AFTER_S), "Connection": "close"})
+        await (app if scope["path"] == _HEALTH else turned_away)(scope, receive, send)
+
+    return answer
 
 
 class _Static(StaticFiles):

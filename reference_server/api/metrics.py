@@ -54,7 +54,10 @@ class Metrics:
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics and their media type, in the format that an ``Accept`` header prefers."""
-        encoder, content_type = choose_encoder(accept)
+        try:
+            encoder, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # the library cannot bear a version that is no number
+            encoder, content_type = choose_encoder("")
         return encoder(self._registry), content_type
 
 

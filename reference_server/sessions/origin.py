@@ -1,4 +1,4 @@
-"""Where a login comes from: device, address, user agent; and which addresses may not log in.
+"""Where a login comes from: device, address, user agent; which addresses may not log in, and how often one may.
 
 From a request's headers and peer address to what the ledger keeps, cut to its columns. A forwarded address
 is believed only from proxies that the configuration names: anybody can write the header.
@@ -10,10 +10,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-__all__ = ["Origin", "address_of", "is_in"]
+from reference_server.session_log import without_controls
+
+__all__ = ["LoginRate", "Origin", "address_of", "is_in", "network_of"]
 
 Network = IPv4Network | IPv6Network
 _MOST_DEVICE, _MOST_AGENT = 50, 512
+_MINUTE_S = 60.0
+_MOST_KEYS = 100_000  # then those whose minute is over are forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +30,42 @@ class Origin:
 
     @classmethod
     def of(cls, device_type: str, address: str, user_agent: str) -> Origin:
-        """Cut what a client sent to what the table holds; NUL is nothing that PostgreSQL can keep."""
-        return cls(
-            device_type.replace("\0", "")[:_MOST_DEVICE], address, user_agent.replace("\0", "")[:_MOST_AGENT]
-        )
+        """Cut what a client sent to what the table holds, without control characters."""
+        device_type, user_agent = without_controls(device_type), without_controls(user_agent)
+        return cls(device_type[:_MOST_DEVICE], address, user_agent[:_MOST_AGENT])
+
+
+class LoginRate:
+    """How often an address or a user may try to log in: so often in any minute, counted on this node.
+
+    Source: the generic cell rate algorithm, ITU-T I.371: one number for each key says when its bucket is empty.
+
+    Args:
+        per_minute: tries of one key; None: any number.
+    """
+
+    def __init__(self, per_minute: int | None) -> None:
+        self._apart_s = _MINUTE_S / per_minute if per_minute else 0.0
+        self._empty_s: dict[str, float] = {}
+
+    def wait_s(self, key: str, now_s: float) -> float:
+        """Count a try; return 0, or how many seconds it comes too early and is not counted."""
+        if not self._apart_s:
+            return 0.0
+        if len(self._empty_s) >= _MOST_KEYS:
+            self._empty_s = {key: empty_s for key, empty_s in self._empty_s.items() if empty_s > now_s}
+        empty_s = max(self._empty_s.get(key, 0.0), now_s) + self._apart_s
+        early_s = empty_s - now_s - _MINUTE_S
+        if early_s > 1e-9:
+            return early_s
+        self._empty_s[key] = empty_s
+        return 0.0
+
+
+def network_of(address: str) -> str:
+    """Return what one client has of addresses: an IPv4 address, or 64 bits of an IPv6 one."""
+    found = _parse(address)
+    return str(IPv6Network((found, 64), strict=False)) if isinstance(found, IPv6Address) else address
 
 
 def address_of(peer: str, forwarded: Sequence[str], trusted: Collection[Network]) -> str:

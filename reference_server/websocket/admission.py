@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 
 from reference_server.config import GatewayConfig
 from reference_server.events import Cause
+from reference_server.session_log import without_controls
 from reference_server.sessions.records import (
     Connected,
     ConnectRefused,
@@ -109,7 +110,7 @@ class Admission:
             self.authenticate(connection, session_id_of(path[4:]), user_id=user_id, trace=trace)
         elif self._user_id_handshake and "userId" in named:
             connection.phase = Phase.AUTHENTICATING
-            user_id = named["userId"][0]
+            user_id = without_controls(named["userId"][0])
             self._sessions.login_unasked(user_id, partial(self._let_in, connection, user_id))
         else:
             # A weak reference: who ends earlier need not be kept until then.

@@ -43,6 +43,7 @@ _LIBRARY_LOG.setLevel(logging.WARNING)  # at DEBUG it writes out every frame, an
 _ANSWER_HEAD = bytes((0x80 | _TEXT, 0x80 | len(PONG_TEXT)))
 _ANSWER_SIZE = 2 + 4 + len(PONG_TEXT)
 _ANSWER_BITS = int.from_bytes(PONG_TEXT)
+_HEAD_ENDS = b"\r\n\r\n"
 _SLICE = 4096  # bytes parsed between two looks at the rate: 700 empty frames, a few milliseconds
 _RATE_WINDOW_S = 1.0
 _CLOSE_NO_CODE, _CLOSE_NOT_UTF8, _CLOSE_POLICY = 1005, 1007, 1008
@@ -99,6 +100,14 @@ def _wire_size(frame: Frame) -> int:
     """Return how many bytes a client needs for a frame; one that wastes some is above it."""
     size = len(frame.data)
     return 6 + size + (0 if size < 126 else 2 if size < 65_536 else 8)
+
+
+def _head_part(data: bytes) -> tuple[bytes, bytes]:
+    """Return bytes that cannot go beyond the end of a request's head, and the rest."""
+    end = data.find(_HEAD_ENDS) + len(_HEAD_ENDS)
+    if end != len(data) or data[:1] in b"\r\n":  # nearly always it is one whole head; else line by line
+        end = data.find(b"\n") + 1 or len(data)
+    return data[:end], data[end:]
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -187,10 +196,14 @@ class GatewayConnection(asyncio.Protocol):
 
     def _shake_hands(self, data: bytes) -> None:
         parser = self._parser
-        parser.receive_data(data)
-        events = parser.events_received()
-        if len(events) > 1:
-            self.transport.abort()  # frames before the handshake is over: no WebSocket client
+        events: list[Any] = []
+        # The parser would take what follows the request for frames, and it cannot bear those before its answer.
+        while data and not (events or parser.close_expected()):
+            part, data = _head_part(data)
+            parser.receive_data(part)
+            events = parser.events_received()
+        if events and data:
+            self.transport.abort()  # it does not wait for the answer: no WebSocket client
             return
         target = ""
         if events and not parser.close_expected():

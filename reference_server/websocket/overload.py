@@ -28,7 +28,9 @@ SENTENCES = {
 }
 _LINGER_S = 1.0  # for the request to arrive: closed before that, the answer may be lost in a RST
 _MOST_LINGERING = 256
-_RESERVED_DESCRIPTORS = 256 + _MOST_LINGERING  # Redis, the HTTP API, files; those turned away
+_FOR_HEALTH = 64  # connections of the HTTP port above its share
+_RESERVED_DESCRIPTORS = 256 + _FOR_HEALTH + _MOST_LINGERING  # Redis, files; health checks; those turned away
+_LEAST_HTTP, _MOST_HTTP = 64, 0.25  # sockets of the HTTP port: so many at least; of all, this share at most
 
 
 def most_sockets() -> int | None:
@@ -55,13 +57,17 @@ class ConnectionLimiter:
     def __init__(
         self, config: GatewayConfig, lag_s: Callable[[], float], count_refused: Callable[[str], None]
     ) -> None:
-        self._most = config.max_connections or most_sockets() or float("inf")
+        self._most = config.max_connections or float("inf")
+        self._budget = most_sockets() or float("inf")  # of both ports
         self._most_opening = config.max_handshakes
         self._most_lag_s = config.refuse_above_lag_s or float("inf")
         self._lag_s = lag_s
         self.count_refused = count_refused
         self.sockets: set[Socket] = set()  # authenticated or not
         self.opening: set[Socket] = set()  # of these, those whose handshake is not over
+        self.http_sockets: set[Hashable] = set()  # of the other port
+        self._most_http = self._budget * _MOST_HTTP
+        self._least_http = min(_LEAST_HTTP, self._most_http)
         self.lingering = 0  # sockets that are being refused
         self.shut = False  # for good: the gateway drains
 
@@ -69,13 +75,26 @@ class ConnectionLimiter:
         """Return the code of why nobody is let in now; None: come in."""
         if self.shut:
             return "draining"
-        if len(self.sockets) >= self._most:
+        for_http = max(len(self.http_sockets), self._least_http)
+        if len(self.sockets) >= min(self._most, self._budget - for_http):
             return "too_many_connections"
         if len(self.opening) >= self._most_opening:
             return "too_many_handshakes"
         if self._lag_s() > self._most_lag_s:
             return "overloaded"
         return None
+
+    def http_is_full(self) -> bool:
+        """Tell whether one more connection of the HTTP port is above its share: it is told of health, no more."""
+        return len(self.http_sockets) >= self._http_share
+
+    def http_is_crowded(self) -> bool:
+        """Tell whether there are so many of those that not even health is told."""
+        return len(self.http_sockets) > self._http_share + _FOR_HEALTH
+
+    @property
+    def _http_share(self) -> float:
+        return min(self._most_http, max(self._least_http, self._budget - len(self.sockets)))
 
 
 class RejectedConnection(Protocol):

@@ -246,19 +246,6 @@ def test_two_gateways_in_one_process_have_metrics_of_their_own(start: Any) -> No
     run(scenario())
 
 
-def test_a_connection_on_which_no_request_comes_is_closed(
-    start: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def scenario() -> None:
-        monkeypatch.setattr("reference_server.api.http._FIRST_REQUEST_S", 0.2)
-        async with start() as it:
-            reader, writer = await asyncio.open_connection("127.0.0.1", it.http_port)
-            assert await asyncio.wait_for(reader.read(), 5) == b""
-            writer.close()
-
-    run(scenario())
-
-
 def test_the_page_and_its_files_are_served_with_a_policy_that_lets_nothing_else_in(start: Any) -> None:
     async def scenario() -> None:
         async with start() as it:

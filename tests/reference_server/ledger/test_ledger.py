@@ -134,6 +134,14 @@ LOGINS: dict[str, tuple[dict[str, Any], str, int, str]] = {
         "ip_denied",
     ),
     "a header that nobody vouches for": ({"denied_ips": ["10.1.1.1"]}, "10.1.1.1", 200, ""),
+    "an address too often": ({"max_logins_per_minute_per_ip": 1}, "", 429, "too_many_logins"),
+    "another address": (
+        {"max_logins_per_minute_per_ip": 1, "trusted_proxies": ["127.0.0.1"]},
+        "2001:db8::1",
+        200,
+        "",
+    ),
+    "another user": ({"max_logins_per_minute_per_user": 1}, "", 200, ""),
     "one too many": ({"max_sessions_per_ip": 1}, "", 429, "too_many_sessions_from_ip"),
 }
 
@@ -145,7 +153,7 @@ def test_who_may_log_in(private_redis: RedisServer, key_prefix: str, tmp_path: P
             async with running(
                 private_redis.url, key_prefix, tmp_path, QUIET, ledger_url=url, **options
             ) as it:
-                if name == "one too many":
+                if next(iter(options)).startswith("max_"):
                     await it.login("first")
                 before = _sessions(it)
                 headers = {"X-Forwarded-For": forwarded} if forwarded else {}

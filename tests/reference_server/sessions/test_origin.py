@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from reference_server.sessions.origin import Origin, address_of, is_in
+from reference_server.sessions.origin import LoginRate, Origin, address_of, is_in, network_of
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
 
@@ -44,3 +44,34 @@ def test_what_a_client_sends_is_cut_to_the_table() -> None:
     origin = Origin.of("x" * 60, "192.0.2.1", "a\0b" + "y" * 600)
     assert len(origin.device_type) == 50
     assert origin.user_agent.startswith("aby") and len(origin.user_agent) == 512
+
+
+def test_a_key_may_try_so_often_in_any_minute() -> None:
+    rate = LoginRate(6)
+    assert [rate.wait_s("a", 100.0) for _ in range(8)] == [0.0] * 6 + [10.0, 10.0]
+    assert rate.wait_s("b", 100.0) == 0.0, "another key"
+    assert rate.wait_s("a", 109.0) == pytest.approx(1.0)
+    assert rate.wait_s("a", 110.0) == 0.0
+    assert LoginRate(None).wait_s("a", 0.0) == 0.0
+
+
+def test_keys_whose_minute_is_over_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reference_server.sessions.origin._MOST_KEYS", 10)
+    rate = LoginRate(1)
+    for n in range(100):
+        assert rate.wait_s(f"key-{n}", 10.0 * n) == 0.0
+        assert len(rate._empty_s) <= 10
+    assert rate.wait_s("key-99", 991.0) > 0
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("10.1.2.3", "10.1.2.3"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:1", "2001:db8::/64"),
+        ("", ""),
+    ],
+)
+def test_a_client_has_one_network(address: str, network: str) -> None:
+    assert network_of(address) == network

@@ -256,6 +256,13 @@ def test_bytes_instead_of_a_handshake(target: Target) -> None:
         st.integers(1, 200),
         st.sampled_from(["half-close", "close", "reset"]),
     )
+    # What follows a request before its answer, in the same piece or in the next one.
+    @example(Frame(0x89, True, b"").encode(), len(HELLO), 600, "close")
+    @example(Frame(0x88, True, b"\x03\xe8").encode(), len(HELLO), 600, "half-close")
+    @example(Frame(0x81, True, b"{}").encode() + b"\xff" * 20, len(HELLO), len(HELLO) + 3, "reset")
+    @example(b"junk", len(HELLO), len(HELLO) - 2, "close")
+    @example(HELLO + HELLO, len(HELLO), 600, "half-close")
+    @example(b"\0" * 20, len(HELLO), 1, "close")
     def attack(data: bytes, kept: int, chunk: int, ending: str) -> None:
         sock = target.connect()
         with suppress(OSError):
@@ -368,6 +375,54 @@ def test_requests_with_any_body(target: Target) -> None:
         if "token" in told:
             mine = {"token": told["token"]}
             assert ask(target.ports, "/user/logout", mine) == (200, {})
+
+    target.survives(attack)
+
+
+HTTP_PARTS = [
+    b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /metrics HTTP/1.0\r\nAccept: application/openmetrics-text; version=\xff;q\r\n\r\n",
+    b"GET /api/sessions?page=x&per_page=%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"GET /static/%00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /static/" + b"a" * 300 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /static/../../x%2f.. HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"HEAD / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+    b"POST /user/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"POST /user/code HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\nExpect: 100-continue\r\n\r\n",
+    b"POST /user/logout HTTP/1.1\r\nHost: \x9b\r\nContent-Length: 2\r\nX-Forwarded-For: %\r\n\r\n{}",
+    b"5\r\nhello\r\n",
+    b"0\r\n\r\n",
+    b"zz\r\n",
+    b"\r\n\r\n",
+    b"\0\xff",
+    b"x" * 70_000,
+]
+
+
+def test_bytes_on_the_http_port(target: Target) -> None:
+    """Requests in one another's bodies, chunks that are none, pipelines: an answer or the end, and no line."""
+
+    @settings(bounded, max_examples=200)
+    @given(
+        st.lists(st.sampled_from(HTTP_PARTS) | st.binary(max_size=40), min_size=1, max_size=5).map(b"".join),
+        st.lists(st.integers(0, 400), max_size=3),
+        st.sampled_from(["half-close", "close", "reset"]),
+    )
+    @example(HTTP_PARTS[7] + b"junk", [], "half-close")
+    @example(HTTP_PARTS[7] + b"5\r\nhello\r\njunk\r\n", [85, 95], "half-close")
+    @example(HTTP_PARTS[0] + HTTP_PARTS[7] + b"zz\r\n", [44], "half-close")
+    @example(HTTP_PARTS[2] + b"junk\r\n\r\n" + HTTP_PARTS[0], [100], "half-close")
+    @example(HTTP_PARTS[8] + b"x" * 20 + b"junk\r\n", [], "half-close")
+    @example(HTTP_PARTS[7] + b"zz\r\n" + HTTP_PARTS[0], [85], "reset")
+    def attack(data: bytes, cuts: list[int], ending: str) -> None:
+        sock = socket.create_connection(("127.0.0.1", target.ports["http_port"]), timeout=10)
+        ends = sorted({*(cut for cut in cuts if cut < len(data)), len(data)})
+        with suppress(OSError):
+            for begin, stop in zip([0, *ends], ends, strict=False):
+                sock.sendall(data[begin:stop])
+                time.sleep(0.001)
+        end(sock, ending)
+        assert ask(target.ports, "/healthz")[0] == 200
 
     target.survives(attack)
 

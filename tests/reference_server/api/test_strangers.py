@@ -1,0 +1,143 @@
+"""Strangers on the HTTP port: slow ones, many of them, and those who would write on a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import logging
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cli.terminal import show_table
+from harness.real.processes.redis import RedisServer
+from reference_server.session_log import TextFormatter, without_controls
+from reference_server.sessions.origin import Origin
+from tests.reference_server.gateways import QUIET, Running, run, running, until
+
+REQUEST_S = 0.4
+POST = b"POST /user/login HTTP/1.1\r\nHost: x\r\n"
+SLOW = {  # what is said at once, and then a byte now and then
+    "nothing": (b"", b""),
+    "the head": (b"GET /healthz HTTP/1.1\r\nX: ", b"x"),
+    "a body of a length": (POST + b"Content-Length: 9999\r\n\r\n", b" "),
+    "a body in chunks": (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "a second request": (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nX: ", b"x"),
+    "answers that are not taken": (b"GET /static/client.js HTTP/1.1\r\nHost: x\r\n\r\n" * 3000, b""),
+}
+
+
+@pytest.fixture
+def start(
+    private_redis: RedisServer, key_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    monkeypatch.setattr("reference_server.api.http._REQUEST_S", REQUEST_S)
+
+    def make(**options: Any) -> Any:
+        return running(private_redis.url, key_prefix, tmp_path, QUIET, **options)
+
+    return make
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("what", SLOW)
+def test_a_byte_now_and_then_keeps_no_socket(start: Any, what: str) -> None:
+    begin, more = SLOW[what]
+
+    async def scenario() -> None:
+        async with start() as it:
+            sockets = it.gateway.limiter.http_sockets
+            _, writer = await asyncio.open_connection("127.0.0.1", it.http_port, limit=1)
+            await until(lambda: sockets, "it is in")
+            with suppress(ConnectionError):
+                writer.write(begin)
+                async with asyncio.timeout(20 * REQUEST_S):
+                    while sockets:
+                        writer.write(more)
+                        await asyncio.sleep(REQUEST_S / 10)
+            assert not sockets
+            writer.transport.abort()
+
+    run(scenario())
+
+
+@pytest.mark.real
+def test_who_asks_again_and_again_is_not_cut(start: Any) -> None:
+    def ask(port: int) -> int:
+        connection, n = http.client.HTTPConnection("127.0.0.1", port, timeout=5), 0
+        until_s = time.monotonic() + 3 * REQUEST_S
+        connection.connect()
+        sock = connection.sock
+        while time.monotonic() < until_s:
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+            assert connection.sock is sock, "one connection for all"
+            n += 1
+        time.sleep(2 * REQUEST_S)  # idle between two requests is not slow
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().status == 200 and connection.sock is sock
+        connection.close()
+        return n
+
+    async def scenario() -> None:
+        async with start() as it:
+            assert await asyncio.to_thread(ask, it.http_port) > 1
+
+    run(scenario())
+
+
+@pytest.mark.real
+def test_many_on_the_http_port_shut_out_neither_clients_nor_health_checks(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reference_server.websocket.overload.most_sockets", lambda: 40)
+    monkeypatch.setattr("reference_server.websocket.overload._FOR_HEALTH", 3)
+    monkeypatch.setattr("reference_server.api.http._REQUEST_S", 60.0)
+
+    async def login(it: Running) -> tuple[int, str]:
+        status, answer = await it.http("POST", "/user/login", {"user_id": "bob"})
+        return status, answer["error"]["code"] if "error" in answer else ""
+
+    async def scenario() -> None:
+        async with start() as it:
+            token = await it.login("ann")
+            sockets = it.gateway.limiter.http_sockets
+            await until(lambda: not sockets, "the login's is gone")
+            crowd = [await asyncio.open_connection("127.0.0.1", it.http_port) for _ in range(10)]
+            await until(lambda: len(sockets) == 10, "a quarter of all")
+            assert await login(it) == (503, "too_many_connections")
+            assert (await it.http("GET", "/healthz"))[0] == 200
+            crowd += [await asyncio.open_connection("127.0.0.1", it.http_port) for _ in range(20)]
+            await until(lambda: len(sockets) == 13, "those above the reserve are cut")
+            ann = await it.join("ann", token, live=True)
+            others = [await it.dial() for _ in range(25)]
+            assert len(it.gateway.limiter.sockets) == 26 == 1 + len(others), "clients are let in"
+            for _, writer in crowd:
+                writer.transport.abort()
+            await until(lambda: not sockets, "the crowd has gone")
+            assert await login(it) == (200, "")
+            assert ann.closed is None
+
+    run(scenario())
+
+
+def test_what_a_stranger_says_of_itself_is_kept_without_control_characters() -> None:
+    told = Origin.of("web\x1b]0;owned\x07", "::1", "Mozilla\x9b31m/5.0\r\nroot\0" + "x" * 1000)
+    assert told.device_type == "web]0;owned"
+    assert told.user_agent.startswith("Mozilla31m/5.0root") and len(told.user_agent) == 512
+
+
+def test_a_line_of_the_log_is_bounded_and_moves_no_cursor() -> None:
+    record = logging.makeLogRecord({"msg": "not understood: %s", "args": ("\x1b[2J\n" + "x" * 10_000,)})
+    line = TextFormatter("%(levelname)s %(message)s").format(record)
+    assert line.startswith("Level None not understood: [2Jxxx") and len(line) == 1000
+    assert without_controls(line) == line
+
+
+def test_what_a_stranger_has_put_into_a_cell_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(["difference", "user"], [["status_of_nobody", "ann\x1b[2J\x9b31m\u202e\r"]])
+    assert "ann[2J31m" in (shown := capsys.readouterr().out)
+    assert not set(shown) & set("\x1b\x9b\u202e\r")
