@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli import catalogue, policy, runs, simulate, studies, user_sessions
-from harness.cli.terminal import AllowUndecided, Commands, finish, progress, say, show_table, warn
+from harness.cli.terminal import (
+    AllowUndecided,
+    AsJson,
+    Commands,
+    JUnit,
+    finish,
+    progress,
+    say,
+    show_table,
+    warn,
+)
 from harness.real.network import NetworkKind
 from reference_server.session_log import LogFormat, LogLevel
 
@@ -111,12 +121,18 @@ GatewayPreset = Annotated[
 
 
 @app.command()
-def demo(root: Root = Path("runs"), redis: Redis = None, allow_undecided: AllowUndecided = False) -> None:
+def demo(
+    root: Root = Path("runs"),
+    redis: Redis = None,
+    allow_undecided: AllowUndecided = False,
+    as_json: AsJson = False,
+    junit: JUnit = None,
+) -> None:
     """Run the demo scenario three ways and write its report (about a minute)."""
     from harness.real.engine import RealSetup
     from harness.run import ENGINES
 
-    _run(_load("demo"), ENGINES, root, RealSetup(redis_url=redis), allow_undecided)
+    _run(_load("demo"), ENGINES, root, RealSetup(redis_url=redis), allow_undecided, as_json, junit)
 
 
 @app.command("run")
@@ -141,6 +157,8 @@ def run_command(
     ] = False,
     gateway_preset: GatewayPreset = None,
     allow_undecided: AllowUndecided = False,
+    as_json: AsJson = False,
+    junit: JUnit = None,
 ) -> None:
     """Run a scenario: theory, simulation and real clients; ends with a report."""
     from harness.real.engine import RealSetup
@@ -157,7 +175,7 @@ def run_command(
             f"waits for {hosts} workers; on each host: locust -f harness/real/generator/locustfile.py --worker "
             f"--master-host {address}"
         )
-    _run(loaded, engines, root, setup, allow_undecided)
+    _run(loaded, engines, root, setup, allow_undecided, as_json, junit)
 
 
 @app.command()
@@ -165,6 +183,8 @@ def report(
     run_name: Annotated[str, typer.Argument(metavar="RUN", help="run directory, its name, or latest")],
     root: Root = Path("runs"),
     allow_undecided: AllowUndecided = False,
+    as_json: AsJson = False,
+    junit: JUnit = None,
 ) -> None:
     """Measure and report a run directory again; recovers what an interrupted run has logged."""
     from harness.run import conclude
@@ -172,7 +192,7 @@ def report(
 
     with progress() as show:
         outcome = conclude(find_run(run_name, root), progress=show)
-    finish(outcome, allow_undecided=allow_undecided)
+    finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit)
 
 
 @app.command()
@@ -283,14 +303,20 @@ def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy |
 
 
 def _run(
-    scenario: Scenario, engines: tuple[str, ...], root: Path, setup: RealSetup | None, allow_undecided: bool
+    scenario: Scenario,
+    engines: tuple[str, ...],
+    root: Path,
+    setup: RealSetup | None,
+    allow_undecided: bool,
+    as_json: bool,
+    junit: Path | None,
 ) -> None:
     from harness.real.processes.children import end_on_sigterm
     from harness.run import run
 
     with end_on_sigterm(), progress() as show:
         outcome = run(scenario, engines=engines, root=root, setup=setup, progress=show, warn=warn)
-    finish(outcome, allow_undecided=allow_undecided)
+    finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit)
 
 
 for _commands in (catalogue, policy, runs, simulate, studies, user_sessions):

@@ -73,6 +73,9 @@ def compare_command(
     different: Annotated[
         bool, typer.Option("--ignore-scenario-difference", help="compare runs of different scenarios")
     ] = False,
+    partial: Annotated[
+        bool, typer.Option("--allow-partial", help="compare what an interrupted run has measured")
+    ] = False,
     strict: Annotated[bool, typer.Option(help="unknown is a failure, too")] = False,
     output: Annotated[Path | None, typer.Option(help="write comparison.md, tables, figures there")] = None,
     root: Root = Path("runs"),
@@ -82,7 +85,9 @@ def compare_command(
     from harness.studies.compare.compare import compare
     from harness.studies.compare.page import markdown, save_comparison
 
-    comparison = compare([find_run(name, root).path for name in runs], allow_different=different)
+    comparison = compare(
+        [find_run(name, root).path for name in runs], allow_different=different, allow_partial=partial
+    )
     show_markdown(markdown(comparison))
     if output is not None:
         save_comparison(comparison, output)

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.terminal import AllowUndecided, duration_s, finish, progress, say, show_frame, warn
+from harness.cli.terminal import (
+    AllowUndecided,
+    AsJson,
+    JUnit,
+    duration_s,
+    finish,
+    progress,
+    say,
+    show_frame,
+    warn,
+)
 
 if TYPE_CHECKING:
     from scenarios.schema import Scenario
@@ -38,6 +48,8 @@ def simulate_command(
         str, typer.Option(help="after the ramp, not counted; with replications, as 60s")
     ] = "0s",
     allow_undecided: AllowUndecided = False,
+    as_json: AsJson = False,
+    junit: JUnit = None,
 ) -> None:
     """Run a scenario in theory and simulation only: no sockets, no privileges, any size."""
     from harness.run import run
@@ -52,7 +64,7 @@ def simulate_command(
         with progress() as show:
             engines = ("theory", "simulated")
             outcome = run(loaded, engines=engines, root=root, progress=show, warn=warn)
-        finish(outcome, allow_undecided=allow_undecided)
+        finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit)
     _replicate(loaded, replications, warm_up, root)
 
 

@@ -5,8 +5,10 @@ The modules of this folder load what a command needs when it runs: `--help` is t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllowUndecided",
+    "AsJson",
     "Commands",
+    "JUnit",
     "duration_s",
     "finish",
     "progress",
@@ -40,6 +44,12 @@ __all__ = [
 AllowUndecided = Annotated[
     bool,
     typer.Option("--allow-undecided", help="exit 0 instead of 97 where too little was seen for a verdict"),
+]
+
+AsJson = Annotated[bool, typer.Option("--json", help="the verdict on standard output, for programs")]
+JUnit = Annotated[
+    Path | None,
+    typer.Option("--junit", help="also write the verdict there, as JUnit XML", show_default=False),
 ]
 
 _PIPE_WIDTH = 240
@@ -99,20 +109,36 @@ def _results() -> Console:
     return out if out.is_terminal else Console(width=_PIPE_WIDTH)  # nothing is cut off in a pipe
 
 
-def finish(outcome: Outcome, *, allow_undecided: bool = False) -> NoReturn:
+def finish(
+    outcome: Outcome, *, allow_undecided: bool = False, as_json: bool = False, junit: Path | None = None
+) -> NoReturn:
     """Print how a run came out and where its report is, and exit with its code.
 
     Args:
         outcome: as `conclude` gives it.
         allow_undecided: too little was seen for a verdict, and that is good enough: 97 becomes 0.
+        as_json: the verdict as one JSON object instead.
+        junit: also write it into this file, as JUnit XML.
     """
-    out = _results()
-    out.print(outcome.headline, highlight=False, markup=False)
-    for line in outcome.lines:
-        out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-    out.print(f"report: {outcome.report}", highlight=False, markup=False, soft_wrap=True)
-    undecided = outcome.exit_code is Exit.UNDECIDED
-    raise typer.Exit(Exit.GOOD if undecided and allow_undecided else outcome.exit_code)
+    exit_code = outcome.exit_code
+    if exit_code is Exit.UNDECIDED and allow_undecided:
+        exit_code = Exit.GOOD
+    if as_json or junit is not None:
+        from reports.run_tables import load_run
+        from reports.verdict import as_junit, as_verdict
+
+        tables = load_run(outcome.report.parent)
+        if junit is not None:
+            junit.write_text(as_junit(tables), encoding="utf-8")
+        if as_json:
+            print(json.dumps({**as_verdict(tables), "exit_code": exit_code}, indent=2, ensure_ascii=False))
+    if not as_json:
+        out = _results()
+        out.print(outcome.headline, highlight=False, markup=False)
+        for line in outcome.lines:
+            out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        out.print(f"report: {outcome.report}", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(exit_code)
 
 
 @contextmanager

@@ -79,7 +79,12 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[Path], *, allow_different: bool = False, margin: float = MARGIN, seed: int = 1
+    runs: Sequence[Path],
+    *,
+    allow_different: bool = False,
+    allow_partial: bool = False,
+    margin: float = MARGIN,
+    seed: int = 1,
 ) -> Comparison:
     """Compare runs with the first of them.
 
@@ -94,6 +99,7 @@ def compare(
     Args:
         runs: run directories, the baseline first.
         allow_different: compare runs of different scenarios (before and after a change of policy).
+        allow_partial: compare what interrupted runs have measured.
         margin: how much slower, as a share of the baseline's median, is still no regression.
         seed: of the bootstrap.
 
@@ -101,7 +107,7 @@ def compare(
         CannotCompare: too few runs, nothing measured, different scenarios, or nothing in common.
         TablesError: a run cannot be read.
     """
-    inputs = read_inputs(runs)
+    inputs = read_inputs(runs, allow_partial=allow_partial)
     apart = differences(inputs)
     changed = [d for d in apart if d.experiment]
     if changed and not allow_different:

@@ -54,11 +54,12 @@ class SettingDifference:
         return f"{self.key}: {' → '.join(self.values)}"
 
 
-def read_inputs(runs: Sequence[Path]) -> list[Input]:
+def read_inputs(runs: Sequence[Path], *, allow_partial: bool = False) -> list[Input]:
     """Read the runs; the first is the baseline.
 
     Raises:
-        CannotCompare: fewer than two, one twice, or one without any detections.
+        CannotCompare: fewer than two, one twice, one without any detections, or (unless allowed) one that was
+            interrupted.
         TablesError: a directory or one of its tables cannot be read.
     """
     if len(runs) < 2:
@@ -72,6 +73,8 @@ def read_inputs(runs: Sequence[Path]) -> list[Input]:
         tables = load_run(path)
         if tables.table("detections").empty and tables.table("false_suspicions").empty:
             raise CannotCompare(f"{path}: nothing was measured; try `flatline report {path}` first")
+        if tables.summary.get("status") == "partial" and not allow_partial:
+            raise CannotCompare(f"{path}: was interrupted; `--allow-partial` compares what it measured")
         label = names[n] if names.count(names[n]) == 1 else str(path)
         # Not through the schema: a run of an older version must still be comparable.
         scenario, plan = (

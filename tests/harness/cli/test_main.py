@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -74,8 +75,29 @@ def test_undecided_is_not_a_pass_unless_it_is_allowed(tmp_path: Path) -> None:
     crashes = "faults: [{kind: host_crash, share: 60%, at: {uniform: {low: 40s, high: 80s}}}]\n"
     arguments = ["simulate", write(tmp_path, rare + crashes), "--runs", str(tmp_path / "runs")]
     assert cli.invoke(app, arguments).exit_code == Exit.UNDECIDED
-    again = ["report", "latest", "--runs", str(tmp_path / "runs"), "--allow-undecided"]
-    assert cli.invoke(app, again).exit_code == Exit.GOOD
+    junit = tmp_path / "flatline.xml"
+    again = [
+        "report",
+        "latest",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--allow-undecided",
+        "--junit",
+        str(junit),
+        "--json",
+    ]
+    result = cli.invoke(app, again)
+    assert result.exit_code == Exit.GOOD
+    said = json.loads(result.stdout)
+    assert (said["verdict"], said["exit_code"], said["sound"]) == ("unknown", 0, None)
+    written = {row["expression"]: row["verdict"] for row in said["thresholds"]}
+    assert written["detection_latency{fault=host_crash}.p99 < 200s"] == "unknown"
+    suite = ElementTree.parse(junit).getroot()
+    assert int(suite.attrib["tests"]) == len(suite) > len(written)
+    assert (
+        int(suite.attrib["errors"]) == len(suite.findall("testcase/error")) == 1
+    )  # what is undecided is no pass
+    assert int(suite.attrib["failures"]) == 0
 
 
 def test_a_threshold_that_cannot_be_checked_stops_the_run_before_it_starts(tmp_path: Path) -> None:

@@ -127,6 +127,13 @@ def test_what_cannot_be_compared_says_why(
         compare([tmp_path / name for name in names])
 
 
+def test_an_interrupted_run_is_compared_only_when_that_is_wanted(tmp_path: Path) -> None:
+    runs = [write(tmp_path / "a", BASE), write(tmp_path / "b", BASE, status="partial")]
+    with pytest.raises(CannotCompare, match="b: was interrupted"):
+        compare(runs)
+    assert compare(runs, allow_partial=True).exit_code() == 0
+
+
 def test_a_run_that_is_not_there_says_so(tmp_path: Path) -> None:
     with pytest.raises(TablesError, match="no such run"):
         compare([write(tmp_path / "a", BASE), tmp_path / "nowhere"])
