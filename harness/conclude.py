@@ -145,7 +145,14 @@ def measure_run(
     predictions = [*predict(scenario, clock), *predict_healthy(scenario, clock)]
     progress("measure", 0.3)
     histories = {
-        engine: History(log.events, plan, engine=engine, clock=scenario.clock, horizon_s=plan.horizon_s)
+        engine: History(
+            log.events,
+            plan,
+            engine=engine,
+            clock=scenario.clock,
+            horizon_s=plan.horizon_s,
+            witnessed=scenario.witnessed(engine),
+        )
         for engine in engines
     }
     measured = [measure_history(history) for history in histories.values()]
@@ -161,7 +168,14 @@ def measure_run(
         soundness = replace(soundness, sound=False, reasons=reasons)
     epsilon_s = soundness.epsilon_s if soundness else 0.0
     frames["incidents"] = judge_incidents(frames["incidents"], scenario, epsilon_s)
-    slack = Slack.of(scenario, soundness, scenario.clock.scenario_s(_store_grain_s(log)))
+    grains_s = [
+        scenario.clock.scenario_s(_grain_s(log, kind, source))
+        for kind, source in (
+            (EventKind.STORE_CLEARED, Source.STORE),
+            (EventKind.SOCKET_CLOSED, Source.OBSERVER),
+        )
+    ]
+    slack = Slack.of(scenario, soundness, *grains_s)
     facts = _facts(scenario, plan, log, measured, soundness, slack, provenance)
     tables = RunTables(run.path, facts, provenance, frozenset(), frames)
     frames["agreement"] = compare(tables, scenario.agreement.model_dump(), slack)
@@ -273,13 +287,21 @@ def _soundness_of(
         workers=workers,
         looks=store_looks(history),
         missing=missing,
+        decided_by=_first_witnessed(scenario),
+        foreign=scenario.target is not None,
     )
 
 
-def _store_grain_s(log: ReadLog) -> float:
-    """The longest time between the two looks of the store watch that a clearing lies between, real seconds."""
-    cleared = [e for e in log.events if e.kind is EventKind.STORE_CLEARED and e.source is Source.STORE]
-    looks = [(e.time_s, e.detail.get("previous_poll_s")) for e in cleared]
+def _first_witnessed(scenario: Scenario) -> str:
+    """The first milestone of the real engine that has a witness."""
+    seen = scenario.witnessed("real")
+    return "socket_closed" if seen is not None and "suspected" not in seen else "suspected"
+
+
+def _grain_s(log: ReadLog, kind: EventKind, source: Source) -> float:
+    """The longest time between the two looks of a witness that what it saw lies between, real seconds."""
+    seen = [e for e in log.events if e.kind is kind and e.source is source]
+    looks = [(e.time_s, e.detail.get("previous_poll_s")) for e in seen]
     return max((now_s - before_s for now_s, before_s in looks if before_s is not None), default=0.0)
 
 

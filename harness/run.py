@@ -15,6 +15,7 @@ from harness.judge.thresholds import check_thresholds
 from harness.real.engine import TCP_GIVE_UP_S, RealSetup, bounded_patience, check_machine, fidelity, run_real
 from harness.real.errors import CannotRun
 from harness.real.processes.children import ChildDied
+from harness.real.targets.describe import versions_of
 from harness.runs.directory import RunDir, new_run
 from harness.runs.provenance import begin, finish
 from harness.simulated import simulate
@@ -164,23 +165,46 @@ def _how(scenario: Scenario, plan: Plan, engines: Collection[str], setup: RealSe
             f"The real run divided every time but round trips by {scenario.speedup:g}; all results are in "
             "scenario time."
         )
-        if scenario.liveness.tcp_user_timeout is None:
+        if scenario.liveness.tcp_user_timeout is None and scenario.target is None:
             notes.append(
                 "TCP's own patience cannot be sped up: each socket of the gateway was bounded by "
                 f"TCP_USER_TIMEOUT = {TCP_GIVE_UP_S:g} s / {scenario.speedup:g} = "
                 f"{scenario.clock.real_s(TCP_GIVE_UP_S):.1f} s."
             )
+    if setup.target_told is not None:
+        notes.append("The server was told other times than its target file says.")
     told = override and override.model_dump(mode="json") | ({"preset": preset} if preset else {})
     return {
         "network": setup.network if real else "loopback",
         "fidelity": fidelity(plan, setup, scenario.network) if real else [],
         "notes": notes,
-        "negative_control": told,
+        "negative_control": told
+        or (setup.target_told and setup.target_told.heartbeat.model_dump(mode="json")),
+        **_about_target(scenario),
+    }
+
+
+def _about_target(scenario: Scenario) -> dict[str, Any]:
+    """What run.json says of a server that is not ours."""
+    if (target := scenario.target) is None:
+        return {}
+    command = list(target.start.command) if target.start is not None else []
+    return {
+        "target": {
+            "name": target.target,
+            "title": target.title,
+            "command": command,
+            "dialect": target.dialect_name,
+            "witnesses": target.witnesses.model_dump(mode="json"),
+            "versions": versions_of(target),
+        }
     }
 
 
 def _at_pace(scenario: Scenario, clock: RunClock) -> Scenario:
     """Return what the model simulates: round trips and the gateway's work are slower beside times that shrink."""
+    if scenario.target is not None:
+        return scenario.model_copy(update={"network": scenario.network.seen_at(clock)})
     policy = bounded_patience(scenario.liveness, clock)
     late_s = give_up_late_s(policy.tcp_user_timeout or 0.0, scenario.network, clock)
     network = scenario.network.model_copy(update={"give_up_lag": late_s})

@@ -23,6 +23,7 @@
     ├── RequirementsError
     ├── RunDirError
     ├── ScenarioError
+    ├── TargetError
     ├── ThresholdError
     ├── UnknownPresetError
     └── UnknownProfileError

@@ -24,6 +24,7 @@ class Source(StrEnum):
     CLIENT = "client"
     GATEWAY = "gateway"
     STORE = "store"
+    OBSERVER = "observer"  # of a server that is not ours: its sockets in the kernel, its output
     HARNESS = "harness"  # what was done to a run's processes, and what they use
     SIMULATION = "simulation"
 
@@ -39,6 +40,7 @@ class EventKind(StrEnum):
     # client, once a second on another host: its clock against the run's; detail: worker, offset_s, bound_s (of
     # the error)
     CLOCK = "clock"
+    WITNESS_READY = "witness_ready"  # observer: it watches from now on
     # every process: the last line of its log; detail: lines (before this one)
     LOG_CLOSED = "log_closed"
     LOOP_LAG = "loop_lag"  # every process, twice a second; detail: max_lag_s, role, pid
@@ -68,7 +70,9 @@ class EventKind(StrEnum):
     OUTAGE_ENDED = "outage_ended"  # client; detail: client
     # milestones
     SUSPECTED = "suspected"  # gateway: the decision; cause, detail: tcp_info, code (of a close frame)
-    SOCKET_CLOSED = "socket_closed"  # gateway: its socket is gone; cause
+    # gateway: its socket is gone; cause. observer: its end of the connection is closed in the kernel; detail:
+    # previous_poll_s (the last look that found it open), state (of TCP)
+    SOCKET_CLOSED = "socket_closed"
     # store watch: the status record is gone or names another session; detail: user_id, previous_poll_s (the last
     # question that found it: the moment lies between that and time_s)
     STORE_CLEARED = "store_cleared"

@@ -19,6 +19,7 @@ from reference_server.errors import FlatlineError
 from reference_server.presets import UnknownPresetError, is_b_config, read_b_config
 from scenarios.faults.custom import Custom
 from scenarios.schema import Scenario
+from scenarios.target_files import TargetError, load_target
 
 __all__ = [
     "Problem",
@@ -75,7 +76,9 @@ def load_scenario(name_or_path: str, **overrides: Any) -> Scenario:
         if not path.exists():
             message += f"; built-in scenarios: {', '.join(built_in())}"
         raise ScenarioError(name_or_path, [Problem(None, "", message)]) from error
-    scenario = parse_scenario(text, source=str(path), default_name=_name_of(path), **overrides)
+    scenario = parse_scenario(
+        text, source=str(path), default_name=_name_of(path), folder=path.parent, **overrides
+    )
     faults = tuple(
         fault.beside(path.parent) if isinstance(fault, Custom) else fault for fault in scenario.faults
     )
@@ -89,9 +92,13 @@ def _name_of(path: Path) -> str:
 
 
 def parse_scenario(
-    text: str, source: str = "<text>", default_name: str | None = None, **overrides: Any
+    text: str,
+    source: str = "<text>",
+    default_name: str | None = None,
+    folder: Path | None = None,
+    **overrides: Any,
 ) -> Scenario:
-    """Parse a scenario from YAML text.
+    """Parse a scenario from YAML text. ``folder``: where the file of its target is looked for; None: here.
 
     Raises:
         ScenarioError: it lists every problem with its line and key.
@@ -111,6 +118,11 @@ def parse_scenario(
     if is_b_config(raw):
         raw = _of_b_config(raw, source)
     raw = {**({"name": default_name} if default_name else {}), **raw, **overrides}
+    if isinstance(raw.get("target"), str):
+        try:
+            raw["target"] = load_target(raw["target"], None if "target" in overrides else folder)
+        except TargetError as error:
+            raise ScenarioError(source, [Problem(None, "target", str(error))]) from error
     return _validated(raw, source, tree)
 
 

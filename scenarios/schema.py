@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from reference_server.durations import Duration, PositiveDuration
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
@@ -25,6 +25,7 @@ from scenarios.faults.registry import AnyFault, AnyIncident
 from scenarios.gateway import Gateway, Store
 from scenarios.network import Network
 from scenarios.parts import Part, Share
+from scenarios.target import MODELLED, Target
 
 __all__ = ["Agreement", "Scenario"]
 
@@ -62,6 +63,13 @@ class Scenario(Part):
             "sessions begin with its values, keys written here replace them"
         ),
     ] = None
+    target: Annotated[
+        Target | None,
+        Field(
+            description="a server that somebody else wrote (`flatline targets`, or a file): it takes the place of "
+            "the reference gateway, and its heartbeat that of `liveness` and `detector`"
+        ),
+    ] = None
     liveness: LivenessPolicy = LivenessPolicy()
     records: RecordRules = RecordRules()
     sessions: Sessions = Sessions()
@@ -87,6 +95,44 @@ class Scenario(Part):
             return merged(find_preset(data["preset"]).scenario_keys, data)
         return data
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_the_heartbeat_of_its_target(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("target") is None:
+            return data
+        try:
+            target = Target.model_validate(data["target"])
+        except ValidationError:
+            return data  # the field says what is wrong
+        return {**data, "target": target, **target.scenario_keys}
+
+    @model_validator(mode="after")
+    def _target_can_do_it(self) -> Self:
+        if self.target is None:
+            return self
+        ours = {
+            "incidents": bool(self.incidents),
+            "gateway": self.gateway != Gateway(),
+            "store": self.store != Store(),
+            "reconnect.relogin": self.reconnect.relogin is not None,
+            "traffic": self.traffic != Traffic(),
+        }
+        if asked := [key for key, is_so in ours.items() if is_so]:
+            raise ValueError(
+                f"{', '.join(asked)}: only the reference gateway has these; leave them out with a target"
+            )
+        fixed = self.target.heartbeat.fixed
+        if self.speedup > 1 and fixed and self.target.start is not None:
+            raise ValueError(
+                f"speedup {self.speedup:g}: {self.target.target} cannot be told {' and '.join(fixed)} "
+                "(heartbeat.settable); allowed: speedup 1"
+            )
+        if self.speedup > 1 and self.target.start is None:
+            raise ValueError(
+                f"speedup {self.speedup:g}: {self.target.target} runs already, with its own times; allowed: speedup 1"
+            )
+        return self
+
     @field_validator("faults", mode="after")
     @classmethod
     def _mix_is_possible(cls, faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
@@ -111,6 +157,12 @@ class Scenario(Part):
         """The keys of this scenario that only the simulation can do."""
         changed = {"store": self.store != Store(), "network.give_up_lag": self.network.give_up_lag > 0}
         return tuple(key for key, is_so in changed.items() if is_so)
+
+    def witnessed(self, engine: str) -> frozenset[str] | None:
+        """The milestones that somebody sees in an engine's run; None: all, for the gateway is ours."""
+        if self.target is None:
+            return None
+        return self.target.milestones_at(self.clock) if engine == "real" else MODELLED
 
     @property
     def clock(self) -> RunClock:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from harness.cli import catalogue, policy, runs, simulate, studies, user_sessions
+from harness.cli import catalogue, policy, runs, simulate, studies, targets, user_sessions
 from harness.cli.terminal import (
     AllowUndecided,
     AsJson,
@@ -120,6 +121,16 @@ GatewayPreset = Annotated[
 ]
 
 
+TargetOf = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="FILE",
+        help="a server that somebody else wrote takes the gateway's place: a target file, or `flatline targets`",
+    ),
+]
+
+
 @app.command()
 def demo(
     root: Root = Path("runs"),
@@ -156,6 +167,7 @@ def run_command(
         bool, typer.Option("--ledger", help="the gateways keep the durable ledger, too; audited at the end")
     ] = False,
     gateway_preset: GatewayPreset = None,
+    target: TargetOf = None,
     allow_undecided: AllowUndecided = False,
     as_json: AsJson = False,
     junit: JUnit = None,
@@ -164,12 +176,19 @@ def run_command(
     from harness.real.engine import RealSetup
     from harness.run import ENGINES
     from reference_server.presets import find_preset
+    from scenarios.target_files import told_otherwise
 
-    loaded = _with_nodes(_load(scenario, clients=clients, seed=seed, speedup=speedup), nodes)
-    policy = _gateway_policy(loaded, negative_control or [])
-    engines = ("theory", "real") if real_only else ENGINES
+    replaces = {"clients": clients, "seed": seed, "speedup": speedup, "target": target}
+    loaded = _with_nodes(_load(scenario, **replaces), nodes)
+    no_model = loaded.target is not None and not loaded.target.heartbeat.law_known
+    engines = ("theory", "real") if real_only or no_model else ENGINES
     preset = find_preset(gateway_preset).name if gateway_preset else None
-    setup = RealSetup(redis, policy, network, workers, hosts, address, ledger, gateway_preset=preset)
+    setup = RealSetup(redis, None, network, workers, hosts, address, ledger, gateway_preset=preset)
+    if loaded.target is not None:
+        told = told_otherwise(loaded.target, negative_control or [])
+        setup = replace(setup, target_told=told)
+    else:
+        setup = replace(setup, gateway_policy=_gateway_policy(loaded, negative_control or []))
     if hosts:
         say(
             f"waits for {hosts} workers; on each host: locust -f harness/real/generator/locustfile.py --worker "
@@ -229,11 +248,15 @@ def serve(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of scenario files, for editors."""
+def schema(
+    of: Annotated[Literal["scenario", "target"], typer.Argument(help="of which files")] = "scenario",
+) -> None:
+    """Print the JSON Schema of scenario or target files, for editors."""
     from scenarios.schema import Scenario
+    from scenarios.target import Target
 
-    sys.stdout.write(json.dumps(Scenario.model_json_schema(), indent=2, ensure_ascii=False) + "\n")
+    model = Scenario if of == "scenario" else Target
+    sys.stdout.write(json.dumps(model.model_json_schema(), indent=2, ensure_ascii=False) + "\n")
 
 
 @app.command()
@@ -275,7 +298,7 @@ def doctor() -> None:
     )
 
 
-def _load(name: str, **overrides: float | None) -> Scenario:
+def _load(name: str, **overrides: float | str | None) -> Scenario:
     from scenarios.load import load_scenario
 
     return load_scenario(name, **{key: value for key, value in overrides.items() if value is not None})
@@ -319,7 +342,7 @@ def _run(
     finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit)
 
 
-for _commands in (catalogue, policy, runs, simulate, studies, user_sessions):
+for _commands in (catalogue, policy, runs, simulate, studies, targets, user_sessions):
     _commands.register(app)
 
 

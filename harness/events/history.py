@@ -49,17 +49,26 @@ class History:
         engine: ``real`` or ``simulated``.
         clock: of the real run. A simulation logs scenario time.
         horizon_s: the planned end, scenario seconds.
+        witnessed: the milestones that somebody sees; None: the gateway is ours, and all of them have a witness.
 
     Raises:
         ValueError: another engine.
     """
 
     def __init__(
-        self, events: Iterable[Event], plan: Plan, *, engine: str, clock: RunClock, horizon_s: float
+        self,
+        events: Iterable[Event],
+        plan: Plan,
+        *,
+        engine: str,
+        clock: RunClock,
+        horizon_s: float,
+        witnessed: Collection[str] | None = None,
     ) -> None:
         if engine not in MEASURED_ENGINES:
             raise ValueError(f"engine {engine!r}; allowed: {', '.join(MEASURED_ENGINES)}")
         self.plan = plan
+        self.witnessed = witnessed
         self.engine = engine
         self.clock = clock if engine == "real" else SCENARIO_TIME
         simulated = engine == "simulated"

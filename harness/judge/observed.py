@@ -45,7 +45,8 @@ class Slack(NamedTuple):
     """How far off an engine's times may be, scenario seconds; NaN: not known.
 
     ``store_grain_s`` is the time between two looks of the store watch: by so much more may the real
-    engine's ``store_cleared`` be late. ``retry_s`` is the wait between two tries to log in again: a clean-up
+    engine's ``store_cleared`` be late; ``socket_grain_s`` is the observer's, for ``socket_closed``.
+    ``retry_s`` is the wait between two tries to log in again: a clean-up
     that is late by next to nothing misses a try, and ``locked_out`` ends with the one after it.
 
     ε holds one passage through a loop. A later milestone takes more of them, and each may lag: `LOOPS`.
@@ -55,15 +56,23 @@ class Slack(NamedTuple):
     simulated_s: float
     store_grain_s: float = 0.0
     retry_s: float = 0.0
+    socket_grain_s: float = 0.0
 
     @classmethod
-    def of(cls, scenario: Scenario, soundness: Soundness | None, store_grain_s: float) -> Slack:
+    def of(
+        cls,
+        scenario: Scenario,
+        soundness: Soundness | None,
+        store_grain_s: float,
+        socket_grain_s: float = 0.0,
+    ) -> Slack:
         """ε of the run for the real engine, one long round trip for the simulated one.
 
         Args:
             scenario: its network and its clients' retries.
             soundness: of the real run; None: there was none.
             store_grain_s: the longest time between two looks of the store watch, scenario seconds.
+            socket_grain_s: between two looks of the observer at a server's socket; 0 where the gateway says it.
         """
         network = scenario.network.seen_at(scenario.clock if soundness else SCENARIO_TIME)
         relogin = scenario.reconnect.relogin
@@ -72,6 +81,7 @@ class Slack(NamedTuple):
             simulated_s=network.round_trip.quantile(0.999).item(),
             store_grain_s=store_grain_s,
             retry_s=relogin.retry if relogin else 0.0,
+            socket_grain_s=socket_grain_s,
         )
 
     def of_times(self, engine: str, milestone: str) -> float:
@@ -81,6 +91,8 @@ class Slack(NamedTuple):
             slack_s += self.retry_s
         if milestone == "store_cleared" and engine == "real":
             slack_s += self.store_grain_s
+        if milestone == "socket_closed" and engine == "real":
+            slack_s += self.socket_grain_s
         return slack_s
 
 

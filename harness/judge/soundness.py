@@ -30,6 +30,8 @@ _ROLES = ("gateway", "generator")
 _GAPS = ("store_gap_s", "store_wait_s", "largest_gap_s")  # of a store sample
 _SAMPLE_S = 0.6  # real seconds: a sample every 0.5, and some
 _WITNESSES = (Source.CLIENT, Source.GATEWAY, Source.STORE)
+_OF_A_TARGET = (Source.CLIENT, Source.OBSERVER)
+_CANARY = "canary"  # a client whose round trips stand for the lag of a server that is not ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,8 @@ def assess(
     workers: Workers | None = None,
     looks: pd.DataFrame | None = None,
     missing: Sequence[str] = (),
+    decided_by: str = "suspected",
+    foreign: bool = False,
 ) -> Soundness:
     """Judge one real run.
 
@@ -159,13 +163,18 @@ def assess(
         workers: generators on other hosts; None: there were none.
         looks: the store watch's samples: ``time_s`` and ``gap_s``, scenario seconds, without those of planned outages.
         missing: what the evidence lacks.
+        decided_by: the first milestone that has a witness: it ends the window and gives the median.
+        foreign: the server is not ours: the longest round trip of its canary clients stands for its loop's lag.
     """
-    start_s, end_s = _window(detections, injections, heartbeat_interval_s or 0.0, ramp_s)
-    lags = {role: _largest(lag, role, start_s, end_s) for role in _ROLES}
+    start_s, end_s = _window(detections, injections, heartbeat_interval_s or 0.0, ramp_s, decided_by)
+    lags = {
+        role: _largest(lag, _CANARY if foreign and role == "gateway" else role, start_s, end_s)
+        for role in _ROLES
+    }
     clock_s = workers.clock_error_s if workers else None
     parts = Epsilon(one_way_delay_s, lags["gateway"], lags["generator"], grain_s, start_s, end_s, clock_s)
     epsilon_s = clock.scenario_s(parts.total_s)
-    median_s, fastest = _fastest_median(detections, silent)
+    median_s, fastest = _fastest_median(detections, silent, decided_by)
     bound_s = np.nanmin([MAX_EPSILON_S, MAX_EPSILON_SHARE * median_s])
     why = (
         f"{MAX_EPSILON_SHARE:.0%} of the median detection latency of {fastest} ({median_s:.1f} s)"
@@ -174,7 +183,7 @@ def assess(
     )
     reasons = [
         f"no log of the {witness.value if witness is not Source.STORE else 'store watch'}"
-        for witness in _WITNESSES
+        for witness in (_OF_A_TARGET if foreign else _WITNESSES)
         if witness not in witnesses
     ]
     reasons += [
@@ -183,7 +192,9 @@ def assess(
         for lost in (workers.lost if workers else ())
     ]
     reasons += [
-        f"the {role} logged no loop lag in the measured window: ε is not known"
+        "no canary client was answered in the measured window: ε is not known"
+        if foreign and role == "gateway"
+        else f"the {role} logged no loop lag in the measured window: ε is not known"
         for role in _ROLES
         if np.isnan(lags[role])
     ]
@@ -196,10 +207,15 @@ def assess(
             )
     if epsilon_s > bound_s:
         worst = max(lags, key=lambda role: lags[role])
+        worst_ms = lags[worst] * 1000
+        was = (
+            f"a canary client waited up to {worst_ms:.0f} ms for its answer"
+            if foreign and worst == "gateway"
+            else f"the {worst}'s loop was up to {worst_ms:.0f} ms late"
+        )
         reasons.append(
-            f"ε is {epsilon_s:.3f} s of scenario time, above {bound_s:.3f} s, {why}: the {worst}'s loop "
-            f"was up to {lags[worst] * 1000:.0f} ms late at speedup {clock.speedup:g}; run with fewer clients, "
-            "a lower speedup, or on an idler machine"
+            f"ε is {epsilon_s:.3f} s of scenario time, above {bound_s:.3f} s, {why}: {was} at "
+            f"speedup {clock.speedup:g}; run with fewer clients, a lower speedup, or on an idler machine"
         )
     late = injections[injections["late_s"] > bound_s]
     if len(late):
@@ -212,11 +228,15 @@ def assess(
 
 
 def _window(
-    detections: pd.DataFrame, injections: pd.DataFrame, heartbeat_interval_s: float, ramp_s: float
+    detections: pd.DataFrame,
+    injections: pd.DataFrame,
+    heartbeat_interval_s: float,
+    ramp_s: float,
+    decided_by: str,
 ) -> tuple[float, float]:
     if injections.empty:
         return ramp_s, float("inf")
-    decided = detections[detections["milestone"] == "suspected"]
+    decided = detections[detections["milestone"] == decided_by]
     start_s = max(0.0, float(injections["injected_at_s"].min()) - heartbeat_interval_s)
     if (decided["outcome"] == "censored").any() or not (decided["outcome"] == "detected").any():
         return start_s, float("inf")
@@ -231,8 +251,8 @@ def _largest(lag: pd.DataFrame, role: str, start_s: float, end_s: float) -> floa
     return float(ours.loc[(ours["time_s"] >= start_s) & (since_s <= end_s), "max_lag_s"].max())
 
 
-def _fastest_median(detections: pd.DataFrame, silent: Collection[str]) -> tuple[float, str]:
-    rows = detections[(detections["milestone"] == "suspected") & detections["fault"].isin(list(silent))]
+def _fastest_median(detections: pd.DataFrame, silent: Collection[str], decided_by: str) -> tuple[float, str]:
+    rows = detections[(detections["milestone"] == decided_by) & detections["fault"].isin(list(silent))]
     medians = []
     for fault, group in rows.groupby("fault"):
         curve = curve_of(group)

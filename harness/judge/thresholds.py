@@ -67,6 +67,19 @@ _NOT_SHOWN = f"presence.gaps.share <= {MOST_NOT_SHOWN:.0%} (default)"
 DEFAULT_THRESHOLDS = (_LOST, _NOT_SHOWN)
 NOT_ASKED = "not_asked"
 """The verdict on a threshold that says nothing of such a run: it does not count."""
+# What only our own gateway and its store have.
+_OURS = frozenset(
+    {
+        "locked_out",
+        "ghost_seconds",
+        "ghosts",
+        "healthy.sessions_lost",
+        "live",
+        "presence.gaps",
+        "heartbeat_lateness",
+        "incidents",
+    }
+)
 _SAYS_WHAT_LOSSES = ("healthy.losses", "healthy.clients_lost")
 
 
@@ -163,9 +176,31 @@ def check_thresholds(scenario: Scenario) -> tuple[Threshold, ...]:
             parsed.append(parse_threshold(expression, labels, incidents))
         except ThresholdError as error:
             problems += [f"{scenario.name}: thresholds[{n}]: {problem}" for problem in error.problems]
+        else:
+            if why := _unseen(parsed[-1], scenario):
+                problems.append(f"{scenario.name}: thresholds[{n}]: {expression!r}: {why}")
     if problems:
         raise ThresholdError(problems)
     return tuple(parsed)
+
+
+def _unseen(threshold: Threshold, scenario: Scenario) -> str:
+    """Why nobody could measure it: the server is not ours, and no witness sees that; empty: somebody does."""
+    tags = dict(threshold.tags)
+    seen = scenario.witnessed(tags.get("engine", "real"))
+    if seen is None or scenario.target is None:
+        return ""
+    if threshold.metric in _OURS:
+        return f"only the reference gateway has this, {scenario.target.target} is another server"
+    if "milestone" in METRICS[threshold.metric].tags:
+        needed = tags.get("milestone", "suspected")
+    else:
+        needed = "suspected" if threshold.metric == "false_suspicions" else ""
+    if not needed or needed in seen:
+        return ""
+    return f"no witness of {scenario.target.target} sees {needed} in this run; allowed: " + (
+        ", ".join(f"milestone={one}" for one in sorted(seen)) or "none"
+    )
 
 
 def evaluate(

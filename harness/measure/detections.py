@@ -3,7 +3,8 @@
 Each milestone is taken from the witness that can see it and from no other:
 
 * ``suspected``, ``socket_closed``: the gateway, on the connection that the fault hit. A refresh's new
-  connection, or a later session of the same user, is another one.
+  connection, or a later session of the same user, is another one. Of a server that is not ours: the observer, and
+  only what a witness of the target sees.
 * ``store_cleared``: the store watch's first look that found the session's records gone. They went between the look
   before, which ``earliest_s`` has, and that one.
 * ``peers_notified``: the last of the clients that the plan has watching this user was told of the end
@@ -78,6 +79,7 @@ class _Follower:
     def __init__(self, history: History) -> None:
         self._h = history
         self._windows = incident_windows(history)
+        self._server = Source.GATEWAY if history.witnessed is None else Source.OBSERVER
         self._suspected = history.by_session(EventKind.SUSPECTED)
         self._closed = history.by_session(EventKind.SOCKET_CLOSED)
         self._cleared = history.by_session(EventKind.STORE_CLEARED)
@@ -142,11 +144,13 @@ class _Follower:
         self, milestone: str, injected: InjectedFault, verdict: _Seen | None
     ) -> _Seen | _Missing | None:
         match milestone:
+            case _ if self._h.witnessed is not None and milestone not in self._h.witnessed:
+                return _Missing("no witness of this target sees it")
             case "suspected":
-                return verdict if self._h.saw(Source.GATEWAY) else _Missing(_NO_LOG.format("gateway"))
+                return verdict if self._h.saw(self._server) else _Missing(_NO_LOG.format(self._server))
             case "socket_closed":
-                if not self._h.saw(Source.GATEWAY):
-                    return _Missing(_NO_LOG.format("gateway"))
+                if not self._h.saw(self._server):
+                    return _Missing(_NO_LOG.format(self._server))
                 closed = self._first_on_connection(self._closed, injected)
                 return _Missing(_NODE_DIED) if self._died_first(injected, closed) else closed
             case "store_cleared":

@@ -27,6 +27,8 @@ from harness.real.processes.gateways import Nodes, gateway_config
 from harness.real.processes.proxy import PROXIES, check_proxy, start_proxy
 from harness.real.processes.redis import RedisServer, quiet_port, redis_server
 from harness.real.resources import ResourceSampler
+from harness.real.targets.describe import attached_port, other_versions, url_of
+from harness.real.targets.process import check_target, start_observer, wait_ready
 from harness.runs.directory import RunDir
 from harness.theory.tcp import tcp_give_up_s
 from harness.user_sessions.audit import AuditTarget, CannotAudit, audit
@@ -41,6 +43,7 @@ from scenarios.faults.nat_timeout import REAL_NAT
 from scenarios.network import Network
 from scenarios.plan import Plan
 from scenarios.schema import Scenario
+from scenarios.target import Target
 
 __all__ = [
     "CannotRun",
@@ -139,6 +142,7 @@ class RealSetup:
         ledger: the gateways keep the durable ledger, too, in the run directory, and it is audited at the end; a
             login then waits for the disk, which the scenario's clock sees as longer.
         store_sample_s: how often the store watch counts all sessions, real seconds: it is work for Redis.
+        target_told: whose times the scenario's target is told instead of its own: a negative control.
         gateway_preset: name of a preset that the gateway is instead of what the scenario says: a negative control.
     """
 
@@ -151,6 +155,7 @@ class RealSetup:
     ledger: bool = False
     store_sample_s: float = 1.0
     gateway_preset: str | None = None
+    target_told: Target | None = None
 
 
 def run_real(
@@ -185,6 +190,9 @@ def run_real(
     """
     setup = setup or RealSetup()
     workers = setup.workers or workers_for(plan.clients, this_machine())
+    if scenario.target is not None:
+        _run_target(scenario, setup.target_told or scenario.target, plan, run, workers, progress)
+        return
     kept = any(one.params == DrawnStoreRestart(keeps=True) for one in plan.incidents)
     origin_s = time.monotonic()
     with (
@@ -264,6 +272,45 @@ def run_real(
             _audit(nodes, redis, ledger, policy.resume_window, run, origin_s)
 
 
+def _run_target(
+    scenario: Scenario,
+    target: Target,
+    plan: Plan,
+    run: RunDir,
+    workers: int,
+    progress: Callable[[float], None],
+) -> None:
+    """Run a plan against a server that is not ours: an observer that starts it, then the same clients.
+
+    Raises:
+        CannotRun: the server is not ready in time.
+        ChildDied: it ended, or a process of ours did.
+    """
+    origin_s = time.monotonic()
+    with Children() as children:
+        port = quiet_port() if target.start is not None else attached_port(target)
+        run.write_json(run.target, target.model_dump(mode="json"))
+        observer = start_observer(children, target, run, origin_s, port)
+        pid = wait_ready(children, target, run)
+        locust = _locust(
+            children, plan, run, ("--ws-url", url_of(target, port), "--http-url", ""), origin_s, workers, 0
+        )
+        pids = {"observer": observer.pid, "generator": locust.pid}
+        if pid is not None:
+            pids["target"] = pid
+        run.write_json(run.pids, pids)
+        with ResourceSampler(pids, run.log("harness", os.getpid()), origin_s):
+            wait_for_the_end(
+                children,
+                locust,
+                origin_s=origin_s,
+                length_s=scenario.clock.real_s(plan.horizon_s),
+                run=run,
+                on_time=lambda now_s, _began_s: now_s + _TICK_S,
+                progress=progress,
+            )
+
+
 def _audit(
     nodes: Nodes, redis: RedisServer, ledger_url: str, resume_window_s: float, run: RunDir, origin_s: float
 ) -> None:
@@ -302,6 +349,10 @@ def check_machine(plan: Plan, scenario: Scenario | None = None, setup: RealSetup
         )
     _check_probes(scenario)
     setup = setup or RealSetup()
+    if scenario is not None and scenario.target is not None:
+        check_target(scenario.target, setup.network, setup.hosts)
+        if setup.gateway_preset is not None or setup.ledger:
+            raise CannotRun("--gateway-preset and --ledger are of the reference gateway; leave them out")
     check_incidents(plan, setup.redis_url)
     if setup.hosts and (setup.network != "loopback" or not setup.address):
         raise CannotRun("--hosts needs --address, where they reach this host, and loopback as --network")
@@ -321,7 +372,9 @@ def check_machine(plan: Plan, scenario: Scenario | None = None, setup: RealSetup
             )
     nodes = scenario.gateway.nodes if scenario is not None else 1
     workers = setup.hosts or setup.workers or workers_for(plan.clients, this_machine())
-    return check_limits(Load(plan.clients, nodes, workers))
+    target = scenario.target if scenario is not None else None
+    warnings = other_versions(target) if target is not None else []
+    return warnings + check_limits(Load(plan.clients, nodes, workers))
 
 
 def _check_probes(scenario: Scenario | None) -> None:

@@ -116,6 +116,11 @@ class RunDir:
         return self.logs / "pids.json"
 
     @property
+    def target(self) -> Path:
+        """What the observer is told of a server that is not ours, a `Target` (JSON); there is none with our gateway."""
+        return self.logs / "target.json"
+
+    @property
     def nat_boxes(self) -> Path:
         """The real NATs of a run, for its generators, see `harness/real/network/nat.py`; there is no file without."""
         return self.logs / "network.json"

@@ -49,6 +49,8 @@ class Gateway:
         self.alive = True
         self._model = model
         self._policy = policy
+        target = model.scenario.target
+        self._socket_lag_s = 0.0 if target is None else target.heartbeat.socket_lag
         self._rules = rules
         self._clock = clock
         self._network = model.network
@@ -313,7 +315,11 @@ class Gateway:
         self._network.cancel_predicted(connection)
         detail = {"tcp_info": self._network.tcp_info(connection)}
         self._log.of_connection(EventKind.SUSPECTED, connection, cause, detail)
-        self._log.of_connection(EventKind.SOCKET_CLOSED, connection, cause)
+        if self._socket_lag_s > 0 and cause not in _SOCKET_GONE:
+            said = partial(self._log.of_connection, EventKind.SOCKET_CLOSED, connection, cause)
+            self._clock.after(self._socket_lag_s, said)
+        else:
+            self._log.of_connection(EventKind.SOCKET_CLOSED, connection, cause)
         if connection.detector is not None:
             connection.detector.on_end(cause)
         del self._connections[connection]

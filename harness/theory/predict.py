@@ -36,6 +36,7 @@ from scenarios.faults.packet_loss import PacketLoss
 from scenarios.faults.slow_reader import SlowReader
 from scenarios.faults.throttled_timers import ThrottledTimers
 from scenarios.schema import Scenario
+from scenarios.target import MODELLED
 
 __all__ = ["Prediction", "coincides", "locked_out", "predict", "predict_healthy"]
 
@@ -135,6 +136,8 @@ def predict_healthy(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> list
 
 def _not_known(fault: Fault, laws: FaultLaws, scenario: Scenario, clock: RunClock, life: Lifetime) -> str:
     """What the scenario has that this fault's laws know nothing of; empty: nothing."""
+    if scenario.target is not None and not scenario.target.heartbeat.law_known:
+        return "the target file claims no law (heartbeat.model: unknown)"
     keys = [
         *(["incidents"] if scenario.incidents else []),
         *(["stalls"] if scenario.gateway.stalls else []),
@@ -290,7 +293,7 @@ def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock, life: Lifetime)
         cleared, ttl = _unless_ttl(cleared, scenario, clock)
     found = [
         ("suspected", caused_by, suspected, remark),
-        ("socket_closed", caused_by, suspected, remark),
+        ("socket_closed", caused_by, _socket_closed(fault, suspected, scenario, clock), remark),
         ("store_cleared", cleared_by, cleared, _join(laws.cleared_note, cleared_remark, ttl)),
         (
             "peers_notified",
@@ -311,6 +314,7 @@ def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock, life: Lifetime)
             shared if law and law.mass else "",
         )
         for milestone, why, law, said in found
+        if scenario.target is None or milestone in MODELLED
     ]
 
 
@@ -390,6 +394,14 @@ def _locked_out(
     if coincides(laws.cleared, relogin.after, relogin.retry):
         return None, "a try comes together with the clean-up: which is first is a matter of lag"
     return locked_out(laws.cleared, relogin.after, relogin.retry), ""
+
+
+def _socket_closed(fault: Fault, suspected: Law | None, scenario: Scenario, clock: RunClock) -> Law | None:
+    """A server that is not ours may hold its socket on: it waits for a silent peer to answer its close."""
+    lag_s = scenario.target.heartbeat.socket_lag if scenario.target is not None else 0.0
+    if suspected is None or not suspected.mass or fault.drawn.announced:
+        return suspected
+    return suspected.shifted(clock.scenario_s(lag_s))
 
 
 def _run_ends(fault: Fault, law: Law | None, scenario: Scenario) -> str:

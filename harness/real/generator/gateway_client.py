@@ -58,6 +58,9 @@ class Gateways:
     """
 
     def __init__(self, target: Target, rng: Rng) -> None:
+        self.url = target.ws_urls[
+            0
+        ]  # of a server that is not ours: with the clients' own names to be filled in
         self._uris: tuple[WebSocketURI, ...] = tuple(map(parse_uri, target.ws_urls))
         self._http = tuple(
             HTTPClient.from_url(

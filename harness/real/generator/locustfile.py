@@ -22,6 +22,7 @@ from locust.env import Environment
 from harness.real.generator.client import Client
 from harness.real.generator.locust_test import SHAPES, Suite
 from harness.real.generator.shared import OnRequest
+from harness.real.generator.target_client import client_of
 from harness.real.processes.die_with_parent import die_with_parent
 from reference_server.errors import Exit, FlatlineError
 from reference_server.websocket.listener import raise_descriptor_limit
@@ -156,7 +157,7 @@ class LivenessClient(User):
         # Kept until the user is stopped: a client that is let go closes its socket, which is an event.
         self._client: Client | None = None
         if index is not None and (g := suite.generator) is not None and g.running:
-            self._client = Client(index, g)
+            self._client = client_of(index, g)
             self._client.start(paced=suite.paced)
         return self._greenlet
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -16,6 +17,7 @@ from numpy.random import Generator as Rng
 from numpy.random import SeedSequence, default_rng
 from websockets.frames import Frame, Opcode
 
+from harness.real.dialects import find_dialect
 from harness.real.generator.behind_nat import nats_of
 from harness.real.generator.event_loop import ClientEventLoop
 from harness.real.generator.gateway_client import Gateways, Target
@@ -42,6 +44,7 @@ _LAG_TIMER_S = 0.01
 _LAG_REPORT_S = 0.5
 _OWN_ROUND_TRIP_S = 0.002  # what loopback and two event loops take themselves; only more is added
 _DRAWS_AT_ONCE = 1024
+_CANARIES = 3  # at least
 _ALL = WorkerShard()
 
 
@@ -125,6 +128,15 @@ class Generator:
         self._round_trips = _Draws(scenario.network.round_trip, self.rng)
         self.traffic = self._traffic()  # None: clients send none
         self.middle = self._middle()  # None: no box on their path, or a real one
+        about = scenario.target
+        self.dialect = find_dialect(about.dialect_name, Path(about.folder)) if about is not None else None
+        self.canaries = self._canaries() if about is not None else frozenset[int]()
+
+    def _canaries(self) -> frozenset[int]:
+        """One in a hundred of this process's healthy clients, three at least: they measure the server's lag."""
+        mine = range(self.shard.position, self.plan.clients, self.shard.of)
+        healthy = [client for client in mine if client not in self.faults]
+        return frozenset(healthy[: max(_CANARIES, len(healthy) // 100)])
 
     def _beats_every_s(self) -> float | None:
         """From one heartbeat of a client's own to its next; None: clients send none by themselves."""

@@ -11,7 +11,8 @@ import _socket  # the bare descriptor: gevent's socket object brings watchers, a
 import errno
 import socket
 import struct
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import gevent.socket
@@ -21,6 +22,7 @@ from websockets.exceptions import InvalidHandshake, PayloadTooBig, ProtocolError
 from websockets.frames import CTRL_OPCODES, Frame, Opcode
 from websockets.http11 import Response
 from websockets.streams import StreamReader
+from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
 from reference_server.events import Cause
@@ -112,7 +114,14 @@ class WebSocketConnection:
         self._reader: FrameReader | None = None  # None: between two frames
 
     @classmethod
-    def connect(cls, uri: WebSocketURI, timeout_s: float, source: str | None = None) -> WebSocketConnection:
+    def connect(
+        cls,
+        uri: WebSocketURI,
+        timeout_s: float,
+        source: str | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        subprotocol: str | None = None,
+    ) -> WebSocketConnection:
         """Open a TCP connection and shake hands; blocks the greenlet.
 
         Args:
@@ -120,6 +129,8 @@ class WebSocketConnection:
             timeout_s: for each step.
             source: address to come from; None: the kernel's choice. A port is chosen at the connect only, so
                 each pair of addresses has the whole ephemeral range.
+            headers: of the request, besides those of the handshake.
+            subprotocol: the only one that is offered; None: none is.
 
         Raises:
             OSError: no TCP connection (refused, timed out).
@@ -135,8 +146,12 @@ class WebSocketConnection:
                 sock.bind((source, 0))
             sock.connect((uri.host, uri.port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            protocol = ClientProtocol(uri, extensions=None)
-            protocol.send_request(protocol.connect())
+            offered = None if subprotocol is None else [Subprotocol(subprotocol)]
+            protocol = ClientProtocol(uri, extensions=None, subprotocols=offered)
+            request = protocol.connect()
+            for name, value in headers.items():
+                request.headers[name] = value
+            protocol.send_request(request)
             sock.sendall(b"".join(protocol.data_to_send()))
             rest = _answer(sock, protocol)
             wire = cls(_socket.socket(family, socket.SOCK_STREAM, 0, sock.detach()))

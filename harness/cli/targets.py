@@ -1,0 +1,86 @@
+"""`flatline targets` and `flatline target`: servers that somebody else wrote, and whether a target file is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.terminal import progress, say, show_table
+
+if TYPE_CHECKING:
+    from scenarios.target import Target
+
+__all__ = ["register"]
+
+target_app = typer.Typer(
+    no_args_is_help=True, help="Work with the file of a server that somebody else wrote."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("targets")(targets_command)
+    app.add_typer(target_app, name="target")
+
+
+def targets_command() -> None:
+    """List the servers that are bundled as targets, and the dialects that clients can speak."""
+    from harness.real.dialects import dialects
+    from harness.real.targets.describe import lacking
+    from scenarios.target_files import bundled_targets, load_target
+
+    found = [load_target(name) for name in bundled_targets()]
+    show_table(
+        ("target", "what it is", "dialect", "law of silence", "witnesses", "here"),
+        [
+            (
+                one.target,
+                one.title,
+                one.dialect_name,
+                law_of(one),
+                ", ".join(sorted(one.witnesses.milestones)),
+                "; ".join(lacking(one)) or "ok",
+            )
+            for one in found
+        ],
+    )
+    say("\nDialects (or FILE.py:CLASS of your own):")
+    show_table(
+        ("dialect", "what is said", "shown by"),
+        [(one.name, one.summary, one.shown) for one in dialects().values()],
+    )
+
+
+def law_of(target: Target) -> str:
+    """Its heartbeat in a few words."""
+    heartbeat = target.heartbeat
+    times = [
+        f"{getattr(heartbeat, name):g} s" for name in ("interval", "timeout") if getattr(heartbeat, name)
+    ]
+    return f"{heartbeat.model} {' + '.join(times)}".strip()
+
+
+@target_app.command("check")
+def check_command(
+    file: Annotated[str, typer.Argument(help="target file, or the name of a bundled one")],
+    root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
+    speedup: Annotated[
+        float | None,
+        typer.Option(help="default: an interval takes two seconds, where the server can be told"),
+    ] = None,
+) -> None:
+    """Start the server, let clients live, close, reset and freeze, and say what the file gets wrong."""
+    from harness.real.processes.children import end_on_sigterm
+    from harness.studies.target_check import check_target_file
+    from scenarios.target_files import load_target
+
+    target = load_target(file)
+    with end_on_sigterm(), progress() as show:
+        done = check_target_file(target, root, speedup, show)
+    show_table(
+        ("", "check", "seen"), [("ok" if one.good else "NO", one.what, one.seen) for one in done.findings]
+    )
+    say(f"report: {done.report}")
+    raise typer.Exit(done.exit_code)

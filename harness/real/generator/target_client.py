@@ -1,0 +1,183 @@
+"""A client of a server that is not ours: the same life and the same faults, in the words of a dialect.
+
+From a target's URL and dialect to a connection. A connection is a session of its own: such a server has nothing that a
+client could come back to. Canary clients ping the server and log how long the answer took: that stands for the lag of
+the server's loop, which nobody else can see.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from websockets.frames import Frame, Opcode
+from websockets.uri import parse_uri
+
+from harness.real.dialects import Answer, Dialect, Message, PeerGone, Ready, Refused, Who
+from harness.real.generator.client import Client, ConnectRefused
+from harness.real.generator.gateway_client import TIMEOUT_S
+from harness.real.generator.shared import Generator
+from harness.real.generator.websocket import ConnectionEnded, WebSocketConnection
+from reference_server.events import Cause, EventKind
+from scenarios.target import filled
+
+__all__ = ["TargetClient", "client_of"]
+
+_CANARY_EVERY_S = 0.5
+_CANARY = b"canary"
+
+
+def client_of(index: int, run: Generator) -> Client:
+    """The client of a plan, for the server that the scenario is about."""
+    return Client(index, run) if run.scenario.target is None else TargetClient(index, run)
+
+
+class TargetClient(Client):
+    """One user of a server that is not ours."""
+
+    __slots__ = ("_connections", "_dialect", "_pinged_s")
+
+    def __init__(self, index: int, run: Generator) -> None:
+        super().__init__(index, run)
+        self._connections = 0
+        self._dialect: Dialect | None = None
+        self._pinged_s: float | None = None  # of the canary's ping that is not answered yet
+
+    def _login(self) -> None:
+        """There is none: the handshake, or the dialect's first messages, say who it is."""
+
+    def _connect(self) -> list[Frame]:
+        run = self.run
+        assert run.scenario.target is not None and run.dialect is not None
+        target = run.scenario.target
+        began_s = run.now_s()
+        self._connections += 1
+        name = f"c{self.index}x{self._connections}"
+        beat_s = float("inf") if run.beats_every_s is None else run.beats_every_s
+        who = Who(name, self.user_id, self.index, beat_s)
+        words = {"client": name, "user": self.user_id, "index": self.index}
+        dialect = run.dialect(who, **target.dialect_options)
+        subprotocol = target.connect.subprotocol or dialect.subprotocol
+        wire = WebSocketConnection.connect(
+            parse_uri(filled(run.gateways.url, words)),
+            TIMEOUT_S,
+            run.gateways.source(self.index),
+            {key: filled(value, words) for key, value in target.connect.headers.items()},
+            subprotocol,
+        )
+        try:
+            for message in dialect.opening():
+                wire.send(_frame(message))
+            frames = [] if dialect.ready_at_once else self._await_consent(wire, dialect, began_s)
+            ends = {"address": _address(wire.sock.getsockname()), "server": _address(wire.sock.getpeername())}
+        except BaseException:
+            wire.sock.close()
+            raise
+        self.wire, self._dialect, self._pinged_s = wire, dialect, None
+        self.on_heartbeat = self.hold_back = self._box = None
+        self._healing = None
+        self.session_id = self.connection_id = name
+        self.last_packet_s = self._heard_s = now_s = run.now_s()
+        detail = {"client": self.index, "user_id": self.user_id, "resumed": False, "took_s": now_s - began_s}
+        self._log(EventKind.CONNECTED, node="node-1", detail=detail | ends)
+        run.on_request("WSC", "connect", (now_s - began_s) * 1000, None)
+        if self.index in run.canaries:
+            self._ping_in(_CANARY_EVERY_S, wire)
+        return frames
+
+    def _await_consent(self, wire: WebSocketConnection, dialect: Dialect, began_s: float) -> list[Frame]:
+        """Follow the dialect until the server has taken the client in; return the frames after that."""
+        while (left_s := began_s + TIMEOUT_S - self.run.now_s()) > 0:
+            frames = iter(wire.wait(left_s))
+            for frame in frames:
+                if frame.opcode is Opcode.PING:
+                    wire.send(Frame(Opcode.PONG, frame.data))
+                elif frame.opcode is not Opcode.PONG:
+                    for item in dialect.receive(_message(frame)):
+                        match item:
+                            case Answer():
+                                wire.send(_frame(item.message))
+                            case Refused():
+                                raise ConnectRefused(item.reason)
+                            case Ready():
+                                return list(frames)
+        raise ConnectionEnded(Cause.PROTOCOL_ERROR, reason="the server has not taken the client in")
+
+    def _on_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.PING:
+            self._on_heartbeat(Frame(Opcode.PONG, frame.data))
+            return
+        self.last_packet_s = self._heard_s = now_s = self.run.now_s()
+        if frame.opcode is Opcode.PONG:
+            self._on_pong(now_s)
+            return
+        assert self._dialect is not None
+        items = self._dialect.receive(_message(frame))
+        if not any(isinstance(item, Answer) and item.heartbeat for item in items):
+            if self._box is not None and not self._box.read(now_s, is_data=True):
+                return
+            if self.beats_by_itself:
+                self._heard()
+        for item in items:
+            match item:
+                case Answer(heartbeat=True):
+                    self._on_heartbeat(_frame(item.message))
+                case Answer():
+                    self._send(_frame(item.message))
+                case PeerGone():
+                    detail = {"user_id": item.who, "watcher": self.index}
+                    self.run.log(EventKind.PEER_NOTIFIED, session_id=item.who, detail=detail)
+                case Refused():
+                    assert self.wire is not None
+                    self.wire.sock.close()
+                    raise ConnectionEnded(Cause.PROTOCOL_ERROR, reason=item.reason)
+
+    def _send_heartbeat(self) -> None:
+        assert self._dialect is not None
+        if self.on_heartbeat is not None:
+            super()._send_heartbeat()
+            return
+        message = self._dialect.beat()
+        self._send(Frame(Opcode.PING, b"") if message is None else _frame(message))
+
+    # -- canaries ----------------------------------------------------------------------------------
+
+    def _ping_in(self, wait_s: float, wire: WebSocketConnection) -> None:
+        self._on_wire(self.run.now_s() + wait_s, wire, partial(self._ping, wire))
+
+    def _ping(self, wire: WebSocketConnection) -> None:
+        """Ask whether the server is there; an answer that is still out counts as long as it is by now."""
+        now_s = self.run.now_s()
+        if self._pinged_s is None:
+            self._pinged_s = now_s
+            self._send(Frame(Opcode.PING, _CANARY))
+        else:
+            self._log_lag(now_s - self._pinged_s)
+        self._ping_in(_CANARY_EVERY_S, wire)
+
+    def _on_pong(self, now_s: float) -> None:
+        if self._pinged_s is not None:
+            self._log_lag(now_s - self._pinged_s)
+            self._pinged_s = None
+        elif self.beats_by_itself:
+            self._heard()
+
+    def _log_lag(self, took_s: float) -> None:
+        detail: dict[str, Any] = {"max_lag_s": took_s, "role": "canary", "pid": self.index}
+        self.run.log(EventKind.LOOP_LAG, detail=detail)
+
+
+def _frame(message: Message) -> Frame:
+    if isinstance(message, str):
+        return Frame(Opcode.TEXT, message.encode())
+    return Frame(Opcode.BINARY, message)
+
+
+def _message(frame: Frame) -> Message:
+    data = bytes(frame.data)
+    return data.decode(errors="replace") if frame.opcode is Opcode.TEXT else data
+
+
+def _address(name: Any) -> str:
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

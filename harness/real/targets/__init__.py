@@ -1,0 +1,1 @@
+"""Servers that somebody else wrote: started, watched from outside and stopped, unchanged."""

@@ -1,0 +1,89 @@
+"""The observer as the engine sees it: whether a target can be run here, its start, and when its server is ready."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from harness.real.dialects import check_options, find_dialect
+from harness.real.errors import CannotRun
+from harness.real.processes.children import Child, Children
+from harness.real.targets.describe import attached_port, lacking
+from harness.real.targets.sock_diag import sock_diag_works
+from harness.runs.directory import RunDir
+from scenarios.target import Target
+
+__all__ = ["check_target", "start_observer", "wait_ready"]
+
+_POLL_S = 0.02
+_SPARE_S = 3.0  # beyond the server's own grace
+
+
+def check_target(target: Target, network: str = "loopback", hosts: int = 0) -> None:
+    """Return if a target can be run here.
+
+    Raises:
+        CannotRun: a program or package is missing, its network is not supported, or a witness cannot see anything.
+        DialectError: no such dialect, or options that it does not know.
+    """
+    dialect = find_dialect(target.dialect_name, Path(target.folder))
+    check_options(dialect, target.dialect_options)
+    if network != "loopback" or hosts:
+        raise CannotRun(
+            f"--network {network}, --hosts {hosts}: a target runs on loopback, from this host alone"
+        )
+    if missing := lacking(target):
+        raise CannotRun("; ".join(missing))
+    host = urlsplit(target.connect.url).hostname
+    if target.start is not None and host not in ("127.0.0.1", "localhost", "::1"):
+        raise CannotRun(f"connect.url: {host}; allowed: a server that is started here is on 127.0.0.1")
+    if target.start is None:
+        try:
+            attached_port(target)
+        except ValueError as error:
+            raise CannotRun(f"connect.url: {error}") from error
+    if target.witnesses.socket_closed == "kernel":
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            raise CannotRun(
+                f"witnesses.socket_closed: the kernel of {host} is another one; write `socket_closed: null`"
+            )
+        if not sock_diag_works():
+            raise CannotRun(
+                "witnesses.socket_closed: this kernel has no sock_diag; write `socket_closed: null`"
+            )
+    if target.witnesses.suspected is not None and target.start is None:
+        raise CannotRun(
+            "witnesses.suspected: the output of a server that runs already goes elsewhere; write null"
+        )
+
+
+def start_observer(children: Children, target: Target, run: RunDir, origin_s: float, port: int) -> Child:
+    """Start the observer, which starts the server: its words are in `observer.log`, the server's in `target.log`."""
+    argv = [sys.executable, "-m", "harness.real.targets.observer", "--run-dir", str(run.path)]
+    argv += ["--origin-s", repr(origin_s), "--port", str(port)]
+    deadline_s = target.stop.grace + _SPARE_S
+    return children.start("target", argv, log=run.logs / "observer.log", stop_deadline_s=deadline_s)
+
+
+def wait_ready(children: Children, target: Target, run: RunDir) -> int | None:
+    """Wait until the server is ready; return its process id, None where it is not ours.
+
+    Raises:
+        CannotRun: it is not ready in time.
+        ChildDied: it has ended.
+    """
+    deadline_s = time.monotonic() + target.ready.within
+    while not run.ready_file("target").exists():
+        children.check()
+        if time.monotonic() > deadline_s:
+            log = run.logs / "target.log"
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:]) if log.exists() else ""
+            raise CannotRun(
+                f"{target.target} is not ready after {target.ready.within:g} s (ready: {target.ready.model_dump()}); "
+                f"its output so far, {log}:\n{tail or '(nothing)'}"
+            )
+        time.sleep(_POLL_S)
+    pid = run.read_json(run.ready_file("target"))["pid"]
+    return None if pid is None else int(pid)

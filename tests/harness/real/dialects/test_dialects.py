@@ -1,0 +1,122 @@
+"""Dialects: what goes back and forth, after recorded transcripts, and that nothing a server sends breaks them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.real.dialects import (
+    Answer,
+    Dialect,
+    DialectError,
+    Item,
+    Message,
+    PeerGone,
+    Ready,
+    Refused,
+    Who,
+    dialects,
+    find_dialect,
+)
+
+_WHO = Who("c7x1", "user-7", 7, 30.0)
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "engineio": {"gone_event": "offline"},
+    "text": {
+        "hello": ['{"type": "auth", "user": "{user}"}'],
+        "ready": {"type": "ready"},
+        "answers": [{"on": {"type": "ping"}, "send": '{"type": "pong", "id": "{$.id}"}'}],
+        "gone": {"on": {"type": "offline"}, "who": "user"},
+        "refused": {"type": "error"},
+    },
+}
+
+
+def _new(name: str) -> Dialect:
+    return find_dialect(name)(_WHO, **_OPTIONS.get(name, {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "transcript"),
+    [
+        (
+            "engineio",
+            [
+                (
+                    '0{"sid":"a","upgrades":[],"pingInterval":25000,"pingTimeout":20000}',
+                    [Answer("40", heartbeat=False)],
+                ),
+                ('40{"sid":"b"}', [Ready()]),
+                ("2", [Answer("3")]),
+                ('42["offline","c3x1"]', [PeerGone("c3x1")]),
+                ('42["other",1]', []),
+                ('44{"message":"no"}', [Refused('{"message":"no"}')]),
+            ],
+        ),
+        (
+            "text",
+            [
+                ('{"type": "ready"}', [Ready()]),
+                ('{"type": "ping", "id": 5}', [Answer('{"type": "pong", "id": "5"}')]),
+                ('{"type": "offline", "user": "user-3"}', [PeerGone("user-3")]),
+                ("[1]", []),
+                ("not JSON", []),
+            ],
+        ),
+        ("websocket", [("anything", []), (b"\x00", [])]),
+    ],
+)
+def test_a_transcript_is_answered(name: str, transcript: list[tuple[Message, list[Item]]]) -> None:
+    dialect = _new(name)
+    for message, wanted in transcript:
+        assert list(dialect.receive(message)) == wanted
+
+
+def test_the_first_message_says_who_it_is() -> None:
+    assert list(_new("text").opening()) == ['{"type": "auth", "user": "user-7"}']
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.data())
+def test_nothing_that_a_server_sends_breaks_a_dialect(data: st.DataObject) -> None:
+    import json
+
+    name = data.draw(st.sampled_from(sorted(dialects())))
+    dialect = _new(name)
+    list(dialect.opening())
+    prefix = st.sampled_from(
+        ["", "0", "2", "4", "42", "44", "o", "a", "h", "c", "CONNECTED\n", "INFO ", "PING\r\n"]
+    )
+    text = st.builds(str.__add__, prefix, st.text(max_size=30) | _JSON.map(json.dumps))
+    for message in data.draw(st.lists(text | st.binary(max_size=30), max_size=6)):
+        for item in dialect.receive(message):
+            assert isinstance(item, Item)
+    dialect.beat()
+
+
+def test_an_unknown_dialect_is_told_which_there_are_and_a_file_has_one_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(DialectError, match=r"allowed: .*engineio.*FILE\.py:CLASS"):
+        find_dialect("morse")
+    (tmp_path / "echo.py").write_text(
+        "from harness.real.dialects import Answer, Dialect\n"
+        "class Echo(Dialect):\n"
+        "    name = 'echo'\n"
+        "    def receive(self, message):\n"
+        "        return [Answer(message)]\n"
+    )
+    echo = find_dialect("echo.py:Echo", tmp_path)(_WHO)
+    assert list(echo.receive("x")) == [Answer("x")]
+    with pytest.raises(DialectError, match="is no Dialect"):
+        find_dialect("echo.py:Answer", tmp_path)
+    with pytest.raises(DialectError, match="unknown options"):
+        find_dialect("websocket")(_WHO, speed=1)

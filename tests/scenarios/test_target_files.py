@@ -1,0 +1,162 @@
+"""Target files: what is wrong is said with key and choice; what is right becomes a scenario's heartbeat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.judge.thresholds import ThresholdError, check_thresholds
+from harness.theory.predict import predict
+from scenarios.load import ScenarioError, dump_scenario, parse_scenario
+from scenarios.target import Heartbeat, filled
+from scenarios.target_files import TargetError, bundled_targets, load_target, parse_target, told_otherwise
+
+_TARGET = """
+target: mine
+connect: {url: "ws://127.0.0.1:{port}/ws?user={client}"}
+start: {command: [server, "{port}"]}
+heartbeat: {model: ping_deadline, interval: 20s, timeout: 10s, settable: [interval, timeout]}
+"""
+_SCENARIO = """
+name: foreign
+clients: 40
+ramp: 10s
+duration: 100s
+speedup: 5
+faults: [{kind: frozen, share: 50%, at: {uniform: {low: 0s, high: 40s}}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("conect: {}", "conect: unknown key; did you mean connect?"),
+        (
+            "witnesses: {suspected: gone}",
+            "names no client; allowed: a regular expression that holds {client}",
+        ),
+        ("witnesses: {suspected: '({client}'}", "not a regular expression"),
+        ("heartbeat: {model: ping_deadline, interval: 20s}", "ping_deadline needs timeout"),
+        ("heartbeat: {model: sometimes}", "heartbeat.model: got 'sometimes'"),
+        ("connect: {url: 'wss://example.org/'}", "connect.url: got 'wss://example.org/'"),
+    ],
+)
+def test_a_wrong_key_is_named_with_what_is_allowed(written: str, said: str) -> None:
+    key = written.partition(":")[0]
+    text = "\n".join(line for line in _TARGET.splitlines() if not line.startswith(key)) + f"\n{written}\n"
+    with pytest.raises(TargetError, match="problem") as caught:
+        parse_target(text, "my.yaml")
+    assert said in str(caught.value)
+
+
+def test_every_bundled_target_can_be_read() -> None:
+    assert {load_target(name).target for name in bundled_targets()} == set(bundled_targets())
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "low_s", "high_s"),
+    [
+        ({"model": "ping_deadline", "interval": "20s", "timeout": "10s"}, 10, 30),
+        ({"model": "next_tick", "interval": "30s"}, 30, 60),
+        ({"model": "next_tick", "interval": "30s", "misses": 2}, 60, 90),
+        ({"model": "idle_limit", "interval": "30s", "timeout": "60s"}, 30, 60),
+        ({"model": "idle_limit", "interval": "30s", "timeout": "60s", "look_every": "10s"}, 30, 70),
+        ({"model": "intervals", "interval": "30s"}, 30, 90),
+    ],
+)
+def test_a_model_of_a_heartbeat_has_its_law(
+    heartbeat: dict[str, object], low_s: float, high_s: float
+) -> None:
+    heartbeat = {**heartbeat, "first": "random"}
+    target = parse_target(_TARGET).model_copy(update={"heartbeat": Heartbeat.model_validate(heartbeat)})
+    scenario = parse_scenario(_SCENARIO, target=target.model_dump(mode="json"), speedup=1, duration="400s")
+    law = next(one.law for one in predict(scenario) if one.milestone == "suspected")
+    assert law is not None
+    assert (law.lo_s, law.hi_s) == pytest.approx((low_s, high_s), abs=0.01)
+    assert law.mass == pytest.approx(1)
+
+
+def test_a_server_without_timers_never_notices_and_an_unknown_one_has_no_law() -> None:
+    for model, mass in (("never", 0.0), ("unknown", None)):
+        raw = parse_target(_TARGET).model_dump(mode="json") | {"heartbeat": {"model": model}}
+        scenario = parse_scenario(_SCENARIO, target=raw, speedup=1)
+        found = [one for one in predict(scenario) if one.milestone == "suspected"]
+        assert [one.law and one.law.mass for one in found] == [mass]
+
+
+def test_a_lag_of_the_socket_moves_its_own_milestone_alone_and_is_no_milestone_of_a_faster_run() -> None:
+    raw = parse_target(_TARGET).model_dump(mode="json")
+    raw["heartbeat"]["socket_lag"] = "30s"
+    slow = parse_scenario(_SCENARIO, target=raw, speedup=1)
+    laws = {one.milestone: one.law for one in predict(slow)}
+    assert laws.keys() == {"suspected", "socket_closed"}
+    assert laws["socket_closed"] is not None and laws["suspected"] is not None
+    assert laws["socket_closed"].lo_s - laws["suspected"].lo_s == pytest.approx(30)
+    assert slow.witnessed("real") == frozenset({"socket_closed"})
+    assert parse_scenario(_SCENARIO, target=raw).witnessed("real") == frozenset()
+
+
+def test_a_scenario_with_a_target_comes_back_from_its_own_text() -> None:
+    scenario = parse_scenario(_SCENARIO, target=parse_target(_TARGET).model_dump(mode="json"))
+    assert parse_scenario(dump_scenario(scenario)) == scenario
+    assert scenario.liveness.patience_s == 10
+    assert scenario.target is not None and scenario.target.times(scenario.clock)["interval_ms"] == 4000
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (
+            "incidents",
+            [{"kind": "gateway_stall", "at": {"constant": "5s"}, "length": {"constant": "1s"}}],
+            "incidents",
+        ),
+        ("reconnect", {"relogin": {}}, "reconnect.relogin"),
+        ("gateway", {"nodes": 2}, "gateway"),
+    ],
+)
+def test_what_only_the_reference_gateway_has_is_refused(key: str, value: Any, said: str) -> None:
+    with pytest.raises(ScenarioError, match=said):
+        parse_scenario(_SCENARIO, target=parse_target(_TARGET).model_dump(mode="json"), **{key: value})
+
+
+def test_a_speedup_that_the_server_cannot_be_told_is_refused() -> None:
+    raw = parse_target(_TARGET).model_dump(mode="json")
+    raw["heartbeat"]["settable"] = ["interval"]
+    with pytest.raises(ScenarioError, match="cannot be told timeout"):
+        parse_scenario(_SCENARIO, target=raw)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "said"),
+    [
+        (
+            "detection_latency.p99 < 40s",
+            "no witness of mine sees suspected in this run; allowed: milestone=socket_c",
+        ),
+        ("false_suspicions.count == 0", "no witness of mine sees suspected"),
+        ("ghosts.at_end == 0", "only the reference gateway has this"),
+        ("detection_latency{milestone=socket_closed}.p99 < 40s", ""),
+        ("healthy.clients_lost.count == 0", ""),
+    ],
+)
+def test_a_threshold_that_nobody_could_measure_is_an_error_before_the_run(threshold: str, said: str) -> None:
+    raw = parse_target(_TARGET).model_dump(mode="json")
+    scenario = parse_scenario(_SCENARIO, target=raw, thresholds=[threshold])
+    if not said:
+        assert len(check_thresholds(scenario)) == 1
+        return
+    with pytest.raises(ThresholdError, match=said):
+        check_thresholds(scenario)
+
+
+def test_a_negative_control_tells_the_server_another_time() -> None:
+    told = told_otherwise(parse_target(_TARGET), ["timeout=12s"])
+    assert told is not None and told.heartbeat.timeout == 12
+    with pytest.raises(TargetError, match="allowed: interval, timeout"):
+        told_otherwise(parse_target(_TARGET), ["socket_lag=1s"])
+
+
+def test_only_known_placeholders_are_filled_in() -> None:
+    assert filled('{"port": {port}} {other} {port}', {"port": 80}) == '{"port": 80} {other} 80'
