@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from reference_server.errors import FlatlineError
 from reference_server.presets import UnknownPresetError, is_b_config, read_b_config
 from scenarios.faults.custom import Custom
+from scenarios.read_yaml import YamlTooLarge, read_yaml_text, yaml_and_tree
 from scenarios.schema import Scenario
 from scenarios.target_files import TargetError, load_target
 
@@ -70,7 +71,9 @@ def load_scenario(name_or_path: str, **overrides: Any) -> Scenario:
     """
     path = built_in().get(name_or_path, Path(name_or_path))
     try:
-        text = path.read_text()
+        text = read_yaml_text(path)
+    except UnicodeError as error:
+        raise ScenarioError(name_or_path, [Problem(None, "", f"not text: {error}")]) from error
     except OSError as error:
         message = str(error.strerror)
         if not path.exists():
@@ -104,8 +107,9 @@ def parse_scenario(
         ScenarioError: it lists every problem with its line and key.
     """
     try:
-        raw = yaml.safe_load(text)
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        raw, tree = yaml_and_tree(text)
+    except YamlTooLarge as error:
+        raise ScenarioError(source, [Problem(None, "", str(error))]) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise ScenarioError(source, [Problem(line, "", f"not YAML: {error.problem}")]) from error

@@ -40,6 +40,11 @@ class RunDir:
     path: Path
 
     @property
+    def marker(self) -> Path:
+        """Says that the folder was made by `new_run`, and may be deleted."""
+        return self.path / ".flatline-run"
+
+    @property
     def scenario(self) -> Path:
         """The scenario as it ran, every default written out (YAML)."""
         return self.path / "scenario.yaml"
@@ -187,6 +192,7 @@ def new_run(root: Path, name: str) -> RunDir:
     else:
         raise RunDirError(f"{root}: no free name for a run called {name}")
     run = RunDir(path)
+    run.marker.write_text("A run of flatline. `flatline runs prune` deletes no folder without this file.\n")
     run.logs.mkdir()
     latest, draft = root / "latest", root / f".latest-{os.getpid()}"
     draft.symlink_to(path.name)

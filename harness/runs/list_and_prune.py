@@ -1,7 +1,7 @@
 """The folder of run directories: list them, show one, prune old ones.
 
 Reads what runs say of themselves and deletes whole run directories, nothing else: never the one that
-`latest` points at, never one that may still be running, never a folder that is not a run.
+`latest` points at, never one that may still be running, never a folder that `new_run` has not marked as a run.
 """
 
 from __future__ import annotations
@@ -173,6 +173,8 @@ def _is_run(path: Path) -> bool:
 def _must_stay(run: RunInfo, now: datetime) -> str:
     if run.latest:
         return "latest points at it"
+    if not (marker := RunDir(run.path).marker).is_file():
+        return f"no {marker.name} in it says that it is ours: an older run, or another's folder"
     newest_s = max(found.lstat().st_mtime for found in (run.path, *run.path.rglob("*")))
     quiet_s = now.timestamp() - newest_s
     if run.status == "running" and quiet_s < _ABANDONED_AFTER_S:

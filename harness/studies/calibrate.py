@@ -28,7 +28,8 @@ from harness.runs.directory import RunDir
 from reference_server.durations import format_duration
 from reference_server.errors import FlatlineError
 from reference_server.events import Event, EventKind, Source
-from scenarios.load import replaced
+from scenarios.load import Problem, ScenarioError, replaced
+from scenarios.read_yaml import read_yaml, read_yaml_text
 from scenarios.schema import Scenario
 
 __all__ = ["Calibration", "CannotCalibrate", "Fitted", "Service", "calibrate", "calibrated"]
@@ -169,7 +170,17 @@ def calibrated(scenario: Scenario, overrides: Path) -> Scenario:
         OSError: no such file.
         ScenarioError: the result is no scenario; every problem is in it.
     """
-    return replaced(scenario, str(overrides), **yaml.safe_load(overrides.read_text()))
+    return replaced(scenario, str(overrides), **_overrides(overrides))
+
+
+def _overrides(path: Path) -> dict[str, Any]:
+    try:
+        found = read_yaml(read_yaml_text(path))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ScenarioError(str(path), [Problem(None, "", f"not YAML: {error}")]) from error
+    if not isinstance(found, dict):
+        raise ScenarioError(str(path), [Problem(1, "", "overrides are a mapping of keys to values")])
+    return found
 
 
 def _services(events: list[Event], used: list[Event]) -> tuple[Service, Service, float, float, int]:

@@ -32,6 +32,7 @@ from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.presets import read_b_config
 from scenarios.load import built_in, load_scenario
+from scenarios.read_yaml import YamlTooLarge, read_yaml, read_yaml_text
 from scenarios.schema import Scenario
 
 __all__ = ["LintInputError", "Subject", "boxes_behind", "combined", "setting_of_yaml", "subject_of"]
@@ -68,7 +69,7 @@ def subject_of(name_or_path: str) -> Subject:
             return Subject(name_or_path, None, (box,))
     path = Path(name_or_path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_yaml_text(path)
     except OSError as error:
         names = [p.name for p in profiles.heartbeats] + list(built_in())
         raise LintInputError(
@@ -78,8 +79,10 @@ def subject_of(name_or_path: str) -> Subject:
         raise LintInputError(f"{name_or_path}: not text: {error}") from error
     problem = ""
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        raw = read_yaml(text)
+    except YamlTooLarge as error:
+        raise LintInputError(f"{name_or_path}: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
         raw, problem = None, f"not YAML: {error}"
     if isinstance(raw, Mapping) and (found := _ours(raw, name_or_path)) is not None:
         return found

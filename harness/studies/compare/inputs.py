@@ -15,6 +15,7 @@ import yaml
 
 from reference_server.errors import FlatlineError
 from reports.run_tables import RunTables, load_run
+from scenarios.read_yaml import read_yaml
 
 __all__ = ["CannotCompare", "Input", "SettingDifference", "differences", "read_inputs"]
 
@@ -78,7 +79,7 @@ def read_inputs(runs: Sequence[Path], *, allow_partial: bool = False) -> list[In
         label = names[n] if names.count(names[n]) == 1 else str(path)
         # Not through the schema: a run of an older version must still be comparable.
         scenario, plan = (
-            _read(path / "scenario.yaml", yaml.safe_load),
+            _read(path / "scenario.yaml", lambda data: read_yaml(data.decode())),
             _read(path / "plan.json", orjson.loads),
         )
         inputs.append(Input(label, tables, scenario, plan))

@@ -9,7 +9,7 @@ import pytest
 
 from harness.conclude import conclude
 from harness.events.log import write_log
-from harness.runs.directory import RunDir, RunDirError
+from harness.runs.directory import RunDir, RunDirError, new_run
 from harness.runs.list_and_prune import describe, list_runs, prune, table
 from harness.simulated import simulate
 from reference_server.errors import FlatlineError
@@ -23,6 +23,7 @@ NOW_S = 1_767_225_600.0  # 2026-01-01 00:00 UTC
 def make(root: Path, name: str, *, status: str = "complete", verdict: str | None = "pass") -> Path:
     path = root / name
     path.mkdir(parents=True)
+    RunDir(path).marker.touch()
     (path / "scenario.yaml").write_text("name: demo\n")
     started = f"{name[:4]}-{name[4:6]}-{name[6:8]}T{name[9:11]}:00:00+00:00"
     write(
@@ -110,6 +111,22 @@ def test_what_may_still_be_running_stays_until_it_is_abandoned(root: Path) -> No
     told = prune(root, keep=3, now_s=now_s)
     assert [(run.name[:8], why) for run, why in told.spared] == [("20251228", "it may still be running")]
     assert names(prune(root, keep=3, now_s=now_s + DAY_S).gone) == ["20251228"]
+
+
+def test_a_folder_that_only_looks_like_a_run_stays(root: Path) -> None:
+    theirs = root / "20251229-100000-demo"
+    RunDir(theirs).marker.unlink()
+    done = prune(root, keep=0, dry_run=False)
+    assert names(done.gone) == ["20251231"]
+    assert "no .flatline-run in it" in {run.path: why for run, why in done.spared}[theirs]
+    assert (theirs / "scenario.yaml").exists()
+
+
+def test_what_we_make_may_go(root: Path) -> None:
+    ours = new_run(root, "ours").path
+    (ours / "scenario.yaml").touch()
+    new_run(root, "latest")
+    assert ours in [run.path for run in prune(root, keep=0).gone]
 
 
 def test_without_a_link_the_newest_is_the_latest(root: Path) -> None:
