@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +66,7 @@ class Sample:
         )
 
 
+@lru_cache(maxsize=4096)  # a comparison asks for the same few again and again
 def interval_ranks(n: int, q: float, confidence: float) -> tuple[int, int]:
     """Ranks (from 1) of the order statistics that hold the q-quantile between them.
 
