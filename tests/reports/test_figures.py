@@ -48,10 +48,15 @@ DRAW: dict[str, Callable[[RunTables], Figure]] = {
 }
 
 
-@pytest.mark.parametrize("name", DRAW)
-def test_each_figure_is_readable_at_slide_size(name: str, run: RunTables) -> None:
-    figure = DRAW[name](run)
+@pytest.fixture(scope="module", params=DRAW)
+def laid_out(request: pytest.FixtureRequest, run: RunTables) -> Figure:
+    figure = DRAW[request.param](run)
     figure.draw_without_rendering()
+    return figure
+
+
+def test_each_figure_is_readable_at_slide_size(laid_out: Figure) -> None:
+    figure = laid_out
     assert figure.get_size_inches()[0] == 12.8
     texts = [text for text in figure.findobj() if hasattr(text, "get_fontsize") and text.get_visible()]
     assert min(text.get_fontsize() for text in texts if getattr(text, "get_text", str)()) >= 11
@@ -60,10 +65,8 @@ def test_each_figure_is_readable_at_slide_size(name: str, run: RunTables) -> Non
             assert axes.get_xlabel() or axes.get_shared_x_axes().joined(axes, figure.get_axes()[-1])
 
 
-@pytest.mark.parametrize("name", DRAW)
-def test_nothing_of_a_figure_is_cut_off(name: str, run: RunTables) -> None:
-    figure = DRAW[name](run)
-    figure.draw_without_rendering()
+def test_nothing_of_a_figure_is_cut_off(laid_out: Figure) -> None:
+    figure = laid_out
     box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     assert -0.02 <= box.x0 < box.x1 <= width + 0.02
     assert -0.02 <= box.y0 < box.y1 <= height + 0.02
