@@ -51,7 +51,10 @@ class GatewayConfig(BaseModel):
         str, Field(description="keys the hash of codes in Redis; the same on every node")
     ] = ""
     operator_token: Annotated[
-        str, Field(description="lets its bearer kick users and send to them; empty: nobody may")
+        str,
+        Field(
+            description="lets its bearer kick and send and, where not on loopback, list; empty: nobody may"
+        ),
     ] = ""
     ledger_url: Annotated[
         str | None,
@@ -150,9 +153,14 @@ class GatewayConfig(BaseModel):
         """How long a session lives without a sign of life; for ever where records do not expire."""
         return self.policy.session_ttl if self.records.expire else _FOR_EVER_S
 
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        return _is_loopback(self.host)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.records.user_id_handshake and not _is_loopback(self.host):
+        if self.records.user_id_handshake and not self.is_local:
             raise ValueError(
                 f"records.user_id_handshake lets in whoever names a user, without a login; host is "
                 f"{self.host!r}, allowed with it: a loopback address, as 127.0.0.1"

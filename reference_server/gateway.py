@@ -214,7 +214,10 @@ class Gateway:
         self.telemetry.close()
 
     def health(self) -> dict[str, Any]:
-        """Return how the gateway is: ``status`` is `ok`, `degraded` or `draining`; what ails it beside it."""
+        """Return how the gateway is: ``status`` is `ok`, `degraded`, `refusing` or `draining`; what ails it beside it.
+
+        With all but `ok` a login would fail.
+        """
         parts = {"store": self.store.available}
         unwritten: dict[str, int] = {}
         if self.ledger is not None:
@@ -222,13 +225,15 @@ class Gateway:
             unwritten["ledger_waiting"] = self.ledger.pending
             unwritten["ledger_dropped"] = self.ledger.dropped
         up = all(parts.values())
-        status = "draining" if self.draining else "ok" if up else "degraded"
+        refusing = self.limiter.closed_because()
+        bad = {"draining": self.draining, "degraded": not up, "refusing": refusing is not None}
+        status = next((name for name, is_so in bad.items() if is_so), "ok")
         return {
             "status": status,
             "node": self.config.node,
             **{part: "up" if works else "down" for part, works in parts.items()},
             **unwritten,
-            "refusing": self.limiter.closed_because(),
+            "refusing": refusing,
         }
 
     # -- a connection begins -----------------------------------------------------------------------

@@ -149,6 +149,12 @@ def audit_command(
     redis: Annotated[str | None, typer.Option(help="Redis URL, with --http")] = None,
     prefix: Annotated[str, typer.Option(help="of the gateways' keys, with --http")] = "flatline:",
     ledger: Annotated[str | None, typer.Option(help="URL or SQLite file, with --http")] = None,
+    token: Annotated[
+        str,
+        typer.Option(
+            envvar="FLATLINE_OPERATOR_TOKEN", help="operator_token of gateways elsewhere", show_envvar=True
+        ),
+    ] = "",
     grace_s: Annotated[
         float, typer.Option("--grace", help="what differs for so many seconds is a difference")
     ] = 2.0,
@@ -161,7 +167,7 @@ def audit_command(
     from reference_server.ledger.table import ledger_url
 
     if http:
-        target = AuditTarget(tuple(http), redis, prefix, ledger and ledger_url(ledger))
+        target = AuditTarget(tuple(http), redis, prefix, ledger and ledger_url(ledger), token)
     else:
         target = target_of_run(find_run(run_name, root))
     found = audit(target, grace_s)

@@ -321,7 +321,7 @@ def _audit(
     """
     urls = nodes.http_urls.split(",")
     running = tuple(url for url, node in zip(urls, nodes, strict=True) if node.runs)
-    target = AuditTarget(running, redis.url, redis.key_prefix, ledger_url)
+    target = AuditTarget(running, redis.url, redis.key_prefix, ledger_url, nodes[1].config.operator_token)
     try:
         found = audit(target, min(resume_window_s + _AUDIT_SPARE_S, _MOST_AUDIT_S))
     except CannotAudit as error:

@@ -271,6 +271,7 @@ class AuditTarget(NamedTuple):
     redis_url: str | None = None
     key_prefix: str = "flatline:"
     ledger_url: str | None = None
+    operator_token: str = ""  # of the gateways; they ask for it where they do not listen on loopback
 
 
 class Audit(NamedTuple):
@@ -309,7 +310,7 @@ def snapshot(target: AuditTarget) -> Snapshot:
     memory = store = ledger = None
     try:
         if target.http_urls:
-            memory = _memory(target.http_urls)
+            memory = _memory(target.http_urls, target.operator_token)
         if target.redis_url is not None:
             store = _store(target.redis_url, target.key_prefix)
         if target.ledger_url is not None:
@@ -340,7 +341,8 @@ def target_of_run(run: RunDir) -> AuditTarget:
             raise CannotAudit(f"{config.node} of {run.path} does not listen")
         urls.append(f"http://{config.host}:{ports.http_port}")
     first = configs[0]
-    return AuditTarget(tuple(urls), first.redis_url, first.key_prefix, first.ledger_url)
+    stores = (first.redis_url, first.key_prefix, first.ledger_url)
+    return AuditTarget(tuple(urls), *stores, first.operator_token)
 
 
 def _known(seen: Snapshot) -> int:
@@ -356,19 +358,20 @@ def _known(seen: Snapshot) -> int:
     return len(sessions)
 
 
-def _memory(urls: Sequence[str]) -> Memory:
+def _memory(urls: Sequence[str], token: str) -> Memory:
     def held(state: str) -> list[Held]:
         # Once each: a list that changes between two pages may show a row twice.
-        return list({held.owner: held for url in urls for held in _pages(url, state)}.values())
+        return list({held.owner: held for url in urls for held in _pages(url, state, token)}.values())
 
     return Memory(held("live"), held("waiting"))
 
 
-def _pages(url: str, state: str) -> Iterator[Held]:
+def _pages(url: str, state: str, token: str) -> Iterator[Held]:
     page, left = 1, 1
     while left > 0:
         query = f"{url.rstrip('/')}/api/sessions?state={state}&per_page={_PER_PAGE}&page={page}"
-        with urllib.request.urlopen(query, timeout=_ANSWER_DEADLINE_S) as answer:
+        request = urllib.request.Request(query, headers={"Authorization": f"Bearer {token}"} if token else {})
+        with urllib.request.urlopen(request, timeout=_ANSWER_DEADLINE_S) as answer:
             told: Mapping[str, Any] = orjson.loads(answer.read())
         for row in told["sessions"]:
             yield Held(row["session_id"], row["user_id"], row["connection_id"], row["node"])

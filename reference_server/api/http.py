@@ -11,14 +11,15 @@ programs and a sentence for people.
 | ``POST /user/logout`` | ``token``, ``user_id`` (if given, the session's) → ``{}`` |
 | ``GET /api/sessions`` | ``page``, ``per_page`` → this node's live sessions, oldest connection first; ``total`` |
 | ``GET /api/config`` | what a client has to know: the WebSocket's port, whether a code is needed |
-| ``GET /healthz`` | 200, or 503: store down, draining |
+| ``GET /healthz`` | 200, or 503 where a login would fail: store or ledger down, refusing, draining |
 | ``GET /metrics`` | Prometheus |
 | ``GET /`` | the browser client |
 | ``POST /operator/kick`` | ``user_id`` or ``session_id`` → ``sessions``: how many ended (close code 4410) |
 | ``POST /operator/send`` | ``user_id``, ``payload`` (any JSON) → ``connections``: how many it goes to |
 
 The operator's routes act on a user wherever the user is connected. They need ``operator_token`` in the
-configuration, and that token in the request. A session's ``token`` lets whoever has it in; it is in the login's
+configuration, and that token in the request; so do ``/api/sessions`` and ``/metrics`` where the gateway does not
+listen on loopback. A session's ``token`` lets whoever has it in; it is in the login's
 answer and nowhere else. Its ``session_id`` lets nobody in.
 """
 
@@ -113,19 +114,20 @@ class _Page(BaseModel):
     state: str = "live"
 
 
+def _check_operator(request: Request, config: GatewayConfig) -> None:
+    token, given = config.operator_token, request.headers.get("authorization", "")
+    if not token or not compare_digest(given.encode(), f"Bearer {token}".encode()):
+        raise Refused(401, "not_the_operator", "send Authorization: Bearer and the operator_token")
+
+
 def _operator_routes(gateway: Gateway) -> list[Route]:
     """Return the operator's routes; none where there is no operator."""
-    token = gateway.config.operator_token
-    if not token:
+    config = gateway.config
+    if not config.operator_token:
         return []
 
-    def check(request: Request) -> None:
-        given = request.headers.get("authorization", "")
-        if not compare_digest(given.encode(), f"Bearer {token}".encode()):
-            raise Refused(401, "not_the_operator", "send Authorization: Bearer and the token")
-
     async def kick(request: Request) -> Response:
-        check(request)
+        _check_operator(request, config)
         body = await _read_body(request, _Kick)
         if bool(body.user_id) == bool(body.session_id):
             raise _bad_request('either "user_id" or "session_id"')
@@ -133,7 +135,7 @@ def _operator_routes(gateway: Gateway) -> list[Route]:
         return _json_answer({"sessions": ended})
 
     async def send(request: Request) -> Response:
-        check(request)
+        _check_operator(request, config)
         body = await _read_body(request, _Send)
         try:
             reached = await gateway.router.send(body.user_id, body.payload, _SENDER)
@@ -198,6 +200,8 @@ def create_app(gateway: Gateway) -> Starlette:
         return _json_answer({})
 
     async def sessions(request: Request) -> Response:
+        if not config.is_local:
+            _check_operator(request, config)
         query = _validated(_Page, dict(request.query_params))
         first, last = (query.page - 1) * query.per_page, query.page * query.per_page
         rows: list[dict[str, Any]]
@@ -226,6 +230,8 @@ def create_app(gateway: Gateway) -> Starlette:
         return _json_answer(state, 200 if state["status"] == "ok" else 503)
 
     async def scrape(request: Request) -> Response:
+        if not config.is_local:
+            _check_operator(request, config)
         text, content_type = metrics.scrape(request.headers.get("accept", ""))
         return Response(text, headers={"Content-Type": content_type})
 

@@ -97,7 +97,7 @@ class Ledger:
         """Open the ledger and close this node's stale rows; without a database, begin without it.
 
         Raises:
-            LedgerUnfit: its URL is not one, or its table is of another make.
+            LedgerUnfit: its URL is not one, its table is of another make, or its file cannot be read or written.
         """
         try:
             stale = await asyncio.wait_for(self._in_thread(self._open), _START_DEADLINE_S)

@@ -13,8 +13,10 @@ therefore includes. All times are epoch milliseconds, UTC.
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -68,6 +70,14 @@ from reference_server.ledger.rows import (
 
 __all__ = ["LedgerDatabase", "LedgerTables", "ledger_url", "open_engine", "shown_url"]
 
+# What waiting does not mend.
+_UNFIT: Final = (
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+)
 _BUSY_TIMEOUT_S: Final = (
     1.0  # how long a transaction waits for another process's before it counts as an outage
 )
@@ -248,8 +258,10 @@ class LedgerDatabase:
         were last seen. Returns how many they were.
 
         Raises:
-            LedgerUnfit: a table of another make.
+            LedgerUnfit: a table of another make, a damaged SQLite file, or one that nobody can open.
         """
+        if self._is_sqlite and not self._is_open:
+            self._check_file()
         stale = self._carry_out(self._open)
         self._is_open = True
         return stale
@@ -322,6 +334,23 @@ class LedgerDatabase:
             self._engine.dispose()
             cause = getattr(error, "orig", None) or error
             raise LedgerUnavailable(f"{type(cause).__name__}: {cause}") from error
+
+    def _check_file(self) -> None:
+        try:
+            # In no transaction: others may write meanwhile.
+            with closing(self._engine.raw_connection()) as raw:
+                cursor = raw.cursor()
+                cursor.execute("PRAGMA quick_check(1)")
+                (found,) = cursor.fetchone() or ("nothing",)
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            self._engine.dispose()
+            cause = getattr(error, "orig", None) or error
+            kind = (
+                LedgerUnfit if getattr(cause, "sqlite_errorcode", 0) & 0xFF in _UNFIT else LedgerUnavailable
+            )
+            raise kind(f"ledger {self._engine.url.database}: {cause}") from error
+        if found != "ok":
+            raise LedgerUnfit(f"ledger {self._engine.url.database} is damaged: {found}")
 
     def _file(self) -> tuple[int, int] | None:
         if not self._is_sqlite:

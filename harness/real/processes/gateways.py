@@ -9,6 +9,7 @@ log: the last line of a killed one may be torn, and the next would be lost with 
 
 from __future__ import annotations
 
+import secrets
 import signal
 import subprocess
 import sys
@@ -29,6 +30,9 @@ from scenarios.schema import Scenario
 
 __all__ = ["Node", "Nodes", "gateway_config"]
 
+_OPERATOR_TOKEN = secrets.token_urlsafe(
+    16
+)  # nodes on other addresses than loopback tell nobody else who is there
 _START_DEADLINE_S = 30.0
 _POLL_S = 0.02
 _KILL_DEADLINE_S = 60.0
@@ -73,6 +77,7 @@ def gateway_config(
         detector=scenario.clock.sped_up(scenario.detector),
         records=scenario.records,
         second_login=scenario.sessions.second_login,
+        operator_token=_OPERATOR_TOKEN,
         session_survives_connection=scenario.sessions.survives_connection,
         event_log=run.log("gateway", name),
         origin_s=origin_s,

@@ -175,7 +175,7 @@ def test_health_says_what_ails_the_gateway(start: Any, tmp_path: Path) -> None:
             assert (status, well["status"], well["store"], well["refusing"]) == (200, "ok", "up", None)
             await it.join("ann")
             status, full = await it.http("GET", "/healthz")
-            assert (status, full["refusing"]) == (200, "too_many_connections")
+            assert (status, full["status"], full["refusing"]) == (503, "refusing", "too_many_connections")
         nobody = "redis://127.0.0.1:1/0"
         async with running(nobody, "test:", tmp_path, QUIET) as it:
             status, answer = await it.http("POST", "/user/code", {"user_id": "ann"})

@@ -14,6 +14,7 @@ import pytest
 
 from harness.cli.terminal import show_table
 from harness.real.processes.redis import RedisServer
+from harness.user_sessions.audit import AuditTarget, CannotAudit, snapshot
 from reference_server.session_log import TextFormatter, without_controls
 from reference_server.sessions.origin import Origin
 from tests.reference_server.gateways import QUIET, Running, run, running, until
@@ -120,6 +121,44 @@ def test_many_on_the_http_port_shut_out_neither_clients_nor_health_checks(
             await until(lambda: not sockets, "the crowd has gone")
             assert await login(it) == (200, "")
             assert ann.closed is None
+
+    run(scenario())
+
+
+@pytest.mark.real
+def test_who_is_there_is_told_on_loopback_and_to_the_operator(start: Any) -> None:
+    async def scenario() -> None:
+        mine = {"Authorization": "Bearer secret"}
+        for options, headers, allowed in (
+            ({}, {}, True),
+            ({"host": "0.0.0.0"}, {}, False),
+            ({"host": "0.0.0.0"}, mine, False),
+            ({"host": "0.0.0.0", "operator_token": "secret"}, {}, False),
+            ({"host": "0.0.0.0", "operator_token": "secret"}, {"Authorization": "Bearer "}, False),
+            ({"host": "0.0.0.0", "operator_token": "secret"}, mine, True),
+        ):
+            async with start(**options) as it:
+                for path in ("/api/sessions", "/api/sessions?state=waiting", "/metrics"):
+                    status, _ = await asyncio.to_thread(get, it.http_port, path, headers)
+                    assert status == (200 if allowed else 401), (options, path)
+                assert (await it.http("GET", "/healthz"))[0] == 200
+                found = await asyncio.to_thread(memory_of, it, headers)
+                assert found == (["live"] if allowed else "refused")
+
+    def get(port: int, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    def memory_of(it: Running, headers: dict[str, str]) -> object:
+        token = headers.get("Authorization", "").removeprefix("Bearer ")
+        try:
+            seen = snapshot(AuditTarget((f"http://127.0.0.1:{it.http_port}",), operator_token=token))
+        except CannotAudit:
+            return "refused"
+        assert seen.memory is not None and not seen.memory.live
+        return ["live"]
 
     run(scenario())
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from harness.events.log import read_log
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer
 from reference_server.events import EventKind as K
+from reference_server.ledger.rows import LedgerUnfit
 from reference_server.ledger.table import ledger_url
 from reference_server.sessions.records import session_id_of
 from tests.reference_server.gateways import QUICK, QUIET, Running, run, running, until
@@ -415,15 +416,53 @@ def test_a_killed_gateway_has_lost_nothing_but_the_last_signs_of_life(
 def test_a_gateway_starts_without_its_ledger_and_takes_it_up_later(
     private_redis: RedisServer, key_prefix: str, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "not-yet"
+    path = tmp_path / "ledger.db"
 
     async def scenario() -> None:
-        url = ledger_url(folder / "ledger.db")
-        async with running(private_redis.url, key_prefix, tmp_path, QUIET, ledger_url=url) as it:
-            assert await health(it) == (503, "down")
-            assert (await it.http("POST", "/user/login", {"user_id": "ann"}))[0] == 503
-            folder.mkdir()
-            await until(lambda: it.gateway.ledger and it.gateway.ledger.available, "its folder")
-            assert session_id_of(await it.login("ann")) in rows(folder / "ledger.db")
+        with closing(sqlite3.connect(path, isolation_level=None)) as locking:
+            locking.execute("PRAGMA locking_mode=EXCLUSIVE")
+            locking.execute("BEGIN EXCLUSIVE")
+            url = ledger_url(path)
+            async with running(private_redis.url, key_prefix, tmp_path, QUIET, ledger_url=url) as it:
+                assert await health(it) == (503, "down")
+                assert (await it.http("POST", "/user/login", {"user_id": "ann"}))[0] == 503
+                locking.execute("ROLLBACK")
+                locking.close()
+                await until(lambda: it.gateway.ledger and it.gateway.ledger.available, "nobody locks it")
+                assert session_id_of(await it.login("ann")) in rows(path)
+
+    run(scenario())
+
+
+def _damaged(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE t (x)")
+        database.executemany("INSERT INTO t VALUES (?)", [("x" * 500,)] * 100)
+    data = bytearray(path.read_bytes())
+    data[8192:16384] = b"\xff" * 8192
+    path.write_bytes(data)
+
+
+UNFIT: dict[str, Callable[[Path], object]] = {
+    "no database": lambda path: path.write_bytes(b"not a database, but long enough to be one" * 100),
+    "damaged in its middle": _damaged,
+    "a folder": lambda path: path.mkdir(),
+    "in no folder": lambda path: path.parent.rmdir(),
+}
+
+
+@pytest.mark.parametrize("how", UNFIT)
+def test_a_ledger_that_waiting_does_not_mend_ends_the_start(
+    private_redis: RedisServer, key_prefix: str, tmp_path: Path, how: str
+) -> None:
+    path = tmp_path / "there" / "ledger.db"
+    path.parent.mkdir()
+    UNFIT[how](path)
+
+    async def scenario() -> None:
+        options = {"ledger_url": ledger_url(path)}
+        with pytest.raises(LedgerUnfit, match="ledger"):
+            async with running(private_redis.url, key_prefix, tmp_path, QUIET, **options):
+                pass
 
     run(scenario())
