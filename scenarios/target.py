@@ -55,7 +55,10 @@ class Start(Part):
     ]
     needs: Annotated[
         tuple[str, ...],
-        Field(description="programs, and Python packages as `python:NAME`, without which it cannot start"),
+        Field(
+            description="without which it cannot start: programs, Python packages as `python:NAME`, npm's as "
+            "`npm:NAME` (in the folder `node` beside the file)"
+        ),
     ] = ()
 
 

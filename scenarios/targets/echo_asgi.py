@@ -1,5 +1,6 @@
 """The server of the uvicorn target: an echo that prints who has gone. A user's own server is as short."""
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -18,7 +19,7 @@ async def echo(socket: WebSocket) -> None:
 
 
 @asynccontextmanager
-async def lifespan(_app: Starlette):  # type: ignore[no-untyped-def]
+async def lifespan(_app: Starlette) -> AsyncIterator[None]:
     """Say that it is there."""
     print("listening")
     yield

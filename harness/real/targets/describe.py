@@ -105,6 +105,10 @@ def lacking(target: Target) -> list[str]:
         if colon and kind == "python":
             if importlib.util.find_spec(name) is None:
                 found.append(f"{target.target} needs the Python package {name}: pip install {name}")
+        elif colon and kind == "npm":
+            packages = Path(target.folder) / "node"
+            if not (packages / "node_modules" / name).is_dir():
+                found.append(f"{target.target} needs the npm package {name}: npm ci --prefix {packages}")
         elif _program(need, target.folder) is None:
             found.append(f"{target.target} needs {need}, which is not on the PATH")
     return found

@@ -24,7 +24,12 @@ from harness.real.dialects import (
 )
 
 _WHO = Who("c7x1", "user-7", 7, 30.0)
+_NATS_CONNECT = (
+    b'CONNECT {"verbose":false,"pedantic":false,"lang":"flatline","version":"1","protocol":1}\r\nPING\r\n'
+)
 _OPTIONS: dict[str, dict[str, Any]] = {
+    "mqtt": {"watches": True},
+    "phoenix": {"topic": "room:1"},
     "engineio": {"gone_event": "offline"},
     "text": {
         "hello": ['{"type": "auth", "user": "{user}"}'],
@@ -68,12 +73,89 @@ def _new(name: str) -> Dialect:
             ],
         ),
         ("websocket", [("anything", []), (b"\x00", [])]),
+        (
+            "mqtt",
+            [
+                (
+                    b"\x20\x02\x00\x00",
+                    [Ready(), Answer(b"\x82\x09\x00\x01\x00\x04gone\x00", heartbeat=False)],
+                ),
+                (b"\xd0\x00", []),
+                (b"\x30\x0a\x00\x04go", []),  # a packet in two messages
+                (b"nec3x1\xd0\x00", [PeerGone("c3x1")]),
+                (b"\x20\x02\x00\x05", [Refused("CONNACK 5")]),
+            ],
+        ),
+        (
+            "graphql-ws",
+            [('{"type":"connection_ack"}', [Ready()]), ('{"type":"ping"}', [Answer('{"type":"pong"}')])],
+        ),
+        (
+            "actioncable",
+            [
+                ('{"type":"welcome"}', [Ready()]),
+                ('{"type":"ping","message":1}', []),
+                ('{"type":"disconnect","reason":"unauthorized"}', [Refused("unauthorized")]),
+            ],
+        ),
+        (
+            "pusher",
+            [
+                ('{"event":"pusher:connection_established","data":"{}"}', [Ready()]),
+                ('{"event":"pusher:ping"}', [Answer('{"event":"pusher:pong","data":{}}')]),
+                (
+                    '{"event":"pusher_internal:member_removed","channel":"c","data":"{\\"user_id\\":\\"u3\\"}"}',
+                    [PeerGone("u3")],
+                ),
+            ],
+        ),
+        (
+            "stomp",
+            [
+                ("CONNECTED\nversion:1.2\n\n\0", [Ready()]),
+                ("\n", []),
+                ("ERROR\n\n\0", [Refused("ERROR\n\n\0")]),
+            ],
+        ),
+        (
+            "nats",
+            [
+                (b'INFO {"server_id":"x"}\r\nPI', [Answer(_NATS_CONNECT, heartbeat=False)]),
+                (b"NG\r\nPONG\r\n", [Answer(b"PONG\r\n"), Ready()]),
+                (b"-ERR 'Stale Connection'\r\n", [Refused("-ERR 'Stale Connection'")]),
+            ],
+        ),
+        (
+            "sockjs",
+            [
+                ("o", [Ready()]),
+                ("h", []),
+                ('a["x"]', []),
+                ('c[3000,"Go away!"]', [Refused('c[3000,"Go away!"]')]),
+            ],
+        ),
+        (
+            "phoenix",
+            [
+                ('["1","1","room:1","phx_reply",{"status":"ok","response":{}}]', [Ready()]),
+                ('[null,"2","phoenix","phx_reply",{"status":"ok","response":{}}]', []),
+                ('[null,null,"room:1","presence_diff",{"joins":{},"leaves":{"u3":{}}}]', [PeerGone("u3")]),
+            ],
+        ),
+        ("signalr", [("{}\x1e", [Ready()]), ('{"type":6}\x1e{"type":6}\x1e', [])]),
     ],
 )
 def test_a_transcript_is_answered(name: str, transcript: list[tuple[Message, list[Item]]]) -> None:
     dialect = _new(name)
     for message, wanted in transcript:
         assert list(dialect.receive(message)) == wanted
+
+
+def test_an_mqtt_client_says_its_keep_alive_and_its_will() -> None:
+    (connect,) = find_dialect("mqtt")(_WHO).opening()
+    assert connect == b"\x10\x1c\x00\x04MQTT\x04\x06\x00\x1e\x00\x04c7x1\x00\x04gone\x00\x04c7x1"
+    (connect5,) = find_dialect("mqtt")(_WHO, version=5, will="").opening()
+    assert connect5 == b"\x10\x11\x00\x04MQTT\x05\x02\x00\x1e\x00\x00\x04c7x1"
 
 
 def test_the_first_message_says_who_it_is() -> None:

@@ -61,7 +61,7 @@ def _verdicts(measured: MeasuredRun, figure: str) -> dict[str, tuple[str, str]]:
     return {str(row.milestone): (str(row.verdict), str(row.reason)) for row in rows.itertuples()}
 
 
-@pytest.mark.parametrize("name", ["uvicorn"])
+@pytest.mark.parametrize("name", ["uvicorn"])  # the others: `make targets`
 def test_a_frozen_client_is_noticed_within_the_law(name: str, tmp_path: Path) -> None:
     measured = _measured(load_target(name), tmp_path)
     seen = measured.tables.table("detections")
