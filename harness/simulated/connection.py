@@ -17,9 +17,12 @@ from reference_server.events import Cause
 from reference_server.liveness.detector import Detector
 from scenarios.faults import PlannedFault
 
-__all__ = ["NEVER_S", "Box", "ClientEnd", "Connection", "GatewayEnd"]
+__all__ = ["NEVER_S", "Box", "ClientEnd", "Connection", "Deliver", "GatewayEnd"]
 
 NEVER_S = math.inf
+
+Deliver = Callable[[float], None]
+"""What becomes of a message that reaches the client; it is told how long that packet took, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ class Connection:
     refresh_due_s: float = NEVER_S  # the next frame from then on has its records refreshed
     at_client_s: float = NEVER_S
     answer_s: float = NEVER_S
-    unacked: list[Callable[[], None]] = field(default_factory=list)
+    unacked: list[Deliver] = field(default_factory=list)
     unacked_since_s: float | None = None
     tries: int = 0  # retransmissions of the oldest unacknowledged message
     probed: bool = False  # the last message that got lost came with TCP's tail-loss probe

@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 
 from harness.simulated.clock import Clock
-from harness.simulated.connection import NEVER_S, Connection
+from harness.simulated.connection import NEVER_S, Connection, Deliver
 from reference_server.events import Cause
 from scenarios.distributions import Distribution
 from scenarios.network import ORPHAN_TRIES, after_probe
@@ -86,7 +86,7 @@ class Network:
 
     Args:
         clock: simulated time.
-        round_trips: each message takes half a draw; a ping and its answer share one.
+        round_trips: each message takes half a draw; a ping, first or sent again, and its answer share one.
         ladder: TCP's retransmissions, seconds after the first send.
         tcp_user_timeout_s: how long data may stay unacknowledged; see
             :func:`kernel_patience_s`.
@@ -141,12 +141,12 @@ class Network:
 
     def _send_ping(self, connection: Connection, one_way_s: float) -> None:
         counts = connection.box is None or connection.box.pings
-        ping = partial(connection.client.on_ping, connection, one_way_s)
+        ping = partial(connection.client.on_ping, connection)
         self._send(connection, one_way_s, ping, counts=counts)
 
     def send(self, connection: Connection, deliver: Callable[[], None]) -> None:
         """Send a message to the client: `deliver` is called when and if it arrives."""
-        self._send(connection, self._round_trips.next_s() / 2, deliver)
+        self._send(connection, self._round_trips.next_s() / 2, lambda _one_way_s: deliver())
 
     def answer(self, connection: Connection, one_way_s: float) -> None:
         """Send the client's answer to a ping, now."""
@@ -260,9 +260,11 @@ class Network:
             connection.answer_s = NEVER_S
             sent_s = connection.at_client_s - one_way_s
             counts = connection.box is None or connection.box.pings
-            ping = partial(connection.client.on_ping, connection, one_way_s)
+            ping = partial(connection.client.on_ping, connection)
             deliver = self._seen_on_its_way(connection, sent_s, ping, counts=counts)
-            self._clock.at(connection.at_client_s, partial(self._arrive, connection, sent_s, deliver))
+            self._clock.at(
+                connection.at_client_s, partial(self._arrive, connection, sent_s, one_way_s, deliver)
+            )
             connection.arrival_s = connection.at_client_s
             connection.gateway.due_earlier(connection)  # the deadline counts again
 
@@ -307,7 +309,7 @@ class Network:
         }
 
     def _send(
-        self, connection: Connection, one_way_s: float, deliver: Callable[[], None], *, counts: bool = True
+        self, connection: Connection, one_way_s: float, deliver: Deliver, *, counts: bool = True
     ) -> None:
         """Send something to the client; ``counts``: for a box on the way."""
         box = connection.box
@@ -319,12 +321,12 @@ class Network:
         if connection.unacked_since_s is not None:
             connection.unacked.append(deliver)
             return
-        arrive = partial(self._arrive, connection, self._clock.now_s, deliver)
+        arrive = partial(self._arrive, connection, self._clock.now_s, one_way_s, deliver)
         self._clock.at(self._arrival_s(connection, one_way_s), arrive)
 
     def _seen_on_its_way(
-        self, connection: Connection, sent_s: float, deliver: Callable[[], None], *, counts: bool
-    ) -> Callable[[], None]:
+        self, connection: Connection, sent_s: float, deliver: Deliver, *, counts: bool
+    ) -> Deliver:
         """Have the box see what is sent to the client: now, or where it arrives."""
         box = connection.box
         if box is None or not counts or not box.to_client:
@@ -334,9 +336,9 @@ class Network:
             return deliver
         return partial(self._seen, connection, deliver)
 
-    def _seen(self, connection: Connection, then: Callable[[], None]) -> None:
+    def _seen(self, connection: Connection, then: Callable[..., None], *took_s: float) -> None:
         connection.seen_s = self._clock.now_s
-        then()
+        then(*took_s)
 
     def _passes_up(
         self, connection: Connection, one_way_s: float, arrives: Callable[[], None], *, counts: bool = True
@@ -413,7 +415,7 @@ class Network:
         connection.arrival_s = max(self._clock.now_s + one_way_s, connection.arrival_s)
         return connection.arrival_s
 
-    def _arrive(self, connection: Connection, sent_s: float, deliver: Callable[[], None]) -> None:
+    def _arrive(self, connection: Connection, sent_s: float, one_way_s: float, deliver: Deliver) -> None:
         box = connection.box
         if connection.nat_resets and connection.client.way_open and not (box and box.at_gateway):
             # The middlebox is at the client's end: its RST has the whole way back to go.
@@ -423,7 +425,7 @@ class Network:
         elif connection.delivers():
             connection.packet_s = self._clock.now_s
             connection.probed = False
-            deliver()
+            deliver(one_way_s)
         else:
             connection.unacked.append(deliver)
             connection.unacked_since_s = sent_s
@@ -472,4 +474,4 @@ class Network:
         connection.probed = connection.tries == 1 and not connection.probed
         connection.tries = 0
         for deliver in kept:
-            deliver()
+            deliver(one_way_s)

@@ -82,6 +82,9 @@ class Machine:
         self._detectors = PingDetectors(policy, n)
         self._arrival_s = np.full(n, -np.inf)  # of the last message to the client: TCP keeps the order
         self._stuck_since_s = np.full(n, np.inf)  # first send of the oldest unacknowledged ping
+        self._again_half_s = np.zeros(
+            n
+        )  # one-way delay of its next retransmission, and of the answers to that
         self._heard_s = np.full(n, np.nan)
         self._packet_s = np.full(n, np.nan)
         self._left_s = np.full(n, np.inf)  # the client gave the connection up
@@ -157,7 +160,7 @@ class Machine:
         half_s = trip_s / 2
         self._when_s[who, _DUE] = self._detectors.on_ping(who, now_s)
         behind = np.isfinite(self._stuck_since_s[who])
-        self._answers.stick(who[behind], half_s[behind])
+        self._answers.stick(who[behind])
         who, now_s, half_s = who[~behind], now_s[~behind], half_s[~behind]
 
         at_client_s = np.maximum(now_s + half_s, self._arrival_s[who])
@@ -174,7 +177,7 @@ class Machine:
             kept = shut & ~forgotten
             self._freeze(who[kept], at_client_s[kept], half_s[kept])
             shut &= forgotten
-        self._get_stuck(who[shut], now_s[shut], at_client_s[shut], half_s[shut])
+        self._get_stuck(who[shut], now_s[shut], at_client_s[shut])
         self._arrive(who[is_open], now_s[is_open], at_client_s[is_open], half_s[is_open])
 
     def _arrive(self, who: Index, now_s: FloatArray, at_client_s: FloatArray, half_s: FloatArray) -> None:
@@ -219,10 +222,10 @@ class Machine:
         self._answers.expect(who, thaws_s + half_s[thaws])
         self._when_s[who, _ANSWER] = self._answers.next_s(who)
 
-    def _get_stuck(self, who: Index, sent_s: FloatArray, at_client_s: FloatArray, half_s: FloatArray) -> None:
+    def _get_stuck(self, who: Index, sent_s: FloatArray, at_client_s: FloatArray) -> None:
         """The ping stays unacknowledged, and what comes after it waits behind it."""
         self._stuck_since_s[who] = sent_s
-        self._answers.stick(who, half_s)
+        self._answers.stick(who)
         self._when_s[who, _GIVE_UP] = np.maximum(sent_s + self._patience_s, at_client_s)
         self._send_again(who, at_client_s)
 
@@ -233,7 +236,8 @@ class Machine:
         step = np.searchsorted(self._ladder_s[:-1], shut_for_s, side="left")
         again_s = since_s + self._ladder_s[step]
         again_s[np.isfinite(self._left_s[who])] = np.inf  # nobody is there to answer
-        self._when_s[who, _DELIVER] = again_s + self._trips.take(len(who)) / 2
+        self._again_half_s[who] = self._trips.take(len(who)) / 2
+        self._when_s[who, _DELIVER] = again_s + self._again_half_s[who]
 
     def _on_deliver(self, who: Index, now_s: FloatArray) -> None:
         is_open = self._way.is_open(who, now_s)
@@ -243,7 +247,7 @@ class Machine:
         self._reset(who[hit], now_s[hit] + self._trips.take(int(hit.sum())) / 2)
         self._when_s[who[hit], _DELIVER] = np.inf
         who, now_s = who[is_open], now_s[is_open]
-        self._answers.release(who, now_s)
+        self._answers.release(who, now_s + self._again_half_s[who])
         self._stuck_since_s[who] = np.inf
         self._when_s[who, _ANSWER] = self._answers.next_s(who)
         self._when_s[who, _GIVE_UP] = np.inf
@@ -452,29 +456,27 @@ _SLOTS = 3
 class Answers:
     """Outstanding pings of n clients. Seconds.
 
-    A ping that reached its client has the time at which its answer arrives; one that is stuck has the half
-    round trip that its answer will take.
+    A ping that reached its client has the time at which its answer arrives; one that is stuck has none yet.
     """
 
     def __init__(self, clients: int) -> None:
         self._arrives_s = np.full((clients, _SLOTS), np.inf)
-        self._stuck_s = np.full((clients, _SLOTS), np.inf)
+        self._stuck = np.zeros((clients, _SLOTS), dtype=bool)
 
     def expect(self, who: Index, arrives_s: FloatArray) -> None:
         """Answers that will arrive at these times."""
         slot = self._free_slot(who)  # first: it may make the matrix larger
         self._arrives_s[who, slot] = arrives_s
 
-    def stick(self, who: Index, half_trip_s: FloatArray) -> None:
+    def stick(self, who: Index) -> None:
         """Pings that wait for the way to open."""
         slot = self._free_slot(who)
-        self._stuck_s[who, slot] = half_trip_s
+        self._stuck[who, slot] = True
 
-    def release(self, who: Index, at_s: FloatArray) -> None:
-        """Stuck pings reach their clients, all at once: each answer goes its own half round trip."""
-        arrives_s = at_s[:, np.newaxis] + self._stuck_s[who]
-        self._arrives_s[who] = np.minimum(self._arrives_s[who], arrives_s)
-        self._stuck_s[who] = np.inf
+    def release(self, who: Index, arrives_s: FloatArray) -> None:
+        """Stuck pings reach their clients, all at once; their answers arrive together, too."""
+        self._arrives_s[who] = np.where(self._stuck[who], arrives_s[:, np.newaxis], self._arrives_s[who])
+        self._stuck[who] = False
 
     def take_next(self, who: Index) -> None:
         """The next answer of each has arrived."""
@@ -487,14 +489,14 @@ class Answers:
     def clear(self, who: Index) -> None:
         """Nothing is owed on a new connection."""
         self._arrives_s[who] = np.inf
-        self._stuck_s[who] = np.inf
+        self._stuck[who] = False
 
     def _free_slot(self, who: Index) -> Index:
-        free = np.isinf(self._arrives_s[who]) & np.isinf(self._stuck_s[who])
+        free = np.isinf(self._arrives_s[who]) & ~self._stuck[who]
         if not free.any(axis=1).all():
             more = np.full_like(self._arrives_s, np.inf)
             self._arrives_s = np.hstack((self._arrives_s, more))
-            self._stuck_s = np.hstack((self._stuck_s, more))
+            self._stuck = np.hstack((self._stuck, np.zeros_like(self._stuck)))
             return self._free_slot(who)
         return np.asarray(free.argmax(axis=1), dtype=np.intp)
 
