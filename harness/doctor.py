@@ -21,11 +21,12 @@ from typing import NamedTuple
 import psutil
 
 from harness.real.network.silence import silence_available
+from harness.real.processes.leftovers import dead_folders, remove_folders
 from harness.real.processes.proxy import PROXIES, ProxyKind, find_proxy
-from harness.real.processes.redis import INSTALL_HELP, find_redis
+from harness.real.processes.redis import INSTALL_HELP, find_redis, remove_left_keys
 from scenarios.faults import ClientFault, catalogue
 
-__all__ = ["Check", "Mechanism", "diagnose", "mechanisms", "tried"]
+__all__ = ["Check", "Mechanism", "clean", "diagnose", "mechanisms", "tried"]
 
 _CAP_NET_ADMIN = 12  # linux/capability.h
 _FEW_DESCRIPTORS = 4096  # a thousand clients, gateway and Redis, with room
@@ -75,6 +76,26 @@ class Check:
     essential: bool = False
 
 
+def clean(redis_url: str | None) -> list[str]:
+    """Remove what killed runs have left: folders, and with a URL the keys in a Redis; return what it was.
+
+    Raises:
+        RedisUnavailable: the URL does not answer.
+    """
+    removed = [str(path) for path in remove_folders()]
+    if redis_url is not None:
+        removed += [f"keys {prefix}*" for prefix in remove_left_keys(redis_url)]
+    return removed
+
+
+def _leftovers() -> Check:
+    found = dead_folders()
+    said = f"{len(found)} folders of killed runs in {found[0].parent}" if found else "none of killed runs"
+    return Check(
+        "leftovers", not found, said, "room on the disk", "" if not found else "flatline doctor --clean"
+    )
+
+
 def diagnose() -> list[Check]:
     """Look at this machine and process; takes about half a second."""
     return [
@@ -92,6 +113,7 @@ def diagnose() -> list[Check]:
         _tcp_patience(),
         _backlog(),
         _browser(),
+        _leftovers(),
     ]
 
 

@@ -280,9 +280,23 @@ def scenarios() -> None:
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    clean: Annotated[
+        bool, typer.Option("--clean", help="remove what killed runs have left, no more")
+    ] = False,
+    redis: Annotated[
+        str | None, typer.Option(help="with --clean: keys in this Redis, too", metavar="URL")
+    ] = None,
+) -> None:
     """Say what this machine can do, and what to do about what it cannot."""
     from harness import doctor as machine
+
+    if clean:
+        removed = machine.clean(redis)
+        for what in removed:
+            say(f"removed {what}")
+        say(f"{len(removed)} leftovers of killed runs removed")
+        return
 
     show_table(
         ("", "check", "found", "needed for", "what helps"),

