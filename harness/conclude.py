@@ -30,7 +30,7 @@ from harness.judge.soundness import (
 from harness.judge.thresholds import check_thresholds, default_thresholds, evaluate
 from harness.judge.verdict import weigh
 from harness.measure.connections import expected_losses
-from harness.measure.cost import expected_cost
+from harness.measure.cost import expected_cost, with_expected_refreshes
 from harness.measure.one_engine import Measured, measure_history
 from harness.measure.quality_of_service import (
     breakdown,
@@ -236,8 +236,8 @@ def _with_expected(cost: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
     held = cost["clients"].dropna()
     if held.empty:
         return cost
-    expected = expected_cost(scenario.liveness, float(held.iloc[-1]))
-    return pd.concat([expected, cost], ignore_index=True)
+    expected = expected_cost(scenario, float(held.iloc[-1]))
+    return pd.concat([expected, with_expected_refreshes(cost, scenario)], ignore_index=True)
 
 
 def _torn(log: ReadLog) -> list[str]:

@@ -24,10 +24,12 @@ __all__ = [
     "FORMAT",
     "HEALTHY",
     "LOST",
+    "LOST_BY",
     "LOST_IN_OUTAGE",
     "MEASURED_ENGINES",
     "MILESTONES",
     "PERCENTILES",
+    "REFRESHED",
     "SCHEMAS",
     "TABLES",
     "Column",
@@ -42,6 +44,10 @@ __all__ = [
 FORMAT: Final = 2  # of a run directory: names of tables and columns; in run.json
 HEALTHY, LOST, LOST_IN_OUTAGE = "healthy", "lost", "lost_in_outage"
 """What stands for a fault and a milestone where connections of healthy clients are meant, in laws and in agreement."""
+REFRESHED: Final = "refreshed"
+"""Such a milestone in agreement: records that refreshes wrote."""
+LOST_BY: Final = "lost_by_"
+"""Begins such a milestone of losses of one author; of the gateway's, of one cause."""
 ENGINES: Final = ("theory", "simulated", "real")
 MEASURED_ENGINES: Final = ("simulated", "real")
 MILESTONES: Final = ("suspected", "socket_closed", "store_cleared", "peers_notified", "locked_out")
@@ -485,10 +491,14 @@ _DECLARED: Final = (
             _number("heartbeats_per_s", "1/s", "sent by the gateway"),
             _number("frames_per_s", "1/s", "heartbeats and answers"),
             _number("bytes_per_s", "bytes/s", "theirs, with WebSocket, TCP and IPv4 headers"),
-            _number("redis_operations_per_s", "1/s", "on records: reads and writes, those in scripts too"),
+            _number("redis_operations_per_s", "1/s", "writes of records by refreshes, two for each"),
             _number("gateway_cpu_percent", "% of a core", "a gateway process, mean, real time"),
             _number("gateway_rss_bytes", "bytes", "a gateway process, most"),
             _text("basis", "who counted"),
+            _number("redis_operations", "", "of refreshes, counted while nobody came or went"),
+            _number("redis_operations_expected", "", "by theory in that time; empty: it does not know"),
+            _seconds("redis_watched_s", "how long that was"),
+            _number("redis_clients", "", "connected in that time, mean"),
         ),
     ),
     TableSchema(
@@ -630,7 +640,7 @@ class RunTables:
         """Every fault's label, in the order in which the tables name them."""
         laws = self.table("laws")
         names = [
-            *laws.loc[~laws["milestone"].isin([LOST, LOST_IN_OUTAGE]), "fault"],
+            *laws.loc[~laws["milestone"].str.startswith(LOST), "fault"],
             *self.table("detections")["fault"],
             *self.table("qos")["fault"],
         ]

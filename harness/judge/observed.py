@@ -22,7 +22,7 @@ from scipy import stats
 from harness.judge.soundness import Soundness
 from harness.statistics.incidence import CONFIDENCE
 from harness.statistics.order_statistics import Sample
-from reports.run_tables import LOST, LOST_IN_OUTAGE, PERCENTILES, RunTables
+from reports.run_tables import LOST, PERCENTILES, RunTables
 from scenarios.clock import SCENARIO_TIME
 from scenarios.schema import Scenario
 
@@ -161,6 +161,7 @@ class Law:
     curve: Curve | None  # None: the run has laws.csv without law_curves.csv
     mean_s: float = math.nan
     shared: str = ""  # why the faults are no independent draws of the law; empty: they are
+    note: str = ""
     until_s: float = math.inf  # cut there: nobody was watched for longer
 
     @property
@@ -237,6 +238,7 @@ def laws(tables: RunTables) -> Iterator[Law]:
             curves.get((row["fault"], row["milestone"])),
             row["mean_s"],
             row["shared"] if isinstance(row.get("shared"), str) else "",
+            row["note"] if isinstance(row.get("note"), str) else "",
         )
 
 
@@ -252,7 +254,7 @@ def observe(tables: RunTables, slack: Slack) -> Iterator[tuple[Law, list[Observe
     censored = detections[detections["outcome"] == "censored"]
     ends_s = (censored["injected_at_s"] + censored["duration_s"]).groupby(censored["engine"]).max()
     for law in laws(tables):
-        if law.milestone in (LOST, LOST_IN_OUTAGE):
+        if law.milestone.startswith(LOST):
             continue  # `healthy_agreement` holds connections against it
         measured = [
             (

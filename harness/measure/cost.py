@@ -2,23 +2,29 @@
 
 From an indexed history to cost.csv, and a policy's predicted row beside it. Rates are per *scenario* second:
 a run five times as fast sends five times as much in a real one. What no witness counts stays empty. Redis
-operations are those that touch records, by its own count (INFO commandstats) without the store watch's.
+operations are writes of records by refreshes, by its own count (INFO commandstats): those of logins, connections, ends
+and leases are left out.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from harness.events.history import History
 from harness.theory.costs import bytes_per_beat, cost
+from harness.theory.record_laws import exact_refreshes_per_s, refreshes_per_s
 from reference_server.events import EventKind, Source
-from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reports.run_tables import frame
+from scenarios.schema import Scenario
 
-__all__ = ["expected_cost", "running_cost"]
+__all__ = ["expected_cost", "running_cost", "with_expected_refreshes"]
+
+_RECORDS = 2  # that a refresh writes: the session's and the status
+_SETTLES_S = 0.25  # real: between what is written for who comes, and the client's word of it
 
 _PAYLOAD_OUT = len(b'{"type":"heartbeat"}')
 _PAYLOAD_IN = len(b'{"type":"pong"}')
@@ -48,6 +54,7 @@ def running_cost(history: History, live: pd.DataFrame) -> pd.DataFrame:
         for event in history.of(EventKind.RESOURCES)
         if event.detail.get("role") == "gateway" and history.time_s(event) >= history.plan.ramp_s
     ]
+    refreshes = _refreshes(history, live)
     used = pd.DataFrame(samples, columns=["cpu_percent", "rss_bytes"], dtype=float)
     row = (
         history.engine,
@@ -55,41 +62,84 @@ def running_cost(history: History, live: pd.DataFrame) -> pd.DataFrame:
         rate,
         2 * rate,
         _BEAT_BYTES * rate,
-        _redis_operations(history),
+        refreshes.writes / refreshes.watched_s if refreshes.watched_s else np.nan,
         used["cpu_percent"].mean(),
         used["rss_bytes"].max(),
         basis,
+        refreshes.writes,
+        np.nan,
+        refreshes.watched_s,
+        refreshes.clients,
     )
     return frame("cost", [row])
 
 
-def expected_cost(policy: LivenessPolicy, clients: float) -> pd.DataFrame:
-    """Theory's row for a fleet of so many connections (`theory/costs.py`)."""
-    expected = cost(policy, round(clients), beat_bytes=_BEAT_BYTES)
+def with_expected_refreshes(measured: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
+    """Put beside what refreshes wrote how much theory says that they do, in as much time of as many clients."""
+    rate = exact_refreshes_per_s(scenario)
+    each = _RECORDS * (np.nan if rate is None else rate)
+    expected = each * measured["redis_clients"] * measured["redis_watched_s"]
+    return measured.assign(redis_operations_expected=expected.where(measured["redis_watched_s"] > 0))
+
+
+def expected_cost(scenario: Scenario, clients: float) -> pd.DataFrame:
+    """Theory's row for a fleet of so many connections (`theory/costs.py`, `theory/record_laws.py`)."""
+    expected = cost(scenario.liveness, round(clients), beat_bytes=_BEAT_BYTES)
+    refreshes = refreshes_per_s(scenario)
     row = (
         "theory",
         clients,
         expected.frames_per_s / 2,
         expected.frames_per_s,
         expected.bytes_per_s,
-        expected.store_operations_per_s,
+        np.nan if refreshes is None else _RECORDS * refreshes * clients,
         np.nan,
         np.nan,
         "2N/T frames a second",
+        *(np.nan,) * 4,
     )
     return frame("cost", [row])
 
 
-def _redis_operations(history: History) -> float:
-    """Operations a scenario second after the ramp; NaN: nobody counted. A Redis that is started again counts anew."""
-    samples = [
-        (history.time_s(event), sum(event.detail["commands"].values()))
+class _Refreshes(NamedTuple):
+    """Writes of records by refreshes: how many, in how many seconds, of how many connected clients."""
+
+    writes: float = np.nan
+    watched_s: float = 0.0
+    clients: float = np.nan
+
+
+def _refreshes(history: History, live: pd.DataFrame) -> _Refreshes:
+    """What refreshes alone write: from the ramp's end to the first fault or end, where nobody comes meanwhile.
+
+    Redis counts calls by their name: ``SET`` writes a record, and once for each ``HSET`` of a node that renews its
+    lease. A Redis that is started again counts anew.
+    """
+    ends = {
+        *(EventKind.FAULT_INJECTED, EventKind.SUSPECTED, EventKind.DISCONNECTED, EventKind.OUTAGE_STARTED),
+        *(EventKind.INCIDENT_STARTED, EventKind.SESSION_UNKNOWN, EventKind.RUN_ENDED),
+    }
+    ended_s = [history.time_s(event) for kind in ends for event in history.of(kind)]
+    until_s = min([*ended_s, history.end_s])
+    comes = (EventKind.CONNECTED, EventKind.LOGGED_IN, EventKind.LOGIN_REFUSED)
+    came_s = np.sort([history.time_s(event) for kind in comes for event in history.of(kind)])
+    near_s = history.clock.scenario_s(_SETTLES_S)
+    samples = sorted(
+        (history.time_s(event), event.detail["commands"])
         for event in history.of(EventKind.STORE_SAMPLE)
-        if "commands" in event.detail and history.time_s(event) >= history.plan.ramp_s
-    ]
-    steps = [(b_s - a_s, b - a) for (a_s, a), (b_s, b) in pairwise(sorted(samples)) if b >= a]
-    watched_s = sum(length_s for length_s, _ in steps)
-    return sum(more for _, more in steps) / watched_s if watched_s > 0 else np.nan
+        if "commands" in event.detail and history.plan.ramp_s <= history.time_s(event) <= until_s - near_s
+    )
+    writes, watched_s = 0, 0.0
+    for (a_s, before), (b_s, after) in pairwise(samples):
+        more = {name: after.get(name, 0) - before.get(name, 0) for name in ("set", "hset")}
+        came = np.searchsorted(came_s, b_s + near_s) - np.searchsorted(came_s, a_s - near_s)
+        if min(more.values()) >= 0 and not came:
+            writes += more["set"] - more["hset"]
+            watched_s += b_s - a_s
+    held = live[(live["time_s"] >= history.plan.ramp_s) & (live["time_s"] <= until_s)]
+    if not watched_s or held.empty:
+        return _Refreshes()
+    return _Refreshes(float(writes), watched_s, float(held["live_clients"].mean()))
 
 
 def _counted(history: History) -> tuple[float, str]:

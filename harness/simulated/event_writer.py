@@ -98,6 +98,7 @@ class StoreWatch:
             "sessions": store.count_sessions(),
             "shown": store.count_statuses(),
             "online": len(store.online),
+            "commands": {"set": store.refresh_writes},
         }
         self._log.write(EventKind.STORE_SAMPLE, detail=detail)
         self._clock.after(interval_s, lambda: self.sample_every(interval_s))

@@ -66,6 +66,7 @@ class Store:
         self._status_expiries: list[tuple[float, str]] = []  # some of them out of date
         self._expiries: list[tuple[float, str]] = []  # of session records, some of them out of date
         self.online: set[str] = set()
+        self.refresh_writes = 0  # of records, by refreshes alone
         self.on_change: Callable[[str], None] = lambda _session_id: None
         self.on_status: Callable[[str, Record | None], None] = lambda _user_id, _record: None
 
@@ -101,6 +102,7 @@ class Store:
         records = (self.session(session_id), self.status(user_id))
         if all(record is None or record.owner == owner for record in records):
             self.own(session_id, user_id, owner)
+            self.refresh_writes += len(records)
 
     def clean_up(
         self, session_id: str, user_id: str, owner: str | None, *, keeps_session: bool = False

@@ -16,8 +16,9 @@ only answers count. Clients that beat by themselves are the mirror image.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +44,7 @@ __all__ = [
     "lifetime",
     "outage_losses_per_day",
     "predict_losses",
+    "tied_limits",
 ]
 
 _TRIPS = 400  # equally likely round trips of a chain of them
@@ -50,6 +52,7 @@ _MOST_GAPS = 2000
 _PHASES = 48
 _STAND_IN = 0.05  # of the late answers: as many that outlast an interval are too many to neglect
 _ISOLATED = 0.1  # of the time between two outages: a longer patience often meets the next one
+_TIED_S = 0.5  # real seconds by which an end may be late, with all that is on its way
 _RARE = 1e-9  # of a loss by the run's end: nobody will see one
 _SWEEP_SHARED = "the phase of the sweep is one for the whole run"
 
@@ -65,6 +68,7 @@ class LossPrediction:
             known.
         note: a remark, or why there is no law.
         shared: what random thing all connections share; empty: they are independent.
+        mixed: other layers than ``cause`` tell, too.
     """
 
     author: str
@@ -72,16 +76,28 @@ class LossPrediction:
     lifetime: Law | None
     note: str = ""
     shared: str = ""
+    mixed: bool = False
+
+    @property
+    def by(self) -> str:
+        """Who ends it, as healthy connections are counted: the author, or the gateway's cause; empty: it varies."""
+        if self.author != "gateway":
+            return self.author
+        return "" if self.mixed else self.cause
 
 
 class Lifetime(NamedTuple):
-    """The first loss of any kind; fields as in `LossPrediction`."""
+    """The first loss of any kind; fields as in `LossPrediction`.
+
+    ``parts``: the time to a loss by each (`LossPrediction.by`), if no other came first; None: not known which.
+    """
 
     law: Law | None
     author: str
     cause: str
     note: str
     shared: str
+    parts: Mapping[str, Law] | None = None
 
 
 class _Gap(NamedTuple):
@@ -106,17 +122,54 @@ def lifetime(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> Lifetime:
             return Lifetime(None, "", "", way.note, "")
     real = sorted((way for way in ways if way.lifetime and way.lifetime.mass), key=lambda way: _of(way).lo_s)
     if not real:
-        return Lifetime(Law.never(), "", "", "; ".join(way.note for way in ways if way.note), "")
+        return Lifetime(Law.never(), "", "", "; ".join(way.note for way in ways if way.note), "", {})
     first, rest = real[0], real[1:]
     law = _of(first)
     if law.mass > 1 - _RARE and all(law.hi_s < _of(way).lo_s for way in rest):
         rest = []
     if any(_of(way).lo_s != _of(way).hi_s for way in rest):
         return Lifetime(None, "", "", "several limits may end a healthy connection first", "")
-    stack = first_of({way.cause: _of(way) for way in (first, *rest)})
-    wins = max((first, *rest), key=lambda way: stack.wins[way.cause])
+    racing = {str(n): way for n, way in enumerate((first, *rest))}  # two ways may have the same cause
+    stack = first_of({n: _of(way) for n, way in racing.items()})
+    wins = racing[max(stack.wins, key=lambda n: stack.wins[n])]
     notes = dict.fromkeys(way.note for way in (first, *rest) if way.note)
-    return Lifetime(stack.law, wins.author, wins.cause, "; ".join(notes), first.shared)
+    parts = _parts(first, rest)
+    if parts is None:
+        notes["several layers of the gateway race: theory does not tell which"] = None
+    return Lifetime(stack.law, wins.author, wins.cause, "; ".join(notes), first.shared, parts)
+
+
+def _parts(first: LossPrediction, rest: Sequence[LossPrediction]) -> dict[str, Law] | None:
+    """Who ends how many by when, of a way and of others that end all connections at a certain age."""
+    if any(way.by == "" for way in (first, *rest)):
+        return None
+    if not rest:
+        return {first.by: _of(first)}
+    sure = min(rest, key=lambda way: _of(way).lo_s)
+    end_s, law = _of(sure).lo_s, _of(first)
+    before = law.within(-math.inf, end_s)
+    later = Law.sides(np.array([end_s]), np.array([0.0]), np.array([1 - before.mass]))
+    if first.by == sure.by:
+        return {first.by: mixture([(1.0, before), (1.0, later)])}
+    return {way.by: part for way, part in ((first, before), (sure, later)) if part.mass > _RARE}
+
+
+def tied_limits(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> str:
+    """Why it is a matter of lag who ends a silent connection first: limits that end together. Empty: they do not."""
+    policy, network = scenario.liveness, scenario.network
+    interval_s = _interval(scenario)
+    limits = {
+        "reconnect.idle_limit": scenario.reconnect.idle_limit,
+        "session_timeout": policy.session_timeout,
+        "the heartbeat": None if interval_s is None else interval_s + policy.patience_s,
+        "network.nat": network.nat.idle_timeout if network.nat else None,
+        "network.max_age": network.max_age,
+    }
+    apart_s = clock.scenario_s(_TIED_S)
+    for (one, a_s), (other, b_s) in combinations(limits.items(), 2):
+        if a_s is not None and b_s is not None and abs(a_s - b_s) <= apart_s:
+            return f"{one} and {other} end together"
+    return ""
 
 
 def _of(way: LossPrediction) -> Law:
@@ -328,7 +381,8 @@ def _silenced(scenario: Scenario, clock: RunClock, gap: _Gap, counted: bool) -> 
     if own_s is not None and own_s <= interval_s + (stack.law.hi_s if stack.law.mass else math.inf):
         raise _Unknown("the client's limit and the gateway's layers compete")
     cause = max(stack.wins, key=lambda name: stack.wins[name], default="")
-    return LossPrediction("gateway", cause, gap.next.plus(stack.law))
+    mixed = sum(share > _RARE for share in stack.wins.values()) > 1
+    return LossPrediction("gateway", cause, gap.next.plus(stack.law), mixed=mixed)
 
 
 # -- gaps ------------------------------------------------------------------------------------------------

@@ -16,13 +16,13 @@ import numpy as np
 from harness.theory.fault_laws import FaultLaws, age_of, laws_of_fault
 from harness.theory.law import Law, mixture
 from harness.theory.layer_laws import gives_up_of, round_trip_of
-from harness.theory.losses import Lifetime, idle_timer_prevented, lifetime, outage_losses_per_day
+from harness.theory.losses import Lifetime, idle_timer_prevented, lifetime, outage_losses_per_day, tied_limits
 from harness.theory.record_laws import least_left_s, predict_presence, record_expires
 from harness.theory.stack import first_of
 from reference_server.durations import DAY_S
 from reference_server.events import Cause
 from reference_server.liveness.kinds import ClientBeats, PhiAkka, PhiCassandra, Ping, Probing
-from reports.run_tables import HEALTHY, LOST, LOST_IN_OUTAGE
+from reports.run_tables import HEALTHY, LOST, LOST_BY, LOST_IN_OUTAGE
 from scenarios.client_rules import LoginOnOtherDevice
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.distributions import Distribution, Exponential
@@ -118,11 +118,18 @@ def predict(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> list[Predict
 def predict_healthy(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> list[Prediction]:
     """Predict what healthy clients lose: the law of a connection's life, and of the time between losses in outages.
 
-    Times from connecting; those of outages, from one to the next of one client once outages may begin, and from an
-    outage's beginning to its loss (the law's earliest time).
+    A connection's life once more for each author (of the gateway's: each cause) that ends some, where theory knows
+    which. Times from connecting; those of outages, from one to the next of one client once outages may begin, and from
+    an outage's beginning to its loss (the law's earliest time).
     """
     life = lifetime(scenario, clock)
     found = [Prediction(HEALTHY, LOST, life.cause, life.law, life.note, life.shared)]
+    tied = tied_limits(scenario, clock)
+    if tied:
+        found.append(Prediction(HEALTHY, LOST_BY, "", None, tied))
+    elif life.law is not None and life.law.mass:
+        parts = life.parts or {}
+        found += [Prediction(HEALTHY, LOST_BY + by, by, law, "", life.shared) for by, law in parts.items()]
     if scenario.network.outages is not None:
         rate, why = outage_losses_per_day(scenario)
         law = Law.never() if rate == 0 else None

@@ -13,11 +13,13 @@ import math
 from harness.theory.fault_laws import age_of
 from harness.theory.law import Law
 from harness.theory.layer_laws import round_trip_of
+from reference_server.liveness.kinds import Probing
+from reference_server.sessions.records import refresh_after_s
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.faults import Fault
 from scenarios.schema import Scenario
 
-__all__ = ["least_left_s", "predict_presence", "record_expires"]
+__all__ = ["exact_refreshes_per_s", "least_left_s", "predict_presence", "record_expires", "refreshes_per_s"]
 
 
 def least_left_s(scenario: Scenario) -> float:
@@ -96,3 +98,31 @@ def predict_presence(scenario: Scenario, clock: RunClock = SCENARIO_TIME) -> Law
         first = Law.uniform(0.0, gaps_s[0])
         return first.at_least(0.0).within(-1.0, policy.status_ttl).shifted(policy.status_ttl)
     return None
+
+
+def refreshes_per_s(scenario: Scenario) -> float | None:
+    """How often a connected client has its records refreshed in the long run; None: not known."""
+    policy, after_s = scenario.liveness, refresh_after_s(scenario.liveness, scenario.records)
+    if scenario.records.refreshed == "by_the_keepalive" or isinstance(scenario.detector, Probing):
+        return None
+    if math.isinf(after_s) or policy.heartbeat_interval is None:
+        return 0.0 if math.isinf(after_s) or scenario.traffic.to_gateway is None else None
+    if scenario.traffic.to_gateway is not None and policy.data_counts:
+        return None
+    interval_s = policy.heartbeat_interval
+    return 1 / (max(1, math.ceil(after_s / interval_s)) * interval_s)
+
+
+def exact_refreshes_per_s(scenario: Scenario) -> float | None:
+    """The same, where it holds in any stretch of the run, however short; None: it does not, or is not known.
+
+    At each frame, at random phases: as often in each second. With half a TTL gone: all at about the same time after
+    the connects, so within the run none is due, or theory does not follow when.
+    """
+    often = refreshes_per_s(scenario)
+    if not often:
+        return often
+    after_s = refresh_after_s(scenario.liveness, scenario.records)
+    if after_s == 0:
+        return often if scenario.liveness.first_ping == "random" else None
+    return 0.0 if scenario.horizon_s < after_s else None

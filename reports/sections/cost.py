@@ -37,9 +37,9 @@ def cost_section(tables: RunTables) -> Section:
     note = (
         f"Rates are after the ramp, per second of the scenario. {basis[:1].upper()}{basis[1:]}. Theory’s are for as "
         "many connections as were measured, ghosts among them. A frame is a heartbeat or its answer; bytes are "
-        "theirs with WebSocket, TCP and IPv4 headers, without TLS. Redis operations are those that read or "
-        "write records, a script’s own among them: theory’s refresh them, Redis’s own count has logins and clean-ups, "
-        "too. CPU is of one core"
+        "theirs with WebSocket, TCP and IPv4 headers, without TLS. Redis operations are records that refreshes "
+        "write, counted while nobody comes or goes; logins, connections, leases and clean-ups are none. CPU is of "
+        "one core"
     )
     if tables.pace != 1:
         note += f", in real time: each real second carries the traffic of {tables.pace:g} of the scenario’s"

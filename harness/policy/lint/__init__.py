@@ -148,9 +148,8 @@ def _checked(s: Setting, boxes: Iterable[IdleTimerProfile]) -> tuple[tuple[str, 
     lines = []
     if s.interval_s is not None:
         who = "the gateway pings" if s.beats_from == "gateway" else "clients send a heartbeat"
-        waits = (
-            "" if s.patience_s is None else f", answer within {s.timeout_s:g} s, {s.max_failures} in a row"
-        )
+        counts = s.patience_s is not None and s.detector_range_s is None and not s.detector_unknown
+        waits = f", answer within {s.timeout_s:g} s, {s.max_failures} in a row" if counts else ""
         lines.append(f"heartbeat: {who} every {s.interval_s:g} s{waits}")
     lines += [f"a silent client is ended by {name}: after {bounds}" for name, bounds in s.layers.items()]
     if len(s.layers) > 1:

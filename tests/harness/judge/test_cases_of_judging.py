@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -118,6 +119,50 @@ def test_negative_controls_losses_that_theory_does_not_know_are_red() -> None:
     late = rows.copy()
     late["watched_s"] += 30.0
     assert (reddened(tables, scenario, late)["verdict"] == "fail").any()
+
+
+def by_whom(agreement: pd.DataFrame, left: str, right: str) -> dict[str, str]:
+    rows = agreement[agreement["milestone"].str.startswith("lost_by_") & (agreement["figure"] == "count")]
+    rows = rows[(rows["left"] == left) & (rows["right"] == right)]
+    return dict(zip(rows["milestone"], rows["verdict"], strict=True))
+
+
+def test_negative_control_a_swapped_cause_is_red_though_the_sum_is_right() -> None:
+    """Every other loss of the box is written to the gateway's idle limit: as many losses, none of them moved."""
+    scenario, tables, agreement = run("balancer_closes_idle")
+    assert by_whom(agreement, "simulated", "theory") == {"lost_by_middle": "pass"}
+    rows = tables.table("healthy_connections")
+    swapped = rows.copy()
+    lost = swapped.index[swapped["outcome"] == "lost"]
+    swapped.loc[lost[::2], ["author", "cause"]] = ["gateway", "session_timeout"]
+    alone = reddened(tables, scenario, swapped)
+    assert healthy(alone, "count")["verdict"] == "pass"
+    assert by_whom(alone, "simulated", "theory") == {
+        "lost_by_middle": "fail",
+        "lost_by_session_timeout": "fail",
+    }
+    both = replace(tables, summary=dict(tables.summary) | {"engines": ["theory", "simulated", "real"]})
+    real = (rows.assign(engine="real"), swapped.assign(engine="real"))
+    same, other = (reddened(both, scenario, pd.concat([rows, mine])) for mine in real)
+    assert by_whom(same, "real", "simulated") == {"lost_by_middle": "unknown"}, "150 are too few for 10 %"
+    assert by_whom(other, "real", "simulated") == {
+        "lost_by_middle": "fail",
+        "lost_by_session_timeout": "fail",
+    }
+    total = other[(other["milestone"] == "lost") & (other["right"] == "simulated")]
+    assert total["verdict"].tolist() == ["unknown"]
+
+
+def test_where_two_limits_end_together_lag_decides_who_is_first() -> None:
+    """Both count from the connect: 60 s each."""
+    scenario = load_scenario(str(CASES / "balancer_closes_idle.yaml"))
+    tied = scenario.model_copy(
+        update={"reconnect": scenario.reconnect.model_copy(update={"idle_limit": 60.0})}
+    )
+    tables, agreement = judged(tied)
+    assert by_whom(agreement, "simulated", "theory") == {}
+    note = tables.table("laws").set_index("milestone").loc["lost_by_", "note"]
+    assert note == "reconnect.idle_limit and network.nat end together"
 
 
 def test_kinds_of_scenarios_hardly_ever_turn_red() -> None:

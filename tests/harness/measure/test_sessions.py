@@ -15,9 +15,9 @@ from harness.measure.presence import presence_gaps
 from harness.measure.series import population, reconnects
 from harness.measure.sessions import presence_flaps, session_quality
 from reference_server.events import Event, Source
-from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.plan import Plan
+from scenarios.schema import Scenario
 from tests.harness.handmade import (
     CLIENT,
     END_S,
@@ -223,7 +223,7 @@ def test_cost_is_what_the_gateway_counted_in_scenario_time() -> None:
     assert row["gateway_rss_bytes"] == 50_000_050
     assert row["gateway_cpu_percent"] == 12.5
     assert row["basis"] == "counted by the gateway"
-    (expected,) = expected_cost(LivenessPolicy(), 100).to_dict("records")
+    (expected,) = expected_cost(Scenario(name="idle", duration=60.0), 100).to_dict("records")
     assert row["frames_per_s"] == pytest.approx(expected["frames_per_s"], rel=0.01)
     assert row["bytes_per_s"] == pytest.approx(expected["bytes_per_s"], rel=0.01)
 
