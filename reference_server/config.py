@@ -145,7 +145,7 @@ class GatewayConfig(BaseModel):
     log_format: Annotated[LogFormat, Field(description="of the lines on standard error")] = "text"
     log_level: Annotated[
         LogLevel | None,
-        Field(description="debug: each heartbeat too; null: warnings, no lines of single sessions"),
+        Field(description="info: each session and heartbeat; null: warnings, no lines of single sessions"),
     ] = None
 
     @property

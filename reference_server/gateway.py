@@ -260,13 +260,28 @@ class Gateway:
         """Count somebody who was not let in."""
         self.counters.refusals.labels(code).inc()
 
-    def take_over(self, owner: str) -> None:
-        """End the connection that had the records until now, or what is left of it."""
+    def note_refused(self, connection: GatewayConnection, code: str) -> None:
+        """Count and log an authentication that failed."""
+        self.count_refused(code)
+        record = connection.record
+        self.lines.refused(
+            *(record.session_id, record.user_id, record.owner) if record else ("", "", ""), code
+        )
+
+    def take_over(self, owner: str, by: str = "") -> None:
+        """End the connection that had the records until now, or what is left of it.
+
+        Args:
+            owner: the connection.
+            by: the session that has its records now; empty: not known here.
+        """
         self.windows.resumed(owner)
         self.lines.resumed(owner)
         older = self.live.get(owner)
         if older is not None:
             older.shut(Cause.TAKE_OVER, CLOSE_TAKEN_OVER, "taken over")
+            if by and older.record is not None and by != older.record.session_id:
+                self._on_cleared(older.record, gone=True)
 
     def begin(self, connection: GatewayConnection, record: Record, resumed: bool) -> None:
         """Put a connection into service that has its session's records."""
@@ -368,13 +383,14 @@ class Gateway:
         if connection.record is not None and connection.connected_s:
             self.counters.ends.labels(connection.cause).inc()
             self._log(EventKind.SOCKET_CLOSED, connection)
-            if connection.cause not in _RECORDS_ARE_ANOTHERS:
+            records_are_gone = self.lines.is_half_released(connection.record.owner)
+            if connection.cause not in _RECORDS_ARE_ANOTHERS or records_are_gone:
                 self.lines.socket_gone(connection.record.session_id, connection.record.owner)
 
     def _on_cleared(self, record: Record, gone: bool) -> None:
         """Note that the records of an ended connection are gone, or another connection's."""
         if gone:
-            self.lines.removed(record.session_id, record.owner)
+            self.lines.removed(record.session_id, record.owner, record.user_id)
         else:
             self.lines.resumed(record.owner)
 
@@ -430,6 +446,8 @@ class Gateway:
             kicked = how == "kicked"
             code, reason = (CLOSE_KICKED, "kicked") if kicked else (_CLOSE_NORMAL, "logged out")
             connection.shut(Cause.LOGOUT, code, reason)
+            if connection.record is not None:
+                self._on_cleared(connection.record, gone=True)
 
     def _log(self, kind: EventKind, connection: GatewayConnection, **detail: Any) -> None:
         record = connection.record

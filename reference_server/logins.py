@@ -18,7 +18,6 @@ from reference_server.ledger.ledger import ANSWER_DEADLINE_S, Ledger
 from reference_server.ledger.rows import AddressFull, LedgerUnavailable, Login, now_ms
 from reference_server.sessions.origin import Origin
 from reference_server.sessions.records import Sessions, session_id_of
-from reference_server.websocket.connection import GatewayConnection
 
 __all__ = ["Logins"]
 
@@ -80,11 +79,11 @@ class Logins:
             raise
         return token
 
-    def note_stranger(self, connection: GatewayConnection, session_id: str, user_id: str) -> None:
+    def note_stranger(self, session_id: str, user_id: str, origin: Origin) -> None:
         """Note a login that nobody asked for; it is committed soon, not first."""
         if self._ledger is not None:
-            peer = (connection.transport.get_extra_info("peername") or ("",))[0]
-            self._ledger.note_login(Login(session_id, user_id, "web", peer, "", "", now_ms()))
+            said = (origin.device_type, origin.ip_address, origin.user_agent)
+            self._ledger.note_login(Login(session_id, user_id, *said, "", now_ms()))
 
     async def logout(self, session_id: str, user_id: str = "") -> None:
         """End a session at once, its connection with it; an unknown one is no error.

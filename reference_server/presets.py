@@ -40,6 +40,7 @@ _B_SECTIONS = {
     "websocket": {"heartbeat_interval": "heartbeat_interval", "heartbeat_max_failures": "max_failures"},
 }
 _B_KEYS = {key: ours for section in _B_SECTIONS.values() for key, ours in section.items()}
+_B_KEYS |= {"max_failures": "max_failures"}  # as its troubleshooting writes it
 _NOT_SETTINGS = frozenset({"name", "preset"})
 
 

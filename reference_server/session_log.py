@@ -1,8 +1,8 @@
 """Log lines about heartbeats and the ends of sessions, in fixed words and with fields: for grep and for programs.
 
-From what the gateway notices to Python's logging. Six lines: sent (DEBUG), failed n/max with the reason, limit
-reached, disconnected, removed, released. A line that nobody wants costs nothing: the gateway asks once, at its
-start, which are wanted.
+From what the gateway notices to Python's logging. Seven lines: authentication failed, sent, failed n/max with the
+reason, limit reached, disconnected, removed, released. A line that nobody wants costs nothing: the gateway asks once,
+at its start, which are wanted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]
-"""Which lines are wanted; debug: of each heartbeat, info: of each session."""
+"""Which lines are wanted; info: of each session and heartbeat, warning: of those that fail."""
 LogFormat = Literal["text", "json"]
 
 
@@ -84,12 +84,20 @@ class SessionLines:
 
     def __init__(self) -> None:
         self.wanted = _log.isEnabledFor(logging.ERROR)
-        self.sends_wanted = _log.isEnabledFor(logging.DEBUG)
+        self.sends_wanted = _log.isEnabledFor(logging.INFO)
         self._half_released: set[str] = set()  # connections of which socket or records are gone
+
+    def refused(self, session_id: str, user_id: str, connection_id: str, code: str) -> None:
+        """An authentication failed; what is not known is empty."""
+        if self.wanted:
+            fields = {"session_id": session_id, "user_id": user_id, "request_id": connection_id, "code": code}
+            text = "Authentication failed for %s: %s; user %s, request %s"
+            about = [field or "?" for field in (session_id, code, user_id, connection_id)]
+            _log.warning(text, *about, extra={"event": "refused", **fields})
 
     def sent(self, session_id: str) -> None:
         """A heartbeat was written."""
-        self._say(logging.DEBUG, "Heartbeat sent to %s", "heartbeat_sent", session_id)
+        self._say(logging.INFO, "Heartbeat sent to %s", "heartbeat_sent", session_id)
 
     def failed(self, session_id: str, failures: int, most: int, reason: str) -> None:
         """A heartbeat failed; at ``most`` the limit is reached."""
@@ -104,9 +112,10 @@ class SessionLines:
         """A connection is over, by this layer."""
         self._say(logging.INFO, "WebSocket disconnected: %s", "disconnected", session_id, cause=cause)
 
-    def removed(self, session_id: str, connection_id: str) -> None:
+    def removed(self, session_id: str, connection_id: str, user_id: str = "") -> None:
         """The session's records are gone from the store."""
-        self._say(logging.INFO, "Removed session %s", "removed", session_id)
+        fields = {"user_id": user_id, "request_id": connection_id}
+        self._say(logging.INFO, "Removed session %s", "removed", session_id, **fields)
         self.socket_gone(session_id, connection_id)
 
     def socket_gone(self, session_id: str, connection_id: str) -> None:
@@ -116,6 +125,10 @@ class SessionLines:
             self._say(logging.INFO, "Session %s resources released", "released", session_id)
         elif self.wanted:
             self._half_released.add(connection_id)
+
+    def is_half_released(self, connection_id: str) -> bool:
+        """Whether the socket or the records of a connection are gone, and not both."""
+        return connection_id in self._half_released
 
     def resumed(self, connection_id: str) -> None:
         """The session goes on with another connection: its records are not removed."""

@@ -12,9 +12,12 @@ from functools import partial
 from typing import Protocol
 from urllib.parse import parse_qs
 
+from websockets.http11 import Request
+
 from reference_server.config import GatewayConfig
 from reference_server.events import Cause
 from reference_server.session_log import without_controls
+from reference_server.sessions.origin import Origin, address_of
 from reference_server.sessions.records import (
     Connected,
     ConnectRefused,
@@ -56,17 +59,17 @@ class Host(Protocol):
     def is_full(self) -> bool:
         """Tell whether nobody new gets a session now."""
 
-    def count_refused(self, code: str) -> None:
-        """Count somebody who was not let in."""
+    def note_refused(self, connection: GatewayConnection, code: str) -> None:
+        """Count and log an authentication that failed."""
 
     def begin(self, connection: GatewayConnection, record: Record, resumed: bool) -> None:
         """Put a connection into service that has its session's records."""
 
-    def on_stranger(self, connection: GatewayConnection, session_id: str, user_id: str) -> None:
+    def on_stranger(self, session_id: str, user_id: str, origin: Origin) -> None:
         """Take note of a session that was made for whoever named a user."""
 
-    def take_over(self, owner: str) -> None:
-        """End the connection that had the records until now, or what is left of it."""
+    def take_over(self, owner: str, by: str) -> None:
+        """End the connection that had the records until now, or what is left of it; ``by`` is the session now."""
 
     def keep_for_resume(self, connection: GatewayConnection, record: Record) -> None:
         """Keep the records of a connection that has ended for as long as its session may be resumed."""
@@ -86,6 +89,7 @@ class Admission:
         self._host = host
         self._timeout_s = config.auth_timeout_s
         self._user_id_handshake = config.records.user_id_handshake
+        self._trusted_proxies = config.trusted_proxies
         self._token_in_path = config.records.token_in_path
         self.asking = 0  # connections that wait for their records
 
@@ -100,9 +104,9 @@ class Admission:
             return None
         return 404, "not found: connect to /ws\n"
 
-    def on_handshake(self, connection: GatewayConnection, target: str) -> None:
-        """Take a connection whose handshake is over; ``target`` is the path and query that it asked for."""
-        path, _, query = target.partition("?")
+    def on_handshake(self, connection: GatewayConnection, request: Request) -> None:
+        """Take a connection whose handshake is over."""
+        path, _, query = request.path.partition("?")
         named = parse_qs(query)
         if path != "/ws":
             user_id = named.get("user_id", [""])[0]
@@ -111,7 +115,8 @@ class Admission:
         elif self._user_id_handshake and "userId" in named:
             connection.phase = Phase.AUTHENTICATING
             user_id = without_controls(named["userId"][0])
-            self._sessions.login_unasked(user_id, partial(self._let_in, connection, user_id))
+            origin = self._origin(connection, request, named.get("deviceType", ["web"])[0])
+            self._sessions.login_unasked(user_id, partial(self._let_in, connection, user_id, origin))
         else:
             # A weak reference: who ends earlier need not be kept until then.
             get_running_loop().call_later(self._timeout_s, _on_deadline, weakref.ref(connection))
@@ -133,7 +138,15 @@ class Admission:
         record = connection.record = Record(session_id, self._sessions.owners.next(), user_id)
         self._sessions.connect(record, partial(self._on_answer, connection, record))
 
-    def _let_in(self, connection: GatewayConnection, user_id: str, session_id: str | None) -> None:
+    def _origin(self, connection: GatewayConnection, request: Request, device_type: str) -> Origin:
+        peer = (connection.transport.get_extra_info("peername") or ("",))[0]
+        forwarded = request.headers.get_all("X-Forwarded-For")
+        agent = "".join(request.headers.get_all("User-Agent")[:1])
+        return Origin.of(device_type, address_of(peer, forwarded, self._trusted_proxies), agent)
+
+    def _let_in(
+        self, connection: GatewayConnection, user_id: str, origin: Origin, session_id: str | None
+    ) -> None:
         """Go on with the session of a user who was merely named."""
         if connection.phase is Phase.ENDED:
             return
@@ -141,7 +154,7 @@ class Admission:
             connection.send_error("already_online", "the user is online already, or the store is away")
             connection.shut(Cause.PROTOCOL_ERROR, CLOSE_TAKEN_OVER, "already_online")
         else:
-            self._host.on_stranger(connection, session_id, user_id)
+            self._host.on_stranger(session_id, user_id, origin)
             self.authenticate(connection, session_id, trace=False)
 
     def _on_answer(
@@ -156,7 +169,7 @@ class Admission:
                 record = Record(asked.session_id, asked.owner, user_id, device)
                 connection.record = record
                 for owner in displaced:
-                    self._host.take_over(owner)
+                    self._host.take_over(owner, asked.session_id)
                 if connection.phase is Phase.ENDED:  # while the store was asked
                     self._host.keep_for_resume(connection, record)
                 else:
@@ -177,7 +190,7 @@ class Admission:
                 self._host.keep_for_resume(connection, Record(asked.session_id, asked.owner))
 
     def _refuse(self, connection: GatewayConnection, code: str, close_code: int, sentence: str) -> None:
-        self._host.count_refused(code)
+        self._host.note_refused(connection, code)
         connection.send_error(code, sentence)
         connection.shut(Cause.PROTOCOL_ERROR, close_code, code)
 

@@ -74,8 +74,8 @@ class Owner(Protocol):
     def refusal(self, target: str) -> tuple[int, str] | None:
         """Return the HTTP status and sentence that refuse a handshake for a path and query; None: accept it."""
 
-    def on_handshake(self, connection: GatewayConnection, target: str) -> None:
-        """Take a connection whose handshake is over; ``target`` is the path and query it asked for."""
+    def on_handshake(self, connection: GatewayConnection, request: Request) -> None:
+        """Take a connection whose handshake is over."""
 
     def on_refresh_due(self, connection: GatewayConnection, now_s: float) -> None:
         """Take note that a frame came on a READY connection after its ``refresh_due_s``."""
@@ -205,19 +205,18 @@ class GatewayConnection(asyncio.Protocol):
         if events and data:
             self.transport.abort()  # it does not wait for the answer: no WebSocket client
             return
-        target = ""
+        request: Request | None = None
         if events and not parser.close_expected():
             request = cast(Request, events[0])
-            target = request.path
-            refusal = self.owner.refusal(target)
+            refusal = self.owner.refusal(request.path)
             parser.send_response(parser.reject(*refusal) if refusal else parser.accept(request))
         self._write(parser.data_to_send())
-        if parser.state is State.OPEN:
+        if request is not None and parser.state is State.OPEN:
             self._cancel_timer()
             self.phase = Phase.ANONYMOUS
             self.last_seen_s = monotonic()
             self.owner.limiter.opening.discard(self)
-            self.owner.on_handshake(self, target)
+            self.owner.on_handshake(self, request)
         elif parser.close_expected():
             self.transport.close()  # once the refusal is written
 

@@ -146,15 +146,25 @@ def test_a_heartbeat_shorter_than_the_answers_deadline_shortens_it() -> None:
     assert read_b_config({"heartbeat_interval": 4})["heartbeat_timeout"] == 4.0
 
 
-def test_the_five_environments() -> None:
+@pytest.mark.parametrize(("interval", "failures"), [(60, 5), (45, 4)])
+def test_what_the_troubleshooting_writes_is_read(interval: int, failures: int) -> None:
+    text = f"heartbeat_interval: {interval}  # 增加间隔\n\n# 增加失败阈值\nmax_failures: {failures}\n"
+    read = parse_scenario(text, default_name="b").liveness
+    assert (read.heartbeat_interval, read.max_failures) == (interval, failures)
+
+
+def test_the_six_environments() -> None:
     intervals = {name: environment(name)["heartbeat_interval"] for name in environments()}
     assert intervals == {
         "development": "30s",
         "production": "45s",
+        "production-recommended": "30s",
         "low-latency": "15s",
         "thrifty": "90s",
         "constrained": "60s",
     }
+    served = what_to_serve(None, None, "production-recommended", None).liveness
+    assert (served.max_sessions, served.session_timeout, served.max_failures) == (10, 180.0, 3)
     served = what_to_serve(None, None, "constrained", None).liveness
     assert (served.max_sessions, served.session_timeout, served.max_failures) == (5, 120.0, 2)
     assert what_to_serve(None, "b-as-written", "low latency", None).detector == SendErrors()

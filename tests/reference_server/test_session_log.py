@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,48 @@ def test_a_silent_client_is_written_about_in_six_lines(
         f"Session {session_id} resources released",
     ]
     levels = {line.event: line.levelname for line in lines}
-    assert levels == dict(zip(SIX, ("DEBUG", "WARNING", "ERROR", "INFO", "INFO", "INFO"), strict=True))
+    assert levels == dict(zip(SIX, ("INFO", "WARNING", "ERROR", "INFO", "INFO", "INFO"), strict=True))
+
+
+@pytest.mark.real
+def test_ends_that_somebody_wants_are_written_about_and_so_is_who_is_not_let_in(
+    private_redis: RedisServer,
+    key_prefix: str,
+    tmp_path: Path,
+    wanted: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def lines() -> list[tuple[str, str]]:
+        found: list[Any] = [r for r in caplog.records if r.name == SESSION.name]
+        return [(line.event, line.session_id) for line in found if line.event != "heartbeat_sent"]
+
+    def all_are_written(expected: list[tuple[str, str]]) -> bool:
+        return set(expected) <= set(lines())
+
+    async def scenario() -> None:
+        async with running(private_redis.url, key_prefix, tmp_path, QUICK) as it:
+            older, kicked, leaves = [await it.join(user, live=True) for user in ("ann", "bob", "cyd")]
+            newer = await it.join("ann", live=True)
+            assert await it.gateway.logins.kick(user_id="bob") == 1
+            await it.http("POST", "/user/logout", {"token": leaves.token})
+            for client in (older, kicked, leaves):
+                ended = ("disconnected", "removed", "released")
+                expected = [(event, client.session_id) for event in ended]
+                await until(partial(all_are_written, expected), client.user_id)
+                assert [line for line in lines() if line[1] == client.session_id] == expected
+            again = await it.join("ann", newer.token, live=True)  # a refresh: the session stays
+            await until(lambda: newer.closed, "taken over")
+            thief = await it.dial()
+            await thief.send(type="auth", token=again.token, user_id="%s\x1b[2J")
+            await until(lambda: ("refused", again.session_id) in lines(), "not let in")
+            told = next(r for r in caplog.records if getattr(r, "event", "") == "refused")
+            assert f"failed for {again.session_id}: wrong_user; user %s" in told.getMessage()
+            assert told.__dict__["user_id"] == "%s\x1b[2J" and told.__dict__["request_id"]
+            assert ("removed", again.session_id) not in lines()
+            await asyncio.sleep(0.05)
+            assert not it.gateway.lines._half_released
+
+    run(scenario())
 
 
 def test_a_line_for_programs_has_the_words_and_the_fields() -> None:

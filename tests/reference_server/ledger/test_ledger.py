@@ -26,7 +26,7 @@ from reference_server.events import EventKind as K
 from reference_server.ledger.rows import LedgerUnfit
 from reference_server.ledger.table import ledger_url
 from reference_server.sessions.records import session_id_of
-from tests.reference_server.gateways import QUICK, QUIET, Running, run, running, until
+from tests.reference_server.gateways import QUICK, QUIET, Client, Running, run, running, until
 from tests.support import require_root, wait_until
 
 pytestmark = pytest.mark.real
@@ -179,11 +179,15 @@ def test_who_is_let_in_by_name_alone_has_a_row_too(
     async def scenario() -> None:
         options = {"ledger_url": ledger_url(path), "records": rules}
         async with running(private_redis.url, key_prefix, tmp_path, QUIET, **options) as it:
-            client = await it.dial("/ws?userId=eve")
+            url = f"ws://127.0.0.1:{it.port}/ws?userId=eve&deviceType=mobile"
+            socket = await connect(url, user_agent_header="A phone\x9b", ping_interval=None)
+            client = Client(socket, "", "eve")
             assert (await client.receive())["user_id"] == "eve"
             (row,) = await until(lambda: list(rows(path).values()), "a row")
             await until(lambda: next(iter(rows(path).values()))["status"] == 1, "online")
-            assert (row["user_id"], row["ip_address"]) == ("eve", "127.0.0.1")
+            said = (row["user_id"], row["device_type"], row["ip_address"], row["user_agent"])
+            assert said == ("eve", "mobile", "127.0.0.1", "A phone")
+            await socket.close()
 
     run(scenario())
 
