@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --prefer
 # A run starts a dozen processes, a test run hundreds: what one has compiled the next need not.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check bench bench-scale sample notebooks docs clean
+.PHONY: help demo test check bench bench-scale sample notebooks docs targets clean
 
 help:
 	@echo "make demo    set up, run the demo scenario three ways, write a report"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench   costs as ratios against a baseline in the same run"
 	@echo "make bench-scale  100,000 clients on this machine"
 	@echo "make sample  a real demo run, copied to reports/sample"
+	@echo "make targets  check every bundled server that can run here"
 	@echo "make docs    the documentation as a site, in site/"
 	@echo "make notebooks  execute the notebooks again, keep light outputs"
 	@echo "make clean   remove the virtual environment and caches (runs/ stays)"
@@ -65,6 +66,10 @@ bench-scale: $(VENV)/.dev
 sample: $(VENV)/.run
 	@$(BIN)/flatline demo
 	@$(BIN)/python -m bench.make_sample latest
+
+# Those of Node want `npm ci --prefix scenarios/targets/node` first; what cannot run here is named, and is no success.
+targets: $(VENV)/.dev
+	@$(BIN)/flatline target check --all
 
 docs: $(VENV)/.dev
 	@$(BIN)/python docs/generate.py

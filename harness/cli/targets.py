@@ -10,6 +10,7 @@ import typer
 from harness.cli.terminal import progress, say, show_table
 
 if TYPE_CHECKING:
+    from reference_server.errors import Exit
     from scenarios.target import Target
 
 __all__ = ["register"]
@@ -64,23 +65,46 @@ def law_of(target: Target) -> str:
 
 @target_app.command("check")
 def check_command(
-    file: Annotated[str, typer.Argument(help="target file, or the name of a bundled one")],
+    file: Annotated[str, typer.Argument(help="target file, or the name of a bundled one")] = "",
     root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
     speedup: Annotated[
         float | None,
         typer.Option(help="default: an interval takes two seconds, where the server can be told"),
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="every bundled target, one after the other")] = False,
 ) -> None:
     """Start the server, let clients live, close, reset and freeze, and say what the file gets wrong."""
+    from harness.real.errors import CannotRun
+    from reference_server.errors import Exit
+    from scenarios.target_files import bundled_targets, load_target
+
+    if every == bool(file):
+        say("error: name a target file or a bundled target, or give --all", "red")
+        raise typer.Exit(Exit.BAD_INPUT)
+    if not every:
+        raise typer.Exit(_check(load_target(file), root, speedup))
+    codes: dict[str, Exit] = {}
+    for name in bundled_targets():
+        say(f"\n{name}")
+        try:
+            codes[name] = _check(load_target(name), root, speedup)
+        except CannotRun as error:
+            say(f"SKIPPED: {error}", "red")
+            codes[name] = error.exit_code
+    good = sum(code is Exit.GOOD for code in codes.values())
+    say(f"\n{good} of {len(codes)} bundled targets are as their files say")
+    raise typer.Exit(max(codes.values()))
+
+
+def _check(target: Target, root: Path, speedup: float | None) -> Exit:
+    """Check one target and print what was found."""
     from harness.real.processes.children import end_on_sigterm
     from harness.studies.target_check import check_target_file
-    from scenarios.target_files import load_target
 
-    target = load_target(file)
     with end_on_sigterm(), progress() as show:
         done = check_target_file(target, root, speedup, show)
     show_table(
         ("", "check", "seen"), [("ok" if one.good else "NO", one.what, one.seen) for one in done.findings]
     )
     say(f"report: {done.report}")
-    raise typer.Exit(done.exit_code)
+    return done.exit_code
