@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -338,8 +339,13 @@ def _shape_row(law: Law, seen: Observed, confidence: float) -> Row:
     assert law.curve is not None
     distance = law.curve.farthest(seen.latencies, seen.known_slack_s)
     p = float(stats.kstwo.sf(distance, seen.n))
-    reach = float(stats.kstwo.isf(1 - CONFIDENCE, seen.n))
-    return row | _by_distance(distance, p, reach, 1 - confidence)
+    return row | _by_distance(distance, p, _farthest_by_chance(seen.n), 1 - confidence)
+
+
+@lru_cache(maxsize=1024)  # SciPy searches for it, which takes most of a comparison, and engines share their n
+def _farthest_by_chance(n: int) -> float:
+    """How far the shares of n draws may be from their law by chance."""
+    return float(stats.kstwo.isf(1 - CONFIDENCE, n))
 
 
 def _pair_rows(law: Law, left: Observed, right: Observed, confidence: float) -> Iterator[Row]:
