@@ -106,8 +106,8 @@ class RedisServer:
         """
         assert self.child is not None and self.data is not None
         if not keeps:
-            for file in self.data.iterdir():
-                file.unlink()
+            for one in self.data.iterdir():
+                shutil.rmtree(one) if one.is_dir() else one.unlink()  # Redis 7 has a folder of logs
         self.child = self.children.start_again(self.child)
 
     def answers(self) -> bool:

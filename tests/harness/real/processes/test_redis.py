@@ -85,6 +85,24 @@ def test_an_append_only_server_writes_to_disk(tmp_path: Path) -> None:
         wait_until(lambda: any(b"kept" in f.read_bytes() for f in directory.iterdir()), "written")
 
 
+def test_a_server_that_starts_again_empty_has_lost_files_and_folders(tmp_path: Path) -> None:
+    """From 7 on Redis keeps its log of changes in a folder; a 6 from the wheel is given one."""
+    with Children() as children, redis_server(None, children, tmp_path, append_only=True) as server:
+        assert server.data is not None
+        with redis.Redis.from_url(server.url) as client:
+            client.set("kept", "1")
+        (server.data / "appendonlydir").mkdir(exist_ok=True)
+        (server.data / "appendonlydir" / "more").touch()
+        server.stop()
+        assert server.child is not None
+        pid = server.child.pid
+        wait_until(lambda: is_gone(pid), "its end")
+        server.start(keeps=False)
+        wait_until(server.answers, "its new start")
+        with redis.Redis.from_url(server.url) as client:
+            assert client.dbsize() == 0
+
+
 def test_leaving_the_context_first_stops_what_was_started_inside(tmp_path: Path) -> None:
     script = ["sh", "-c", "echo up; exec sleep 600"]
     with Children() as children:
