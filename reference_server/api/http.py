@@ -324,18 +324,15 @@ def _bounded(gateway: Gateway) -> type[H11Protocol]:
 
     class Bounded(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            if limiter.http_is_full():
-                self.app = _only_health(self.app)
-            limiter.http_sockets.add(self)
             super().connection_made(transport)
-            if limiter.http_is_crowded():
-                transport.abort()
+            if not limiter.enter_http(self):
+                self.app = _only_health(self.app)
             self._began_s = self.loop.time()
             self._deadline = self.loop.call_later(_REQUEST_S, self._on_deadline)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._deadline.cancel()
-            limiter.http_sockets.discard(self)
+            limiter.leave_http(self)
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:

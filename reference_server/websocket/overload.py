@@ -65,7 +65,8 @@ class ConnectionLimiter:
         self.count_refused = count_refused
         self.sockets: set[Socket] = set()  # authenticated or not
         self.opening: set[Socket] = set()  # of these, those whose handshake is not over
-        self.http_sockets: set[Hashable] = set()  # of the other port
+        self.http_sockets: set[Socket] = set()  # of the other port
+        self._above_share: dict[Socket, None] = {}  # of these, the oldest first
         self._most_http = self._budget * _MOST_HTTP
         self._least_http = min(_LEAST_HTTP, self._most_http)
         self.lingering = 0  # sockets that are being refused
@@ -84,17 +85,26 @@ class ConnectionLimiter:
             return "overloaded"
         return None
 
-    def http_is_full(self) -> bool:
-        """Tell whether one more connection of the HTTP port is above its share: it is told of health, no more."""
-        return len(self.http_sockets) >= self._http_share
+    def enter_http(self, sock: Socket) -> bool:
+        """Take a connection of the HTTP port; False: it is above the port's share, and is told of health, no more.
 
-    def http_is_crowded(self) -> bool:
-        """Tell whether there are so many of those that not even health is told."""
-        return len(self.http_sockets) > self._http_share + _FOR_HEALTH
+        Of those above the share the newest few stay: who looks after health asks at once.
+        """
+        share = min(self._most_http, max(self._least_http, self._budget - len(self.sockets)))
+        within = len(self.http_sockets) < share
+        self.http_sockets.add(sock)
+        if not within:
+            self._above_share[sock] = None
+            if len(self._above_share) > _FOR_HEALTH:
+                oldest = next(iter(self._above_share))
+                del self._above_share[oldest]
+                oldest.transport.abort()
+        return within
 
-    @property
-    def _http_share(self) -> float:
-        return min(self._most_http, max(self._least_http, self._budget - len(self.sockets)))
+    def leave_http(self, sock: Socket) -> None:
+        """Let a connection of the HTTP port go."""
+        self.http_sockets.discard(sock)
+        self._above_share.pop(sock, None)
 
 
 class RejectedConnection(Protocol):

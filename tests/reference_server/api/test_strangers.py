@@ -112,7 +112,9 @@ def test_many_on_the_http_port_shut_out_neither_clients_nor_health_checks(
             assert await login(it) == (503, "too_many_connections")
             assert (await it.http("GET", "/healthz"))[0] == 200
             crowd += [await asyncio.open_connection("127.0.0.1", it.http_port) for _ in range(20)]
-            await until(lambda: len(sockets) == 13, "those above the reserve are cut")
+            await until(lambda: len(sockets) == 13, "the oldest above the reserve are cut")
+            assert (await it.http("GET", "/healthz"))[0] == 200
+            assert await login(it) == (503, "too_many_connections")
             ann = await it.join("ann", token, live=True)
             others = [await it.dial() for _ in range(25)]
             assert len(it.gateway.limiter.sockets) == 26 == 1 + len(others), "clients are let in"
