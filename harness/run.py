@@ -171,6 +171,11 @@ def _how(scenario: Scenario, plan: Plan, engines: Collection[str], setup: RealSe
                 f"TCP_USER_TIMEOUT = {TCP_GIVE_UP_S:g} s / {scenario.speedup:g} = "
                 f"{scenario.clock.real_s(TCP_GIVE_UP_S):.1f} s."
             )
+    if real and scenario.target is not None:
+        notes.append(
+            f"The server is {scenario.target.title or scenario.target.target}, unchanged; liveness and detector of the "
+            "scenario are those of its target file."
+        )
     if setup.target_told is not None:
         notes.append("The server was told other times than its target file says.")
     told = override and override.model_dump(mode="json") | ({"preset": preset} if preset else {})
