@@ -229,7 +229,8 @@ def serve(
         Path | None, typer.Option(help="YAML file: a scenario, or system B's configuration")
     ] = None,
     log_level: Annotated[
-        LogLevel | None, typer.Option(help="info: a line for each heartbeat and session; warning: those that fail")
+        LogLevel | None,
+        typer.Option(help="info: a line for each heartbeat and session; warning: those that fail"),
     ] = None,
     log_format: Annotated[LogFormat, typer.Option(help="of those lines, in the gateway's log")] = "text",
     speedup: Speedup = None,
