@@ -1,0 +1,35 @@
+"""The pytest plugin, in a test suite of its own: a good run passes, a missed threshold fails with its sentence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_SCENARIO = """
+clients: 200
+ramp: 5s
+duration: 60s
+faults: [{kind: orderly_close, share: 50%, at: {uniform: {low: 1s, high: 20s}}}]
+thresholds: ["detection_latency.max < 1s"]
+"""
+_TESTS = """
+def test_good(flatline):
+    assert flatline.run("closes.yaml", real=False).report.exists()
+
+def test_missed(flatline):
+    flatline.run("closes.yaml", real=False, thresholds=["detection_latency.max < 0.1ms"])
+"""
+
+
+def test_a_suite_of_ones_own_passes_and_fails_as_the_command_does(tmp_path: Path) -> None:
+    (tmp_path / "closes.yaml").write_text(_SCENARIO)
+    (tmp_path / "test_liveness.py").write_text(_TESTS)
+    argv = [sys.executable, "-m", "pytest", "-p", "harness.pytest_plugin", "-p", "no:cacheprovider", "-q"]
+    argv += ["--rootdir", str(tmp_path), str(tmp_path)]
+    # By its module, whether this flatline was installed before it had the plugin or after.
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
+    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    assert "detection_latency.max < 0.1ms" in done.stdout
