@@ -12,6 +12,7 @@ from harness.events.log import write_log
 from harness.runs.directory import RunDir, RunDirError, new_run
 from harness.runs.list_and_prune import describe, list_runs, prune, table
 from harness.simulated import simulate
+from reference_server.config import GatewayConfig
 from reference_server.errors import FlatlineError
 from scenarios.load import dump_scenario, parse_scenario
 from scenarios.plan import make_plan
@@ -120,6 +121,14 @@ def test_a_folder_that_only_looks_like_a_run_stays(root: Path) -> None:
     assert names(done.gone) == ["20251231"]
     assert "no .flatline-run in it" in {run.path: why for run, why in done.spared}[theirs]
     assert (theirs / "scenario.yaml").exists()
+
+
+def test_what_a_gateway_is_told_is_for_us_alone(tmp_path: Path) -> None:
+    """It has the operator's token, and may have passwords of Redis and ledger."""
+    run = new_run(tmp_path, "demo")
+    told = run.write_gateway_config(GatewayConfig(operator_token="secret"))
+    assert told.stat().st_mode & 0o777 == 0o600
+    assert run.gateway_configs()[0].operator_token == "secret"
 
 
 def test_what_we_make_may_go(root: Path) -> None:

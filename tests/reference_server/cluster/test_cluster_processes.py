@@ -91,7 +91,7 @@ def test_a_killed_node_s_sessions_are_ended_by_its_peer_within_the_bound(
             }
             waits = "bob|:0" if survives else None
             assert it.records(bob_ready["session_id"], "bob") == (waits, None, False)
-            (reaped,) = it.events(EventKind.SUSPECTED)
+            (reaped,) = await until(lambda: it.events(EventKind.SUSPECTED), "the end is logged")
             assert (reaped.cause, reaped.node) == (Cause.NODE_LEASE, "b")
             assert reaped.connection_id == bob_ready["connection_id"]
             assert reaped.detail["incarnation"].startswith("a.")
