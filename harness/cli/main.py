@@ -329,13 +329,18 @@ def _with_nodes(scenario: Scenario, nodes: int | None) -> Scenario:
 
 def _gateway_policy(scenario: Scenario, settings: list[str]) -> LivenessPolicy | None:
     """The scenario's policy with some values replaced, checked as a scenario file is."""
+    import yaml
+
     from scenarios.load import replaced
     from scenarios.read_yaml import read_yaml
 
     if not settings:
         return None
     changes = dict(setting.partition("=")[::2] for setting in settings)
-    liveness = {key: read_yaml(value) for key, value in changes.items()}
+    try:
+        liveness = {key: read_yaml(value) for key, value in changes.items()}
+    except (yaml.YAMLError, ValueError) as error:
+        raise typer.BadParameter(f"--negative-control: not YAML: {error}") from error
     return replaced(scenario, "--negative-control", liveness=liveness).liveness
 
 

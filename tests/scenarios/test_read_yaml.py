@@ -55,6 +55,12 @@ def test_every_command_says_so(command: str, what: str, tmp_path: Path) -> None:
     assert "Traceback" not in done.output
 
 
+@pytest.mark.parametrize("value", ["[[[", "[" * 100, "2026-99-99"])
+def test_a_value_of_the_command_line_is_refused_in_a_sentence(value: str) -> None:
+    done = CliRunner().invoke(app, ["run", "demo", "--negative-control", f"heartbeat_interval={value}"])
+    assert done.exit_code == 2 and "--negative-control" in done.output
+
+
 def test_what_a_file_may_say_is_read_as_yaml_reads_it() -> None:
     for path in built_in().values():
         assert read_yaml(path.read_text()) == yaml.safe_load(path.read_text())
