@@ -1,10 +1,10 @@
-"""The server of the aiohttp target: an echo that prints who has gone. Arguments: port, heartbeat."""
+"""The server of the aiohttp target: an echo that prints who has gone. Arguments: port, heartbeat (0: none)."""
 
 import sys
 
 from aiohttp import web
 
-PORT, HEARTBEAT = int(sys.argv[1]), float(sys.argv[2])
+PORT, HEARTBEAT = int(sys.argv[1]), float(sys.argv[2]) or None
 
 
 async def echo(request: web.Request) -> web.WebSocketResponse:
