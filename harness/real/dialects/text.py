@@ -44,7 +44,7 @@ class Text(Dialect):
     __slots__ = ("_options", "ready_at_once")
     name = "text"
     summary = "JSON of your own: first messages, answers, beats, all configurable"
-    shown = "run"
+    shown = "derived"
 
     def __init__(
         self,
