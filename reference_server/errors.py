@@ -7,6 +7,7 @@
     ├── CannotCompare
     ├── CannotEmit
     ├── CustomFaultError
+    ├── DialectError
     ├── FleetError
     ├── LedgerUnfit
     ├── LintInputError

