@@ -408,7 +408,7 @@ def _socket_closed(fault: Fault, suspected: Law | None, scenario: Scenario, cloc
     lag_s = scenario.target.heartbeat.socket_lag if scenario.target is not None else 0.0
     if suspected is None or not suspected.mass or fault.drawn.announced:
         return suspected
-    return suspected.shifted(clock.scenario_s(lag_s))
+    return suspected.shifted(clock.scenario_s(lag_s)) if lag_s else suspected
 
 
 def _run_ends(fault: Fault, law: Law | None, scenario: Scenario) -> str:
