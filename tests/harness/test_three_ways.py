@@ -75,7 +75,8 @@ def test_beats_of_clients_that_hide_lag_or_lose_packets(tmp_path: Path) -> None:
 def test_application_traffic_starves_answers_in_every_engine(tmp_path: Path) -> None:
     """Two seconds of work a second: a pong due at t is read at about 2t, and only pongs count.
 
-    Generator and gateway are busy: on a machine that others use as well the real backlog grows more slowly.
+    Not yet understood: the model loses twice as many as reality (36 beside 15 and 16 on an idle machine), so that the
+    comparison of the engines is undecided at this size; only that each loses some is asked here.
     """
     seen = judged(
         "name: starved\nclients: 20\nramp: 500ms\nduration: 8s\n"
