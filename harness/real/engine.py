@@ -197,8 +197,12 @@ def run_real(
     origin_s = time.monotonic()
     with (
         Children() as children,
-        network_of(setup.network, plan, scenario.clock, run.nat_boxes, setup.address) as network,
-        redis_server(setup.redis_url, children, run.logs, append_only=kept) as redis,
+        network_of(
+            setup.network, plan, scenario.clock, run.nat_boxes, setup.address, scenario.gateway.nodes
+        ) as network,
+        redis_server(
+            setup.redis_url, children, run.logs, append_only=kept, everywhere=network.hosts is not None
+        ) as redis,
     ):
         served = as_preset(scenario, setup.gateway_preset)
         policy = real_policy(setup.gateway_policy or served.liveness, scenario.clock)
@@ -218,10 +222,12 @@ def run_real(
                     network.bind,
                     ledger,
                     drain_spread_s(plan, scenario.clock, n),
+                    network.hosts,
                 )
                 for n in numbers
             ],
             network.gateway,
+            network.hosts,
         )
         nodes.wait()
         watch = start_store_watch(children, redis, run, origin_s, setup.store_sample_s)
@@ -353,7 +359,7 @@ def check_machine(plan: Plan, scenario: Scenario | None = None, setup: RealSetup
         check_target(scenario.target, setup.network, setup.hosts)
         if setup.gateway_preset is not None or setup.ledger:
             raise CannotRun("--gateway-preset and --ledger are of the reference gateway; leave them out")
-    check_incidents(plan, setup.redis_url)
+    check_incidents(plan, setup.redis_url, setup.network, setup.hosts)
     if setup.hosts and (setup.network != "loopback" or not setup.address):
         raise CannotRun("--hosts needs --address, where they reach this host, and loopback as --network")
     if setup.network != "loopback" and any(i.kind == "reconnect_storm" for i in plan.incidents):

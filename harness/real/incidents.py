@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.real.errors import CannotRun
+from harness.real.network import NetworkKind
+from harness.real.network.hosts import hosts_network
 from harness.real.processes.gateways import Nodes
 from harness.real.processes.redis import RedisServer
 from reference_server.event_log import EventWriter
@@ -35,7 +37,9 @@ _LOOK_S = 0.01  # how often a process that starts is asked whether it is there
 _PREFIX_DELETE = "delete of the run's own keys, one batch after the other"
 
 
-def check_incidents(plan: Plan, redis_url: str | None) -> None:
+def check_incidents(
+    plan: Plan, redis_url: str | None, network: NetworkKind = "loopback", hosts: int = 0
+) -> None:
     """Return if the engine can do every incident of a plan.
 
     Raises:
@@ -43,11 +47,19 @@ def check_incidents(plan: Plan, redis_url: str | None) -> None:
     """
     for incident in plan.incidents:
         if incident.params == DrawnNodeCrash("host"):
-            raise CannotRun(
-                f"{incident.incident_id}: a host that dies in silence cannot be made of a process: its kernel "
-                "sends FIN for it (by: process), or acknowledges for it (gateway_stall); "
-                "`flatline simulate` has it"
-            )
+            if redis_url is not None or network != "loopback" or hosts:
+                raise CannotRun(
+                    f"{incident.incident_id}: by: host gives each node a network namespace that reaches nothing "
+                    "outside; leave --redis, --network and --hosts out"
+                )
+            try:
+                with hosts_network(1):
+                    pass
+            except CannotRun as error:
+                raise CannotRun(
+                    f"{incident.incident_id}: a host that vanishes is a network namespace: {error}; "
+                    "`flatline simulate` has it everywhere, and by: process needs no root"
+                ) from error
         if incident.kind == "reconnect_storm" and (os.geteuid() != 0 or shutil.which("ss") is None):
             raise CannotRun(
                 f"{incident.incident_id}: ending other processes' connections needs root and `ss` (iproute2)"
@@ -134,7 +146,7 @@ class Incidents:
             case "node_crash" | "node_drain":
                 assert number is not None
                 if incident.kind == "node_crash":
-                    self._nodes.kill(number)
+                    self._nodes.kill(number, host=incident.params == DrawnNodeCrash("host"))
                 else:
                     self._nodes.drain(number)
                 if over_s is not None:

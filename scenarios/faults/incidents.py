@@ -117,8 +117,8 @@ class DrawnNodeCrash(ServerFault):
     kind = "node_crash"
     summary = "a gateway node dies: its process, or its host"
     on_the_wire = "process: FIN or RST to every client; host: nothing"
-    mechanism = "SIGKILL of the node's process"
-    cannot_show = "by: host (silence) is refused: a killed process's kernel sends FIN"
+    mechanism = "SIGKILL of the node's process; by: host, with the cables of its network namespace pulled before (root)"
+    cannot_show = "by: host without root: a killed process's kernel sends FIN"
     example = "{kind: node_crash, at: 60s, node: 2, by: process, restart_after: 20s}"
     cuts_connections = True
     settled_by = "lease"

@@ -32,9 +32,11 @@ import orjson
 from harness.real.errors import CannotRun
 from harness.real.network import NetworkKind
 from harness.real.network.conntrack import Conntrack
+from harness.real.network.hosts import Hosts, hosts_network
 from harness.real.network.namespaces import Namespace, link, require
 from scenarios.clock import RunClock
 from scenarios.faults import PlannedFault
+from scenarios.faults.incidents import DrawnNodeCrash
 from scenarios.faults.nat_timeout import DrawnNatTimeout
 from scenarios.plan import Plan
 
@@ -231,11 +233,12 @@ def _ruleset(expiry: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """``bind``: what the gateway listens on. ``gateway``: the address that clients connect to."""
+    """``bind``: what the gateway listens on. ``gateway``: the address that clients connect to, without ``hosts``."""
 
     bind: str
     gateway: str
     at_clients: Callable[[], AbstractContextManager[None]]
+    hosts: Hosts | None = None  # the nodes have hosts of their own: one of them is to vanish
 
 
 def check_network(kind: NetworkKind, plan: Plan, clock: RunClock, redis_url: str | None) -> None:
@@ -263,7 +266,7 @@ def check_network(kind: NetworkKind, plan: Plan, clock: RunClock, redis_url: str
 
 @contextmanager
 def network_of(
-    kind: NetworkKind, plan: Plan, clock: RunClock, record: Path, address: str = ""
+    kind: NetworkKind, plan: Plan, clock: RunClock, record: Path, address: str = "", nodes: int = 1
 ) -> Iterator[Network]:
     """Have the network of a run; the calling thread, and what it starts, is in the server's place.
 
@@ -273,10 +276,15 @@ def network_of(
         clock: of the run.
         record: written for the generators where there is a NAT, see :func:`load_boxes`.
         address: of this host, where the gateway is reached; empty: on loopback alone.
+        nodes: how many gateway nodes; where the plan has a host vanish, each has a host of its own.
 
     Raises:
         CannotRun: the machine cannot.
     """
+    if any(one.params == DrawnNodeCrash("host") for one in plan.incidents):
+        with hosts_network(nodes) as hosts:
+            yield Network("0.0.0.0", "127.0.0.1", nullcontext, hosts)
+        return
     if kind != "netns-nat":
         yield Network("0.0.0.0" if address else "127.0.0.1", address or "127.0.0.1", nullcontext)
         return

@@ -14,13 +14,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from harness.real.errors import CannotRun
+from harness.real.network.hosts import REDIS_ADDRESS, Hosts
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer
 from harness.runs.directory import RunDir
@@ -28,7 +30,9 @@ from reference_server.config import GatewayConfig
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.schema import Scenario
 
-__all__ = ["Node", "Nodes", "gateway_config"]
+__all__ = ["GATEWAY_PROGRAM", "Node", "Nodes", "gateway_config"]
+
+GATEWAY_PROGRAM = (sys.executable, "-m", "reference_server")
 
 _OPERATOR_TOKEN = secrets.token_urlsafe(
     16
@@ -50,6 +54,7 @@ def gateway_config(
     host: str = "127.0.0.1",
     ledger: str | None = None,
     drain_spread_s: float = 0.0,
+    hosts: Hosts | None = None,
 ) -> GatewayConfig:
     """What a node is told; `policy` is in real seconds already.
 
@@ -63,6 +68,7 @@ def gateway_config(
         host: the address that it listens on.
         ledger: URL of the durable ledger; None: none.
         drain_spread_s: real seconds over which a drain spreads its closes.
+        hosts: of the nodes, where each has one of its own.
     """
     name = f"node-{number}"
     # Each node draws its own phases; a lone one draws those of the scenario's seed.
@@ -70,7 +76,7 @@ def gateway_config(
     return GatewayConfig(
         node=name,
         host=host,
-        redis_url=redis.url,
+        redis_url=redis.url if hosts is None else redis.url_at(REDIS_ADDRESS),
         key_prefix=redis.key_prefix,
         ledger_url=ledger,
         policy=policy,
@@ -147,17 +153,28 @@ class Nodes:
         children: the run's processes; the nodes are started among them.
         run: for configurations and logs.
         configs: one a node.
-        address: that clients reach them at.
+        address: that clients reach them at; without hosts of their own.
+        hosts: each node's own host, where they have one.
+        program: the command line of a gateway, without its options.
     """
 
     def __init__(
-        self, children: Children, run: RunDir, configs: Iterable[GatewayConfig], address: str = "127.0.0.1"
+        self,
+        children: Children,
+        run: RunDir,
+        configs: Iterable[GatewayConfig],
+        address: str = "127.0.0.1",
+        hosts: Hosts | None = None,
+        program: Sequence[str] = GATEWAY_PROGRAM,
     ) -> None:
         self._children = children
         self._run = run
         self._address = address
+        self._hosts = hosts
+        self._program = program
+        self._vanished: set[int] = set()
         self._nodes = [
-            Node(number, config, self._spawn(config), run) for number, config in enumerate(configs, 1)
+            Node(number, config, self._spawn(number, config), run) for number, config in enumerate(configs, 1)
         ]
 
     def __getitem__(self, number: int) -> Node:
@@ -172,12 +189,16 @@ class Nodes:
     @property
     def ws_urls(self) -> str:
         """The WebSocket endpoints, node-1's first, separated by commas."""
-        return ",".join(f"ws://{self._address}:{node.port}/ws" for node in self)
+        return ",".join(f"ws://{self.address(node)}:{node.port}/ws" for node in self)
 
     @property
     def http_urls(self) -> str:
         """The HTTP APIs, in the same order."""
-        return ",".join(f"http://{self._address}:{node.http_port}" for node in self)
+        return ",".join(f"http://{self.address(node)}:{node.http_port}" for node in self)
+
+    def address(self, node: Node) -> str:
+        """Where clients reach a node."""
+        return self._address if self._hosts is None else self._hosts.address(node.number)
 
     def wait(self) -> None:
         """Return when every node listens.
@@ -203,9 +224,13 @@ class Nodes:
         """Let a stopped node go on."""
         self[number].child.send_signal(signal.SIGCONT)
 
-    def kill(self, number: int) -> None:
-        """End a node without a warning; its kernel closes its sockets."""
+    def kill(self, number: int, *, host: bool = False) -> None:
+        """End a node without a warning; its kernel closes its sockets, unless its whole host vanishes."""
         self._children.expect_end(self[number].child)
+        if host:
+            assert self._hosts is not None
+            self._hosts.vanish(number)
+            self._vanished.add(number)
         self[number].child.send_signal(signal.SIGKILL)
 
     def drain(self, number: int) -> None:
@@ -233,19 +258,29 @@ class Nodes:
         node = self[number]
         node.incarnation += 1
         self._run.ready_file(node.name).unlink(missing_ok=True)
+        log = self._run.log("gateway", f"{node.name}-{node.incarnation}")
         changes = {
             "port": node.port,
             "http_port": node.http_port,
-            "event_log": self._run.log("gateway", f"{node.name}-{node.incarnation}"),
+            "event_log": None if node.config.event_log is None else log,
             "seed": _derived(node.config.seed, node.incarnation),
         }
         node.config = node.config.model_copy(update=changes)
         self._run.write_gateway_config(node.config)
-        node.child = self._children.start_again(node.child)
+        if number in self._vanished:
+            assert self._hosts is not None
+            self._hosts.come_back(number)
+            self._vanished.discard(number)
+        with self._at(number):
+            node.child = self._children.start_again(node.child)
 
-    def _spawn(self, config: GatewayConfig) -> Child:
+    def _at(self, number: int) -> AbstractContextManager[None]:
+        return nullcontext() if self._hosts is None else self._hosts.on(number)
+
+    def _spawn(self, number: int, config: GatewayConfig) -> Child:
         told = self._run.write_gateway_config(config)
-        argv = [sys.executable, "-m", "reference_server", "--config", str(told)]
+        argv = [*self._program, "--config", str(told)]
         log = self._run.logs / f"gateway-{config.node}.log"
         deadline_s = config.drain_spread_s + config.drain_timeout_s + _DRAIN_SPARE_S
-        return self._children.start(f"gateway {config.node}", argv, log=log, stop_deadline_s=deadline_s)
+        with self._at(number):
+            return self._children.start(f"gateway {config.node}", argv, log=log, stop_deadline_s=deadline_s)

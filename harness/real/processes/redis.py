@@ -110,6 +110,10 @@ class RedisServer:
                 shutil.rmtree(one) if one.is_dir() else one.unlink()  # Redis 7 has a folder of logs
         self.child = self.children.start_again(self.child)
 
+    def url_at(self, address: str) -> str:
+        """Where a node on a host of its own reaches the private server, see `everywhere`."""
+        return self.url.replace("127.0.0.1", address)
+
     def answers(self) -> bool:
         """Whether the private server's last start answers commands by now."""
         assert self.child is not None
@@ -158,7 +162,12 @@ def find_redis(path: str | None = None) -> tuple[Path, Origin] | None:
 
 @contextmanager
 def redis_server(
-    url: str | None, children: Children, directory: Path, *, append_only: bool = False
+    url: str | None,
+    children: Children,
+    directory: Path,
+    *,
+    append_only: bool = False,
+    everywhere: bool = False,
 ) -> Iterator[RedisServer]:
     """Have a Redis for as long as the context lasts.
 
@@ -170,6 +179,8 @@ def redis_server(
         directory: where a private server's log goes (`redis.log`).
         append_only: a private server writes every change to disk, so that it can be restarted with
             its data; its files go with it at the end.
+        everywhere: a private server listens on every address: nodes on hosts of their own reach it. Only for a
+            thread in a network namespace that nobody else reaches.
 
     Raises:
         RedisUnavailable: the URL does not answer, or no server is installed, or it does not start.
@@ -186,7 +197,7 @@ def redis_server(
         before = list(children)
         for _ in range(_PORT_TRIES):
             port = _free_port()
-            argv = _command(binary, port, data, append_only)
+            argv = _command(binary, port, data, append_only, everywhere)
             child = children.start("redis", argv, log=directory / "redis.log")
             try:
                 version = _await_start(child, port)
@@ -270,15 +281,18 @@ def _remove_keys(client: redis.Redis, prefix: str) -> None:
         client.unlink(*batch)
 
 
-def _command(binary: Path, port: int, data: str, append_only: bool) -> list[str]:
+def _command(binary: Path, port: int, data: str, append_only: bool, everywhere: bool) -> list[str]:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # Redis raises its soft limit by itself
     clients = _USUAL_MAXCLIENTS
     if hard != resource.RLIM_INFINITY:
         clients = min(clients, hard - _RESERVED_DESCRIPTORS)
     return [
-        *(str(binary), "--port", str(port), "--bind", "127.0.0.1", "--dir", data),
+        *(str(binary), "--port", str(port), "--dir", data),
+        *(("--bind", "0.0.0.0", "--protected-mode", "no") if everywhere else ("--bind", "127.0.0.1")),
         *("--daemonize", "no", "--maxclients", str(clients)),
-        *("--save", "", "--appendonly", "yes" if append_only else "no"),
+        # Written before it is answered, and a killed process's writes are the kernel's to keep. With fsync a write may
+        # wait for up to two seconds behind the one before.
+        *("--save", "", "--appendonly", "yes" if append_only else "no", "--appendfsync", "no"),
     ]
 
 

@@ -89,7 +89,7 @@ def test_a_node_that_dies_unplanned_ends_the_run_with_a_report_that_says_so(tmp_
 @pytest.mark.parametrize(
     ("incident", "redis_url", "says"),
     [
-        ({"kind": "node_crash", "at": 5.0, "by": "host"}, None, "dies in silence"),
+        ({"kind": "node_crash", "at": 5.0, "by": "host"}, "redis://h/0", "reaches nothing outside"),
         ({"kind": "store_restart", "at": 5.0, "down": 2.0}, "redis://h/0", "not ours to restart"),
     ],
 )
