@@ -6,9 +6,10 @@
     │ 10.81.0.254          ├──┤ switch ├─────────┤ 10.81.0.n            │  the gateway reaches Redis
     └──────────────────────┘  └────────┘ back n  └──────────────────────┘
 
-The switches are bridges: with a cable pulled behind one, who sends is not told. A host that vanishes has both cables pulled at its own end before its processes are killed: what their kernel then says
-(FIN, RST) goes nowhere, and nobody answers for it. A partition pulls one cable, and puts it back. What is in flight
-meanwhile is TCP's to send again, as on any network. A host that comes back is a new namespace with the old addresses.
+The switches are bridges: with a cable pulled behind one, who sends is not told. A host that vanishes has both cables
+pulled at its own end before its processes are killed: what their kernel then says (FIN, RST) goes nowhere, and nobody
+answers for it. A partition pulls one cable at the switch, and puts it back. What is in flight meanwhile is TCP's to
+send again, as on any network. A host that comes back is a new namespace with the old addresses.
 
 All namespaces are unnamed (`namespaces.py`), without a way to anything outside. Needs root.
 """
