@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import logging
 import os
 import signal
 import sys
@@ -39,7 +40,11 @@ async def _serve(config: GatewayConfig) -> str | None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    gateway = Gateway(config)
+    try:
+        gateway = Gateway(config)
+    except OSError as error:  # of its certificate
+        return str(error)
+    loop.add_signal_handler(signal.SIGHUP, _read_certificate, gateway)
     http = HttpServer(gateway)
     try:
         http_sock = listen(config.host, config.http_port)
@@ -54,6 +59,13 @@ async def _serve(config: GatewayConfig) -> str | None:
     await gateway.drain()
     await http.end()  # last: until then health says why
     return None
+
+
+def _read_certificate(gateway: Gateway) -> None:
+    try:
+        gateway.read_certificate()
+    except OSError as error:
+        logging.getLogger(__name__).error("SIGHUP: the older certificate stays: %s", error)
 
 
 def _write_ready(path: Path, ports: dict[str, int]) -> None:

@@ -35,7 +35,18 @@ class GatewayConfig(BaseModel):
         bool, Field(description="several processes listen on one WebSocket port, if all say so")
     ] = False
     http_port: Annotated[int, Field(ge=0, le=65535, description="HTTP API port; 0: any free one")] = 0
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    tls_certificate: Annotated[
+        Path | None,
+        Field(
+            description="PEM, with its chain: both ports speak TLS alone; null: neither; SIGHUP reads it again"
+        ),
+    ] = None
+    tls_key: Annotated[Path | None, Field(description="PEM, of that certificate, without a passphrase")] = (
+        None
+    )
+    redis_url: Annotated[
+        str, Field(description="redis:// or rediss://…?ssl_ca_certs=PEM: TLS, the host's name is checked")
+    ] = "redis://127.0.0.1:6379/0"
     key_prefix: Annotated[str, Field(description="of every key that the gateway writes")] = "flatline:"
     policy: LivenessPolicy = LivenessPolicy()
     detector: DetectorKind = Ping()
@@ -160,6 +171,8 @@ class GatewayConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together: set both, or neither")
         if self.records.user_id_handshake and not self.is_local:
             raise ValueError(
                 f"records.user_id_handshake lets in whoever names a user, without a login; host is "

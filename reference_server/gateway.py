@@ -21,6 +21,8 @@ from __future__ import annotations
 import logging
 from asyncio import Event, Server, Task, create_task, get_running_loop, sleep, timeout
 from collections.abc import Iterator
+from functools import partial
+from ssl import SSLContext
 from time import monotonic
 from typing import Any
 
@@ -52,6 +54,7 @@ from reference_server.websocket.connection import GatewayConnection, Phase
 from reference_server.websocket.listener import BACKLOG, listen
 from reference_server.websocket.overload import SENTENCES, ConnectionLimiter, RejectedConnection
 from reference_server.websocket.tcp_info import read_tcp_info
+from reference_server.websocket.tls import TlsProtocol, server_context
 
 __all__ = ["Gateway"]
 
@@ -106,6 +109,8 @@ class Gateway:
         self.logins = Logins(config, self.sessions, self.ledger, self.router, self.end_session)
         self.limiter = ConnectionLimiter(config, self.telemetry.recent_lag_s, self.count_refused)
         self.port = 0  # once it listens
+        self.tls: SSLContext | None = None
+        self.read_certificate()
         self._admission = Admission(self.sessions, self, config)
         self.heartbeat_frame = self.detection.frame
         self._pushes = Pushes(config, self.clock, push_rng) if config.push_every_s else None
@@ -238,11 +243,24 @@ class Gateway:
 
     # -- a connection begins -----------------------------------------------------------------------
 
-    def _make_connection(self) -> GatewayConnection | RejectedConnection:
-        code = self.limiter.closed_because()
+    def _make_connection(self) -> GatewayConnection | RejectedConnection | TlsProtocol:
+        code, limiter = self.limiter.closed_because(), self.limiter
         if code is not None:
-            return RejectedConnection(self.limiter, code)
-        return GatewayConnection(self)
+            return RejectedConnection(limiter, code, unheard=self.tls is not None)
+        if self.tls is None:
+            return GatewayConnection(self)
+        connection = partial(GatewayConnection, self)
+        return TlsProtocol(self.tls, connection, limiter.enter, limiter.leave, self.config.auth_timeout_s)
+
+    def read_certificate(self) -> None:
+        """Read the certificate, again perhaps: connections that stand keep the one that they have.
+
+        Raises:
+            OSError: it cannot be used; the older one stays.
+        """
+        config = self.config
+        if config.tls_certificate is not None and config.tls_key is not None:
+            self.tls = server_context(config.tls_certificate, config.tls_key)
 
     def refusal(self, target: str) -> tuple[int, str] | None:
         """Return the HTTP status and sentence that refuse a handshake; None: accept it."""

@@ -28,8 +28,9 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from secrets import compare_digest
@@ -59,6 +60,7 @@ from reference_server.sessions.records import Record, WrongUser, session_id_of
 from reference_server.sessions.redis_writer import StoreUnavailable
 from reference_server.websocket.listener import BACKLOG
 from reference_server.websocket.overload import RETRY_AFTER_S, SENTENCES
+from reference_server.websocket.tls import TlsProtocol
 
 __all__ = ["HttpServer", "create_app"]
 
@@ -280,7 +282,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(gateway),
-                http=_bounded(gateway),
+                http=_behind_tls(gateway),  # type: ignore[arg-type]  # what uvicorn does is to call it
                 log_level="error",  # what strangers send is not worth a line
                 lifespan="off",
                 ws="none",
@@ -312,6 +314,19 @@ class HttpServer(uvicorn.Server):
         self.should_exit = True
         if self._task is not None:
             await self._task
+
+
+def _behind_tls(gateway: Gateway) -> Callable[..., asyncio.Protocol]:
+    """Return what makes the protocol of a socket: `_bounded`, behind TLS where there is a certificate."""
+    bounded, limiter = _bounded(gateway), gateway.limiter
+
+    def make(**of_uvicorn: Any) -> asyncio.Protocol:
+        protocol = partial(bounded, **of_uvicorn)
+        if gateway.tls is None:
+            return protocol()
+        return TlsProtocol(gateway.tls, protocol, limiter.enter_http, limiter.leave_http, _REQUEST_S)
+
+    return make
 
 
 def _bounded(gateway: Gateway) -> type[H11Protocol]:

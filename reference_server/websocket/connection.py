@@ -190,8 +190,7 @@ class GatewayConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket; the handshake is still to come."""
         self.transport = cast(asyncio.Transport, transport)
-        self.owner.limiter.sockets.add(self)
-        self.owner.limiter.opening.add(self)
+        self.owner.limiter.enter(self)
         self._abort_after(self.config.auth_timeout_s)
 
     def _shake_hands(self, data: bytes) -> None:

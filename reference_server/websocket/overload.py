@@ -72,6 +72,16 @@ class ConnectionLimiter:
         self.lingering = 0  # sockets that are being refused
         self.shut = False  # for good: the gateway drains
 
+    def enter(self, sock: Socket) -> None:
+        """Take a socket of the WebSocket port that has to shake hands."""
+        self.sockets.add(sock)
+        self.opening.add(sock)
+
+    def leave(self, sock: Socket) -> None:
+        """Let a socket of the WebSocket port go."""
+        self.sockets.discard(sock)
+        self.opening.discard(sock)
+
     def closed_because(self) -> str | None:
         """Return the code of why nobody is let in now; None: come in."""
         if self.shut:
@@ -108,9 +118,13 @@ class ConnectionLimiter:
 
 
 class RejectedConnection(Protocol):
-    """A socket that is told why it is not let in, and closed."""
+    """A socket that is told why it is not let in, and closed.
 
-    def __init__(self, limiter: ConnectionLimiter, code: str) -> None:
+    ``unheard``: it is closed at once, for it would not understand a word before TLS's handshake, which costs more.
+    """
+
+    def __init__(self, limiter: ConnectionLimiter, code: str, *, unheard: bool = False) -> None:
+        self._unheard = unheard
         self._limiter = limiter
         self._code = code
         self._transport: Transport | None = None
@@ -121,7 +135,9 @@ class RejectedConnection(Protocol):
         self._transport = cast(Transport, transport)
         self._limiter.count_refused(self._code)
         self._limiter.lingering += 1
-        if self._limiter.lingering > _MOST_LINGERING:
+        if self._unheard:
+            self._transport.abort()
+        elif self._limiter.lingering > _MOST_LINGERING:
             self.data_received(b"")
         else:
             self._timer = get_running_loop().call_later(_LINGER_S, self.data_received, b"")

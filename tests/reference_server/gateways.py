@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -123,18 +124,19 @@ class Running:
     config: GatewayConfig
     store: redis.Redis
     clients: list[Client] = field(default_factory=list)
+    tls: ssl.SSLContext | None = None  # of its clients
 
     async def http(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
         """Send a request; return the status and the JSON answer."""
         data = body if isinstance(body, bytes | None) else orjson.dumps(body)
-        url = f"http://127.0.0.1:{self.http_port}{path}"
+        url = f"http{'s' * (self.tls is not None)}://127.0.0.1:{self.http_port}{path}"
         request = urllib.request.Request(url, data=data, method=method, headers=headers or {})
 
         def ask() -> tuple[int, Any]:
             try:
-                with urllib.request.urlopen(request, timeout=5) as answer:
+                with urllib.request.urlopen(request, timeout=5, context=self.tls) as answer:
                     return answer.status, orjson.loads(answer.read())
             except urllib.error.HTTPError as error:
                 with error:
@@ -150,8 +152,8 @@ class Running:
 
     async def dial(self, path: str = "/ws", token: str = "", user_id: str = "") -> Client:
         """Connect without authenticating by message."""
-        url = f"ws://127.0.0.1:{self.port}{path}"
-        socket = await connect(url, ping_interval=None, close_timeout=1, compression=None)
+        url = f"ws{'s' * (self.tls is not None)}://127.0.0.1:{self.port}{path}"
+        socket = await connect(url, ping_interval=None, close_timeout=1, compression=None, ssl=self.tls)
         client = Client(socket, token, user_id)
         self.clients.append(client)
         return client
@@ -207,6 +209,7 @@ async def running(
     url: str, prefix: str, folder: Path, policy: LivenessPolicy = QUICK, **options: Any
 ) -> AsyncIterator[Running]:
     """Run a gateway for as long as the context lasts."""
+    tls = options.pop("tls", None)  # of its clients
     options.setdefault("records", RecordRules(token_in_path=True))  # a test's shortest way in
     config = GatewayConfig(
         redis_url=url,
@@ -222,7 +225,7 @@ async def running(
     port = await gateway.start()
     await http.begin(http_sock)
     with redis.Redis.from_url(url) as store:
-        it = Running(gateway, port, http_sock.getsockname()[1], config, store)
+        it = Running(gateway, port, http_sock.getsockname()[1], config, store, tls=tls)
         try:
             yield it
         finally:
