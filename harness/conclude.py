@@ -171,7 +171,7 @@ def measure_run(
     grains_s = [
         scenario.clock.scenario_s(_grain_s(log, kind, source))
         for kind, source in (
-            (EventKind.STORE_CLEARED, Source.STORE),
+            (EventKind.STORE_CLEARED, Source.STORE if scenario.target is None else Source.OBSERVER),
             (EventKind.SOCKET_CLOSED, Source.OBSERVER),
         )
     ]

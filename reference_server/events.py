@@ -74,7 +74,7 @@ class EventKind(StrEnum):
     # previous_poll_s (the last look that found it open), state (of TCP)
     SOCKET_CLOSED = "socket_closed"
     # store watch: the status record is gone or names another session; detail: user_id, previous_poll_s (the last
-    # question that found it: the moment lies between that and time_s)
+    # question that found it: the moment lies between that and time_s). observer: the record that a target file names
     STORE_CLEARED = "store_cleared"
     # store watch: no record names a connection that the incident ended; detail: incident_id, sessions (that
     # were hit), previous_poll_s (the last question that still found one)
@@ -94,6 +94,7 @@ class EventKind(StrEnum):
     # time between two looks at the faulted sessions), commands (name: calls so far that were not the watch's own; a
     # script's inner calls, not the script)
     STORE_SAMPLE = "store_sample"
+    CONNECTIONS_COUNTED = "connections_counted"  # observer: what a server tells of itself; detail: count
     WORKER_LOST = "worker_lost"  # harness: a worker died; detail: worker, clients (lost with it)
     # harness, after the last client: memory, Redis and ledger compared; detail: sessions, differences (kind: how
     # many), took_s, or error

@@ -76,7 +76,7 @@ def _plan(tables: RunTables, agreement: pd.DataFrame) -> Iterator[tuple[str, str
         timeline = partial(figures.timeline, of("timelines"), fault, caption=caption_of_one)
         yield "timelines", f"timeline_{fault}", f"Timeline of one client: {fault}", timeline
     title = "Live clients, sessions in the store and ghosts over the run"
-    live = partial(figures.live_sessions, of("population"), windows, caption=caption)
+    live = partial(figures.live_sessions, of("population"), windows, of("counted"), caption=caption)
     yield "live", "live_sessions", title, live
     if figures.en_masse(of("reconnects")):
         storm = partial(figures.storm, of("reconnects"), windows, caption=caption)

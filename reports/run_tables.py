@@ -373,6 +373,17 @@ _DECLARED: Final = (
         ),
     ),
     TableSchema(
+        "counted",
+        "answer of a server that is not ours to how many connections it has",
+        (
+            _ENGINE,
+            _TIME,
+            _number("connections", "", "that the server tells of"),
+            _count("live_clients", "healthy and connected"),
+            _number("ghosts", "", "connections beyond the live clients, at least 0"),
+        ),
+    ),
+    TableSchema(
         "timelines",
         "event of the traced client of a fault",
         (

@@ -3,18 +3,21 @@
 Data only. A scenario that names one begins with its heartbeat, as it would with a preset; the files are read by
 `target_files.py`. Nothing is changed in the server: what is told to it goes through its command line and environment.
 
-    {port} {run_dir} {here} {python}      the free port, the run directory, the target file's folder, this Python
+    {port} {http_port}                    a free port, and another one for a server that has two
+    {redis_url}                           of the private Redis that `start.services` asks for
+    {run_dir} {here} {python}             the run directory, the target file's folder, this Python
     {interval_s} {timeout_s} {interval_ms} {timeout_ms}   the heartbeat's times, as a run at its speedup needs them
     {client} {user} {index}               of a client: a name of this very connection, its user, its number
+    and what `login.take` names
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from reference_server.durations import Duration, PositiveDuration
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
@@ -22,18 +25,46 @@ from reference_server.liveness.kinds import ClientBeats, DetectorKind, Ping, Sen
 from scenarios.clock import RunClock
 from scenarios.parts import Part
 
-__all__ = ["MODELLED", "Connect", "Heartbeat", "Ready", "Start", "Stop", "Target", "Witnesses", "filled"]
+__all__ = [
+    "MODELLED",
+    "Connect",
+    "CountWitness",
+    "Heartbeat",
+    "Login",
+    "Ready",
+    "Start",
+    "Stop",
+    "StoreWitness",
+    "Target",
+    "Witnesses",
+    "at_json_path",
+    "filled",
+]
 
 MODELLED = frozenset({"suspected", "socket_closed"})
 """The milestones of a target that theory and model know: it has no store, watchers or logins of ours."""
 TIMERS = ("interval", "timeout")
 _NO_SWEEP_S = 0.001  # a timer of its own for each connection, as good as no sweep
+_JSON_PATH = r"^\$(\.\w+)*$"
+_NAMES_A_CLIENT = re.compile(r"\{(client|user|index)\}")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
 def filled(text: str, values: Mapping[str, object]) -> str:
     """Put values in the place of their names in braces; every other brace stays as it is."""
     return _PLACEHOLDER.sub(lambda name: str(values.get(name[1], name[0])), text)
+
+
+def at_json_path(value: Any, path: str) -> Any:
+    """Return what is at a path as ``$.user.token`` or ``$.0.id``; None: nothing is."""
+    for name in path.split(".")[1:]:
+        if isinstance(value, dict):
+            value = value.get(name)
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return None
+    return value
 
 
 class Start(Part):
@@ -53,6 +84,10 @@ class Start(Part):
             default_factory=dict, description="name: text, written into the run directory's logs ({run_dir})"
         ),
     ]
+    services: Annotated[
+        tuple[Literal["redis"], ...],
+        Field(description="redis: a private one of flatline's, at {redis_url}; it ends with the run"),
+    ] = ()
     needs: Annotated[
         tuple[str, ...],
         Field(
@@ -87,6 +122,22 @@ class Connect(Part):
     ]
     headers: Annotated[dict[str, str], Field(default_factory=dict)]
     subprotocol: Annotated[str | None, Field(description="null: the dialect's own, if it has one")] = None
+
+
+class Login(Part):
+    """A call over HTTP before a client's first connection; what its JSON answer gives fills `{name}` elsewhere."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    post: Annotated[str, Field(pattern=r"^http://", description="URL, as http://127.0.0.1:{port}/login")]
+    json_body: Annotated[
+        dict[str, Any],
+        Field(alias="json", default_factory=dict, description="what is sent; its texts may hold {user}"),
+    ]
+    take: Annotated[
+        dict[str, Annotated[str, Field(pattern=_JSON_PATH)]],
+        Field(min_length=1, description="name: where it is in the answer, as $.token"),
+    ]
 
 
 class Heartbeat(Part):
@@ -187,6 +238,83 @@ class Heartbeat(Part):
         return LivenessPolicy(**times, first_ping=self.first, resume_window=0.0, max_sessions=None)
 
 
+class StoreWitness(Part):
+    """How Redis records that a user is there: one of key, hash, set, zset; without it the user is gone."""
+
+    redis: Annotated[str, Field(description="URL; {redis_url} is that of `start.services`")] = "{redis_url}"
+    key: str | None = None
+    hash: str | None = None
+    field: Annotated[str | None, Field(description="of the hash; null: the hash itself")] = None
+    set: str | None = None
+    zset: str | None = None
+    member: Annotated[str | None, Field(description="of the set or zset; null: the set itself")] = None
+    shows: Annotated[
+        str | None,
+        Field(
+            description="regular expression of a value that shows the user; null: any (of a key or a hash's field)"
+        ),
+    ] = None
+
+    _is_regex = field_validator("shows", mode="after")(lambda value: _checked_regex(value))
+
+    @model_validator(mode="after")
+    def _is_one_record(self) -> StoreWitness:
+        given = [name for name in ("key", "hash", "set", "zset") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"got {' and '.join(given) or 'none'}; allowed: one of key, hash, set, zset")
+        wrong = {
+            "field": self.field is not None and self.hash is None,
+            "member": self.member is not None and self.set is None and self.zset is None,
+            "shows": self.shows is not None and self.key is None and self.field is None,
+        }
+        if misplaced := [name for name, is_so in wrong.items() if is_so]:
+            raise ValueError(f"{misplaced[0]} does not go with {given[0]}")
+        if not _NAMES_A_CLIENT.search(" ".join(self.question)):
+            raise ValueError("names no client; allowed: a pattern that holds {client} or {user}")
+        return self
+
+    def value_shows(self, value: str) -> bool:
+        """Whether a record with this value shows the user."""
+        return self.shows is None or re.search(self.shows, value) is not None
+
+    @property
+    def question(self) -> tuple[str, ...]:
+        """The Redis command whose answer says whether the record is there; its texts hold a client's names."""
+        if self.key is not None:
+            return ("GET" if self.shows else "EXISTS", self.key)
+        if self.hash is not None and self.field is not None:
+            return ("HGET" if self.shows else "HEXISTS", self.hash, self.field)
+        if self.set is not None and self.member is not None:
+            return ("SISMEMBER", self.set, self.member)
+        if self.zset is not None and self.member is not None:
+            return ("ZSCORE", self.zset, self.member)
+        return ("EXISTS", self.hash or self.set or self.zset or "")
+
+
+class CountWitness(Part):
+    """A number of connections that the server itself tells: a curve, which pairs no clients."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    http: Annotated[str | None, Field(description="URL of a JSON answer")] = None
+    json_path: Annotated[
+        str, Field(alias="json", pattern=_JSON_PATH, description="where it is: a number, or a list to count")
+    ] = "$"
+    prometheus: Annotated[str | None, Field(description="URL of metrics in Prometheus' text form")] = None
+    metric: Annotated[
+        str | None, Field(description='of it: a gauge, its labels if wanted, as connections{kind="ws"}')
+    ] = None
+    every: Annotated[PositiveDuration, Field(description="real time from one question to the next")] = 0.5
+
+    @model_validator(mode="after")
+    def _is_one_source(self) -> CountWitness:
+        if (self.http is None) == (self.prometheus is None):
+            raise ValueError("allowed: http and json, or prometheus and metric")
+        if (self.metric is None) != (self.prometheus is None):
+            raise ValueError("prometheus needs metric, and http has none")
+        return self
+
+
 class Witnesses(Part):
     """Who sees which milestone. What nobody sees is not applicable; one milestone is never taken for another."""
 
@@ -201,6 +329,16 @@ class Witnesses(Part):
             "perhaps, (?P<cause>…)"
         ),
     ] = None
+    store_cleared: Annotated[
+        StoreWitness | None, Field(description="the record of a user's presence in Redis")
+    ] = None
+    peers_notified: Annotated[
+        Literal["dialect"] | None,
+        Field(description="another client of the server is told: its dialect knows the message"),
+    ] = None
+    count: Annotated[CountWitness | None, Field(description="how many connections the server tells of")] = (
+        None
+    )
 
     @field_validator("suspected", mode="after")
     @classmethod
@@ -212,7 +350,8 @@ class Witnesses(Part):
     @property
     def milestones(self) -> frozenset[str]:
         """Those that somebody sees."""
-        return frozenset(name for name in type(self).model_fields if getattr(self, name) is not None)
+        names = type(self).model_fields.keys() - {"count"}
+        return frozenset(name for name in names if getattr(self, name) is not None)
 
 
 class Target(Part):
@@ -224,6 +363,9 @@ class Target(Part):
     ready: Ready = Ready()
     stop: Stop = Stop()
     connect: Connect
+    login: Annotated[Login | None, Field(description="null: the handshake or the dialect says who it is")] = (
+        None
+    )
     dialect: Annotated[
         str | dict[str, dict[str, Any]],
         Field(description="`flatline targets` lists them; FILE.py:CLASS; {NAME: {option: value}}"),
@@ -251,12 +393,18 @@ class Target(Part):
     @property
     def scenario_keys(self) -> dict[str, Any]:
         """What a scenario for it has, whatever its file says: the server has no policy, store or nodes of ours."""
+        watchers = 0 if self.witnesses.peers_notified is None else 1
         return {
             "liveness": self.heartbeat.policy.model_dump(mode="json"),
             "detector": self.heartbeat.detector.model_dump(mode="json"),
-            "sessions": {"watchers_per_user": 0},
+            "sessions": {"watchers_per_user": watchers},
             "preset": None,
         }
+
+    def without(self, witnesses: Iterable[str]) -> Target:
+        """The target that these witnesses of it do not watch."""
+        left = self.witnesses.model_copy(update=dict.fromkeys(witnesses))
+        return self.model_copy(update={"witnesses": left})
 
     def milestones_at(self, clock: RunClock) -> frozenset[str]:
         """The milestones that a run with this clock can measure: a lag that cannot be sped up spoils the socket's."""

@@ -103,8 +103,9 @@ def _check(target: Target, root: Path, speedup: float | None) -> Exit:
 
     with end_on_sigterm(), progress() as show:
         done = check_target_file(target, root, speedup, show)
-    show_table(
-        ("", "check", "seen"), [("ok" if one.good else "NO", one.what, one.seen) for one in done.findings]
-    )
+    show_table(("", "check", "seen"), [(one.mark, one.what, one.seen) for one in done.findings])
+    if dropped := [one.dropped for one in done.findings if one.dropped]:
+        said = ", ".join(f"{name}: null" for name in dropped)
+        say(f"write `{said}` under witnesses, or mend what it looks at: a run believes the file", "yellow")
     say(f"report: {done.report}")
     return done.exit_code

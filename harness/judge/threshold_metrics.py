@@ -153,6 +153,15 @@ def _ghosts(tables: RunTables, query: Query) -> Estimate:
     return Estimate.fact(float(rows["ghosts"].max()), f"{len(rows)} samples")
 
 
+def _counted_ghosts(tables: RunTables, query: Query) -> Estimate:
+    """Connections that a server tells of beyond the clients that live, at its last answer or at the worst one."""
+    rows = query.of(tables.table("counted"))
+    if rows.empty:
+        return Estimate.nothing("the server told no number of connections")
+    beyond = rows["ghosts"].iloc[-1] if query.aggregate == "at_end" else rows["ghosts"].max()
+    return Estimate.fact(float(beyond), f"{len(rows)} answers, {rows['connections'].max():g} at most")
+
+
 def _false_suspicions(tables: RunTables, query: Query) -> Estimate:
     rows = query.of(tables.table("false_suspicions"))
     if rows.empty:
@@ -342,6 +351,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "locked_out": Metric(_SECONDS, _FAULT, _locked_out),
     "ghost_seconds": Metric(_SECONDS, _FAULT, _ghost_seconds),
     "ghosts": Metric({"at_end": "count", "max": "count"}, ("engine",), _ghosts),
+    "counted_ghosts": Metric({"at_end": "count", "max": "count"}, ("engine",), _counted_ghosts),
     "false_suspicions": Metric({"count": "count", "rate": "rate"}, ("engine",), _false_suspicions),
     "healthy.losses": Metric({"count": "count", "rate": "rate"}, _AUTHOR, _losses),
     "healthy.clients_lost": Metric(_COUNT_AND_SHARE, _AUTHOR, _losses),

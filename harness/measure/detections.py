@@ -5,10 +5,11 @@ Each milestone is taken from the witness that can see it and from no other:
 * ``suspected``, ``socket_closed``: the gateway, on the connection that the fault hit. A refresh's new
   connection, or a later session of the same user, is another one. Of a server that is not ours: the observer, and
   only what a witness of the target sees.
-* ``store_cleared``: the store watch's first look that found the session's records gone. They went between the look
-  before, which ``earliest_s`` has, and that one.
+* ``store_cleared``: the store watch's first look that found the session's records gone; of a server that is not ours,
+  the observer's, of the record that the target names. They went between the look before, which ``earliest_s`` has, and
+  that one.
 * ``peers_notified``: the last of the clients that the plan has watching this user was told of the end
-  of *this session*. One who is never told leaves it censored.
+  of *this session*, or, by a server that is not ours, of this user's. One who is never told leaves it censored.
 * ``locked_out``: until a login of the dead client's user, from elsewhere, is accepted; zero where the
   first attempt is. Not applicable to faults without such a user, or where the run ends before the first attempt.
 
@@ -154,8 +155,9 @@ class _Follower:
                 closed = self._first_on_connection(self._closed, injected)
                 return _Missing(_NODE_DIED) if self._died_first(injected, closed) else closed
             case "store_cleared":
-                if not self._h.saw(Source.STORE):
-                    return _Missing(_NO_LOG.format("store watch"))
+                watch = Source.STORE if self._h.witnessed is None else Source.OBSERVER
+                if not self._h.saw(watch):
+                    return _Missing(_NO_LOG.format("store watch" if watch is Source.STORE else watch))
                 return self._first(self._cleared.get(injected.session_id, []), injected)
             case "peers_notified":
                 return self._last_watcher(injected)
@@ -200,7 +202,8 @@ class _Follower:
             return _Missing("nobody watches this user")
         assert injected.injected_s is not None
         told: dict[object, float] = {}
-        for event in self._told.get(injected.session_id, []):
+        user = f"user-{injected.planned.client}"
+        for event in self._told.get(injected.session_id, []) + self._told.get(user, []):
             time_s = self._h.time_s(event)
             if time_s >= injected.injected_s:
                 watcher = event.detail.get("watcher")

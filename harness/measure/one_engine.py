@@ -77,6 +77,7 @@ def measure_history(history: History) -> Measured:
         "accuracy": healthy.accuracy(history.engine, mistakes, health.client_days),
         "ghosts": series.ghosts(history, outcomes.detections),
         "population": live,
+        "counted": series.counted(history, connections),
         "timelines": series.timelines(history),
         "tcp_info": series.tcp_info(history),
         "lag": series.lag(history),

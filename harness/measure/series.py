@@ -23,6 +23,7 @@ from reference_server.events import Event, EventKind, Source
 from reports.run_tables import frame
 
 __all__ = [
+    "counted",
     "ghosts",
     "handshakes",
     "injections",
@@ -115,9 +116,6 @@ def population(
     began = starts.loc[dead["fault_id"], "injected_at_s"].to_numpy(dtype=float)
     gone = began + dead["ghost_s"].to_numpy(dtype=float)
     gone = np.where(dead["outcome"] == "censored", np.inf, gone)
-    alive = np.array([(c.connected_s, c.until_s) for c in connections], dtype=float).reshape(-1, 2)
-    # Whoever is alive when the run ends is alive in the sample at its end as well.
-    until = np.where(alive[:, 1] >= history.end_s, np.inf, alive[:, 1])
     due = np.array([history.plan.connect_at_s(client) for client in range(history.plan.clients)])
     hit, over = _out_of_action(history)
     absent = gaps["begins_s"].to_numpy(dtype=float)
@@ -126,7 +124,7 @@ def population(
         zip(
             [history.engine] * len(times),
             times,
-            _count(times, alive[:, 0], until),
+            _alive_at(times, history, connections),
             _count(times, due, np.full_like(due, np.inf)) - _count(times, hit, over),
             [shown for _, shown in samples],
             _count(times, began, gone),
@@ -134,6 +132,34 @@ def population(
             strict=True,
         ),
     )
+
+
+def counted(history: History, connections: Sequence[HealthyConnection]) -> pd.DataFrame:
+    """What a server that is not ours says of its number of connections, beside the clients that live.
+
+    It pairs no clients. What a healthy client's connection has just begun or ended may be in one of the two alone.
+    """
+    samples = [
+        (history.time_s(event), float(event.detail["count"]))
+        for event in history.of(EventKind.CONNECTIONS_COUNTED)
+    ]
+    times = np.array([time_s for time_s, _ in samples])
+    alive = _alive_at(times, history, connections).tolist()
+    return frame(
+        "counted",
+        (
+            (history.engine, time_s, said, live, max(0.0, said - live))
+            for (time_s, said), live in zip(samples, alive, strict=True)
+        ),
+    )
+
+
+def _alive_at(times: Times, history: History, connections: Sequence[HealthyConnection]) -> NDArray[np.int64]:
+    """How many healthy clients were connected at each time."""
+    alive = np.array([(c.connected_s, c.until_s) for c in connections], dtype=float).reshape(-1, 2)
+    # Whoever is alive when the run ends is alive in the sample at its end as well.
+    until = np.where(alive[:, 1] >= history.end_s, np.inf, alive[:, 1])
+    return _count(times, alive[:, 0], until)
 
 
 def _out_of_action(history: History) -> tuple[Times, Times]:

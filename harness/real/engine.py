@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from harness.real.processes.gateways import Nodes, gateway_config
 from harness.real.processes.proxy import PROXIES, check_proxy, start_proxy
 from harness.real.processes.redis import RedisServer, quiet_port, redis_server
 from harness.real.resources import ResourceSampler
-from harness.real.targets.describe import attached_port, other_versions, url_of
+from harness.real.targets.describe import attached_port, other_versions, urls_of
 from harness.real.targets.process import check_target, start_observer, wait_ready
 from harness.runs.directory import RunDir
 from harness.theory.tcp import tcp_give_up_s
@@ -293,17 +293,24 @@ def _run_target(
         ChildDied: it ended, or a process of ours did.
     """
     origin_s = time.monotonic()
-    with Children() as children:
+    with Children() as children, ExitStack() as services:
+        redis = None
+        if target.start is not None and "redis" in target.start.services:
+            redis = services.enter_context(redis_server(None, children, run.logs))
         port = quiet_port() if target.start is not None else attached_port(target)
+        ports = port, quiet_port()
         run.write_json(run.target, target.model_dump(mode="json"))
-        observer = start_observer(children, target, run, origin_s, port)
+        observer = start_observer(children, target, run, origin_s, ports, redis.url if redis else "")
         pid = wait_ready(children, target, run)
+        url, login_url = urls_of(target, ports)
         locust = _locust(
-            children, plan, run, ("--ws-url", url_of(target, port), "--http-url", ""), origin_s, workers, 0
+            children, plan, run, ("--ws-url", url, "--http-url", login_url), origin_s, workers, 0
         )
         pids = {"observer": observer.pid, "generator": locust.pid}
         if pid is not None:
             pids["target"] = pid
+        if redis is not None and redis.child is not None:
+            pids["redis"] = redis.child.pid
         run.write_json(run.pids, pids)
         with ResourceSampler(pids, run.log("harness", os.getpid()), origin_s):
             wait_for_the_end(

@@ -2,7 +2,8 @@
 
 From a target to findings. Healthy clients have to live through three heartbeats: else the dialect does not keep the
 server content. Ends that everybody hears of (close frames, RST) calibrate each witness: whether it sees them all, of
-the right client, and how late. Clients that freeze are held against the law that the file claims.
+the right client, and how late. One that does not is dropped, with the reason, and the check goes on with the others.
+Clients that freeze are held against the law that the file claims.
 """
 
 from __future__ import annotations
@@ -27,24 +28,41 @@ _SHORT_S = 2.0  # real seconds: a heartbeat's interval is made so short where th
 _ENDS, _FROZEN, _HEALTHY = 5, 15, 15
 _QUIET_S = 3.0  # a server without timers is watched for three of these
 _KNOWN = ("closed", "reset")
+_BY = {"socket_closed": "kernel", "suspected": "log", "store_cleared": "store", "peers_notified": "observer"}
+_COUNT = "count"
+# Real seconds from a known end to the line that tells of it: a server that hears of an end says so at once, and one
+# whose output waits in a buffer says all of it later.
+_LATEST_LINE_S = 0.5
+_SETTLED_S = 0.25  # real seconds after a change of the number of clients: both sides know of it by then
+_MOST_OFF = 0.5  # of a share of answers: more of them do not fit the clients
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at, whether it is as it should be, and what was seen."""
+    """One thing that was looked at, whether it is as it should be, and what was seen.
+
+    ``dropped``: of a witness that failed; the check goes on without it.
+    """
 
     what: str
     good: bool
     seen: str
+    dropped: str = ""  # its key in `witnesses`
+
+    @property
+    def mark(self) -> str:
+        """How it begins in a list."""
+        return "dropped" if self.dropped else "ok" if self.good else "NO"
 
 
 @dataclass(frozen=True, slots=True)
 class TargetCheck:
-    """All findings of a check, its report, and its exit code."""
+    """All findings of a check, its report, its exit code, and the target with the witnesses that are left."""
 
     findings: tuple[Finding, ...]
     report: Path
     exit_code: Exit
+    target: Target
 
 
 def check_scenario(target: Target, speedup: float | None = None) -> Scenario:
@@ -96,19 +114,24 @@ def check_target_file(
     scenario = check_scenario(target, speedup)
     outcome = run(scenario, engines=("theory", "real"), root=root, progress=progress)
     tables = load_run(find_run(str(outcome.report.parent)).path)
-    agreement = tables.table("agreement")
     detections = tables.table("detections").query("engine == 'real'")
-    findings = [_healthy(tables.table("healthy_connections"), target)]
-    findings += [
-        _witness(detections, milestone, scenario)
-        for milestone in sorted(target.milestones_at(scenario.clock))
-    ]
-    findings += _law(agreement, target)
+    healthy = _healthy(tables.table("healthy_connections"), target)
+    findings = [healthy]
+    for milestone in sorted(target.milestones_at(scenario.clock)):
+        false = tables.table("false_suspicion_events") if milestone == "suspected" and healthy.good else None
+        findings.append(_witness(detections, milestone, scenario, false))
+    if target.witnesses.count is not None:
+        findings.append(_count(tables.table("counted"), detections, scenario))
+    dropped = {one.dropped for one in findings if one.dropped}
+    left = target.without(dropped)
+    if not left.witnesses.milestones:
+        findings.append(Finding("witnesses", False, "none is left that sees a milestone"))
+    findings += _law(tables.table("agreement"), left)
     if tables.sound is False:
         findings.append(Finding("sound", False, "; ".join(tables.unsound_reasons)))
     good = all(one.good for one in findings)
     code = Exit.GOOD if good else Exit.UNSOUND if tables.sound is False else Exit.MISSED
-    return TargetCheck(tuple(findings), outcome.report, code)
+    return TargetCheck(tuple(findings), outcome.report, code, left)
 
 
 def _healthy(connections: pd.DataFrame, target: Target) -> Finding:
@@ -128,21 +151,63 @@ def _healthy(connections: pd.DataFrame, target: Target) -> Finding:
     return Finding("healthy clients", True, f"{len(ours)} connections lived through three heartbeats")
 
 
-def _witness(detections: pd.DataFrame, milestone: str, scenario: Scenario) -> Finding:
-    by = "kernel" if milestone == "socket_closed" else "log"
+def _witness(
+    detections: pd.DataFrame, milestone: str, scenario: Scenario, false: pd.DataFrame | None = None
+) -> Finding:
+    """Calibrate a witness by the known ends; ``false``: what it says of clients that lived through the run."""
+    what = f"{milestone} by {_BY[milestone]}"
     known = detections[(detections["milestone"] == milestone) & detections["fault"].isin(_KNOWN)]
+    known = known[known["outcome"] != "not_applicable"]
     seen = known[known["outcome"] == "detected"]
-    late_s = scenario.clock.real_s(seen["duration_s"].max()) if len(seen) else math.nan
-    what = f"{milestone} by {by}"
+    told = f"{len(seen)} of {len(known)} known ends were seen"
     if len(seen) < len(known) or not len(known):
-        return Finding(what, False, f"{len(seen)} of {len(known)} known ends were seen")
-    return Finding(
-        what, True, f"{len(seen)} of {len(known)} known ends were seen, at most {late_s * 1000:.0f} ms after"
+        return Finding(what, True, f"{told}: it is not believed, and not used", milestone)
+    late_s = scenario.clock.real_s(float(seen["duration_s"].max()))
+    told += f", at most {late_s * 1000:.0f} ms after"
+    grain_s = scenario.clock.real_s(float((seen["duration_s"] - seen["earliest_s"]).max()))
+    if grain_s > 0:
+        told += f", to {grain_s * 1000:.0f} ms"
+    if milestone == "suspected" and late_s > _LATEST_LINE_S:
+        return Finding(
+            what, True, f"{told}: such lines say nothing of when; is the output buffered?", milestone
+        )
+    if false is not None and len(false):
+        clients = ", ".join(sorted(set(false["client"]))[:3])
+        return Finding(
+            what,
+            True,
+            f"{told}, and {len(false)} that were none (client {clients}): a line that tells more",
+            milestone,
+        )
+    return Finding(what, True, told)
+
+
+def _count(counted: pd.DataFrame, detections: pd.DataFrame, scenario: Scenario) -> Finding:
+    """Hold the server's own number against the clients: never fewer than live, nor more than live and silent ones."""
+    what = "connections by count"
+    steady = counted[counted["time_s"] > scenario.ramp + scenario.clock.scenario_s(_SETTLED_S)]
+    if steady.empty:
+        return Finding(what, True, "the server told no number: see observer.log", _COUNT)
+    gone = detections[(detections["milestone"] == "socket_closed")]
+    silent = [
+        int(((gone["injected_at_s"] <= at_s) & ~gone["fault"].isin(_KNOWN)).sum())
+        for at_s in steady["time_s"]
+    ]
+    off = (steady["connections"] < steady["live_clients"]) | (
+        steady["connections"] > steady["live_clients"] + silent
     )
+    told = (
+        f"{len(steady)} answers, {steady['connections'].min():g} to {steady['connections'].max():g} connections beside "
+        f"{steady['live_clients'].min()} to {steady['live_clients'].max()} live clients"
+    )
+    if off.mean() > _MOST_OFF:
+        return Finding(what, True, f"{told}: {off.sum()} of them do not fit", _COUNT)
+    return Finding(what, True, told)
 
 
 def _law(agreement: pd.DataFrame, target: Target) -> list[Finding]:
     rows = agreement[(agreement["left"] == "real") & (agreement["fault"] == "frozen")]
+    rows = rows[rows["milestone"].isin(list(target.witnesses.milestones))]
     rows = rows[rows["figure"].isin(["range", "share", "shape"]) & (rows["verdict"] != "unknown")]
     found = [
         Finding(f"law of {row['milestone']} ({row['figure']})", row["verdict"] == "pass", str(row["reason"]))

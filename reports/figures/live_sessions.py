@@ -17,16 +17,23 @@ from reports.style import ENGINE_COLOURS, finish, line_key, new_figure, styled
 
 __all__ = ["live_sessions"]
 
+_COUNTED: dict[str, Any] = {"color": "#555555", "linestyle": "--", "linewidth": 1.2}
+
 
 @styled
 def live_sessions(
-    live: pd.DataFrame, fault_windows: Sequence[Mapping[str, Any]] = (), *, caption: str = ""
+    live: pd.DataFrame,
+    fault_windows: Sequence[Mapping[str, Any]] = (),
+    counted: pd.DataFrame | None = None,
+    *,
+    caption: str = "",
 ) -> Figure:
     """Draw two panels: clients alive beside those that the store shows; and ghosts, and gaps where there are any.
 
     Args:
         live: population.csv.
         fault_windows: objects with ``fault``, ``start_s``, ``end_s``; drawn as one shaded span and a bar each.
+        counted: counted.csv: what a server that is not ours tells of its connections.
         caption: the line under the figure.
 
     Raises:
@@ -49,6 +56,9 @@ def live_sessions(
         if mine["gaps"].any():
             panels[1].step(mine["time_s"], mine["gaps"], where="post", color=colour, linestyle=":")
         panels[1].fill_between(mine["time_s"], mine["ghosts"], step="post", color=colour, alpha=0.12)
+    if tells := counted is not None and not counted.empty:
+        panels[0].step(counted["time_s"], counted["connections"], where="post", **_COUNTED)
+        panels[1].step(counted["time_s"], counted["ghosts"], where="post", **_COUNTED)
     panels[0].set_ylabel("clients, sessions")
     gaps = bool(live["gaps"].any())
     panels[1].set_ylabel("ghosts, gaps" if gaps else "ghosts")
@@ -63,7 +73,10 @@ def live_sessions(
     panels[-1].set_xlabel("scenario seconds from the start of the run")
     panels[-1].set_xlim(0, float(live["time_s"].max()))
     title = "Clients alive, sessions in the store, and the ghosts between"
-    return finish(figure, title, caption, _legend(engines, bool(windows), gaps))
+    keys = _legend(engines, bool(windows), gaps)
+    if tells:
+        keys.append(line_key(_COUNTED["color"], "counted by the server itself", linestyle="--"))
+    return finish(figure, title, caption, keys)
 
 
 def _windows(panel: Axes, windows: Sequence[tuple[str, float, float]]) -> None:

@@ -20,6 +20,16 @@ def ghosts_section(tables: RunTables, gallery: Gallery) -> Section:
                 "then the store may hold more than clients alive and ghosts together."
             )
         )
+    counted = tables.table("counted")
+    if len(counted):
+        last = counted.iloc[-1]
+        blocks.append(
+            Text(
+                f"The server itself told of {last['connections']:g} connections at the end, beside "
+                f"{last['live_clients']} live clients; it counted {counted['ghosts'].max():g} beyond them at the most. "
+                "A count says how many, never which."
+            )
+        )
     ghosts = tables.table("ghosts")
     if ghosts.empty:
         blocks.append(Text("No ghost was seen, or nobody watched the store (no ghosts.csv).", "missing"))

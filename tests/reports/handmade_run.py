@@ -161,6 +161,7 @@ def handmade_run(
         "healthy_connections": frame("healthy_connections"),
         "losses": frame("losses"),
         "presence_gaps": frame("presence_gaps"),
+        "counted": frame("counted"),
         "injections": frame("injections"),
         "handshakes": frame("handshakes"),
         "thresholds": frame(

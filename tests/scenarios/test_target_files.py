@@ -9,7 +9,7 @@ import pytest
 from harness.judge.thresholds import ThresholdError, check_thresholds
 from harness.theory.predict import predict
 from scenarios.load import ScenarioError, dump_scenario, parse_scenario
-from scenarios.target import Heartbeat, filled
+from scenarios.target import Heartbeat, StoreWitness, filled
 from scenarios.target_files import TargetError, bundled_targets, load_target, parse_target, told_otherwise
 
 _TARGET = """
@@ -40,6 +40,11 @@ faults: [{kind: frozen, share: 50%, at: {uniform: {low: 0s, high: 40s}}}]
         ("heartbeat: {model: ping_deadline, interval: 20s}", "ping_deadline needs timeout"),
         ("heartbeat: {model: sometimes}", "heartbeat.model: got 'sometimes'"),
         ("connect: {url: 'wss://example.org/'}", "connect.url: got 'wss://example.org/'"),
+        ("witnesses: {store_cleared: {key: online}}", "names no client"),
+        ("witnesses: {store_cleared: {key: 'a:{user}', set: b}}", "got key and set; allowed: one of key"),
+        ("witnesses: {store_cleared: {key: 'a:{user}', field: b}}", "field does not go with key"),
+        ("witnesses: {count: {prometheus: 'http://h/'}}", "prometheus needs metric"),
+        ("witnesses: {count: {http: 'http://h/', json: n}}", "witnesses.count.json: got 'n'"),
     ],
 )
 def test_a_wrong_key_is_named_with_what_is_allowed(written: str, said: str) -> None:
@@ -136,7 +141,9 @@ def test_a_speedup_that_the_server_cannot_be_told_is_refused() -> None:
             "no witness of mine sees suspected in this run; allowed: milestone=socket_c",
         ),
         ("false_suspicions.count == 0", "no witness of mine sees suspected"),
-        ("ghosts.at_end == 0", "only the reference gateway has this"),
+        ("ghosts.at_end == 0", "no witness of mine sees store_cleared"),
+        ("counted_ghosts.max < 5", "nobody counts the connections of mine"),
+        ("incidents.clients_lost == 0", "only the reference gateway has this"),
         ("detection_latency{milestone=socket_closed}.p99 < 40s", ""),
         ("healthy.clients_lost.count == 0", ""),
     ],
@@ -149,6 +156,49 @@ def test_a_threshold_that_nobody_could_measure_is_an_error_before_the_run(thresh
         return
     with pytest.raises(ThresholdError, match=said):
         check_thresholds(scenario)
+
+
+def test_a_witness_of_store_peers_or_count_makes_its_thresholds_possible() -> None:
+    raw = parse_target(_TARGET).model_dump(mode="json")
+    raw["witnesses"] = {
+        "store_cleared": {"hash": "online", "field": "{user}"},
+        "peers_notified": "dialect",
+        "count": {"http": "http://127.0.0.1:{port}/n", "json": "$.n"},
+    }
+    told = [
+        "ghosts.at_end == 0",
+        "ghost_seconds.p99 < 30s",
+        "counted_ghosts.max < 5",
+        "detection_latency{milestone=peers_notified}.p99 < 40s",
+    ]
+    scenario = parse_scenario(_SCENARIO, target=raw, thresholds=told)
+    assert len(check_thresholds(scenario)) == len(told)
+    assert scenario.witnessed("real") == frozenset({"socket_closed", "store_cleared", "peers_notified"})
+    assert scenario.sessions.watchers_per_user == 1
+    assert parse_scenario(dump_scenario(scenario)) == scenario
+    assert scenario.target is not None
+    assert scenario.target.without(["store_cleared"]).witnesses.milestones == {
+        "socket_closed",
+        "peers_notified",
+    }
+
+
+@pytest.mark.parametrize(
+    ("record", "question"),
+    [
+        ({"key": "s:{user}"}, ("EXISTS", "s:{user}")),
+        ({"key": "s:{user}", "shows": "online"}, ("GET", "s:{user}")),
+        ({"hash": "online", "field": "{user}"}, ("HEXISTS", "online", "{user}")),
+        ({"hash": "user:{user}"}, ("EXISTS", "user:{user}")),
+        ({"set": "online", "member": "{user}"}, ("SISMEMBER", "online", "{user}")),
+        ({"zset": "online", "member": "{user}"}, ("ZSCORE", "online", "{user}")),
+        ({"zset": "group:{user}"}, ("EXISTS", "group:{user}")),
+    ],
+)
+def test_a_record_of_presence_is_one_question_to_redis(
+    record: dict[str, str], question: tuple[str, ...]
+) -> None:
+    assert StoreWitness.model_validate(record).question == question
 
 
 def test_a_negative_control_tells_the_server_another_time() -> None:

@@ -15,8 +15,8 @@ Pings of the WebSocket protocol are answered by the client itself. An object is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from reference_server.errors import FlatlineError
@@ -33,12 +33,25 @@ class DialectError(FlatlineError):
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Whose connection it is: a name of this very connection, the user's, the client's number, its own beat."""
+    """Whose connection it is: a name of this very connection, the user's, the client's number, its own beat.
+
+    Attributes:
+        beat_s: real seconds from one beat of the client to the next; infinite: it sends none.
+        watched: the users whose going it is to be told of, if its server does that only for who asks.
+        taken: what the login's answer gave, by the names of the target file.
+    """
 
     client: str
     user: str
     index: int
-    beat_s: float  # real seconds from one beat of the client to the next; infinite: it sends none
+    beat_s: float
+    watched: tuple[str, ...] = ()
+    taken: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def words(self) -> Mapping[str, object]:
+        """What stands for the placeholders of a client."""
+        return {"client": self.client, "user": self.user, "index": self.index, **self.taken}
 
 
 @dataclass(frozen=True, slots=True)

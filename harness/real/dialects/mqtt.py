@@ -34,27 +34,26 @@ _MOST_KEEP_ALIVE_S = 65535
 
 
 class Mqtt(Dialect):
-    """One MQTT session with a will.
+    """One MQTT session with a will; it subscribes to those of others if it is to be told of any.
 
     Args:
         who: whose connection; its own beat is the keep-alive, in whole seconds, upwards.
         version: 4 (3.1.1) or 5.
         will: topic on which others are told that it has gone, with its name as payload; "": no will.
-        watches: whether it is told of others.
     """
 
-    __slots__ = ("_buffer", "_version", "_watches", "_will")
+    __slots__ = ("_buffer", "_version", "_will")
     name = "mqtt"
     summary = "MQTT 3.1.1 or 5: keep-alive by PINGREQ, a will for others"
     shown = "run"
     subprotocol = "mqtt"
     ready_at_once = False
 
-    def __init__(self, who: Who, version: int = 4, will: str = "gone", watches: bool = False) -> None:
+    def __init__(self, who: Who, version: int = 4, will: str = "gone") -> None:
         super().__init__(who)
         if version not in (4, 5):
             raise DialectError(f"dialect mqtt: version {version}; allowed: 4 (that is 3.1.1), 5")
-        self._version, self._will, self._watches = version, will, watches
+        self._version, self._will = version, will
         self._buffer = b""
 
     def opening(self) -> Iterable[Message]:
@@ -87,7 +86,7 @@ class Mqtt(Dialect):
         return _PINGREQ
 
     def _subscribe(self) -> Iterator[Item]:
-        if self._watches and self._will:
+        if self.who.watched and self._will:
             none = b"\x00" if self._version == 5 else b""
             yield Answer(_packet(0x82, b"\x00\x01" + none + _text(self._will) + b"\x00"), heartbeat=False)
 

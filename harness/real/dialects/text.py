@@ -9,7 +9,8 @@
         gone: {on: {type: offline}, who: user}    # the key of who has gone
         refused: {type: error}
 
-`{client}`, `{user}` and `{index}` are the client's, `{$.key}` is a key of the message that is answered.
+`{client}`, `{user}`, `{index}` and what the login gave are the client's, `{$.key}` is a key of the message that is
+answered.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from harness.real.dialects.base import (
     Refused,
     Who,
 )
+from scenarios.target import filled
 
 __all__ = ["Text"]
 
 _FIELD = re.compile(r"\{\$\.(\w+)\}")
-_WHO = re.compile(r"\{(client|user|index)\}")
 
 
 class Text(Dialect):
@@ -98,7 +99,7 @@ class Text(Dialect):
         return None if beat is None else self._mine(beat)
 
     def _mine(self, text: str) -> str:
-        return _WHO.sub(lambda name: str(getattr(self.who, name[1])), text)
+        return filled(text, self.who.words)
 
 
 def _holds(said: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -67,7 +67,9 @@ class Gateways:
                 url, concurrency=_LOGINS_AT_ONCE, connection_timeout=TIMEOUT_S, network_timeout=TIMEOUT_S
             )
             for url in target.http_urls
+            if url
         )
+        self._login_path = "/" + target.http_urls[0].partition("://")[2].partition("/")[2]
         self._rng = rng
         self._is_loopback = sys.platform == "linux" and all(_is_loopback(uri.host) for uri in self._uris)
 
@@ -109,6 +111,23 @@ class Gateways:
             return str(answer["token"]), str(answer["session_id"])
         code = str(answer.get("error", {}).get("code", status))
         raise LoginUnavailable(code) if status >= 500 else LoginRefused(code)
+
+    def login_elsewhere(self, body: Any) -> Any:
+        """Post to the login of a server that is not ours; return its answer.
+
+        Raises:
+            LoginRefused: another status than 2xx.
+            LoginUnavailable: no answer, no JSON, or a 5xx.
+        """
+        try:
+            status, answer = self._post(0, self._login_path, orjson.dumps(body))
+        except (OSError, ValueError, HTTPParseError) as error:
+            raise LoginUnavailable(str(error)) from error
+        if status >= 500:
+            raise LoginUnavailable(f"{status} {answer}"[:200])
+        if status >= 300:
+            raise LoginRefused(f"{status} {answer}"[:200])
+        return answer
 
     def _post(self, node: int, path: str, body: bytes) -> tuple[int, Any]:
         """Return the status and the answer of a node."""

@@ -7,6 +7,8 @@ the server's loop, which nobody else can see.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -15,16 +17,17 @@ from websockets.uri import parse_uri
 
 from harness.real.dialects import Answer, Dialect, Message, PeerGone, Ready, Refused, Who
 from harness.real.generator.client import Client, ConnectRefused
-from harness.real.generator.gateway_client import TIMEOUT_S
+from harness.real.generator.gateway_client import TIMEOUT_S, LoginRefused
 from harness.real.generator.shared import Generator
 from harness.real.generator.websocket import ConnectionEnded, WebSocketConnection
 from reference_server.events import Cause, EventKind
-from scenarios.target import filled
+from scenarios.target import at_json_path, filled
 
 __all__ = ["TargetClient", "client_of"]
 
 _CANARY_EVERY_S = 0.5
 _CANARY = b"canary"
+_CLIENT = re.compile(r"c(\d+)x\d+|user-(\d+)")
 
 
 def client_of(index: int, run: Generator) -> Client:
@@ -35,16 +38,27 @@ def client_of(index: int, run: Generator) -> Client:
 class TargetClient(Client):
     """One user of a server that is not ours."""
 
-    __slots__ = ("_connections", "_dialect", "_pinged_s")
+    __slots__ = ("_connections", "_dialect", "_pinged_s", "_taken")
 
     def __init__(self, index: int, run: Generator) -> None:
         super().__init__(index, run)
         self._connections = 0
         self._dialect: Dialect | None = None
+        self._taken: dict[str, str] = {}  # from the login's answer
         self._pinged_s: float | None = None  # of the canary's ping that is not answered yet
 
     def _login(self) -> None:
-        """There is none: the handshake, or the dialect's first messages, say who it is."""
+        """Call the target's login, if it has one; else the handshake or the dialect says who it is."""
+        target = self.run.scenario.target
+        assert target is not None
+        if target.login is None:
+            return
+        words = {"user": self.user_id, "index": self.index}
+        answer = self.run.gateways.login_elsewhere(_filled_in(target.login.json_body, words))
+        found = {name: at_json_path(answer, path) for name, path in target.login.take.items()}
+        if lacking := [target.login.take[name] for name, value in found.items() if value is None]:
+            raise LoginRefused(f"no {', '.join(lacking)} in {answer}"[:200])
+        self._taken = {name: str(value) for name, value in found.items()}
 
     def _connect(self) -> list[Frame]:
         run = self.run
@@ -54,15 +68,15 @@ class TargetClient(Client):
         self._connections += 1
         name = f"c{self.index}x{self._connections}"
         beat_s = float("inf") if run.beats_every_s is None else run.beats_every_s
-        who = Who(name, self.user_id, self.index, beat_s)
-        words = {"client": name, "user": self.user_id, "index": self.index}
+        watched = tuple(f"user-{client}" for client in run.plan.watches.get(self.index, ()))
+        who = Who(name, self.user_id, self.index, beat_s, watched, self._taken)
         dialect = run.dialect(who, **target.dialect_options)
         subprotocol = target.connect.subprotocol or dialect.subprotocol
         wire = WebSocketConnection.connect(
-            parse_uri(filled(run.gateways.url, words)),
+            parse_uri(filled(run.gateways.url, who.words)),
             TIMEOUT_S,
             run.gateways.source(self.index),
-            {key: filled(value, words) for key, value in target.connect.headers.items()},
+            {key: filled(value, who.words) for key, value in target.connect.headers.items()},
             subprotocol,
         )
         try:
@@ -93,14 +107,15 @@ class TargetClient(Client):
                 if frame.opcode is Opcode.PING:
                     wire.send(Frame(Opcode.PONG, frame.data))
                 elif frame.opcode is not Opcode.PONG:
-                    for item in dialect.receive(_message(frame)):
+                    items = dialect.receive(_message(frame))
+                    for item in items:
                         match item:
                             case Answer():
                                 wire.send(_frame(item.message))
                             case Refused():
                                 raise ConnectRefused(item.reason)
-                            case Ready():
-                                return list(frames)
+                    if any(isinstance(item, Ready) for item in items):
+                        return list(frames)
         raise ConnectionEnded(Cause.PROTOCOL_ERROR, reason="the server has not taken the client in")
 
     def _on_frame(self, frame: Frame) -> None:
@@ -125,12 +140,18 @@ class TargetClient(Client):
                 case Answer():
                     self._send(_frame(item.message))
                 case PeerGone():
-                    detail = {"user_id": item.who, "watcher": self.index}
-                    self.run.log(EventKind.PEER_NOTIFIED, session_id=item.who, detail=detail)
+                    self._told_of(item.who)
                 case Refused():
                     assert self.wire is not None
                     self.wire.sock.close()
                     raise ConnectionEnded(Cause.PROTOCOL_ERROR, reason=item.reason)
+
+    def _told_of(self, who: str) -> None:
+        """Log that another one has gone, whether its connection was named or its user, if this client watches it."""
+        client = _CLIENT.fullmatch(who)
+        if client is not None and int(client[1] or client[2]) in self.run.plan.watches.get(self.index, ()):
+            detail = {"user_id": who, "watcher": self.index}
+            self.run.log(EventKind.PEER_NOTIFIED, session_id=who, detail=detail)
 
     def _send_heartbeat(self) -> None:
         assert self._dialect is not None
@@ -165,6 +186,18 @@ class TargetClient(Client):
     def _log_lag(self, took_s: float) -> None:
         detail: dict[str, Any] = {"max_lag_s": took_s, "role": "canary", "pid": self.index}
         self.run.log(EventKind.LOOP_LAG, detail=detail)
+
+
+def _filled_in(body: Any, words: Mapping[str, object]) -> Any:
+    """Fill placeholders in every text of a JSON value."""
+    match body:
+        case str():
+            return filled(body, words)
+        case dict():
+            return {key: _filled_in(value, words) for key, value in body.items()}
+        case list():
+            return [_filled_in(value, words) for value in body]
+    return body
 
 
 def _frame(message: Message) -> Frame:

@@ -25,7 +25,7 @@ __all__ = [
     "environment_of",
     "lacking",
     "other_versions",
-    "url_of",
+    "urls_of",
     "values_of",
     "versions_of",
     "write_files",
@@ -36,10 +36,14 @@ _VERSION_DEADLINE_S = 10.0
 _NOT_PASSED_ON = ("PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME", "LD_PRELOAD")
 
 
-def values_of(target: Target, clock: RunClock, port: int, logs: Path) -> dict[str, object]:
-    """What stands for the placeholders of `start`."""
+def values_of(
+    target: Target, clock: RunClock, ports: tuple[int, int], logs: Path, redis_url: str = ""
+) -> dict[str, object]:
+    """What stands for the placeholders of `start`, and of what asks the server: its port and the one for HTTP first."""
     return {
-        "port": port,
+        "port": ports[0],
+        "http_port": ports[1],
+        "redis_url": redis_url,
         "run_dir": str(logs.resolve()),
         "here": target.folder,
         "python": sys.executable,
@@ -74,9 +78,10 @@ def write_files(start: Start, logs: Path, values: dict[str, object]) -> None:
         (logs / Path(name).name).write_text(filled(template, values))
 
 
-def url_of(target: Target, port: int) -> str:
-    """Where clients connect to; the client's own names are still to be filled in."""
-    return filled(target.connect.url, {"port": port})
+def urls_of(target: Target, ports: tuple[int, int]) -> tuple[str, str]:
+    """Where clients connect to and log in (empty: nowhere); the client's own names are still to be filled in."""
+    known = {"port": ports[0], "http_port": ports[1]}
+    return filled(target.connect.url, known), filled(target.login.post if target.login else "", known)
 
 
 def attached_port(target: Target) -> int:

@@ -1,10 +1,11 @@
 """The observer: starts a server that is not ours, reads its output, and looks at its sockets in the kernel.
 
-    python -m harness.real.targets.observer --run-dir DIR --origin-s X --port P
+    python -m harness.real.targets.observer --run-dir DIR --origin-s X --port P --http-port H --redis-url URL
 
-From the run's scenario (its target), the clients' event logs and the server's output to `socket_closed` and `suspected`
-events in `observer.jsonl`. The server runs on a terminal of its own, so that it writes by the line, in this process's
-group; it sees neither our code nor our environment but what the target file says. It is ended with this process.
+From the run's scenario (its target), the clients' event logs and the server's output to `socket_closed`, `suspected`,
+`store_cleared` (`store.py`) and `connections_counted` (`counts.py`) events in `observer.jsonl`. The server runs on a
+terminal of its own, so that it writes by the line, in this process's group; it sees neither our code nor our
+environment but what the target file says. It is ended with this process.
 
 The sockets of faulted clients are looked up every few milliseconds, less often where there are so many that looking
 takes more than a quarter of the time. `previous_poll_s` is the last look that found the server's end open.
@@ -23,20 +24,22 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.events.tail import CLIENT_LOGS, LogTail
 from harness.real.processes import die_with_parent
+from harness.real.targets.counts import Counts
 from harness.real.targets.describe import command_of, environment_of, values_of, write_files
 from harness.real.targets.sock_diag import Address, SockDiag, address_of
+from harness.real.targets.store import StoreRecords
 from harness.runs.directory import RunDir
 from reference_server.event_log import EventWriter
 from reference_server.events import Cause, Event, EventKind, Source, decode
-from scenarios.clock import RunClock
 from scenarios.load import load_scenario
+from scenarios.plan import Plan
 from scenarios.target import Target, filled
 
 __all__ = ["LogWitness", "Observer", "main"]
@@ -102,10 +105,20 @@ class _Watched:
 
 
 class Observer:
-    """Watches one server from outside. Real seconds on the run's clock."""
+    """Watches one server from outside. Real seconds on the run's clock.
 
-    def __init__(self, target: Target, run: RunDir, origin_s: float, out: EventWriter) -> None:
-        self._target, self._origin_s, self._out = target, origin_s, out
+    Args:
+        target: what is watched, by which witnesses.
+        run: where the clients log.
+        origin_s: CLOCK_MONOTONIC at the run's origin.
+        out: where to write.
+        values: for the placeholders of what asks the server.
+    """
+
+    def __init__(
+        self, target: Target, run: RunDir, origin_s: float, out: EventWriter, values: Mapping[str, object]
+    ) -> None:
+        self._origin_s, self._out = origin_s, out
         self._diag = SockDiag() if target.witnesses.socket_closed == "kernel" else None
         pattern = target.witnesses.suspected
         self._log_witness = None if pattern is None else LogWitness(pattern)
@@ -113,6 +126,13 @@ class Observer:
         self._ends: dict[str, tuple[Address, Address]] = {}  # connection: server, client
         self._watched: list[_Watched] = []
         self._look_s = self._files_s = self._flush_s = 0.0
+        watched = target.witnesses
+        self._store = self._counts = None
+        if watched.store_cleared is not None:
+            self._store = StoreRecords(watched.store_cleared, values, self.now_s)
+        self._faulted = {fault.client for fault in Plan.load(run.plan).faults}
+        if watched.count is not None:
+            self._counts = Counts(watched.count, values, self.now_s)
 
     def now_s(self) -> float:
         """Real seconds since the run's origin."""
@@ -151,11 +171,25 @@ class Observer:
             self._ends[event.connection_id] = ends
             if self._log_witness is not None:
                 self._log_witness.connected(event.detail["user_id"], event.connection_id)
+            if self._store is not None and event.detail["client"] in self._faulted:
+                self._store.connected(
+                    event.connection_id, event.detail["user_id"], int(event.detail["client"])
+                )
         elif event.kind is EventKind.FAULT_INJECTED and event.connection_id in self._ends:
             watched = _Watched(event.connection_id, *self._ends[event.connection_id], event.time_s)
             self._watched.append(watched)
+            if self._store is not None:
+                self._store.struck(event.connection_id, event.time_s)
 
     def _look(self) -> None:
+        for gone in self._store.look() if self._store is not None else ():
+            found: dict[str, object] = {"witness": "store", "previous_poll_s": gone.last_seen_s}
+            self._write(gone.time_s, EventKind.STORE_CLEARED, gone.connection_id, None, found)
+        for time_s, count in self._counts.new() if self._counts is not None else ():
+            said = {"witness": "count", "count": count}
+            self._out.write(
+                Event(time_s, Source.OBSERVER, EventKind.CONNECTIONS_COUNTED, node="node-1", detail=said)
+            )
         if self._diag is None:
             return
         still = []
@@ -179,6 +213,10 @@ class Observer:
     def close(self) -> None:
         """Look no more."""
         self._tail.close()
+        if self._store is not None:
+            self._store.close()
+        if self._counts is not None:
+            self._counts.close()
         if self._diag is not None:
             self._diag.close()
 
@@ -186,7 +224,7 @@ class Observer:
 class Server:
     """The server's process on a terminal of its own; None as ``target.start``: it runs already."""
 
-    def __init__(self, target: Target, run: RunDir, clock: RunClock, port: int) -> None:
+    def __init__(self, target: Target, run: RunDir, port: int, values: dict[str, object]) -> None:
         self._target, self._port = target, port
         self._log = (run.logs / "target.log").open("ab", buffering=0)
         self._rest = b""
@@ -195,7 +233,6 @@ class Server:
         self.terminal: int | None = None
         if target.start is None:
             return
-        values = values_of(target, clock, port, run.logs)
         write_files(target.start, run.logs, values)
         self.terminal, slave = pty.openpty()
         modes = termios.tcgetattr(slave)
@@ -265,10 +302,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--origin-s", type=float, required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--http-port", type=int, required=True)
+    parser.add_argument("--redis-url", default="")
     told = parser.parse_args(argv)
     run = RunDir(told.run_dir)
     scenario = load_scenario(str(run.scenario))
     target = Target.model_validate(run.read_json(run.target))
+    ports = told.port, told.http_port
+    values = values_of(target, scenario.clock, ports, run.logs, told.redis_url)
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: stopping.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -276,9 +317,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.setpriority(os.PRIO_PROCESS, 0, -10)  # before the server starts it is set back there
     with ExitStack() as stack:
         out = stack.enter_context(EventWriter(run.log("observer")))
-        observer = Observer(target, run, told.origin_s, out)
+        observer = Observer(target, run, told.origin_s, out, values)
         stack.callback(observer.close)
-        server = Server(target, run, scenario.clock, told.port)
+        server = Server(target, run, told.port, values)
         if server.popen is not None:
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, server.popen.pid, 0)

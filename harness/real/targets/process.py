@@ -59,10 +59,18 @@ def check_target(target: Target, network: str = "loopback", hosts: int = 0) -> N
         )
 
 
-def start_observer(children: Children, target: Target, run: RunDir, origin_s: float, port: int) -> Child:
+def start_observer(
+    children: Children,
+    target: Target,
+    run: RunDir,
+    origin_s: float,
+    ports: tuple[int, int],
+    redis_url: str = "",
+) -> Child:
     """Start the observer, which starts the server: its words are in `observer.log`, the server's in `target.log`."""
     argv = [sys.executable, "-m", "harness.real.targets.observer", "--run-dir", str(run.path)]
-    argv += ["--origin-s", repr(origin_s), "--port", str(port)]
+    argv += ["--origin-s", repr(origin_s), "--port", str(ports[0]), "--http-port", str(ports[1])]
+    argv += ["--redis-url", redis_url]
     deadline_s = target.stop.grace + _SPARE_S
     return children.start("target", argv, log=run.logs / "observer.log", stop_deadline_s=deadline_s)
 

@@ -1,8 +1,9 @@
-// The server of the socketio target: it prints who has gone and why. Arguments: port, pingInterval, pingTimeout (ms).
+// The server of the socketio target: it prints who has gone and why, and tells how many there are.
+// Arguments: port, pingInterval, pingTimeout (ms).
 const { Server } = require('socket.io');
 const http = require('http');
 const [port, pingInterval, pingTimeout] = process.argv.slice(2).map(Number);
-const server = http.createServer();
+const server = http.createServer((request, response) => response.end(JSON.stringify({ clients: io.engine.clientsCount })));
 const io = new Server(server, { pingInterval, pingTimeout });
 io.on('connection', (socket) => {
   const client = socket.handshake.query.client;

@@ -23,12 +23,11 @@ from harness.real.dialects import (
     find_dialect,
 )
 
-_WHO = Who("c7x1", "user-7", 7, 30.0)
+_WHO = Who("c7x1", "user-7", 7, 30.0, ("user-3",))
 _NATS_CONNECT = (
     b'CONNECT {"verbose":false,"pedantic":false,"lang":"flatline","version":"1","protocol":1}\r\nPING\r\n'
 )
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "mqtt": {"watches": True},
     "phoenix": {"topic": "room:1"},
     "engineio": {"gone_event": "offline"},
     "text": {

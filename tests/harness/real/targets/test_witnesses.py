@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import socket
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+import redis
 
+from harness.real.processes.children import Children
+from harness.real.processes.redis import redis_server
+from harness.real.targets.counts import count_in_json, count_in_metrics
 from harness.real.targets.observer import LogWitness, cause_of
 from harness.real.targets.sock_diag import SockDiag, TcpState, address_of
+from harness.real.targets.store import StoreRecords
 from reference_server.events import Cause
+from scenarios.target import StoreWitness
 
 
 @pytest.mark.parametrize("dual_stack", [False, True])
@@ -60,3 +67,50 @@ def test_a_line_names_its_connection_or_the_latest_of_its_user() -> None:
 )
 def test_a_servers_own_words_are_a_cause_only_where_they_say_one(said: str, cause: Cause | None) -> None:
     assert cause_of(said) is cause
+
+
+@pytest.mark.real
+def test_a_record_is_gone_once_it_was_there_and_a_pattern_without_one_shows_nothing(tmp_path: Path) -> None:
+    now_s = 0.0
+    with Children() as children, redis_server(None, children, tmp_path) as server:
+        client = redis.Redis.from_url(server.url, decode_responses=True)
+        client.set("s:user-1", "online")
+        client.hset("h", "user-1", "x")
+        client.sadd("m", "user-1")
+        client.zadd("z", {"user-1": 0})
+        kinds = [
+            StoreWitness(redis="{redis_url}", key="s:{user}", shows="^online$"),
+            StoreWitness(hash="h", field="{user}"),
+            StoreWitness(set="m", member="{user}"),
+            StoreWitness(zset="z", member="{user}"),
+            StoreWitness(key="wrong:{user}"),
+        ]
+        watches = [StoreRecords(kind, {"redis_url": server.url}, lambda: now_s) for kind in kinds]
+        for watch in watches:
+            watch.connected("c1x1", "user-1", 1)
+            assert not list(watch.look())
+            now_s += 1
+            watch.struck("c1x1", now_s)
+            now_s += 1
+            assert not list(watch.look())
+        client.set("s:user-1", "offline")
+        client.delete("h", "m", "z")
+        now_s = 20.0
+        gone = [list(watch.look()) for watch in watches]
+        assert [[one.connection_id for one in found] for found in gone] == [["c1x1"]] * 4 + [[]]
+        assert all(found[0].last_seen_s < found[0].time_s == 20.0 for found in gone[:4])
+        for watch in watches:
+            watch.close()
+        client.close()
+
+
+def test_a_count_is_a_number_a_list_or_a_metric_with_labels() -> None:
+    assert count_in_json(b'{"a": {"n": 3}}', "$.a.n") == 3
+    assert count_in_json(b"[1, 2]", "$") == 2
+    with pytest.raises(ValueError, match=r"no number at \$\.b"):
+        count_in_json(b'{"a": 1}', "$.b")
+    text = '# TYPE c gauge\nc{kind="ws"} 4\nc{kind="http"} 1\n'
+    assert count_in_metrics(text, "c") == 5
+    assert count_in_metrics(text, 'c{kind="ws"}') == 4
+    with pytest.raises(ValueError, match="no metric d"):
+        count_in_metrics(text, "d")

@@ -1,0 +1,116 @@
+"""The store witness: when Redis forgets that the user of a faulted connection is there.
+
+From a target's record of presence and the clients' connections to the moments at which it was seen gone. It only asks;
+keyspace notifications are not used, for they come late or not at all. A record that was never seen before cannot go: a
+pattern that names no key shows nothing, instead of a store that forgets at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from scenarios.target import StoreWitness, filled
+
+__all__ = ["Cleared", "StoreRecords"]
+
+_ANSWER_DEADLINE_S = 1.0
+_AT_ONCE = 500  # questions in one pipeline
+_AWAY_S = 0.5  # a store that does not answer is asked again after this
+
+
+class Cleared(NamedTuple):
+    """A record that went between two looks. Real seconds."""
+
+    connection_id: str
+    last_seen_s: float
+    time_s: float
+
+
+@dataclass(slots=True)
+class _Record:
+    """One connection's record of presence."""
+
+    question: tuple[str, ...]
+    seen_s: float | None = None  # when it was last there
+    struck: bool = False
+
+
+class StoreRecords:
+    """Watches the records of presence of connections that a fault hits.
+
+    Args:
+        witness: what the target file says of its store.
+        values: for the placeholders of its texts, as ``redis_url``.
+        now_s: real seconds on the run's clock.
+    """
+
+    def __init__(
+        self, witness: StoreWitness, values: Mapping[str, object], now_s: Callable[[], float]
+    ) -> None:
+        self._witness, self._values, self._now_s = witness, values, now_s
+        self._records: dict[str, _Record] = {}
+        self._again_s = 0.0
+        self._redis = redis.Redis.from_url(
+            filled(witness.redis, values),
+            socket_timeout=_ANSWER_DEADLINE_S,
+            socket_connect_timeout=_ANSWER_DEADLINE_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    def connected(self, connection_id: str, user_id: str, index: int) -> None:
+        """Take note of a connection that a fault is planned for."""
+        words = {**self._values, "client": connection_id, "user": user_id, "index": index}
+        question = tuple(filled(part, words) for part in self._witness.question)
+        self._records[connection_id] = _Record(question)
+
+    def struck(self, connection_id: str, time_s: float) -> None:
+        """Watch a connection's record from now on: its fault took effect at that time."""
+        if (record := self._records.get(connection_id)) is not None:
+            record.struck = True
+            if record.seen_s is not None:
+                record.seen_s = max(record.seen_s, time_s)
+
+    def look(self) -> Iterator[Cleared]:
+        """Ask for every record that has yet to be seen, or to go; yield those that went."""
+        if self._now_s() < self._again_s:
+            return
+        asked = [(name, one) for name, one in self._records.items() if one.struck or one.seen_s is None]
+        for n in range(0, len(asked), _AT_ONCE):
+            chunk = asked[n : n + _AT_ONCE]
+            pipeline = self._redis.pipeline(transaction=False)
+            for _, record in chunk:
+                pipeline.execute_command(*record.question)  # type: ignore[no-untyped-call]  # redis-py
+            asked_s = self._now_s()
+            try:
+                answers = pipeline.execute(raise_on_error=False)
+            except redis.RedisError as error:
+                print(f"{asked_s:.3f} s: the store does not answer: {error}", flush=True)
+                self._again_s = self._now_s() + _AWAY_S
+                return
+            answered_s = self._now_s()
+            for (name, record), answer in zip(chunk, answers, strict=True):
+                if isinstance(answer, redis.RedisError):
+                    print(f"{asked_s:.3f} s: {' '.join(record.question)}: {answer}", flush=True)
+                    self._again_s = answered_s + _AWAY_S
+                elif self._shows(answer):
+                    record.seen_s = asked_s
+                elif record.seen_s is not None and record.struck:
+                    del self._records[name]
+                    yield Cleared(name, record.seen_s, answered_s)
+
+    def _shows(self, answer: Any) -> bool:
+        if isinstance(answer, int) and not isinstance(answer, bool):
+            return answer > 0  # how many there are; ZSCORE answers in another type
+        if isinstance(answer, bytes):
+            return self._witness.value_shows(answer.decode(errors="replace"))
+        return answer is not None and answer is not False
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._redis.close()
