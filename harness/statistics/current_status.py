@@ -138,7 +138,7 @@ def current_status(times_s: ArrayLike, ended: ArrayLike, confidence: float = CON
 
 
 def _window(n: int) -> int:
-    return math.ceil(float(n) ** (2 / 3))
+    return math.ceil(math.pow(n, 2 / 3))
 
 
 def _band(asked: Numbers, gone: Numbers, m: int, tail: float) -> tuple[Numbers, Numbers]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Frame, Opcode
 
-from harness.real.generator.websocket import FrameReader
+from harness.real.frames import FrameReader
 
 payloads = st.one_of(st.binary(max_size=300), st.sampled_from([125, 126, 127, 65_535, 65_536]).map(bytes))
 
