@@ -99,7 +99,10 @@ class Traffic(Part):
     to_client: TrafficOneWay | None = None
     service: Annotated[
         Law,
-        Field(description="loop time of the gateway for one frame of a client, real seconds, never sped up"),
+        Field(
+            description="loop time of the gateway for one frame of a client, real seconds, never sped up; the "
+            "reference gateway's own 0.2 ms a frame are not in it"
+        ),
     ] = Distribution(constant=0.0)
 
     @property

@@ -136,7 +136,7 @@ class Connection:
     up: list[Callable[[], None]] = field(default_factory=list)  # sent by the client, unacknowledged
     up_since_s: float | None = None
     ended_between: bool = False  # a box has closed it, and the client's end is cut
-    unread: deque[Callable[[], None]] | None = (
+    unread: deque[tuple[float, Callable[[], None]]] | None = (
         None  # frames that wait for their turn, where reading takes long
     )
     watching: tuple[str, ...] = ()

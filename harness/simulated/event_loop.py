@@ -7,7 +7,10 @@ order in which they came.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -37,6 +40,7 @@ class Loop:
         self._handshakes = RoundTrips(model.handshake_service, rng)
         self.takes_time = model.takes_time or busy
         self.lateness = Lateness()
+        self._newcomers: dict[str, deque[Callable[[], object]]] = {"ws": deque(), "http": deque()}
 
     def frame_s(self) -> float:
         """Loop time of one frame: a heartbeat sent, or its answer read."""
@@ -58,6 +62,19 @@ class Loop:
             act()
         else:
             self._clock.at(done_s, act)
+
+    def accept(self, port: Literal["ws", "http"], accepted: Callable[[], object]) -> None:
+        """Take a newcomer in: in each turn of the loop one of a port, in the order in which they came (libuv's way)."""
+        waiting = self._newcomers[port]
+        waiting.append(accepted)
+        if len(waiting) == 1:
+            self.submit(0.0, partial(self._accept_next, waiting))
+
+    def _accept_next(self, waiting: deque[Callable[[], object]]) -> None:
+        waiting[0]()
+        waiting.popleft()
+        if waiting:
+            self.submit(0.0, partial(self._accept_next, waiting))
 
     def after_reading(self, act: Callable[[], None]) -> None:
         """Do something, when a timer that is due now gets its turn, after all that lay in the sockets by then.

@@ -194,19 +194,25 @@ class Gateway:
             )
 
     def _in_turn(self, connection: Connection, service_s: float, read: Callable[[], None]) -> None:
-        """Reading is fair: one frame of a connection in each turn of the loop, in the order of its socket."""
+        """Reading is fair: one frame that is work in each turn of the loop, in the order of its socket.
+
+        Frames that take no time are read with the one before them.
+        """
         unread = connection.unread
         assert unread is not None
 
         def turn() -> None:
-            read()
-            unread.popleft()
+            while unread:
+                unread[0][1]()
+                unread.popleft()
+                if not connection.open or (unread and unread[0][0] > 0):
+                    break
             if unread and connection.open:
-                unread[0]()
+                self.loop.submit(unread[0][0], turn)
 
-        unread.append(partial(self.loop.submit, service_s, turn))
+        unread.append((service_s, read))
         if len(unread) == 1:
-            unread[0]()
+            self.loop.submit(service_s, turn)
 
     def _read_data(self, connection: Connection) -> None:
         if self._policy.data_counts:

@@ -75,8 +75,8 @@ def test_beats_of_clients_that_hide_lag_or_lose_packets(tmp_path: Path) -> None:
 def test_application_traffic_starves_answers_in_every_engine(tmp_path: Path) -> None:
     """Two seconds of work a second: a pong due at t is read at about 2t, and only pongs count.
 
-    Not yet understood: the model loses twice as many as reality (36 beside 15 and 16 on an idle machine), so that the
-    comparison of the engines is undecided at this size; only that each loses some is asked here.
+    Those who come back wait for a dozen turns of the loop, each as long as the work of all who are there, and are
+    accepted one in a turn; a model whose handshakes take one turn loses 36 where each engine loses 15.
     """
     seen = judged(
         "name: starved\nclients: 20\nramp: 500ms\nduration: 8s\n"
@@ -86,8 +86,8 @@ def test_application_traffic_starves_answers_in_every_engine(tmp_path: Path) -> 
         "thresholds: [healthy.losses.count > 5]\n",
         tmp_path,
     )
-    assert seen.lost("simulated", "gateway") > 15
-    assert seen.lost("real", "gateway") > 5
+    assert 10 < seen.lost("simulated", "gateway") < 25
+    assert 10 < seen.lost("real", "gateway") < 25
     rows = seen.compared("lost_by_heartbeat", "real", "simulated")
     assert len(rows) == 1
     assert set(seen.compared("lost")["verdict"]) <= {"unknown"}, "theory withholds itself"

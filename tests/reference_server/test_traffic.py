@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from websockets.sync import client as sync_client
 
 from harness.real.processes.children import Children
 from harness.real.processes.redis import RedisServer
+from harness.simulated.clients import TURNS
 from reference_server.events import Cause, EventKind
 from tests.reference_server.apart import events, log_in, start
 from tests.reference_server.gateways import QUICK, QUIET, Running, run, running, until
@@ -181,5 +187,43 @@ def test_the_gateway_says_something_by_itself(make: Any) -> None:
             await clients[0].socket.close()
             await until(lambda: len(it.gateway.live) == 3, "nobody to send to")
             await asyncio.sleep(0.3)
+
+    run(scenario())
+
+
+def test_a_newcomer_takes_as_many_turns_of_the_loop_as_the_model_says(make: Any) -> None:
+    """A turn is made 20 ms long, so that whatever comes from outside is there by the next one."""
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        time.sleep(0.02)
+        asyncio.get_running_loop().call_soon(turn)
+
+    def come(it: Running, token: str) -> int:
+        with sync_client.connect(f"ws://127.0.0.1:{it.port}/ws", compression=None) as socket:
+            socket.send(orjson.dumps({"type": "auth", "token": token}), text=True)
+            assert orjson.loads(socket.recv(timeout=5))["type"] == "ready"
+            return turns
+
+    async def scenario() -> None:
+        async with make(QUIET) as it:
+            asyncio.get_running_loop().call_soon(turn)
+            logins, handshakes = [], []
+            for n in range(5):
+                began = turns
+                token = await it.login(f"user-{n}")
+                logins.append(turns - began)
+                began = turns
+                handshakes.append(await asyncio.to_thread(come, it, token) - began)
+            assert 0.5 * TURNS < statistics.median(logins) < 2 * TURNS
+            assert 0.5 * TURNS < statistics.median(handshakes) < 2 * TURNS
+
+            tokens = [await it.login(f"crowd-{n}") for n in range(20)]
+            with ThreadPoolExecutor(len(tokens)) as at_once:
+                into = asyncio.get_running_loop().run_in_executor
+                ends = await asyncio.gather(*(into(at_once, come, it, token) for token in tokens))
+            assert max(ends) - min(ends) > 12, "one is accepted in a turn"
 
     run(scenario())

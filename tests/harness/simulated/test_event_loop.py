@@ -186,3 +186,21 @@ def test_random_stalls_are_planned_once_and_measured_like_anything_else() -> Non
     suspected = measured.tables["detections"].query("milestone == 'suspected'")
     assert (suspected["outcome"] == "detected").all() and len(suspected) == 10
     assert run_planned(what).events == events
+
+
+def test_a_busy_loop_accepts_one_newcomer_of_a_port_in_a_turn() -> None:
+    """Three at each port behind work of 1 s a turn: the n-th has its turn after n of them."""
+    clock = Clock(math.inf)
+    loop = Loop(clock, Gateway(), np.random.default_rng(1), busy=True)
+    accepted: list[tuple[str, float]] = []
+
+    def work() -> None:
+        if clock.now_s < 6:
+            loop.submit(1.0, work)
+
+    work()
+    for _ in range(3):
+        loop.accept("ws", lambda: accepted.append(("ws", clock.now_s)))
+        loop.accept("http", lambda: accepted.append(("http", clock.now_s)))
+    clock.env.run()
+    assert accepted == [(port, float(n)) for n in (1, 2, 3) for port in ("ws", "http")]
