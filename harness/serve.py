@@ -16,35 +16,48 @@ from reference_server.config import GatewayConfig
 from reference_server.ledger.table import ledger_url, shown_url
 from reference_server.presets import environment, find_preset
 from scenarios.load import dump_scenario, load_scenario, parse_scenario
+from scenarios.policies import load_policy
 from scenarios.schema import Scenario
 
 __all__ = ["serve_forever", "what_to_serve"]
 
+OURS = "ours"
+"""The preset that is served where nothing is said."""
+
 
 def what_to_serve(
-    source: str | Path | None, preset: str | None, environment_name: str | None, speedup: float | None
+    source: str | Path | None,
+    preset: str | None,
+    environment_name: str | None,
+    speedup: float | None,
+    policy: Path | None = None,
 ) -> Scenario:
     """Return the scenario whose policy is served: a file, a preset, an environment, or some of them together.
 
-    What a file says stands above an environment of system B, and that above the preset.
+    What a file says stands above an environment of system B, and that above the preset; a policy file above all.
+    Where nothing is said, this project's own setting is served at its own speed.
 
     Raises:
         ScenarioError: the file, or what comes out, is no scenario.
         UnknownPresetError: no such preset or environment.
     """
     chosen: dict[str, Any] = {} if speedup is None else {"speedup": speedup}
+    if policy is not None:
+        chosen["liveness"] = load_policy(policy).model_dump(mode="json")
+    if source is None and environment_name is None:
+        preset = preset or OURS
     if preset is not None:
         find_preset(preset)
         chosen["preset"] = preset
     if environment_name is None:
-        if source is not None or preset is None:
-            return load_scenario(str(source or "demo"), **chosen)
+        if source is not None:
+            return load_scenario(str(source), **chosen)
         return parse_scenario(f"name: {preset}\nduration: 5m", source="--preset", **chosen)
     liveness = environment(environment_name)
     if source is not None:
         told = load_scenario(str(source)).liveness.model_dump(mode="json", exclude_unset=True)
-        return load_scenario(str(source), **chosen, liveness=liveness | told)
-    chosen = {"preset": "b-as-meant", **chosen, "liveness": liveness}
+        return load_scenario(str(source), **({"liveness": liveness | told} | chosen))
+    chosen = {"preset": "b-as-meant", "liveness": liveness} | chosen
     return parse_scenario(
         f"name: {_as_name(environment_name)}\nduration: 5m", source="--environment", **chosen
     )
@@ -52,6 +65,20 @@ def what_to_serve(
 
 def _as_name(text: str) -> str:
     return text.replace(" ", "-")
+
+
+def _served(scenario: Scenario) -> str:
+    """What is served, in a sentence."""
+    policy, pace = scenario.liveness, scenario.speedup
+    bounds = policy.detection_range_s
+    beats = (
+        "no heartbeat"
+        if bounds is None
+        else f"a ping every {policy.interval_s:g} s, {policy.max_failures} unanswered ones end a connection, "
+        f"{bounds[0]:g} to {bounds[1]:g} s after a silent death"
+    )
+    faster = "" if pace == 1 else f"; all of it {pace:g} times as fast (speedup)"
+    return f"serves {scenario.name}: {beats}{faster}"
 
 
 def serve_forever(
@@ -99,6 +126,7 @@ def serve_forever(
             nodes.wait()
             start_store_watch(children, redis, run, config.origin_s)
             ws, http = nodes.ws_urls, nodes.http_urls
+            say(_served(scenario))
             say(
                 f"gateway: {ws}\nhttp:    {http}\nredis:   {redis.url}\n"
                 f"ledger:  {shown_url(config.ledger_url or '')}\nlogs:    {run.logs}"

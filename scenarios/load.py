@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from reference_server.errors import FlatlineError
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.presets import UnknownPresetError, is_b_config, read_b_config
 from scenarios.faults.custom import Custom
 from scenarios.read_yaml import YamlTooLarge, read_yaml_text, yaml_and_tree
@@ -29,10 +30,13 @@ __all__ = [
     "dump_scenario",
     "load_scenario",
     "parse_scenario",
+    "read_file",
     "replaced",
+    "validated",
 ]
 
 _HERE = Path(__file__).parent
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Problem:
 
 
 class ScenarioError(FlatlineError):
-    """A scenario file cannot be used: which file, and every problem in it."""
+    """A scenario or policy file cannot be used: which file, and every problem in it."""
 
     def __init__(self, source: str, problems: list[Problem]) -> None:
         self.source = source
@@ -70,15 +74,9 @@ def load_scenario(name_or_path: str, **overrides: Any) -> Scenario:
         ScenarioError: no such scenario, not YAML, or not a scenario; it lists every problem.
     """
     path = built_in().get(name_or_path, Path(name_or_path))
-    try:
-        text = read_yaml_text(path)
-    except UnicodeError as error:
-        raise ScenarioError(name_or_path, [Problem(None, "", f"not text: {error}")]) from error
-    except OSError as error:
-        message = str(error.strerror)
-        if not path.exists():
-            message += f"; built-in scenarios: {', '.join(built_in())}"
-        raise ScenarioError(name_or_path, [Problem(None, "", message)]) from error
+    close = get_close_matches(name_or_path, built_in(), n=1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    text = _text_of(name_or_path, path, f"{meant}; built-in scenarios: {', '.join(built_in())}")
     scenario = parse_scenario(
         text, source=str(path), default_name=_name_of(path), folder=path.parent, **overrides
     )
@@ -86,6 +84,42 @@ def load_scenario(name_or_path: str, **overrides: Any) -> Scenario:
         fault.beside(path.parent) if isinstance(fault, Custom) else fault for fault in scenario.faults
     )
     return scenario.model_copy(update={"faults": faults})
+
+
+def _text_of(name: str, path: Path, hint: str = "") -> str:
+    try:
+        return read_yaml_text(path)
+    except UnicodeError as error:
+        raise ScenarioError(name, [Problem(None, "", f"not text: {error}")]) from error
+    except OSError as error:
+        message = str(error.strerror) + ("" if path.exists() else hint)
+        raise ScenarioError(name, [Problem(None, "", message)]) from error
+
+
+def read_file(name: str, path: Path, expected: str) -> tuple[dict[str, Any], yaml.Node | None]:
+    """Read a YAML file that is a mapping, and its nodes, which know their lines.
+
+    Raises:
+        ScenarioError: it is not there, is no YAML, or says a key twice.
+    """
+    return _mapping(_text_of(name, path), name, expected)
+
+
+def _mapping(text: str, source: str, expected: str) -> tuple[dict[str, Any], yaml.Node | None]:
+    try:
+        raw, tree = yaml_and_tree(text)
+    except YamlTooLarge as error:
+        raise ScenarioError(source, [Problem(None, "", str(error))]) from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise ScenarioError(source, [Problem(line, "", f"not YAML: {error.problem}")]) from error
+    except (yaml.YAMLError, UnicodeError, ValueError) as error:
+        raise ScenarioError(source, [Problem(None, "", f"not YAML: {error}")]) from error
+    if not isinstance(raw, dict):
+        raise ScenarioError(source, [Problem(1, "", expected)])
+    if twice := list(_repeated(tree)):
+        raise ScenarioError(source, twice)
+    return raw, tree
 
 
 def _name_of(path: Path) -> str:
@@ -106,28 +140,20 @@ def parse_scenario(
     Raises:
         ScenarioError: it lists every problem with its line and key.
     """
-    try:
-        raw, tree = yaml_and_tree(text)
-    except YamlTooLarge as error:
-        raise ScenarioError(source, [Problem(None, "", str(error))]) from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise ScenarioError(source, [Problem(line, "", f"not YAML: {error.problem}")]) from error
-    except (yaml.YAMLError, UnicodeError, ValueError) as error:
-        raise ScenarioError(source, [Problem(None, "", f"not YAML: {error}")]) from error
-    if not isinstance(raw, dict):
-        raise ScenarioError(source, [Problem(1, "", "a scenario is a mapping of keys to values")])
-    if twice := list(_repeated(tree)):
-        raise ScenarioError(source, twice)
+    raw, tree = _mapping(text, source, "a scenario is a mapping of keys to values")
     if is_b_config(raw):
         raw = _of_b_config(raw, source)
+    elif raw and raw.keys() <= LivenessPolicy.model_fields.keys():
+        told = f"flatline run host_crash --policy {source}"
+        message = f"this is a policy, not a scenario; run a scenario under it, as `{told}`"
+        raise ScenarioError(source, [Problem(1, "", message)])
     raw = {**({"name": default_name} if default_name else {}), **raw, **overrides}
     if isinstance(raw.get("target"), str):
         try:
             raw["target"] = load_target(raw["target"], None if "target" in overrides else folder)
         except TargetError as error:
             raise ScenarioError(source, [Problem(None, "target", str(error))]) from error
-    return _validated(raw, source, tree)
+    return validated(Scenario, raw, source, tree)
 
 
 def replaced(scenario: Scenario, source: str, **changes: Any) -> Scenario:
@@ -141,7 +167,7 @@ def replaced(scenario: Scenario, source: str, **changes: Any) -> Scenario:
     Raises:
         ScenarioError: it lists every problem with its key.
     """
-    return _validated(_merged(scenario.model_dump(mode="json"), changes), source, None)
+    return validated(Scenario, _merged(scenario.model_dump(mode="json"), changes), source, None)
 
 
 def _merged(below: Any, above: Any) -> Any:
@@ -151,11 +177,16 @@ def _merged(below: Any, above: Any) -> Any:
     return below | {key: _merged(below.get(key), value) for key, value in above.items()}
 
 
-def _validated(raw: dict[str, Any], source: str, tree: yaml.Node | None) -> Scenario:
+def validated(model: type[_Model], raw: dict[str, Any], source: str, tree: yaml.Node | None) -> _Model:
+    """Make a scenario or a part of one of what a file says.
+
+    Raises:
+        ScenarioError: it lists every problem with its line and key.
+    """
     try:
-        return Scenario.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
-        problems = [_problem(detail, tree, raw) for detail in error.errors()]
+        problems = [_problem(detail, tree, raw, model) for detail in error.errors()]
         raise ScenarioError(source, sorted(problems, key=lambda p: p.line or 0)) from error
 
 
@@ -189,7 +220,7 @@ def _repeated(node: yaml.Node | None) -> Iterator[Problem]:
             yield from _repeated(value)
 
 
-def _problem(detail: Any, tree: yaml.Node | None, raw: dict[str, Any]) -> Problem:
+def _problem(detail: Any, tree: yaml.Node | None, raw: dict[str, Any], model: type[BaseModel]) -> Problem:
     if isinstance(detail.get("ctx", {}).get("error"), UnknownPresetError):
         detail = {**detail, "loc": ("preset",)}
     line, path = _locate(tree, detail["loc"])
@@ -199,17 +230,19 @@ def _problem(detail: Any, tree: yaml.Node | None, raw: dict[str, Any]) -> Proble
     got = detail.get("input")
     match detail["type"]:
         case "extra_forbidden":
-            known = _fields_at(detail["loc"][:-1])
+            known = _fields_at(detail["loc"][:-1], model)
             close = get_close_matches(str(detail["loc"][-1]), known, n=1)
             message = "unknown key" + (f"; did you mean {close[0]}?" if close else "")
             message += f" allowed: {', '.join(known)}" if known and not close else ""
         case "union_tag_invalid":
             tag, allowed = detail["ctx"]["tag"], detail["ctx"]["expected_tags"].replace("'", "")
-            message = f"unknown fault {tag!r}; allowed: {allowed}"
+            close = get_close_matches(str(tag), allowed.split(", "), n=1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            message = f"unknown fault {tag!r}{meant}; allowed: {allowed}"
         case "missing":
             message = "is missing"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
-            message = f"got {got:g}; {message[0].lower()}{message[1:]}" if isinstance(got, float) else message
+            message = f"got {got:g}; {message[0].lower()}{message[1:]}" if isinstance(got, int | float) else message
         case "value_error":
             pass  # our own messages name the value
         case _ if isinstance(got, str | int | float):
@@ -247,9 +280,8 @@ def _locate(node: yaml.Node | None, loc: tuple[Any, ...]) -> tuple[int | None, s
     return line, path
 
 
-def _fields_at(loc: tuple[Any, ...]) -> list[str]:
+def _fields_at(loc: tuple[Any, ...], model: type[BaseModel]) -> list[str]:
     """The keys that the schema allows at a location, as far as it is made of plain models."""
-    model: type[BaseModel] = Scenario
     for part in loc:
         field = model.model_fields.get(str(part))
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []

@@ -19,6 +19,7 @@ from harness.cli.terminal import (
     AsJson,
     Commands,
     JUnit,
+    PolicyFile,
     finish,
     progress,
     say,
@@ -29,6 +30,8 @@ from harness.real.network import NetworkKind
 from reference_server.session_log import LogFormat, LogLevel
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from harness.real.engine import RealSetup
     from reference_server.liveness.heartbeat_policy import LivenessPolicy
     from scenarios.schema import Scenario
@@ -154,6 +157,7 @@ def run_command(
     clients: Clients = None,
     seed: Seed = None,
     speedup: Speedup = None,
+    policy: PolicyFile = None,
     negative_control: NegativeControl = None,
     network: NetworkOf = "loopback",
     real_only: Annotated[
@@ -179,7 +183,7 @@ def run_command(
     from scenarios.target_files import told_otherwise
 
     replaces = {"clients": clients, "seed": seed, "speedup": speedup, "target": target}
-    loaded = _with_nodes(_load(scenario, **replaces), nodes)
+    loaded = _with_nodes(_load(scenario, policy, **replaces), nodes)
     no_model = loaded.target is not None and not loaded.target.heartbeat.law_known
     engines = ("theory", "real") if real_only or no_model else ENGINES
     preset = find_preset(gateway_preset).name if gateway_preset else None
@@ -217,7 +221,7 @@ def report(
 @app.command()
 def serve(
     scenario: Annotated[
-        str | None, typer.Argument(help="its policy is served; default: demo's", show_default=False)
+        str | None, typer.Argument(help="its policy is served; default: the preset ours", show_default=False)
     ] = None,
     port: Annotated[int, typer.Option(help="WebSocket port")] = 8765,
     http_port: Annotated[int, typer.Option(help="HTTP port")] = 8766,
@@ -234,6 +238,7 @@ def serve(
     ] = None,
     log_format: Annotated[LogFormat, typer.Option(help="of those lines, in the gateway's log")] = "text",
     speedup: Speedup = None,
+    policy: PolicyFile = None,
     root: Root = Path("runs"),
     redis: Redis = None,
     ledger: Annotated[
@@ -243,21 +248,24 @@ def serve(
     """Run the reference gateway alone, for instance for `locust -f harness/real/generator/locustfile.py`."""
     from harness.serve import serve_forever, what_to_serve
 
-    served = what_to_serve(scenario or config, preset, environment, speedup)
+    served = what_to_serve(scenario or config, preset, environment, speedup, policy)
     logging = {"log_level": log_level, "log_format": log_format}
     serve_forever(served, port, http_port, root, redis, ledger, say, **logging)
 
 
 @app.command()
 def schema(
-    of: Annotated[Literal["scenario", "target"], typer.Argument(help="of which files")] = "scenario",
+    of: Annotated[
+        Literal["scenario", "policy", "target"], typer.Argument(help="of which files")
+    ] = "scenario",
 ) -> None:
-    """Print the JSON Schema of scenario or target files, for editors."""
+    """Print the JSON Schema of scenario, policy or target files, for editors."""
+    from reference_server.liveness.heartbeat_policy import LivenessPolicy
     from scenarios.schema import Scenario
     from scenarios.target import Target
 
-    model = Scenario if of == "scenario" else Target
-    sys.stdout.write(json.dumps(model.model_json_schema(), indent=2, ensure_ascii=False) + "\n")
+    models: dict[str, type[BaseModel]] = {"scenario": Scenario, "policy": LivenessPolicy, "target": Target}
+    sys.stdout.write(json.dumps(models[of].model_json_schema(), indent=2, ensure_ascii=False) + "\n")
 
 
 @app.command()
@@ -313,10 +321,17 @@ def doctor(
     )
 
 
-def _load(name: str, **overrides: float | str | None) -> Scenario:
+def _load(name: str, policy: Path | None = None, **overrides: float | str | None) -> Scenario:
     from scenarios.load import load_scenario
+    from scenarios.policies import scenario_under
 
-    return load_scenario(name, **{key: value for key, value in overrides.items() if value is not None})
+    given = {key: value for key, value in overrides.items() if value is not None}
+    if policy is None:
+        return load_scenario(name, **given)
+    scenario, notes = scenario_under(name, policy, **given)
+    for note in notes:
+        say(note)
+    return scenario
 
 
 def _with_nodes(scenario: Scenario, nodes: int | None) -> Scenario:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.terminal import duration_s, progress, say, show_frame, show_markdown, show_table
+from harness.cli.terminal import PolicyFile, duration_s, progress, say, show_frame, show_markdown, show_table
 from reference_server.errors import Exit
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def tune_command(
     detect_p95: Annotated[str | None, typer.Option(help="as 55s")] = None,
     detect_p99: Annotated[str | None, typer.Option(help="as 60s")] = None,
     detect_max: Annotated[str | None, typer.Option(help="as 90s")] = None,
-    false_suspicions: Annotated[str | None, typer.Option(help="as 1/client-month")] = None,
+    false_suspicions: Annotated[str | None, typer.Option(help="as 1/client-month or 'per user-week'")] = None,
     budget: Annotated[
         list[str] | None, typer.Option(help="of 1000 clients: 70/s (frames) or 9kB/s; may be repeated")
     ] = None,
@@ -51,22 +53,32 @@ def tune_command(
     headroom: Annotated[
         float | None, typer.Option(help="predicted false suspicions times this keep the bound")
     ] = None,
-    prefer: Annotated[str, typer.Option(help="cost, latency or accuracy")] = "cost",
+    prefer: Annotated[str, typer.Option(help="balanced, cost, latency or accuracy")] = "balanced",
     verified: Annotated[bool, typer.Option("--verify", help="run the recommendation for real")] = False,
     check: Annotated[bool, typer.Option(help="simulate the recommendation and its neighbours, 10 s")] = True,
     output: Annotated[
-        Path | None, typer.Option(help="write recommendation.md, tables and figures there")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="write the policy there, for `lint`, `emit`, `run`, `simulate` and `serve`"
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="write recommendation.md, tables and figures there")
     ] = None,
     root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
 ) -> None:
     """Recommend a policy for a network: interval, timeout, failures, retry, TTLs; with the reasons.
 
+    As `flatline tune --network mobile --behind aws-alb --output policy.yaml`. With --behind alone the clients are
+    browsers at home.
+
     Exits with 99 where no policy keeps the requirements, or where the simulation of the recommended policy (unless
     --no-check) or a real run (--verify) contradicts its prediction.
     """
     from harness.policy.lint.sources import boxes_behind
+    from harness.policy.profiles import load_profiles
     from harness.policy.tune.check import check_by_simulation
-    from harness.policy.tune.conditions import conditions_of_profile
+    from harness.policy.tune.conditions import UNNAMED_NETWORK, conditions_of_profile
     from harness.policy.tune.explain import explain
     from harness.policy.tune.measured_conditions import network_from_csv, network_from_run
     from harness.policy.tune.recommend import recommend
@@ -75,16 +87,26 @@ def tune_command(
     from harness.real.processes.children import end_on_sigterm
     from harness.runs.directory import find_run
 
-    if sum(source is not None for source in (network, csv, run)) != 1:
-        say("error: say which network: one of --network, --csv, --run", "red")
+    sources = [source for source in (network, csv, run) if source is not None]
+    if len(sources) > 1 or (not sources and not behind):
+        names = ", ".join(profile.name for profile in load_profiles().networks)
+        say(
+            f"error: say which network: one of --network ({names}), --csv, --run; "
+            "or a box on the way, as --behind aws-alb",
+            "red",
+        )
         raise typer.Exit(Exit.BAD_INPUT)
-    if network is not None:
-        conditions = conditions_of_profile(network)
-    elif csv is not None:
+    if csv is not None:
         conditions = network_from_csv(csv)
+    elif run is not None:
+        conditions = network_from_run(find_run(run, root))
     else:
-        conditions = network_from_run(find_run(run or "", root))
-    conditions = conditions.behind(box for text in behind or () for box in boxes_behind(text))
+        conditions = conditions_of_profile(network or UNNAMED_NETWORK)
+        if network is None:
+            say(f"no --network named: {UNNAMED_NETWORK} is assumed; see `flatline profiles`")
+    if behind:
+        conditions = conditions.behind(box for text in behind for box in boxes_behind(text))
+        conditions = replace(conditions, name=f"{conditions.name} behind {', '.join(behind)}")
     requirements = parse_requirements(
         detect_p50=detect_p50,
         detect_p95=detect_p95,
@@ -104,8 +126,10 @@ def tune_command(
         with progress() as shown:
             checked = check_by_simulation(found, progress=shown)
     show_markdown(explain(found, checked))
+    if report is not None:
+        _write(found, checked, report)
     if output is not None:
-        _write(found, checked, output)
+        _write_policy(found, output)
     if checked is not None and checked.contradicted:
         named = ", ".join(checked.contradicted)
         say(f"the simulation contradicts the prediction of: {named}", "red")
@@ -121,6 +145,16 @@ def tune_command(
         raise typer.Exit(Exit.MISSED)
 
 
+def _write_policy(found: Recommendation, file: Path) -> None:
+    from harness.policy.tune.explain import in_words
+    from scenarios.policies import dump_policy
+
+    words = textwrap.wrap(in_words(found.policy, found.figures).replace("**", ""), 100)
+    where = f"By flatline tune for {found.conditions.name}."
+    file.write_text(dump_policy(found.policy, where, *words), encoding="utf-8")
+    say(f"written: {file}; try it: flatline run host_crash --policy {file}")
+
+
 def _write(found: Recommendation, check: SimulationCheck | None, folder: Path) -> None:
     from harness.policy.tune.explain import explain
     from reports.figures.heat_map import heat_map
@@ -133,9 +167,20 @@ def _write(found: Recommendation, check: SimulationCheck | None, folder: Path) -
         check.table.to_csv(folder / "simulated.csv", index=False)
     for name in ("candidates", "pareto", "heat", "rejected", "probing", "sensitivity"):
         getattr(found, name).to_csv(folder / f"{name}.csv", index=False)
-    caption = f"{found.conditions.name}: {len(found.candidates):,} policies by closed forms."
-    save(heat_map(found.heat, caption=caption), folder, "heat_map")
-    save(pareto(found.candidates, caption=caption), folder, "pareto")
+    limits = found.requirements.limits
+    bounds = {limit.column: limit.written(limit.allowed) for limit in limits}
+    caption = (
+        f"{found.conditions.name}: {len(found.candidates):,} policies by closed forms. Your bounds: "
+        f"{', '.join(f'{limit.key} {bounds[limit.column]}' for limit in limits)}."
+    )
+    save(heat_map(found.heat, bounds=bounds, caption=caption), folder, "heat_map")
+    front = pareto(
+        found.candidates,
+        latency_limit_s=found.requirements.detect_p99,
+        mistake_limit=found.requirements.false_suspicions,
+        caption=caption,
+    )
+    save(front, folder, "pareto")
     say(f"written: {folder}")
 
 
@@ -212,17 +257,19 @@ def emit_command(
         str, typer.Argument(help="a stack, as websockets or socketio; any other name lists them")
     ],
     scenario: Annotated[str, typer.Option(help="its policy is written")] = "demo",
+    policy: PolicyFile = None,
     output: Annotated[Path | None, typer.Option(help="file; default: standard output")] = None,
 ) -> None:
     """Write a policy as configuration for a real stack, with what that stack cannot express."""
     from harness.policy.emit.stacks import CannotEmit, emit
     from reference_server.liveness.kinds import Ping
     from scenarios.load import load_scenario
+    from scenarios.policies import load_policy
 
     loaded = load_scenario(scenario)
-    if not isinstance(loaded.detector, Ping):
+    if policy is None and not isinstance(loaded.detector, Ping):
         raise CannotEmit(f"detector {loaded.detector.kind}: other stacks have ping and deadline alone")
-    emitted = emit(loaded.liveness, target)
+    emitted = emit(loaded.liveness if policy is None else load_policy(policy), target)
     if output is None:
         typer.echo(emitted.text, nl=False)
     else:

@@ -11,6 +11,7 @@ from harness.cli.terminal import (
     AllowUndecided,
     AsJson,
     JUnit,
+    PolicyFile,
     duration_s,
     finish,
     progress,
@@ -38,6 +39,7 @@ def simulate_command(
     root: Root = Path("runs"),
     clients: Annotated[int | None, typer.Option(help="replace the scenario's number of clients")] = None,
     seed: Annotated[int | None, typer.Option(help="replace the scenario's seed")] = None,
+    policy: PolicyFile = None,
     calibration: Annotated[
         Path | None, typer.Option(help="service times of a real gateway, from `flatline calibrate`")
     ] = None,
@@ -55,9 +57,16 @@ def simulate_command(
     from harness.run import run
     from harness.studies.calibrate import calibrated
     from scenarios.load import load_scenario
+    from scenarios.policies import scenario_under
 
     changes = {"clients": clients, "seed": seed}
-    loaded = load_scenario(scenario, **{key: value for key, value in changes.items() if value is not None})
+    given = {key: value for key, value in changes.items() if value is not None}
+    if policy is None:
+        loaded = load_scenario(scenario, **given)
+    else:
+        loaded, notes = scenario_under(scenario, policy, **given)
+        for note in notes:
+            say(note)
     if calibration is not None:
         loaded = calibrated(loaded, calibration)
     if replications == 1:

@@ -31,6 +31,7 @@ __all__ = [
     "AsJson",
     "Commands",
     "JUnit",
+    "PolicyFile",
     "duration_s",
     "finish",
     "progress",
@@ -50,6 +51,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="the verdict on standard ou
 JUnit = Annotated[
     Path | None,
     typer.Option("--junit", help="also write the verdict there, as JUnit XML", show_default=False),
+]
+
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE",
+        help="a policy file, as `flatline tune --output` writes it, takes the place of the scenario's `liveness`",
+        show_default=False,
+    ),
 ]
 
 _PIPE_WIDTH = 240

@@ -6,7 +6,7 @@ silent pass), and from those and a run's tables to verdicts. The metrics themsel
 An expression is ``metric{tag=value, …}.aggregate operator limit``; the tags may stand after the aggregate.
 Without a tag the metric takes in everything, but ``milestone`` is then `suspected`, and ``engine`` the
 real one if it ran, else the simulation. Limits carry units: ``100s`` for times, ``3%`` or ``0.03`` for
-shares, ``1/client-day`` for rates, a bare number for counts.
+shares, ``1/client-week`` or ``2 per user-day`` for rates, a bare number for counts.
 
 Verdicts are three: *pass* and *fail* where the value's whole 95 % interval is on one side of the limit,
 *unknown* where it straddles the limit or is not there (the sample is too small), where there is nothing
@@ -29,6 +29,7 @@ from harness.measure.connections import AUTHORS
 from reference_server.durations import parse_duration
 from reference_server.errors import FlatlineError
 from reports.run_tables import MEASURED_ENGINES, MILESTONES, RunTables, frame
+from scenarios.rates import parse_rate
 from scenarios.schema import Scenario
 
 __all__ = [
@@ -283,10 +284,7 @@ def _limit(text: str, unit: str) -> float:
         case "duration":
             return float(parse_duration(text))
         case "rate":
-            number, slash, per = text.partition("/")
-            if not slash or per.strip() != "client-day":
-                raise ValueError(f"{text!r} is not a rate; allowed: a number a client-day, as 1/client-day")
-            return _number(number, text)
+            return float(parse_rate(text))
         case "share" if text.endswith("%"):
             return _number(text[:-1], text) / 100
         case _:

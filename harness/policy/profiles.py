@@ -8,6 +8,7 @@ nothing and judges nothing (`lint` does).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -299,6 +300,7 @@ class NetworkProfile(_Profile):
     """A network to tune for. Its numbers are assumptions: replace them with what you measure."""
 
     kind: Literal["network"] = "network"
+    aliases: Annotated[tuple[str, ...], Field(description="shorter names for it")] = ()
     round_trip: LawField
     outages: Outages | None = None
     idle_timer: Nat | None = None
@@ -324,7 +326,8 @@ class NetworkProfile(_Profile):
             )
         if self.idle_timer is not None:
             numbers.append(f"idle limit {format_duration(self.idle_timer.idle_timeout)}")
-        return (self.name, self.title, ", ".join(numbers), _joined(self.status), "; ".join(self.assumptions))
+        title = f"{self.title} (also: {', '.join(self.aliases)})"
+        return (self.name, title, ", ".join(numbers), _joined(self.status), "; ".join(self.assumptions))
 
 
 Profile = HeartbeatProfile | IdleTimerProfile | NetworkProfile
@@ -399,11 +402,13 @@ _P = TypeVar("_P", HeartbeatProfile, IdleTimerProfile, NetworkProfile)
 
 def _find(name: str, among: tuple[_P, ...], kind: str) -> _P:
     for profile in among:
-        if profile.name == name:
+        if profile.name == name or name in getattr(profile, "aliases", ()):
             return profile
-    raise UnknownProfileError(
-        f"no {kind} profile {name!r}; allowed: {', '.join(profile.name for profile in among)}"
-    )
+    names = [profile.name for profile in among]
+    word = name.lower()
+    near = [one for one in names if word and word in one] or get_close_matches(word, names, n=3)
+    meant = f"; did you mean {' or '.join(near)}?" if 0 < len(near) <= 3 else ""
+    raise UnknownProfileError(f"no {kind} profile {name!r}{meant}; allowed: {', '.join(names)}")
 
 
 def _joined(status: tuple[Status, ...]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -27,13 +29,14 @@ _MEASURES = (  # column, title, and the floor below which the colour says nothin
 
 
 @styled
-def heat_map(cells: pd.DataFrame, *, caption: str = "") -> Figure:
-    """Draw three maps of the same grid: darker is worse. What meets every want is framed.
+def heat_map(cells: pd.DataFrame, *, bounds: Mapping[str, str] | None = None, caption: str = "") -> Figure:
+    """Draw three maps of the same grid: darker is worse. What keeps every bound is framed.
 
     Args:
         cells: one row per policy: ``interval_s``, ``max_failures``, ``detect_p99_s``,
             ``false_per_client_day``, ``frames_per_s`` (of 1000 clients), ``feasible``, ``recommended``.
             Of more than a dozen intervals those evenly spread by rank are drawn, and the recommended one.
+        bounds: column -> the user's bound of it in words; it stands above the map of that column.
         caption: the line under the figure.
 
     Raises:
@@ -44,19 +47,19 @@ def heat_map(cells: pd.DataFrame, *, caption: str = "") -> Figure:
         raise NothingToDraw("No heat map: no policy was looked at.")
     if cells.duplicated(["interval_s", "max_failures"]).any():
         raise ValueError("cells has two policies of the same interval_s and max_failures")
-    shown = _spread(cells)
+    shown, bounds = _spread(cells), bounds or {}
     figure, panels = new_figure(1, len(_MEASURES), sharey=True)
     intervals = sorted(shown["interval_s"].unique())
     failures = sorted(shown["max_failures"].unique())
     for panel, (column, title, floor) in zip(panels, _MEASURES, strict=True):
         _map(panel, shown.assign(value=shown[column]), floor, intervals, failures)
-        panel.set_title(title)
+        panel.set_title(f"{title}\n{'at most ' + bounds[column] if column in bounds else ''}".rstrip())
     panels[0].set_ylabel("heartbeat interval (s)")
     handles: list[Patch] = []
     if shown["recommended"].any():
         handles.append(Patch(facecolor="none", edgecolor=ORANGE, linewidth=3, label="recommended"))
     if shown["feasible"].any():
-        handles.append(Patch(facecolor="none", edgecolor=GREEN, linewidth=2.2, label="meets every want"))
+        handles.append(Patch(facecolor="none", edgecolor=GREEN, linewidth=2.2, label="keeps every bound"))
     handles.append(Patch(color=colormaps["cividis_r"](0.85), label="darker is worse, logarithmic"))
     return finish(figure, "Interval × failures: fast, right or cheap", caption, handles)
 

@@ -59,19 +59,21 @@ def pareto(
     _axes(axes, rows)
     if latency_limit_s is not None:
         axes.axvline(latency_limit_s, **_LIMIT_LINE)
-        text, where = f" wanted: {plain(latency_limit_s)}{NBSP}s", axes.get_xaxis_transform()
+        text, where = f" your bound: {plain(latency_limit_s)}{NBSP}s", axes.get_xaxis_transform()
         axes.text(latency_limit_s, 0.985, text, fontsize=11, transform=where, va="top", color=_LIMIT)
     if mistake_limit is not None:
         y, text, where = (
             max(mistake_limit, _FLOOR),
-            f"wanted: {rate(mistake_limit)}",
+            f"your bound: {rate(mistake_limit)}",
             axes.get_yaxis_transform(),
         )
         axes.axhline(y, **_LIMIT_LINE)
         axes.text(0.995, y, text, fontsize=11, transform=where, va="bottom", ha="right", color=_LIMIT)
     for row in rows[rows["recommended"]].to_dict("records"):
         _recommended(axes, row)
-    return finish(figure, "No policy is faster, righter and cheaper than these", caption, _legend(rows))
+    return finish(
+        figure, "No policy is faster, more often right and cheaper than these", caption, _legend(rows)
+    )
 
 
 def _dots(axes: Axes, rows: pd.DataFrame, colour: str, alpha: float, of: pd.DataFrame) -> None:
@@ -133,7 +135,7 @@ def _tick(value: float, _: int) -> str:
 def _legend(rows: pd.DataFrame) -> list[Line2D]:
     handles = [dot_key(GREEN, "Pareto set", markersize=9)]
     if (rows["feasible"] & ~rows["pareto"]).any():
-        handles.append(dot_key(BLUE, "beaten, but meets every want", markersize=9))
+        handles.append(dot_key(BLUE, "keeps your bounds, but another one is better", markersize=9))
     if not rows["feasible"].all():
-        handles.append(dot_key("#C9C9C9", "pale: misses a want", markersize=9))
+        handles.append(dot_key("#C9C9C9", "pale: breaks one of your bounds", markersize=9))
     return [*handles, dot_key(MUTED, "larger: more frames a second", markersize=13)]

@@ -174,6 +174,10 @@ def test_the_six_environments() -> None:
 
 def test_what_is_served_without_a_word_is_the_demo() -> None:
     assert what_to_serve(None, None, None, 4.0).speedup == 4.0
+    assert (what_to_serve(None, None, None, None).preset, what_to_serve(None, None, None, None).speedup) == (
+        "ours",
+        1,
+    )
     assert what_to_serve("demo", None, None, None).name == "demo"
     served: Scenario = what_to_serve(None, "c-as-meant", None, None)
     assert served.detector == ClientBeats()

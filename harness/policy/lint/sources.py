@@ -32,6 +32,7 @@ from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.presets import read_b_config
 from scenarios.load import built_in, load_scenario
+from scenarios.policies import in_seconds
 from scenarios.read_yaml import YamlTooLarge, read_yaml, read_yaml_text
 from scenarios.schema import Scenario
 
@@ -109,16 +110,9 @@ def _ours(raw: Mapping[str, Any], name: str) -> Subject | None:
     return None
 
 
-_IN_SECONDS = frozenset(
-    name for name, info in LivenessPolicy.model_fields.items() if "float" in str(info.annotation)
-)
-
-
 def _bare_policy(raw: Mapping[str, Any], name: str) -> Setting:
     """Keys of `liveness` by themselves; a bare number is seconds. What contradicts each other is lint's to find."""
-    given = {
-        key: float(value) if key in _IN_SECONDS and _is_number(value) else value for key, value in raw.items()
-    }
+    given = in_seconds(raw)
     retry = given.pop("retry_interval", None)
     try:
         setting = Setting.of_policy(LivenessPolicy.model_validate(given), name)
@@ -134,10 +128,6 @@ def _bare_policy(raw: Mapping[str, Any], name: str) -> Setting:
             else [f"retry_interval: {error}"]
         )
         raise LintInputError(f"{name}: " + "; ".join(told)) from error
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def setting_of_yaml(raw: Mapping[str, Any], name: str = "configuration") -> Setting:

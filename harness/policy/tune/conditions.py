@@ -18,7 +18,10 @@ from scenarios.client_rules import Reconnect
 from scenarios.distributions import Distribution
 from scenarios.network import Nat, Network
 
-__all__ = ["Conditions", "Rules", "conditions_of_profile"]
+__all__ = ["UNNAMED_NETWORK", "Conditions", "Rules", "conditions_of_profile"]
+
+UNNAMED_NETWORK = "home-nat"
+"""What is tuned for where only a box on the way is named."""
 
 
 @dataclass(frozen=True, slots=True)

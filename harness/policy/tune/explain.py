@@ -7,7 +7,7 @@ reason of each choice, and what else there is. It decides nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
@@ -16,11 +16,14 @@ from harness.policy.tune.recommend import Recommendation
 from harness.policy.tune.units import format_number, format_rate
 from harness.theory.costs import PER_CLIENTS
 from reference_server.durations import format_duration
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reports.render import markdown_table
 
-__all__ = ["explain", "idle_timer_reason", "reasons"]
+__all__ = ["explain", "idle_timer_reason", "in_words", "reasons"]
 
 _PREFERENCES = {
+    "balanced": "of those that cost at most half more than the cheapest, the one that throws out the fewest healthy "
+    "clients; of those within a factor of two of it, the cheapest",
     "cost": "the cheapest policy that keeps them; of those the one with the fewest false suspicions, then the fastest",
     "latency": "the fastest policy that keeps them; of those the cheapest",
     "accuracy": "the policy with the fewest false suspicions that keeps them; of those the cheapest",
@@ -54,8 +57,9 @@ def idle_timer_reason(recommendation: Recommendation) -> str:
     if nat.expiry != "drop":
         otherwise += ", and none of these losses is a suspicion"
     return (
-        f"T = {format_duration(interval_s)} is {1 - interval_s / nat.idle_timeout:.0%} below the idle timer of {timer} "
-        f"(required: {r.rules.nat_margin:.0%}, room for a ping that TCP resends), so traffic keeps the mapping alive. "
+        f"A ping every {format_duration(interval_s)} comes well before the idle timer of {timer} runs out "
+        f"(T is at most {format_duration(round((1 - r.rules.nat_margin) * nat.idle_timeout, 3))}, which leaves room "
+        "for a ping that TCP resends), so traffic keeps the mapping alive. "
         f"With T at or above {timer} it expires after each ping, and {otherwise}."
     )
 
@@ -134,6 +138,7 @@ def explain(recommendation: Recommendation, check: SimulationCheck | None = None
     r = recommendation
     parts = [
         *_headline(r),
+        *_choices(r),
         *_policy(r),
         *_prediction(r),
         *(() if check is None else _simulated(check)),
@@ -150,22 +155,108 @@ def explain(recommendation: Recommendation, check: SimulationCheck | None = None
 
 
 def _headline(r: Recommendation) -> Iterator[str]:
-    p = r.policy
-    retry = "" if p.retry_interval is None else f", R = {_time(p.retry_interval)}"
     yield f"# Policy for {r.conditions.name}"
     if not r.feasible:
         yield "**No policy keeps every requirement.** The nearest that can be kept:"
         yield from (f"- {way.sentence}" for way in r.relaxations)
         yield "What follows is the policy for the first of these."
-    yield (
-        f"T = {_time(p.heartbeat_interval)}, τ = {_time(p.heartbeat_timeout)}, k = {p.max_failures}{retry}: "
-        f"a silent death is noticed within {_time(r.figures['detect_max_s'])}, "
-        f"false suspicions: {format_rate(r.figures['false_per_client_day'])}."
-    )
+        yield ""
+    yield in_words(r.policy, r.figures)
+    yield from r.moved
     yield ""
 
 
+def in_words(policy: LivenessPolicy, figures: Mapping[str, float]) -> str:
+    """What to set and what it costs, for a reader who knows none of the symbols."""
+    p = policy
+    again = "" if p.max_failures == 1 else f", and ping again every {_time(p.retry_s)} while none comes"
+    misses = {1: "first ping", 2: "second ping in a row"}.get(
+        p.max_failures, f"{p.max_failures}th ping in a row" if p.max_failures > 3 else "third ping in a row"
+    )
+    return (
+        f"**Ping every {_time(p.interval_s)}, wait {_time(p.heartbeat_timeout)} for the answer{again}; "
+        f"the {misses} without an answer ends the connection.** A client that dies without a word is then noticed "
+        f"after {_about(figures['detect_p50_s'])} on average and {_time(figures['detect_max_s'])} at the latest; "
+        f"healthy clients are thrown out {_often(figures['false_per_client_day'])}; 1,000 idle clients cost "
+        f"{format_number(figures['frames_per_s'])} frames and {format_number(figures['bytes_per_s'] / 1e3)} kB "
+        "a second."
+    )
+
+
+def _about(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 60:.3g} min"
+
+
+def _often(per_client_day: float) -> str:
+    """False suspicions of ten thousand clients, in the period in which there are some."""
+    a_day = 1e4 * per_client_day
+    if a_day >= 1:
+        return f"{format_number(a_day)} times a day among 10,000"
+    if a_day >= 1 / 365:
+        return f"once in {format_number(1 / a_day)} days among 10,000"
+    return "less than once a year among 10,000"
+
+
+def _choices(r: Recommendation) -> Iterator[str]:
+    """Three settings beside each other, and what each step up buys."""
+    if not r.choices:
+        return
+    yield "## Three settings to choose from"
+    rows: list[tuple[str, ...]] = []
+    seen: list[LivenessPolicy] = []
+    for choice in r.choices:
+        if choice.policy in seen:
+            continue
+        seen.append(choice.policy)
+        same = [one.name for one in r.choices if one.policy == choice.policy]
+        named = " = ".join(same) + (" (recommended)" if choice.policy == r.policy else "")
+        p, f = choice.policy, choice.figures
+        buys = "the least traffic that keeps your bounds" if not rows else _buys(r.choices[0].figures, f)
+        rows.append(
+            (
+                named,
+                f"every {_time(p.interval_s)}",
+                f"{p.max_failures} × {_time(p.retry_s)}, {_time(p.heartbeat_timeout)}",
+                f"{_time(f['detect_p99_s'])}{f' ({choice.beyond})' if choice.beyond else ''}",
+                format_rate(f["false_per_client_day"]),
+                f"{format_number(f['frames_per_s'])}/s",
+                buys,
+            )
+        )
+    head = (
+        "setting",
+        "ping",
+        "misses, deadline",
+        "99 % of deaths noticed within",
+        "a healthy client thrown out",
+    )
+    yield from _table((*head, "frames", "what it buys"), rows)
+    if len(seen) == 1:
+        yield "All three are the same: neither half as much traffic again nor half as much time makes it twice as safe."
+        yield ""
+
+
+def _buys(thrifty: Mapping[str, float], figures: Mapping[str, float]) -> str:
+    money = figures["frames_per_s"] / thrifty["frames_per_s"] - 1
+    slower_s = figures["detect_p99_s"] - thrifty["detect_p99_s"]
+    rarer = thrifty["false_per_client_day"] / max(figures["false_per_client_day"], 1e-12)
+    price = [f"{abs(money):.0%} {'more' if money > 0 else 'less'} traffic"] if abs(money) > 0.005 else []
+    price += [f"{_about(slower_s)} slower detection"] if slower_s > 0.5 else []
+    paid = " and ".join(price) or "the same price"
+    times = f"{format_number(rarer)} times" if rarer < 1e6 else "more than a million times"
+    return f"{paid} than thrifty: healthy clients are thrown out {times} more rarely"
+
+
 def _policy(r: Recommendation) -> Iterator[str]:
+    p = r.policy
+    retry = "" if p.retry_interval is None else f", R = {_time(p.retry_interval)}"
+    yield "## The recommended policy"
+    yield (
+        f"T = {_time(p.heartbeat_interval)}, τ = {_time(p.heartbeat_timeout)}, k = {p.max_failures}{retry}: "
+        f"a silent death is noticed U + (k−1)R + τ after it, U uniform in [0, T), so within "
+        f"{_time(r.figures['detect_max_s'])}; false suspicions: {format_rate(r.figures['false_per_client_day'])}."
+    )
+    yield ""
     told = r.policy.model_dump(mode="json")
     names = (
         *("heartbeat_interval", "heartbeat_timeout", "max_failures", "retry_interval", "session_timeout"),
@@ -194,7 +285,7 @@ def _prediction(r: Recommendation) -> Iterator[str]:
         limit, figure = limits.get(column), r.figures[column]
         required = "" if limit is None else limit.written(limit.allowed)
         if limit is not None and limit.headroom > 1:
-            required += f" (predicted × {limit.headroom:g} must keep it)"
+            required += f" ({limit.headroom:g} times the prediction stays below it)"
         if limit is not None and limit.key in r.requirements.assumed:
             required += " (default)"
         verdict = "" if limit is None else ("no" if limit.ratio(figure) > 1 else "yes")

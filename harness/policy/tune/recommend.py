@@ -15,16 +15,18 @@ import numpy as np
 import pandas as pd
 
 from harness.policy.tune.conditions import Conditions, Rules
-from harness.policy.tune.requirements import Limit, Requirements
+from harness.policy.tune.requirements import DETECTION, Limit, Requirements
 from harness.policy.tune.search import Mask, Search, Space, policies_table, policy_row, search
 from harness.theory.costs import idle_limit_s, resume_window_s, session_ttl_s, status_ttl_s, sweep_s
 from harness.theory.tcp import textbook_ladder_s
+from reference_server.durations import format_duration
 from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Lognormal
 
 __all__ = [
     "PLOT_COLUMNS",
+    "Choice",
     "NotTunable",
     "Recommendation",
     "Relaxation",
@@ -310,6 +312,16 @@ _FIGURES = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the settings to choose from: its policy, its figures, and what it does that was not asked for."""
+
+    name: str
+    policy: LivenessPolicy
+    figures: Mapping[str, float]
+    beyond: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Recommendation:
     """A policy, and why this one.
@@ -328,6 +340,8 @@ class Recommendation:
         rejected: reasons with counts and the nearest alternative (`rejected`).
         probing: the best with one miss, with regular and with short probing.
         sensitivity: figures under wrong assumptions (`sensitivity`).
+        choices: `thrifty`, `balanced`, `safest`; the same policy may stand there more than once.
+        moved: why a bound that nobody stated is not the default; a sentence each.
     """
 
     conditions: Conditions
@@ -344,6 +358,8 @@ class Recommendation:
     rejected: pd.DataFrame
     probing: pd.DataFrame
     sensitivity: pd.DataFrame
+    choices: tuple[Choice, ...]
+    moved: tuple[str, ...]
 
 
 def recommend(
@@ -356,15 +372,18 @@ def recommend(
     """Recommend a policy.
 
     1. Evaluate every policy of the space (closed forms, vectorised).
-    2. Take the preferred one of those that keep every rule and requirement; if there is none, relax as little as
+    2. Move the defaults that this network cannot keep.
+    3. Take the preferred one of those that keep every rule and requirement; if there is none, relax as little as
        possible.
-    3. Add the records' lives and the other timers; see `harness.theory.costs`.
-    4. Tables: rejected, kinds of probing, heat map, sensitivity.
+    4. Add the records' lives and the other timers; see `harness.theory.costs`.
+    5. Tables: rejected, kinds of probing, heat map, sensitivity.
 
     Raises:
         NotTunable: no policy of the space is sound on this network.
     """
     asked = search(conditions, requirements, space, rules)
+    asked, moved = _defaults_moved(asked)
+    requirements = asked.requirements
     row = asked.best(asked.candidates["feasible"].to_numpy())
     ways: tuple[Relaxation, ...] = ()
     if row is None:
@@ -382,14 +401,101 @@ def recommend(
         relaxations=ways,
         policy=policy,
         figures={name: float(candidates[name].iloc[row]) for name in _FIGURES},
-        next_interval=_next_interval(asked if not ways else _under(asked, kept), row),
+        next_interval=_next_interval(asked if not ways else asked.under(kept), row),
         candidates=candidates,
         pareto=pareto,
         heat=heat_map(asked, row),
         rejected=rejected(asked),
-        probing=probing(asked if not ways else _under(asked, kept)),
+        probing=probing(asked if not ways else asked.under(kept)),
         sensitivity=sensitivity(policy, conditions, kept, asked.rules),
+        choices=_choices(asked.under(kept)),
+        moved=moved,
     )
+
+
+_LADDER_S = (60.0, 90.0, 120.0, 180.0, 240.0, 300.0, 480.0, *(60.0 * n for n in (10, 15, 20, 30, 45, 60)))
+_ROOM = 1.25  # what a default may be above the least that a network allows
+
+
+def _defaults_moved(found: Search) -> tuple[Search, tuple[str, ...]]:
+    """The search with longer defaults where this network cannot keep them; each is told in a sentence.
+
+    A bound that somebody stated never moves. False suspicions move only where no setting whatever could keep them: the
+    network throws its clients out, not the policy. The detection takes the first step of a ladder that keeps the rest.
+    """
+    told = []
+    of = {limit.key: i for i, limit in enumerate(found.limits)}
+    assumed = found.requirements.assumed
+    if "false-suspicions" in assumed:
+        i = of["false-suspicions"]
+        paid_for = [n for key, n in of.items() if n != i and not key.startswith("detect")]
+        rows = np.flatnonzero(found.sound & np.all(found.ratios[:, paid_for] <= 1, axis=1))
+        limit = found.limits[i]
+        if len(rows) and found.ratios[rows, i].min() > 1:
+            least = float(found.candidates[limit.column].iloc[rows].min())
+            now = _rounded_up(_ROOM * limit.headroom * least)
+            nat = found.conditions.nat
+            remedy = (
+                ""
+                if nat is None
+                else f" A longer idle timer than {format_duration(nat.idle_timeout)} on the way would help, no "
+                "setting of the gateway does."
+            )
+            told.append(
+                f"No setting keeps {limit.written(limit.allowed)}, the default for healthy clients thrown out: this "
+                f"network takes at least {limit.written(least)}.{remedy}"
+            )
+            found = found.under(found.requirements.relaxed(limit, now))
+    if "detect-p99" in assumed and not found.candidates["feasible"].any():
+        limit = found.limits[of["detect-p99"]]
+        for step in _LADDER_S:
+            slower = found.under(found.requirements.relaxed(limit, step))
+            if slower.candidates["feasible"].any():
+                told.append(
+                    "Nobody said how fast a death must be noticed, and the default of "
+                    f"{limit.written(limit.allowed)} would throw out more healthy clients than the bound allows: this "
+                    f"is for {limit.written(step)}."
+                )
+                return slower, tuple(told)
+    return found, tuple(told)
+
+
+_SLOWER_FACTOR = 1.5
+
+
+def _choices(found: Search) -> tuple[Choice, ...]:
+    """Three settings: the cheapest, the balanced one and the safest within the bounds.
+
+    Where the last two are the same, the safest is looked for with every bound of the detection 1.5 times as long:
+    slower detection is then all that buys more safety.
+    """
+    feasible = found.candidates["feasible"].to_numpy()
+    if not feasible.any():
+        return ()
+    best = {name: found.best(feasible, prefer) for name, prefer in _PREFERS.items()}
+    rows = {name: row for name, row in best.items() if row is not None}
+    beyond = ""
+    if rows["safest"] == rows["balanced"]:
+        r = found.requirements
+        bounds = {name: getattr(r, name) for name in DETECTION if getattr(r, name) is not None}
+        longer = {name: _SLOWER_FACTOR * bound for name, bound in bounds.items()}
+        patient = found.under(r.model_copy(update=longer))
+        slow = patient.best(patient.candidates["feasible"].to_numpy(), "safest")
+        rates = found.candidates["false_per_client_day"]
+        if slow is not None and rates.iloc[slow] < rates.iloc[rows["balanced"]] / 2:
+            rows["safest"], beyond = slow, "slower than you asked for"
+    return tuple(
+        Choice(
+            name,
+            policy_of(found.candidates.iloc[row], found.requirements, found.rules),
+            {column: float(found.candidates[column].iloc[row]) for column in _FIGURES},
+            beyond if name == "safest" else "",
+        )
+        for name, row in rows.items()
+    )
+
+
+_PREFERS = {"thrifty": "cost", "balanced": "balanced", "safest": "safest"}
 
 
 def policy_of(candidate: pd.Series[float], requirements: Requirements, rules: Rules) -> LivenessPolicy:
@@ -409,12 +515,6 @@ def policy_of(candidate: pd.Series[float], requirements: Requirements, rules: Ru
         resume_window=float(resume_window_s(t, patience, rules.page_load)),
         code_ttl=rules.code_ttl_s,
     )
-
-
-def _under(found: Search, requirements: Requirements) -> Search:
-    """The same candidates judged by other requirements."""
-    ratios = np.column_stack([limit.ratio(found.candidates[limit.column]) for limit in requirements.limits])
-    return Search(found.conditions, requirements, found.rules, found.candidates, found.unsound, ratios)
 
 
 def _next_interval(found: Search, row: int) -> str:

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from harness.policy.tune.units import Budget, format_number, format_rate, parse_budget, parse_rate
+from harness.policy.tune.units import Budget, format_number, format_rate, parse_budget
 from reference_server.durations import PositiveDuration, format_duration
 from reference_server.errors import FlatlineError
+from scenarios.rates import parse_rate
 
 __all__ = ["DETECTION", "Limit", "Requirements", "RequirementsError", "parse_requirements"]
 
@@ -98,7 +99,7 @@ class Requirements(BaseModel):
     headroom: Annotated[
         float, Field(ge=1, description="predicted false suspicions times this must keep the bound")
     ] = 2.0
-    prefer: Literal["cost", "latency", "accuracy"] = "cost"
+    prefer: Literal["balanced", "cost", "latency", "accuracy"] = "balanced"
     assumed: Annotated[
         tuple[str, ...], Field(description="requirements that nobody stated: defaults of the tuner")
     ] = ()

@@ -2,7 +2,7 @@
 
 From conditions, requirements and a space to a `Search`; `recommend.py` recommends. The space is a grid of all sound
 combinations of interval, retry, deadline and failures. It does not depend on the requirements, so looser ones keep
-every policy of the stricter ones, and the recommendation can only become cheaper.
+every policy of the stricter ones, and the cheapest one can only become cheaper.
 
 Figures are closed forms of `harness.theory` on columns. Detection latency is that of a silent death: U + (k−1)R + τ
 with U ~ Uniform(0, T), without the half round trip that a ping in flight may save. Seconds.
@@ -11,7 +11,7 @@ with U ~ Uniform(0, T), without the half round trip that a ping in flight may sa
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +98,7 @@ def policies_table(
 
 _NEVER = 1e-9  # a client-day: one in 2.7 million client-years
 _DECIMALS = 2  # of the logarithm: 2.3 %
+_MORE_MONEY = 1.5  # what a balanced policy may cost, over the cheapest
 
 
 def indistinct(false_per_client_day: npt.ArrayLike) -> FloatArray:
@@ -216,26 +217,39 @@ class Search:
         }
         return {**{f"rule {name}": mask for name, mask in self.unsound.items()}, **requirements}
 
-    def best(self, among: Mask) -> int | None:
+    def best(self, among: Mask, prefer: str | None = None) -> int | None:
         """The preferred policy of some, None if there is none.
 
-        `cost`: fewest frames, then fewest false suspicions, then the lowest p99; `latency` and `accuracy` put
-        theirs first, then the cost. Of policies with equal figures: the longest deadline, the fewest failures.
+        `balanced`: of those that cost at most half more than the cheapest, the one with the fewest false suspicions;
+        `safest`: of all, that one. For both a rate within a factor of two is the same, and of the same the cheapest
+        is taken. `cost`: fewest frames, then fewest false suspicions, then the lowest p99; `latency` and `accuracy`
+        put theirs first, then the cost. Of policies with equal figures: the longest deadline, the fewest failures.
         """
         rows = np.flatnonzero(among)
         if not len(rows):
             return None
+        prefer = prefer or self.requirements.prefer
+        if prefer == "balanced":
+            frames = self.candidates["frames_per_s"].to_numpy()[rows]
+            rows = rows[frames <= _MORE_MONEY * frames.min()]
+        if prefer in ("balanced", "safest"):
+            rates = indistinct(self.candidates["false_per_client_day"].to_numpy()[rows])
+            rows = rows[rates <= rates.min() + np.log10(2)]
         table = self.candidates.iloc[rows]
         cost, latency = table["frames_per_s"].to_numpy(), table["detect_p99_s"].to_numpy()
         mistakes = indistinct(table["false_per_client_day"])
-        orders = {
-            "cost": (cost, mistakes, latency),
-            "latency": (latency, cost, mistakes),
-            "accuracy": (mistakes, cost, latency),
-        }
+        orders = {"latency": (latency, cost, mistakes), "accuracy": (mistakes, cost, latency)}
         ties = (-table["timeout_s"].to_numpy(), table["max_failures"].to_numpy())
-        keys = (*orders[self.requirements.prefer], *ties)
+        keys = (*orders.get(prefer, (cost, mistakes, latency)), *ties)
         return int(rows[np.lexsort(keys[::-1])[0]])
+
+    def under(self, requirements: Requirements) -> Search:
+        """The same candidates judged by other requirements."""
+        ratios = np.column_stack(
+            [limit.ratio(self.candidates[limit.column]) for limit in requirements.limits]
+        )
+        candidates = self.candidates.assign(feasible=self.sound & np.all(ratios <= 1, axis=1))
+        return replace(self, requirements=requirements, candidates=candidates, ratios=ratios)
 
 
 def search(

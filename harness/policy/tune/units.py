@@ -1,4 +1,4 @@
-"""Rates and budgets as people write them, and back: `1/client-month`, `40/s`, `5kB/s`. Strings and numbers only."""
+"""Budgets as people write them, `40/s`, `5kB/s`; numbers and rates in words. Strings and numbers only."""
 
 from __future__ import annotations
 
@@ -8,31 +8,10 @@ from typing import Any, Literal
 
 from harness.theory.costs import PER_CLIENTS
 
-__all__ = ["Budget", "format_number", "format_rate", "parse_budget", "parse_rate"]
+__all__ = ["Budget", "format_number", "format_rate", "parse_budget"]
 
-_DAYS = {"hour": 1 / 24, "day": 1.0, "week": 7.0, "month": 30.0, "year": 365.0}
-_RATE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*/\s*client-(\w+)\s*$")
 _BUDGET = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kKM]i?B|B)?\s*/\s*s\s*$")
 _BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "KiB": 1024.0, "MiB": 1024.0**2}
-
-
-def parse_rate(value: Any) -> Any:
-    """Return false suspicions per client-day for `1/client-month`; floats (from code) pass through.
-
-    A month is 30 days, a year 365.
-
-    Raises:
-        ValueError: another form, or an unknown period.
-    """
-    if isinstance(value, float):
-        return value
-    match = _RATE.match(value) if isinstance(value, str) else None
-    if match is None or match[2] not in _DAYS:
-        raise ValueError(
-            f"{value!r} is not a rate of one client; allowed: a number, '/client-' and "
-            f"{', '.join(_DAYS)}, as 1/client-month"
-        )
-    return float(match[1]) / _DAYS[match[2]]
 
 
 def format_number(value: float) -> str:

@@ -134,10 +134,13 @@ def test_names_are_unique_and_rows_are_whole() -> None:
 
 
 def test_an_unknown_name_is_told_the_known_ones() -> None:
-    with pytest.raises(UnknownProfileError, match="no heartbeat profile 'nginx'; allowed: engineio, "):
+    with pytest.raises(UnknownProfileError, match=r"no heartbeat profile 'nginx'.*; allowed: engineio, "):
         heartbeat_profile("nginx")
     with pytest.raises(UnknownProfileError, match="office-wifi-60s-lb"):
         network_profile("moon")
+    with pytest.raises(UnknownProfileError, match=r"did you mean aws-alb\?"):
+        idle_timer_profile("alb")
+    assert network_profile("mobile").name == "cellular-4min-nat"
 
 
 def test_the_four_networks_are_assumptions() -> None:

@@ -37,7 +37,7 @@ def test_what_a_box_ends_is_counted_though_nobody_is_suspected(expiry: str, life
 
 def test_no_policy_at_or_above_a_timer_is_recommended_and_the_reason_is_told() -> None:
     conditions = conditions_of_profile("data-centre").behind(boxes_behind("50s"))
-    found = recommend(conditions, parse_requirements(detect_p99="5m"))
+    found = recommend(conditions, parse_requirements(detect_p99="5m", prefer="cost"))
     assert found.feasible
     assert found.policy.interval_s <= 40.0
     assert found.figures["middle_per_client_day"] == 0.0

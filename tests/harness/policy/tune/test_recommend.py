@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.policy.lint.sources import boxes_behind
 from harness.policy.tune.conditions import conditions_of_profile
 from harness.policy.tune.explain import explain, idle_timer_reason
 from harness.policy.tune.recommend import PLOT_COLUMNS, Recommendation, recommend
@@ -27,7 +28,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def answers() -> dict[str, Recommendation]:
     return {
-        name: recommend(conditions_of_profile(name), parse_requirements(**requirements))
+        name: recommend(conditions_of_profile(name), parse_requirements(**requirements, prefer="cost"))
         for name, requirements in NETWORKS.items()
     }
 
@@ -148,6 +149,8 @@ def test_the_text_tells_it_all(answer: Recommendation) -> None:
     told = explain(answer)
     for heading in (
         "# Policy for",
+        "**Ping every",
+        "## Three settings to choose from",
         "## Prediction",
         "## Why",
         "## What short probing gains",
@@ -165,6 +168,34 @@ def test_the_text_tells_it_all(answer: Recommendation) -> None:
     assert max(len(row.split("|")) for row in told.splitlines()) <= 12
 
 
-def test_wants_that_nobody_stated_are_told() -> None:
-    answer = recommend(conditions_of_profile("home-nat"), parse_requirements())
-    assert explain(answer).count("(default)") == 2
+def test_wants_that_nobody_stated_are_told_and_move_where_the_network_cannot_keep_them() -> None:
+    slower = recommend(conditions_of_profile("home-nat"), parse_requirements())
+    assert explain(slower).count("(default)") == 2
+    assert slower.feasible
+    (sentence,) = slower.moved
+    assert "default of 1m would throw out more healthy clients" in sentence
+    assert slower.requirements.detect_p99 == 90.0
+    # An outage that outlasts the balancer's minute ends the connection, whatever the gateway does.
+    where = conditions_of_profile("mobile").behind(boxes_behind("aws-alb"))
+    found = recommend(where, parse_requirements())
+    assert found.feasible
+    assert "no setting of the gateway does" in " ".join(found.moved)
+    stated = recommend(where, parse_requirements(false_suspicions="1/client-month"))
+    assert not stated.feasible, "what somebody stated does not move"
+
+
+def test_three_settings_and_what_each_step_buys(answers: dict[str, Recommendation]) -> None:
+    for answer in answers.values():
+        thrifty, balanced, safest = answer.choices
+        assert thrifty.policy == answer.policy, "the cheapest was preferred"
+        assert balanced.figures["frames_per_s"] <= 1.5 * thrifty.figures["frames_per_s"]
+        assert balanced.figures["false_per_client_day"] <= thrifty.figures["false_per_client_day"]
+        assert safest.figures["false_per_client_day"] <= 2 * balanced.figures["false_per_client_day"]
+        for choice in (thrifty, balanced):
+            for limit in answer.requirements.limits:
+                assert limit.ratio(choice.figures[limit.column]) <= 1
+    buying = recommend(conditions_of_profile("office-wifi-60s-lb"), parse_requirements())
+    assert buying.policy == buying.choices[1].policy, "the balanced one is preferred where nothing is said"
+    assert "39% more traffic than thrifty: healthy clients are thrown out 20.1 times more rarely" in explain(
+        buying
+    )

@@ -5,13 +5,19 @@ from __future__ import annotations
 import pytest
 
 from harness.policy.tune.requirements import Requirements, RequirementsError, parse_requirements
-from harness.policy.tune.units import Budget, format_rate, parse_budget, parse_rate
+from harness.policy.tune.units import Budget, format_rate, parse_budget
+from scenarios.rates import parse_rate
 
 
 @pytest.mark.parametrize(
     ("written", "per_day"),
     [
         ("1/client-day", 1.0),
+        ("2 per user-week", 2 / 7),
+        ("per client-month", 1 / 30),
+        ("one in 9 client-days", 1 / 9),
+        ("1 / user-day", 1.0),
+        ("one per connection-year", 1 / 365),
         ("1/client-month", 1 / 30),
         ("2/client-year", 2 / 365),
         ("0.5 / client-week", 0.5 / 7),

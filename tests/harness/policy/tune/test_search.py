@@ -47,7 +47,7 @@ def test_the_choice_is_the_one_of_brute_force(
     given: dict[str, Any], nat_s: float | None, mean_s: float
 ) -> None:
     where = conditions(mean_s, None if nat_s is None else Nat(idle_timeout=nat_s))
-    requirements, rules = parse_requirements(**given), Rules()
+    requirements, rules = parse_requirements(**given, prefer="cost"), Rules()
     expected = best_simple(where, requirements, rules, GRID)
     found = recommend(where, requirements, space=SMALL, rules=rules)
     assert found.feasible is (expected is not None)
@@ -125,7 +125,7 @@ def test_looser_wants_never_cost_more(name: str, values: list[str], profile: str
     base = SHAKY if profile == "cellular-4min-nat" else BASE
     costs = []
     for value in values:
-        found = search(where, parse_requirements(**{**base, name: value}), space)
+        found = search(where, parse_requirements(**{**base, name: value}, prefer="cost"), space)
         best = found.best(found.candidates["feasible"].to_numpy())
         costs.append(np.inf if best is None else float(found.candidates["frames_per_s"].iloc[best]))
     assert costs == sorted(costs, reverse=True)
