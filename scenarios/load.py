@@ -242,7 +242,9 @@ def _problem(detail: Any, tree: yaml.Node | None, raw: dict[str, Any], model: ty
         case "missing":
             message = "is missing"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
-            message = f"got {got:g}; {message[0].lower()}{message[1:]}" if isinstance(got, int | float) else message
+            message = (
+                f"got {got:g}; {message[0].lower()}{message[1:]}" if isinstance(got, int | float) else message
+            )
         case "value_error":
             pass  # our own messages name the value
         case _ if isinstance(got, str | int | float):
