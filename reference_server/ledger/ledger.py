@@ -301,7 +301,10 @@ class Ledger:
         everyone = iter(list(self._live()))
         while chunk := list(islice(everyone, _CHUNK)):
             seen += [
-                Seen(peer.record.session_id, peer.record.user_id, int(1000 * (peer.last_seen_s + ago_s)))
+                Seen(
+                    *(peer.record.session_id, peer.record.user_id, peer.record.owner),
+                    int(1000 * (peer.last_seen_s + ago_s)),
+                )
                 for peer in chunk
                 if peer.last_seen_s >= since_s and peer.record is not None
             ]

@@ -94,10 +94,11 @@ class Over:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A connection has given a sign of life."""
+    """A connection has given a sign of life. A row that others ended, taking its node for dead, is open again."""
 
     session_id: str
     user_id: str
+    connection_id: str
     seen_ms: int
 
 

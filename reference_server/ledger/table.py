@@ -84,6 +84,8 @@ _BUSY_TIMEOUT_S: Final = (
 _PARTITIONS: Final = 8
 _RESTARTED: Final = "node_restart"
 _EXPIRED: Final = "ttl"
+# What others believe of a connection: its own next sign of life says otherwise.
+_BELIEVED: Final = (Cause.NODE_LEASE.value, _EXPIRED)
 _CREATE_LOCK: Final = 0x666C6174  # PostgreSQL's advisory locks are numbers
 _ADDRESS_LOCK: Final = 0x69705F63
 
@@ -117,8 +119,11 @@ _STATEMENTS: Final[dict[type[Row], str]] = {
     FROM {{batch}} WHERE s.session_id = b.session_id
         AND (b.user_id = '' OR s.user_id = b.user_id) AND {_NOT_OVER}""",
     Seen: f"""
-    UPDATE user_sessions AS s SET {_SEEN.format("b.seen_ms")}
-    FROM {{batch}} WHERE {_SAME} AND s.logout_time IS NULL AND s.last_active_time < b.seen_ms""",
+    UPDATE user_sessions AS s SET {_SEEN.format("b.seen_ms")},
+        status = CASE WHEN s.connection_id = b.connection_id THEN 1 ELSE s.status END,
+        logout_time = NULL, ended_by = NULL
+    FROM {{batch}} WHERE {_SAME} AND (s.logout_time IS NULL AND s.last_active_time < b.seen_ms
+        OR s.connection_id = b.connection_id AND s.ended_by IN {_BELIEVED})""",
 }
 
 _log = logging.getLogger(__name__)

@@ -26,6 +26,7 @@ __all__ = ["REDIS_ADDRESS", "Hosts", "hosts_network"]
 _HUB_FRONT = "10.80.0.254"
 REDIS_ADDRESS = _HUB_BACK = "10.81.0.254"
 """Where the nodes reach Redis."""
+_MACS = {"front": "02:80:00:00:00:", "back": "02:81:00:00:00:"}
 
 
 class Hosts:
@@ -42,7 +43,8 @@ class Hosts:
     def __init__(self, hub: Namespace, nodes: int) -> None:
         self._hub = hub
         hub.ip(
-            *("link add front type bridge", "link add back type bridge"),
+            # With an address of its own: it would take one of its ports', another one whenever a host comes back.
+            *(f"link add {side} address {mac}fe type bridge" for side, mac in _MACS.items()),
             *(f"addr add {_HUB_FRONT}/24 dev front", f"addr add {_HUB_BACK}/24 dev back"),
             *("link set front up", "link set back up"),
         )
@@ -65,9 +67,9 @@ class Hosts:
 
     def come_back(self, number: int) -> None:
         """Make a host anew that has vanished."""
-        self._hosts.pop(number).close()
         # The kernel keeps a namespace for as long as a dead process's FIN is on its way: its cables go now.
         self._hub.ip(f"link del front{number}", f"link del back{number}")
+        self._hosts.pop(number).close()
         self._hosts[number] = self._make(number)
 
     def partition(self, number: int) -> None:
@@ -91,15 +93,9 @@ class Hosts:
             link(self._hub, f"back{number}", host, "back")
             self._hub.ip(f"link set front{number} master front", f"link set back{number} master back")
             host.ip(
-                # A machine that comes back has its old card, which the others remember.
-                *(
-                    f"link set front address 02:80:00:00:00:{number:02x}",
-                    f"addr add {self.address(number)}/24 dev front",
-                ),
-                *(
-                    f"link set back address 02:81:00:00:00:{number:02x}",
-                    f"addr add 10.81.0.{number}/24 dev back",
-                ),
+                # A machine that comes back has its old cards, which the others remember.
+                *(f"link set {side} address {mac}{number:02x}" for side, mac in _MACS.items()),
+                *(f"addr add {self.address(number)}/24 dev front", f"addr add 10.81.0.{number}/24 dev back"),
             )
         except BaseException:
             host.close()

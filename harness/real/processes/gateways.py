@@ -30,11 +30,11 @@ from reference_server.config import GatewayConfig
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.schema import Scenario
 
-__all__ = ["GATEWAY_PROGRAM", "Node", "Nodes", "gateway_config"]
+__all__ = ["GATEWAY_PROGRAM", "OPERATOR_TOKEN", "Node", "Nodes", "gateway_config"]
 
 GATEWAY_PROGRAM = (sys.executable, "-m", "reference_server")
 
-_OPERATOR_TOKEN = secrets.token_urlsafe(
+OPERATOR_TOKEN = secrets.token_urlsafe(
     16
 )  # nodes on other addresses than loopback tell nobody else who is there
 _START_DEADLINE_S = 30.0
@@ -83,7 +83,7 @@ def gateway_config(
         detector=scenario.clock.sped_up(scenario.detector),
         records=scenario.records,
         second_login=scenario.sessions.second_login,
-        operator_token=_OPERATOR_TOKEN,
+        operator_token=OPERATOR_TOKEN,
         session_survives_connection=scenario.sessions.survives_connection,
         event_log=run.log("gateway", name),
         origin_s=origin_s,

@@ -184,17 +184,34 @@ def test_stories_of_sessions(together: bool, url: str) -> None:
 def test_signs_of_life_go_forward_only_and_not_past_the_end(url: str) -> None:
     ledger = writer(url)
     story(ledger, login("s"), login("t", "bob"), begun("s", "a", 1), over("t", 5))
-    ledger.write([Seen("s", "ann", at(40)), Seen("t", "bob", at(40)), Seen("nobody", "x", at(0))])
-    ledger.write([Seen("s", "ann", at(20))])
+    ledger.write(
+        [Seen("s", "ann", "a", at(40)), Seen("t", "bob", "", at(40)), Seen("nobody", "x", "", at(0))]
+    )
+    ledger.write([Seen("s", "ann", "a", at(20))])
     assert rows(url)["s"].last_active_time == at(40)
     assert rows(url)["t"].last_active_time == at(5)
+
+
+def test_a_connection_that_lives_opens_its_row_again_when_peers_took_its_node_for_dead(url: str) -> None:
+    ledger = writer(url)
+    story(ledger, login("s"), begun("s", "a", 1), ended("s", "a", 5, "node_lease"))
+    story(ledger, login("t", "bob"), begun("t", "b", 1, "bob"), ended("t", "b", 5, "tcp_fin", "bob"))
+    story(ledger, login("u", "cyd"), begun("u", "c", 1, "cyd"), ended("u", "c", 5, "node_lease", "cyd"))
+    ledger.write(
+        [Seen("s", "ann", "a", at(7)), Seen("t", "bob", "b", at(7)), Seen("u", "cyd", "older", at(7))]
+    )
+    table = rows(url)
+    assert (table["s"].status, table["s"].ended_by, table["s"].logout_time) == (1, None, None)
+    assert table["s"].last_active_time == at(7)
+    assert (table["t"].status, table["t"].ended_by) == (0, "tcp_fin"), "its own node has seen the end"
+    assert (table["u"].status, table["u"].ended_by) == (0, "node_lease"), "not that connection's"
 
 
 def test_a_node_that_starts_closes_its_own_stale_rows_only(url: str) -> None:
     first, other = writer(url, "n1"), writer(url, "n2")
     story(first, login("mine"), begun("mine", "a", 1), login("waiting", "bob"))
     story(other, login("theirs", "cyd"), begun("theirs", "b", 2, "cyd"))
-    first.write([Seen("mine", "ann", at(33))])
+    first.write([Seen("mine", "ann", "a", at(33))])
     again = LedgerDatabase(config(url, "n1"))
     assert again.open() == 1
     table = rows(url)
