@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from harness.cli import catalogue, policy, probe, runs, simulate, studies, targets, user_sessions
+from harness.cli import catalogue, policy, probe, runs, simulate, studies, targets, torture, user_sessions
 from harness.cli.terminal import (
     AllowUndecided,
     AsJson,
@@ -376,7 +376,7 @@ def _run(
     finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit)
 
 
-for _commands in (catalogue, policy, probe, runs, simulate, studies, targets, user_sessions):
+for _commands in (catalogue, policy, probe, runs, simulate, studies, targets, torture, user_sessions):
     _commands.register(app)
 
 

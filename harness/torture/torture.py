@@ -1,0 +1,202 @@
+"""Torture: history after history until the time is over; a violation is shrunk and written, with how to replay it.
+
+    seed ─► schedule 1, 2, 3 … ─► history ─► checker ─┬─ clean: forgotten
+                                                      └─ violated: shrunk by running parts of it, kept in a folder
+
+From a seed and a length to a count and a list of what was found. The run directory has a folder for each violated
+schedule: `schedule.json`, `history.jsonl`, `violations.json` and the nodes' logs, and in `shrunk` the same of the
+smallest part that was seen to fail.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import orjson
+
+from harness.real.network.silence import silence_available
+from harness.runs.directory import RunDir, new_run
+from harness.torture.checker import Violation, check, is_sound
+from harness.torture.one_history import NODE_PROGRAM, run_history
+from harness.torture.schedule import Schedule, Step, draw, seed_of
+from harness.torture.shrink import shrink
+
+__all__ = ["Found", "Torture", "abilities", "replay", "torture"]
+
+_SHRINK_TRIES = 24
+_SPOILT = 3  # tries of an unsound history
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A schedule whose history was violated."""
+
+    folder: Path
+    schedule: Schedule
+    violations: list[Violation]
+    shrunk: Schedule
+
+    @property
+    def file(self) -> Path:
+        """The smallest schedule that was seen to fail."""
+        smaller = self.folder / "shrunk" / "schedule.json"
+        return smaller if smaller.exists() else self.folder / "schedule.json"
+
+
+@dataclass(slots=True)
+class Torture:
+    """What was done and found."""
+
+    run: RunDir
+    schedules: int = 0
+    unsound: int = 0  # histories that say nothing: the machine was too busy
+    faults: Counter[str] = field(default_factory=Counter)  # that took effect, by kind
+    operations: Counter[str] = field(default_factory=Counter)  # of clients, by kind
+    found: list[Found] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def abilities() -> set[str]:
+    """What this machine can do: `silence` by socket filters, `hosts` by network namespaces."""
+    can = {"silence"} if silence_available().ok else set()
+    if os.geteuid() == 0 and shutil.which("ip") is not None and sys.platform == "linux":
+        can.add("hosts")
+    return can
+
+
+def torture(
+    seed: int,
+    minutes: float,
+    root: Path,
+    say: Callable[[str], None],
+    *,
+    program: Sequence[str] = NODE_PROGRAM,
+    first: int = 1,
+    most_schedules: int | None = None,
+    most_found: int = 3,
+    shrink_tries: int = _SHRINK_TRIES,
+) -> Torture:
+    """Run schedules until the time is over, or enough was found; Ctrl-C ends it, and keeps what was found.
+
+    Args:
+        seed: of all schedules.
+        minutes: no schedule begins after that.
+        root: folder of run directories.
+        say: told what happens.
+        program: the command line of a node; another one has a bug seeded.
+        first: number of the first schedule.
+        most_schedules: stop after so many; None: the time alone decides.
+        most_found: stop after so many violated schedules.
+        shrink_tries: histories that the shrinking of one may cost.
+
+    Raises:
+        MachineError: this machine cannot.
+    """
+    result = Torture(new_run(root, "torture"))
+    can = abilities()
+    ends_s = time.monotonic() + 60 * minutes
+    number = first
+    try:
+        while time.monotonic() < ends_s and len(result.found) < most_found:
+            if most_schedules is not None and result.schedules >= most_schedules:
+                break
+            schedule = draw(seed_of(seed, number), can)
+            _try(schedule, result, can, program, shrink_tries, say)
+            number += 1
+    except KeyboardInterrupt:
+        result.interrupted = True
+    return result
+
+
+def replay(
+    schedule: Schedule, root: Path, say: Callable[[str], None], program: Sequence[str] = NODE_PROGRAM
+) -> Torture:
+    """Run one schedule, and do not shrink it."""
+    result = Torture(new_run(root, "torture"))
+    try:
+        _try(schedule, result, abilities(), program, 0, say)
+    except KeyboardInterrupt:
+        result.interrupted = True
+    return result
+
+
+def _try(
+    schedule: Schedule,
+    result: Torture,
+    can: Collection[str],
+    program: Sequence[str],
+    shrink_tries: int,
+    say: Callable[[str], None],
+) -> None:
+    folder = result.run.path / schedule.seed
+    violations = _once(schedule, folder, result, can, program)
+    if violations is None:
+        say(f"schedule {schedule.seed}: unsound, the machine was too busy")
+        return
+    result.schedules += 1
+    if not violations:
+        say(f"schedule {schedule.seed}: {len(schedule.steps)} steps, good")
+        shutil.rmtree(folder)
+        return
+    say(f"schedule {schedule.seed}: {len(schedule.steps)} steps, {_told(violations)}")
+    found = Found(folder, schedule, violations, schedule)
+    result.found.append(found)
+    if not shrink_tries:
+        return
+    kinds = {one.kind for one in violations}
+    again = folder / "shrinking"
+
+    def fails(steps: Sequence[Step]) -> bool:
+        shutil.rmtree(again, ignore_errors=True)
+        part = schedule.with_steps(steps)
+        seen = _once(part, again, result, can, program) or []
+        is_same = any(one.kind in kinds for one in seen)
+        say(f"  {len(steps)} steps: {_told(seen) if is_same else 'good'}")
+        if is_same:
+            smaller = folder / "shrunk"
+            shutil.rmtree(smaller, ignore_errors=True)
+            again.rename(smaller)
+            result.found[-1] = Found(folder, schedule, violations, part)
+        return is_same
+
+    shrink(schedule.steps, fails, shrink_tries)
+    shutil.rmtree(again, ignore_errors=True)
+
+
+def _told(violations: Sequence[Violation]) -> str:
+    return ", ".join(sorted({one.kind for one in violations}))
+
+
+def _once(
+    schedule: Schedule, folder: Path, result: Torture, can: Collection[str], program: Sequence[str]
+) -> list[Violation] | None:
+    """Make one history and check it; None: it says nothing."""
+    for _ in range(_SPOILT):
+        shutil.rmtree(folder, ignore_errors=True)
+        run = RunDir(folder)
+        run.logs.mkdir(parents=True)
+        schedule.write(folder / "schedule.json")
+        history = run_history(schedule, run, can, program)
+        history.write(folder / "history.jsonl")
+        if is_sound(history.entries):
+            break
+        result.unsound += 1
+    else:
+        return None
+    violations = check(schedule, history.entries)
+    for entry in history.entries:
+        if entry.what == "fault":
+            result.faults[entry["kind"]] += 1
+        elif entry.what in ("login", "connect", "logout", "kick", "silent") and entry.get("outcome") is None:
+            result.operations[entry.what] += 1
+    (folder / "violations.json").write_bytes(
+        orjson.dumps([asdict(one) for one in violations], option=orjson.OPT_INDENT_2)
+    )
+    return violations
