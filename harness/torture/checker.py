@@ -17,6 +17,7 @@ wrong_offline  a watcher was told offline of a user who stayed
 wrong_belief   what a watcher was told last is not so, and nothing more comes
 not_let_in     a client that tries and tries is not connected long after everything was healed
 still_in       a session that an acknowledged logout ended has a connection that is served
+died           a node ended by itself
 inconsistent   memory, Redis and ledger differ in the end (`harness/user_sessions/audit.py`)
 ============== =====================================================================================
 
@@ -194,6 +195,7 @@ class _Replay:
         self._told: dict[int, list[Entry]] = defaultdict(list)  # by the watcher's connection
         self._store: list[Entry] = []
         self._probes: list[Entry] = []
+        self._died: list[Violation] = []
         for entry in history:
             self._take(entry)
         self._by_slot: dict[str, list[_Link]] = defaultdict(list)
@@ -240,8 +242,11 @@ class _Replay:
                 self._final, self._end_s = entry, entry.at_s
             case "probe":
                 self._probes.append(entry)
+            case "died":
+                self._died.append(Violation(entry.at_s, "died", entry["name"], entry["says"]))
 
     def violations(self) -> Iterator[Violation]:
+        yield from self._died
         for link in self._links.values():
             yield from self._end_of(link)
             yield from self._refusal_of(link)

@@ -17,6 +17,7 @@ is right. Times are seconds since the schedule's time zero, of one monotonic clo
 | ``store`` | ``statuses`` (slot to "session|owner"), ``online``: what Redis shows; only when it differs |
 | ``healed`` | nothing more will happen |
 | ``final`` | ``differences`` of the audit, ``rows`` of the ledger (session to ended_by or null), ``lag_s`` |
+| ``died`` | ``name``, ``says``: a process ended by itself, and the history with it |
 | ``probe`` | ``session``, ``outcome``, ``code``: a last try to connect with a token |
 
 An entry with an ``op`` and no ``outcome`` is an invocation; the one with the same ``op`` and one is its answer.

@@ -26,7 +26,8 @@ from pathlib import Path
 
 from harness.real.errors import CannotRun
 from harness.real.network.hosts import REDIS_ADDRESS, Hosts
-from harness.real.processes.gateways import Nodes
+from harness.real.processes.children import ChildDied
+from harness.real.processes.gateways import Node, Nodes
 from harness.real.processes.redis import RedisServer
 from harness.torture.history import History
 from harness.torture.node import move_clock
@@ -183,6 +184,7 @@ class Nemesis:
 
         Raises:
             CannotRun: a node or Redis does not come back.
+            ChildDied: a node that was started again has ended by itself.
         """
         await asyncio.gather(*self._steps)
 
@@ -228,7 +230,7 @@ class Nemesis:
         self._nodes.start_again(n)
         if self._hosts is not None and self._cut[n]:
             self._hosts.partition(n)  # a host that comes back has new cables
-        await self._until(node.listens, node.name)
+        await self._until(lambda: _listens(node), node.name)
         self._away.discard(n)
         self._ends(number, step)
 
@@ -347,3 +349,10 @@ class Nemesis:
                     await asyncio.sleep(_LOOK_S)
         except TimeoutError:
             raise CannotRun(f"{what} does not come back within {_START_S:g} s") from None
+
+
+def _listens(node: Node) -> bool:
+    child = node.child
+    if child.returncode is not None:
+        raise ChildDied(child.name, child.returncode, child.log, child.log_tail())
+    return node.listens()

@@ -23,7 +23,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from harness.real.network.hosts import Hosts, hosts_network
-from harness.real.processes.children import Children
+from harness.real.processes.children import ChildDied, Children
 from harness.real.processes.gateways import OPERATOR_TOKEN, Nodes
 from harness.real.processes.redis import RedisServer, redis_server
 from harness.runs.directory import RunDir
@@ -71,7 +71,6 @@ def run_history(
     Raises:
         CannotRun: a process does not start.
         RedisUnavailable: no Redis.
-        ChildDied: a node ended that nobody had ended.
     """
     history = History()
     with ExitStack() as stack:
@@ -79,8 +78,10 @@ def run_history(
         children = stack.enter_context(Children())
         store = stack.enter_context(redis_server(None, children, run.logs, append_only=True))
         with asyncio.Runner() as runner:
-            runner.run(_follow(schedule, run, history, children, store, hosts, program))
-        children.check()
+            try:
+                runner.run(_follow(schedule, run, history, children, store, hosts, program))
+            except ChildDied as error:  # that too is something that must not be
+                history.note("died", name=error.name, says=str(error))
     return history
 
 
@@ -138,15 +139,18 @@ async def _follow(
         history.note("healed")
         await asyncio.sleep(BOUNDS.settled_s)
         history.note("settled", up=[c.number for c in clients if c.wanted])
+        children.check()
         await _final(schedule, run, history, nodes, store, everybody, clients, lag)
         for node in nodes:
             nodes.kill(node.number)  # in order would take seconds, and shows nothing more
     finally:
         for client in clients:
             client.end()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        left = set(tasks)
+        while left:  # a library may take a cancellation for its own timeout
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=1.0)
         for proxy in proxies:
             proxy.close()
         with suppress(RedisError):

@@ -23,11 +23,10 @@ from typing import Any, Protocol
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from reference_server.frames import text_frame
 from reference_server.sessions.records import Sessions
-from reference_server.sessions.redis_writer import Answer, Call, StoreUnavailable, StoreWriter
+from reference_server.sessions.redis_writer import STORE_LOST, Answer, Call, StoreUnavailable, StoreWriter
 from reference_server.sessions.scripts import Script
 from reference_server.websocket.connection import GatewayConnection
 
@@ -69,7 +68,7 @@ async def listen_to(
                         taken += 1
                         if taken % _BREATHE_EVERY == 0:
                             await asyncio.sleep(0)
-        except (RedisError, OSError, TimeoutError) as error:
+        except STORE_LOST as error:
             _log.info("channels: %s; subscribing again", error)
             await asyncio.sleep(_AGAIN_S)
 

@@ -33,7 +33,10 @@ from redis.retry import Retry
 
 from reference_server.errors import MachineError
 
-__all__ = ["Answer", "Call", "StoreUnavailable", "StoreWriter", "open_redis"]
+__all__ = ["STORE_LOST", "Answer", "Call", "StoreUnavailable", "StoreWriter", "open_redis"]
+
+STORE_LOST = (RedisError, OSError, TimeoutError, RuntimeError)
+"""What a lost connection to Redis raises; RuntimeError: uvloop, of a transport that was reset a moment ago."""
 
 _GATHER_S = 0.002
 _MOST_PER_PIPELINE = 128  # a pipeline keeps Redis and our own loop busy for about 5 ms at most
@@ -152,7 +155,7 @@ class StoreWriter:
             batch = self._take()
             try:
                 answers = await self._execute(batch) if batch else []
-            except (RedisError, OSError, TimeoutError) as error:
+            except STORE_LOST as error:
                 self._keep(batch)
                 await self._until_back(error)
                 continue
@@ -238,7 +241,7 @@ class StoreWriter:
                 # Idle connections may be of the server that is gone: each of them would cost a try.
                 await self._redis.connection_pool.disconnect(inuse_connections=False)
                 await self._redis.ping()
-            except (RedisError, OSError, TimeoutError):
+            except STORE_LOST:
                 continue
             break
         _log.warning("Redis is back; %d durable calls wait", len(self._durable))

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import redis as sync_redis
+from redis.asyncio.client import PubSub
 
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer, redis_server
+from reference_server.cluster.routing import listen_to
 from reference_server.events import EventKind
 from reference_server.sessions.records import session_id_of
 from reference_server.sessions.redis_writer import Call, StoreUnavailable, StoreWriter, open_redis
@@ -128,6 +130,43 @@ def test_a_question_that_is_wrong_for_good_fails_alone(private_redis: RedisServe
             assert await writer.drain(5)
 
     run(scenario())
+
+
+def test_a_transport_that_was_reset_a_moment_ago_is_an_outage_and_no_end(
+    private_redis: RedisServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop raises RuntimeError when something is written to it before the loop has told of the reset."""
+
+    def once(true: Any) -> Any:
+        failed = False
+
+        async def patched(*args: Any) -> Any:
+            nonlocal failed
+            if failed:
+                return await true(*args)
+            failed = True
+            raise RuntimeError(
+                "unable to perform operation on <TCPTransport closed=True>; the handler is closed"
+            )
+
+        return patched
+
+    async def scenario() -> None:
+        heard, subscribed = asyncio.Event(), asyncio.Event()
+        async with writing(private_redis.url) as writer:
+            monkeypatch.setattr(writer, "_send", once(writer._send))
+            writer.submit(append(key_prefix, "durable", durable_key="a"))
+            assert await writer.drain(5)
+            monkeypatch.setattr(PubSub, "subscribe", once(PubSub.subscribe))
+            channels = {key_prefix: lambda _: heard.set()}
+            listening = asyncio.create_task(listen_to(writer._redis, channels, subscribed.set))
+            await asyncio.wait_for(subscribed.wait(), 5)
+            await writer._redis.publish(key_prefix, "?")
+            await asyncio.wait_for(heard.wait(), 5)
+            listening.cancel()
+
+    run(scenario())
+    assert listed(private_redis.url, key_prefix) == ["durable"]
 
 
 @pytest.mark.parametrize("how", ["stopped", "frozen"])
