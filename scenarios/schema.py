@@ -104,6 +104,9 @@ class Scenario(Part):
             target = Target.model_validate(data["target"])
         except ValidationError:
             return data  # the field says what is wrong
+        reconnect = data.get("reconnect")
+        if isinstance(reconnect, dict):  # nobody sees who is locked out
+            data = {**data, "reconnect": {**reconnect, "relogin": None}}
         return {**data, "target": target, **target.scenario_keys}
 
     @model_validator(mode="after")
@@ -114,7 +117,6 @@ class Scenario(Part):
             "incidents": bool(self.incidents),
             "gateway": self.gateway != Gateway(),
             "store": self.store != Store(),
-            "reconnect.relogin": self.reconnect.relogin is not None,
             "traffic": self.traffic != Traffic(),
         }
         if asked := [key for key, is_so in ours.items() if is_so]:

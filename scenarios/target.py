@@ -46,7 +46,6 @@ MODELLED = frozenset({"suspected", "socket_closed"})
 TIMERS = ("interval", "timeout")
 _NO_SWEEP_S = 0.001  # a timer of its own for each connection, as good as no sweep
 _JSON_PATH = r"^\$(\.\w+)*$"
-_NAMES_A_CLIENT = re.compile(r"\{(client|user|index)\}")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -138,6 +137,19 @@ class Login(Part):
         dict[str, Annotated[str, Field(pattern=_JSON_PATH)]],
         Field(min_length=1, description="name: where it is in the answer, as $.token"),
     ]
+    known_as: Annotated[
+        str | None,
+        Field(
+            description="which of these the server calls the client by, in its output and store: a witness may "
+            "hold it; it is written to the log, so no secret"
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _takes_what_it_is_known_as(self) -> Login:
+        if self.known_as is not None and self.known_as not in self.take:
+            raise ValueError(f"known_as: {self.known_as!r}; allowed: {', '.join(self.take)}")
+        return self
 
 
 class Heartbeat(Part):
@@ -269,13 +281,7 @@ class StoreWitness(Part):
         }
         if misplaced := [name for name, is_so in wrong.items() if is_so]:
             raise ValueError(f"{misplaced[0]} does not go with {given[0]}")
-        if not _NAMES_A_CLIENT.search(" ".join(self.question)):
-            raise ValueError("names no client; allowed: a pattern that holds {client} or {user}")
         return self
-
-    def value_shows(self, value: str) -> bool:
-        """Whether a record with this value shows the user."""
-        return self.shows is None or re.search(self.shows, value) is not None
 
     @property
     def question(self) -> tuple[str, ...]:
@@ -340,12 +346,7 @@ class Witnesses(Part):
         None
     )
 
-    @field_validator("suspected", mode="after")
-    @classmethod
-    def _names_the_client(cls, value: str | None) -> str | None:
-        if value is not None and "{client}" not in value and "{user}" not in value:
-            raise ValueError("names no client; allowed: a regular expression that holds {client} or {user}")
-        return _checked_regex(value)
+    _is_regex = field_validator("suspected", mode="after")(lambda value: _checked_regex(value))
 
     @property
     def milestones(self) -> frozenset[str]:
@@ -379,6 +380,24 @@ class Target(Part):
         ),
     ]
     folder: Annotated[str, Field(description="the file's own; filled in when it is read")] = ""
+
+    @model_validator(mode="after")
+    def _witnesses_name_a_client(self) -> Target:
+        names = ["client", "user"]
+        if self.login is not None and self.login.known_as is not None:
+            names.append(self.login.known_as)
+        store = self.witnesses.store_cleared
+        patterns = {
+            "suspected": self.witnesses.suspected,
+            "store_cleared": None if store is None else " ".join(store.question),
+        }
+        for witness, pattern in patterns.items():
+            if pattern is not None and not any("{" + name + "}" in pattern for name in names):
+                allowed = " or ".join("{" + name + "}" for name in names)
+                raise ValueError(
+                    f"witnesses.{witness} names no client; allowed: a pattern that holds {allowed}"
+                )
+        return self
 
     @property
     def dialect_name(self) -> str:
@@ -427,7 +446,7 @@ class Target(Part):
 def _checked_regex(value: str | None) -> str | None:
     if value is not None:
         try:
-            re.compile(filled(value, {"client": "x", "user": "x"}))
+            re.compile(_PLACEHOLDER.sub("x", value))
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from error
     return value

@@ -32,10 +32,7 @@ faults: [{kind: frozen, share: 50%, at: {uniform: {low: 0s, high: 40s}}}]
     ("written", "said"),
     [
         ("conect: {}", "conect: unknown key; did you mean connect?"),
-        (
-            "witnesses: {suspected: gone}",
-            "names no client; allowed: a regular expression that holds {client}",
-        ),
+        ("witnesses: {suspected: gone}", "names no client; allowed: a pattern that holds {client} or {user}"),
         ("witnesses: {suspected: '({client}'}", "not a regular expression"),
         ("heartbeat: {model: ping_deadline, interval: 20s}", "ping_deadline needs timeout"),
         ("heartbeat: {model: sometimes}", "heartbeat.model: got 'sometimes'"),
@@ -117,7 +114,6 @@ def test_a_scenario_with_a_target_comes_back_from_its_own_text() -> None:
             [{"kind": "gateway_stall", "at": {"constant": "5s"}, "length": {"constant": "1s"}}],
             "incidents",
         ),
-        ("reconnect", {"relogin": {}}, "reconnect.relogin"),
         ("gateway", {"nodes": 2}, "gateway"),
     ],
 )

@@ -84,8 +84,10 @@ class TargetClient(Client):
                 wire.send(_frame(message))
             frames = [] if dialect.ready_at_once else self._await_consent(wire, dialect, began_s)
             ends = {"address": _address(wire.sock.getsockname()), "server": _address(wire.sock.getpeername())}
-        except BaseException:
+        except BaseException as error:
             wire.sock.close()
+            if isinstance(error, ConnectRefused):
+                self.session_id = ""  # what the login gave may be over: the next attempt logs in again
             raise
         self.wire, self._dialect, self._pinged_s = wire, dialect, None
         self.on_heartbeat = self.hold_back = self._box = None
@@ -93,6 +95,8 @@ class TargetClient(Client):
         self.session_id = self.connection_id = name
         self.last_packet_s = self._heard_s = now_s = run.now_s()
         detail = {"client": self.index, "user_id": self.user_id, "resumed": False, "took_s": now_s - began_s}
+        if target.login is not None and target.login.known_as is not None:
+            ends["known_as"] = self._taken[target.login.known_as]
         self._log(EventKind.CONNECTED, node="node-1", detail=detail | ends)
         run.on_request("WSC", "connect", (now_s - began_s) * 1000, None)
         if self.index in run.canaries:

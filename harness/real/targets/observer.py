@@ -58,22 +58,27 @@ _CAUSES = {
 }
 _CONNECTION = r"(?P<client>c\d+x\d+)"
 _USER = r"(?P<user>user-\d+)"
+_KNOWN = r"(?P<known>[\w.:@~-]+)"
 
 
 class LogWitness:
     """Finds the lines of a server's output that tell of a suspicion. Pure.
 
     Args:
-        pattern: of the target file, with {client} or {user} in it.
+        pattern: of the target file, with {client}, {user}, or the name that the login gives in it.
+        known_as: that name.
     """
 
-    def __init__(self, pattern: str) -> None:
-        self._pattern = re.compile(filled(pattern, {"client": _CONNECTION, "user": _USER}))
-        self._latest: dict[str, str] = {}  # user: its last connection
+    def __init__(self, pattern: str, known_as: str | None = None) -> None:
+        words = {"client": _CONNECTION, "user": _USER}
+        if known_as is not None:
+            words[known_as] = _KNOWN
+        self._pattern = re.compile(filled(pattern, words))
+        self._latest: dict[str, str] = {}  # user or name: its last connection
 
-    def connected(self, user: str, connection: str) -> None:
-        """Take note of a user's connection."""
-        self._latest[user] = connection
+    def connected(self, connection: str, *names: str) -> None:
+        """Take note of a connection of a user, and of other names for it."""
+        self._latest |= dict.fromkeys(names, connection)
 
     def suspicion(self, line: str) -> tuple[str, Cause | None] | None:
         """Return the connection that a line tells of, and its cause in our words; None: it tells of none."""
@@ -81,12 +86,15 @@ class LogWitness:
         if found is None:
             return None
         named = found.groupdict()
-        connection = named.get("client") or self._latest.get(named.get("user") or "", "")
+        known = named.get("user") or named.get("known") or ""
+        connection = named.get("client") or self._latest.get(known, "")
         return (connection, cause_of(named.get("cause") or "")) if connection else None
 
 
 def cause_of(said: str) -> Cause | None:
     """What a server calls a cause, in our words; None: it says too little, as a close code that was never sent."""
+    if said in set(Cause):
+        return Cause(said)
     said = said.lower().replace("_", " ")
     for cause, words in _CAUSES.items():
         if any(word in said for word in words):
@@ -121,7 +129,8 @@ class Observer:
         self._origin_s, self._out = origin_s, out
         self._diag = SockDiag() if target.witnesses.socket_closed == "kernel" else None
         pattern = target.witnesses.suspected
-        self._log_witness = None if pattern is None else LogWitness(pattern)
+        self._known_as = target.login.known_as if target.login is not None else None
+        self._log_witness = None if pattern is None else LogWitness(pattern, self._known_as)
         self._tail = LogTail(run.logs, CLIENT_LOGS)
         self._ends: dict[str, tuple[Address, Address]] = {}  # connection: server, client
         self._watched: list[_Watched] = []
@@ -169,12 +178,13 @@ class Observer:
         if event.kind is EventKind.CONNECTED and "server" in event.detail:
             ends = (address_of(event.detail["server"]), address_of(event.detail["address"]))
             self._ends[event.connection_id] = ends
+            index, user, known = (event.detail.get(key, "") for key in ("client", "user_id", "known_as"))
             if self._log_witness is not None:
-                self._log_witness.connected(event.detail["user_id"], event.connection_id)
-            if self._store is not None and event.detail["client"] in self._faulted:
-                self._store.connected(
-                    event.connection_id, event.detail["user_id"], int(event.detail["client"])
-                )
+                self._log_witness.connected(event.connection_id, user, *filter(None, [known]))
+            if self._store is not None and index in self._faulted:
+                names = {"client": event.connection_id, "user": user, "index": index}
+                names |= {self._known_as: known} if self._known_as is not None else {}
+                self._store.connected(event.connection_id, names)
         elif event.kind is EventKind.FAULT_INJECTED and event.connection_id in self._ends:
             watched = _Watched(event.connection_id, *self._ends[event.connection_id], event.time_s)
             self._watched.append(watched)

@@ -13,7 +13,7 @@ from harness.real.processes.children import Child, Children
 from harness.real.targets.describe import attached_port, lacking
 from harness.real.targets.sock_diag import sock_diag_works
 from harness.runs.directory import RunDir
-from scenarios.target import Target
+from scenarios.target import Target, filled
 
 __all__ = ["check_target", "start_observer", "wait_ready"]
 
@@ -44,6 +44,10 @@ def check_target(target: Target, network: str = "loopback", hosts: int = 0) -> N
             attached_port(target)
         except ValueError as error:
             raise CannotRun(f"connect.url: {error}") from error
+    if target.login is not None:
+        at = urlsplit(filled(target.login.post, {"port": 1, "http_port": 1})).hostname
+        if at != host and at not in ("127.0.0.1", "localhost", "::1"):
+            raise CannotRun(f"login.post: {at} is another host than that of connect.url, {host}")
     if target.witnesses.socket_closed == "kernel":
         if host not in ("127.0.0.1", "localhost", "::1"):
             raise CannotRun(

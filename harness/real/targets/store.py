@@ -7,6 +7,7 @@ pattern that names no key shows nothing, instead of a store that forgets at once
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ class _Record:
     """One connection's record of presence."""
 
     question: tuple[str, ...]
+    shows: re.Pattern[str] | None
     seen_s: float | None = None  # when it was last there
     struck: bool = False
 
@@ -63,11 +65,13 @@ class StoreRecords:
             retry=Retry(NoBackoff(), 0),
         )
 
-    def connected(self, connection_id: str, user_id: str, index: int) -> None:
-        """Take note of a connection that a fault is planned for."""
-        words = {**self._values, "client": connection_id, "user": user_id, "index": index}
+    def connected(self, connection_id: str, names: Mapping[str, object]) -> None:
+        """Take note of a connection that a fault is planned for, and of the names that its record may hold."""
+        words = {**self._values, **names}
         question = tuple(filled(part, words) for part in self._witness.question)
-        self._records[connection_id] = _Record(question)
+        shows = self._witness.shows
+        pattern = None if shows is None else re.compile(filled(shows, words))
+        self._records[connection_id] = _Record(question, pattern)
 
     def struck(self, connection_id: str, time_s: float) -> None:
         """Watch a connection's record from now on: its fault took effect at that time."""
@@ -98,19 +102,20 @@ class StoreRecords:
                 if isinstance(answer, redis.RedisError):
                     print(f"{asked_s:.3f} s: {' '.join(record.question)}: {answer}", flush=True)
                     self._again_s = answered_s + _AWAY_S
-                elif self._shows(answer):
+                elif _is_there(answer, record.shows):
                     record.seen_s = asked_s
                 elif record.seen_s is not None and record.struck:
                     del self._records[name]
                     yield Cleared(name, record.seen_s, answered_s)
 
-    def _shows(self, answer: Any) -> bool:
-        if isinstance(answer, int) and not isinstance(answer, bool):
-            return answer > 0  # how many there are; ZSCORE answers in another type
-        if isinstance(answer, bytes):
-            return self._witness.value_shows(answer.decode(errors="replace"))
-        return answer is not None and answer is not False
-
     def close(self) -> None:
         """Drop the connection."""
         self._redis.close()
+
+
+def _is_there(answer: Any, shows: re.Pattern[str] | None) -> bool:
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        return answer > 0  # how many there are; ZSCORE answers in another type
+    if isinstance(answer, bytes):
+        return shows is None or shows.search(answer.decode(errors="replace")) is not None
+    return answer is not None and answer is not False

@@ -48,9 +48,12 @@ def test_a_line_names_its_connection_or_the_latest_of_its_user() -> None:
     assert by_client.suspicion("come c12x3") is None
     by_user = LogWitness("{user} is gone")
     assert by_user.suspicion("user-5 is gone") is None
-    by_user.connected("user-5", "c5x1")
-    by_user.connected("user-5", "c5x2")
+    by_user.connected("c5x1", "user-5")
+    by_user.connected("c5x2", "user-5")
     assert by_user.suspicion("user-5 is gone") == ("c5x2", None)
+    by_login = LogWitness("disconnected: {session}, (?P<cause>.*)", "session")
+    by_login.connected("c6x1", "user-6", "a1b2")
+    assert by_login.suspicion("disconnected: a1b2, tcp_fin") == ("c6x1", Cause.TCP_FIN)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_a_record_is_gone_once_it_was_there_and_a_pattern_without_one_shows_noth
         ]
         watches = [StoreRecords(kind, {"redis_url": server.url}, lambda: now_s) for kind in kinds]
         for watch in watches:
-            watch.connected("c1x1", "user-1", 1)
+            watch.connected("c1x1", {"user": "user-1"})
             assert not list(watch.look())
             now_s += 1
             watch.struck("c1x1", now_s)
