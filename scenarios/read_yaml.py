@@ -33,9 +33,13 @@ class _Loader(yaml.SafeLoader):
             line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
             raise YamlTooLarge(f"line {line}: nested more than {_MOST_DEPTH} levels deep")
         try:
-            return super().compose_node(parent, index)
+            node = super().compose_node(parent, index)
         finally:
             self.depth -= 1
+        is_key = isinstance(parent, yaml.MappingNode) and index is None
+        if is_key and isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:bool":
+            node.tag = "tag:yaml.org,2002:str"  # a key is a word: YAML 1.1 takes `on:` for true
+        return node
 
 
 def read_yaml(text: str) -> Any:

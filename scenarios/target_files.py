@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from reference_server.errors import FlatlineError
+from scenarios.read_yaml import read_yaml
 from scenarios.target import Target
 
 __all__ = ["TargetError", "bundled_targets", "load_target", "parse_target", "told_otherwise"]
@@ -53,8 +54,8 @@ def parse_target(text: str, source: str = "<text>", folder: str = "") -> Target:
         TargetError: it lists every problem with its key.
     """
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        raw = read_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
         raise TargetError(f"{source}: not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise TargetError(f"{source}: a target is a mapping of keys to values")

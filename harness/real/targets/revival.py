@@ -433,7 +433,8 @@ class OutsideClient:
             return
         except OSError:
             return  # reading says how it ended
-        self.sent_s = time.monotonic()
+        if self.end is None:
+            self.sent_s = time.monotonic()
         self.frames["out"] += 1
         self.frames["bytes_out"] += len(data)
 

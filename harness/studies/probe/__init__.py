@@ -65,9 +65,9 @@ class Probe:
         """What explains all that was seen, or `unknown` and why nothing does."""
         if not self.kept:
             return Heartbeat(model="unknown"), "no client lived"
-        found, why = heartbeat_of(self.heard)
         told = self.revived.told
         moments, gone = [one.silent_s for one in told], [bool(one.gone) for one in told]
+        found, why = heartbeat_of(self.heard, moments, gone)
         slack_s = _GRAIN_S + self.heard.tolerance_s
         against = contradiction(profile_of(found, self.heard, "probed"), moments, gone, slack_s)
         if against:
@@ -269,7 +269,11 @@ class Probe:
         if self.close_codes:
             ends = ", ".join(f"{how} ({n})" for how, n in self.close_codes.items())
             found.append(f"silent clients are ended by: {ends}")
-        if heartbeat.socket_lag:
+        if open_s := [one.socket_open_s for one in heard.silent_ends if one.socket_open_s is not None]:
+            found.append(
+                f"its socket was still open {max(open_s):.3g} s after a close frame that nobody answered"
+            )
+        elif heartbeat.socket_lag:
             found.append(f"it waits {heartbeat.socket_lag:g} s for the answer to its close frame")
         if law is not None:
             if law.ended:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.policy.profiles import (
     HeartbeatProfile,
@@ -31,6 +32,7 @@ __all__ = ["Ended", "Heard", "Role", "contradiction", "heartbeat_of", "profile_o
 Role = Literal["healthy", "silent", "no_answers", "no_pongs", "no_beats", "beats_alone", "stopped"]
 """What a connection did: see `listen.py`."""
 
+Numbers = NDArray[np.float64]
 _GRAIN_S = 0.03  # two event loops and a kernel between a decision and its sight
 _SHARE = 0.02  # of an interval: clocks that drift, timers that are late
 _LEVEL = 0.001  # a law that is right is contradicted as rarely
@@ -46,6 +48,7 @@ class Ended:
         unanswered_s: from the first heartbeat of the server that it did not answer; None: there was none.
         unheard_s: from the last thing that it sent.
         socket_lag_s: from a close frame that it did not answer to the end of TCP; None: not seen.
+        socket_open_s: so long after it TCP had not ended yet, when nobody looked any more; None: it had.
     """
 
     life_s: float
@@ -54,6 +57,7 @@ class Ended:
     how: str
     code: int | None
     socket_lag_s: float | None
+    socket_open_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -124,11 +128,17 @@ def rounded_s(time_s: float, off_s: float = 0.01) -> float:
     return round(time_s, 3)
 
 
-def heartbeat_of(heard: Heard) -> tuple[Heartbeat, str]:
+def heartbeat_of(
+    heard: Heard, moments_s: Sequence[float] = (), gone: Sequence[bool] = ()
+) -> tuple[Heartbeat, str]:
     """Return the heartbeat that a server must have, and a sentence where its law cannot be told from what was heard.
 
     A deadline that is measured from the first unanswered heartbeat is τ, or k intervals; one that varies has no model
     here. Without a need for answers or beats a server that sends something leaves a silent client to TCP.
+
+    Args:
+        heard: by listening.
+        moments_s, gone: by revival, see `contradiction`: a limit that is looked at now and then needs them.
     """
     period_s, grain_s = heard.period_s, heard.tolerance_s
     every_s = None if period_s is None else rounded_s(period_s, grain_s / 2)
@@ -142,7 +152,7 @@ def heartbeat_of(heard: Heard) -> tuple[Heartbeat, str]:
     if heard.needs_answers and heard.needs_beats:
         return Heartbeat(model="unknown", **common), "it wants both answers and beats of the client's own"
     if heard.needs_beats:
-        return _idle(heard, common)
+        return _idle(heard, common, np.asarray(moments_s, dtype=float), np.asarray(gone, dtype=bool))
     if heard.needs_answers and every_s is not None:
         return _deadline(heard, every_s, common)
     if heard.ended.get("silent"):
@@ -171,17 +181,46 @@ def _deadline(heard: Heard, every_s: float, common: Mapping[str, Any]) -> tuple[
     return found, ""
 
 
-def _idle(heard: Heard, common: Mapping[str, Any]) -> tuple[Heartbeat, str]:
+def _idle(
+    heard: Heard, common: Mapping[str, Any], moments: Numbers, gone: NDArray[np.bool_]
+) -> tuple[Heartbeat, str]:
     assert heard.beat_s is not None
-    delays = sorted(one.unheard_s for one in heard.silent_ends)
-    low_s, high_s = delays[0], delays[-1]
-    look_s = None
-    if (spread_s := high_s - low_s) > 4 * heard.tolerance_s:
-        # The range of n uniform draws is (n − 1) / (n + 1) of the whole on average.
-        look_s = rounded_s(spread_s * (len(delays) + 1) / max(1, len(delays) - 1), heard.tolerance_s)
-    timeout_s = rounded_s(low_s, heard.tolerance_s)
-    beat_s = rounded_s(heard.beat_s)
-    return Heartbeat(model="idle_limit", interval=beat_s, timeout=timeout_s, look_every=look_s, **common), ""
+    delays = np.array([one.unheard_s for one in heard.silent_ends])
+    grain_s = heard.tolerance_s
+    limit_s, look_s = float(delays.min()), 0.0
+    if np.ptp(delays) > 4 * grain_s:
+        limit_s, look_s = _fitted(delays, heard.beat_s, moments, gone, grain_s)
+    times = {"interval": rounded_s(heard.beat_s), "timeout": rounded_s(limit_s, max(grain_s, 0.03 * look_s))}
+    if look_s:
+        times["look_every"] = rounded_s(look_s, max(grain_s, 0.03 * look_s))
+    return Heartbeat(model="idle_limit", **times, **common), ""
+
+
+def _fitted(
+    delays: Numbers, beat_s: float, moments: Numbers, gone: NDArray[np.bool_], grain_s: float
+) -> tuple[float, float]:
+    """The idle limit, and how often it is looked at, under which all that was seen is likeliest.
+
+    Args:
+        delays: shape (m,), from the last word of a client to its end: uniform on [limit, limit + look].
+        beat_s: the age of a last beat is uniform on [0, beat_s] when a client falls silent.
+        moments: shape (n,), when silent clients were revived; ``gone``: whether they were given up.
+        grain_s: how far off a delay may be.
+    """
+    limit, look = np.meshgrid(
+        np.linspace(0.4 * delays.min(), delays.min() + grain_s, 121),
+        np.linspace(grain_s, 2.5 * delays.max(), 160),
+        indexing="ij",
+    )
+    within = (limit - grain_s <= delays.min()) & (limit + look + grain_s >= delays.max())
+    likely = np.where(within, -len(delays) * np.log(look), -np.inf)
+    for moment_s, is_gone in zip(moments, gone, strict=True):
+        late = moment_s - (limit - beat_s)  # a sum of two uniforms is at most that
+        ramp = [np.maximum(late - x, 0.0) ** 2 for x in (0.0, beat_s, look, beat_s + look)]
+        share = np.clip((ramp[0] - ramp[1] - ramp[2] + ramp[3]) / (2 * beat_s * look), 1e-6, 1 - 1e-6)
+        likely += np.log(share if is_gone else 1 - share)
+    at = np.unravel_index(int(np.argmax(likely)), likely.shape)
+    return float(limit[at]), float(look[at])
 
 
 def profile_of(heartbeat: Heartbeat, heard: Heard, name: str) -> HeartbeatProfile:

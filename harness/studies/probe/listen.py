@@ -96,6 +96,7 @@ async def listen(
     if beat_s is not None:
         roles["no_beats"] = (_FEW, Manners())
         roles["beats_alone"] = (_CANARIES, Manners(pongs=False, answers=False, beat_s=beat_s))
+        roles["stopped"] = (_SILENT, Manners(beat_s=beat_s))
     await _watch(server, roles, heard, within_s, stop, progress)
     if beat_s is None and heard.all_ended("healthy"):
         # No answer keeps it content: does a beat?
@@ -166,7 +167,7 @@ def _wanted_s(clients: Clients, heard: Heard) -> float | None:
     quiet = [*clients.get("silent", ()), *clients.get("stopped", ())]
     if all(client.over.is_set() for client in healthy):
         # No client lives so: the silent ones are watched for as long as that.
-        return 0.0 if all(client.end for client in quiet) else None
+        return 0.0 if all(client.over.is_set() for client in quiet) else None
     lives_s = [client.end.time_s - client.connected_s for client in quiet if client.end is not None]
     if len(lives_s) < len(quiet) or not quiet:
         return None
@@ -189,6 +190,9 @@ def _period_s(clients: list[OutsideClient]) -> tuple[list[float], str]:
             continue
         if kind == "message":
             middle_s = float(np.median(gaps_s))
+            beat_s = clients[0].manners.beat_s
+            if beat_s is not None and abs(middle_s - beat_s) <= _REGULAR * beat_s:
+                continue  # answers to beats of the client's own
             if len(gaps_s) < _BEATS_SEEN or any(abs(gap - middle_s) > _REGULAR * middle_s for gap in gaps_s):
                 continue
         return gaps_s, kind
@@ -226,12 +230,14 @@ def _note(clients: Clients, heard: Heard, watched_s: float) -> None:
 
 def _ended(client: OutsideClient, end: End) -> Ended:
     beats = sorted([*client.heard_s["ping"], *client.heard_s["heartbeat"]])
-    lag_s = end.socket_s - end.time_s if end.how == "close_frame" and not client.manners.pongs else None
+    unanswered = end.how == "close_frame" and not client.manners.pongs
+    is_open = np.isinf(end.socket_s)
     return Ended(
         life_s=end.time_s - client.connected_s,
         unanswered_s=end.time_s - beats[0] if beats else None,
         unheard_s=end.time_s - client.sent_s,
         how=end.how,
         code=end.code,
-        socket_lag_s=lag_s if lag_s is not None and np.isfinite(lag_s) else None,
+        socket_lag_s=end.socket_s - end.time_s if unanswered and not is_open else None,
+        socket_open_s=time.monotonic() - end.time_s if unanswered and is_open else None,
     )

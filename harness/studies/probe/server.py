@@ -18,6 +18,7 @@ from harness.real.dialects import check_options, dialects, find_dialect
 from harness.real.targets.revival import Manners, OutsideClient, OutsideServer, Refusal
 from harness.studies.probe.listen import DEFAULT_BEAT_S
 from reference_server.errors import FlatlineError
+from scenarios.read_yaml import read_yaml, read_yaml_text
 
 __all__ = ["ProbeError", "guessed", "server_of"]
 
@@ -87,12 +88,12 @@ def _dialect(said: str) -> tuple[str, Mapping[str, Any]]:
     """A dialect's name and options."""
     text = said
     if said.endswith((".yaml", ".yml")):
-        text = Path(said).read_text(encoding="utf-8")
+        text = read_yaml_text(Path(said))
     elif "{" not in said:
         return said, {}
     try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        found = read_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
         raise ProbeError(f"--dialect: not YAML: {error}") from error
     if isinstance(found, dict) and "dialect" in found:
         found = found["dialect"]  # a target file

@@ -89,29 +89,31 @@ async def revive_in_rounds(
             await pause(max(1 / _CONNECTS_A_SECOND, min(phase_s, 2.0) / clients), stop)
         alive = [client for client in pool if client.connected_s == client.connected_s]
         await pause(min(phase_s, 2.0), stop)
-        parts = _parts(len(alive), heard)
-        done_s, began_s = 0.0, time.monotonic()
-        for number, part in enumerate(np.split(np.array(alive, dtype=object), np.cumsum(parts)[:-1])):
-            moments = _moments(revived.law, len(part), heard, within_s, rng)
-            length_s = phase_s + float(moments.max(initial=0.0))
-            whole_s = done_s + length_s * (len(parts) - number)
+        began_s = time.monotonic()
+        while alive:
+            number = _number(len(alive), clients, revived, heard)
+            part, alive = alive[:number], alive[number:]
+            moments = _moments(revived.law, number, heard, within_s, rng)
+            length_s = phase_s + float(moments.max())
+            whole_s = time.monotonic() - began_s + length_s * (1 + (len(alive) + number - 1) // number)
             shown = asyncio.create_task(_show(began_s, whole_s, progress))
             try:
-                await _round(list(part), moments, heard, revived, how, phase_s, rng, stop)
+                await _round(part, moments, heard, revived, how, phase_s, rng, stop)
             finally:
                 shown.cancel()
             revived.rounds += 1
-            done_s = time.monotonic() - began_s
     finally:
         for client in pool:
             client.close()
 
 
-def _parts(clients: int, heard: Heard) -> list[int]:
-    """How many fall silent in each round: few in a first one that brackets."""
-    first = round(_BRACKET * clients) if _range_s(heard) is None else clients // ROUNDS
-    rest = clients - first
-    return [first, rest // 2, rest - rest // 2]
+def _number(left: int, clients: int, revived: Revived, heard: Heard) -> int:
+    """How many fall silent in the next round: a third, few in a first that brackets, all where nobody was noticed."""
+    if not revived.rounds:
+        share = _BRACKET if _range_s(heard) is None else 1 / ROUNDS
+        return min(left, max(1, round(share * clients)))
+    last = revived.rounds >= ROUNDS - 1 or not any(one.gone for one in revived.told)
+    return left if last else (left + 1) // 2
 
 
 def _range_s(heard: Heard) -> tuple[float, float] | None:
