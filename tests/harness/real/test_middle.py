@@ -209,23 +209,17 @@ def test_traffic_that_keeps_the_gateway_busy_starves_answers(data_counts: bool, 
     assert thrown_out == 0 if data_counts else thrown_out >= 18, thrown_out
 
 
-@pytest.mark.parametrize("limit_s", [None, 2.0])
-def test_a_handshake_that_takes_too_long_is_given_up_and_tried_again(
-    limit_s: float | None, tmp_path: Path
-) -> None:
-    """All are closed at 8 s and come back to a loop that stalls from 7 to 14 s."""
+@pytest.mark.parametrize("limit", ["null", "1s"])
+def test_a_handshake_that_takes_too_long_is_given_up_and_tried_again(limit: str, tmp_path: Path) -> None:
+    """All are closed at 8 s and come back to a loop that stalls from 7.9 to 11.4 s."""
     told = scenario(
         20,
         ping(60),
         "max_age: 8s",
-        f"reconnect: {{connect_timeout: {'null' if limit_s is None else f'{limit_s}s'}, backoff_base: 1s}}\n"
-        "incidents: [{kind: gateway_stall, at: 7s, length: 7s, node: 1}]\n",
+        f"reconnect: {{connect_timeout: {limit}, backoff_base: 1s}}\n"
+        "incidents: [{kind: gateway_stall, at: 7.9s, length: 3.5s, node: 1}]\n",
     )
     came = run(told, tmp_path).of(Source.CLIENT, EventKind.CONNECTED)
-    back = [one for one in came if one.detail["resumed"]]
-    took_s = [one.detail["took_s"] * SPEEDUP for one in back]
-    assert len(back) >= 10
-    if limit_s is None:
-        assert max(took_s) > 3
-    else:
-        assert max(took_s) < limit_s + LAG_S * SPEEDUP / 2
+    assert sum(one.detail["resumed"] for one in came) >= 10
+    given_up = "takes too long" in (tmp_path / "run" / "logs" / "locust_failures.csv").read_text()
+    assert given_up == (limit != "null")
