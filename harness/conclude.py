@@ -30,7 +30,7 @@ from harness.judge.soundness import (
 from harness.judge.thresholds import check_thresholds, default_thresholds, evaluate
 from harness.judge.verdict import weigh
 from harness.measure.connections import expected_losses
-from harness.measure.cost import expected_cost, with_expected_refreshes
+from harness.measure.cost import expected_cost, with_expected_refreshes, with_tls
 from harness.measure.one_engine import Measured, measure_history
 from harness.measure.quality_of_service import (
     breakdown,
@@ -226,18 +226,20 @@ def _tables(
         "survival": survival(seen),
         "detections_by_layer": detections_by_layer(seen),
         "incidence": incidence_by_cause(seen),
-        "cost": _with_expected(tables["cost"], scenario),
+        "cost": _with_expected(tables["cost"], tables["reconnects"], scenario),
         "losses": _with_expected_losses(tables, predictions),
     }
 
 
-def _with_expected(cost: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
-    """Put theory first, for as many clients as the last engine held on average."""
+def _with_expected(cost: pd.DataFrame, reconnects: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
+    """Put theory first, for as many clients as the last engine held on average; and TLS's share, where it is spoken."""
     held = cost["clients"].dropna()
-    if held.empty:
-        return cost
-    expected = expected_cost(scenario, float(held.iloc[-1]))
-    return pd.concat([expected, with_expected_refreshes(cost, scenario)], ignore_index=True)
+    if not held.empty:
+        expected = expected_cost(scenario, float(held.iloc[-1]))
+        cost = pd.concat([expected, with_expected_refreshes(cost, scenario)], ignore_index=True)
+    if scenario.speaks_tls:
+        cost = with_tls(cost, scenario.clients, reconnects.groupby("engine")["connected"].sum().to_dict())
+    return cost
 
 
 def _torn(log: ReadLog) -> list[str]:

@@ -11,6 +11,7 @@ from harness.real.engine import real_policy, start_store_watch
 from harness.real.processes.children import Children, end_on_sigterm
 from harness.real.processes.gateways import Nodes, gateway_config
 from harness.real.processes.redis import redis_server
+from harness.real.processes.redis import shown_url as shown_redis
 from harness.runs.directory import new_run
 from reference_server.config import GatewayConfig
 from reference_server.ledger.table import ledger_url, shown_url
@@ -89,7 +90,7 @@ def serve_forever(
     redis_url: str | None,
     ledger: str | None,
     say: Callable[[str], None],
-    **options: str | None,
+    **options: str | Path | None,
 ) -> None:
     """Serve a scenario's policy on 127.0.0.1 until interrupted; every child ends with it.
 
@@ -128,12 +129,14 @@ def serve_forever(
             ws, http = nodes.ws_urls, nodes.http_urls
             say(_served(scenario))
             say(
-                f"gateway: {ws}\nhttp:    {http}\nredis:   {redis.url}\n"
+                f"gateway: {ws}\nhttp:    {http}\nredis:   {shown_redis(redis.url)}\n"
                 f"ledger:  {shown_url(config.ledger_url or '')}\nlogs:    {run.logs}"
             )
             say(
                 "drive it: locust -f harness/real/generator/locustfile.py --headless -u 200 -r 100 "
                 f"--run-dir {run.path} --ws-url {ws} --http-url {http}"
+                + " --tls-ca CA.pem"
+                * (config.tls_certificate is not None)
             )
             say(f"or be a client: {http}/ in a browser; numbers: {http}/metrics")
             while True:

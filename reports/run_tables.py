@@ -501,7 +501,9 @@ _DECLARED: Final = (
             _number("clients", "", "connections, mean"),
             _number("heartbeats_per_s", "1/s", "sent by the gateway"),
             _number("frames_per_s", "1/s", "heartbeats and answers"),
-            _number("bytes_per_s", "bytes/s", "theirs, with WebSocket, TCP and IPv4 headers"),
+            _number(
+                "bytes_per_s", "bytes/s", "theirs, with WebSocket, TCP and IPv4 headers, and TLS's if spoken"
+            ),
             _number("redis_operations_per_s", "1/s", "writes of records by refreshes, two for each"),
             _number("gateway_cpu_percent", "% of a core", "a gateway process, mean, real time"),
             _number("gateway_rss_bytes", "bytes", "a gateway process, most"),
@@ -510,6 +512,8 @@ _DECLARED: Final = (
             _number("redis_operations_expected", "", "by theory in that time; empty: it does not know"),
             _seconds("redis_watched_s", "how long that was"),
             _number("redis_clients", "", "connected in that time, mean"),
+            _number("tls_handshake_bytes", "bytes", "of TLS's handshakes, reckoned; empty: no TLS"),
+            _seconds("tls_handshake_cpu_s", "what those take of the gateway's core, reckoned, real time"),
         ),
     ),
     TableSchema(

@@ -75,6 +75,13 @@ class Network(Part):
         PositiveDuration | None,
         Field(description="a box on the way closes a connection of this age on both sides; null: none does"),
     ] = None
+    tls: Annotated[
+        bool,
+        Field(
+            description="clients speak TLS with the gateway: real runs do so, with a certificate of their own; theory "
+            "reckons its bytes and handshakes; nothing else changes, and the simulation has no cost of it"
+        ),
+    ] = False
     rto_ladder: Annotated[
         tuple[PositiveDuration, ...],
         Field(min_length=1, description="TCP retransmissions after the first send, not scaled"),

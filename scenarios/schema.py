@@ -123,6 +123,11 @@ class Scenario(Part):
             raise ValueError(
                 f"{', '.join(asked)}: only the reference gateway has these; leave them out with a target"
             )
+        if self.network.tls and not self.target.connect.url.startswith("wss:"):
+            raise ValueError(
+                f"network.tls: {self.target.target} is spoken to by its own url, {self.target.connect.url}; "
+                "allowed: wss://… there"
+            )
         fixed = self.target.heartbeat.fixed
         if self.speedup > 1 and fixed and self.target.start is not None:
             raise ValueError(
@@ -165,6 +170,11 @@ class Scenario(Part):
         if self.target is None:
             return None
         return self.target.milestones_at(self.clock) if engine == "real" else MODELLED
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether clients and server speak TLS."""
+        return self.network.tls or (self.target is not None and self.target.connect.url.startswith("wss:"))
 
     @property
     def clock(self) -> RunClock:

@@ -117,8 +117,15 @@ class Connect(Part):
     """Where clients connect to, and with what."""
 
     url: Annotated[
-        str, Field(pattern=r"^ws://", description="as ws://127.0.0.1:{port}/ws?user={client}; no TLS")
+        str,
+        Field(pattern=r"^wss?://", description="as ws://127.0.0.1:{port}/ws?user={client}; wss: with TLS"),
     ]
+    ca: Annotated[
+        str, Field(description="wss: file (PEM) of the CA to trust, as {here}/ca.pem; empty: the system's")
+    ] = ""
+    verifies: Annotated[
+        bool, Field(description="wss: false takes any certificate, for a server on loopback alone")
+    ] = True
     headers: Annotated[dict[str, str], Field(default_factory=dict)]
     subprotocol: Annotated[str | None, Field(description="null: the dialect's own, if it has one")] = None
 
@@ -128,7 +135,7 @@ class Login(Part):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    post: Annotated[str, Field(pattern=r"^http://", description="URL, as http://127.0.0.1:{port}/login")]
+    post: Annotated[str, Field(pattern=r"^https?://", description="URL, as http://127.0.0.1:{port}/login")]
     json_body: Annotated[
         dict[str, Any],
         Field(alias="json", default_factory=dict, description="what is sent; its texts may hold {user}"),

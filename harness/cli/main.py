@@ -239,6 +239,11 @@ def serve(
     log_format: Annotated[LogFormat, typer.Option(help="of those lines, in the gateway's log")] = "text",
     speedup: Speedup = None,
     policy: PolicyFile = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(help="PEM with its chain: wss and https; SIGHUP to the gateway reads it again"),
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM, of that certificate")] = None,
     root: Root = Path("runs"),
     redis: Redis = None,
     ledger: Annotated[
@@ -249,8 +254,13 @@ def serve(
     from harness.serve import serve_forever, what_to_serve
 
     served = what_to_serve(scenario or config, preset, environment, speedup, policy)
-    logging = {"log_level": log_level, "log_format": log_format}
-    serve_forever(served, port, http_port, root, redis, ledger, say, **logging)
+    options = {
+        "log_level": log_level,
+        "log_format": log_format,
+        "tls_certificate": tls_cert and tls_cert.resolve(),
+        "tls_key": tls_key and tls_key.resolve(),
+    }
+    serve_forever(served, port, http_port, root, redis, ledger, say, **options)
 
 
 @app.command()

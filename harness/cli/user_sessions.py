@@ -155,6 +155,9 @@ def audit_command(
             envvar="FLATLINE_OPERATOR_TOKEN", help="operator_token of gateways elsewhere", show_envvar=True
         ),
     ] = "",
+    tls_ca: Annotated[
+        str, typer.Option(help="PEM file of the CA to trust where the API speaks TLS; default: the system's")
+    ] = "",
     grace_s: Annotated[
         float, typer.Option("--grace", help="what differs for so many seconds is a difference")
     ] = 2.0,
@@ -167,9 +170,9 @@ def audit_command(
     from reference_server.ledger.table import ledger_url
 
     if http:
-        target = AuditTarget(tuple(http), redis, prefix, ledger and ledger_url(ledger), token)
+        target = AuditTarget(tuple(http), redis, prefix, ledger and ledger_url(ledger), token, tls_ca)
     else:
-        target = target_of_run(find_run(run_name, root))
+        target = target_of_run(find_run(run_name, root), tls_ca)
     found = audit(target, grace_s)
     if as_json:
         sys.stdout.write(orjson.dumps(found._asdict(), option=orjson.OPT_INDENT_2).decode() + "\n")

@@ -8,20 +8,21 @@ and leases are left out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from harness.events.history import History
-from harness.theory.costs import bytes_per_beat, cost
+from harness.theory.costs import bytes_per_beat, cost, tls_bytes_per_beat, tls_handshakes
 from harness.theory.record_laws import exact_refreshes_per_s, refreshes_per_s
 from reference_server.events import EventKind, Source
 from reports.run_tables import frame
 from scenarios.schema import Scenario
 
-__all__ = ["expected_cost", "running_cost", "with_expected_refreshes"]
+__all__ = ["expected_cost", "running_cost", "with_expected_refreshes", "with_tls"]
 
 _RECORDS = 2  # that a refresh writes: the session's and the status
 _SETTLES_S = 0.25  # real: between what is written for who comes, and the client's word of it
@@ -29,6 +30,7 @@ _SETTLES_S = 0.25  # real: between what is written for who comes, and the client
 _PAYLOAD_OUT = len(b'{"type":"heartbeat"}')
 _PAYLOAD_IN = len(b'{"type":"pong"}')
 _BEAT_BYTES = bytes_per_beat(_PAYLOAD_OUT, _PAYLOAD_IN)
+_NO_TLS = (np.nan, np.nan)
 
 
 def running_cost(history: History, live: pd.DataFrame) -> pd.DataFrame:
@@ -70,6 +72,7 @@ def running_cost(history: History, live: pd.DataFrame) -> pd.DataFrame:
         np.nan,
         refreshes.watched_s,
         refreshes.clients,
+        *_NO_TLS,
     )
     return frame("cost", [row])
 
@@ -97,8 +100,26 @@ def expected_cost(scenario: Scenario, clients: float) -> pd.DataFrame:
         np.nan,
         "2N/T frames a second",
         *(np.nan,) * 4,
+        *_NO_TLS,
     )
     return frame("cost", [row])
+
+
+def with_tls(cost: pd.DataFrame, clients: int, connects: Mapping[Any, int]) -> pd.DataFrame:
+    """Reckon TLS's share: a record's bytes at each frame, and the handshakes of whoever connected.
+
+    Args:
+        cost: of all engines, without it.
+        clients: of the run; the first connection of each is a full handshake, a later one resumes.
+        connects: how often clients connected, by the engine; theory knows of the first times alone.
+    """
+    made = [connects.get(engine, clients) for engine in cost["engine"]]
+    reckoned = [tls_handshakes(min(n, clients), max(0, n - clients)) for n in made]
+    return cost.assign(
+        bytes_per_s=cost["bytes_per_s"] + tls_bytes_per_beat() * cost["heartbeats_per_s"],
+        tls_handshake_bytes=[float(one.bytes) for one in reckoned],
+        tls_handshake_cpu_s=[one.cpu_s for one in reckoned],
+    )
 
 
 class _Refreshes(NamedTuple):

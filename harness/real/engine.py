@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +27,9 @@ from harness.real.processes.gateways import Nodes, gateway_config
 from harness.real.processes.proxy import PROXIES, check_proxy, start_proxy
 from harness.real.processes.redis import RedisServer, quiet_port, redis_server
 from harness.real.resources import ResourceSampler
-from harness.real.targets.describe import attached_port, other_versions, urls_of
+from harness.real.targets.describe import attached_port, other_versions, trust_of, urls_of
 from harness.real.targets.process import check_target, start_observer, wait_ready
+from harness.real.tls import own_certificate
 from harness.runs.directory import RunDir
 from harness.theory.tcp import tcp_give_up_s
 from harness.user_sessions.audit import AuditTarget, CannotAudit, audit
@@ -123,6 +124,10 @@ _BOX = (
     "a timer on each client's own packets, then socket filter, RST or FIN by the client's socket",
     "a real box: packets that TCP sends by itself, and what a client does not read, are not counted",
 )
+_TLS = (
+    "OpenSSL at both ends, a certificate of the run's own",
+    "a proxy that ends TLS before the gateway, or a browser's own TLS",
+)
 _HOSTS_COME_WITHIN_S = 600.0  # somebody starts them by hand
 _LOCUSTFILE = Path(__file__).with_name("generator") / "locustfile.py"
 
@@ -203,6 +208,9 @@ def run_real(
         redis_server(
             setup.redis_url, children, run.logs, append_only=kept, everywhere=network.hosts is not None
         ) as redis,
+        own_certificate(*network.addresses(scenario.gateway.nodes))
+        if scenario.network.tls
+        else nullcontext() as tls,
     ):
         served = as_preset(scenario, setup.gateway_preset)
         policy = real_policy(setup.gateway_policy or served.liveness, scenario.clock)
@@ -223,6 +231,7 @@ def run_real(
                     ledger,
                     drain_spread_s(plan, scenario.clock, n),
                     network.hosts,
+                    tls,
                 )
                 for n in numbers
             ],
@@ -249,6 +258,7 @@ def run_real(
                 run,
                 (
                     *("--ws-url", ws_urls, "--http-url", nodes.http_urls),
+                    *(["--tls-ca", str(tls.ca)] if tls is not None else []),
                     *(["--has-real-middle"] if setup.network in PROXIES else []),
                     *(["--has-real-round-trip"] if "delay" in pids else []),
                 ),
@@ -275,7 +285,8 @@ def run_real(
                 progress=progress,
             )
         if ledger is not None:
-            _audit(nodes, redis, ledger, policy.resume_window, run, origin_s)
+            ca = str(tls.ca) if tls is not None else ""
+            _audit(nodes, redis, ledger, policy.resume_window, run, origin_s, ca)
 
 
 def _run_target(
@@ -304,7 +315,13 @@ def _run_target(
         pid = wait_ready(children, target, run)
         url, login_url = urls_of(target, ports)
         locust = _locust(
-            children, plan, run, ("--ws-url", url, "--http-url", login_url), origin_s, workers, 0
+            children,
+            plan,
+            run,
+            ("--ws-url", url, "--http-url", login_url, *trust_of(target)),
+            origin_s,
+            workers,
+            0,
         )
         pids = {"observer": observer.pid, "generator": locust.pid}
         if pid is not None:
@@ -325,7 +342,13 @@ def _run_target(
 
 
 def _audit(
-    nodes: Nodes, redis: RedisServer, ledger_url: str, resume_window_s: float, run: RunDir, origin_s: float
+    nodes: Nodes,
+    redis: RedisServer,
+    ledger_url: str,
+    resume_window_s: float,
+    run: RunDir,
+    origin_s: float,
+    tls_ca: str = "",
 ) -> None:
     """Log whether memory, Redis and the ledger agree once the clients have gone, or why nobody can tell.
 
@@ -334,7 +357,9 @@ def _audit(
     """
     urls = nodes.http_urls.split(",")
     running = tuple(url for url, node in zip(urls, nodes, strict=True) if node.runs)
-    target = AuditTarget(running, redis.url, redis.key_prefix, ledger_url, nodes[1].config.operator_token)
+    target = AuditTarget(
+        running, redis.url, redis.key_prefix, ledger_url, nodes[1].config.operator_token, tls_ca
+    )
     try:
         found = audit(target, min(resume_window_s + _AUDIT_SPARE_S, _MOST_AUDIT_S))
     except CannotAudit as error:
@@ -371,6 +396,14 @@ def check_machine(plan: Plan, scenario: Scenario | None = None, setup: RealSetup
         raise CannotRun("--hosts needs --address, where they reach this host, and loopback as --network")
     if setup.network != "loopback" and any(i.kind == "reconnect_storm" for i in plan.incidents):
         raise CannotRun("reconnect_storm: the clients' sockets are in another namespace; allowed: loopback")
+    if scenario is not None and scenario.network.tls and scenario.target is None:
+        if setup.hosts or setup.network in PROXIES:
+            raise CannotRun(
+                "network.tls: the run's own certificate is not known on other hosts, and a proxy would have to "
+                "have it; allowed with it: clients on this host, --network loopback or netns-nat"
+            )
+        with own_certificate("localhost"):
+            pass
     check_network(setup.network, plan, scenario.clock if scenario else SCENARIO_TIME, setup.redis_url)
     if setup.network in ("nginx", "haproxy"):
         check_proxy(setup.network, scenario.network if scenario else Network())
@@ -465,6 +498,8 @@ def fidelity(
         found["network.nat" if network.nat is not None else "network.max_age"] = (
             (f"a real {real}", "a proxy that speaks TLS, or of another maker") if real else _BOX
         )
+    if network is not None and network.tls:
+        found["network.tls"] = _TLS
     return [
         {"fault": label, "mechanism": mechanism, "cannot_show": cannot_show}
         for label, (mechanism, cannot_show) in found.items()

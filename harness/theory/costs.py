@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ __all__ = [
     "session_ttl_s",
     "status_ttl_s",
     "sweep_s",
+    "tls_bytes_per_beat",
+    "tls_handshakes",
 ]
 
 PER_CLIENTS = 1000
@@ -43,6 +45,17 @@ _TCP_IP = 52
 _FRAME_OUT, _FRAME_IN = 2, 6
 _TLS_RECORD = 22
 _LTE_TAIL_S = 10.0
+# Of a TLS 1.3 handshake, beyond TCP's and WebSocket's, measured by bench/tls.py: payload both ways with one P-256
+# certificate and two tickets, and the gateway's CPU on a core of that machine (docs/tls.md says which).
+_FULL_BYTES, _RESUMED_BYTES = 2078, 1158
+_FULL_CPU_S, _RESUMED_CPU_S = 1.0e-3, 0.8e-3
+
+
+class TlsHandshakes(NamedTuple):
+    """What TLS's handshakes cost the gateway, TCP's and WebSocket's left out."""
+
+    bytes: float
+    cpu_s: float  # of one core
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +82,22 @@ def bytes_per_beat(
     if not (0 <= payload_out <= 125 and 0 <= payload_in <= 125):
         raise ValueError(f"payloads {payload_out}, {payload_in}; allowed: 0 to 125 bytes")
     frames = _FRAME_OUT + payload_out + _FRAME_IN + payload_in
-    return (2 + pure_acks) * _TCP_IP + frames + (2 * _TLS_RECORD if tls else 0)
+    return (2 + pure_acks) * _TCP_IP + frames + (tls_bytes_per_beat() if tls else 0)
+
+
+def tls_bytes_per_beat() -> int:
+    """Bytes that TLS adds to a ping and its answer: a record each way."""
+    return 2 * _TLS_RECORD
+
+
+def tls_handshakes(full: float, resumed: float) -> TlsHandshakes:
+    """The cost of so many full handshakes and resumptions.
+
+    A resumption spares the certificate and its signature, not the key exchange.
+    """
+    return TlsHandshakes(
+        full * _FULL_BYTES + resumed * _RESUMED_BYTES, full * _FULL_CPU_S + resumed * _RESUMED_CPU_S
+    )
 
 
 def cost(

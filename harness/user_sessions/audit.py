@@ -11,6 +11,7 @@ status; a row that ended may have records while its node has it in a resume wind
 
 from __future__ import annotations
 
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +25,7 @@ import redis
 from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from harness.real.tls import client_context
 from harness.runs.directory import RunDir
 from reference_server.errors import MachineError
 from reference_server.ledger.rows import FINAL, LedgerUnfit, now_ms
@@ -272,6 +274,7 @@ class AuditTarget(NamedTuple):
     key_prefix: str = "flatline:"
     ledger_url: str | None = None
     operator_token: str = ""  # of the gateways; they ask for it where they do not listen on loopback
+    tls_ca: str = ""  # file with the CA to trust; empty: the system's
 
 
 class Audit(NamedTuple):
@@ -310,7 +313,7 @@ def snapshot(target: AuditTarget) -> Snapshot:
     memory = store = ledger = None
     try:
         if target.http_urls:
-            memory = _memory(target.http_urls, target.operator_token)
+            memory = _memory(target.http_urls, target.operator_token, client_context(target.tls_ca))
         if target.redis_url is not None:
             store = _store(target.redis_url, target.key_prefix)
         if target.ledger_url is not None:
@@ -325,8 +328,12 @@ def snapshot(target: AuditTarget) -> Snapshot:
     return Snapshot(memory, store, ledger)
 
 
-def target_of_run(run: RunDir) -> AuditTarget:
+def target_of_run(run: RunDir, tls_ca: str = "") -> AuditTarget:
     """Return where the gateways of a run, or of `flatline serve`, say that everything is.
+
+    Args:
+        run: the run.
+        tls_ca: file with the CA to trust; empty: the system's.
 
     Raises:
         CannotAudit: it has no gateways that listen.
@@ -339,10 +346,10 @@ def target_of_run(run: RunDir) -> AuditTarget:
         ports = run.node_ports(config.node)
         if ports is None:
             raise CannotAudit(f"{config.node} of {run.path} does not listen")
-        urls.append(f"http://{config.host}:{ports.http_port}")
+        urls.append(f"http{'s' * (config.tls_certificate is not None)}://{config.host}:{ports.http_port}")
     first = configs[0]
     stores = (first.redis_url, first.key_prefix, first.ledger_url)
-    return AuditTarget(tuple(urls), *stores, first.operator_token)
+    return AuditTarget(tuple(urls), *stores, first.operator_token, tls_ca)
 
 
 def _known(seen: Snapshot) -> int:
@@ -358,20 +365,20 @@ def _known(seen: Snapshot) -> int:
     return len(sessions)
 
 
-def _memory(urls: Sequence[str], token: str) -> Memory:
+def _memory(urls: Sequence[str], token: str, tls: ssl.SSLContext) -> Memory:
     def held(state: str) -> list[Held]:
         # Once each: a list that changes between two pages may show a row twice.
-        return list({held.owner: held for url in urls for held in _pages(url, state, token)}.values())
+        return list({held.owner: held for url in urls for held in _pages(url, state, token, tls)}.values())
 
     return Memory(held("live"), held("waiting"))
 
 
-def _pages(url: str, state: str, token: str) -> Iterator[Held]:
+def _pages(url: str, state: str, token: str, tls: ssl.SSLContext) -> Iterator[Held]:
     page, left = 1, 1
     while left > 0:
         query = f"{url.rstrip('/')}/api/sessions?state={state}&per_page={_PER_PAGE}&page={page}"
         request = urllib.request.Request(query, headers={"Authorization": f"Bearer {token}"} if token else {})
-        with urllib.request.urlopen(request, timeout=_ANSWER_DEADLINE_S) as answer:
+        with urllib.request.urlopen(request, timeout=_ANSWER_DEADLINE_S, context=tls) as answer:
             told: Mapping[str, Any] = orjson.loads(answer.read())
         for row in told["sessions"]:
             yield Held(row["session_id"], row["user_id"], row["connection_id"], row["node"])

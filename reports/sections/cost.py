@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 
-from reports.numbers import ABSENT, count, percent, rate, size_bytes
+from reports.numbers import ABSENT, count, percent, rate, seconds, size_bytes
 from reports.page import Cell, Section, Table
 from reports.run_tables import RunTables
 from reports.sections.cells import missing
@@ -21,6 +21,10 @@ _FIGURES: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "gateway_cpu_percent": ("a gateway process’s CPU, mean", percent),
     "gateway_rss_bytes": ("a gateway process’s memory, most", size_bytes),
 }
+_OF_TLS: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "tls_handshake_bytes": ("TLS handshakes: bytes", size_bytes),
+    "tls_handshake_cpu_s": ("TLS handshakes: the gateway’s CPU", seconds),
+}
 
 
 def cost_section(tables: RunTables) -> Section:
@@ -29,18 +33,22 @@ def cost_section(tables: RunTables) -> Section:
     if found.empty:
         return missing("cost", "What it costs", "What it costs is not known (no cost.csv).")
     engines = {str(row["engine"]): row for row in found.to_dict("records")}
+    speaks_tls = bool(found["tls_handshake_bytes"].notna().any())
     rows = [
         [Cell(what), *(_cell(text, float(row[name])) for row in engines.values())]
-        for name, (what, text) in _FIGURES.items()
+        for name, (what, text) in {**_FIGURES, **(_OF_TLS if speaks_tls else {})}.items()
     ]
     basis = "; ".join(f"{engine}: {row['basis']}" for engine, row in engines.items())
+    tls = "and TLS’s records" if speaks_tls else "without TLS"
     note = (
         f"Rates are after the ramp, per second of the scenario. {basis[:1].upper()}{basis[1:]}. Theory’s are for as "
         "many connections as were measured, ghosts among them. A frame is a heartbeat or its answer; bytes are "
-        "theirs with WebSocket, TCP and IPv4 headers, without TLS. Redis operations are records that refreshes "
+        f"theirs with WebSocket, TCP and IPv4 headers, {tls}. Redis operations are records that refreshes "
         "write, counted while nobody comes or goes; logins, connections, leases and clean-ups are none. CPU is of "
         "one core"
     )
+    if speaks_tls:
+        note += ". TLS’s handshakes are reckoned from connections made: the first of a client full, later ones resumed"
     if tables.pace != 1:
         note += f", in real time: each real second carries the traffic of {tables.pace:g} of the scenario’s"
     table = Table(("what", *engines), rows, note=f"{note}.", csv="cost.csv")

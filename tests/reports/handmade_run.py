@@ -314,7 +314,7 @@ def _cost(engines: tuple[str, ...]) -> list[tuple[object, ...]]:
         "simulated": (611.5, 20.3, 40.6, 2984.1, nan, nan, nan, "23 heartbeats of the traced sessions"),
         "real": (612.0, 20.1, 40.2, 2954.7, nan, 7.25, 73531392.0, "counted by the gateway"),
     }
-    return [(engine, *rows[engine], nan, nan, 0.0, nan) for engine in engines]
+    return [(engine, *rows[engine], nan, nan, 0.0, nan, nan, nan) for engine in engines]
 
 
 def _storm(engine: str, rng: np.random.Generator) -> list[tuple[object, ...]]:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from harness.policy.tune.conditions import Conditions, Rules
 from harness.policy.tune.requirements import DETECTION, Limit, Requirements
-from harness.theory.costs import PER_CLIENTS, costs, session_ttl_s, status_ttl_s
+from harness.theory.costs import PER_CLIENTS, costs, session_ttl_s, status_ttl_s, tls_bytes_per_beat
 from harness.theory.false_suspicions import (
     dropped_by_idle_timer,
     false_suspicions_by_late_answers,
@@ -61,7 +61,7 @@ def with_figures(
     lost = dropped_by_idle_timer(t, patience, conditions.nat)
     status = status_ttl_s(t, patience, operations_per_s)
     records_s = (status, session_ttl_s(status))
-    cost = costs(t, records_s, PER_CLIENTS, beat_bytes=rules.beat_bytes)
+    cost = costs(t, records_s, PER_CLIENTS, beat_bytes=rules.beat_bytes + tls_bytes_per_beat() * network.tls)
     return policies.assign(
         **{f"{name}_s": quantile * t + patience for name, quantile in DETECTION.items()},
         false_per_client_day=false_suspicions_by_outages(t, waits, network)

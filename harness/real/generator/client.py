@@ -433,7 +433,9 @@ class Client:
         began_s = run.now_s()
         nat = self.behind
         source = nat.source if nat else None
-        wire, node = run.gateways.connect(self.index, self._first_node, source)
+        wire, node = run.gateways.connect(
+            self.index, self._first_node, source, is_back=bool(self.connection_id)
+        )
         try:
             traced = self.fault is not None and self.fault.traced
             wire.send_json({"type": "auth", "token": self._token, "trace": traced})
@@ -455,6 +457,7 @@ class Client:
                 "user_id": self.user_id,
                 "resumed": ready["resumed"],
                 "took_s": now_s - began_s,
+                **wire.about_tls,
             },
         )
         run.on_request("WSC", "connect", (now_s - began_s) * 1000, None)

@@ -7,6 +7,7 @@ connections to a node serves all clients of a process.
 from __future__ import annotations
 
 import ipaddress
+import ssl
 import sys
 from dataclasses import dataclass
 from itertools import count
@@ -18,7 +19,9 @@ from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 from numpy.random import Generator as Rng
 from websockets.uri import WebSocketURI, parse_uri
 
+from harness.real.generator.tls_socket import TlsSocket
 from harness.real.generator.websocket import WebSocketConnection
+from harness.real.tls import client_context
 
 __all__ = ["Gateways", "LoginRefused", "LoginUnavailable", "Target"]
 
@@ -47,6 +50,8 @@ class Target:
 
     ws_urls: tuple[str, ...]
     http_urls: tuple[str, ...]
+    tls_ca: str = ""  # file with the CA to trust; empty: the system's
+    tls_verifies: bool = True
 
 
 class Gateways:
@@ -62,9 +67,19 @@ class Gateways:
             0
         ]  # of a server that is not ours: with the clients' own names to be filled in
         self._uris: tuple[WebSocketURI, ...] = tuple(map(parse_uri, target.ws_urls))
+        speaks_tls = any(url.startswith(("wss:", "https:")) for url in (*target.ws_urls, *target.http_urls))
+        self.tls = client_context(target.tls_ca, verifies=target.tls_verifies) if speaks_tls else None
+        self._tls_sessions: dict[
+            int, ssl.SSLSession
+        ] = {}  # of the node at that place: the last full handshake's
         self._http = tuple(
             HTTPClient.from_url(
-                url, concurrency=_LOGINS_AT_ONCE, connection_timeout=TIMEOUT_S, network_timeout=TIMEOUT_S
+                url,
+                concurrency=_LOGINS_AT_ONCE,
+                connection_timeout=TIMEOUT_S,
+                network_timeout=TIMEOUT_S,
+                ssl_context_factory=lambda **_: self.tls,
+                insecure=not target.tls_verifies,
             )
             for url in target.http_urls
             if url
@@ -142,7 +157,7 @@ class Gateways:
                     raise
 
     def connect(
-        self, client: int, home: int | None = None, source: str | None = None
+        self, client: int, home: int | None = None, source: str | None = None, *, is_back: bool = False
     ) -> tuple[WebSocketConnection, str]:
         """Shake hands with the first node that is there; return the connection and the node's name.
 
@@ -150,6 +165,7 @@ class Gateways:
             client: its index.
             home: the node, from 1, to try first.
             source: the address to come from; None: one of `source`.
+            is_back: its process has been connected before: it resumes TLS's session, if there is one.
 
         Raises:
             ConnectionRefusedError: none of them listens.
@@ -159,11 +175,21 @@ class Gateways:
         source = source or self.source(client)
         for n in self.to_try(home):
             try:
-                return WebSocketConnection.connect(self._uris[n], TIMEOUT_S, source), f"node-{n + 1}"
+                session = self._tls_sessions.get(n) if is_back else None
+                wire = WebSocketConnection.connect(
+                    self._uris[n], TIMEOUT_S, source, tls=self.tls, session=session
+                )
+                self._keep_session(n, wire)
+                return wire, f"node-{n + 1}"
             except ConnectionRefusedError as error:
                 refused = error
         assert refused is not None
         raise refused
+
+    def _keep_session(self, node: int, wire: WebSocketConnection) -> None:
+        """Keep TLS's session for whoever comes back to a node: one for all, as a ticket each would weigh 3 KiB."""
+        if isinstance(wire.sock, TlsSocket) and not wire.sock.resumed and wire.sock.session is not None:
+            self._tls_sessions[node] = wire.sock.session
 
     def source(self, client: int) -> str | None:
         """The address that a client comes from; None: the kernel's choice.

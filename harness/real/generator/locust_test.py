@@ -35,6 +35,7 @@ from harness.real.generator.remote_workers import Coordinator, WorkerHost, in_or
 from harness.real.generator.shard import ClientIndexPool, WorkerShard
 from harness.real.generator.shared import Generator, OnRequest
 from harness.real.generator.web_ui import LivenessPages
+from harness.real.tls import check_insecure
 from harness.runs.directory import RunDir, new_run
 from reference_server.errors import Exit
 from reference_server.event_log import EventWriter
@@ -140,6 +141,7 @@ class Suite:
         self._coordinator = Coordinator(runner) if isinstance(runner, MasterRunner) else None
         self._worker_host = WorkerHost(runner) if isinstance(runner, WorkerRunner) else None
         self._lost: set[str] = set()
+        self._target = _target(self.options)
         if not self._is_worker:
             _refuse_a_second_run(self.options)
             scenario = self._scenario()
@@ -186,11 +188,10 @@ class Suite:
         else:
             shard = self._shard()
             self.free_indices = ClientIndexPool(shard, run.plan.clients)
-            target = Target(tuple(self.options.ws_url.split(",")), tuple(self.options.http_url.split(",")))
             self.generator = Generator(
                 run.scenario,
                 run.plan,
-                target,
+                self._target,
                 run.directory,
                 run.origin_s,
                 shard,
@@ -334,6 +335,18 @@ class Suite:
                     now_s = time.monotonic() - run.origin_s
                     log.write(Event(now_s, Source.HARNESS, EventKind.WORKER_LOST, detail=detail))
                     log.flush()
+
+
+def _target(options: Namespace) -> Target:
+    """Where the server is, and whom the clients trust.
+
+    Raises:
+        CannotRun: to trust anybody, where others could be in the middle.
+    """
+    ws_urls, http_urls = options.ws_url.split(","), options.http_url.split(",")
+    if options.tls_insecure:
+        check_insecure([*ws_urls, *http_urls], "--tls-insecure")
+    return Target(tuple(ws_urls), tuple(http_urls), options.tls_ca, not options.tls_insecure)
 
 
 def _refuse_a_second_run(options: Namespace) -> None:

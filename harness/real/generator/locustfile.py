@@ -58,6 +58,18 @@ def _options(parser: LocustArgumentParser) -> None:
         help="the gateway's HTTP API; several nodes: commas, in the same order",
     )
     group.add_argument(
+        "--tls-ca",
+        default="",
+        env_var="FLATLINE_TLS_CA",
+        help="file (PEM) with the CA to trust where the URLs say wss and https; default: the system's",
+    )
+    group.add_argument(
+        "--tls-insecure",
+        action="store_true",
+        env_var="FLATLINE_TLS_INSECURE",
+        help="trust any certificate; for servers on loopback alone",
+    )
+    group.add_argument(
         "--shape",
         default="",
         choices=["", *SHAPES],

@@ -78,6 +78,7 @@ class TargetClient(Client):
             run.gateways.source(self.index),
             {key: filled(value, who.words) for key, value in target.connect.headers.items()},
             subprotocol,
+            run.gateways.tls,
         )
         try:
             for message in dialect.opening():
@@ -95,6 +96,7 @@ class TargetClient(Client):
         self.session_id = self.connection_id = name
         self.last_packet_s = self._heard_s = now_s = run.now_s()
         detail = {"client": self.index, "user_id": self.user_id, "resumed": False, "took_s": now_s - began_s}
+        detail |= wire.about_tls
         if target.login is not None and target.login.known_as is not None:
             ends["known_as"] = self._taken[target.login.known_as]
         self._log(EventKind.CONNECTED, node="node-1", detail=detail | ends)

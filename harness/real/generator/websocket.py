@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket  # the bare descriptor: gevent's socket object brings watchers, a hub and a kilobyte
 import errno
 import socket
+import ssl
 import struct
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -25,6 +26,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
 from harness.real.frames import FrameReader
+from harness.real.generator.tls_socket import TlsSocket
 from reference_server.events import Cause
 from reference_server.websocket.tcp_info import TcpState, read_tcp_info
 
@@ -55,7 +57,7 @@ class WebSocketConnection:
     __slots__ = ("_reader", "sock")
 
     def __init__(self, sock: Any) -> None:
-        self.sock = sock
+        self.sock = sock  # or a `TlsSocket`
         self._reader: FrameReader | None = None  # None: between two frames
 
     @classmethod
@@ -66,8 +68,10 @@ class WebSocketConnection:
         source: str | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
         subprotocol: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        session: ssl.SSLSession | None = None,
     ) -> WebSocketConnection:
-        """Open a TCP connection and shake hands; blocks the greenlet.
+        """Open a TCP connection, with TLS where the URI says wss, and shake hands; blocks the greenlet.
 
         Args:
             uri: where to.
@@ -76,14 +80,17 @@ class WebSocketConnection:
                 each pair of addresses has the whole ephemeral range.
             headers: of the request, besides those of the handshake.
             subprotocol: the only one that is offered; None: none is.
+            tls: whom to trust; None: TLS is not spoken.
+            session: of TLS, to be resumed; None: a full handshake.
 
         Raises:
-            OSError: no TCP connection (refused, timed out).
+            OSError: no TCP connection (refused, timed out), or no TLS (a certificate that is not trusted).
             ConnectionEnded: the server ended it during the handshake.
             InvalidHandshake: it answered something else than 101.
         """
         family = socket.AF_INET6 if ":" in uri.host else socket.AF_INET
-        sock = gevent.socket.socket(family, socket.SOCK_STREAM)
+        plain = gevent.socket.socket(family, socket.SOCK_STREAM)
+        sock: Any = plain
         try:
             sock.settimeout(timeout_s)
             if source is not None:
@@ -91,6 +98,10 @@ class WebSocketConnection:
                 sock.bind((source, 0))
             sock.connect((uri.host, uri.port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if uri.secure:
+                assert tls is not None
+                sock = TlsSocket(plain, tls, uri.host, session)
+                sock.handshake()
             offered = None if subprotocol is None else [Subprotocol(subprotocol)]
             protocol = ClientProtocol(uri, extensions=None, subprotocols=offered)
             request = protocol.connect()
@@ -99,9 +110,10 @@ class WebSocketConnection:
             protocol.send_request(request)
             sock.sendall(b"".join(protocol.data_to_send()))
             rest = _answer(sock, protocol)
-            wire = cls(_socket.socket(family, socket.SOCK_STREAM, 0, sock.detach()))
+            bare = _socket.socket(family, socket.SOCK_STREAM, 0, plain.detach())
+            wire = cls(bare if sock is plain else sock.onto(bare))
         except BaseException:
-            sock.close()
+            plain.close()
             raise
         wire.sock.setblocking(False)
         if rest:
@@ -148,6 +160,13 @@ class WebSocketConnection:
         """
         return self._until_close(self._whole(data))
 
+    @property
+    def about_tls(self) -> dict[str, str]:
+        """For the log: which kind of TLS handshake it was; nothing without TLS."""
+        if not isinstance(self.sock, TlsSocket):
+            return {}
+        return {"tls": "resumed" if self.sock.resumed else "full"}
+
     def _whole(self, data: bytes) -> list[Frame]:
         reader = self._reader or FrameReader()
         try:
@@ -186,6 +205,8 @@ class WebSocketConnection:
         """Close in order: close frame, then FIN. Does not wait for the answer: a page that goes away doesn't."""
         try:
             self.send(Frame(Opcode.CLOSE, code.to_bytes(2)))
+            if isinstance(self.sock, TlsSocket):
+                self.sock.say_goodbye()
         finally:
             self.sock.close()
 
@@ -205,6 +226,8 @@ def _answer(sock: Any, protocol: ClientProtocol) -> bytes:
     while True:
         try:
             chunk: bytes = sock.recv(_HANDSHAKE_CHUNK)
+        except BlockingIOError:  # TLS's tickets alone
+            continue
         except TimeoutError:
             raise
         except OSError as error:

@@ -240,6 +240,10 @@ class Network:
     at_clients: Callable[[], AbstractContextManager[None]]
     hosts: Hosts | None = None  # the nodes have hosts of their own: one of them is to vanish
 
+    def addresses(self, nodes: int) -> list[str]:
+        """Where so many nodes are reached."""
+        return [self.gateway] if self.hosts is None else [self.hosts.address(n + 1) for n in range(nodes)]
+
 
 def check_network(kind: NetworkKind, plan: Plan, clock: RunClock, redis_url: str | None) -> None:
     """Return if the network can be had, and does what the plan asks for.

@@ -25,6 +25,7 @@ from harness.real.errors import CannotRun
 from harness.real.network.hosts import REDIS_ADDRESS, Hosts
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer
+from harness.real.tls import OwnCertificate
 from harness.runs.directory import RunDir
 from reference_server.config import GatewayConfig
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
@@ -55,6 +56,7 @@ def gateway_config(
     ledger: str | None = None,
     drain_spread_s: float = 0.0,
     hosts: Hosts | None = None,
+    tls: OwnCertificate | None = None,
 ) -> GatewayConfig:
     """What a node is told; `policy` is in real seconds already.
 
@@ -69,6 +71,7 @@ def gateway_config(
         ledger: URL of the durable ledger; None: none.
         drain_spread_s: real seconds over which a drain spreads its closes.
         hosts: of the nodes, where each has one of its own.
+        tls: its certificate; None: it speaks none.
     """
     name = f"node-{number}"
     # Each node draws its own phases; a lone one draws those of the scenario's seed.
@@ -93,6 +96,8 @@ def gateway_config(
         lease_check_s=scenario.clock.real_s(scenario.gateway.lease.check),
         seed=seed,
         drain_spread_s=drain_spread_s,
+        tls_certificate=None if tls is None else tls.certificate,
+        tls_key=None if tls is None else tls.key,
         **_traffic(scenario, seed),
     )
 
@@ -132,6 +137,10 @@ class Node:
     def name(self) -> str:
         """As in its events: node-1."""
         return self.config.node
+
+    def scheme(self, plain: str) -> str:
+        """How its URLs begin: ws or wss, http or https."""
+        return plain if self.config.tls_certificate is None else f"{plain}s"
 
     @property
     def runs(self) -> bool:
@@ -189,12 +198,12 @@ class Nodes:
     @property
     def ws_urls(self) -> str:
         """The WebSocket endpoints, node-1's first, separated by commas."""
-        return ",".join(f"ws://{self.address(node)}:{node.port}/ws" for node in self)
+        return ",".join(f"{node.scheme('ws')}://{self.address(node)}:{node.port}/ws" for node in self)
 
     @property
     def http_urls(self) -> str:
         """The HTTP APIs, in the same order."""
-        return ",".join(f"http://{self.address(node)}:{node.http_port}" for node in self)
+        return ",".join(f"{node.scheme('http')}://{self.address(node)}:{node.http_port}" for node in self)
 
     def address(self, node: Node) -> str:
         """Where clients reach a node."""

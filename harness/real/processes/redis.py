@@ -43,6 +43,7 @@ __all__ = [
     "quiet_port",
     "redis_server",
     "remove_left_keys",
+    "shown_url",
 ]
 
 INSTALL_HELP = (
@@ -213,7 +214,7 @@ def redis_server(
 def _given(url: str, children: Children) -> Iterator[RedisServer]:
     """Check that the user's server answers, lend it, remove what was written."""
     prefix = f"flatline:{secrets.token_hex(4)}:"
-    shown = _shown(url)
+    shown = shown_url(url)
     try:
         client = _client(url)
         version = _version(client)
@@ -243,7 +244,7 @@ def remove_left_keys(url: str) -> list[str]:
     Raises:
         RedisUnavailable: it does not answer.
     """
-    shown = _shown(url)
+    shown = shown_url(url)
     try:
         with _client(url) as client:
             removed = leftovers.dead_prefixes(client)
@@ -256,7 +257,7 @@ def remove_left_keys(url: str) -> list[str]:
     return removed
 
 
-def _shown(url: str) -> str:
+def shown_url(url: str) -> str:
     """Return a URL as it may be shown: no password in logs and reports."""
     return re.sub(r"://[^@/]*@", "://…@", url)
 

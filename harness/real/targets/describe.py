@@ -25,6 +25,7 @@ __all__ = [
     "environment_of",
     "lacking",
     "other_versions",
+    "trust_of",
     "urls_of",
     "values_of",
     "versions_of",
@@ -84,6 +85,13 @@ def urls_of(target: Target, ports: tuple[int, int]) -> tuple[str, str]:
     return filled(target.connect.url, known), filled(target.login.post if target.login else "", known)
 
 
+def trust_of(target: Target) -> list[str]:
+    """What the generator is told of whom to trust where the URL says wss."""
+    connect = target.connect
+    ca = filled(connect.ca, {"here": target.folder})
+    return [*(["--tls-ca", ca] if ca else []), *([] if connect.verifies else ["--tls-insecure"])]
+
+
 def attached_port(target: Target) -> int:
     """The port of a server that runs already.
 
@@ -94,7 +102,7 @@ def attached_port(target: Target) -> int:
     host = parts.hostname or ""
     if host != "localhost" and not ipaddress.ip_address(host).is_private:
         raise ValueError(f"{target.connect.url}: {host} is neither loopback nor a private address")
-    return parts.port or 80
+    return parts.port or (443 if parts.scheme == "wss" else 80)
 
 
 def lacking(target: Target) -> list[str]:

@@ -12,6 +12,7 @@ from harness.real.errors import CannotRun
 from harness.real.processes.children import Child, Children
 from harness.real.targets.describe import attached_port, lacking
 from harness.real.targets.sock_diag import sock_diag_works
+from harness.real.tls import check_insecure, client_context
 from harness.runs.directory import RunDir
 from scenarios.target import Target, filled
 
@@ -37,6 +38,10 @@ def check_target(target: Target, network: str = "loopback", hosts: int = 0) -> N
     if missing := lacking(target):
         raise CannotRun("; ".join(missing))
     host = urlsplit(target.connect.url).hostname
+    if not target.connect.verifies:
+        check_insecure([target.connect.url], "connect.verifies: false")
+    if target.connect.url.startswith("wss:"):
+        client_context(filled(target.connect.ca, {"here": target.folder}))
     if target.start is not None and host not in ("127.0.0.1", "localhost", "::1"):
         raise CannotRun(f"connect.url: {host}; allowed: a server that is started here is on 127.0.0.1")
     if target.start is None:

@@ -10,6 +10,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import ValidationError
@@ -19,7 +20,7 @@ from harness.real.processes.redis import RedisServer
 from reference_server.config import GatewayConfig
 from reference_server.events import Cause
 from reference_server.websocket.tls import server_context
-from tests.certificates import Certificate, make_certificate
+from tests.certificates import Certificate, make_certificate, tls_before
 from tests.reference_server.gateways import QUICK, QUIET, Client, Running, run, running, until
 
 pytestmark = pytest.mark.real
@@ -191,3 +192,24 @@ def test_a_drain_over_tls_ends_everybody_in_order(start: Any) -> None:
             writer.transport.abort()
 
     run(scenario())
+
+
+def test_redis_is_reached_by_tls_and_only_by_who_trusts_it(
+    private_redis: RedisServer, key_prefix: str, certificate: Certificate, tmp_path: Path
+) -> None:
+    plain = urlsplit(private_redis.url).port
+    assert plain is not None
+
+    async def scenario(port: int) -> None:
+        url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs="
+        async with running(f"{url}{certificate.ca}", key_prefix, tmp_path, QUIET) as it:
+            ann = await it.join("ann")
+            assert it.records(ann.session_id, "ann")[2]
+        other = make_certificate(tmp_path)
+        async with running(f"{url}{other.ca}", key_prefix, tmp_path, QUIET) as it:
+            status, answer = await it.http("POST", "/user/login", {"user_id": "bob"})
+            assert (status, answer["error"]["code"]) == (503, "store_unavailable")
+            assert it.gateway.health()["store"] == "down"
+
+    with tls_before(plain, certificate) as port:
+        run(scenario(port))
