@@ -36,7 +36,7 @@ faults: [{kind: frozen, share: 50%, at: {uniform: {low: 0s, high: 40s}}}]
         ("witnesses: {suspected: '({client}'}", "not a regular expression"),
         ("heartbeat: {model: ping_deadline, interval: 20s}", "ping_deadline needs timeout"),
         ("heartbeat: {model: sometimes}", "heartbeat.model: got 'sometimes'"),
-        ("connect: {url: 'wss://example.org/'}", "connect.url: got 'wss://example.org/'"),
+        ("connect: {url: 'http://example.org/'}", "connect.url: got 'http://example.org/'"),
         ("witnesses: {store_cleared: {key: online}}", "names no client"),
         ("witnesses: {store_cleared: {key: 'a:{user}', set: b}}", "got key and set; allowed: one of key"),
         ("witnesses: {store_cleared: {key: 'a:{user}', field: b}}", "field does not go with key"),
