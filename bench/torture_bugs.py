@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.torture.torture import torture
 from tests.harness.torture.seeded_bugs import BUGS
 
-MOST_SCHEDULES = 12
+MOST_SCHEDULES = 8
 SHRINK_TRIES = 0
 
 

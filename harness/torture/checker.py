@@ -24,7 +24,7 @@ inconsistent   memory, Redis and ledger differ in the end (`harness/user_session
 What may be excused, and why: nobody can know a node that stands still or is cut off from Redis from a dead one, so its
 sessions may be ended by its peers once its lease could be over. Where Redis has lost what it had acknowledged
 (`Kind.loses`), sessions that only it knew are gone. After a fault everything has its bound to mend itself: what only
-time can tell is judged once nothing has happened for `Bounds.settled_s`.
+time can tell is judged once nothing has happened for `Schedule.settle_s`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ class Bounds:
     lease_check_s: float = 0.5
     status_ttl_s: float = 8.0
     slack_s: float = 0.5  # of a busy machine
-    settled_s: float = 7.0  # after the last fault; a client gives up a silent host after 4
 
     @property
     def patience_s(self) -> float:

@@ -55,6 +55,7 @@ class Connection:
         self.heard_s = 0.0
         self.code: int | None = None  # how it ended
         self.silent = False
+        self.dead = False  # silent for good
         self.left = False  # noted as ended already, by its own client
         self.task: Task[None] | None = None
 
@@ -203,6 +204,7 @@ class Client:
                 self.wanted = False
                 if now is not None:
                     self._fall_silent(now)
+                    now.dead = True
                     self.connection = None
             case "cut" | "long_cut":
                 if now is not None:
@@ -263,8 +265,9 @@ class Client:
 
     async def _keep_up(self) -> None:
         now = self.connection
-        if now is not None and now.open and self._history.now_s - now.heard_s > _IDLE_S:
-            self._leave(now, reset=False)  # also where its network is gone: it cannot know
+        for one in self.all:
+            if one.open and not one.dead and self._history.now_s - one.heard_s > _IDLE_S:
+                self._leave(one, reset=False)  # also where its network is gone: it cannot know
         if not self.wanted or (now is not None and now.open) or self._history.now_s < self._not_before_s:
             return
         if now is not None and now.code in _ENDED_BY_OTHERS and not now.left and not self._watches:

@@ -137,7 +137,7 @@ async def _follow(
         await asyncio.sleep(max(0.0, schedule.length_s - history.now_s))
         await nemesis.heal()
         history.note("healed")
-        await asyncio.sleep(BOUNDS.settled_s)
+        await asyncio.sleep(schedule.settle_s)
         history.note("settled", up=[c.number for c in clients if c.wanted])
         children.check()
         await _final(schedule, run, history, nodes, store, everybody, clients, lag)

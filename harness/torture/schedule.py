@@ -10,7 +10,7 @@ happens all the time hides what happens after it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,9 @@ Ability = Literal["silence", "hosts"]
 _FAULTS_S = 6.0
 _BEGIN_S = 1.0  # everybody is in by then
 _WATCHED_S = 0.3  # the watchers are
+_SETTLE_S = (
+    7.0  # after the last fault: a client gives up a silent host after 4, a dead node's lease is over before
+)
 _CLIENTS, _NODES = 8, 3
 _TWO_DEVICES = 4  # the first clients are two users with two devices each
 _SHARE = 0.5  # of the kinds that one schedule draws from
@@ -106,7 +109,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What happens in one history, sorted by time; seconds since everything was up."""
+    """What happens in one history, sorted by time.
+
+    Attributes:
+        length_s: of the steps, seconds since everything was up; all is over then.
+        settle_s: and so long nothing happens, before what must be so is looked at.
+    """
 
     seed: str
     steps: tuple[Step, ...]
@@ -115,18 +123,11 @@ class Schedule:
     clients: int = _CLIENTS
     nodes: int = _NODES
     length_s: float = _FAULTS_S + _BEGIN_S
+    settle_s: float = _SETTLE_S
 
     def with_steps(self, steps: Iterable[Step]) -> Schedule:
         """The same, with other steps."""
-        return Schedule(
-            self.seed,
-            tuple(sorted(steps)),
-            self.one_connection_per,
-            self.survives_connection,
-            self.clients,
-            self.nodes,
-            self.length_s,
-        )
+        return replace(self, steps=tuple(sorted(steps)))
 
     def user_of(self, client: int) -> str:
         """Whose a client is."""
