@@ -164,6 +164,7 @@ class Gateway:
             create_task(listen_to(self.redis, channels, on_subscribed)),
             create_task(self.sweeper.run(self._sweep_phase_s)),
             create_task(self.cluster.run()),
+            create_task(self.logins.repair()),
         ]
         for task in self._tasks:
             task.add_done_callback(_report_failure)

@@ -18,6 +18,7 @@ from reference_server.ledger.ledger import ANSWER_DEADLINE_S, Ledger
 from reference_server.ledger.rows import AddressFull, LedgerUnavailable, Login, now_ms
 from reference_server.sessions.origin import Origin
 from reference_server.sessions.records import Sessions, session_id_of
+from reference_server.sessions.redis_writer import StoreUnavailable
 
 __all__ = ["Logins"]
 
@@ -114,7 +115,20 @@ class Logins:
             self._end_session(record.owner, how)
         if self._ledger is not None:
             await self._ledger.logout(session_id, user_id)
+            if record is not None:
+                self._sessions.written(session_id)
         return record is not None
+
+    async def repair(self) -> None:
+        """Write the rows of logouts that Redis has acknowledged and whose node ended before the ledger had them."""
+        while self._ledger is not None:
+            try:
+                for session_id in await self._sessions.unwritten():
+                    await self._ledger.logout(session_id)
+                    self._sessions.written(session_id)
+                return
+            except (LedgerUnavailable, StoreUnavailable):
+                await sleep(_AGAIN_S)
 
     def bring_back(self) -> None:
         """Begin to write the logins again that Redis has lost; what of this is under way is restarted."""

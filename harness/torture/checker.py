@@ -375,8 +375,13 @@ class _Replay:
             return
         at_s, b, session = link.answered_s, self._bounds, link.session
         others = self._by_slot[self._slot(link)] if link.client < _WATCHER else []
+        since_s = min((one.asked_s for one in self._by_session[session]), default=at_s)
         if self._ended_on_purpose(session, self._user(link), at_s) < _EVER or any(
-            one.session != session and one.asked_s <= at_s and one.may_have_happened for one in others
+            one.session != session
+            and since_s <= one.answered_s
+            and one.asked_s <= at_s
+            and one.may_have_happened
+            for one in others
         ):
             return
         before = [
@@ -410,7 +415,6 @@ class _Replay:
                 alive_s = at_s
             if at_s - alive_s > min(b.resume_s, b.lease_s) - b.slack_s:
                 return
-        since_s = min(one.asked_s for one in before)
         in_doubt = any(self._node_was_in_doubt(one.node, since_s, at_s) for one in before)
         if in_doubt and not self._schedule.survives_connection:
             return

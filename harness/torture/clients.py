@@ -195,6 +195,9 @@ class Client:
             case "come":
                 self.wanted = True
                 await self._keep_up()
+            case "log_in":
+                self.token, self._node = "", step.node
+                await self._log_in()
             case "close" | "refresh" | "reset":
                 self.wanted = step.kind != "close" and self.wanted
                 self._not_before_s = self._history.now_s + step.lasts_s

@@ -145,6 +145,8 @@ class Sessions:
         self._status_ttl_s = policy.status_ttl
         self._resume_window_s = policy.resume_window
         self.survivor_ttl_ms = self._session_ttl_ms if config.session_survives_connection else ""
+        self._has_ledger = config.ledger_url is not None
+        self._over = f"{writer.prefix}over"
         self._status_at_login = rules.status_written == "at_login"
         self._on_cleared = on_cleared
         self.refresh_after_s = refresh_after_s(policy, rules)
@@ -210,6 +212,19 @@ class Sessions:
         slot, owner = found
         return Record(session_id, owner.decode(), *self._person(slot.decode()))
 
+    async def unwritten(self) -> list[str]:
+        """Return the sessions that were ended and whose rows the ledger may not have.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        return [found.decode() for found in await self._writer.ask(Call(Script.UNWRITTEN, (self._over,), ()))]
+
+    def written(self, session_id: str) -> None:
+        """Note that the ledger has the end of a session."""
+        key = f"written {session_id}"
+        self._writer.submit(Call(Script.WRITTEN, (self._over,), (session_id,), durable_key=key))
+
     def forget(self, session_id: str) -> None:
         """Delete a session that was made and never told to anybody."""
         self._writer.submit(self._logout(session_id, durable_key=f"forget {session_id}"))
@@ -217,7 +232,8 @@ class Sessions:
     def _logout(
         self, session_id: str, user_id: str = "", how: str = "logged_out", durable_key: str | None = None
     ) -> Call:
-        args = (*self.head, session_id, self._node, user_id, self.owners.incarnation, how)
+        is_to_be_written = int(self._has_ledger and durable_key is None)
+        args = (*self.head, session_id, self._node, user_id, self.owners.incarnation, how, is_to_be_written)
         return Call(Script.LOGOUT, (self._session(session_id),), args, durable_key=durable_key)
 
     def connect(

@@ -9,6 +9,7 @@ Keys, below the gateway's prefix:
     online                   zset: user_id by the time last seen (Redis's own clock, seconds)
     devices:{user_id}        set of the devices online, TTL status_ttl; only with one connection a device
     node:{incarnation}:sessions    hash: session_id to what its session record says; who holds what
+    over                     hash: session to user: ended by a logout or kick, its row is to be written
     presence                 pub/sub: {"type": "online"|"offline", "user_id", "session_id", "node"}
     to:{incarnation}         pub/sub: what one node is told, see `cluster/routing.py`
     nodes                    hash: incarnation to "up" or "drained"; those whose sessions are not all ended yet
@@ -52,6 +53,8 @@ class Script(StrEnum):
     RELEASE = _script("release")
     LOGOUT = _script("put", "records", "logout")
     PRUNE = _script("prune")
+    UNWRITTEN = "return redis.call('HKEYS', KEYS[1])"
+    WRITTEN = "return redis.call('HDEL', KEYS[1], ARGV[1])"
     # Of nodes.
     RENEW = _script("put", "records", "renew")
     HOLD = _script("put", "records", "hold")

@@ -289,6 +289,32 @@ async def _outage(server: RedisServer, prefix: str, folder: Path, path: Path, ou
         assert await health(it) == (200, "up")
 
 
+def test_a_logout_that_only_redis_had_is_written_at_the_next_start(
+    private_redis: RedisServer, key_prefix: str, tmp_path: Path
+) -> None:
+    """The ledger is away, and the node ends before it is back: no flush brings that login back afterwards."""
+    path = tmp_path / "ledger.db"
+
+    async def scenario() -> None:
+        url = ledger_url(path)
+        async with running(private_redis.url, key_prefix, tmp_path, ledger_url=url) as it:
+            token = await it.login("ann")
+            over = f"{key_prefix}over"
+            with locked(path):
+                status, answer = await it.http("POST", "/user/logout", {"token": token})
+                assert (status, answer["error"]["code"]) == (503, "ledger_unavailable")
+                assert it.store.hgetall(over) == {session_id_of(token).encode(): b"ann"}
+                ledger = it.gateway.ledger
+                assert ledger is not None
+                ledger._pending.clear()  # as SIGKILL would
+            assert rows(path)[session_id_of(token)]["ended_by"] is None
+        async with running(private_redis.url, key_prefix, tmp_path, ledger_url=url) as it:
+            await until(lambda: rows(path)[session_id_of(token)]["ended_by"] == "logout", "repaired")
+            await until(lambda: not it.store.exists(over), "forgotten")
+
+    asyncio.run(scenario())
+
+
 def test_a_flushed_redis_gets_its_logins_back(
     private_redis: RedisServer, key_prefix: str, tmp_path: Path
 ) -> None:
