@@ -30,9 +30,10 @@ from pathlib import Path
 
 import psutil
 
+from harness.real.processes.certificate import own_certificate
 from harness.real.processes.children import Children
 from harness.real.processes.redis import redis_server
-from harness.real.tls import client_context, own_certificate
+from harness.real.tls import client_context
 from reference_server.frames import HEARTBEAT
 from reference_server.websocket.listener import raise_descriptor_limit
 

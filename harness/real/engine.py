@@ -21,6 +21,7 @@ from harness.real.machine_limits import Load, check_limits, this_machine, worker
 from harness.real.network import NetworkKind
 from harness.real.network.nat import check_network, is_behind_nat, network_of
 from harness.real.network.silence import silence_available
+from harness.real.processes.certificate import own_certificate
 from harness.real.processes.children import Child, ChildDied, Children
 from harness.real.processes.delay import start_delay
 from harness.real.processes.gateways import Nodes, gateway_config
@@ -29,7 +30,6 @@ from harness.real.processes.redis import RedisServer, quiet_port, redis_server
 from harness.real.resources import ResourceSampler
 from harness.real.targets.describe import attached_port, other_versions, trust_of, urls_of
 from harness.real.targets.process import check_target, start_observer, wait_ready
-from harness.real.tls import own_certificate
 from harness.runs.directory import RunDir
 from harness.theory.tcp import tcp_give_up_s
 from harness.user_sessions.audit import AuditTarget, CannotAudit, audit

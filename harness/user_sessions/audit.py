@@ -25,7 +25,6 @@ import redis
 from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from harness.real.tls import client_context
 from harness.runs.directory import RunDir
 from reference_server.errors import MachineError
 from reference_server.ledger.rows import FINAL, LedgerUnfit, now_ms
@@ -313,7 +312,11 @@ def snapshot(target: AuditTarget) -> Snapshot:
     memory = store = ledger = None
     try:
         if target.http_urls:
-            memory = _memory(target.http_urls, target.operator_token, client_context(target.tls_ca))
+            memory = _memory(
+                target.http_urls,
+                target.operator_token,
+                ssl.create_default_context(cafile=target.tls_ca or None),
+            )
         if target.redis_url is not None:
             store = _store(target.redis_url, target.key_prefix)
         if target.ledger_url is not None:

@@ -23,9 +23,9 @@ import numpy as np
 
 from harness.real.errors import CannotRun
 from harness.real.network.hosts import REDIS_ADDRESS, Hosts
+from harness.real.processes.certificate import OwnCertificate
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer
-from harness.real.tls import OwnCertificate
 from harness.runs.directory import RunDir
 from reference_server.config import GatewayConfig
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
