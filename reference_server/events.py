@@ -60,6 +60,9 @@ class EventKind(StrEnum):
     FAULT_INJECTED = "fault_injected"  # client: it took effect; detail: fault_id, fault, scheduled_s
     FAULT_HEALED = "fault_healed"  # client: the cause is gone; detail: fault_id
     FAULT_RECOVERED = "fault_recovered"  # client: alive on the same session again; detail: fault_id
+    # client of a target: healed, it was told whether the server still held it; detail: fault_id, gone (true, false, or
+    # null: nothing tells), how (pong, close_frame, tcp_fin, tcp_reset, …)
+    REVIVED = "revived"
     # what happens to gateway nodes and the store; node: whose, where it is a node's
     # harness; detail: incident_id, kind, scheduled_s, mechanism, cuts_connections, stops_loop (what the kind does)
     INCIDENT_STARTED = "incident_started"

@@ -373,6 +373,39 @@ _DECLARED: Final = (
         ),
     ),
     TableSchema(
+        "revivals",
+        "client whose fault healed and that was told whether a server that is not ours still held it",
+        (
+            _ENGINE,
+            _FAULT_ID,
+            _FAULT,
+            _seconds("silent_s", "from the fault to its end, when it asked"),
+            _flag("gone", "the server had given it up by then"),
+            _text("how", "pong, or how the connection ended"),
+        ),
+    ),
+    TableSchema(
+        "revival_law",
+        "fault: when a server gives its clients up, by revivals alone (current-status data)",
+        (
+            _ENGINE,
+            _FAULT,
+            _count("n", "clients that were told"),
+            _count("gone", "of them were given up"),
+            _seconds("held_until_s", "none was gone who asked up to then"),
+            _seconds("gone_from_s", "all were gone who asked from then on; infinite: no such time"),
+            *(
+                column
+                for p in ("p10", "p50", "p90")
+                for column in (
+                    _seconds(f"{p}_s", f"{p[1:]} % are given up by then; empty: not reached"),
+                    _seconds(f"{p}_lo_s", "lower 95 % bound, exact; 0: none"),
+                    _seconds(f"{p}_hi_s", "upper bound; infinite: none"),
+                )
+            ),
+        ),
+    ),
+    TableSchema(
         "counted",
         "answer of a server that is not ours to how many connections it has",
         (

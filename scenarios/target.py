@@ -353,12 +353,20 @@ class Witnesses(Part):
         None
     )
 
+    revival: Annotated[
+        bool,
+        Field(
+            description="each client whose fault heals asks at once whether the server still holds it: one bit a "
+            "client; when clients are given up is in the table revival_law, and is no milestone"
+        ),
+    ] = False
+
     _is_regex = field_validator("suspected", mode="after")(lambda value: _checked_regex(value))
 
     @property
     def milestones(self) -> frozenset[str]:
         """Those that somebody sees."""
-        names = type(self).model_fields.keys() - {"count"}
+        names = type(self).model_fields.keys() - {"count", "revival"}
         return frozenset(name for name in names if getattr(self, name) is not None)
 
 

@@ -22,6 +22,7 @@ from harness.measure.detections import find_outcomes
 from harness.measure.incidents import incidents
 from harness.measure.omission import omission
 from harness.measure.presence import presence_gaps
+from harness.measure.revivals import revival_law, revivals
 from harness.measure.series import reconnects
 from harness.measure.sessions import presence_flaps, session_quality
 from reference_server.events import Event, Source
@@ -58,6 +59,7 @@ def measure(
 def measure_history(history: History) -> Measured:
     """Measure one engine's history."""
     outcomes = find_outcomes(history)
+    revived = revivals(history)
     health = healthy.find_health(history)
     mistakes = healthy.false_suspicion_events(history, health)
     connections = healthy_connections(history)
@@ -77,6 +79,8 @@ def measure_history(history: History) -> Measured:
         "accuracy": healthy.accuracy(history.engine, mistakes, health.client_days),
         "ghosts": series.ghosts(history, outcomes.detections),
         "population": live,
+        "revivals": revived,
+        "revival_law": revival_law(revived),
         "counted": series.counted(history, connections),
         "timelines": series.timelines(history),
         "tcp_info": series.tcp_info(history),

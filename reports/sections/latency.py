@@ -63,9 +63,45 @@ def latency_section(tables: RunTables, gallery: Gallery) -> Section:
         for by, title in _PARTS.items()
         if (table := _parts_table(tables.table("breakdown"), by, title)) is not None
     ]
+    found += _revivals(tables)
     absent = [engine for engine in ENGINES if engine not in tables.engines]
     notes = [Text(f"Not part of this run: {', '.join(absent)}.", "missing")] if absent else []
     return Section("latency", "Detection latency", [*notes, *gallery.get("curves", []), *found])
+
+
+def _revivals(tables: RunTables) -> list[Table]:
+    """When clients were given up, as they learnt when their fault healed."""
+    laws = tables.table("revival_law")
+    if laws.empty:
+        return []
+
+    def quantile(row: Mapping[Hashable, Any], p: str) -> Cell:
+        low, high = seconds_cell(row[f"{p}_lo_s"]).text, seconds_cell(row[f"{p}_hi_s"]).text
+        return Cell(seconds_cell(row[f"{p}_s"]).text, row[f"{p}_s"], detail=f"{low} to {high}")
+
+    rows = [
+        [
+            Cell(str(row["fault"])),
+            engine_cell(str(row["engine"])),
+            count_cell(row["n"]),
+            count_cell(row["gone"]),
+            seconds_cell(row["held_until_s"]),
+            seconds_cell(row["gone_from_s"]),
+            *(quantile(row, p) for p in ("p10", "p50", "p90")),
+        ]
+        for row in laws.to_dict("records")
+    ]
+    quantiles = ("p10 (s)", "p50 (s)", "p90 (s)")
+    columns = ("fault", "engine", "n", "gone", "all held up to (s)", "all gone from (s)", *quantiles)
+    note = (
+        "Each client whose fault healed asked whether the server still held it: one bit a client, isotonic regression, "
+        "exact 95 % intervals. It is when the server gives a client up; no milestone stands for it."
+    )
+    return [
+        Table(
+            columns, rows, title="From the fault until given up, by revival", note=note, csv="revival_law.csv"
+        )
+    ]
 
 
 def _parts_table(breakdown: pd.DataFrame, by: str, title: str) -> Table | None:

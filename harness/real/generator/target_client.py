@@ -21,12 +21,15 @@ from harness.real.generator.gateway_client import TIMEOUT_S, LoginRefused
 from harness.real.generator.shared import Generator
 from harness.real.generator.websocket import ConnectionEnded, WebSocketConnection
 from reference_server.events import Cause, EventKind
+from scenarios.faults import ClientGone, PageReloaded, PlannedFault
 from scenarios.target import at_json_path, filled
 
 __all__ = ["TargetClient", "client_of"]
 
 _CANARY_EVERY_S = 0.5
 _CANARY = b"canary"
+_REVIVAL = b"revival"
+_AT_ONCE_S = 0.1  # real seconds: a kernel that knows a connection no more answers within a round trip
 _CLIENT = re.compile(r"c(\d+)x\d+|user-(\d+)")
 
 
@@ -38,7 +41,7 @@ def client_of(index: int, run: Generator) -> Client:
 class TargetClient(Client):
     """One user of a server that is not ours."""
 
-    __slots__ = ("_connections", "_dialect", "_pinged_s", "_taken")
+    __slots__ = ("_asks", "_connections", "_dialect", "_pinged_s", "_taken")
 
     def __init__(self, index: int, run: Generator) -> None:
         super().__init__(index, run)
@@ -46,6 +49,7 @@ class TargetClient(Client):
         self._dialect: Dialect | None = None
         self._taken: dict[str, str] = {}  # from the login's answer
         self._pinged_s: float | None = None  # of the canary's ping that is not answered yet
+        self._asks: tuple[PlannedFault, float] | None = None  # whether it is still held, and since when
 
     def _login(self) -> None:
         """Call the target's login, if it has one; else the handshake or the dialect says who it is."""
@@ -92,7 +96,7 @@ class TargetClient(Client):
             raise
         self.wire, self._dialect, self._pinged_s = wire, dialect, None
         self.on_heartbeat = self.hold_back = self._box = None
-        self._healing = None
+        self._healing = self._asks = None
         self.session_id = self.connection_id = name
         self.last_packet_s = self._heard_s = now_s = run.now_s()
         detail = {"client": self.index, "user_id": self.user_id, "resumed": False, "took_s": now_s - began_s}
@@ -130,7 +134,10 @@ class TargetClient(Client):
             return
         self.last_packet_s = self._heard_s = now_s = self.run.now_s()
         if frame.opcode is Opcode.PONG:
-            self._on_pong(now_s)
+            if self._asks is not None and frame.data == _REVIVAL:
+                self._revived(False, "pong")
+            else:
+                self._on_pong(now_s)
             return
         assert self._dialect is not None
         items = self._dialect.receive(_message(frame))
@@ -166,6 +173,43 @@ class TargetClient(Client):
             return
         message = self._dialect.beat()
         self._send(Frame(Opcode.PING, b"") if message is None else _frame(message))
+
+    # -- revival -----------------------------------------------------------------------------------
+
+    def healed(self, fault: PlannedFault) -> None:
+        """Log it, and ask whether the server still holds this client: a stream keeps its order, so a pong that comes
+        before the end of the connection says that it did.
+        """
+        super().healed(fault)
+        target = self.run.scenario.target
+        if target is not None and target.witnesses.revival and self.wire is not None:
+            self._asks = (fault, self.run.now_s())
+            self._send(Frame(Opcode.PING, _REVIVAL))
+
+    def _over(self, end: ClientGone | PageReloaded | ConnectionEnded) -> None:
+        if self._asks is not None and isinstance(end, ConnectionEnded):
+            self._revived(self._was_gone(end.cause), end.cause)
+        super()._over(end)
+
+    def _was_gone(self, cause: Cause) -> bool | None:
+        """Whether the server had given it up when it asked, by how the connection ended then; None: that does not tell.
+
+        An RST overtakes what is kept. At once it is the answer to the asking; later the server's kernel still had the
+        connection, and whether it was waiting for the answer to a close frame nobody knows.
+        """
+        assert self._asks is not None and self.run.scenario.target is not None
+        if cause in (Cause.CLOSE_FRAME, Cause.TCP_FIN):
+            return True
+        if cause in (Cause.TCP_RESET, Cause.SEND_ERROR):
+            if self.run.now_s() - self._asks[1] <= _AT_ONCE_S:
+                return True
+            return None if self.run.scenario.target.heartbeat.socket_lag > 0 else False
+        return None
+
+    def _revived(self, gone: bool | None, how: str) -> None:
+        assert self._asks is not None
+        fault, self._asks = self._asks[0], None
+        self._log(EventKind.REVIVED, detail={"fault_id": fault.fault_id, "gone": gone, "how": how})
 
     # -- canaries ----------------------------------------------------------------------------------
 
