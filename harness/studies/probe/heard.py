@@ -119,8 +119,13 @@ class Heard:
         return [one for role in ("stopped", "silent") for one in self.ended.get(role, ())]
 
 
-def rounded_s(time_s: float, off_s: float = 0.01) -> float:
-    """The roundest number that a measured time may be: it is off by at most ``off_s``, or half a per cent."""
+def rounded_s(time_s: float, off_s: float | None = None) -> float:
+    """The roundest number that a measured time may be: it is off by at most ``off_s``, or half a per cent.
+
+    Without ``off_s`` by 2 %, within 5 and 30 ms: it is a median.
+    """
+    if off_s is None:
+        off_s = max(0.005, min(_GRAIN_S, _SHARE * time_s))
     for step_s in (5.0, 1.0, 0.5, 0.1, 0.05):
         near_s = round(time_s / step_s) * step_s
         if near_s > 0 and abs(near_s - time_s) <= max(off_s, 0.005 * time_s):
@@ -141,11 +146,11 @@ def heartbeat_of(
         moments_s, gone: by revival, see `contradiction`: a limit that is looked at now and then needs them.
     """
     period_s, grain_s = heard.period_s, heard.tolerance_s
-    every_s = None if period_s is None else rounded_s(period_s, grain_s / 2)
+    every_s = None if period_s is None else rounded_s(period_s)
     lags = [one.socket_lag_s for one in heard.silent_ends if one.socket_lag_s is not None]
     common: dict[str, Any] = {"status": "measured"}
     if lags and (lag_s := float(np.median(lags))) > 2 * grain_s:
-        common["socket_lag"] = rounded_s(lag_s, grain_s)
+        common["socket_lag"] = rounded_s(lag_s, _GRAIN_S)
     if every_s is not None and heard.first_s and heard.kind != "message":
         anchored = max(abs(first_s - every_s) for first_s in heard.first_s) <= 2 * grain_s
         common["first"] = "interval" if anchored else "random"
@@ -176,7 +181,7 @@ def _deadline(heard: Heard, every_s: float, common: Mapping[str, Any]) -> tuple[
     if ticks and abs(delay_s - ticks * every_s) <= 2 * grain_s:
         return Heartbeat(model="next_tick", interval=every_s, misses=ticks, **common), ""
     misses = math.floor(delay_s / every_s) + 1
-    timeout_s = rounded_s(delay_s - (misses - 1) * every_s, grain_s)
+    timeout_s = rounded_s(delay_s - (misses - 1) * every_s)
     found = Heartbeat(model="ping_deadline", interval=every_s, timeout=timeout_s, misses=misses, **common)
     return found, ""
 
@@ -190,9 +195,9 @@ def _idle(
     limit_s, look_s = float(delays.min()), 0.0
     if np.ptp(delays) > 4 * grain_s:
         limit_s, look_s = _fitted(delays, heard.beat_s, moments, gone, grain_s)
-    times = {"interval": rounded_s(heard.beat_s), "timeout": rounded_s(limit_s, max(grain_s, 0.03 * look_s))}
+    times = {"interval": rounded_s(heard.beat_s), "timeout": rounded_s(limit_s, max(_GRAIN_S, 0.03 * look_s))}
     if look_s:
-        times["look_every"] = rounded_s(look_s, max(grain_s, 0.03 * look_s))
+        times["look_every"] = rounded_s(look_s, max(_GRAIN_S, 0.03 * look_s))
     return Heartbeat(model="idle_limit", **times, **common), ""
 
 
