@@ -6,6 +6,7 @@
     ├── CannotCalibrate
     ├── CannotCompare
     ├── CannotEmit
+    ├── CannotStart
     ├── CustomFaultError
     ├── DialectError
     ├── FleetError

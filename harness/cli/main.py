@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from harness.cli import catalogue, policy, probe, runs, simulate, studies, targets, torture, user_sessions
+from harness.cli import catalogue, policy, probe, runs, simulate, start, studies, targets, torture, user_sessions
 from harness.cli.terminal import (
     AllowUndecided,
     AsJson,
@@ -108,7 +108,7 @@ Hosts = Annotated[
     typer.Option(
         min=0,
         help="drive it from so many Locust workers on other hosts, and wait for them; start each by "
-        "`locust -f harness/real/generator/locustfile.py --worker --master-host ADDRESS`",
+        "`flatline locust --worker --master-host ADDRESS`",
     ),
 ]
 Address = Annotated[
@@ -142,11 +142,27 @@ def demo(
     as_json: AsJson = False,
     junit: JUnit = None,
 ) -> None:
-    """Run the demo scenario three ways and write its report (about a minute)."""
-    from harness.real.engine import RealSetup
-    from harness.run import ENGINES
+    """Run the demo scenario three ways and write its report (about a minute).
 
-    _run(_load("demo"), ENGINES, root, RealSetup(redis_url=redis), allow_undecided, as_json, junit)
+    Without the privileges for silent deaths: all of it in theory and simulation, and real clients that need none.
+    """
+    from harness.real.engine import RealSetup
+    from harness.real.network.silence import silence_available
+    from harness.run import ENGINES, run
+
+    name, silence = "demo", silence_available()
+    if not silence.ok:
+        name = "demo_unprivileged"
+        with progress() as show:
+            modelled = run(
+                _load("demo"), engines=("theory", "simulated"), root=root, progress=show, warn=warn
+            )
+        say(f"the whole demo in theory and simulation: {modelled.headline}: {modelled.report}")
+        say(
+            "now real clients, in the ways that need no privileges: frozen, crashed, closed. "
+            f"Power loss and lost NAT mappings cannot be made here: {silence.reason}; {silence.help}"
+        )
+    _run(_load(name), ENGINES, root, RealSetup(redis_url=redis), allow_undecided, as_json, junit)
 
 
 @app.command("run")
@@ -194,10 +210,7 @@ def run_command(
     else:
         setup = replace(setup, gateway_policy=_gateway_policy(loaded, negative_control or []))
     if hosts:
-        say(
-            f"waits for {hosts} workers; on each host: locust -f harness/real/generator/locustfile.py --worker "
-            f"--master-host {address}"
-        )
+        say(f"waits for {hosts} workers; on each host: flatline locust --worker --master-host {address}")
     _run(loaded, engines, root, setup, allow_undecided, as_json, junit)
 
 
@@ -250,7 +263,7 @@ def serve(
         str | None, typer.Option(help="URL or SQLite file; default: one in the run's folder")
     ] = None,
 ) -> None:
-    """Run the reference gateway alone, for instance for `locust -f harness/real/generator/locustfile.py`."""
+    """Run the reference gateway alone, for instance for `flatline locust`."""
     from harness.serve import serve_forever, what_to_serve
 
     served = what_to_serve(scenario or config, preset, environment, speedup, policy)
@@ -386,7 +399,7 @@ def _run(
     finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit)
 
 
-for _commands in (catalogue, policy, probe, runs, simulate, studies, targets, torture, user_sessions):
+for _commands in (start, catalogue, policy, probe, runs, simulate, studies, targets, torture, user_sessions):
     _commands.register(app)
 
 

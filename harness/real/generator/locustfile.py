@@ -4,8 +4,8 @@
 Locust's own options (`-u -r -t --headless --csv --html --processes --master --worker --config`):
 
     flatline serve
-    locust -f harness/real/generator/locustfile.py --headless -u 200 -r 100 --scenario host_crash
-    locust -f harness/real/generator/locustfile.py --headless -u 2000 -t 10m --shape spike --processes 2
+    flatline locust --headless -u 200 -r 100 --scenario host_crash
+    flatline locust --headless -u 2000 -t 10m --shape spike --processes 2
 """
 
 from __future__ import annotations

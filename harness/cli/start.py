@@ -1,0 +1,111 @@
+"""`flatline init | examples | locust`: a first file, files to begin from, and Locust with our locustfile."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.terminal import say
+from reference_server.errors import Exit
+
+__all__ = ["register"]
+
+_ALL_OPTIONS = (
+    "import harness.real.generator.locustfile, locust.argument_parser as parser; parser.get_parser().print_help()"
+)
+_LOCUSTFILE = Path(__file__).parents[1] / "real" / "generator" / "locustfile.py"
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("init")(init_command)
+    app.command("examples")(examples_command)
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command("locust", context_settings=passed_on)(locust_command)
+
+
+def init_command(
+    server: Annotated[
+        str | None,
+        typer.Option(help="ours: the reference gateway under your times; or your server's ws://… URL"),
+    ] = None,
+    interval: Annotated[str | None, typer.Option(help="from one ping to the next, as 30s")] = None,
+    timeout: Annotated[str | None, typer.Option(help="how long an answer may take, as 10s")] = None,
+    failures: Annotated[int | None, typer.Option(min=1, help="unanswered pings that end it")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="the file; default: flatline.yaml or target.yaml")
+    ] = None,
+) -> None:
+    """Ask four questions and write a first scenario, or the target file of a server of yours.
+
+    Whatever is given as an option is not asked; without a terminal the defaults answer.
+    """
+    from harness.first_file import first_scenario, first_target
+
+    def ask(given: str | int | None, question: str, default: str) -> str:
+        if given is not None or not sys.stdin.isatty():
+            return str(default if given is None else given)
+        return str(typer.prompt(question, default=default, err=True))
+
+    where = ask(
+        server, "Which server? `ours`, or the ws:// URL of yours, {client} where its user is named", "ours"
+    )
+    pings = ask(interval, "How often does it ping?", "30s")
+    waits = ask(timeout, "How long may an answer take?", "10s")
+    misses = ask(failures, "How many unanswered pings end a connection?", "3")
+    if not misses.isdecimal() or misses == "0":
+        raise typer.BadParameter(f"--failures {misses!r}; allowed: a whole number above 0")
+    ours = where == "ours"
+    write = first_scenario if ours else partial(first_target, where)
+    text = write(pings, waits, int(misses))
+    file = output or Path("flatline.yaml" if ours else "target.yaml")
+    if file.exists():
+        say(f"error: {file} is there already; allowed: --output with another name", "red")
+        raise typer.Exit(Exit.BAD_INPUT)
+    file.write_text(text, encoding="utf-8")
+    print(f"written: {file}")
+    if ours:
+        print(f"next: flatline lint {file}; flatline simulate {file}; flatline run {file}")
+    else:
+        print(
+            f"next: start your server; flatline target check {file}; flatline run frozen --target {file} --speedup 1"
+        )
+
+
+def examples_command(
+    folder: Annotated[Path, typer.Argument(help="made for them")] = Path("flatline-examples"),
+) -> None:
+    """Copy the examples and notebooks that come with flatline, to run and to change."""
+    from harness.first_file import copy_examples
+
+    for name, what in copy_examples(folder).items():
+        print(f"{folder / name}: {what}")
+    print(f"an example: flatline run {folder}/examples/half_answer.yaml")
+    print(
+        f"the notebooks: {sys.executable} -m pip install jupyterlab ipykernel && "
+        f"{sys.executable} -m jupyter lab {folder}/notebooks"
+    )
+
+
+def locust_command(
+    context: typer.Context,
+    path: Annotated[bool, typer.Option("--path", help="print where our locustfile is, no more")] = False,
+) -> None:
+    """Run Locust with flatline's clients: `flatline locust -u 2000 -r 100 -t 5m`, with any of Locust's options.
+
+    `flatline locust --help` shows all of them. Its web page is on this machine alone unless --web-host says otherwise.
+    """
+    if path:
+        print(_LOCUSTFILE)
+        return
+    os.environ.setdefault("LOCUST_WEB_HOST", "127.0.0.1")
+    argv = [sys.executable, "-m", "locust", "-f", str(_LOCUSTFILE), *context.args]
+    if {"-h", "--help"} & set(context.args):  # Locust prints its own options before it has read a locustfile
+        argv = [sys.executable, "-c", _ALL_OPTIONS]
+    sys.stdout.flush()
+    os.execv(sys.executable, argv)  # Ctrl-C and the exit code are Locust's own
