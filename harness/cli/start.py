@@ -15,9 +15,10 @@ from reference_server.errors import Exit
 
 __all__ = ["register"]
 
-_ALL_OPTIONS = (
-    "import harness.real.generator.locustfile, locust.argument_parser as parser; parser.get_parser().print_help()"
-)
+_ALL_OPTIONS = """
+import harness.real.generator.locustfile, locust.argument_parser
+locust.argument_parser.get_parser().print_help()
+"""
 _LOCUSTFILE = Path(__file__).parents[1] / "real" / "generator" / "locustfile.py"
 
 

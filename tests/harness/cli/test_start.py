@@ -1,0 +1,73 @@
+"""The first minute: a first file from four answers, the examples, Locust's options, a demo without privileges."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli.main import app
+from harness.policy.lint import lint
+from reference_server.errors import Exit
+from reports.run_tables import load_run
+from scenarios.load import load_scenario
+from scenarios.target_files import load_target
+
+cli = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        (),
+        ("--interval", "45s", "--timeout", "20s", "--failures", "1"),
+        ("--interval", "5s", "--timeout", "15s"),
+    ],
+)
+def test_a_first_scenario_is_good_and_lasts_long_enough(times: tuple[str, ...]) -> None:
+    done = cli.invoke(app, ["init", *times])
+    assert done.exit_code == 0, done.output
+    scenario = load_scenario("flatline.yaml")
+    assert not [one for one in lint(scenario).findings if one.severity.value == "error"]
+    bounds = scenario.liveness.detection_range_s
+    assert bounds is not None
+    latest_s = max(float(fault.at.quantile(1.0)) for fault in scenario.faults) + bounds[1]
+    assert latest_s < scenario.duration
+    assert cli.invoke(app, ["init"]).exit_code == Exit.BAD_INPUT, "nothing is overwritten"
+
+
+def test_a_first_target_is_one() -> None:
+    done = cli.invoke(app, ["init", "--server", "ws://127.0.0.1:8000/ws?user={client}", "--failures", "1"])
+    assert done.exit_code == 0, done.output
+    assert load_target("target.yaml").heartbeat.misses == 1
+    assert cli.invoke(app, ["init", "--server", "nowhere", "--output", "x.yaml"]).exit_code == Exit.BAD_INPUT
+
+
+def test_the_examples_are_copied_once_with_what_their_notebooks_read() -> None:
+    done = cli.invoke(app, ["examples", "here"])
+    assert done.exit_code == 0, done.output
+    assert (load_scenario("here/examples/half_answer.yaml").clients, done.output.count("jupyter lab")) == (
+        100,
+        1,
+    )
+    assert len(list(Path("here/notebooks").glob("*.ipynb"))) == 5
+    assert load_run(Path("here/reports/sample")).sound
+    assert cli.invoke(app, ["examples", "here"]).exit_code == Exit.BAD_INPUT
+
+
+def test_locust_says_our_options_and_where_the_file_is() -> None:
+    def said(*arguments: str) -> str:
+        argv = [sys.executable, "-m", "harness", "locust", *arguments]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+    assert Path(said("--path").strip()).is_file()
+    helped = said("--help")
+    assert "--run-dir" in helped and "--spawn-rate" in helped
