@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from harness.cli import catalogue, policy, probe, runs, simulate, start, studies, targets, torture, user_sessions
+from harness.cli import (
+    catalogue,
+    policy,
+    probe,
+    runs,
+    simulate,
+    start,
+    studies,
+    targets,
+    torture,
+    user_sessions,
+)
 from harness.cli.terminal import (
     AllowUndecided,
     AsJson,
