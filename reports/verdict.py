@@ -1,4 +1,4 @@
-"""The verdict of a run for programs: a JSON object, and JUnit XML for a continuous integration.
+"""The verdict of a run for programs and jobs: a JSON object, JUnit XML, and Markdown for the page of a job.
 
 From the tables and the summary of a run directory to text. Decides nothing: the verdicts are the judge's.
 """
@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
+from reports.render import markdown_table
 from reports.run_tables import RunTables
 
-__all__ = ["as_junit", "as_verdict"]
+__all__ = ["as_junit", "as_markdown", "as_verdict"]
 
 _SAID = ("name", "status", "verdict", "headline", "exit_code", "sound", "unsound_reasons", "agreement")
 
@@ -29,6 +30,42 @@ def as_verdict(tables: RunTables) -> dict[str, Any]:
         "thresholds": thresholds.astype(object).where(thresholds.notna(), None).to_dict("records"),
         "report": str(tables.path / "report.html"),
     }
+
+
+_SIGNS = {"pass": "✅", "fail": "❌", "unknown": "❔", "not_asked": "➖"}
+
+
+def as_markdown(tables: RunTables) -> str:
+    """Return the verdict as a section of Markdown in GitHub's style: what was asked, what came out, and why."""
+    said = tables.summary
+    sign = _SIGNS.get(str(said.get("verdict")), "❔")
+    lines = [f"### {sign} flatline {said.get('name', tables.path.name)}: {said.get('headline', '')}", ""]
+    if tables.sound is False:
+        lines += [f"> The run is unsound: {'; '.join(tables.unsound_reasons)}", ""]
+    thresholds = tables.table("thresholds")
+    if not thresholds.empty:
+        rows = [
+            (_SIGNS.get(str(row.verdict), "❔"), str(row.expression), str(row.reason))
+            for row in thresholds.itertuples()
+        ]
+        lines += [markdown_table(("", "threshold", "what was seen"), rows), ""]
+    agreement = [
+        (title, _OUTCOMES[outcome], why)
+        for group, title, outcome, why in _cases(tables)
+        if group == "agreement"
+    ]
+    if agreement:
+        rows = [(sign, title, why) for title, sign, why in agreement]
+        lines += [
+            "<details><summary>Do the engines agree?</summary>",
+            "",
+            markdown_table(("", "fault", "why"), rows),
+        ]
+        lines += ["", "</details>", ""]
+    return "\n".join(lines) + f"Report: `{tables.path / 'report.html'}`\n\n"
+
+
+_OUTCOMES = {"": "✅", "failure": "❌", "skipped": "❔", "error": "❔"}
 
 
 def as_junit(tables: RunTables) -> str:

@@ -31,6 +31,7 @@ from harness.cli.terminal import (
     Commands,
     JUnit,
     PolicyFile,
+    Summary,
     finish,
     progress,
     say,
@@ -152,6 +153,7 @@ def demo(
     allow_undecided: AllowUndecided = False,
     as_json: AsJson = False,
     junit: JUnit = None,
+    summary: Summary = None,
 ) -> None:
     """Run the demo scenario three ways and write its report (about a minute).
 
@@ -173,7 +175,7 @@ def demo(
             "now real clients, in the ways that need no privileges: frozen, crashed, closed. "
             f"Power loss and lost NAT mappings cannot be made here: {silence.reason}; {silence.help}"
         )
-    _run(_load(name), ENGINES, root, RealSetup(redis_url=redis), allow_undecided, as_json, junit)
+    _run(_load(name), ENGINES, root, RealSetup(redis_url=redis), allow_undecided, as_json, junit, summary)
 
 
 @app.command("run")
@@ -202,6 +204,7 @@ def run_command(
     allow_undecided: AllowUndecided = False,
     as_json: AsJson = False,
     junit: JUnit = None,
+    summary: Summary = None,
 ) -> None:
     """Run a scenario: theory, simulation and real clients; ends with a report."""
     from harness.real.engine import RealSetup
@@ -222,7 +225,7 @@ def run_command(
         setup = replace(setup, gateway_policy=_gateway_policy(loaded, negative_control or []))
     if hosts:
         say(f"waits for {hosts} workers; on each host: flatline locust --worker --master-host {address}")
-    _run(loaded, engines, root, setup, allow_undecided, as_json, junit)
+    _run(loaded, engines, root, setup, allow_undecided, as_json, junit, summary)
 
 
 @app.command()
@@ -232,6 +235,7 @@ def report(
     allow_undecided: AllowUndecided = False,
     as_json: AsJson = False,
     junit: JUnit = None,
+    summary: Summary = None,
 ) -> None:
     """Measure and report a run directory again; recovers what an interrupted run has logged."""
     from harness.run import conclude
@@ -239,7 +243,7 @@ def report(
 
     with progress() as show:
         outcome = conclude(find_run(run_name, root), progress=show)
-    finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit)
+    finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit, summary=summary)
 
 
 @app.command()
@@ -401,13 +405,14 @@ def _run(
     allow_undecided: bool,
     as_json: bool,
     junit: Path | None,
+    summary: Path | None,
 ) -> None:
     from harness.real.processes.children import end_on_sigterm
     from harness.run import run
 
     with end_on_sigterm(), progress() as show:
         outcome = run(scenario, engines=engines, root=root, setup=setup, progress=show, warn=warn)
-    finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit)
+    finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit, summary=summary)
 
 
 for _commands in (start, catalogue, policy, probe, runs, simulate, studies, targets, torture, user_sessions):

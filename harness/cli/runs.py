@@ -1,4 +1,4 @@
-"""`flatline runs | compare`: what has been run, and what is better or worse than before."""
+"""`flatline runs | compare | baseline`: what has been run, and what is better or worse than before."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ __all__ = ["register"]
 
 Root = Annotated[Path, typer.Option("--runs", help="folder of run directories")]
 
+Baselines = Annotated[Path, typer.Option("--baselines", help="folder of baselines, to be committed")]
+
+baseline_app = typer.Typer(no_args_is_help=True, help="Keep a good run, and compare later ones with it.")
 runs_app = typer.Typer(no_args_is_help=False, help="List, show or prune run directories.")
 
 
@@ -20,6 +23,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(runs_app, name="runs", invoke_without_command=True)
     app.command("compare")(compare_command)
+    app.add_typer(baseline_app, name="baseline")
 
 
 @runs_app.callback(invoke_without_command=True)
@@ -92,4 +96,35 @@ def compare_command(
     if output is not None:
         save_comparison(comparison, output)
         say(f"written: {output}")
+    raise typer.Exit(comparison.exit_code(strict=strict))
+
+
+@baseline_app.command("set")
+def set_baseline_command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="run directory, its name, or latest")],
+    anyway: Annotated[bool, typer.Option("--anyway", help="though its verdict is not good")] = False,
+    baselines: Baselines = Path("baselines"),
+    root: Root = Path("runs"),
+) -> None:
+    """Keep the tables of a good run as the baseline of its scenario."""
+    from harness.runs.directory import find_run
+    from harness.studies.baseline import set_baseline
+
+    say(f"kept: {set_baseline(find_run(run, root), baselines, anyway=anyway)}")
+
+
+@baseline_app.command("check")
+def check_baseline_command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="run directory, its name, or latest")] = "latest",
+    strict: Annotated[bool, typer.Option(help="unknown is a failure, too")] = False,
+    baselines: Baselines = Path("baselines"),
+    root: Root = Path("runs"),
+) -> None:
+    """Compare a run with the baseline of its scenario: exit 99 where it got worse, as `flatline compare`."""
+    from harness.runs.directory import find_run
+    from harness.studies.baseline import check_baseline
+    from harness.studies.compare.page import markdown
+
+    comparison = check_baseline(find_run(run, root), baselines)
+    show_markdown(markdown(comparison))
     raise typer.Exit(comparison.exit_code(strict=strict))

@@ -12,6 +12,7 @@ from harness.cli.terminal import (
     AsJson,
     JUnit,
     PolicyFile,
+    Summary,
     duration_s,
     finish,
     progress,
@@ -52,6 +53,7 @@ def simulate_command(
     allow_undecided: AllowUndecided = False,
     as_json: AsJson = False,
     junit: JUnit = None,
+    summary: Summary = None,
 ) -> None:
     """Run a scenario in theory and simulation only: no sockets, no privileges, any size."""
     from harness.run import run
@@ -73,7 +75,7 @@ def simulate_command(
         with progress() as show:
             engines = ("theory", "simulated")
             outcome = run(loaded, engines=engines, root=root, progress=show, warn=warn)
-        finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit)
+        finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit, summary=summary)
     _replicate(loaded, replications, warm_up, root)
 
 

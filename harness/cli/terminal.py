@@ -32,6 +32,7 @@ __all__ = [
     "Commands",
     "JUnit",
     "PolicyFile",
+    "Summary",
     "duration_s",
     "finish",
     "progress",
@@ -51,6 +52,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="the verdict on standard ou
 JUnit = Annotated[
     Path | None,
     typer.Option("--junit", help="also write the verdict there, as JUnit XML", show_default=False),
+]
+
+Summary = Annotated[
+    Path | None,
+    typer.Option(
+        "--summary",
+        envvar="GITHUB_STEP_SUMMARY",
+        show_envvar=True,
+        help="also append the verdict there, as Markdown; in a job on GitHub it goes to the job's page by itself",
+        show_default=False,
+    ),
 ]
 
 PolicyFile = Annotated[
@@ -121,7 +133,12 @@ def _results() -> Console:
 
 
 def finish(
-    outcome: Outcome, *, allow_undecided: bool = False, as_json: bool = False, junit: Path | None = None
+    outcome: Outcome,
+    *,
+    allow_undecided: bool = False,
+    as_json: bool = False,
+    junit: Path | None = None,
+    summary: Path | None = None,
 ) -> NoReturn:
     """Print how a run came out and where its report is, and exit with its code.
 
@@ -130,17 +147,21 @@ def finish(
         allow_undecided: too little was seen for a verdict, and that is good enough: 97 becomes 0.
         as_json: the verdict as one JSON object instead.
         junit: also write it into this file, as JUnit XML.
+        summary: also append it to this file, as Markdown.
     """
     exit_code = outcome.exit_code
     if exit_code is Exit.UNDECIDED and allow_undecided:
         exit_code = Exit.GOOD
-    if as_json or junit is not None:
+    if as_json or junit is not None or summary is not None:
         from reports.run_tables import load_run
-        from reports.verdict import as_junit, as_verdict
+        from reports.verdict import as_junit, as_markdown, as_verdict
 
         tables = load_run(outcome.report.parent)
         if junit is not None:
             junit.write_text(as_junit(tables), encoding="utf-8")
+        if summary is not None:
+            with summary.open("a", encoding="utf-8") as file:
+                file.write(as_markdown(tables))
         if as_json:
             print(json.dumps({**as_verdict(tables), "exit_code": exit_code}, indent=2, ensure_ascii=False))
     if not as_json:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from reports.run_tables import RunTables, load_run
-from reports.verdict import as_junit, as_verdict
+from reports.verdict import as_junit, as_markdown, as_verdict
 from tests.reports.handmade_run import Fault, build, handmade_run
 
 CRASHES = {
@@ -46,3 +46,12 @@ def test_a_case_a_threshold_and_one_of_soundness(disagreeing: RunTables) -> None
     )
     suite = ElementTree.fromstring(as_junit(unsound))
     assert [error.attrib["message"] for error in suite.iter("error")] == ["a loop lagged"]
+
+
+def test_a_summary_for_a_page_of_a_job(disagreeing: RunTables) -> None:
+    told = as_markdown(
+        replace(disagreeing, summary={**disagreeing.summary, "verdict": "fail", "headline": "No"})
+    )
+    assert told.startswith("### ❌ flatline demo: No\n")
+    assert "| ❌ | host_crash: real and theory |" in " ".join(told.split("  "))
+    assert "suspected p50" in told and "report.html" in told
