@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import typer.cli
 import typer.main
 from typer import Context
@@ -16,6 +17,7 @@ from typer import Context
 from harness.cli.main import app
 from harness.judge.threshold_metrics import METRICS
 from harness.policy.profiles import load_profiles
+from harness.studies.targets_compared import compared
 from reports.render import tables_reference
 from scenarios.schema import Scenario
 
@@ -33,6 +35,8 @@ def pages() -> dict[str, str]:
         "reference-metrics.md": _GENERATED + _metrics(),
         "reference-profiles.md": _GENERATED + _profiles(),
         "reference-tables.md": tables_reference(),
+        "who-notices-a-dead-client.md": _GENERATED
+        + compared(orjson.loads((_DOCS / "who-notices-a-dead-client.json").read_bytes())),
     }
 
 

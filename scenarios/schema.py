@@ -107,7 +107,9 @@ class Scenario(Part):
         reconnect = data.get("reconnect")
         if isinstance(reconnect, dict):  # nobody sees who is locked out
             data = {**data, "reconnect": {**reconnect, "relogin": None}}
-        return {**data, "target": target, **target.scenario_keys}
+        speedup = data.get("speedup", 1.0)
+        keys = target.scenario_keys_at(speedup if isinstance(speedup, int | float) and speedup >= 1 else 1.0)
+        return {**data, "target": target, **keys}
 
     @model_validator(mode="after")
     def _target_can_do_it(self) -> Self:
@@ -128,7 +130,7 @@ class Scenario(Part):
                 f"network.tls: {self.target.target} is spoken to by its own url, {self.target.connect.url}; "
                 "allowed: wss://… there"
             )
-        fixed = self.target.heartbeat.fixed
+        fixed = self.target.heartbeat.fixed_at(self.speedup)
         if self.speedup > 1 and fixed and self.target.start is not None:
             raise ValueError(
                 f"speedup {self.speedup:g}: {self.target.target} cannot be told {' and '.join(fixed)} "

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -29,9 +29,11 @@ __all__ = [
     "MODELLED",
     "Connect",
     "CountWitness",
+    "Grain",
     "Heartbeat",
     "Login",
     "Ready",
+    "Rounding",
     "Start",
     "Stop",
     "StoreWitness",
@@ -39,6 +41,7 @@ __all__ = [
     "Witnesses",
     "at_json_path",
     "filled",
+    "filled_in",
 ]
 
 MODELLED = frozenset({"suspected", "socket_closed"})
@@ -52,6 +55,18 @@ _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 def filled(text: str, values: Mapping[str, object]) -> str:
     """Put values in the place of their names in braces; every other brace stays as it is."""
     return _PLACEHOLDER.sub(lambda name: str(values.get(name[1], name[0])), text)
+
+
+def filled_in(body: Any, values: Mapping[str, object]) -> Any:
+    """Do `filled` to every text of a JSON value."""
+    match body:
+        case str():
+            return filled(body, values)
+        case dict():
+            return {key: filled_in(value, values) for key, value in body.items()}
+        case list():
+            return [filled_in(value, values) for value in body]
+    return body
 
 
 def at_json_path(value: Any, path: str) -> Any:
@@ -159,6 +174,26 @@ class Login(Part):
         return self
 
 
+class Rounding(Part):
+    """The server's timers fire on whole multiples of a time only. Real time: a faster run does not make it finer."""
+
+    to: Annotated[PositiveDuration, Field(description="as 1s, for whole seconds")]
+    way: Literal["up", "down"]
+    above: Annotated[Duration, Field(description="timers up to this long are not rounded")] = 0.0
+
+
+class Grain(NamedTuple):
+    """How far a heartbeat's two times may be off in a run, the same for all its connections. Scenario seconds.
+
+    The interval lies in [interval_s, interval_s + interval_spread_s], the timeout likewise.
+    """
+
+    interval_s: float
+    interval_spread_s: float
+    timeout_s: float
+    timeout_spread_s: float
+
+
 class Heartbeat(Part):
     """The server's timers, as a law: when it gives a client up that has fallen silent.
 
@@ -182,7 +217,13 @@ class Heartbeat(Part):
         ),
     ] = "interval"
     look_every: Annotated[
-        PositiveDuration | None, Field(description="idle_limit: how often it looks; null: a timer each")
+        PositiveDuration | None,
+        Field(
+            description="how often it looks: who is idle (idle_limit), or whether a ping is due; null: a timer each"
+        ),
+    ] = None
+    round: Annotated[
+        Rounding | None, Field(description="ping_deadline, next_tick: its timers' grain; null: none")
     ] = None
     socket_lag: Annotated[
         Duration, Field(description="from the decision to the end of the server's socket; never sped up")
@@ -207,14 +248,47 @@ class Heartbeat(Part):
         }.get(self.model, ())
         if lacking := [name for name in wants if getattr(self, name) is None]:
             raise ValueError(f"{self.model} needs {' and '.join(lacking)}, as 25s")
+        if self.round is not None and not self.pings:
+            raise ValueError(f"round: {self.model} has none; allowed: with ping_deadline and next_tick")
         return self
 
     @property
-    def fixed(self) -> tuple[str, ...]:
-        """Its times that cannot be told to the server."""
-        there = [name for name in TIMERS if getattr(self, name) is not None]
-        there += [name for name in ("look_every",) if getattr(self, name) is not None]
+    def pings(self) -> bool:
+        """Whether the server pings, and looks for answers."""
+        return self.model in ("ping_deadline", "next_tick")
+
+    def fixed_at(self, speedup: float) -> tuple[str, ...]:
+        """Its times that cannot be told to the server, or be made so much shorter."""
+        there = [name for name in (*TIMERS, "look_every") if getattr(self, name) is not None]
+        if self.round is not None and any(self._is_rounded(name, speedup) for name in TIMERS):
+            there.append("round")
         return tuple(name for name in there if name not in self.settable)
+
+    def _is_rounded(self, name: str, speedup: float) -> bool:
+        time_s = getattr(self, name)
+        return self.round is not None and time_s is not None and time_s / speedup > self.round.above
+
+    def grain_at(self, speedup: float = 1.0) -> Grain | None:
+        """How coarse its pings and deadlines are at a speedup, scenario seconds; None: not at all."""
+        if not self.pings or (self.round is None and self.look_every is None):
+            return None
+        lows_s, spreads_s = [], []
+        for name in TIMERS:
+            time_s = getattr(self, name) if self.model != "next_tick" else self.interval
+            assert time_s is not None  # the model has it
+            low_s, spread_s = time_s, 0.0
+            if name == "interval" and self.look_every is not None:
+                spread_s = self.look_every * speedup
+            elif self.round is not None and self._is_rounded(name, speedup):
+                spread_s = self.round.to * speedup
+                low_s -= spread_s if self.round.way == "down" else 0.0
+            lows_s.append(max(low_s, _NO_SWEEP_S))
+            spreads_s.append(spread_s)
+        if self.model == "next_tick":
+            lows_s[1], spreads_s[1] = lows_s[0], 0.0
+        if not any(spreads_s):
+            return None
+        return Grain(lows_s[0], spreads_s[0], lows_s[1], spreads_s[1])
 
     @property
     def law_known(self) -> bool:
@@ -237,15 +311,17 @@ class Heartbeat(Part):
             case _:
                 return Ping(frame="ping")
 
-    @property
-    def policy(self) -> LivenessPolicy:
-        """The policy with the server's law. Nothing is kept after a decision: nobody resumes."""
-        times: dict[str, Any] = {"heartbeat_interval": self.interval, "session_timeout": None}
+    def policy_at(self, speedup: float = 1.0) -> LivenessPolicy:
+        """The policy with the server's law, its shortest times. Nothing is kept after a decision: nobody resumes."""
+        grain = self.grain_at(speedup)
+        interval_s = self.interval if grain is None else grain.interval_s
+        times: dict[str, Any] = {"heartbeat_interval": interval_s, "session_timeout": None}
         match self.model:
             case "ping_deadline":
-                times |= {"heartbeat_timeout": self.timeout, "max_failures": self.misses}
+                timeout_s = self.timeout if grain is None else grain.timeout_s
+                times |= {"heartbeat_timeout": timeout_s, "max_failures": self.misses}
             case "next_tick":
-                times |= {"heartbeat_timeout": self.interval, "max_failures": self.misses}
+                times |= {"heartbeat_timeout": interval_s, "max_failures": self.misses}
             case "idle_limit":
                 sweep_s = self.look_every or _NO_SWEEP_S
                 times |= {"session_timeout": self.timeout, "sweep_interval": sweep_s}
@@ -289,6 +365,10 @@ class StoreWitness(Part):
         if misplaced := [name for name, is_so in wrong.items() if is_so]:
             raise ValueError(f"{misplaced[0]} does not go with {given[0]}")
         return self
+
+    def pattern(self, values: Mapping[str, object]) -> re.Pattern[str] | None:
+        """What a value has to match that shows this client; None: any does."""
+        return None if self.shows is None else re.compile(filled(self.shows, values))
 
     @property
     def question(self) -> tuple[str, ...]:
@@ -424,12 +504,11 @@ class Target(Part):
         """What the dialect is told."""
         return {} if isinstance(self.dialect, str) else next(iter(self.dialect.values()))
 
-    @property
-    def scenario_keys(self) -> dict[str, Any]:
+    def scenario_keys_at(self, speedup: float) -> dict[str, Any]:
         """What a scenario for it has, whatever its file says: the server has no policy, store or nodes of ours."""
         watchers = 0 if self.witnesses.peers_notified is None else 1
         return {
-            "liveness": self.heartbeat.policy.model_dump(mode="json"),
+            "liveness": self.heartbeat.policy_at(speedup).model_dump(mode="json"),
             "detector": self.heartbeat.detector.model_dump(mode="json"),
             "sessions": {"watchers_per_user": watchers},
             "preset": None,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import orjson
 import typer
 
 from harness.cli.terminal import progress, say, show_table
 
 if TYPE_CHECKING:
+    from harness.studies.target_check import TargetCheck
     from reference_server.errors import Exit
     from scenarios.target import Target
 
@@ -72,31 +74,51 @@ def check_command(
         typer.Option(help="default: an interval takes two seconds, where the server can be told"),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="every bundled target, one after the other")] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="keep what each target showed in this JSON file, beside what is there")
+    ] = None,
 ) -> None:
-    """Start the server, let clients live, close, reset and freeze, and say what the file gets wrong."""
+    """Start the server, let clients live, close, reset and freeze, and say what the file gets wrong.
+
+    A witness that misses known ends, or tells of them too late, is dropped with its reason.
+    """
     from harness.real.errors import CannotRun
+    from harness.studies.targets_compared import measured_row, skipped_row
     from reference_server.errors import Exit
     from scenarios.target_files import bundled_targets, load_target
 
     if every == bool(file):
         say("error: name a target file or a bundled target, or give --all", "red")
         raise typer.Exit(Exit.BAD_INPUT)
-    if not every:
-        raise typer.Exit(_check(load_target(file), root, speedup))
     codes: dict[str, Exit] = {}
-    for name in bundled_targets():
-        say(f"\n{name}")
+    rows: dict[str, dict[str, Any]] = {}
+    if save is not None and save.exists():
+        rows = {row["target"]: row for row in orjson.loads(save.read_bytes())}
+    for name in bundled_targets() if every else [file]:
+        if every:
+            say(f"\n{name}")
+        target = load_target(name)
         try:
-            codes[name] = _check(load_target(name), root, speedup)
+            done = _check(target, root, speedup)
+            codes[name] = done.exit_code
+            if save is not None:
+                rows[target.target] = measured_row(target, done, root / "killed" / target.target)
         except CannotRun as error:
+            if not every:
+                raise
             say(f"SKIPPED: {error}", "red")
+            rows.setdefault(target.target, skipped_row(target, str(error)))
             codes[name] = error.exit_code
-    good = sum(code is Exit.GOOD for code in codes.values())
-    say(f"\n{good} of {len(codes)} bundled targets are as their files say")
+        if save is not None:
+            found = [rows[name] for name in sorted(rows)]
+            save.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2) + b"\n")
+    if every:
+        good = sum(code == 0 for code in codes.values())
+        say(f"\n{good} of {len(codes)} bundled targets are as their files say")
     raise typer.Exit(max(codes.values()))
 
 
-def _check(target: Target, root: Path, speedup: float | None) -> Exit:
+def _check(target: Target, root: Path, speedup: float | None) -> TargetCheck:
     """Check one target and print what was found."""
     from harness.real.processes.children import end_on_sigterm
     from harness.studies.target_check import check_target_file
@@ -108,4 +130,4 @@ def _check(target: Target, root: Path, speedup: float | None) -> Exit:
         said = ", ".join(f"{name}: null" for name in dropped)
         say(f"write `{said}` under witnesses, or mend what it looks at: a run believes the file", "yellow")
     say(f"report: {done.report}")
-    return done.exit_code
+    return done

@@ -32,6 +32,7 @@ _SAMPLE_S = 0.6  # real seconds: a sample every 0.5, and some
 _WITNESSES = (Source.CLIENT, Source.GATEWAY, Source.STORE)
 _OF_A_TARGET = (Source.CLIENT, Source.OBSERVER)
 _CANARY = "canary"  # a client whose round trips stand for the lag of a server that is not ours
+_OBSERVER = "observer"  # reads the output of such a server: its own lag is no delay of the server's
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +165,18 @@ def assess(
         looks: the store watch's samples: ``time_s`` and ``gap_s``, scenario seconds, without those of planned outages.
         missing: what the evidence lacks.
         decided_by: the first milestone that has a witness: it ends the window and gives the median.
-        foreign: the server is not ours: the longest round trip of its canary clients stands for its loop's lag.
+        foreign: the server is not ours: the longest round trip of its canary clients stands for its loop's lag, or the
+            observer's own lag, if that is longer.
     """
     start_s, end_s = _window(detections, injections, heartbeat_interval_s or 0.0, ramp_s, decided_by)
     lags = {
         role: _largest(lag, _CANARY if foreign and role == "gateway" else role, start_s, end_s)
         for role in _ROLES
     }
+    watched_s = _largest(lag, _OBSERVER, start_s, end_s) if foreign else float("nan")
+    canary_s = lags["gateway"]
+    if watched_s > canary_s:
+        lags["gateway"] = watched_s
     clock_s = workers.clock_error_s if workers else None
     parts = Epsilon(one_way_delay_s, lags["gateway"], lags["generator"], grain_s, start_s, end_s, clock_s)
     epsilon_s = clock.scenario_s(parts.total_s)
@@ -210,6 +216,8 @@ def assess(
         worst_ms = lags[worst] * 1000
         was = (
             f"a canary client waited up to {worst_ms:.0f} ms for its answer"
+            if foreign and worst == "gateway" and worst_ms <= canary_s * 1000
+            else f"the observer's loop was up to {worst_ms:.0f} ms late"
             if foreign and worst == "gateway"
             else f"the {worst}'s loop was up to {worst_ms:.0f} ms late"
         )

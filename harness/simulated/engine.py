@@ -33,6 +33,7 @@ from scenarios.schema import Scenario
 __all__ = ["simulate"]
 
 _SAMPLES = 250  # of the store in a run, at most one a second
+_GRAIN = 0x677261696E  # sets one draw for the run apart from all others
 _STREAM = 0x73696D  # sets the model's draws apart from those that made the plan
 
 
@@ -56,7 +57,7 @@ def simulate(
     clock = Clock(plan.horizon_s)
     log = EventLog(clock)
     log.write(EventKind.RUN_STARTED, detail={"clients": plan.clients})
-    model, nodes, clients = _build(scenario, plan, clock, log)
+    model, nodes, clients = _build(_with_drawn_grain(scenario, plan.seed), plan, clock, log)
 
     clock.at(plan.ramp_s, lambda: log.write(EventKind.STEADY, detail={"clients": plan.clients}))
     for client in clients:
@@ -78,6 +79,21 @@ def simulate(
     if progress is not None:
         progress(1.0)
     return log.events
+
+
+def _with_drawn_grain(scenario: Scenario, seed: int) -> Scenario:
+    """Draw, once for the run, by how much a foreign server's coarse timers make its times longer."""
+    heartbeat = scenario.target.heartbeat if scenario.target is not None else None
+    grain = heartbeat.grain_at(scenario.speedup) if heartbeat is not None else None
+    if heartbeat is None or grain is None:
+        return scenario
+    share, deadline_share = np.random.default_rng([seed, _GRAIN]).random(2)
+    interval_s = grain.interval_s + float(share) * grain.interval_spread_s
+    timeout_s = grain.timeout_s + float(deadline_share) * grain.timeout_spread_s
+    if heartbeat.model == "next_tick":
+        timeout_s = interval_s
+    times = {"heartbeat_interval": interval_s, "heartbeat_timeout": timeout_s}
+    return scenario.model_copy(update={"liveness": scenario.liveness.model_copy(update=times)})
 
 
 def _build(scenario: Scenario, plan: Plan, clock: Clock, log: EventLog) -> tuple[Model, Nodes, list[Client]]:

@@ -75,9 +75,12 @@ def check_scenario(target: Target, speedup: float | None = None) -> Scenario:
     heartbeat = target.heartbeat
     interval_s = heartbeat.interval or _QUIET_S
     if speedup is None:
-        told = target.start is not None and bool(heartbeat.settable) and not heartbeat.fixed
-        speedup = max(1.0, math.floor(interval_s / _SHORT_S)) if told else 1.0
+        speedup = max(1.0, math.floor(interval_s / _SHORT_S))
+        if target.start is None or not heartbeat.settable or heartbeat.fixed_at(speedup):
+            speedup = 1.0
     limit_s = (heartbeat.timeout or interval_s) * heartbeat.misses + (heartbeat.look_every or 0.0)
+    if heartbeat.round is not None:
+        limit_s += (heartbeat.misses + 1) * heartbeat.round.to
     longest_s = 0.0 if heartbeat.model in ("never", "tcp_only", "unknown") else interval_s + limit_s
     clients = 2 * _ENDS + _FROZEN + _HEALTHY
     at = {"uniform": {"low": 0.0, "high": interval_s}}

@@ -9,7 +9,7 @@ retries of a login and the law of the clean-up.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -280,6 +280,7 @@ def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock, life: Lifetime)
     laws = laws_of_fault(fault, scenario, clock)
     if why := _not_known(fault, laws, scenario, clock, life):
         laws = FaultLaws(None, None, note=why, heals=laws.heals)
+    laws, coarse = _with_grain(laws, fault, scenario)
     relogin = None if fault.drawn.user_stays else scenario.reconnect.relogin
     taking_over = relogin if scenario.sessions.second_login == "take_over" else None
     cause = max(laws.wins, key=lambda name: laws.wins[name], default="")
@@ -310,7 +311,7 @@ def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock, life: Lifetime)
     ]
     if relogin is not None:
         found.append(("locked_out", cause, *_locked_out(fault, laws, relogin, scenario)))
-    shared = _shared(fault, laws, scenario)
+    shared = coarse or _shared(fault, laws, scenario)
     return [
         Prediction(
             fault.label,
@@ -323,6 +324,21 @@ def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock, life: Lifetime)
         for milestone, why, law, said in found
         if scenario.target is None or milestone in MODELLED
     ]
+
+
+def _with_grain(laws: FaultLaws, fault: Fault, scenario: Scenario) -> tuple[FaultLaws, str]:
+    """Add the grain of a foreign server's timers; and say that it is one draw for the whole run."""
+    heartbeat = scenario.target.heartbeat if scenario.target is not None else None
+    grain = heartbeat.grain_at(scenario.speedup) if heartbeat is not None else None
+    if heartbeat is None or grain is None or laws.suspected is None or not laws.suspected.mass:
+        return laws, ""
+    if fault.drawn.announced or Cause.HEARTBEAT not in laws.wins:
+        return laws, ""
+    # The fault's wait for the next ping, each further ping's, and the deadline.
+    pings = heartbeat.misses + (heartbeat.model == "next_tick")
+    suspected = laws.suspected.plus(Law.uniform(0.0, pings * grain.interval_spread_s))
+    suspected = suspected.plus(Law.uniform(0.0, grain.timeout_spread_s))
+    return replace(laws, suspected=suspected), "the phase of the server's own looks is one for the whole run"
 
 
 def _or_taken_over(

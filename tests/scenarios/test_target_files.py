@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from harness.judge.thresholds import ThresholdError, check_thresholds
+from harness.simulated import simulate
 from harness.theory.predict import predict
+from reference_server.events import EventKind
 from scenarios.load import ScenarioError, dump_scenario, parse_scenario
+from scenarios.plan import make_plan
 from scenarios.target import Heartbeat, StoreWitness, filled
 from scenarios.target_files import TargetError, bundled_targets, load_target, parse_target, told_otherwise
 
@@ -65,6 +68,30 @@ def test_every_bundled_target_can_be_read() -> None:
         ({"model": "idle_limit", "interval": "30s", "timeout": "60s"}, 30, 60),
         ({"model": "idle_limit", "interval": "30s", "timeout": "60s", "look_every": "10s"}, 30, 70),
         ({"model": "intervals", "interval": "30s"}, 30, 90),
+        # Daphne: looks every 2 s whether a ping is due, deadlines on whole seconds, downwards
+        (
+            {
+                "model": "ping_deadline",
+                "interval": "20s",
+                "timeout": "30s",
+                "look_every": "2s",
+                "round": {"to": "1s", "way": "down"},
+            },
+            29,
+            52,
+        ),
+        # aiohttp: timers above 5 s on whole seconds, upwards
+        (
+            {
+                "model": "ping_deadline",
+                "interval": "30s",
+                "timeout": "15s",
+                "round": {"to": "1s", "way": "up", "above": "5s"},
+            },
+            15,
+            47,
+        ),
+        ({"model": "next_tick", "interval": "30s", "round": {"to": "1s", "way": "up"}}, 30, 62),
     ],
 )
 def test_a_model_of_a_heartbeat_has_its_law(
@@ -77,6 +104,31 @@ def test_a_model_of_a_heartbeat_has_its_law(
     assert law is not None
     assert (law.lo_s, law.hi_s) == pytest.approx((low_s, high_s), abs=0.01)
     assert law.mass == pytest.approx(1)
+
+
+def test_the_grain_of_a_servers_timers_is_real_time_and_one_draw_for_a_run_of_the_model() -> None:
+    raw = parse_target(_TARGET).model_dump(mode="json")
+    raw["heartbeat"] |= {
+        "interval": "30s",
+        "timeout": "15s",
+        "round": {"to": "1s", "way": "up", "above": "5s"},
+    }
+    with pytest.raises(ScenarioError, match="cannot be told round"):
+        parse_scenario(_SCENARIO, target=raw, speedup=2)
+    fast = parse_scenario(_SCENARIO, target=raw, speedup=10)  # timers of 3 s and 1.5 s are not rounded
+    assert fast.target is not None and fast.target.heartbeat.grain_at(10) is None
+    slow = parse_scenario(_SCENARIO, target=raw, speedup=1, clients=200)
+    events = simulate(slow, make_plan(slow))
+    struck = {e.session_id: e.time_s for e in events if e.kind is EventKind.FAULT_INJECTED}
+    took_s = [
+        e.time_s - struck[e.session_id]
+        for e in events
+        if e.kind is EventKind.SUSPECTED and e.session_id in struck
+    ]
+    assert len(took_s) == 100
+    assert min(took_s) >= 15 and max(took_s) <= 47.1 and max(took_s) - min(took_s) > 25
+    with pytest.raises(TargetError, match="round: idle_limit has none"):
+        parse_target(_TARGET.replace("model: ping_deadline", "model: idle_limit, round: {to: 1s, way: up}"))
 
 
 def test_a_server_without_timers_never_notices_and_an_unknown_one_has_no_law() -> None:

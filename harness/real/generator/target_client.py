@@ -8,7 +8,6 @@ the server's loop, which nobody else can see.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ from harness.real.generator.shared import Generator
 from harness.real.generator.websocket import ConnectionEnded, WebSocketConnection
 from reference_server.events import Cause, EventKind
 from scenarios.faults import ClientGone, PageReloaded, PlannedFault
-from scenarios.target import at_json_path, filled
+from scenarios.target import at_json_path, filled, filled_in
 
 __all__ = ["TargetClient", "client_of"]
 
@@ -58,7 +57,7 @@ class TargetClient(Client):
         if target.login is None:
             return
         words = {"user": self.user_id, "index": self.index}
-        answer = self.run.gateways.login_elsewhere(_filled_in(target.login.json_body, words))
+        answer = self.run.gateways.login_elsewhere(filled_in(target.login.json_body, words))
         found = {name: at_json_path(answer, path) for name, path in target.login.take.items()}
         if lacking := [target.login.take[name] for name, value in found.items() if value is None]:
             raise LoginRefused(f"no {', '.join(lacking)} in {answer}"[:200])
@@ -236,18 +235,6 @@ class TargetClient(Client):
     def _log_lag(self, took_s: float) -> None:
         detail: dict[str, Any] = {"max_lag_s": took_s, "role": "canary", "pid": self.index}
         self.run.log(EventKind.LOOP_LAG, detail=detail)
-
-
-def _filled_in(body: Any, words: Mapping[str, object]) -> Any:
-    """Fill placeholders in every text of a JSON value."""
-    match body:
-        case str():
-            return filled(body, words)
-        case dict():
-            return {key: _filled_in(value, words) for key, value in body.items()}
-        case list():
-            return [_filled_in(value, words) for value in body]
-    return body
 
 
 def _frame(message: Message) -> Frame:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import orjson
+
 from scenarios.clock import RunClock
 from scenarios.target import Start, Target, filled
 
@@ -64,7 +66,7 @@ def _program(name: str, folder: str) -> str | None:
     beside = Path(folder) / name
     if "/" in name and beside.exists():
         return str(beside)
-    return shutil.which(name)
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
 
 
 def environment_of(start: Start, values: dict[str, object]) -> dict[str, str]:
@@ -131,7 +133,11 @@ def versions_of(target: Target) -> dict[str, str]:
     """The versions of the pinned packages and of the needed programs, for run.json."""
     found = {name: _installed(name) for name in target.pins}
     for need in target.start.needs if target.start else ():
-        if ":" not in need and (path := _program(need, target.folder)) is not None:
+        if need.startswith("npm:"):
+            package = Path(target.folder) / "node/node_modules" / need.removeprefix("npm:") / "package.json"
+            if package.exists():
+                found[need.removeprefix("npm:")] = str(orjson.loads(package.read_bytes())["version"])
+        elif ":" not in need and (path := _program(need, target.folder)) is not None:
             found[need] = _says(path)
     return {name: said for name, said in found.items() if said}
 

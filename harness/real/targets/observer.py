@@ -48,6 +48,7 @@ _LOOK_EVERY_S = 0.004
 _REST = 3  # after a look, in lengths of it
 _FILES_EVERY_S = 0.25
 _FLUSH_EVERY_S = 0.2
+_LAG_EVERY_S = 0.5
 _CHUNK = 65536
 _TAIL_LINES = 20
 _WANTED = (b'"kind":"connected"', b'"kind":"fault_injected"')
@@ -134,7 +135,8 @@ class Observer:
         self._tail = LogTail(run.logs, CLIENT_LOGS)
         self._ends: dict[str, tuple[Address, Address]] = {}  # connection: server, client
         self._watched: list[_Watched] = []
-        self._look_s = self._files_s = self._flush_s = 0.0
+        self._look_s = self._files_s = self._flush_s = self._lag_s = 0.0
+        self._worst_s = 0.0  # of its own lag since the last sample
         watched = target.witnesses
         self._store = self._counts = None
         if watched.store_cleared is not None:
@@ -153,6 +155,14 @@ class Observer:
             connection, cause = found
             detail: dict[str, object] = {"witness": "log", "line": text[:200]}
             self._write(time_s, EventKind.SUSPECTED, connection, cause, detail)
+
+    def late_by(self, late_s: float) -> None:
+        """Take note of how late a line may have been read: that is no delay of the server's."""
+        self._worst_s = max(self._worst_s, late_s)
+        if (now_s := self.now_s()) >= self._lag_s:
+            detail: dict[str, object] = {"max_lag_s": self._worst_s, "role": "observer", "pid": os.getpid()}
+            self._out.write(Event(now_s, Source.OBSERVER, EventKind.LOOP_LAG, detail=detail))
+            self._worst_s, self._lag_s = 0.0, now_s + _LAG_EVERY_S
 
     def step(self) -> float:
         """Do what is due; return the real seconds until something is again."""
@@ -337,8 +347,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         seen_log = ready.log is None or server.popen is None
         is_ready = False
         wait_s = 0.0
+        woke_s = observer.now_s()
         while not stopping:
-            for line in server.lines(wait_s):
+            slept_s = observer.now_s()
+            lines = server.lines(wait_s)
+            worked_s, woke_s = slept_s - woke_s, observer.now_s()
+            observer.late_by(max(worked_s, woke_s - slept_s - wait_s))
+            for line in lines:
                 seen_log = seen_log or re.search(ready.log or "", line) is not None
                 observer.line(line, observer.now_s())
             if server.ended is not None:

@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from scenarios.target import StoreWitness, filled
 
-__all__ = ["Cleared", "StoreRecords"]
+__all__ = ["Cleared", "StoreRecords", "is_there"]
 
 _ANSWER_DEADLINE_S = 1.0
 _AT_ONCE = 500  # questions in one pipeline
@@ -69,9 +69,7 @@ class StoreRecords:
         """Take note of a connection that a fault is planned for, and of the names that its record may hold."""
         words = {**self._values, **names}
         question = tuple(filled(part, words) for part in self._witness.question)
-        shows = self._witness.shows
-        pattern = None if shows is None else re.compile(filled(shows, words))
-        self._records[connection_id] = _Record(question, pattern)
+        self._records[connection_id] = _Record(question, self._witness.pattern(words))
 
     def struck(self, connection_id: str, time_s: float) -> None:
         """Watch a connection's record from now on: its fault took effect at that time."""
@@ -102,7 +100,7 @@ class StoreRecords:
                 if isinstance(answer, redis.RedisError):
                     print(f"{asked_s:.3f} s: {' '.join(record.question)}: {answer}", flush=True)
                     self._again_s = answered_s + _AWAY_S
-                elif _is_there(answer, record.shows):
+                elif is_there(answer, record.shows):
                     record.seen_s = asked_s
                 elif record.seen_s is not None and record.struck:
                     del self._records[name]
@@ -113,7 +111,8 @@ class StoreRecords:
         self._redis.close()
 
 
-def _is_there(answer: Any, shows: re.Pattern[str] | None) -> bool:
+def is_there(answer: Any, shows: re.Pattern[str] | None) -> bool:
+    """Whether an answer to a witness' question says that the record is there, with a value that shows the user."""
     if isinstance(answer, int) and not isinstance(answer, bool):
         return answer > 0  # how many there are; ZSCORE answers in another type
     if isinstance(answer, bytes):
