@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 def probe_command(
-    url: Annotated[str, typer.Argument(help="ws://HOST[:PORT]/PATH, with {client} where it wants a name")],
+    url: Annotated[
+        str, typer.Argument(help="ws:// or wss://HOST[:PORT]/PATH, with {client} where it wants a name")
+    ],
     dialect: Annotated[
         str | None,
         typer.Option(
@@ -46,6 +48,9 @@ def probe_command(
     mine: Annotated[
         bool, typer.Option("--this-host-is-mine", help="load an address that is neither loopback nor private")
     ] = False,
+    tls_ca: Annotated[
+        Path | None, typer.Option("--tls-ca", help="wss: PEM file of the CA to trust; default: the system's")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of phases and moments")] = 1,
     output: Annotated[Path | None, typer.Option(help="write a target file there")] = None,
     as_json: AsJson = False,
@@ -69,20 +74,21 @@ def probe_command(
             clients=clients,
             within_s=duration_s(within, "--within"),
             how=silence,
+            tls_ca=tls_ca,
             is_mine=mine,
             seed=seed,
             progress=show,
         )
-    if as_json:
-        print(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
-    else:
-        _print(found)
     if output is not None and found.heard.clients["healthy"]:
         name = re.sub(r"[^a-z0-9_-]+", "-", output.stem.lower()).strip("-")
         output.write_text(
             found.target_file(name if name[:1].isalpha() else f"target-{name}"), encoding="utf-8"
         )
         say(f"written: {output}")
+    if as_json:
+        print(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+    else:
+        _print(found)
     raise typer.Exit(found.exit_code)
 
 

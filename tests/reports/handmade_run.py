@@ -162,6 +162,8 @@ def handmade_run(
         "losses": frame("losses"),
         "presence_gaps": frame("presence_gaps"),
         "counted": frame("counted"),
+        "revivals": frame("revivals"),
+        "revival_law": frame("revival_law"),
         "injections": frame("injections"),
         "handshakes": frame("handshakes"),
         "thresholds": frame(

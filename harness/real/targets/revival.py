@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import struct
 import time
 from collections import Counter
@@ -72,6 +73,7 @@ class OutsideServer:
     Attributes:
         url: ws://…, with {client}, {user}, {index} in it where the server wants names.
         address: what its host was resolved to: IP address and port.
+        tls: whom to trust, where the URL says wss; None: no TLS.
     """
 
     url: str
@@ -80,6 +82,7 @@ class OutsideServer:
     options: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     subprotocol: str | None = None
+    tls: ssl.SSLContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ class OutsideClient:
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
         self._reader = FrameReader()
+        self._tls: _Tls | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._beat: asyncio.TimerHandle | None = None
         self._opened: list[Message] = []
@@ -194,9 +198,15 @@ class OutsideClient:
         try:
             await self._loop.sock_connect(sock, server.address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._loop.sock_sendall(sock, b"".join(protocol.data_to_send()))
+            if server.tls is not None:
+                self._tls = _Tls(server.tls, uri.host)
+                await self._tls.shake_hands(self._loop, sock)
+            await self._loop.sock_sendall(sock, self._sealed(b"".join(protocol.data_to_send())))
             while b"\r\n\r\n" not in data:
                 chunk = await self._loop.sock_recv(sock, _CHUNK)
+                if chunk and self._tls is not None:
+                    data += self._tls.opened(chunk)
+                    continue
                 if not chunk:
                     raise Refusal(
                         f"it closed the connection instead of an answer to the handshake{_said(data)}"
@@ -204,6 +214,8 @@ class OutsideClient:
                 data += chunk
                 if not data.startswith(b"HTTP/"[: len(data)]):
                     raise Refusal(f"it speaks no HTTP{_said(data)}")
+        except ssl.SSLError as error:
+            raise Refusal(f"TLS: {getattr(error, 'verify_message', '') or error.reason or error}") from error
         except OSError as error:
             raise Refusal(str(error.strerror or error)) from error
         head, end, rest = data.partition(b"\r\n\r\n")
@@ -323,7 +335,7 @@ class OutsideClient:
         self._loop.remove_reader(sock)
         with suppress(OSError):
             if in_order and self.end is None and self._silent is None:
-                sock.send(Frame(Opcode.CLOSE, (1000).to_bytes(2)).serialize(mask=True))
+                sock.send(self._sealed(Frame(Opcode.CLOSE, (1000).to_bytes(2)).serialize(mask=True)))
             elif self._silent is not None:  # the server is not to wait for it
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.close()
@@ -339,13 +351,19 @@ class OutsideClient:
         except OSError:
             self._ended("reset")
             return
-        if data:
-            self._take(data)
-        else:
+        if not data:
             self._ended("fin")
+            return
+        self.frames["bytes_in"] += len(data)
+        if self._tls is None:
+            self._take(data)
+            return
+        try:
+            self._take(self._tls.opened(data))
+        except ssl.SSLError as error:
+            self._ended("protocol_error", str(error.reason))
 
     def _take(self, data: bytes) -> None:
-        self.frames["bytes_in"] += len(data)
         try:
             frames = self._reader.feed(data)
         except (ProtocolError, PayloadTooBig) as error:
@@ -426,7 +444,7 @@ class OutsideClient:
     def _send(self, frame: Frame) -> None:
         if self._sock is None:
             return
-        data = frame.serialize(mask=True)
+        data = self._sealed(frame.serialize(mask=True))
         try:
             self._sock.send(data)
         except BlockingIOError:  # it does not read; a heartbeat more or less says no more
@@ -438,11 +456,55 @@ class OutsideClient:
         self.frames["out"] += 1
         self.frames["bytes_out"] += len(data)
 
+    def _sealed(self, data: bytes) -> bytes:
+        return data if self._tls is None else self._tls.sealed(data)
+
     def _send_beat(self) -> None:
         assert self.manners.beat_s is not None
         self._beat = self._loop.call_later(self.manners.beat_s, self._send_beat)
         message = self._dialect.beat()
         self._send(Frame(Opcode.PING, b"") if message is None else _frame(message))
+
+
+class _Tls:
+    """TLS above a socket of ours, sans I/O: faults act on the TCP connection below it."""
+
+    def __init__(self, context: ssl.SSLContext, host: str) -> None:
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_hostname=host)
+
+    async def shake_hands(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        """Shake hands.
+
+        Raises:
+            ssl.SSLError: the server speaks no TLS, or is not trusted.
+        """
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await loop.sock_sendall(sock, self._out.read())
+                data = await loop.sock_recv(sock, _CHUNK)
+                if not data:
+                    raise ssl.SSLError(0, "the server closed the connection in the handshake") from None
+                self._in.write(data)
+            else:
+                await loop.sock_sendall(sock, self._out.read())
+                return
+
+    def sealed(self, data: bytes) -> bytes:
+        """Return the records that carry some bytes."""
+        self._tls.write(data)
+        return self._out.read()
+
+    def opened(self, data: bytes) -> bytes:
+        """Return the bytes that are whole by now."""
+        self._in.write(data)
+        found = []
+        with suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):  # after a close_notify comes the FIN
+            while part := self._tls.read(_CHUNK):
+                found.append(part)
+        return b"".join(found)
 
 
 def declares_beat(dialect: type[Dialect], options: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -51,6 +52,7 @@ class Probe:
     how: Silence
     why_not_cut: str
     within_s: float
+    tls_ca: Path | None = None
     heard: Heard = field(default_factory=Heard)
     revived: Revived = field(default_factory=Revived)
     interrupted: bool = False
@@ -151,6 +153,8 @@ class Probe:
             connect["headers"] = dict(server.headers)
         if server.subprotocol:
             connect["subprotocol"] = server.subprotocol
+        if self.tls_ca is not None:
+            connect["ca"] = str(self.tls_ca.resolve())
         dialect = server.dialect.name
         here = server.address[0] in ("127.0.0.1", "::1") and sock_diag_works()
         raw = {
@@ -338,6 +342,7 @@ def probe(
     clients: int = 200,
     within_s: float = 120.0,
     how: Silence | None = None,
+    tls_ca: Path | None = None,
     is_mine: bool = False,
     seed: int = 1,
     progress: Callable[[str, float], None] = lambda _phase, _done: None,
@@ -345,7 +350,7 @@ def probe(
     """Probe a server; Ctrl-C ends it, and what was measured by then is returned.
 
     Args:
-        url, dialect, headers, subprotocol, is_mine: see `server_of`; without a dialect it is guessed.
+        url, dialect, headers, subprotocol, tls_ca, is_mine: see `server_of`; without a dialect it is guessed.
         beat_s: how often clients beat by themselves; None: only if the server, or the dialect, wants it.
         clients: how many fall silent.
         within_s: the longest silence that is tried.
@@ -357,13 +362,13 @@ def probe(
         ProbeError: it cannot be probed, or lets nobody in.
         CannotRun: a cut is asked for, and this kernel refuses it.
     """
-    server = server_of(url, dialect, headers, subprotocol, is_mine=is_mine)
+    server = server_of(url, dialect, headers, subprotocol, tls_ca=tls_ca, is_mine=is_mine)
     available = silence_available()
     if how == "cut" and not available.ok:
         raise CannotRun(f"--silence cut: {available.reason}: {available.help}; allowed: freeze")
     chosen: Silence = how or ("cut" if available.ok else "freeze")
     why_not = "" if chosen == "cut" else ("asked for" if available.ok else available.reason)
-    found = Probe(server, dialect is None, chosen, why_not, within_s)
+    found = Probe(server, dialect is None, chosen, why_not, within_s, tls_ca)
     asyncio.run(_probe(found, beat_s, clients, seed, progress))
     return found
 

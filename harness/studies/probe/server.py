@@ -16,6 +16,7 @@ import yaml
 
 from harness.real.dialects import check_options, dialects, find_dialect
 from harness.real.targets.revival import Manners, OutsideClient, OutsideServer, Refusal
+from harness.real.tls import client_context
 from harness.studies.probe.listen import DEFAULT_BEAT_S
 from reference_server.errors import FlatlineError
 from scenarios.read_yaml import read_yaml, read_yaml_text
@@ -36,15 +37,17 @@ def server_of(
     headers: Sequence[str] = (),
     subprotocol: str | None = None,
     *,
+    tls_ca: Path | None = None,
     is_mine: bool = False,
 ) -> OutsideServer:
     """Return the server at a URL.
 
     Args:
-        url: ws://HOST[:PORT]/PATH, with {client}, {user} in it where the server wants names.
+        url: ws:// or wss://HOST[:PORT]/PATH, with {client}, {user} in it where the server wants names.
         dialect: its name, FILE.py:CLASS, YAML as ``{text: {…}}``, or a YAML file that holds it; None: plain WebSocket.
         headers: ``NAME: VALUE`` each.
         subprotocol: the one that is offered; None: the dialect's own.
+        tls_ca: wss: PEM file of the CA to trust; None: the system's.
         is_mine: the user says so: else the address has to be loopback or private.
 
     Raises:
@@ -52,11 +55,11 @@ def server_of(
         DialectError: no such dialect, or options that it does not know.
     """
     parts = urlsplit(url)
-    if parts.scheme != "ws" or not parts.hostname:
-        tls = "; TLS is not spoken: name the port behind what ends it" if parts.scheme == "wss" else ""
-        raise ProbeError(f"{url}: allowed: ws://HOST[:PORT]/PATH{tls}")
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise ProbeError(f"{url}: allowed: ws://HOST[:PORT]/PATH, wss://HOST[:PORT]/PATH")
+    tls = client_context(str(tls_ca or "")) if parts.scheme == "wss" else None
     try:
-        port = parts.port or 80
+        port = parts.port or (443 if tls else 80)
     except ValueError as error:
         raise ProbeError(f"{url}: the port is {error}; allowed: 1 to 65535") from error
     name, options = _dialect(dialect or _PLAIN)
@@ -66,7 +69,7 @@ def server_of(
         raise ProbeError(f"--header {wrong[0]}: allowed: 'NAME: VALUE'")
     named = {key.strip(): value.strip() for key, _, value in (header.partition(":") for header in headers)}
     address = _address(url, parts.hostname, port, is_mine)
-    return OutsideServer(url, address, kind, options, named, subprotocol)
+    return OutsideServer(url, address, kind, options, named, subprotocol, tls)
 
 
 def _address(url: str, host: str, port: int, is_mine: bool) -> tuple[str, int]:
