@@ -87,6 +87,14 @@ class GatewayConfig(BaseModel):
     max_logins_per_minute_per_user: Annotated[
         int | None, Field(ge=1, description="tries of one user at one node; null: any number")
     ] = None
+    max_strangers_per_ip: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="sockets of one address (IPv6: /64) that have not authenticated or owe a request; null: 256 "
+            "of a public one, any number from loopback and private ones; trusted_proxies have none",
+        ),
+    ] = None
     denied_ips: Annotated[
         tuple[IPvAnyNetwork, ...], Field(description="addresses or networks that may not log in")
     ] = ()

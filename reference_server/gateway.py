@@ -231,7 +231,7 @@ class Gateway:
             unwritten["ledger_waiting"] = self.ledger.pending
             unwritten["ledger_dropped"] = self.ledger.dropped
         up = all(parts.values())
-        refusing = self.limiter.closed_because()
+        refusing = self.limiter.closed_because(strangers=False)
         bad = {"draining": self.draining, "degraded": not up, "refusing": refusing is not None}
         status = next((name for name, is_so in bad.items() if is_so), "ok")
         return {
@@ -248,6 +248,7 @@ class Gateway:
         code, limiter = self.limiter.closed_because(), self.limiter
         if code is not None:
             return RejectedConnection(limiter, code, unheard=self.tls is not None)
+        limiter.make_room()
         if self.tls is None:
             return GatewayConnection(self)
         connection = partial(GatewayConnection, self)

@@ -360,6 +360,13 @@ def _bounded(gateway: Gateway) -> type[H11Protocol]:
                 super().data_received(data)
             except h11.LocalProtocolError:  # an answer to bytes that nothing can be answered to
                 self.transport.abort()
+            cycle = self.cycle
+            if cycle is not None and not (cycle.more_body or cycle.response_complete):
+                limiter.heard_http(self)
+
+        def on_response_complete(self) -> None:
+            limiter.answered_http(self)
+            super().on_response_complete()
 
         def send_400_response(self, msg: str) -> None:
             if self.cycle is not None:  # nobody waits for the answer any more
@@ -424,7 +431,7 @@ def _row(record: Record, config: GatewayConfig) -> dict[str, Any]:
 
 
 def _refuse_while_closed(gateway: Gateway) -> None:
-    code = "draining" if gateway.draining else gateway.limiter.closed_because()
+    code = "draining" if gateway.draining else gateway.limiter.closed_because(strangers=False)
     if code is not None:
         gateway.count_refused(code)
         raise Refused(503, code, SENTENCES[code], RETRY_AFTER_S)

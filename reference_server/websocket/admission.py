@@ -114,6 +114,7 @@ class Admission:
             self.authenticate(connection, session_id_of(path[4:]), user_id=user_id, trace=trace)
         elif self._user_id_handshake and "userId" in named:
             connection.phase = Phase.AUTHENTICATING
+            connection.owner.limiter.known(connection)
             user_id = without_controls(named["userId"][0])
             origin = self._origin(connection, request, named.get("deviceType", ["web"])[0])
             self._sessions.login_unasked(user_id, partial(self._let_in, connection, user_id, origin))
@@ -134,6 +135,7 @@ class Admission:
             return
         self.asking += 1
         connection.phase = Phase.AUTHENTICATING
+        connection.owner.limiter.known(connection)
         connection.trace = trace
         record = connection.record = Record(session_id, self._sessions.owners.next(), user_id)
         self._sessions.connect(record, partial(self._on_answer, connection, record))

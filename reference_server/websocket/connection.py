@@ -423,7 +423,7 @@ class GatewayConnection(asyncio.Protocol):
         self._cancel_timer()
         self._on_peer_end(cause_of_loss(exc))
         self._socket_is_gone = True
-        self.owner.limiter.sockets.discard(self)
+        self.owner.limiter.leave(self)
         if self.phase is Phase.ENDED:
             self.owner.on_socket_gone(self)
         else:

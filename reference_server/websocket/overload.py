@@ -10,12 +10,16 @@ from __future__ import annotations
 import resource
 import typing
 from asyncio import BaseTransport, Protocol, TimerHandle, Transport, get_running_loop
+from collections import Counter
 from collections.abc import Callable, Hashable
+from ipaddress import ip_network
+from time import monotonic
 from typing import cast
 
 import orjson
 
 from reference_server.config import GatewayConfig
+from reference_server.sessions.origin import address_of, is_in, network_of
 
 __all__ = ["RETRY_AFTER_S", "SENTENCES", "ConnectionLimiter", "RejectedConnection", "most_sockets"]
 
@@ -26,6 +30,9 @@ SENTENCES = {
     "too_many_connections": "this node has as many connections as it may; try again later",
     "too_many_handshakes": "too many others are just coming in; try again later",
 }
+# For a stranger's next word where somebody else wants the place: a round trip; a request comes with its connection.
+_PATIENCE_S, _HTTP_PATIENCE_S = 3.0, 0.1
+_MOST_OF_NETWORK = 256  # strangers of a public address
 _LINGER_S = 1.0  # for the request to arrive: closed before that, the answer may be lost in a RST
 _MOST_LINGERING = 256
 _FOR_HEALTH = 64  # connections of the HTTP port above its share
@@ -43,6 +50,42 @@ class Socket(Hashable, typing.Protocol):
     """A client's socket, as far as its limits are concerned."""
 
     transport: Transport
+
+
+class _Waiting:
+    """Sockets that have not said what they want, the one that has waited longest first.
+
+    Args:
+        of_network: how many such each address (IPv6: /64) has, on both ports.
+    """
+
+    def __init__(self, of_network: Counter[str]) -> None:
+        self._of_network = of_network
+        self._since: dict[Socket, tuple[float, str]] = {}
+
+    def add(self, sock: Socket) -> str:
+        """Take one, as the newest; return its network."""
+        self.discard(sock)
+        network = network_of(address_of((sock.transport.get_extra_info("peername") or ("",))[0], (), ()))
+        self._since[sock] = monotonic(), network
+        self._of_network[network] += 1
+        return network
+
+    def discard(self, sock: Socket) -> None:
+        """Let one go: it has said so, or is gone."""
+        _, network = self._since.pop(sock, (0.0, ""))
+        if network and self._of_network[network] > 1:
+            self._of_network[network] -= 1
+        else:
+            self._of_network.pop(network, None)
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def oldest(self, patience_s: float) -> Socket | None:
+        """Return the one that has waited longest, if that is longer than anybody need."""
+        sock = next(iter(self._since), None)
+        return sock if sock and monotonic() - self._since[sock][0] >= patience_s else None
 
 
 class ConnectionLimiter:
@@ -66,6 +109,11 @@ class ConnectionLimiter:
         self.sockets: set[Socket] = set()  # authenticated or not
         self.opening: set[Socket] = set()  # of these, those whose handshake is not over
         self.http_sockets: set[Socket] = set()  # of the other port
+        self._most_of_network = config.max_strangers_per_ip
+        self._trusted = config.trusted_proxies
+        self._of_network = Counter[str]()
+        self._strangers = _Waiting(self._of_network)  # of `sockets`, those who have not authenticated
+        self._asking = _Waiting(self._of_network)  # of `http_sockets`, those who owe us a request
         self._above_share: dict[Socket, None] = {}  # of these, the oldest first
         self._most_http = self._budget * _MOST_HTTP
         self._least_http = min(_LEAST_HTTP, self._most_http)
@@ -76,21 +124,65 @@ class ConnectionLimiter:
         """Take a socket of the WebSocket port that has to shake hands."""
         self.sockets.add(sock)
         self.opening.add(sock)
+        self._greet(sock, self._strangers)
+
+    def known(self, sock: Socket) -> None:
+        """Take note that one of the WebSocket port names a session."""
+        self._strangers.discard(sock)
+
+    def _greet(self, sock: Socket, among: _Waiting) -> None:
+        network = among.add(sock)
+        if self._of_network[network] > self._most_of(network):
+            self.count_refused("too_many_from_address")
+            sock.transport.abort()
+
+    def _most_of(self, network: str) -> float:
+        if is_in(network.partition("/")[0], self._trusted):
+            return float("inf")
+        if self._most_of_network is None:  # load generators and proxies are at home
+            return _MOST_OF_NETWORK if network and ip_network(network).is_global else float("inf")
+        return self._most_of_network
 
     def leave(self, sock: Socket) -> None:
         """Let a socket of the WebSocket port go."""
         self.sockets.discard(sock)
         self.opening.discard(sock)
+        self._strangers.discard(sock)
 
-    def closed_because(self) -> str | None:
-        """Return the code of why nobody is let in now; None: come in."""
+    def make_room(self) -> None:
+        """Cut the stranger who has waited longest, where only that lets somebody in."""
+        if self._full_because() is not None and (oldest := self._longest_waiting()) is not None:
+            self.leave(oldest)
+            self._cut(oldest)
+
+    def _longest_waiting(self) -> Socket | None:
+        # What a late loop has not read is not the stranger's fault.
+        return self._strangers.oldest(_PATIENCE_S + self._lag_s())
+
+    def _late_asker(self) -> Socket | None:
+        return self._asking.oldest(_HTTP_PATIENCE_S + self._lag_s())
+
+    def _cut(self, oldest: Socket) -> None:
+        self.count_refused("waited_too_long")
+        oldest.transport.abort()
+
+    def _full_because(self, strangers: bool = True) -> str | None:
+        for_http = max(len(self.http_sockets), self._least_http)
+        held = len(self.sockets) - (0 if strangers else len(self._strangers))
+        if held >= min(self._most, self._budget - for_http):
+            return "too_many_connections"
+        return "too_many_handshakes" if strangers and len(self.opening) >= self._most_opening else None
+
+    def closed_because(self, *, strangers: bool = True) -> str | None:
+        """Return the code of why nobody is let in now; None: come in.
+
+        ``strangers``: whether their sockets count. They do for a new socket, not for a login: they make room.
+        """
         if self.shut:
             return "draining"
-        for_http = max(len(self.http_sockets), self._least_http)
-        if len(self.sockets) >= min(self._most, self._budget - for_http):
-            return "too_many_connections"
-        if len(self.opening) >= self._most_opening:
-            return "too_many_handshakes"
+        code = self._full_because(strangers)
+        if code is not None and (not strangers or self._longest_waiting() is None):
+            return code
         if self._lag_s() > self._most_lag_s:
             return "overloaded"
         return None
@@ -98,12 +190,20 @@ class ConnectionLimiter:
     def enter_http(self, sock: Socket) -> bool:
         """Take a connection of the HTTP port; False: it is above the port's share, and is told of health, no more.
 
-        Of those above the share the newest few stay: who looks after health asks at once.
+        Who has owed a request for long makes room: a login that comes at once is served, however many do not. Of those
+        above the share the newest few stay: who looks after health asks at once.
         """
         share = min(self._most_http, max(self._least_http, self._budget - len(self.sockets)))
-        within = len(self.http_sockets) < share
+        inside = len(self.http_sockets) - len(self._above_share)
+        if inside >= share and (oldest := self._late_asker()) is not None:
+            self.leave_http(oldest)
+            self._cut(oldest)
+            inside -= 1
+        within = inside < share
         self.http_sockets.add(sock)
-        if not within:
+        if within:
+            self._greet(sock, self._asking)
+        else:
             self._above_share[sock] = None
             if len(self._above_share) > _FOR_HEALTH:
                 oldest = next(iter(self._above_share))
@@ -115,6 +215,16 @@ class ConnectionLimiter:
         """Let a connection of the HTTP port go."""
         self.http_sockets.discard(sock)
         self._above_share.pop(sock, None)
+        self._asking.discard(sock)
+
+    def heard_http(self, sock: Socket) -> None:
+        """Take note that a whole request is in."""
+        self._asking.discard(sock)
+
+    def answered_http(self, sock: Socket) -> None:
+        """Take note that it has its answer: another request may come, or none for long."""
+        if sock in self.http_sockets and sock not in self._above_share:
+            self._asking.add(sock)
 
 
 class RejectedConnection(Protocol):

@@ -15,8 +15,10 @@ import pytest
 from harness.cli.terminal import show_table
 from harness.real.processes.redis import RedisServer
 from harness.user_sessions.audit import AuditTarget, CannotAudit, snapshot
+from reference_server.config import GatewayConfig
 from reference_server.session_log import TextFormatter, without_controls
 from reference_server.sessions.origin import Origin
+from reference_server.websocket.overload import ConnectionLimiter
 from tests.reference_server.gateways import QUIET, Running, run, running, until
 
 REQUEST_S = 0.4
@@ -96,6 +98,7 @@ def test_many_on_the_http_port_shut_out_neither_clients_nor_health_checks(
 ) -> None:
     monkeypatch.setattr("reference_server.websocket.overload.most_sockets", lambda: 40)
     monkeypatch.setattr("reference_server.websocket.overload._FOR_HEALTH", 3)
+    monkeypatch.setattr("reference_server.websocket.overload._HTTP_PATIENCE_S", 60.0)
     monkeypatch.setattr("reference_server.api.http._REQUEST_S", 60.0)
 
     async def login(it: Running) -> tuple[int, str]:
@@ -125,6 +128,86 @@ def test_many_on_the_http_port_shut_out_neither_clients_nor_health_checks(
             assert ann.closed is None
 
     run(scenario())
+
+
+@pytest.mark.real
+def test_more_slow_strangers_than_places_keep_no_user_out(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ports are full of them, and they come back when they are cut: who asks at once is in within a few tries."""
+    monkeypatch.setattr("reference_server.websocket.overload.most_sockets", lambda: 100)
+    monkeypatch.setattr("reference_server.websocket.overload._PATIENCE_S", 0.2)
+    monkeypatch.setattr("reference_server.api.http._REQUEST_S", 60.0)
+
+    async def slow(port: int, begin: bytes) -> None:
+        while True:
+            with suppress(OSError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(begin)
+                await reader.read()
+                writer.transport.abort()
+            await asyncio.sleep(0.5)
+
+    async def scenario() -> None:
+        async with start(auth_timeout_s=60.0) as it:
+            there = await it.join("ann", live=True)
+            limiter = it.gateway.limiter
+            crowd = [
+                asyncio.create_task(slow(port, begin))
+                for port, begin in ((it.http_port, POST + b"X: "), (it.port, b"GET /ws HTTP/1.1\r\nX: "))
+                for _ in range(100)
+            ]
+            await until(lambda: len(limiter.sockets) + len(limiter.http_sockets) >= 98, "no place is left")
+            tries = 0
+            for n in range(4):
+                while (await it.http("POST", "/user/login", {"user_id": f"user-{n}"}))[0] != 200:
+                    tries += 1
+                    assert tries < 12, "a login is refused again and again"
+                    await asyncio.sleep(0.2)
+            for n in range(4):
+                assert (await it.join(f"user-{n}", await it.login(f"user-{n}"))).ready
+            assert there.closed is None
+            assert it.gateway.counters.value("refusals_total", code="waited_too_long") > 0
+            for task in crowd:
+                task.cancel()
+
+    run(scenario())
+
+
+@pytest.mark.real
+def test_strangers_of_one_address_are_bounded_and_who_is_known_does_not_count(start: Any) -> None:
+    async def scenario() -> None:
+        async with start(max_strangers_per_ip=3) as it:
+            inside = [await it.join(f"user-{n}") for n in range(5)]
+            crowd = [await asyncio.open_connection("127.0.0.1", it.port) for _ in range(3)]
+            await until(lambda: len(it.gateway.limiter.opening) == 3, "three of them")
+            for port in (it.port, it.http_port):
+                reader, _ = await asyncio.open_connection("127.0.0.1", port)
+                assert await reader.read() == b""
+            assert it.gateway.counters.value("refusals_total", code="too_many_from_address") == 2
+            for _, writer in crowd:
+                writer.transport.abort()
+            await until(lambda: not it.gateway.limiter.opening, "they are gone")
+            assert (await it.join("late")).ready and inside[0].closed is None
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("address", "told", "most"),
+    [
+        ("93.184.216.34", {}, 256),
+        ("2a00:1450::/64", {}, 256),
+        ("127.0.0.1", {}, float("inf")),
+        ("10.1.2.3", {}, float("inf")),
+        ("fd00::/64", {}, float("inf")),
+        ("10.1.2.3", {"max_strangers_per_ip": 9}, 9),
+        ("93.184.216.34", {"trusted_proxies": ("93.184.216.0/24",)}, float("inf")),
+    ],
+)
+def test_how_many_strangers_an_address_may_have(address: str, told: dict[str, Any], most: float) -> None:
+    limiter = ConnectionLimiter(GatewayConfig(**told), lambda: 0.0, print)
+    assert limiter._most_of(address) == most
 
 
 @pytest.mark.real

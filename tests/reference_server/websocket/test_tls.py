@@ -104,8 +104,10 @@ def test_clients_that_trust_somebody_else_or_want_another_name_stay_out(start: A
 
 
 def test_strangers_who_do_not_shake_hands_are_counted_and_sent_away_without_a_line(
-    start: Any, caplog: pytest.LogCaptureFixture
+    start: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("reference_server.websocket.overload._PATIENCE_S", 60.0)
+
     async def scenario() -> None:
         async with start(auth_timeout_s=0.5, max_handshakes=3) as it:
             limiter = it.gateway.limiter
