@@ -41,6 +41,9 @@ __all__ = ["BOUNDS", "Bounds", "Violation", "check", "is_sound"]
 _EVER = float("inf")
 _FINAL = ("logout", "unacknowledged")  # of a row in the ledger
 _WATCHER = 100
+_ENDS = ("crash", "host", "drain")  # a node
+_BLOCKS = ("pause", "partition", "disconnect")  # its renewals
+_STORE_IS_AWAY = ("restart", "empty_restart", "store_pause")
 _LEDGER = ("ledger_unavailable",)  # an answer after which Redis has it all the same
 
 
@@ -266,35 +269,29 @@ class _Replay:
         )
 
     def _node_was_in_doubt(self, node: int, since_s: float, until_s: float) -> bool:
-        """Whether its peers may have thought it dead: it was, or it could not renew its lease for long enough."""
+        """Whether its peers may have thought it dead: it was, or it could not renew its lease for long enough.
+
+        While Redis is away leases end as well, but nobody reaps before everybody could renew: an outage adds to what a
+        node has missed by itself, it does not begin it.
+        """
         b = self._bounds
-        gone = ("crash", "host", "drain")
-        blocked = sorted(
-            (f for f in self._faults if f.kind in ("pause", "partition", "disconnect") and f.node == node)
-            if not any(f.kind in gone and f.node == node for f in self._faults)
-            else (
-                f
-                for f in self._faults
-                if f.node == node and f.kind in (*gone, "pause", "partition", "disconnect")
-            ),
-            key=lambda f: f.began_s,
-        )
-        # Redis away lets leases end as well, but nobody reaps before everybody could renew: it adds to what a node
-        # has missed by itself, it does not begin it.
-        blocked += [f for f in self._faults if f.node == 0 and f.kind in _STORE_IS_AWAY]
-        own = [f for f in blocked if f.node == node]
-        for fault in own:
-            began_s, over_s = fault.began_s, fault.over_s
-            for other in sorted(
-                blocked, key=lambda f: f.began_s
-            ):  # one after the other, without time between
-                if (
-                    other.began_s <= over_s + b.lease_renew_s + b.slack_s
-                    and other.over_s >= began_s - b.lease_renew_s - b.slack_s
-                ):
-                    began_s, over_s = min(began_s, other.began_s), max(over_s, other.over_s)
-            long_enough = fault.kind in gone or over_s - began_s >= b.lease_s - b.slack_s
-            if long_enough and began_s <= until_s and over_s + b.after_s >= since_s:
+        gap_s = b.lease_renew_s + b.slack_s  # without time for a renewal in between, two make one
+        spans: list[list[_Fault]] = []
+        over_s = -_EVER
+        for fault in sorted(self._faults, key=lambda one: one.began_s):
+            if (fault.node == node and fault.kind in (*_ENDS, *_BLOCKS)) or fault.kind in _STORE_IS_AWAY:
+                if fault.began_s > over_s + gap_s:
+                    spans.append([])
+                    over_s = fault.over_s
+                spans[-1].append(fault)
+                over_s = max(over_s, fault.over_s)
+        for span in spans:
+            own = [fault for fault in span if fault.node == node]
+            began_s, over_s = span[0].began_s, max(fault.over_s for fault in span)
+            long_enough = over_s - began_s >= b.lease_s - b.slack_s or any(
+                fault.kind in _ENDS for fault in own
+            )
+            if own and long_enough and began_s <= until_s and over_s + b.after_s >= since_s:
                 return True
         return False
 
@@ -358,7 +355,7 @@ class _Replay:
                         f"{name} ended ({link.code_of_end}), by nobody's wish",
                     )
             case code:
-                node_went = self._fault_of(link.node, ["crash", "host", "drain"], at_s - b.slack_s, at_s)
+                node_went = self._fault_of(link.node, _ENDS, at_s - b.slack_s, at_s)
                 # A host's old connections are reset when it is back and something is sent.
                 node_went |= self._fault_of(link.node, ["host"], link.answered_s, at_s)
                 was_silent = any(
@@ -415,7 +412,10 @@ class _Replay:
                 alive_s = at_s
             if at_s - alive_s > min(b.resume_s, b.lease_s) - b.slack_s:
                 return
-        in_doubt = any(self._node_was_in_doubt(one.node, since_s, at_s) for one in before)
+        # Served last on one node, it is no concern of the nodes before.
+        where = [last] if last.served else before
+        since_s = min(one.asked_s for one in where)
+        in_doubt = any(self._node_was_in_doubt(one.node, since_s, at_s) for one in where)
         if in_doubt and not self._schedule.survives_connection:
             return
         yield Violation(at_s, "session_lost", session, f"{name}, within its resume window")
@@ -495,7 +495,7 @@ class _Replay:
                     continue
                 nodes = {watcher.node, *(one.node for one in links)}
                 # What is told late is of another time.
-                late = ("pause", "partition", "disconnect", "host", "crash", *_STORE_IS_AWAY)
+                late = (*_ENDS, *_BLOCKS, *_STORE_IS_AWAY)
                 if any(
                     self._node_was_in_doubt(node, at_s - b.after_s, at_s) for node in nodes
                 ) or self._fault_of(watcher.node, late, at_s - b.slack_s, at_s):
@@ -623,6 +623,3 @@ class _Replay:
                 yield Violation(
                     probe.at_s, "login_undone", session, "it never connected, and now it is unknown"
                 )
-
-
-_STORE_IS_AWAY = ("restart", "empty_restart", "store_pause")

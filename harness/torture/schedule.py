@@ -9,7 +9,7 @@ happens all the time hides what happens after it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +34,7 @@ _SETTLE_S = (
 _CLIENTS, _NODES = 8, 3
 _TWO_DEVICES = 4  # the first clients are two users with two devices each
 _SHARE = 0.5  # of the kinds that one schedule draws from
-_FEWEST, _MOST = 6, 20
+_CLIENT_STEPS, _FAULT_STEPS = (8, 24), (0, 7)  # fewest and most
 
 
 class ScheduleError(FlatlineError):
@@ -162,19 +162,21 @@ def draw(seed: str, abilities: Collection[str]) -> Schedule:
     """
     rng = np.random.default_rng([int(part) for part in seed.split(".")])
     can = [name for name, kind in KINDS.items() if kind.needs is None or kind.needs in abilities]
-    chosen = [name for name in can if rng.random() < _SHARE] or can
-    weights = np.array([KINDS[name].weight for name in chosen])
+    chosen = [name for name in can if rng.random() < _SHARE]
+    # What clients do is what shows a fault: it is drawn for itself.
+    doings = [name for name in chosen if KINDS[name].side == "client"] or ["refresh"]
+    faults = [name for name in chosen if KINDS[name].side != "client"]
+    names = _names(rng, doings, _CLIENT_STEPS) + (_names(rng, faults, _FAULT_STEPS) if faults else [])
     steps = [
         Step(_seconds(rng, _WATCHED_S, _BEGIN_S - _WATCHED_S), "come", client, node=_node(rng))
         for client in range(_CLIENTS)
     ]
-    for _ in range(int(rng.integers(_FEWEST, _MOST + 1))):
-        name = str(rng.choice(chosen, p=weights / weights.sum()))
+    for name in names:
         kind = KINDS[name]
         at_s = _seconds(rng, _BEGIN_S, _BEGIN_S + _FAULTS_S)
         targets = {"client": (0, _CLIENTS), "node": (1, _NODES + 1)}.get(kind.side, (0, 1))
         # All is over by the end; what happens late is short.
-        lasts_s = min(_seconds(rng, *kind.lasts_s), _BEGIN_S + _FAULTS_S - at_s)
+        lasts_s = round(min(_seconds(rng, *kind.lasts_s), _BEGIN_S + _FAULTS_S - at_s), 3)
         offset_s = _seconds(rng, -_MOST_CLOCK_S, _MOST_CLOCK_S) if name == "clock" else 0.0
         steps.append(Step(at_s, name, int(rng.integers(*targets)), lasts_s, _node(rng), offset_s))
     per: Literal["user", "device"] = "device" if rng.random() < 0.5 else "user"
@@ -199,6 +201,14 @@ def read_schedule(path: Path, abilities: Collection[str]) -> Schedule:
             raise ScheduleError(f"{path}: {step.kind} needs root or CAP_NET_ADMIN, see `flatline doctor`")
     assert isinstance(found, Schedule)
     return found
+
+
+def _names(rng: np.random.Generator, of: Sequence[str], count: tuple[int, int]) -> list[str]:
+    weights = np.array([KINDS[name].weight for name in of])
+    return [
+        str(one)
+        for one in rng.choice(of, int(rng.integers(count[0], count[1] + 1)), p=weights / weights.sum())
+    ]
 
 
 def _seconds(rng: np.random.Generator, low: float, high: float) -> float:
