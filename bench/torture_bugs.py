@@ -27,6 +27,8 @@ def main() -> None:
                 most_found=1,
                 shrink_tries=SHRINK_TRIES,
             )
+        if result.interrupted:
+            return
         kinds = sorted({one.kind for found in result.found for one in found.violations})
         print(f"{name:32} {result.schedules:3} schedules: {', '.join(kinds) or 'NOT FOUND'}", flush=True)
 

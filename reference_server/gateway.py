@@ -274,7 +274,7 @@ class Gateway:
         """Tell whether nobody new gets a session: `max_sessions`, where newcomers are refused."""
         policy = self.config.policy
         most = policy.max_sessions if policy.when_full == "refuse" else None
-        return most is not None and len(self.live) + self._admission.asking >= most
+        return most is not None and len(self.live) + len(self._admission.asking) >= most
 
     def count_refused(self, code: str) -> None:
         """Count somebody who was not let in."""
@@ -295,7 +295,7 @@ class Gateway:
             owner: the connection.
             by: the session that has its records now; empty: not known here.
         """
-        self.windows.resumed(owner)
+        self._note_ended(owner, "taken_over")
         self.lines.resumed(owner)
         older = self.live.get(owner)
         if older is not None:
@@ -460,7 +460,7 @@ class Gateway:
 
     def end_session(self, owner: str, how: str) -> None:
         """End a connection whose session was ended here or on another node."""
-        self.windows.resumed(owner)
+        self._note_ended(owner, how)
         connection = self.live.get(owner)
         if connection is not None:
             kicked = how == "kicked"
@@ -468,6 +468,11 @@ class Gateway:
             connection.shut(Cause.LOGOUT, code, reason)
             if connection.record is not None:
                 self._on_cleared(connection.record, gone=True)
+
+    def _note_ended(self, owner: str, how: str) -> None:
+        self.windows.resumed(owner)
+        if owner in self._admission.asking:
+            self._admission.asking[owner] = how
 
     def _log(self, kind: EventKind, connection: GatewayConnection, **detail: Any) -> None:
         record = connection.record

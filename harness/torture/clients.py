@@ -195,9 +195,10 @@ class Client:
             case "come":
                 self.wanted = True
                 await self._keep_up()
-            case "log_in":
+            case "log_in" | "in_and_out":
                 self.token, self._node = "", step.node
-                await self._log_in()
+                if await self._log_in() and step.kind == "in_and_out":
+                    await self._log_out(step.node)
             case "close" | "refresh" | "reset":
                 self.wanted = step.kind != "close" and self.wanted
                 self._not_before_s = self._history.now_s + step.lasts_s

@@ -65,6 +65,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "come": Kind("client", "logs in if it has no session, and connects", 3.0),
     "log_in": Kind("client", "logs in anew, and does not connect", 2.0),
+    "in_and_out": Kind("client", "logs in anew and out again, and has not connected", 1.0),
     "close": Kind("client", "closes in order, and stays away", 2.0),
     "refresh": Kind("client", "closes, and is back at another node", 3.0, (0.0, 0.5)),
     "reset": Kind("client", "its connection is reset, and it is back at another node", 1.0, (0.0, 0.5)),

@@ -68,8 +68,11 @@ class Host(Protocol):
     def on_stranger(self, session_id: str, user_id: str, origin: Origin) -> None:
         """Take note of a session that was made for whoever named a user."""
 
-    def take_over(self, owner: str, by: str) -> None:
+    def take_over(self, owner: str, by: str = "") -> None:
         """End the connection that had the records until now, or what is left of it; ``by`` is the session now."""
+
+    def end_session(self, owner: str, how: str) -> None:
+        """End a connection whose session was ended."""
 
     def keep_for_resume(self, connection: GatewayConnection, record: Record) -> None:
         """Keep the records of a connection that has ended for as long as its session may be resumed."""
@@ -91,7 +94,9 @@ class Admission:
         self._user_id_handshake = config.records.user_id_handshake
         self._trusted_proxies = config.trusted_proxies
         self._token_in_path = config.records.token_in_path
-        self.asking = 0  # connections that wait for their records
+        self.asking: dict[
+            str, str
+        ] = {}  # owners that wait for their records, and how others ended them meanwhile
 
     def refusal(self, target: str) -> tuple[int, str] | None:
         """Return status and sentence that refuse a handshake for a path and query; None for the API's own."""
@@ -133,11 +138,11 @@ class Admission:
         if self._host.is_full():
             self._refuse(connection, "too_many_sessions", CLOSE_TRY_AGAIN, "try again later")
             return
-        self.asking += 1
         connection.phase = Phase.AUTHENTICATING
         connection.owner.limiter.known(connection)
         connection.trace = trace
         record = connection.record = Record(session_id, self._sessions.owners.next(), user_id)
+        self.asking[record.owner] = ""
         self._sessions.connect(record, partial(self._on_answer, connection, record))
 
     def _origin(self, connection: GatewayConnection, request: Request, device_type: str) -> Origin:
@@ -165,7 +170,7 @@ class Admission:
         asked: Record,
         answer: Connected | ConnectRefused | OlderThan | StoreUnavailable,
     ) -> None:
-        self.asking -= 1
+        how = self.asking.pop(asked.owner)
         match answer:
             case Connected(user_id, resumed, displaced, device):
                 record = Record(asked.session_id, asked.owner, user_id, device)
@@ -176,6 +181,11 @@ class Admission:
                     self._host.keep_for_resume(connection, record)
                 else:
                     self._host.begin(connection, record, resumed)
+                    # The kick came by another way than the answer, and was faster.
+                    if how == "taken_over":
+                        self._host.take_over(asked.owner)
+                    elif how:
+                        self._host.end_session(asked.owner, how)
             case OlderThan(owner):
                 # Its node's clock is ahead of ours, or the two asked at the same time: who still waits is newer.
                 self._sessions.owners.learn(owner)

@@ -18,6 +18,8 @@ from harness.real.processes.redis import RedisServer
 from reference_server.events import Cause, EventKind
 from reference_server.liveness.kinds import Ping
 from reference_server.sessions.records import session_id_of
+from reference_server.sessions.redis_writer import Call
+from reference_server.sessions.scripts import Script
 from tests.reference_server.gateways import PONG, QUICK, QUIET, Client, run, running, until
 
 pytestmark = pytest.mark.real
@@ -516,5 +518,32 @@ def test_an_ended_connection_is_taken_apart_without_the_garbage_collector(start:
                 await until(lambda: held() is None, "let go")
             finally:
                 gc.enable()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("how", "code"), [("taken_over", 4409), ("logged_out", 1000), ("kicked", 4410)])
+def test_a_kick_that_is_faster_than_the_answer_to_the_connect_is_not_lost(
+    start: Any, how: str, code: int
+) -> None:
+    """Another node ends the session when Redis has carried out the connect and its answer is still on the way."""
+
+    async def scenario() -> None:
+        async with start() as it:
+            gateway = it.gateway
+            send = gateway.store._send
+
+            async def slow(batch: list[Call]) -> Any:
+                answers = await send(batch)
+                for call in batch:
+                    if call.script is Script.CONNECT:
+                        (owner,) = gateway._admission.asking
+                        gateway.router.deliver(json.dumps({"type": how, "owner": owner}).encode())
+                return answers
+
+            gateway.store._send = slow
+            client = await it.join("ann")
+            assert await _closed(client) == code
+            assert not gateway.live
 
     run(scenario())
