@@ -44,10 +44,10 @@ demo: $(VENV)/.run
 # a file of these stays in one worker, for its tests share what they simulate. To import all files for the few
 # tests that run alone would take as long as two of them.
 test: $(VENV)/.dev
-	@nice -n 19 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not real and not root' > $(VENV)/virtual.log 2>&1 & virtual=$$!; \
+	@nice -n 19 $(BIN)/python -m pytest --durations 12 -n 2 --dist loadfile -m 'not real and not root' > $(VENV)/virtual.log 2>&1 & virtual=$$!; \
 	trap "kill $$virtual 2>/dev/null" INT TERM EXIT; \
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m '(real or root) and not alone'; sockets=$$?; \
-	$(BIN)/python -m pytest -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests); alone=$$?; \
+	$(BIN)/python -m pytest --durations 12 -n 3 --dist worksteal -m '(real or root) and not alone'; sockets=$$?; \
+	$(BIN)/python -m pytest --durations 12 -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests); alone=$$?; \
 	wait $$virtual; virtual=$$?; cat $(VENV)/virtual.log; exit $$((sockets | alone | virtual))
 
 check: $(VENV)/.dev
