@@ -42,7 +42,7 @@ class Lease(Part):
 class Gateway(Part):
     """The gateway's nodes. A real gateway has its own speed: `flatline calibrate` measures it for the model.
 
-    Service times are real machine time, never sped up, and simulated only.
+    Service times and the lag are real machine time, never sped up; service times are simulated only.
     """
 
     nodes: Annotated[int, Field(ge=1, description="clients are spread over them at random")] = 1
@@ -52,6 +52,10 @@ class Gateway(Part):
     handshake_service: Annotated[
         Law, Field(description="loop time of one WebSocket handshake and its authentication")
     ] = Distribution(constant=0.0)
+    refuse_above_lag: Annotated[
+        PositiveDuration | None,
+        Field(description="nobody new for as long as the loop has been later than this; null: never"),
+    ] = 1.0
     stalls: Stalls | None = None
     lease: Lease = Lease()
 
@@ -69,6 +73,7 @@ class Gateway(Part):
             update={
                 "heartbeat_service": clock.seen(self.heartbeat_service),
                 "handshake_service": clock.seen(self.handshake_service),
+                "refuse_above_lag": self.refuse_above_lag and clock.scenario_s(self.refuse_above_lag),
             }
         )
 

@@ -178,7 +178,7 @@ class Client:
         return True
 
     def _wait_for(self, node: Gateway) -> Process:
-        """Wait for the node's loop to do the handshake; False where that takes longer than the client waits.
+        """Wait for the node's loop to do the handshake; False: refused, or longer than the client waits.
 
         The loop does it all the same: it learns too late that nobody waits any more.
         """
@@ -188,19 +188,20 @@ class Client:
             yield served
         else:
             yield served | self._wait(patience_s)
-        return served.processed
+        return served.processed and bool(served.value)
 
-    def _be_served(
-        self, node: Gateway, port: Literal["ws", "http"], work_s: float
-    ) -> Generator[Event, None, None]:
-        """Be accepted, and wait for work of which the node's loop does a part in each of some turns."""
+    def _be_served(self, node: Gateway, port: Literal["ws", "http"], work_s: float) -> Process:
+        """Be accepted, and wait for work of which the node's loop does a part in each of some turns; False: refused."""
         accepted = self._clock.env.event()
         node.loop.accept(port, accepted.succeed)
         yield accepted
+        if port == "ws" and node.loop.overloaded:
+            return False
         for _ in range(TURNS):
             done_s = node.loop.reserve(work_s / TURNS)
             if done_s > self.now_s:
                 yield self._wait(done_s - self.now_s)
+        return True
 
     def _connected(self, connection: Connection, resumed: bool, began_s: float) -> None:
         clock, scenario = self._clock, self._model.scenario

@@ -7,6 +7,7 @@ order in which they came.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,9 @@ from reference_server.heartbeat.scheduler import Lateness
 from scenarios.gateway import Gateway as GatewayModel
 
 __all__ = ["Loop"]
+
+# A lag is looked at for two half seconds, the one that goes on and the one before: 0.75 s, for a limit of 1 s.
+_REMEMBERED = 0.75
 
 
 class Loop:
@@ -39,6 +43,8 @@ class Loop:
         self._heartbeats = RoundTrips(model.heartbeat_service.scaled(0.5), rng)
         self._handshakes = RoundTrips(model.handshake_service, rng)
         self.takes_time = model.takes_time or busy
+        self._most_lag_s = math.inf if model.refuse_above_lag is None else model.refuse_above_lag
+        self._overloaded_until_s = -math.inf
         self.lateness = Lateness()
         self._newcomers: dict[str, deque[Callable[[], object]]] = {"ws": deque(), "http": deque()}
 
@@ -52,8 +58,16 @@ class Loop:
 
     def reserve(self, service_s: float) -> float:
         """Put a job at the end of the queue; return when it will be done."""
-        self._free_s = max(self._clock.now_s, self._free_s) + service_s
+        now_s = self._clock.now_s
+        self._free_s = max(now_s, self._free_s) + service_s
+        if self._free_s - now_s > self._most_lag_s:
+            self._overloaded_until_s = self._free_s + _REMEMBERED * self._most_lag_s
         return self._free_s
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether it has been so late within about the last second that the node lets nobody new in."""
+        return self._clock.now_s < self._overloaded_until_s
 
     def submit(self, service_s: float, act: Callable[[], None]) -> None:
         """Do something when its turn has come and its service time is over; at once on an idle loop."""

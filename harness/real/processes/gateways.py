@@ -91,6 +91,7 @@ def gateway_config(
         event_log=run.log("gateway", name),
         origin_s=origin_s,
         ready_file=run.ready_file(name),
+        refuse_above_lag_s=scenario.gateway.refuse_above_lag,
         lease_ttl_s=scenario.clock.real_s(scenario.gateway.lease.ttl),
         lease_renew_s=scenario.clock.real_s(scenario.gateway.lease.renew),
         lease_check_s=scenario.clock.real_s(scenario.gateway.lease.check),

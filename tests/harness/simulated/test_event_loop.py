@@ -204,3 +204,22 @@ def test_a_busy_loop_accepts_one_newcomer_of_a_port_in_a_turn() -> None:
         loop.accept("http", lambda: accepted.append(("http", clock.now_s)))
     clock.env.run()
     assert accepted == [(port, float(n)) for n in (1, 2, 3) for port in ("ws", "http")]
+
+
+@pytest.mark.parametrize(("limit", "refused"), [(1.0, True), (None, False), (5.0, False)])
+def test_who_comes_to_a_loop_that_was_late_a_moment_ago_is_refused(
+    limit: float | None, refused: bool
+) -> None:
+    """All connections reach 8 s and are closed; the loop stalls from 7.9 to 11.4 s. A back-off is 1 s at most."""
+    what = scenario(
+        clients=50,
+        ramp=1.0,
+        duration=30.0,
+        network={"max_age": 8.0},
+        reconnect={"backoff_base": 1.0, "backoff_max": 1.0},
+        gateway={"refuse_above_lag": limit},
+        incidents=[{"kind": "gateway_stall", "at": 6.9, "length": 3.5}],
+    )
+    log = run_planned(what)
+    first_back_s = min(e.time_s for e in log.of(K.CONNECTED) if e.time_s > 10.0)
+    assert (first_back_s > 11.4 + 0.7) == refused
