@@ -104,7 +104,8 @@ def conclude(run: RunDir, progress: Callable[[str, float], None] = lambda _phase
     tables = measure_run(run, progress).tables
     agreement = judge(tables.table("agreement"), sound=tables.sound, reasons=tables.unsound_reasons)
     headline, exit_code = weigh(tables, agreement)
-    if tables.provenance.get("status") == "partial" and "broke_off" not in tables.provenance:
+    ended_by_itself = tables.provenance.keys() & {"broke_off", "aborted_by"}
+    if tables.provenance.get("status") == "partial" and not ended_by_itself:
         exit_code = Exit.INTERRUPTED  # by hand
     for name, table in tables.frames.items():
         table.to_csv(run.table(name), index=False)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.abort_on_fail import EarlyEnd, ThresholdFailed
 from harness.conclude import Outcome, conclude
 from harness.events.log import write_log
 from harness.judge.thresholds import check_thresholds
@@ -54,7 +55,8 @@ def run(
     6. Conclude: theory, measuring, judging, reporting. `flatline report` does this step again.
 
     Ctrl-C in step 5 ends every child and goes on with step 6: what was measured is reported, marked
-    partial. So does the death of a child in mid-run; the run is then unsound, and the report says why.
+    partial. So does the death of a child in mid-run; the run is then unsound, and the report says why. A threshold
+    with `abort_on_fail` that has failed ends step 5 as well.
 
     Args:
         scenario: what is to happen.
@@ -128,14 +130,25 @@ def run_engines(
         events = simulate(model, plan, progress=lambda done: progress("simulate", done))
         write_log(directory.log("simulation"), events)
     if "real" in engines:
+        early = EarlyEnd(directory, scenario)
+
+        def tell(done: float) -> None:
+            progress("real", done)
+            early.look()
+
         try:
-            run_real(scenario, plan, directory, setup=setup, progress=lambda done: progress("real", done))
+            run_real(scenario, plan, directory, setup=setup, progress=tell)
         except KeyboardInterrupt:
             finish(directory, "partial")
             raise
+        except ThresholdFailed as failed:
+            finish(directory, "partial", aborted_by=str(failed))
+            return
         except (ChildDied, CannotRun) as error:
             finish(directory, "partial", broke_off=str(error).partition(";")[0])
             raise
+        finally:
+            early.close()
     finish(directory, "complete")
 
 

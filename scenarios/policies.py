@@ -71,6 +71,7 @@ def scenario_under(
         if left_out := [text for text in scenario.thresholds if text not in kept]:
             notes.append(f"left out, for it is meant for the scenario's own policy: {'; '.join(left_out)}")
         changes["thresholds"] = list(kept)
+        changes["abort_on_fail"] = [text for text in scenario.abort_on_fail if text in kept]
         latest_s = max((float(fault.at.quantile(0.999)) for fault in scenario.faults), default=0.0)
         bounds = chosen.detection_range_s
         needed_s = latest_s + (0.0 if bounds is None else bounds[1]) + 10.0

@@ -84,7 +84,15 @@ class Scenario(Part):
         tuple[AnyIncident, ...], Field(description="what happens to gateway nodes and the store")
     ] = ()
     thresholds: Annotated[
-        tuple[str, ...], Field(description="what must hold at the end, as `false_suspicions.count == 0`")
+        tuple[str, ...],
+        Field(
+            description="what must hold at the end, as `false_suspicions.count == 0`; or "
+            "`{threshold: ..., abort_on_fail: true}`: a real run ends early when it has failed"
+        ),
+    ] = ()
+    abort_on_fail: Annotated[
+        tuple[str, ...],
+        Field(description="those of `thresholds` that end a real run early when they have failed"),
     ] = ()
     agreement: Agreement = Agreement()
 
@@ -94,6 +102,27 @@ class Scenario(Part):
         if isinstance(data, dict) and isinstance(data.get("preset"), str):
             return merged(find_preset(data["preset"]).scenario_keys, data)
         return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_thresholds_end_the_run(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("thresholds"), list | tuple):
+            return data
+        thresholds, ends = [], list(data.get("abort_on_fail") or ())
+        for one in data["thresholds"]:
+            if isinstance(one, dict) and "threshold" in one and one.keys() <= {"threshold", "abort_on_fail"}:
+                thresholds.append(one["threshold"])
+                ends += [one["threshold"]] if one.get("abort_on_fail") is True else []
+            else:
+                thresholds.append(one)
+        return {**data, "thresholds": thresholds, "abort_on_fail": list(dict.fromkeys(ends))}
+
+    @field_validator("abort_on_fail", mode="after")
+    @classmethod
+    def _are_thresholds(cls, ends: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if other := [one for one in ends if one not in info.data.get("thresholds", ends)]:
+            raise ValueError(f"{', '.join(other)}: none of the thresholds; allowed: those of `thresholds`")
+        return ends
 
     @model_validator(mode="before")
     @classmethod

@@ -55,7 +55,9 @@ def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
     reasons += [f"missed: {row.expression} ({row.reason})" for row in missed.itertuples()]
     if agreement.verdict == "fail":
         reasons.append(f"disagreement: {agreement.reason}")
-    if tables.complete is False:
+    if aborted_by := tables.provenance.get("aborted_by"):
+        reasons.append(f"the run was ended early by a threshold with abort_on_fail: {aborted_by}")
+    elif tables.complete is False:
         reasons.append("the run was interrupted: what follows is what had been measured by then")
     reasons += [f"undecided: {row.expression} ({row.reason})" for row in open_.itertuples()]
     if undecided:
