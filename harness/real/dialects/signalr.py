@@ -42,7 +42,7 @@ class SignalR(Dialect):
                 continue
             if said.get("error") or said.get("type") == _CLOSE:
                 found.append(Refused(str(said)[:200]))
-            elif "type" not in said:
+            elif not said:  # the handshake's answer: {} or an error
                 found.append(Ready())
         return found
 

@@ -29,7 +29,7 @@ from harness.real.targets.revival import OutsideServer, Refusal, Silence
 from harness.real.targets.sock_diag import sock_diag_works
 from harness.statistics.current_status import QUANTILES
 from harness.studies.probe.heard import Heard, contradiction, heartbeat_of, profile_of
-from harness.studies.probe.listen import Stopped, listen
+from harness.studies.probe.listen import Stopped, listen, unless_stopped
 from harness.studies.probe.server import ProbeError, guessed, server_of
 from harness.studies.probe.silence import Revived, revive_in_rounds
 from reference_server.errors import Exit
@@ -269,7 +269,10 @@ class Probe:
             )
         else:
             found += [f"it said: {sample}" for sample in heard.samples]
-            found.append("if that is a heartbeat, say what answers it: --dialect '{text: {answers: […]}}'")
+            if heard.samples:
+                found.append(
+                    "if that is a heartbeat, say what answers it: --dialect '{text: {answers: […]}}'"
+                )
         if self.close_codes:
             ends = ", ".join(f"{how} ({n})" for how, n in self.close_codes.items())
             found.append(f"silent clients are ended by: {ends}")
@@ -383,7 +386,7 @@ async def _probe(
             loop.add_signal_handler(number, stop.set)
     try:
         if found.guessed:
-            found.server = await guessed(found.server)
+            found.server = await unless_stopped(guessed(found.server), stop)
         await listen(
             found.server,
             found.heard,

@@ -18,15 +18,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from itertools import count
+from typing import Any, TypeVar
 
 import numpy as np
 
 from harness.real.targets.revival import End, Manners, OutsideClient, OutsideServer, declares_beat
 from harness.studies.probe.heard import Ended, Heard, Role
 
-__all__ = ["DEFAULT_BEAT_S", "Stopped", "listen", "pause"]
+__all__ = ["DEFAULT_BEAT_S", "Stopped", "listen", "pause", "unless_stopped"]
 
 DEFAULT_BEAT_S = 20.0
 """Of clients whose dialect tells the server how often they beat, where nobody says how often."""
@@ -38,6 +39,7 @@ _BEATS_SEEN = 3
 _LONGER = 1.5  # healthy clients have to live for so many lives of silent ones
 _REGULAR = 0.2  # of their median: gaps of a heartbeat differ by no more
 
+T = TypeVar("T")
 Clients = dict[str, list[OutsideClient]]
 _numbers = count()
 
@@ -57,6 +59,25 @@ async def pause(seconds: float, stop: asyncio.Event) -> None:
     except TimeoutError:
         return
     raise Stopped
+
+
+async def unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
+    """Await some work, or cancel it.
+
+    Raises:
+        Stopped: meanwhile somebody has asked to stop.
+    """
+    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    either: list[asyncio.Future[Any]] = [task, stopped]
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Stopped
+        return await task
+    finally:
+        for one in either:
+            one.cancel()
+        await asyncio.gather(*either, return_exceptions=True)
 
 
 async def listen(

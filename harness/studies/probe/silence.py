@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
 
 import numpy as np
 
 from harness.real.targets.revival import Manners, OutsideClient, OutsideServer, Refusal, Revival, Silence
 from harness.statistics.current_status import CurrentStatus, bracket, current_status, next_moments
 from harness.studies.probe.heard import Heard
-from harness.studies.probe.listen import Stopped, pause
+from harness.studies.probe.listen import pause, unless_stopped
 
 __all__ = ["Revived", "revive_in_rounds"]
 
@@ -168,20 +167,10 @@ async def _round(
 
     waits_s = phase_s * rng.random(len(clients))
     order = rng.permutation(len(moments))
-    tasks = [
-        asyncio.create_task(one(client, float(wait_s), float(moments[at])))
-        for client, wait_s, at in zip(clients, waits_s, order, strict=True)
-    ]
-    stopped = asyncio.create_task(stop.wait())
-    every = asyncio.gather(*tasks)
-    either: list[asyncio.Future[Any]] = [every, stopped]
-    try:
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if stop.is_set():
-            raise Stopped
-        await every
-    finally:
-        stopped.cancel()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def every() -> None:
+        async with asyncio.TaskGroup() as group:
+            for client, wait_s, at in zip(clients, waits_s, order, strict=True):
+                group.create_task(one(client, float(wait_s), float(moments[at])))
+
+    await unless_stopped(every(), stop)
