@@ -12,7 +12,6 @@ from typing import Any
 
 from reference_server.cluster.lease import Cluster
 from reference_server.gateway import Gateway
-from reference_server.heartbeat.timer_wheel import LoopClock
 from reference_server.idle_sweep import ResumeWindows
 from reference_server.ledger.ledger import Ledger
 from reference_server.sessions.owner_tokens import Owners
@@ -66,16 +65,6 @@ def _clear_without_compare() -> None:
     )
 
 
-def _reap_without_compare() -> None:
-    _lua(
-        (
-            Script.REAP,
-            "if (not now or now == record) and (not status or status == session .. '|' .. owner) then",
-            "if true then",
-        )
-    )
-
-
 def _lease_too_long() -> None:
     initialise = Cluster.__init__
 
@@ -124,13 +113,6 @@ def _nothing_asserted_after_a_loss() -> None:
         return
 
     _replace(Cluster, "_assert_all", patched)
-
-
-def _judged_before_reading() -> None:
-    def patched(self: LoopClock, call: Callable[[], None]) -> None:
-        call()
-
-    _replace(LoopClock, "after_reading", patched)
 
 
 def _no_resume_window() -> None:
@@ -182,7 +164,6 @@ BUGS: dict[str, Callable[[], None]] = {
     for bug in (
         _owner_check_left_out,
         _clear_without_compare,
-        _reap_without_compare,
         _lease_too_long,
         _logout_not_persisted,
         _login_not_committed,
@@ -190,7 +171,6 @@ BUGS: dict[str, Callable[[], None]] = {
         _no_kick_across_nodes,
         _logout_leaves_the_status,
         _nothing_asserted_after_a_loss,
-        _judged_before_reading,
         _no_resume_window,
         _other_devices_forgotten,
         _windows_never_over,
