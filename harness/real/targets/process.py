@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import redis
+
 from harness.real.dialects import check_options, find_dialect
 from harness.real.errors import CannotRun
 from harness.real.processes.children import Child, Children
@@ -19,6 +21,7 @@ from scenarios.target import Target, filled
 __all__ = ["check_target", "start_observer", "wait_ready"]
 
 _POLL_S = 0.02
+_STORE_DEADLINE_S = 2.0
 _SPARE_S = 3.0  # beyond the server's own grace
 
 
@@ -62,10 +65,31 @@ def check_target(target: Target, network: str = "loopback", hosts: int = 0) -> N
             raise CannotRun(
                 "witnesses.socket_closed: this kernel has no sock_diag; write `socket_closed: null`"
             )
+    _check_store(target)
     if target.witnesses.suspected is not None and target.start is None:
         raise CannotRun(
             "witnesses.suspected: the output of a server that runs already goes elsewhere; write null"
         )
+
+
+def _check_store(target: Target) -> None:
+    """Return if the store of a target's witness is there, or will be."""
+    record = target.witnesses.store_cleared
+    if record is None:
+        return
+    private = target.start is not None and "redis" in target.start.services
+    if "{redis_url}" in record.redis:
+        if not private:
+            raise CannotRun(
+                "witnesses.store_cleared.redis: {redis_url} is that of `start.services: [redis]`; write the "
+                "URL of yours"
+            )
+        return
+    try:
+        with redis.Redis.from_url(record.redis, socket_timeout=_STORE_DEADLINE_S) as client:
+            client.ping()
+    except (redis.RedisError, ValueError) as error:
+        raise CannotRun(f"witnesses.store_cleared.redis: no answer: {error}") from error
 
 
 def start_observer(

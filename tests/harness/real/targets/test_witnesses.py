@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 import redis
 
+from harness.real.errors import CannotRun
 from harness.real.processes.children import Children
 from harness.real.processes.redis import redis_server
 from harness.real.targets.counts import count_in_json, count_in_metrics
 from harness.real.targets.observer import LogWitness, cause_of
+from harness.real.targets.process import check_target
 from harness.real.targets.sock_diag import SockDiag, TcpState, address_of
 from harness.real.targets.store import StoreRecords
 from reference_server.events import Cause
 from scenarios.target import StoreWitness
+from scenarios.target_files import parse_target
 
 
 @pytest.mark.parametrize("dual_stack", [False, True])
@@ -117,3 +120,20 @@ def test_a_count_is_a_number_a_list_or_a_metric_with_labels() -> None:
     assert count_in_metrics(text, 'c{kind="ws"}') == 4
     with pytest.raises(ValueError, match="no metric d"):
         count_in_metrics(text, "d")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("{redis_url}", "write the URL of yours"),
+        ("redis://127.0.0.1:1/0", "no answer"),
+        ("http://h", "no answer"),
+    ],
+)
+def test_a_store_that_nobody_could_look_at_is_refused_before_the_run(url: str, said: str) -> None:
+    target = parse_target(
+        "{target: mine, connect: {url: 'ws://127.0.0.1:9/'}, heartbeat: {model: never}, "
+        f"witnesses: {{store_cleared: {{redis: '{url}', key: 's:{{user}}'}}}}}}"
+    )
+    with pytest.raises(CannotRun, match=said):
+        check_target(target)
