@@ -80,6 +80,7 @@ class Heard:
     clients: Counter[str] = field(default_factory=Counter)
     ended: dict[str, list[Ended]] = field(default_factory=dict)
     round_trip_s: float = 0.0
+    longest_trip_s: float = 0.0
     frames_s: float = 0.0
     bytes_s: float = 0.0
     samples: list[str] = field(default_factory=list)
@@ -99,8 +100,8 @@ class Heard:
 
     @property
     def tolerance_s(self) -> float:
-        """How far off times may be."""
-        return max(_GRAIN_S, _SHARE * (self.period_s or self.beat_s or 0.0), 3 * self.round_trip_s)
+        """How far off times may be: a canary's longest round trip stands for the lag of both loops."""
+        return max(_GRAIN_S, _SHARE * (self.period_s or self.beat_s or 0.0), self.longest_trip_s)
 
     @property
     def needs_answers(self) -> bool:

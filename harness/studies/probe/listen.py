@@ -240,6 +240,7 @@ def _note(clients: Clients, heard: Heard, watched_s: float) -> None:
     trips_s = [trip for client in healthy for trip in client.round_trips_s]
     if trips_s:
         heard.round_trip_s = float(np.median(trips_s))
+        heard.longest_trip_s = max(heard.longest_trip_s, *trips_s)
     lived = [client for client in clients["healthy"] if client.end is None]
     if lived:
         sums = sum((client.frames for client in lived), Counter())

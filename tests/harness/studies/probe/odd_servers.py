@@ -92,7 +92,7 @@ async def main(kind: str, port: int) -> None:
         with suppress(ConnectionClosed, ExceptionGroup):
             await KINDS[kind](socket)
 
-    async with serve(handle, "127.0.0.1", port, ping_interval=None, close_timeout=2) as server:
+    async with serve(handle, "127.0.0.1", port, ping_interval=None, close_timeout=1) as server:
         print("listening", flush=True)
         await server.serve_forever()
 

@@ -72,10 +72,10 @@ def test_each_was_measured(found: dict[str, Probe]) -> None:
 def test_text_heartbeats_with_fields_of_their_own(found: dict[str, Probe]) -> None:
     one = found["json"]
     heartbeat, why = one.heartbeat
-    assert (heartbeat.model, why) == ("ping_deadline", "")
+    assert (heartbeat.model, why) == ("ping_deadline", ""), one.heard
     assert heartbeat.interval == pytest.approx(0.6, abs=0.05)
     assert heartbeat.timeout == pytest.approx(0.4, abs=0.05)
-    assert heartbeat.socket_lag == pytest.approx(2, abs=0.2)  # it waits for the answer to its close frame
+    assert heartbeat.socket_lag == pytest.approx(1, abs=0.25)  # it waits for the answer to its close frame
     assert one.heard.kind == "heartbeat"
     assert list(one.close_codes) == ["close_frame 4008"]
     assert "an answer matters" in "\n".join(one.lines)
