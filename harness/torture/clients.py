@@ -211,7 +211,7 @@ class Client:
                     now.dead = True
                     self.connection = None
             case "cut" | "long_cut":
-                if now is not None:
+                if now is not None and not now.silent:
                     self._fall_silent(now)
                     asyncio.get_running_loop().call_later(step.lasts_s, self._heal, now)
             case "logout":
@@ -243,13 +243,15 @@ class Client:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _fall_silent(self, connection: Connection) -> None:
+        if connection.silent:
+            return
         with suppress(OSError):
             silence.attach(connection.fd)
             connection.silent = True
             self._history.note("silent", op=connection.op)
 
     def _heal(self, connection: Connection) -> None:
-        if connection.silent:
+        if connection.silent and not connection.dead:
             with suppress(OSError):
                 silence.detach(connection.fd)
             connection.silent = False
