@@ -49,6 +49,7 @@ _REST = 3  # after a look, in lengths of it
 _FILES_EVERY_S = 0.25
 _FLUSH_EVERY_S = 0.2
 _LAG_EVERY_S = 0.5
+_KNOWN_WITHIN_S = 2.0  # a client's log is written to its file five times a second
 _CHUNK = 65536
 _TAIL_LINES = 20
 _WANTED = (b'"kind":"connected"', b'"kind":"fault_injected"')
@@ -80,6 +81,10 @@ class LogWitness:
     def connected(self, connection: str, *names: str) -> None:
         """Take note of a connection of a user, and of other names for it."""
         self._latest |= dict.fromkeys(names, connection)
+
+    def tells(self, line: str) -> bool:
+        """Whether a line tells of a suspicion, be its connection known by now or not."""
+        return self._pattern.search(line) is not None
 
     def suspicion(self, line: str) -> tuple[str, Cause | None] | None:
         """Return the connection that a line tells of, and its cause in our words; None: it tells of none."""
@@ -136,6 +141,7 @@ class Observer:
         self._ends: dict[str, tuple[Address, Address]] = {}  # connection: server, client
         self._watched: list[_Watched] = []
         self._look_s = self._files_s = self._flush_s = self._lag_s = 0.0
+        self._unknown: list[tuple[str, float]] = []  # lines about connections that no client has told of yet
         self._worst_s = 0.0  # of its own lag since the last sample
         watched = target.witnesses
         self._store = self._counts = None
@@ -151,7 +157,12 @@ class Observer:
 
     def line(self, text: str, time_s: float) -> None:
         """Take a line of the server's output."""
-        if self._log_witness is not None and (found := self._log_witness.suspicion(text)) is not None:
+        if self._log_witness is None or not self._log_witness.tells(text):
+            return
+        if (found := self._log_witness.suspicion(text)) is None:
+            # The server may be quicker than the log of the client that it has just let in.
+            self._unknown.append((text, time_s))
+        else:
             connection, cause = found
             detail: dict[str, object] = {"witness": "log", "line": text[:200]}
             self._write(time_s, EventKind.SUSPECTED, connection, cause, detail)
@@ -173,6 +184,10 @@ class Observer:
         for line in self._tail.new_lines():
             if any(wanted in line for wanted in _WANTED):
                 self._told(decode(line))
+        unknown, self._unknown = self._unknown, []
+        for text, time_s in unknown:
+            if now_s - time_s < _KNOWN_WITHIN_S:
+                self.line(text, time_s)
         if now_s >= self._look_s:
             self._look()
             took_s = self.now_s() - now_s

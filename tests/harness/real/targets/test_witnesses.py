@@ -50,7 +50,7 @@ def test_a_line_names_its_connection_or_the_latest_of_its_user() -> None:
     assert by_client.suspicion("gone c12x3, ping timeout") == ("c12x3", Cause.HEARTBEAT)
     assert by_client.suspicion("come c12x3") is None
     by_user = LogWitness("{user} is gone")
-    assert by_user.suspicion("user-5 is gone") is None
+    assert by_user.suspicion("user-5 is gone") is None and by_user.tells("user-5 is gone")
     by_user.connected("c5x1", "user-5")
     by_user.connected("c5x2", "user-5")
     assert by_user.suspicion("user-5 is gone") == ("c5x2", None)
