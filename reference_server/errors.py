@@ -22,9 +22,11 @@
     ├── NetworkDataError
     ├── NotConfigurable
     ├── NotTunable
+    ├── ProbeError
     ├── RequirementsError
     ├── RunDirError
     ├── ScenarioError
+    ├── ScheduleError
     ├── TargetError
     ├── ThresholdError
     ├── UnknownPresetError
