@@ -372,10 +372,13 @@ def _bounded(gateway: Gateway) -> type[H11Protocol]:
             if self.cycle is not None:  # nobody waits for the answer any more
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
-            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                super().send_400_response(msg)
-            else:
-                self.transport.abort()
+            try:
+                if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                    super().send_400_response(msg)
+                    return
+            except h11.LocalProtocolError:  # an answer with a body, to junk behind a HEAD
+                pass
+            self.transport.abort()
 
         def timeout_keep_alive_handler(self) -> None:
             self.transport.abort()  # close would wait for a client that takes nothing

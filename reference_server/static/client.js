@@ -1,6 +1,7 @@
 // A client of the gateway in a page: logs in, keeps one WebSocket, answers heartbeats, comes back by itself.
 //
-// The session id lives in sessionStorage: a reload finds it again and resumes, another tab has its own.
+// The session lives in localStorage: a reload and a later visit find it again, and so does another tab, which takes the
+// connection over. Whoever is told that it is over (4401) forgets it.
 // Heartbeats are answered when they come: no timer of the page takes part, so throttled timers of a
 // hidden tab do no harm.
 
@@ -23,7 +24,7 @@ let port = 0;
 
 function read() {
   try {
-    return JSON.parse(sessionStorage.getItem("session"));
+    return JSON.parse(localStorage.getItem("session"));
   } catch {
     return null;
   }
@@ -31,8 +32,8 @@ function read() {
 
 function keep(value) {
   session = value;
-  if (value) sessionStorage.setItem("session", JSON.stringify(value));
-  else sessionStorage.removeItem("session");
+  if (value) localStorage.setItem("session", JSON.stringify(value));
+  else localStorage.removeItem("session");
 }
 
 function log(text) {
@@ -208,10 +209,24 @@ $("watch").onsubmit = (event) => {
 };
 
 addEventListener("pagehide", hangUp);
+addEventListener("beforeunload", () => {
+  hangUp();
+  timer = setTimeout(connect, 1000); // for who stays after all; with the page the timer goes, too
+});
+addEventListener("storage", (event) => {
+  if (event.key === "session" && !event.newValue && session) {
+    hangUp();
+    leave("Logged out in another tab.");
+  }
+});
+addEventListener("offline", () => log("this device is offline"));
 addEventListener("pageshow", (event) => {
   if (event.persisted) connect(); // back from the back-forward cache
 });
-addEventListener("online", () => timer && connect());
+addEventListener("online", () => {
+  log("this device is online");
+  if ($("state").dataset.state === "waiting") connect();
+});
 addEventListener("visibilitychange", () => {
   if (!document.hidden && $("state").dataset.state === "waiting") connect();
 });

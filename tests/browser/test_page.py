@@ -60,18 +60,21 @@ class Cases:
         await case(self, page)
 
     async def log_in(self, user_id: str) -> Page:
-        """Open a tab and log in as a person does, with a code."""
-        page = await self.chromium.open(f"http://127.0.0.1:{self.it.http_port}/")
+        """Open a tab and log in as a person does, with a code; a user has an origin, and so a storage, alone."""
+        page = await self.chromium.open(f"http://{user_id}.localhost:{self.it.http_port}/")
+        await self.fill_in(page, user_id)
+        return page
+
+    async def fill_in(self, page: Page, user_id: str) -> None:
         await page.until(STATE, "out")
         await page.run(f"document.getElementById('user').value = {user_id!r}")
         await page.run("document.getElementById('ask').click()")
         await page.until("document.getElementById('code').value.length", 6)
         await page.run("document.getElementById('login').requestSubmit()")
         await page.until(STATE, "online")
-        return page
 
     async def token_of(self, page: Page) -> str:
-        token: str = orjson.loads(await page.run("sessionStorage.getItem('session')"))["token"]
+        token: str = orjson.loads(await page.run("localStorage.getItem('session')"))["token"]
         return token
 
     async def session_of(self, page: Page) -> str:
@@ -138,6 +141,7 @@ async def away_and_back(cases: Cases, page: Page) -> None:
     cause, code, took_s = await cases.decided(session_id)
     assert (cause, code) == (Cause.CLOSE_FRAME, 1000)
     assert took_s < ORDERLY_S
+    await page.until("location.href", "about:blank")  # its frame may be a new one
     history = await page.call("Page.getNavigationHistory")
     before = history["entries"][history["currentIndex"] - 1]["id"]
     await page.call("Page.navigateToHistoryEntry", entryId=before)
@@ -152,14 +156,54 @@ async def taken_over(cases: Cases, page: Page) -> None:
     await page.until(STATE, "online")
 
 
+async def two_tabs(cases: Cases, page: Page) -> None:
+    """The second finds the session and takes the connection over; a logout in it is one of the first, too."""
+    other = await cases.chromium.open(f"http://ann.localhost:{cases.it.http_port}/")
+    await other.until(STATE, "online")
+    await page.until(STATE, "elsewhere")
+    await other.run("document.getElementById('logout').click()")
+    await page.until(STATE, "out")
+    assert "another tab" in await page.run("document.getElementById('refusal').textContent")
+    assert await page.run("localStorage.getItem('session')") is None
+    await other.close()
+    await cases.fill_in(page, "ann")
+
+
+async def offline_and_online(cases: Cases, page: Page) -> None:
+    """Its connection is cut while the device is offline: it is back as soon as that is over, whatever its back-off."""
+    session_id = await cases.session_of(page)
+    cases.begin()
+    offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    await page.call("Network.enable")
+    await page.call("Network.emulateNetworkConditions", **offline)
+    (held,) = [c for c in cases.it.gateway.live.values() if c.record and c.record.session_id == session_id]
+    held.transport.abort()
+    await page.until(STATE, "waiting")
+    await page.run("document.getElementById('log').replaceChildren()")
+    await page.call("Network.emulateNetworkConditions", **offline | {"offline": False})
+    await page.until("document.getElementById('log').innerText.includes('this device is online')", True)
+    await cases.resumed(session_id)
+    await page.until(STATE, "online")
+
+
+async def a_navigation_that_is_called_off(cases: Cases, page: Page) -> None:
+    """`beforeunload` closes in order; a page that stays after all, as for a download, is back in a second."""
+    session_id = await cases.session_of(page)
+    cases.begin()
+    await page.run("dispatchEvent(new Event('beforeunload'))")
+    cause, code, _ = await cases.decided(session_id)
+    assert (cause, code) == (Cause.CLOSE_FRAME, 1000)
+    await cases.resumed(session_id)
+
+
 async def a_stale_session(cases: Cases, page: Page) -> None:
     """A page that comes back with an id that nobody knows forgets it and shows the form."""
     await cases.it.http("POST", "/user/logout", {"token": await cases.token_of(page)})
     await page.until(STATE, "out")
-    await page.run('sessionStorage.setItem(\'session\', \'{"token":"x","user_id":"ann"}\')')
+    await page.run('localStorage.setItem(\'session\', \'{"token":"x","user_id":"ann"}\')')
     await page.call("Page.reload")
     await page.until("document.getElementById('refusal')?.textContent.length > 0", True)
-    assert await page.run("sessionStorage.getItem('session')") is None
+    assert await page.run("localStorage.getItem('session')") is None
     assert await page.run("document.getElementById('login').hidden") is False
     assert cases.it.gateway.counters.value("refusals_total", code="session_unknown") == 1
 
@@ -244,7 +288,10 @@ def test_a_page_s_life_as_the_gateway_sees_it(
         ):
             cases = Cases(it, chromium)
             page = await cases.log_in("ann")
-            for case in (watching, a_reload, away_and_back, taken_over, a_stale_session):
+            for case in (
+                *(watching, a_reload, away_and_back, taken_over, two_tabs, offline_and_online),
+                *(a_navigation_that_is_called_off, a_stale_session),
+            ):
                 await cases.play(case, page)
             await cases.play(closed_tab, await cases.log_in("bob"))
             back = await cases.log_in("back")
