@@ -363,6 +363,16 @@ def test_what_the_audit_finds_is_a_violation() -> None:
     assert told.kinds() == ["inconsistent"]
 
 
+def test_a_login_that_was_never_acknowledged_may_have_left_a_record_of_nobody() -> None:
+    left = [{"kind": "record_not_in_ledger", "subject": "s", "sentence": "t"}]
+    told = Told()
+    told.login(1.0, 4, "", "unknown")
+    told.note(20.0, "final", differences=left, rows={}, lag_s=0.0)
+    assert told.kinds() == []
+    told.login(1.0, 4, "s")
+    assert told.kinds() == ["inconsistent", "login_undone"]
+
+
 def test_a_history_of_a_busy_machine_says_nothing() -> None:
     assert is_sound(Told().final(9.0).entries)
     late = Told().note(9.0, "final", differences=[], rows={}, lag_s=BOUNDS.patience_s)
