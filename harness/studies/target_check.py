@@ -78,7 +78,8 @@ def check_scenario(target: Target, speedup: float | None = None) -> Scenario:
         speedup = max(1.0, math.floor(interval_s / _SHORT_S))
         if target.start is None or not heartbeat.settable or heartbeat.fixed_at(speedup):
             speedup = 1.0
-    limit_s = (heartbeat.timeout or interval_s) * heartbeat.misses + (heartbeat.look_every or 0.0)
+    limit_s = (heartbeat.timeout or interval_s) + (heartbeat.misses - 1) * interval_s
+    limit_s += heartbeat.look_every or 0.0
     if heartbeat.round is not None:
         limit_s += (heartbeat.misses + 1) * heartbeat.round.to
     longest_s = 0.0 if heartbeat.model in ("never", "tcp_only", "unknown") else interval_s + limit_s

@@ -106,11 +106,13 @@ def compared(rows: Sequence[Mapping[str, Any]]) -> str:
     commits = sorted({str(row["commit"]) for row in ran if row.get("commit")})
     out = [
         "# Who notices a dead client, when, and who leaves ghosts\n",
-        f"{len(ran)} servers of other people (and the reference gateway), unchanged, each with 15 clients that freeze: "
-        "the process stops, its kernel goes on. Times in seconds from the freeze, at the timers that stand in the "
+        f"{len(ran)} servers, unchanged, the reference gateway among them, each with 15 clients that freeze: the "
+        "process stops, its kernel goes on. Times in seconds from the freeze, at the timers that stand in the "
         "target's file; where a server can be told its times, they were made shorter and the results stretched again. "
         "*Expected* is the law of the file's timers; *measured* the least, the median with its 95 % interval, and the "
-        "most. *App*: a line of the server's output says so. *Socket*: the kernel has no server's end any more.\n",
+        "most. *App*: a line of the server's output says so. *Socket*: the kernel has no server's end any more; how "
+        "long a server waits for the answer to its close frame (`socket_lag`) cannot be made shorter, so a faster run "
+        "does not see it. *Unsound*: the machine was too busy for so short times.\n",
         f"Measured {' and '.join(days)} on {machine.get('system', '?')}, {machine.get('cores', '?')} cores, Python "
         f"{machine.get('python', '?')}; commit {', '.join(commits) or 'unknown'}. `make targets` measures again.\n",
         "| server | versions | app: expected | app: measured | socket: expected | socket: measured | as expected |",
@@ -156,7 +158,7 @@ def compared(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _expected(seen: Mapping[str, Any] | None) -> str:
     if seen is None:
-        return "no witness"
+        return "no witness in this run"
     if seen["share"] == 0:
         return "never in so short a run"
     if seen["lo_s"] is None or seen["hi_s"] is None:
