@@ -29,7 +29,7 @@ import asyncio
 import math
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -372,12 +372,10 @@ def _bounded(gateway: Gateway) -> type[H11Protocol]:
             if self.cycle is not None:  # nobody waits for the answer any more
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
-            try:
+            with suppress(h11.LocalProtocolError):  # an answer with a body, to junk behind a HEAD
                 if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                     super().send_400_response(msg)
                     return
-            except h11.LocalProtocolError:  # an answer with a body, to junk behind a HEAD
-                pass
             self.transport.abort()
 
         def timeout_keep_alive_handler(self) -> None:

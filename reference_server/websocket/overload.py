@@ -159,9 +159,6 @@ class ConnectionLimiter:
         # What a late loop has not read is not the stranger's fault.
         return self._strangers.oldest(_PATIENCE_S + self._lag_s())
 
-    def _late_asker(self) -> Socket | None:
-        return self._asking.oldest(_HTTP_PATIENCE_S + self._lag_s())
-
     def _cut(self, oldest: Socket) -> None:
         self.count_refused("waited_too_long")
         oldest.transport.abort()
@@ -195,7 +192,8 @@ class ConnectionLimiter:
         """
         share = min(self._most_http, max(self._least_http, self._budget - len(self.sockets)))
         inside = len(self.http_sockets) - len(self._above_share)
-        if inside >= share and (oldest := self._late_asker()) is not None:
+        oldest = self._asking.oldest(_HTTP_PATIENCE_S + self._lag_s()) if inside >= share else None
+        if oldest is not None:
             self.leave_http(oldest)
             self._cut(oldest)
             inside -= 1
