@@ -40,10 +40,12 @@ def load_target(name_or_path: str, beside: Path | None = None) -> Target:
     """
     path = bundled_targets().get(name_or_path) or (beside or Path()) / name_or_path
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         known = ", ".join(bundled_targets())
         raise TargetError(f"{name_or_path}: {error.strerror}; bundled targets: {known}") from error
+    except UnicodeError as error:
+        raise TargetError(f"{name_or_path}: not text: {error}") from error
     return parse_target(text, str(path), str(path.resolve().parent))
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,7 +40,9 @@ def faults_command(
         show_table(header, [_row(fault) for fault in known.values()])
         return
     if name not in known:
-        say(f"error: no fault {name!r}; allowed: {', '.join(known)}", "red")
+        close = get_close_matches(name, known, n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        say(f"error: no fault {name!r}{meant}; allowed: {', '.join(known)}", "red")
         raise typer.Exit(Exit.BAD_INPUT)
     _show(known[name])
 

@@ -251,8 +251,8 @@ def serve(
     scenario: Annotated[
         str | None, typer.Argument(help="its policy is served; default: the preset ours", show_default=False)
     ] = None,
-    port: Annotated[int, typer.Option(help="WebSocket port")] = 8765,
-    http_port: Annotated[int, typer.Option(help="HTTP port")] = 8766,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="WebSocket port")] = 8765,
+    http_port: Annotated[int, typer.Option(min=1, max=65535, help="HTTP port")] = 8766,
     preset: Annotated[
         str | None, typer.Option(help="serve a documented system; see `flatline presets`")
     ] = None,

@@ -204,6 +204,9 @@ class Commands(TyperGroup):
         """Run the command that the arguments name, and exit with its error's code."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            say("interrupted", "red")
+            raise typer.Exit(Exit.INTERRUPTED) from interrupt
         except FlatlineError as error:
             say(f"error: {error}", "red")
             raise typer.Exit(error.exit_code) from error

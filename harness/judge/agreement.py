@@ -124,7 +124,11 @@ def judge(table: pd.DataFrame, *, sound: bool | None, reasons: tuple[str, ...] =
         verdict, reason = "unknown", f"the run is unsound, its times prove nothing{why}"
     elif not passed:
         verdict = "unknown"
-        reason = "every sample is too small" if unknown else "there was nothing to compare"
+        reason = (
+            "every sample is too small: more clients decide it"
+            if unknown
+            else "no two engines saw the same fault"
+        )
     else:
         rest = f", {unknown} could not be decided" if unknown else ""
         verdict = "pass"

@@ -268,13 +268,16 @@ def _judge(threshold: Threshold, estimate: Estimate) -> tuple[str, str]:
     else:
         decided = holds(low, threshold.limit) == holds(high, threshold.limit)
     unknown = estimate.value != estimate.value
-    text = "not reached" if unknown else _show(estimate.value, threshold.unit)
+    text = "too few were noticed for a value" if unknown else _show(estimate.value, threshold.unit)
     if low < high:
         top = _show(high, threshold.unit) if high != float("inf") else "no bound"
         text += f" (95 %: {_show(low, threshold.unit)} to {top})"
     text += f", {estimate.note}"
     if not decided:
-        return "unknown", f"{text}: the limit lies within what it may be"
+        return (
+            "unknown",
+            f"{text}: on which side of the limit it lies cannot be told; more clients, or a longer run, would tell",
+        )
     # Both bounds are on the same side, so a value that was not reached is there as well.
     return ("pass" if holds(low, threshold.limit) else "fail"), text
 

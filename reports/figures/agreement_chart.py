@@ -60,7 +60,7 @@ def agreement_chart(agreement: pd.DataFrame, *, caption: str = "") -> Figure:
         panel.set_xticks([-3, -2, -1, 0, 1, 2, 3])
         panel.set_ylim(len(cases) - 0.45, -0.55)
         panel.set_yticks(range(len(cases)), cases)
-        panel.set_xlabel("difference / tolerance")
+        panel.set_xlabel("difference (±1: the most that is allowed)")
     pairs = [pair for pair in _PAIRS if ((rows["left"] == pair[0]) & (rows["right"] == pair[1])).any()]
     return finish(figure, "Do theory, simulation and reality agree?", caption, _legend(pairs))
 

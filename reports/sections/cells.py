@@ -96,8 +96,8 @@ def percentile_cell(value: float, lo: float, hi: float, n: int, needed: int) -> 
     """Return a percentile in seconds with its 95 % interval, or why it has none."""
     if math.isnan(value):
         least = "" if math.isnan(lo) else f"at least {seconds(lo)}"
-        return Cell("not reached", math.inf, detail=least) if n else Cell(ABSENT)
+        return Cell("too few noticed", math.inf, detail=least) if n else Cell(ABSENT)
     if math.isnan(lo) and math.isnan(hi):
-        few = f"needs n ≥ {needed}" if n < needed else "no bound"
+        few = f"an interval needs {needed} or more" if n < needed else "no bound"
         return Cell(seconds(value), value, detail=few)
     return Cell(seconds(value), value, detail=f"{seconds(lo)} to {seconds(hi)}")

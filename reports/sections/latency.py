@@ -124,7 +124,7 @@ def _theory_row(law: Mapping[Hashable, Any]) -> list[Cell]:
     return [
         Cell(law["fault"]),
         engine_cell("theory"),
-        Cell("law"),
+        Cell("no sample: a law"),
         missing,
         seconds_cell(law["mean_s"]),
         *(

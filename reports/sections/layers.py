@@ -29,8 +29,9 @@ def layers_section(tables: RunTables, gallery: Gallery) -> Section:
         totals = causes.groupby(["engine", "fault"])["count"].transform("sum")
         causes = causes.assign(share=causes["count"] / totals)
         note = (
-            "“Of all in the end” is the Aalen–Johansen estimate with its 95 % interval: layers compete with each "
-            "other and with recovery, and the run’s end censors (incidence.csv has the curves)."
+            "The share of all faults is estimated with its 95 % interval (Aalen–Johansen): layers compete with each "
+            "other and with recovery, and some faults were still unnoticed when the run ended (incidence.csv has the "
+            "curves)."
         )
         columns: Columns = {
             "fault": ("fault", Cell),
@@ -38,7 +39,7 @@ def layers_section(tables: RunTables, gallery: Gallery) -> Section:
             "layer": ("cause", lambda cause: Cell(cause_name(cause))),
             "caught": ("count", count_cell),
             "of the detected": ("share", share_cell),
-            "of all in the end": lambda row: share_cell(
+            "of all faults, by the run’s end": lambda row: share_cell(
                 *reached.get((row["engine"], row["fault"], row["cause"]), _UNKNOWN)
             ),
             "median (s)": ("median_s", seconds_cell),

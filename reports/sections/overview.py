@@ -204,7 +204,7 @@ def _answers(tables: RunTables, engine: str) -> Iterator[str]:
         worst = locked.sort_values("p50_s").iloc[-1]
         if worst["p50_s"] == worst["p50_s"]:
             yield (
-                f"Locked out: after {worst['fault']} half of the users who come back wait for up to "
-                f"{caption_seconds(worst['p50_s'])}."
+                f"Refused logins: a user whose client died ({worst['fault']}) and who logs in again is refused for "
+                f"{caption_seconds(worst['p50_s'])} (median)."
             )
     yield from cost_sentences(tables, engine)

@@ -43,13 +43,12 @@ def suspicions_section(tables: RunTables) -> Section:
                 {
                     "engine": ("engine", engine_cell),
                     "mistakes": ("count", count_cell),
-                    "T_MR (s)": ("mistake_recurrence_s", _or_none),
-                    "T_M (s)": ("mistake_duration_s", _or_none),
-                    "P_A": ("query_accuracy", _accuracy),
+                    "time from one to the next (T_MR, s)": ("mistake_recurrence_s", _or_none),
+                    "how long one lasts (T_M, s)": ("mistake_duration_s", _or_none),
+                    "time in which the verdict is right (P_A)": ("query_accuracy", _accuracy),
                 },
                 title="Accuracy after Chen, Toueg and Aguilera",
-                note="T_MR: mean time from one mistake to the next; T_M: how long one lasts; P_A: the share of "
-                "healthy time in which the client was rightly trusted.",
+                note="Means over healthy connected time. A mistake is a healthy client that is held for dead.",
                 csv="accuracy.csv",
             )
         )

@@ -97,7 +97,7 @@ def test_the_pages_numbers_are_those_of_the_csv(whole: Built) -> None:
             mine = [r for r in rows if len(r) == 9 and r[:3] == expected]
             p50, lo, hi = (numbers.seconds(row[name]) for name in ("p50_s", "p50_lo_s", "p50_hi_s"))
             if row["p50_s"] != row["p50_s"]:
-                p50 = "not reached" + (f" (at least {lo})" if lo != numbers.ABSENT else "")
+                p50 = "too few noticed" + (f" (at least {lo})" if lo != numbers.ABSENT else "")
             elif row["p50_lo_s"] == row["p50_lo_s"]:
                 p50 += f" ({lo} to {hi})"
             assert any(r[5] == p50 and r[8] == numbers.seconds(row["max_s"]) for r in mine), row
@@ -200,8 +200,8 @@ def test_a_report_without_one_of_its_tables(
 
 def test_a_sample_too_small_says_so(whole: Built) -> None:
     page = whole.html.read_text()
-    assert "needs n ≥ 368" in page
-    assert "needs n ≥ 72" in page
+    assert "an interval needs 368 or more" in page
+    assert "an interval needs 72 or more" in page
 
 
 def test_agreement_csv_keeps_full_precision(whole: Built) -> None:

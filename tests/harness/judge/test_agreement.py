@@ -363,7 +363,7 @@ def test_one_engine_alone_is_compared_with_theory_only(tmp_path: Path) -> None:
 def test_nothing_to_compare_is_unknown(tmp_path: Path, engines: tuple[str, ...]) -> None:
     table = compared(tmp_path, handmade_run({"host_crash": few(9)}, engines=engines))
     assert table.empty
-    assert judge(table, sound=True) == ("unknown", "there was nothing to compare", 0, 0, 0)
+    assert judge(table, sound=True) == ("unknown", "no two engines saw the same fault", 0, 0, 0)
 
 
 def test_an_unsound_run_proves_nothing_but_a_failure_stays_one(tmp_path: Path) -> None:
