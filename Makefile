@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --prefer-binary -c constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --prefer-binary --no-compile -c constraints.txt
 # A run starts a dozen processes, a test run hundreds: what one has compiled the next need not.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -46,7 +46,7 @@ demo: $(VENV)/.run
 test: $(VENV)/.dev
 	@nice -n 19 $(BIN)/python -m pytest --durations 12 -n 2 --dist loadfile -m 'not real and not root' > $(VENV)/virtual.log 2>&1 & virtual=$$!; \
 	trap "kill $$virtual 2>/dev/null" INT TERM EXIT; \
-	$(BIN)/python -m pytest --durations 12 -n 3 --dist worksteal -m '(real or root) and not alone'; sockets=$$?; \
+	$(BIN)/python -m pytest --durations 12 -n 4 --dist worksteal -m '(real or root) and not alone'; sockets=$$?; \
 	$(BIN)/python -m pytest --durations 12 -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests); alone=$$?; \
 	wait $$virtual; virtual=$$?; cat $(VENV)/virtual.log; exit $$((sockets | alone | virtual))
 

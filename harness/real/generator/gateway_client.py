@@ -84,7 +84,8 @@ class Gateways:
             for url in target.http_urls
             if url
         )
-        self._login_path = "/" + target.http_urls[0].partition("://")[2].partition("/")[2]
+        http_url = next(iter(target.http_urls), "")
+        self._login_path = "/" + http_url.partition("://")[2].partition("/")[2]
         self._rng = rng
         self._is_loopback = sys.platform == "linux" and all(_is_loopback(uri.host) for uri in self._uris)
 
