@@ -141,7 +141,7 @@ class Suite:
         self._coordinator = Coordinator(runner) if isinstance(runner, MasterRunner) else None
         self._worker_host = WorkerHost(runner) if isinstance(runner, WorkerRunner) else None
         self._lost: set[str] = set()
-        self._target = _target(self.options)
+        _target(self.options)  # refused here; a worker elsewhere is told the URLs when it begins
         if not self._is_worker:
             _refuse_a_second_run(self.options)
             scenario = self._scenario()
@@ -191,7 +191,7 @@ class Suite:
             self.generator = Generator(
                 run.scenario,
                 run.plan,
-                self._target,
+                _target(self.options),
                 run.directory,
                 run.origin_s,
                 shard,

@@ -32,7 +32,7 @@ import pandas as pd
 from harness.judge.thresholds import ThresholdError, check_thresholds
 from harness.runs.directory import RunDir, new_run
 from harness.studies.capacity.extrapolation import Assumptions, UnitCosts, plan, unit_costs
-from harness.studies.capacity.scaling_law import fit, reasons_against
+from harness.studies.capacity.scaling_law import FEWEST_POINTS, fit, reasons_against
 from harness.studies.capacity.steps import Step, frame_of, run_step
 from reference_server.errors import FlatlineError
 from reports.capacity_page import build_capacity_report
@@ -270,7 +270,7 @@ def _law(folder: RunDir, knees: dict[int, Knee], cores: int | None) -> list[str]
     against = reasons_against(nodes, cores)
     table = pd.DataFrame(columns=["nodes", "clients", "lo", "hi"])
     lines = []
-    if not any("parameters need" in reason for reason in against):
+    if len(set(nodes)) >= FEWEST_POINTS:
         law = fit(nodes, [float(knee.holds) for knee in knees.values()])
         table = law.curve(np.linspace(1, 2 * max(nodes), 60))
         lines = law.lines()

@@ -28,7 +28,7 @@ class Busy:
     def __getitem__(self, number: int) -> Busy:
         return self
 
-    def hurt(self, number: int | None = None) -> bool:
+    def hurt(self, number: int | None = None, *, host: bool = False) -> bool:
         self.hurt_s.append(time.monotonic())
         time.sleep(0.02)
         return True

@@ -92,10 +92,10 @@ def test_five_witnesses_watch_the_reference_gateway_each_for_its_own(tmp_path: P
     assert counted["ghosts"].iloc[-1] == 0
 
 
-@pytest.mark.alone  # 2 s beyond the law are seen only where the loops lag by less
+@pytest.mark.alone  # what lies beyond the law is seen only where the loops lag by less
 def test_a_server_that_was_told_another_time_disagrees(tmp_path: Path) -> None:
     target = load_target("uvicorn")
-    told = told_otherwise(target, ["timeout=22s"])  # by a tenth of the law's range
+    told = told_otherwise(target, ["timeout=28s"])  # by more than the loops lag
     found = _verdicts(_measured(target, tmp_path, clients=160, told=told), "range")
     assert found["socket_closed"][0] == "fail", found
 
