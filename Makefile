@@ -46,7 +46,7 @@ demo: $(VENV)/.run
 test: $(VENV)/.dev
 	@nice -n 19 $(BIN)/python -m pytest --durations 12 -n 2 --dist loadfile -m 'not real and not root' > $(VENV)/virtual.log 2>&1 & virtual=$$!; \
 	trap "kill $$virtual 2>/dev/null" INT TERM EXIT; \
-	$(BIN)/python -m pytest --durations 12 -n 4 --dist worksteal -m '(real or root) and not alone'; sockets=$$?; \
+	$(BIN)/python -m pytest --durations 12 -n 3 --dist worksteal -m '(real or root) and not alone'; sockets=$$?; \
 	$(BIN)/python -m pytest --durations 12 -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests); alone=$$?; \
 	wait $$virtual; virtual=$$?; cat $(VENV)/virtual.log; exit $$((sockets | alone | virtual))
 

@@ -131,7 +131,8 @@ def test_a_timeout_above_the_interval_is_waited_for_while_pings_go_on(start: Any
             for client in clients:
                 (connected,) = it.events(EventKind.CONNECTED, client.session_id)
                 first = it.events(EventKind.HEARTBEAT_SENT, client.session_id)[0]
-                assert 0.3 <= first.time_s - connected.time_s <= 0.3 + LOOK_S + it.lag_s()
+                # Two steps may be late: the timer is set after the event is noted, and then it has to fire.
+                assert 0.3 <= first.time_s - connected.time_s <= 0.3 + LOOK_S + 2 * it.lag_s()
             silent_s = {}
             for client in clients:
                 await asyncio.sleep(0.05)
