@@ -1,4 +1,4 @@
-"""Bytes that a WebSocket server sends to whole messages and control frames, sans I/O."""
+"""Bytes that a WebSocket server sends to whole messages and control frames, and a dialect's messages, sans I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import CTRL_OPCODES, Frame, Opcode
 from websockets.streams import StreamReader
 
-__all__ = ["FrameReader"]
+from harness.real.dialects import Message
+
+__all__ = ["FrameReader", "frame_of", "message_of"]
 
 
 class FrameReader:
@@ -64,3 +66,16 @@ class FrameReader:
         if frame.fin:
             frames.append(Frame(self._parts[0].opcode, b"".join(part.data for part in self._parts)))
             self._parts = []
+
+
+def frame_of(message: Message) -> Frame:
+    """The frame that carries a dialect's message: text or binary."""
+    if isinstance(message, str):
+        return Frame(Opcode.TEXT, message.encode())
+    return Frame(Opcode.BINARY, message)
+
+
+def message_of(frame: Frame) -> Message:
+    """What a dialect is given of a data frame; bytes that are no UTF-8 are replaced."""
+    data = bytes(frame.data)
+    return data.decode(errors="replace") if frame.opcode is Opcode.TEXT else data

@@ -14,7 +14,8 @@ from typing import Any
 from websockets.frames import Frame, Opcode
 from websockets.uri import parse_uri
 
-from harness.real.dialects import Answer, Dialect, Message, PeerGone, Ready, Refused, Who
+from harness.real.dialects import Answer, Dialect, PeerGone, Ready, Refused, Who
+from harness.real.frames import frame_of, message_of
 from harness.real.generator.client import Client, ConnectRefused
 from harness.real.generator.gateway_client import TIMEOUT_S, LoginRefused
 from harness.real.generator.shared import Generator
@@ -85,7 +86,7 @@ class TargetClient(Client):
         )
         try:
             for message in dialect.opening():
-                wire.send(_frame(message))
+                wire.send(frame_of(message))
             frames = [] if dialect.ready_at_once else self._await_consent(wire, dialect, began_s)
             ends = {"address": _address(wire.sock.getsockname()), "server": _address(wire.sock.getpeername())}
         except BaseException as error:
@@ -116,11 +117,11 @@ class TargetClient(Client):
                 if frame.opcode is Opcode.PING:
                     wire.send(Frame(Opcode.PONG, frame.data))
                 elif frame.opcode is not Opcode.PONG:
-                    items = dialect.receive(_message(frame))
+                    items = dialect.receive(message_of(frame))
                     for item in items:
                         match item:
                             case Answer():
-                                wire.send(_frame(item.message))
+                                wire.send(frame_of(item.message))
                             case Refused():
                                 raise ConnectRefused(item.reason)
                     if any(isinstance(item, Ready) for item in items):
@@ -139,7 +140,7 @@ class TargetClient(Client):
                 self._on_pong(now_s)
             return
         assert self._dialect is not None
-        items = self._dialect.receive(_message(frame))
+        items = self._dialect.receive(message_of(frame))
         if not any(isinstance(item, Answer) and item.heartbeat for item in items):
             if self._box is not None and not self._box.read(now_s, is_data=True):
                 return
@@ -148,9 +149,9 @@ class TargetClient(Client):
         for item in items:
             match item:
                 case Answer(heartbeat=True):
-                    self._on_heartbeat(_frame(item.message))
+                    self._on_heartbeat(frame_of(item.message))
                 case Answer():
-                    self._send(_frame(item.message))
+                    self._send(frame_of(item.message))
                 case PeerGone():
                     self._told_of(item.who)
                 case Refused():
@@ -171,7 +172,7 @@ class TargetClient(Client):
             super()._send_heartbeat()
             return
         message = self._dialect.beat()
-        self._send(Frame(Opcode.PING, b"") if message is None else _frame(message))
+        self._send(Frame(Opcode.PING, b"") if message is None else frame_of(message))
 
     # -- revival -----------------------------------------------------------------------------------
 
@@ -235,17 +236,6 @@ class TargetClient(Client):
     def _log_lag(self, took_s: float) -> None:
         detail: dict[str, Any] = {"max_lag_s": took_s, "role": "canary", "pid": self.index}
         self.run.log(EventKind.LOOP_LAG, detail=detail)
-
-
-def _frame(message: Message) -> Frame:
-    if isinstance(message, str):
-        return Frame(Opcode.TEXT, message.encode())
-    return Frame(Opcode.BINARY, message)
-
-
-def _message(frame: Frame) -> Message:
-    data = bytes(frame.data)
-    return data.decode(errors="replace") if frame.opcode is Opcode.TEXT else data
 
 
 def _address(name: Any) -> str:

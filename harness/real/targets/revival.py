@@ -37,7 +37,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from harness.real.dialects import Answer, Dialect, Message, Ready, Refused, Who
-from harness.real.frames import FrameReader
+from harness.real.frames import FrameReader, frame_of, message_of
 from harness.real.network.silence import attach, detach
 from scenarios.target import filled
 
@@ -164,7 +164,7 @@ class OutsideClient:
                 self.connected_s = self.sent_s = time.monotonic()
                 self._opened = list(self._dialect.opening())
                 for message in self._opened:
-                    self._send(_frame(message))
+                    self._send(frame_of(message))
                 if self._dialect.ready_at_once:
                     self._ready.set_result(None)
                 self._loop.add_reader(self._sock, self._on_readable)
@@ -390,7 +390,7 @@ class OutsideClient:
             case Opcode.CLOSE:
                 self._on_close(bytes(frame.data), now_s)
             case _:
-                self._on_message(_message(frame), now_s)
+                self._on_message(message_of(frame), now_s)
 
     def _on_message(self, message: Message, now_s: float) -> None:
         if len(self._first) < _SAMPLES:
@@ -410,7 +410,7 @@ class OutsideClient:
                 self.samples.append(str(message)[:_SAMPLE])
         for one in answers:
             if self.manners.answers or not one.heartbeat:
-                self._send(_frame(one.message))
+                self._send(frame_of(one.message))
 
     def _on_close(self, data: bytes, now_s: float) -> None:
         code = int.from_bytes(data[:2]) if len(data) >= 2 else 1005
@@ -463,7 +463,7 @@ class OutsideClient:
         assert self.manners.beat_s is not None
         self._beat = self._loop.call_later(self.manners.beat_s, self._send_beat)
         message = self._dialect.beat()
-        self._send(Frame(Opcode.PING, b"") if message is None else _frame(message))
+        self._send(Frame(Opcode.PING, b"") if message is None else frame_of(message))
 
 
 class _Tls:
@@ -514,17 +514,6 @@ def declares_beat(dialect: type[Dialect], options: Mapping[str, Any]) -> bool:
         return list(dialect(Who("c0x1", "user-0", 0, beat_s), **options).opening())
 
     return opening(7.0) != opening(float("inf"))
-
-
-def _frame(message: Message) -> Frame:
-    if isinstance(message, str):
-        return Frame(Opcode.TEXT, message.encode())
-    return Frame(Opcode.BINARY, message)
-
-
-def _message(frame: Frame) -> Message:
-    data = bytes(frame.data)
-    return data.decode(errors="replace") if frame.opcode is Opcode.TEXT else data
 
 
 def _said(data: bytes) -> str:
