@@ -136,9 +136,8 @@ class Connection:
     up: list[Callable[[], None]] = field(default_factory=list)  # sent by the client, unacknowledged
     up_since_s: float | None = None
     ended_between: bool = False  # a box has closed it, and the client's end is cut
-    unread: deque[tuple[float, Callable[[], None]]] | None = (
-        None  # frames that wait for their turn, where reading takes long
-    )
+    # Frames that wait for their turn, where reading takes long: how long each takes, and what reads it.
+    unread: deque[tuple[float, Callable[[], None]]] | None = None
     watching: tuple[str, ...] = ()
     records_kept: bool = True  # its session may still be resumed, or is in use
 

@@ -69,9 +69,8 @@ class Gateways:
         self._uris: tuple[WebSocketURI, ...] = tuple(map(parse_uri, target.ws_urls))
         speaks_tls = any(url.startswith(("wss:", "https:")) for url in (*target.ws_urls, *target.http_urls))
         self.tls = client_context(target.tls_ca, verifies=target.tls_verifies) if speaks_tls else None
-        self._tls_sessions: dict[
-            int, ssl.SSLSession
-        ] = {}  # of the node at that place: the last full handshake's
+        # Of the node at that place: the last full handshake's.
+        self._tls_sessions: dict[int, ssl.SSLSession] = {}
         self._http = tuple(
             HTTPClient.from_url(
                 url,
