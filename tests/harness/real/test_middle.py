@@ -197,7 +197,10 @@ def test_clients_that_beat_by_themselves_in_a_hidden_tab(
 
 @pytest.mark.parametrize("data_counts", [False, True])
 def test_traffic_that_keeps_the_gateway_busy_starves_answers(data_counts: bool, tmp_path: Path) -> None:
-    """Two seconds of work a second: a pong due at t is read at about 2t. Where data counts that harms nobody."""
+    """Two seconds of work a second: a pong due at t is read at about 2t. Where data counts that harms nobody.
+
+    Ten clients are a second of work a second. Until more than the other ten are thrown out the loop does not catch up.
+    """
     told = parse_scenario(
         "name: busy\nclients: 20\nramp: 1s\nduration: 14s\n"
         "liveness: {heartbeat_interval: 3s, heartbeat_timeout: 3s, max_failures: 1, session_timeout: null, "
@@ -206,7 +209,7 @@ def test_traffic_that_keeps_the_gateway_busy_starves_answers(data_counts: bool, 
     )
     seen = run(told, tmp_path)
     thrown_out = seen.causes(Source.GATEWAY, EventKind.SUSPECTED)["heartbeat"]
-    assert thrown_out == 0 if data_counts else thrown_out >= 18, thrown_out
+    assert thrown_out == 0 if data_counts else thrown_out > 10, thrown_out
 
 
 @pytest.mark.parametrize("limit", ["null", "1s"])
