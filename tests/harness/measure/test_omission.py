@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from harness.events.history import History
 from harness.judge.soundness import Soundness, assess
@@ -58,7 +59,7 @@ def faster(one: Event, speedup: float) -> Event:
     detail = dict(one.detail)
     if "scheduled_s" in detail:
         detail["scheduled_s"] /= speedup
-    return dataclasses.replace(one, time_s=one.time_s / speedup, detail=detail)
+    return structs.replace(one, time_s=one.time_s / speedup, detail=detail)
 
 
 def life(planned: PlannedFault, phase_s: float, stall: Stall) -> list[Event]:
@@ -181,7 +182,7 @@ def test_a_simulation_is_never_late() -> None:
     """Its NAT mappings expire after they are due: that is the network's time, not a generator's."""
     late = injected(fault(), 140.0, scheduled_s=100.0)
     events = [*connected(1.0), late, event(300.0, CLIENT, K.RUN_ENDED, "", "")]
-    model = [dataclasses.replace(e, source=Source.SIMULATION) for e in events]
+    model = [structs.replace(e, source=Source.SIMULATION) for e in events]
     history = History(model, plan(fault()), engine="simulated", clock=SCENARIO_TIME, horizon_s=300.0)
     row = table_of(history)
     assert (row["injected"], row["late_max_s"]) == (1, 0.0)

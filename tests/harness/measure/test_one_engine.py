@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from harness.measure.one_engine import Measured, measure
 from reference_server.events import Event, Source
@@ -220,8 +221,8 @@ def test_real_time_is_multiplied_by_the_speedup_and_a_simulation_is_not() -> Non
     def seen_at(time_s: float) -> list[Event]:
         return log(connected(1.0), injected(fault()), suspected(time_s), frame_of_run())
 
-    fast = [dataclasses.replace(e, time_s=e.time_s / 10) for e in seen_at(185.0)]
-    model = [dataclasses.replace(e, source=Source.SIMULATION) for e in seen_at(191.0)]
+    fast = [structs.replace(e, time_s=e.time_s / 10) for e in seen_at(185.0)]
+    model = [structs.replace(e, source=Source.SIMULATION) for e in seen_at(191.0)]
     both = fast + model  # one merged log: each engine takes its own
     real, simulated = (
         run(both, plan(fault()), engine=e, clock=RunClock(10.0)).tables["detections"]
@@ -245,7 +246,7 @@ def test_a_partial_log_ends_with_its_last_event_but_not_after_the_horizon(
 
 def test_a_partial_logs_very_last_event_counts_at_any_speedup() -> None:
     events = [
-        dataclasses.replace(e, time_s=e.time_s / 7.3)
+        structs.replace(e, time_s=e.time_s / 7.3)
         for e in log(connected(1.0), injected(fault()), suspected(185.0))
     ]
     found = run(events, plan(fault()), clock=RunClock(7.3)).tables["detections"]
@@ -279,7 +280,7 @@ def test_a_connection_that_the_fault_does_not_name_is_the_one_open_at_that_time(
         connected(1.0, connection="c1"),
         suspected(50.0, "heartbeat", "c1"),
         connected(51.0, connection="c2"),
-        dataclasses.replace(injected(fault()), connection_id=""),
+        structs.replace(injected(fault()), connection_id=""),
         suspected(180.0, "heartbeat", "c2"),
         frame_of_run(),
     )

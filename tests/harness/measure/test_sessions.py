@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Hashable
 from typing import Any
 
 import pandas as pd
 import pytest
+from msgspec import structs
 
 from harness.events.history import History
 from harness.measure.connections import healthy_connections
@@ -234,7 +234,7 @@ def test_without_a_count_the_traced_sessions_speak_for_all() -> None:
     events = log(
         connected(10.0, 0), connected(10.0, 1), injected(one), beats, sample(290.0, 2), frame_of_run()
     )
-    model = [dataclasses.replace(e, source=Source.SIMULATION) for e in events]
+    model = [structs.replace(e, source=Source.SIMULATION) for e in events]
     history = history_of(model, plan(one), engine="simulated")
     row = cost_of(history)
     assert row["clients"] == pytest.approx(2.0)
