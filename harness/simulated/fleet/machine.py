@@ -59,7 +59,8 @@ class Machine:
         rng: np.random.Generator,
     ) -> None:
         n = len(connects_s)
-        self._interval_s = policy.interval_s
+        self._interval_s, self._retry_s = policy.interval_s, policy.retry_s
+        self._most_pings, self._verdict_s = policy.max_failures, policy.patience_s
         self._idle_s, self._sweep_s = policy.session_timeout, policy.sweep_interval
         self._window_s = policy.resume_window
         self._first_ping = policy.first_ping
@@ -77,7 +78,7 @@ class Machine:
         self._may_jump = all(limit >= longest_s for limit in limits)
         self._keeps_idle = bool(limits) or way.counts_packets
 
-        self._when_s = np.full((n, _CLOCKS), np.inf)
+        self._when_s = np.full((_CLOCKS, n), np.inf)
         self._answers = Answers(n)
         self._detectors = PingDetectors(policy, n)
         self._arrival_s = np.full(n, -np.inf)  # of the last message to the client: TCP keeps the order
@@ -106,9 +107,9 @@ class Machine:
         }
         active = np.flatnonzero(~self._done)
         while active.size:
-            when_s = self._when_s[active]
-            kinds = when_s.argmin(axis=1)
-            now_s = when_s[np.arange(len(active)), kinds]
+            when_s = self._when_s.take(active, axis=1)
+            kinds = when_s.argmin(axis=0)
+            now_s = when_s.min(axis=0)
             over = now_s >= self._horizon_s
             self._finish(active[over])
             kinds[over] = -1
@@ -124,23 +125,24 @@ class Machine:
         overdue = self._detectors.awaiting[who]
         late, late_s = who[overdue], now_s[overdue]
         enough, retry_s = self._detectors.on_deadline(late)
-        self._when_s[late, _DUE] = retry_s
+        self._when_s[_DUE, late] = retry_s
         self._suspect(late[enough], late_s[enough], Cause.HEARTBEAT)
         self._beat(who[~overdue], now_s[~overdue])
 
     def _beat(self, who: Index, now_s: FloatArray) -> None:
         """Pings are due, or whole quiet runs of them."""
         quiet = self._detectors.trusts(who) & np.isinf(self._stuck_since_s[who])
-        quiet &= np.isinf(self._when_s[who, _ANSWER]) & np.isinf(self._left_s[who])
+        quiet &= np.isinf(self._when_s[_ANSWER, who]) & np.isinf(self._left_s[who])
         slow = np.zeros(len(who), dtype=bool)
         if self._may_jump and quiet.any():
             now_s = now_s.copy()
             now_s[quiet], slow[quiet] = self._jump(who[quiet], now_s[quiet])
-        self._when_s[who, _DUE] = now_s  # beyond the horizon: finished next
+        self._when_s[_DUE, who] = now_s  # beyond the horizon: finished next
         ping = now_s < self._horizon_s
+        who, now_s, slow = who[ping], now_s[ping], slow[ping]
         trip_s = self._trips.take(len(who)).copy()
         trip_s[slow] = self._trips.slow(int(slow.sum()))
-        self._ping(who[ping], now_s[ping], trip_s[ping])
+        self._ping(who, now_s, trip_s)
 
     def _jump(self, who: Index, now_s: FloatArray) -> tuple[FloatArray, Flags]:
         """Pass over pings that are answered in time; return when the next one is sent, and if it is late."""
@@ -158,7 +160,7 @@ class Machine:
     def _ping(self, who: Index, now_s: FloatArray, trip_s: FloatArray) -> None:
         self._record.beats += len(who)
         half_s = trip_s / 2
-        self._when_s[who, _DUE] = self._detectors.on_ping(who, now_s)
+        self._when_s[_DUE, who] = self._detectors.on_ping(who, now_s)
         behind = np.isfinite(self._stuck_since_s[who])
         self._answers.stick(who[behind])
         who, now_s, half_s = who[~behind], now_s[~behind], half_s[~behind]
@@ -178,6 +180,7 @@ class Machine:
             self._freeze(who[kept], at_client_s[kept], half_s[kept])
             shut &= forgotten
         self._get_stuck(who[shut], now_s[shut], at_client_s[shut])
+        self._look_ahead(who[shut], now_s[shut])
         self._arrive(who[is_open], now_s[is_open], at_client_s[is_open], half_s[is_open])
 
     def _arrive(self, who: Index, now_s: FloatArray, at_client_s: FloatArray, half_s: FloatArray) -> None:
@@ -186,28 +189,27 @@ class Machine:
         who, now_s, at_client_s, half_s = (a[there] for a in (who, now_s, at_client_s, half_s))
         if self._one_fault:
             back = at_client_s >= self._way.ends_s[who]
-            self._when_s[who[back], _RECOVER] = at_client_s[back]
-        patient = self._when_s[who, _LEAVE] > at_client_s
+            self._when_s[_RECOVER, who[back]] = at_client_s[back]
+        patient = self._when_s[_LEAVE, who] > at_client_s
         self._packet_passed(who[patient], at_client_s[patient])
         answer_s = at_client_s + half_s
-        clocks_s = self._when_s[who]
         # Nothing else comes before the answer, the deadline included: it can be taken at once.
-        alone = answer_s < clocks_s.min(axis=1)
+        alone = answer_s < self._when_s.take(who, axis=1).min(axis=0)
         self._take_answer(who[alone], answer_s[alone])
         late = who[~alone]
         self._answers.expect(late, answer_s[~alone])
-        self._when_s[late, _ANSWER] = np.minimum(clocks_s[~alone, _ANSWER], answer_s[~alone])
+        self._when_s[_ANSWER, late] = np.minimum(self._when_s[_ANSWER, late], answer_s[~alone])
 
     def _take_answer(self, who: Index, now_s: FloatArray) -> None:
         """A frame comes in: a sign of life."""
         self._record.answers += len(who)
         self._hear(who, now_s)
         heard, due_s = self._detectors.on_inbound(who, now_s)
-        self._when_s[heard, _DUE] = due_s
+        self._when_s[_DUE, heard] = due_s
 
     def _on_answer(self, who: Index, now_s: FloatArray) -> None:
         self._answers.take_next(who)
-        self._when_s[who, _ANSWER] = self._answers.next_s(who)
+        self._when_s[_ANSWER, who] = self._answers.next_s(who)
         self._take_answer(who, now_s)
 
     # -- the way is shut ---------------------------------------------------------------------------
@@ -218,16 +220,59 @@ class Machine:
         thaws_s = self._way.ends_s[who]
         thaws = np.isfinite(thaws_s)
         who, thaws_s = who[thaws], thaws_s[thaws]
-        self._when_s[who, _RECOVER] = thaws_s
+        self._when_s[_RECOVER, who] = thaws_s
         self._answers.expect(who, thaws_s + half_s[thaws])
-        self._when_s[who, _ANSWER] = self._answers.next_s(who)
+        self._when_s[_ANSWER, who] = self._answers.next_s(who)
 
     def _get_stuck(self, who: Index, sent_s: FloatArray, at_client_s: FloatArray) -> None:
         """The ping stays unacknowledged, and what comes after it waits behind it."""
         self._stuck_since_s[who] = sent_s
         self._answers.stick(who)
-        self._when_s[who, _GIVE_UP] = np.maximum(sent_s + self._patience_s, at_client_s)
+        self._when_s[_GIVE_UP, who] = np.maximum(sent_s + self._patience_s, at_client_s)
         self._send_again(who, at_client_s)
+
+    def _look_ahead(self, who: Index, sent_s: FloatArray) -> None:
+        """Go at once to the end of pings that have just got stuck, where all that decides it has been drawn.
+
+        Either the heartbeat's verdict comes first, or the answers to all pings that are stuck by the healing. What
+        something else may come between is left to the events one by one.
+        """
+        fresh = self._detectors.is_first_ping(who) & np.isinf(self._when_s[_ANSWER, who])
+        fresh &= np.isinf(self._left_s[who])
+        who, sent_s = who[fresh], sent_s[fresh]
+        clocks_s = self._when_s.take(who, axis=1)
+        delivered_s = clocks_s[_DELIVER].copy()
+        clocks_s[[_DUE, _DELIVER]] = np.inf
+        other_s = np.minimum(clocks_s.min(axis=0), self._horizon_s)
+        verdict_s = sent_s + self._verdict_s
+        doomed = verdict_s < np.minimum(other_s, delivered_s)
+
+        answered_s = delivered_s + self._again_half_s[who]
+        pings = np.floor((delivered_s - sent_s) / self._retry_s)
+        heals = answered_s < np.minimum(other_s, verdict_s)
+        heals &= pings == np.floor((answered_s - sent_s) / self._retry_s)  # none is sent in between
+        if self._one_fault or self._way.counts_packets:
+            heals[:] = False
+        heals[heals] = self._way.is_open(who[heals], delivered_s[heals])
+        self._record.beats += int(pings[heals].sum()) + int(doomed.sum()) * (self._most_pings - 1)
+        self._record.answers += int(pings[heals].sum()) + int(heals.sum())
+        self._heal(
+            who[heals], sent_s[heals] + pings[heals] * self._retry_s, delivered_s[heals], answered_s[heals]
+        )
+        self._suspect(who[doomed], verdict_s[doomed], Cause.HEARTBEAT)
+
+    def _heal(
+        self, who: Index, last_ping_s: FloatArray, delivered_s: FloatArray, answered_s: FloatArray
+    ) -> None:
+        """All that was stuck is delivered, and answered."""
+        self._stuck_since_s[who] = np.inf
+        self._answers.clear(who)
+        self._detectors.reset(who)
+        for clock in (_ANSWER, _DELIVER, _GIVE_UP):
+            self._when_s[clock, who] = np.inf
+        self._packet_passed(who, delivered_s)
+        self._hear(who, answered_s)
+        self._when_s[_DUE, who] = np.maximum(last_ping_s + self._interval_s, answered_s)
 
     def _send_again(self, who: Index, lost_s: FloatArray) -> None:
         """The first retransmission at or after the healing brings all of it, half a round trip later."""
@@ -237,7 +282,7 @@ class Machine:
         again_s = since_s + self._ladder_s[step]
         again_s[np.isfinite(self._left_s[who])] = np.inf  # nobody is there to answer
         self._again_half_s[who] = self._trips.take(len(who)) / 2
-        self._when_s[who, _DELIVER] = again_s + self._again_half_s[who]
+        self._when_s[_DELIVER, who] = again_s + self._again_half_s[who]
 
     def _on_deliver(self, who: Index, now_s: FloatArray) -> None:
         is_open = self._way.is_open(who, now_s)
@@ -245,20 +290,20 @@ class Machine:
         shut = ~is_open & ~hit
         self._send_again(who[shut], now_s[shut])
         self._reset(who[hit], now_s[hit] + self._trips.take(int(hit.sum())) / 2)
-        self._when_s[who[hit], _DELIVER] = np.inf
+        self._when_s[_DELIVER, who[hit]] = np.inf
         who, now_s = who[is_open], now_s[is_open]
         self._answers.release(who, now_s + self._again_half_s[who])
         self._stuck_since_s[who] = np.inf
-        self._when_s[who, _ANSWER] = self._answers.next_s(who)
-        self._when_s[who, _GIVE_UP] = np.inf
-        self._when_s[who, _DELIVER] = np.inf
+        self._when_s[_ANSWER, who] = self._answers.next_s(who)
+        self._when_s[_GIVE_UP, who] = np.inf
+        self._when_s[_DELIVER, who] = np.inf
         self._packet_passed(who, now_s)
         if self._one_fault:
             self._recovered(who, now_s)
 
     def _reset(self, who: Index, at_s: FloatArray) -> None:
         """An RST arrives at the gateway then; perhaps not the first one: the first counts."""
-        self._when_s[who, _END] = np.minimum(self._when_s[who, _END], at_s)
+        self._when_s[_END, who] = np.minimum(self._when_s[_END, who], at_s)
 
     def _on_recover(self, who: Index, now_s: FloatArray) -> None:
         self._recovered(who, now_s)
@@ -274,13 +319,13 @@ class Machine:
         if self._idle_s is not None:
             phase_s = self._sweep_phase_s[who]
             sweeps = np.ceil((now_s + self._idle_s - phase_s) / self._sweep_s)
-            self._when_s[who, _IDLE] = phase_s + sweeps * self._sweep_s
+            self._when_s[_IDLE, who] = phase_s + sweeps * self._sweep_s
 
     def _packet_passed(self, who: Index, at_s: FloatArray) -> None:
         self._packet_s[who] = at_s
         self._way.passed(who, at_s)
         if self._leave_s is not None:
-            self._when_s[who, _LEAVE] = at_s + self._leave_s
+            self._when_s[_LEAVE, who] = at_s + self._leave_s
 
     # -- ends ----------------------------------------------------------------------------------------
 
@@ -299,13 +344,15 @@ class Machine:
         """The client has heard nothing for too long and gives the connection up."""
         self._record.stop_exposure(who, now_s)
         self._left_s[who] = now_s
-        self._when_s[who, _LEAVE] = np.inf
-        self._when_s[who, _DELIVER] = np.inf
+        self._when_s[_LEAVE, who] = np.inf
+        self._when_s[_DELIVER, who] = np.inf
         told = self._way.is_open(who, now_s)
-        self._when_s[who[told], _END] = now_s[told] + self._trips.take(int(told.sum())) / 2
+        self._when_s[_END, who[told]] = now_s[told] + self._trips.take(int(told.sum())) / 2
 
     def _suspect(self, who: Index, now_s: FloatArray, cause: Cause) -> None:
         """The gateway's verdict: of a fault, of a healthy client, or of one that has left already."""
+        if not who.size:
+            return
         if self._one_fault:
             struck = self._way.begins_s[who] <= now_s
             self._record.detected(who[struck], self._way.begins_s[who[struck]], now_s[struck], cause)
@@ -339,7 +386,7 @@ class Machine:
         # Behind what is stuck it comes with that; alone it meets the shut way itself.
         since_s = np.where(is_stuck, stuck_s, now_s)
         again_s = np.where(
-            is_stuck, self._when_s[who, _DELIVER], self._next_try_s(who, since_s, arrives_s) + half_s
+            is_stuck, self._when_s[_DELIVER, who], self._next_try_s(who, since_s, arrives_s) + half_s
         )
         shut = waits & (again_s < patience_s)
         while shut.any():
@@ -378,12 +425,12 @@ class Machine:
     def _connected(self, who: Index, accepted_s: FloatArray, connected_s: FloatArray) -> None:
         self._record.start_exposure(who, connected_s)
         self._answers.clear(who)
-        self._when_s[who] = np.inf
+        self._when_s[:, who] = np.inf
         # In (0, T]: a burst of new connections must not become a burst of pings.
         phase_s = self._interval_s * (1.0 - self._rng.random(len(who)))
         if self._first_ping == "interval":
             phase_s[:] = self._interval_s
-        self._when_s[who, _DUE] = accepted_s + phase_s
+        self._when_s[_DUE, who] = accepted_s + phase_s
         self._detectors.reset(who)
         self._stuck_since_s[who] = np.inf
         self._left_s[who] = np.inf
@@ -391,7 +438,7 @@ class Machine:
         self._hear(who, accepted_s)
         self._packet_s[who] = connected_s
         if self._leave_s is not None:
-            self._when_s[who, _LEAVE] = connected_s + self._leave_s
+            self._when_s[_LEAVE, who] = connected_s + self._leave_s
 
     def _finish(self, who: Index) -> None:
         self._done[who] = True
@@ -522,6 +569,10 @@ class PingDetectors:
         """Which have no answer to wait for and no failure to forgive."""
         return np.asarray(~self.awaiting[who] & (self._failures[who] == 0))
 
+    def is_first_ping(self, who: Index) -> Flags:
+        """Which have missed no answer yet."""
+        return np.asarray(self._failures[who] == 0)
+
     def on_ping(self, who: Index, now_s: FloatArray) -> FloatArray:
         """Pings are sent now; returns their deadlines."""
         self._ping_s[who] = now_s
@@ -588,8 +639,7 @@ def connect(
             now_s[trying] += reconnect.back_off_s(failures, rng.random(len(trying)))
         failures += 1
         outside = trying[~has_session[trying]]
-        refused = outside[~_reach(who, outside, now_s, way)]
-        entering = np.setdiff1d(outside, refused)
+        entering = outside[_reach(who, outside, now_s, way)]
         now_s[entering] += round_trips.take(len(entering))
         has_session[entering] = True
         record_until_s[entering] = np.inf
