@@ -5,10 +5,13 @@ From the tables of a run to saved figures; how each is drawn is in `figures/`.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -24,21 +27,61 @@ __all__ = ["Gallery", "draw"]
 Gallery = Mapping[str, list[Picture | Text]]
 """Figures by the place where they belong, each list in order."""
 
+_T = TypeVar("_T")
 _PANELS: Final = 6  # a figure of curves holds so many faults and stays readable on a slide
 _MOST_TIMELINES: Final = 12
 
 
 def draw(tables: RunTables, agreement: pd.DataFrame, folder: Path) -> Gallery:
-    """Draw and save all figures as SVG and PNG."""
-    gallery: dict[str, list[Picture | Text]] = {}
-    for place, name, title, figure in _plan(tables, agreement):
+    """Draw and save all figures as SVG and PNG, on all processors."""
+    planned = list(_plan(tables, agreement))
+
+    def made(n: int) -> Picture | Text:
+        _, name, title, figure = planned[n]
         try:
-            svg, png = save(figure(), folder, name)
+            return Picture(name, title, *save(figure(), folder, name))
         except figures.NothingToDraw as nothing:
-            gallery.setdefault(place, []).append(Text(str(nothing), "missing"))
-        else:
-            gallery.setdefault(place, []).append(Picture(name, title, svg, png))
+            return Text(str(nothing), "missing")
+
+    gallery: dict[str, list[Picture | Text]] = {}
+    for (place, *_), shown in zip(planned, _on_all_processors(made, len(planned)), strict=True):
+        gallery.setdefault(place, []).append(shown)
     return gallery
+
+
+def _on_all_processors(make: Callable[[int], _T], count: int) -> list[_T]:
+    """Return what ``make`` makes of 0, 1, … count - 1; this process and copies of it take one after the other.
+
+    What a copy fails at is made again here, where its error is raised.
+    """
+    processors = (
+        len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    )  # elsewhere a fork is not safe
+    fork = get_context("fork")
+    taken, made = fork.Value("i", 0), fork.SimpleQueue()
+    found: dict[int, _T] = {}
+
+    def work() -> Iterator[tuple[int, _T]]:
+        while True:
+            with taken.get_lock():
+                n, taken.value = taken.value, taken.value + 1
+            if n >= count:
+                return
+            yield n, make(n)
+
+    def work_there() -> None:
+        for one in work():
+            made.put(one)
+
+    copies = [fork.Process(target=work_there, daemon=True) for _ in range(min(processors, count) - 1)]
+    for copy in copies:
+        copy.start()
+    found.update(work())
+    for copy in copies:
+        copy.join()
+    while not made.empty():
+        found.update([made.get()])
+    return [found[n] if n in found else make(n) for n in range(count)]
 
 
 def _plan(tables: RunTables, agreement: pd.DataFrame) -> Iterator[tuple[str, str, str, Callable[[], Figure]]]:
