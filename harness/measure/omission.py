@@ -39,7 +39,10 @@ def longest_durations(history: History, detections: pd.DataFrame) -> pd.Series[f
     Never below the true latency, but for the grain of the timer that samples the loop (10 ms, real). Of
     several generator processes the one with the largest lag counts: a fault does not say whose it was.
     """
-    late = _late(history)
+    return _longest(history, detections, _late(history))
+
+
+def _longest(history: History, detections: pd.DataFrame, late: pd.Series[float]) -> pd.Series[float]:
     hidden_s = np.fmax(
         late.reindex(detections["fault_id"]).to_numpy(dtype=float),
         _lag_at(history, detections["injected_at_s"].to_numpy(dtype=float)),
@@ -61,7 +64,7 @@ def omission(history: History, detections: pd.DataFrame, milestone: str = "suspe
         seen = group[group["outcome"] != "not_applicable"]
         lateness = (hit.median(), hit.max()) if len(hit) else (np.nan, np.nan)
         stamped = _percentiles(seen["duration_s"], seen["outcome"])
-        longest = _percentiles(longest_durations(history, seen), seen["outcome"])
+        longest = _percentiles(_longest(history, seen, late), seen["outcome"])
         rows.append(
             (
                 history.engine,

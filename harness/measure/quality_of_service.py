@@ -12,7 +12,7 @@ and the share still undetected add up to 1, which one minus a Kaplan–Meier cur
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -87,13 +87,18 @@ def quantile_between(rows: pd.DataFrame, q: float) -> Quantile | None:
 
     The value is that of the looks which saw it; the lower bound is that of the looks before. None: as `curve_of`.
     """
+    quantile = _quantiles_between(rows)
+    return quantile and quantile(q)
+
+
+def _quantiles_between(rows: pd.DataFrame) -> Callable[[float], Quantile] | None:
     late, early = (
         curve_of(rows),
         curve_of(rows.assign(duration_s=rows["earliest_s"].fillna(rows["duration_s"]))),
     )
     if late is None or early is None:
         return None
-    return replace(late.quantile(q), lo_s=early.quantile(q).lo_s)
+    return lambda q: replace(late.quantile(q), lo_s=early.quantile(q).lo_s)
 
 
 def bounds(quantile: Quantile) -> tuple[float, float]:
@@ -136,16 +141,16 @@ def breakdown(detections: pd.DataFrame) -> pd.DataFrame:
 
 def _figures(group: pd.DataFrame) -> tuple[float, ...]:
     """n, counts by outcome, mean, percentiles with their bounds, maximum."""
-    curve = curve_of(group)
     count = group["outcome"].value_counts()
+    quantile = _quantiles_between(group)
     figures: list[float] = []
     for q in PERCENTILES.values():
-        quantile = quantile_between(group, q)
-        figures += [float("nan")] * 3 if quantile is None else [quantile.value_s, *bounds(quantile)]
+        found = None if quantile is None else quantile(q)
+        figures += [float("nan")] * 3 if found is None else [found.value_s, *bounds(found)]
     seen = group.loc[group["outcome"] == "detected", "duration_s"]
     outcomes = ("detected", "censored", "recovered", "not_applicable")
     return (
-        curve.n if curve else 0,
+        len(group) - int(count.get("not_applicable", 0)),
         *(int(count.get(name, 0)) for name in outcomes),
         seen.mean() if not count.get("censored", 0) else float("nan"),
         *figures,

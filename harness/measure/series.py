@@ -80,14 +80,14 @@ def ghosts(history: History, detections: pd.DataFrame) -> pd.DataFrame:
     It starts with the fault and ends when the store is cleared, the client is back, or the run ends
     (`outcome` says which). A client that lives on, as after a refresh or with a slow network, makes no ghost.
     """
+    rows = _ghost_rows(history, detections)[["engine", "fault_id", "fault", "outcome", "duration_s"]]
+    return rows.set_axis(list(frame("ghosts")), axis=1).reset_index(drop=True)
+
+
+def _ghost_rows(history: History, detections: pd.DataFrame) -> pd.DataFrame:
+    rows = detections[detections["milestone"] == "store_cleared"]
     alive = {f.fault_id for f in history.plan.faults if f.params.user_stays}
-    rows = detections[
-        (detections["milestone"] == "store_cleared")
-        & (detections["outcome"] != "not_applicable")
-        & ~detections["fault_id"].isin(alive)
-    ]
-    columns = rows[["engine", "fault_id", "fault", "outcome", "duration_s"]]
-    return frame("ghosts", columns.itertuples(index=False, name=None))
+    return rows[(rows["outcome"] != "not_applicable") & ~rows["fault_id"].isin(alive)]
 
 
 def population(
@@ -111,10 +111,9 @@ def population(
         grid = np.linspace(0.0, history.end_s, _POINTS_WITHOUT_SAMPLES)
         samples = [(float(t), float("nan")) for t in grid]
     times = np.array([t for t, _ in samples])
-    dead = ghosts(history, detections)
-    starts = detections[detections["milestone"] == "store_cleared"].set_index("fault_id")
-    began = starts.loc[dead["fault_id"], "injected_at_s"].to_numpy(dtype=float)
-    gone = began + dead["ghost_s"].to_numpy(dtype=float)
+    dead = _ghost_rows(history, detections)
+    began = dead["injected_at_s"].to_numpy(dtype=float)
+    gone = began + dead["duration_s"].to_numpy(dtype=float)
     gone = np.where(dead["outcome"] == "censored", np.inf, gone)
     due = np.array([history.plan.connect_at_s(client) for client in range(history.plan.clients)])
     hit, over = _out_of_action(history)
@@ -164,9 +163,14 @@ def _alive_at(times: Times, history: History, connections: Sequence[HealthyConne
 
 def _out_of_action(history: History) -> tuple[Times, Times]:
     """From when to when a fault kept each client from being connected: until it recovered or connected again."""
-    connected: dict[str, list[float]] = {}
+    connected: dict[str, list[float]] = {
+        str(injected.planned.client): []
+        for injected in history.injected_faults
+        if injected.injected_s is not None
+    }
     for event in history.of(EventKind.CONNECTED, Source.CLIENT):
-        connected.setdefault(str(event.detail.get("client")), []).append(history.time_s(event))
+        if (client := str(event.detail.get("client"))) in connected:
+            connected[client].append(history.time_s(event))
     spans = []
     for injected in history.injected_faults:
         hit_s = injected.injected_s
@@ -353,11 +357,12 @@ def reconnects(history: History, width_s: float | None = None) -> pd.DataFrame:
         return frame("reconnects", [])
 
     def counts(kind: EventKind, resumed: bool = False) -> NDArray[np.int64]:
-        times = [
-            history.time_s(event)
-            for event in history.of(kind, Source.CLIENT)
-            if not resumed or event.detail.get("resumed")
-        ]
+        times = history.times_s(kind, Source.CLIENT)
+        if resumed:
+            events = history.of(kind, Source.CLIENT)
+            times = [
+                time_s for time_s, event in zip(times, events, strict=True) if event.detail.get("resumed")
+            ]
         return np.histogram(times, edges)[0].astype(np.int64)
 
     gone, back, unknown, accepted, refused = map(counts, _KINDS)

@@ -67,7 +67,7 @@ def presence_flaps(history: History, within_s: float = FLAP_WITHIN_S) -> pd.Data
     for event in history.of(EventKind.PEER_ONLINE):
         back[str(event.detail.get("watcher", "")), event.session_id].append(history.time_s(event))
     rows: list[Row] = []
-    for event in history.of(EventKind.PEER_NOTIFIED):
+    for event in history.of(EventKind.PEER_NOTIFIED) if back else ():
         watcher, gone_s = str(event.detail.get("watcher", "")), history.time_s(event)
         again_s = min((t for t in back[watcher, event.session_id] if t >= gone_s), default=float("inf"))
         if again_s - gone_s <= within_s:
