@@ -53,9 +53,11 @@ class Alarm(Event, Generic[Owner]):
         self._value = None
         self._rings = [ring]
         self._horizon_s = clock.horizon_s
+        self.at_s = -1.0  # what it was set at last
 
     def set_at(self, time_s: float) -> None:
         """Ring at a moment, at once if that is past; never beyond the horizon."""
+        self.at_s = time_s
         if time_s < self._horizon_s:
             self.callbacks = self._rings
             delay_s = time_s - self.env.now

@@ -122,6 +122,8 @@ class Connection:
     queued: bool = False  # its heartbeat waits for the loop, not for its alarm
     detector: Detector | None = None
     alarm: Alarm[Connection] | None = None
+    alarm_unset: bool = False  # the alarm waits for the predicted answer before it is set
+    answer_alarm: Alarm[Connection] | None = None  # for the next predicted answer; None: it is under way
     refresh_due_s: float = NEVER_S  # the next frame from then on has its records refreshed
     at_client_s: float = NEVER_S
     answer_s: float = NEVER_S

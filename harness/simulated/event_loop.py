@@ -56,9 +56,14 @@ class Loop:
         """Loop time of one handshake."""
         return self._handshakes.next_s()
 
+    @property
+    def idle(self) -> bool:
+        """Whether a job that comes now is begun at once: then nothing else is done before it is."""
+        return self._free_s <= self._clock.env.now
+
     def reserve(self, service_s: float) -> float:
         """Put a job at the end of the queue; return when it will be done."""
-        now_s = self._clock.now_s
+        now_s = self._clock.env.now
         self._free_s = max(now_s, self._free_s) + service_s
         if self._free_s - now_s > self._most_lag_s:
             self._overloaded_until_s = self._free_s + _REMEMBERED * self._most_lag_s

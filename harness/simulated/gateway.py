@@ -178,7 +178,12 @@ class Gateway:
         elif not self.loop.takes_time:
             self._read(connection)
         elif connection.unread is None:
-            self.loop.submit(self.loop.frame_s(), partial(self._read, connection))
+            service_s = self.loop.frame_s()
+            # Nothing comes between on an idle loop, so it is as good as read; but records are refreshed in their time.
+            if self.loop.idle and self._clock.env.now + service_s < connection.refresh_due_s:
+                self._read(connection, self.loop.reserve(service_s))
+            else:
+                self.loop.submit(service_s, partial(self._read, connection))
         else:
             self._in_turn(connection, self.loop.frame_s(), partial(self._read, connection))
 
@@ -227,11 +232,13 @@ class Gateway:
                 self._network.send(connection, _unheard)
             self._clock.after(self._model.to_client.next_s(), partial(self._push, connection))
 
-    def _read(self, connection: Connection) -> None:
-        """Take any inbound frame."""
+    def _read(self, connection: Connection, at_s: float | None = None) -> None:
+        """Take any inbound frame, now or so soon that nothing comes between."""
         if connection.open:
-            now_s = self._clock.now_s
+            now_s = self._clock.env.now
             connection.apply_due_answer(now_s)
+            if at_s is not None:
+                now_s = at_s
             connection.heard_s = now_s
             if connection.detector is not None:
                 due_s = connection.detector.due_s

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 
 from harness.simulated.clock import Alarm, Clock
-from harness.simulated.connection import Connection
+from harness.simulated.connection import NEVER_S, Connection
 from harness.simulated.event_loop import Loop
 from harness.simulated.model import Model
 from reference_server.events import Cause, EventKind
@@ -62,6 +62,8 @@ class Beats:
         self._detectors = Detectors(kind, self._policy, model.phases)
         # These ping every T whatever is answered, so an exchange can be predicted.
         self._predicts = isinstance(kind, Ping | SendErrors | StateCheck) and not loop.takes_time
+        # On an idle loop such a ping is sent when its service time is over, whatever happens elsewhere.
+        self._sends_ahead = isinstance(kind, Ping) and on_ping is None and loop.takes_time
         self._loop = loop
         self._on_suspected = on_suspected
         self._on_ping = on_ping
@@ -87,6 +89,7 @@ class Beats:
             return  # it has rung already, and will be set again when its turn is over
         if connection.open and connection.detector is not None and connection.alarm is not None:
             connection.alarm.cancel()
+            connection.alarm_unset = False
             connection.alarm = Alarm(self._clock, self._ring, connection)
             connection.alarm.set_at(connection.detector.due_s)
 
@@ -99,12 +102,26 @@ class Beats:
         connection = alarm.owner
         detector = connection.detector
         assert detector is not None
-        connection.queued = True
-        now_s = self._clock.now_s
+        now_s = self._clock.env.now
+        connection.apply_due_answer(now_s)
         if now_s < detector.due_s:  # an answer has moved it on
-            connection.queued = False
             alarm.set_at(detector.due_s)
-        elif detector.awaiting_answer:
+            return
+        if (
+            self._sends_ahead
+            and self._loop.idle
+            and not detector.awaiting_answer
+            and connection.answer_s == NEVER_S
+            and connection.undisturbed
+        ):
+            sent_s = self._loop.reserve(self._loop.frame_s())
+            self._loop.lateness.add(sent_s - detector.due_s)
+            detector.on_time(sent_s)
+            if not self._network.exchange(connection, sent_s, detector.due_s):
+                alarm.set_at(detector.due_s)
+            return
+        connection.queued = True
+        if detector.awaiting_answer:
             self._loop.after_reading(partial(self._take_turn, alarm))
         else:
             send = partial(self._take_turn, alarm, due_s=detector.due_s)
@@ -158,7 +175,8 @@ class Beats:
             if action is Action.MISSED_AND_PING and self._loop.takes_time:
                 self._loop.reserve(self._loop.frame_s())
             if not self._predicts:
-                self._network.ping_and_read(connection)
+                if self._network.ping_and_read(connection, due_s):
+                    return
             elif self._network.ping(connection, now_s, due_s):
                 # The answer comes first, so the next thing to do is the next ping; the detector is
                 # told of the answer before it is asked again.

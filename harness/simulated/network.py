@@ -20,7 +20,7 @@ from functools import partial
 
 import numpy as np
 
-from harness.simulated.clock import Clock
+from harness.simulated.clock import Alarm, Clock
 from harness.simulated.connection import NEVER_S, Connection, Deliver
 from reference_server.events import Cause
 from scenarios.distributions import Distribution
@@ -124,20 +124,47 @@ class Network:
         self._send_ping(connection, one_way_s)
         return False
 
-    def ping_and_read(self, connection: Connection) -> None:
-        """Send a ping now, to a gateway that reads each answer when it comes: predicted or not, it arrives."""
-        one_way_s = self._round_trips.next_s() / 2
-        if not connection.undisturbed:
-            self._send_ping(connection, one_way_s)
-            return
-        connection.at_client_s = connection.arrival_s = self._arrival_s(connection, one_way_s)
-        answer_s = connection.answer_s = connection.at_client_s + one_way_s
-        self._clock.at(answer_s, partial(self._answer_arrives, connection, answer_s))
+    def ping_and_read(self, connection: Connection, deadline_s: float) -> bool:
+        """Send a ping now, to a gateway that reads each answer when it comes: predicted or not, it arrives.
 
-    def _answer_arrives(self, connection: Connection, answer_s: float) -> None:
-        if connection.answer_s == answer_s:  # else it was cancelled
+        Returns:
+            As `exchange`.
+        """
+        if connection.undisturbed:
+            return self.exchange(connection, self._clock.env.now, deadline_s)
+        self._send_ping(connection, self._round_trips.next_s() / 2)
+        return False
+
+    def exchange(self, connection: Connection, sent_s: float, deadline_s: float) -> bool:
+        """Predict the answer to a ping on an undisturbed connection, to a gateway that reads it when it comes.
+
+        Args:
+            connection: of the client.
+            sent_s: now, or so soon that nothing comes between.
+            deadline_s: of the answer.
+
+        Returns:
+            Whether it arrives before that. Then nothing is due until it is here, and the alarm is set by it.
+        """
+        one_way_s = self._round_trips.next_s() / 2
+        connection.at_client_s = connection.arrival_s = max(sent_s + one_way_s, connection.arrival_s)
+        answer_s = connection.answer_s = connection.at_client_s + one_way_s
+        alarm = connection.answer_alarm or Alarm(self._clock, self._answer_arrives, connection)
+        connection.answer_alarm = None
+        alarm.set_at(answer_s)
+        connection.alarm_unset = answer_s < deadline_s
+        return connection.alarm_unset
+
+    def _answer_arrives(self, alarm: Alarm[Connection]) -> None:
+        connection = alarm.owner
+        connection.answer_alarm = alarm
+        if connection.answer_s == alarm.at_s:  # else it was cancelled
             connection.exchanged()
             connection.gateway.on_frame(connection)
+        if connection.alarm_unset and connection.open:
+            assert connection.detector is not None and connection.alarm is not None
+            connection.alarm_unset = False
+            connection.alarm.set_at(connection.detector.due_s)
 
     def _send_ping(self, connection: Connection, one_way_s: float) -> None:
         counts = connection.box is None or connection.box.pings
@@ -256,6 +283,8 @@ class Network:
         if connection.at_client_s <= now_s:
             connection.exchanged()
             self._clock.at(answer_s, partial(connection.gateway.on_frame, connection))
+            if connection.alarm_unset:
+                connection.gateway.due_earlier(connection)
         else:
             connection.answer_s = NEVER_S
             sent_s = connection.at_client_s - one_way_s

@@ -87,17 +87,21 @@ class Lateness:
         """Return n, p50_s, p99_s and max_s since the last call; None when nothing was sent."""
         if not self._late_s:
             return None
-        late_s = np.array(self._late_s)
+        late_s = np.sort(self._late_s)
         self._late_s.clear()
-        for bound_s in self.counts:
-            self.counts[bound_s] += int(np.count_nonzero(late_s <= bound_s))
+        within = np.searchsorted(late_s, tuple(self.counts), side="right").tolist()
+        self.counts = {
+            bound_s: before + n for (bound_s, before), n in zip(self.counts.items(), within, strict=True)
+        }
         self.sum_s += float(late_s.sum())
-        p50, p99 = np.quantile(late_s, (0.5, 0.99))
+        p50, p99 = np.interp(
+            (0.5 * (late_s.size - 1), 0.99 * (late_s.size - 1)), np.arange(late_s.size), late_s
+        )
         return {
             "n": late_s.size,
             "p50_s": round(float(p50), 6),
             "p99_s": round(float(p99), 6),
-            "max_s": round(float(late_s.max()), 6),
+            "max_s": round(float(late_s[-1]), 6),
         }
 
 
