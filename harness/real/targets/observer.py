@@ -28,12 +28,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from harness.events.tail import CLIENT_LOGS, LogTail
 from harness.real.processes import die_with_parent
 from harness.real.targets.counts import Counts
 from harness.real.targets.describe import command_of, environment_of, values_of, write_files
-from harness.real.targets.sock_diag import Address, SockDiag, address_of
+from harness.real.targets.sock_diag import HELD, SockDiag, address_of, question
 from harness.real.targets.store import StoreRecords
 from harness.runs.directory import RunDir
 from reference_server.event_log import EventWriter
@@ -113,8 +114,7 @@ class _Watched:
     """A faulted client's connection."""
 
     connection_id: str
-    server: Address
-    client: Address
+    question: bytes  # what the kernel is asked of the server's end
     open_s: float  # when it was last known to be open
 
 
@@ -138,7 +138,7 @@ class Observer:
         self._known_as = target.login.known_as if target.login is not None else None
         self._log_witness = None if pattern is None else LogWitness(pattern, self._known_as)
         self._tail = LogTail(run.logs, CLIENT_LOGS)
-        self._ends: dict[str, tuple[Address, Address]] = {}  # connection: server, client
+        self._questions: dict[str, bytes] = {}  # connection: what to ask of the server's end
         self._watched: list[_Watched] = []
         self._look_s = self._files_s = self._flush_s = self._lag_s = 0.0
         self._unknown: list[tuple[str, float]] = []  # lines about connections that no client has told of yet
@@ -188,10 +188,11 @@ class Observer:
         for text, time_s in unknown:
             if now_s - time_s < _KNOWN_WITHIN_S:
                 self.line(text, time_s)
-        if now_s >= self._look_s:
+        self._ask()
+        if (look_s := self.now_s()) >= self._look_s:
             self._look()
-            took_s = self.now_s() - now_s
-            self._look_s = now_s + max(_LOOK_EVERY_S, took_s * (1 + _REST))
+            took_s = self.now_s() - look_s
+            self._look_s = look_s + max(_LOOK_EVERY_S, took_s * (1 + _REST))
         if now_s >= self._flush_s:
             self._out.flush()
             self._flush_s = now_s + _FLUSH_EVERY_S
@@ -202,7 +203,7 @@ class Observer:
             return
         if event.kind is EventKind.CONNECTED and "server" in event.detail:
             ends = (address_of(event.detail["server"]), address_of(event.detail["address"]))
-            self._ends[event.connection_id] = ends
+            self._questions[event.connection_id] = question(*ends)
             index, user, known = (event.detail.get(key, "") for key in ("client", "user_id", "known_as"))
             if self._log_witness is not None:
                 self._log_witness.connected(event.connection_id, user, *filter(None, [known]))
@@ -210,13 +211,13 @@ class Observer:
                 names = {"client": event.connection_id, "user": user, "index": index}
                 names |= {self._known_as: known} if self._known_as is not None else {}
                 self._store.connected(event.connection_id, names)
-        elif event.kind is EventKind.FAULT_INJECTED and event.connection_id in self._ends:
-            watched = _Watched(event.connection_id, *self._ends[event.connection_id], event.time_s)
+        elif event.kind is EventKind.FAULT_INJECTED and event.connection_id in self._questions:
+            watched = _Watched(event.connection_id, self._questions[event.connection_id], event.time_s)
             self._watched.append(watched)
             if self._store is not None:
                 self._store.struck(event.connection_id, event.time_s)
 
-    def _look(self) -> None:
+    def _ask(self) -> None:
         for gone in self._store.look() if self._store is not None else ():
             found: dict[str, object] = {"witness": "store", "previous_poll_s": gone.last_seen_s}
             self._write(gone.time_s, EventKind.STORE_CLEARED, gone.connection_id, None, found)
@@ -225,17 +226,21 @@ class Observer:
             self._out.write(
                 Event(time_s, Source.OBSERVER, EventKind.CONNECTIONS_COUNTED, node="node-1", detail=said)
             )
+
+    def _look(self) -> None:
         if self._diag is None:
             return
+        asked_s = self.now_s()
+        states = self._diag.states([one.question for one in self._watched])
+        answered_s = self.now_s()
         still = []
-        for one in self._watched:
-            asked_s = self.now_s()
-            if self._diag.holds(one.server, one.client):
+        for one, state in zip(self._watched, states, strict=True):
+            if state in HELD:
                 one.open_s = asked_s
                 still.append(one)
             else:
                 seen: dict[str, object] = {"witness": "kernel", "previous_poll_s": one.open_s}
-                self._write(asked_s, EventKind.SOCKET_CLOSED, one.connection_id, None, seen)
+                self._write(answered_s, EventKind.SOCKET_CLOSED, one.connection_id, None, seen)
         self._watched = still
 
     def _write(
@@ -309,8 +314,8 @@ class Server:
         return None if self.popen is None else self.popen.poll()
 
     def listens(self) -> bool:
-        """Whether its port accepts a connection."""
-        host = "127.0.0.1"
+        """Whether its port accepts a connection, at the address that clients are to use."""
+        host = urlsplit(self._target.connect.url).hostname
         try:
             socket.create_connection((host, self._port), timeout=0.5).close()
         except OSError:

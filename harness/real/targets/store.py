@@ -21,7 +21,8 @@ from scenarios.target import StoreWitness, filled
 __all__ = ["Cleared", "StoreRecords", "is_there"]
 
 _ANSWER_DEADLINE_S = 1.0
-_AT_ONCE = 500  # questions in one pipeline
+_AT_ONCE = 64  # questions in one pipeline: the observer's other witnesses wait meanwhile
+_REST = 3  # after them, in lengths of them
 _AWAY_S = 0.5  # a store that does not answer is asked again after this
 
 
@@ -57,6 +58,7 @@ class StoreRecords:
     ) -> None:
         self._witness, self._values, self._now_s = witness, values, now_s
         self._records: dict[str, _Record] = {}
+        self._round: list[str] = []  # whom to ask before the first is asked again
         self._again_s = 0.0
         self._redis = redis.Redis.from_url(
             filled(witness.redis, values),
@@ -79,32 +81,34 @@ class StoreRecords:
                 record.seen_s = max(record.seen_s, time_s)
 
     def look(self) -> Iterator[Cleared]:
-        """Ask for every record that has yet to be seen, or to go; yield those that went."""
+        """Ask for the next few records that have yet to be seen, or to go; yield those that went."""
         if self._now_s() < self._again_s:
             return
-        asked = [(name, one) for name, one in self._records.items() if one.struck or one.seen_s is None]
-        for n in range(0, len(asked), _AT_ONCE):
-            chunk = asked[n : n + _AT_ONCE]
-            pipeline = self._redis.pipeline(transaction=False)
-            for _, record in chunk:
-                pipeline.execute_command(*record.question)  # type: ignore[no-untyped-call]  # redis-py
-            asked_s = self._now_s()
-            try:
-                answers = pipeline.execute(raise_on_error=False)
-            except redis.RedisError as error:
-                print(f"{asked_s:.3f} s: the store does not answer: {error}", flush=True)
-                self._again_s = self._now_s() + _AWAY_S
-                return
-            answered_s = self._now_s()
-            for (name, record), answer in zip(chunk, answers, strict=True):
-                if isinstance(answer, redis.RedisError):
-                    print(f"{asked_s:.3f} s: {' '.join(record.question)}: {answer}", flush=True)
-                    self._again_s = answered_s + _AWAY_S
-                elif is_there(answer, record.shows):
-                    record.seen_s = asked_s
-                elif record.seen_s is not None and record.struck:
-                    del self._records[name]
-                    yield Cleared(name, record.seen_s, answered_s)
+        if not self._round:
+            self._round = [name for name, one in self._records.items() if one.struck or one.seen_s is None]
+        names, self._round = self._round[:_AT_ONCE], self._round[_AT_ONCE:]
+        pipeline = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipeline.execute_command(*self._records[name].question)  # type: ignore[no-untyped-call]  # redis-py
+        asked_s = self._now_s()
+        try:
+            answers = pipeline.execute(raise_on_error=False)
+        except redis.RedisError as error:
+            print(f"{asked_s:.3f} s: the store does not answer: {error}", flush=True)
+            self._again_s = self._now_s() + _AWAY_S
+            return
+        answered_s = self._now_s()
+        self._again_s = answered_s + _REST * (answered_s - asked_s)
+        for name, answer in zip(names, answers, strict=True):
+            record = self._records[name]
+            if isinstance(answer, redis.RedisError):
+                print(f"{asked_s:.3f} s: {' '.join(record.question)}: {answer}", flush=True)
+                self._again_s = answered_s + _AWAY_S
+            elif is_there(answer, record.shows):
+                record.seen_s = asked_s
+            elif record.seen_s is not None and record.struck:
+                del self._records[name]
+                yield Cleared(name, record.seen_s, answered_s)
 
     def close(self) -> None:
         """Drop the connection."""
