@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import secrets
 import signal
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from reports.gallery import draw
 from tests.reference_server.ledger.postgres import postgres_server
 from tests.support import missing
 
+_WITH_SOCKETS = re.compile(r"mark\.(real|root)|ledger")  # as in the Makefile
+
 
 def pytest_configure() -> None:
     """Hear SIGINT and SIGHUP, so that what the tests start does: whoever runs them in the background may not."""
@@ -25,6 +28,15 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` finds the files of tests with sockets by these words: without one a test would never run."""
+    files = {item.path for item in items if {"real", "root"} & {mark.name for mark in item.iter_markers()}}
+    lost = [path.name for path in files if not _WITH_SOCKETS.search(path.read_text(encoding="utf-8"))]
+    if lost:
+        raise pytest.UsageError(f"sockets, and neither mark.real nor mark.root nor a ledger in {lost}")
 
 
 def pytest_collection_finish() -> None:

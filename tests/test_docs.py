@@ -35,6 +35,7 @@ COMMANDS = sorted(
         if re.match(r"(sudo )?flatline ", line)
     }
 )
+LOCUSTS = [line for line in COMMANDS if line.startswith("flatline locust ")]
 SCENARIOS = [
     block
     for page in WRITTEN
@@ -57,16 +58,19 @@ def test_there_is_something_to_try() -> None:
     assert SCENARIOS
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line not in LOCUSTS])
 def test_a_command_of_the_documentation_is_one_of_ours(line: str) -> None:
     """Its name and its options: those are read before `--help` ends it."""
-    words = [*shlex.split(line)[1:], "--help"]
-    if words[0] == "locust":  # becomes Locust's process
-        argv = [sys.executable, "-m", "harness", *words]
-        assert "--scenario" in subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-        return
-    done = CliRunner().invoke(app, words)
+    done = CliRunner().invoke(app, [*shlex.split(line)[1:], "--help"])
     assert done.exit_code == 0, done.output
+
+
+def test_those_that_become_locusts_process_are_too() -> None:
+    """All of their options in one, for a process takes as long as all other commands together."""
+    options = [word for line in LOCUSTS for word in shlex.split(line)[2:]]
+    argv = [sys.executable, "-m", "harness", "locust", *options, "--help"]
+    assert len(LOCUSTS) > 1
+    assert "--scenario" in subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("text", SCENARIOS)

@@ -16,8 +16,6 @@ from reports.run_tables import SCHEMAS, RunTables, load_run
 from scenarios.load import dump_scenario, parse_scenario
 from scenarios.plan import make_plan
 
-pytestmark = pytest.mark.pictures
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunTables:

@@ -8,11 +8,16 @@ import sys
 from pathlib import Path
 
 _SCENARIO = """
-clients: 200
+clients: 60
 ramp: 5s
 duration: 60s
 faults: [{kind: orderly_close, share: 50%, at: {uniform: {low: 1s, high: 20s}}}]
 thresholds: ["detection_latency.max < 1s"]
+"""
+_WITHOUT_PICTURES = """
+import reports.build
+
+reports.build.draw = lambda *_: {}
 """
 _TESTS = """
 def test_good(flatline):
@@ -26,6 +31,7 @@ def test_missed(flatline):
 def test_a_suite_of_ones_own_passes_and_fails_as_the_command_does(tmp_path: Path) -> None:
     (tmp_path / "closes.yaml").write_text(_SCENARIO)
     (tmp_path / "test_liveness.py").write_text(_TESTS)
+    (tmp_path / "conftest.py").write_text(_WITHOUT_PICTURES)
     argv = [sys.executable, "-m", "pytest", "-p", "harness.pytest_plugin", "-p", "no:cacheprovider", "-q"]
     argv += ["--rootdir", str(tmp_path), str(tmp_path)]
     # By its module, whether this flatline was installed before it had the plugin or after.

@@ -111,8 +111,12 @@ def handmade_run(
     epsilon_s: float = 0.2,
     gateway_faults: Mapping[str, Fault] | None = None,
     seed: int = 7,
+    for_report: bool = True,
 ) -> HandmadeRun:
-    """Draw a run. ``gateway_faults`` replace the laws that the real engine follows, not those of theory."""
+    """Draw a run. ``gateway_faults`` replace the laws that the real engine follows, not those of theory.
+
+    Without ``for_report`` there are only the tables that the engines' agreement is judged by.
+    """
     rng = np.random.default_rng(seed)
     measured = [engine for engine in engines if engine != "theory"]
     detections = pd.concat(
@@ -130,6 +134,10 @@ def handmade_run(
         "detections": detections,
         "laws": laws_of(faults if with_theory else {}),
         "law_curves": curves_of(faults if with_theory else {}),
+    }
+    if not for_report:
+        return HandmadeRun(tables, _summary(engines, epsilon_s), _provenance(engines))
+    tables |= {
         "qos": qos.qos(detections),
         "breakdown": qos.breakdown(detections),
         "survival": qos.survival(detections),

@@ -14,6 +14,7 @@ from harness.runs.list_and_prune import describe, list_runs, prune, table
 from harness.simulated import simulate
 from reference_server.config import GatewayConfig
 from reference_server.errors import FlatlineError
+from reports.gallery import draw
 from scenarios.load import dump_scenario, parse_scenario
 from scenarios.plan import make_plan
 
@@ -172,8 +173,9 @@ def test_a_folder_that_is_no_run_cannot_be_shown(root: Path) -> None:
         describe(root / "notes")
 
 
-@pytest.mark.usefixtures("pictures")
-def test_a_run_directory_copied_elsewhere_still_reports(tmp_path: Path) -> None:
+def test_a_run_directory_copied_elsewhere_still_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scenario = parse_scenario(
         "{name: tiny, clients: 20, ramp: 10s, duration: 150s, faults: "
         "[{kind: host_crash, share: 50%, at: {uniform: {low: 5s, high: 30s}}}]}"
@@ -188,8 +190,8 @@ def test_a_run_directory_copied_elsewhere_still_reports(tmp_path: Path) -> None:
     away = tmp_path / "away" / "from-a-colleague"
     shutil.copytree(home.path, away)
     shutil.rmtree(home.path)
-    for name in ("logs", "figures"):
-        shutil.rmtree(away / name)
+    shutil.rmtree(away / "logs")
+    monkeypatch.setattr("reports.build.draw", draw)
     second = conclude(RunDir(away))
     assert (second.headline, second.exit_code) == (first.headline, first.exit_code)
     assert second.report.parent == away
