@@ -7,16 +7,25 @@
 from __future__ import annotations
 
 import math
+from functools import cache
+from types import ModuleType
 from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
-from scipy.special import expm1, log1p, ndtr, ndtri  # not scipy.stats: a second of every client process
 
 from reference_server.durations import Duration, PositiveDuration
 from scenarios.parts import Part
 
 __all__ = ["Distribution", "Exponential", "Law", "Lognormal", "Normal", "Uniform"]
+
+
+@cache
+def _special() -> ModuleType:
+    """SciPy's functions, not at the top: most client processes need none of them, and half a second to load them."""
+    from scipy import special
+
+    return special
 
 
 class Uniform(Part):
@@ -73,6 +82,8 @@ class Distribution(Part):
                 f"exactly one law wanted, got {', '.join(named) or 'none'}; "
                 f"allowed: {', '.join(type(self).model_fields)}"
             )
+        if named[0] not in ("constant", "uniform"):
+            _special()  # now, and not when the first is drawn: no client waits for it
         return self
 
     @model_serializer(mode="wrap")
@@ -92,11 +103,11 @@ class Distribution(Part):
             found = p * (high - low) + low
         elif self.exponential is not None:
             with np.errstate(divide="ignore"):  # at 1: infinite
-                found = -log1p(-p) * self.exponential.mean
+                found = -_special().log1p(-p) * self.exponential.mean
         elif self.lognormal is not None:
-            found = np.exp(self.lognormal.sigma * ndtri(p)) * self.lognormal.median
+            found = np.exp(self.lognormal.sigma * _special().ndtri(p)) * self.lognormal.median
         elif self.normal is not None:
-            found = ndtri(p) * self.normal.sd + self.normal.mean
+            found = _special().ndtri(p) * self.normal.sd + self.normal.mean
         else:
             found = np.full_like(p, self.constant)
         return np.asarray(np.maximum(found, 0.0), dtype=float)
@@ -111,13 +122,13 @@ class Distribution(Part):
             low, high = self.uniform.low, self.uniform.high
             share = np.clip((after - low) / (high - low), 0.0, 1.0)
         elif self.exponential is not None:
-            share = -expm1(-(after / self.exponential.mean))
+            share = -_special().expm1(-(after / self.exponential.mean))
         elif self.lognormal is not None:
             with np.errstate(divide="ignore"):  # at 0: minus infinity
-                share = ndtr(np.log(after / self.lognormal.median) / self.lognormal.sigma)
+                share = _special().ndtr(np.log(after / self.lognormal.median) / self.lognormal.sigma)
         else:
             assert self.normal is not None
-            share = ndtr((after - self.normal.mean) / self.normal.sd)
+            share = _special().ndtr((after - self.normal.mean) / self.normal.sd)
         return np.asarray(np.where(t < 0, 0.0, share), dtype=float)
 
     def scaled(self, factor: float) -> Distribution:
