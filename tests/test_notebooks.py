@@ -68,26 +68,18 @@ def output_text(name: str) -> str:
     return json.dumps([cell.get("outputs", []) for cell in cells_of(name)], ensure_ascii=False)
 
 
-@pytest.fixture(scope="module")
-def headline() -> Any:
-    """Execute a notebook once; return the numbers of its headline and how long it took, real seconds."""
-    done: dict[str, tuple[Any, float]] = {}
-
-    def of(name: str) -> tuple[Any, float]:
-        if name not in done:
-            began_s = time.monotonic()
-            asked = f"import json; print(json.dumps({HEADLINES[name]}, default=lambda x: x.item()))"
-            notebook = execute(name, then=asked)
-            took_s = time.monotonic() - began_s
-            assert warnings_of(notebook) == []
-            done[name] = json.loads(notebook.cells[-1].outputs[0].text), took_s
-        return done[name]
-
-    return of
+def headline(name: str) -> Any:
+    """Execute a notebook, without error or warning within a minute; return the numbers of its headline."""
+    began_s = time.monotonic()
+    asked = f"import json; print(json.dumps({HEADLINES[name]}, default=lambda x: x.item()))"
+    notebook = execute(name, then=asked)
+    assert time.monotonic() - began_s < TIMEOUT_S
+    assert warnings_of(notebook) == []
+    return json.loads(notebook.cells[-1].outputs[0].text)
 
 
 def test_there_are_five_and_each_has_a_headline() -> None:
-    assert set(NOTEBOOKS) == HEADLINES.keys()
+    assert set(NOTEBOOKS) == HEADLINES.keys() == CHECKS.keys()
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -119,17 +111,8 @@ def test_all_notebooks_together_are_light() -> None:
     assert sum((HERE / name).stat().st_size for name in NOTEBOOKS) < MOST_BYTES
 
 
-@pytest.mark.real
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_each_runs_without_error_or_warning_within_a_minute(headline: Any, name: str) -> None:
-    _, took_s = headline(name)
-    assert took_s < TIMEOUT_S
-
-
-@pytest.mark.real
-def test_one_run_is_read_right(headline: Any) -> None:
+def one_run_is_read_right(found: Any) -> None:
     """T = 30, k = 3, τ = 10: [70, 100), median 85 s within the 3 % that the engines may differ by."""
-    found, _ = headline("01-read-one-run.ipynb")
     for engine in ("real", "simulated"):
         assert found[engine]["p50_s"] == pytest.approx(85.0, rel=0.03)
         assert 70.0 < found[engine]["max_s"] < 101.0
@@ -137,9 +120,7 @@ def test_one_run_is_read_right(headline: Any) -> None:
     assert found["days"] == pytest.approx(30 * 3.6889, rel=1e-4)  # Garwood, no event
 
 
-@pytest.mark.real
-def test_the_tuned_policy_keeps_its_wants_by_theory_too(headline: Any) -> None:
-    found, _ = headline("02-tune-a-policy.ipynb")
+def the_tuned_policy_keeps_its_wants_by_theory_too(found: Any) -> None:
     assert found["feasible"] == [True, False] and found["confirmed"]
     assert found["latest_s"] == pytest.approx(found["interval_s"] + found["patience_s"])
     assert found["latest_s"] * 0.99 <= 60.0  # its p99, at the latest
@@ -155,9 +136,7 @@ def test_the_tuned_policy_keeps_its_wants_by_theory_too(headline: Any) -> None:
     assert found["rate"] * 2 <= 1 / 30  # with the headroom that it promises
 
 
-@pytest.mark.real
-def test_a_send_only_heartbeat_has_tcps_latency_not_its_own(headline: Any) -> None:
-    found, _ = headline("03-why-a-send-only-heartbeat-misses-a-cut.ipynb")
+def a_send_only_heartbeat_has_tcps_latency_not_its_own(found: Any) -> None:
     law = {"send_only_15": send_fails(30.0), "send_only_5": send_fails(30.0, tcp_give_up_s(5))}
     assert found["ranges"]["answers_checked"] == pytest.approx([70.0, 100.0])
     assert found["ranges"]["send_only_15"] == pytest.approx([924.6, 954.6])
@@ -180,9 +159,7 @@ def test_a_send_only_heartbeat_has_tcps_latency_not_its_own(headline: Any) -> No
     }
 
 
-@pytest.mark.real
-def test_the_plan_is_two_frames_a_client_and_interval(headline: Any) -> None:
-    found, _ = headline("04-plan-capacity.ipynb")
+def the_plan_is_two_frames_a_client_and_interval(found: Any) -> None:
     for users, frames_per_s in found["frames_per_s"].items():
         n = float(users.replace(",", ""))
         assert frames_per_s == pytest.approx(2 * n / 30.0)
@@ -193,11 +170,25 @@ def test_the_plan_is_two_frames_a_client_and_interval(headline: Any) -> None:
     assert found["back_s"] == sorted(found["back_s"], reverse=True)
 
 
-@pytest.mark.real
-def test_own_data_are_held_against_the_law_of_the_configuration(headline: Any) -> None:
+def own_data_are_held_against_the_law_of_the_configuration(found: Any) -> None:
     """Socket.IO, 25 s / 20 s: U + 20 s with median 32.5 s, and a quarter of a second for the stamps."""
-    found, _ = headline("05-bring-your-own-data.ipynb")
     assert found["all"][1] <= 32.5 + 0.25 and found["all"][2] >= 32.5
     assert found["naive"][0] < found["all"][0] - 1.0  # leaving out the censored flatters
     assert found["kept"] < found["incidents"]
     assert found["exit"] == [0, 99]
+
+
+CHECKS = {
+    "01-read-one-run.ipynb": one_run_is_read_right,
+    "02-tune-a-policy.ipynb": the_tuned_policy_keeps_its_wants_by_theory_too,
+    "03-why-a-send-only-heartbeat-misses-a-cut.ipynb": a_send_only_heartbeat_has_tcps_latency_not_its_own,
+    "04-plan-capacity.ipynb": the_plan_is_two_frames_a_client_and_interval,
+    "05-bring-your-own-data.ipynb": own_data_are_held_against_the_law_of_the_configuration,
+}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_each_runs_within_a_minute_to_the_numbers_of_theory(name: str) -> None:
+    """In one test, for each execution of a notebook is a kernel of its own."""
+    CHECKS[name](headline(name))
