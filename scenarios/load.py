@@ -6,7 +6,7 @@ Reads files; knows nothing of runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -49,17 +49,34 @@ class Problem:
 
 
 class ScenarioError(FlatlineError):
-    """A scenario or policy file cannot be used: which file, and every problem in it."""
+    """A scenario or policy file cannot be used: which file, and every problem in it.
 
-    def __init__(self, source: str, problems: list[Problem]) -> None:
+    ``raw`` is what the file says, where that could be read, for who knows more of what is wrong with it.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        problems: list[Problem],
+        raw: Mapping[str, Any] | None = None,
+        tree: yaml.Node | None = None,
+    ) -> None:
         self.source = source
         self.problems = problems
+        self.raw: Mapping[str, Any] = raw or {}
+        self._tree = tree
         lines = "".join(
             f"\n  {source}{f':{p.line}' if p.line else ''}  {p.key + ': ' if p.key else ''}{p.message}"
             for p in problems
         )
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__(f"{source}: {count}{lines}")
+
+    def with_more(self, found: Iterable[tuple[tuple[str | int, ...], str]]) -> ScenarioError:
+        """The same with more problems: the location of each, as ``("thresholds", 1)``, and a sentence."""
+        more = [Problem(*_locate(self._tree, loc), message) for loc, message in found]
+        problems = sorted([*self.problems, *more], key=lambda p: p.line or 0)
+        return ScenarioError(self.source, problems, self.raw, self._tree)
 
 
 def built_in() -> dict[str, Path]:
@@ -187,7 +204,7 @@ def validated(model: type[_Model], raw: dict[str, Any], source: str, tree: yaml.
         return model.model_validate(raw)
     except ValidationError as error:
         problems = [_problem(detail, tree, raw, model) for detail in error.errors()]
-        raise ScenarioError(source, sorted(problems, key=lambda p: p.line or 0)) from error
+        raise ScenarioError(source, sorted(problems, key=lambda p: p.line or 0), raw, tree) from error
 
 
 def _of_b_config(raw: dict[str, Any], source: str) -> dict[str, Any]:

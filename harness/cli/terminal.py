@@ -208,6 +208,11 @@ class Commands(TyperGroup):
             say("interrupted", "red")
             raise typer.Exit(Exit.INTERRUPTED) from interrupt
         except FlatlineError as error:
+            from harness.judge.thresholds import wrong_thresholds
+            from scenarios.load import ScenarioError
+
+            if isinstance(error, ScenarioError):
+                error = error.with_more(wrong_thresholds(error.raw))  # all that is wrong, in one go
             say(f"error: {error}", "red")
             raise typer.Exit(error.exit_code) from error
         except OSError as error:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ __all__ = [
     "default_thresholds",
     "evaluate",
     "parse_threshold",
+    "wrong_thresholds",
 ]
 
 _OPERATORS: dict[str, Any] = {
@@ -175,6 +176,26 @@ def check_thresholds(scenario: Scenario) -> tuple[Threshold, ...]:
     if problems:
         raise ThresholdError(problems)
     return tuple(parsed)
+
+
+def wrong_thresholds(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Thresholds that cannot be checked in a file that is no scenario anyway: the location of each, and why.
+
+    Args:
+        raw: what the file says; faults and incidents are taken by their names as far as these can be read.
+    """
+    labels = [
+        [str(item.get("name") or item.get("kind")) for item in raw.get(key) or () if isinstance(item, dict)]
+        for key in ("faults", "incidents")
+    ]
+    written = raw.get("thresholds")
+    for n, one in enumerate(written if isinstance(written, list) else ()):
+        expression = one.get("threshold") if isinstance(one, dict) else one
+        if isinstance(expression, str):
+            try:
+                parse_threshold(expression, *labels)
+            except ThresholdError as error:
+                yield from ((("thresholds", n), problem) for problem in error.problems)
 
 
 def _unseen(threshold: Threshold, scenario: Scenario) -> str:

@@ -102,6 +102,20 @@ def test_undecided_is_not_a_pass_unless_it_is_allowed(tmp_path: Path) -> None:
     assert int(suite.attrib["failures"]) == 0
 
 
+def test_wrong_keys_and_wrong_thresholds_are_told_in_one_go(tmp_path: Path) -> None:
+    wrong = CRASHES.replace("clients:", "clinets:") + "speedup: 0\nthresholds: [latency.p99 < 3s]\n"
+    result = cli.invoke(app, ["simulate", write(tmp_path, wrong), "--runs", str(tmp_path / "runs")])
+    assert result.exit_code == Exit.BAD_INPUT
+    for word in (
+        "3 problems",
+        "clinets: unknown key",
+        "speedup: got 0",
+        "thresholds[0]: ",
+        "metric 'latency'",
+    ):
+        assert word in result.output
+
+
 def test_a_threshold_that_cannot_be_checked_stops_the_run_before_it_starts(tmp_path: Path) -> None:
     name = write(tmp_path, CRASHES + "thresholds: [latency.p99 < 3s]\n")
     result = cli.invoke(app, ["simulate", name, "--runs", str(tmp_path / "runs")])
