@@ -3,7 +3,8 @@
     python notebooks/render.py [NAME ...]
 
 Left out are times, execution metadata and whatever else changes from one execution to the next; pictures are cut
-to a palette. A cell that fails or warns ends it. It does not change any cell's source.
+to a palette. A cell that fails or warns ends it. It changes no cell's source. The first cell of a notebook shows
+the picture that the cell with the comment `# shown at the top` draws, as an attachment.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ NOTEBOOKS = tuple(sorted(path.name for path in HERE.glob("[0-9]*.ipynb")))
 TIMEOUT_S = 60
 _COLOURS = 255
 _SHOWN = {"text/plain", "text/html", "text/markdown", "image/png"}
+_AT_THE_TOP = "# shown at the top"
 
 
 def execute(name: str, *, then: str = "") -> NotebookNode:
@@ -83,6 +85,9 @@ def lighten(notebook: NotebookNode) -> NotebookNode:
                 if "image/png" in data:
                     data = {"image/png": _fewer_colours(data["image/png"])}
                 output["data"] = data
+        if _AT_THE_TOP in cell.source:
+            pictures = [one.data["image/png"] for one in cell.outputs if "image/png" in one.get("data", {})]
+            notebook.cells[0]["attachments"] = {"picture.png": {"image/png": pictures[0]}}
     return notebook
 
 

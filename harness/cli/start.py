@@ -1,4 +1,4 @@
-"""`flatline init | examples | locust`: a first file, files to begin from, and Locust with our locustfile."""
+"""`flatline init | examples | notebooks | locust`: a first file, files to begin from, Jupyter and Locust."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def register(app: typer.Typer) -> None:
     app.command("examples")(examples_command)
     passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command("locust", context_settings=passed_on)(locust_command)
+    for_jupyter = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command("notebooks", context_settings=for_jupyter)(notebooks_command)
 
 
 def init_command(
@@ -87,10 +89,37 @@ def examples_command(
     for name, what in copy_examples(folder).items():
         print(f"{folder / name}: {what}")
     print(f"an example: flatline run {folder}/examples/half_answer.yaml")
-    print(
-        f"the notebooks: {sys.executable} -m pip install jupyterlab ipykernel && "
-        f"{sys.executable} -m jupyter lab {folder}/notebooks"
-    )
+    print(f"the notebooks: flatline notebooks {folder}")
+
+
+def notebooks_command(
+    context: typer.Context,
+    folder: Annotated[
+        Path, typer.Argument(help="made for them, with the examples, unless it is there")
+    ] = Path("flatline-examples"),
+) -> None:
+    """Open the notebooks in JupyterLab, with this Python as their kernel; needs `pip install 'flatline[notebooks]'`.
+
+    Options that are not known here are Jupyter's: `flatline notebooks --no-browser`.
+    """
+    from importlib.util import find_spec
+
+    from harness.first_file import copy_examples
+
+    if missing := [name for name in ("jupyterlab", "ipykernel") if find_spec(name) is None]:
+        say(
+            f"error: {' and '.join(missing)} not installed beside flatline; allowed after "
+            f"`{sys.executable} -m pip install jupyterlab ipykernel`",
+            "red",
+        )
+        raise typer.Exit(Exit.MACHINE_CANNOT)
+    if not (folder / "notebooks").is_dir():
+        copy_examples(folder)
+    argv = [sys.executable, "-m", "jupyterlab", str(folder / "notebooks"), *context.args]
+    print(" ".join(argv), flush=True)
+    # A kernel `python3` that another environment has put into the user's folder would win otherwise.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.execv(sys.executable, argv)
 
 
 def locust_command(

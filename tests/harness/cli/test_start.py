@@ -54,13 +54,30 @@ def test_a_first_target_is_one() -> None:
 def test_the_examples_are_copied_once_with_what_their_notebooks_read() -> None:
     done = cli.invoke(app, ["examples", "here"])
     assert done.exit_code == 0, done.output
-    assert (load_scenario("here/examples/half_answer.yaml").clients, done.output.count("jupyter lab")) == (
-        100,
-        1,
-    )
+    assert (
+        load_scenario("here/examples/half_answer.yaml").clients,
+        done.output.count("flatline notebooks here"),
+    ) == (100, 1)
     assert len(list(Path("here/notebooks").glob("*.ipynb"))) == 5
     assert load_run(Path("here/reports/sample")).sound
     assert cli.invoke(app, ["examples", "here"]).exit_code == Exit.BAD_INPUT
+
+
+def test_notebooks_open_with_this_python_as_their_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"jupyterlab": object(), "ipykernel": object()}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = cli.invoke(app, ["notebooks", "here"])
+    assert done.exit_code == Exit.MACHINE_CANNOT
+    assert f"{sys.executable} -m pip install jupyterlab ipykernel" in done.output
+    assert not Path("here").exists()
+    ran: list[list[str]] = []
+    monkeypatch.setattr("importlib.util.find_spec", there.get)
+    monkeypatch.setattr("os.execv", lambda python, argv: ran.append([python, *argv]))
+    assert cli.invoke(app, ["notebooks", "here", "--no-browser"]).exit_code == 0
+    assert cli.invoke(app, ["notebooks", "here"]).exit_code == 0, "a folder that is there is opened again"
+    opened = [sys.executable, sys.executable, "-m", "jupyterlab", "here/notebooks"]
+    assert ran == [[*opened, "--no-browser"], opened]
+    assert Path("here/notebooks/02-tune-a-policy.ipynb").is_file()
 
 
 def test_locust_says_our_options_and_where_the_file_is() -> None:
