@@ -1,6 +1,6 @@
-"""The report of a capacity search: report.html and report.md from steps.csv, scaling.csv, law.csv, plan.csv.
+"""The report of a capacity search: report.html and report.md from capacity.json, steps.csv, scaling.csv, law.csv.
 
-Reads the directory that `flatline capacity` has written; computes nothing but the figure.
+Reads the directory that `flatline capacity` has written; computes nothing but the figures.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from reports.figures.capacity import capacity
+from reports.figures.storm import storm
 from reports.numbers import ABSENT
 from reports.page import Block, Cell, Headline, Page, Picture, Section, Table, Text
 from reports.render import render_html, render_markdown
@@ -32,27 +33,15 @@ _STEP_COLUMNS = (
     ("rss_bytes", "gateways, MiB", 2.0**-20),
     ("load_average", "load average", 1.0),
 )
-_PLAN_COLUMNS = (
-    ("users", "users"),
-    ("cores", "cores"),
-    ("cores_hi", "cores, upper end"),
-    ("gib", "GiB"),
-    ("gib_hi", "GiB, upper end"),
-    ("nodes", "nodes"),
-    ("store_commands_per_s", "Redis commands/s"),
-    ("store_shards", "Redis shards"),
-    ("store_mbit_per_s", "Redis Mbit/s"),
-    ("client_mbit_per_s", "clients Mbit/s"),
-)
+_KNEE = ("knee", "the most clients with which every threshold of the scenario still held")
 _READING = (
-    ("knee", "the most clients with which every threshold of the scenario still held"),
     ("heartbeats/s", "of real time: a faster run beats as much more often as its clients would"),
     ("late", "how long after it was due a heartbeat left the gateway: the first sign of a full processor"),
-    ("load average", "what else the machine had to do: a knee is that machine's, under that load"),
-    (
-        "cannot tell",
-        "too few points, or nodes that compete for the same cores: no law is then shown as known",
-    ),
+    ("load average", "what else the machine had to do: what it carries is that machine's, under that load"),
+)
+_CANNOT_TELL = (
+    "cannot tell",
+    "too few points, or nodes that compete for the same cores: no law is then shown as known",
 )
 
 
@@ -64,11 +53,12 @@ def build_capacity_report(folder: Path) -> Path:
         NothingToDraw: no step was run.
     """
     told: dict[str, Any] = json.loads((folder / "capacity.json").read_text())
-    steps, scaling, law, plan = (_read(folder / f"{n}.csv") for n in ("steps", "scaling", "law", "plan"))
+    steps, scaling, law = (_read(folder / f"{n}.csv") for n in ("steps", "scaling", "law"))
     first = steps[steps["nodes"] == steps["nodes"].iloc[0]] if len(steps) else steps
+    held = told["clients_held"]
     figure = capacity(
         first,
-        knee_clients=told["knee_clients"],
+        knee_clients=held if told["broke"] else None,
         lateness_limit_s=told["lateness_limit_s"],
         scaling=scaling if len(scaling) > 1 else None,
         law=law,
@@ -76,17 +66,40 @@ def build_capacity_report(folder: Path) -> Path:
     )
     svg, png = save(figure, folder / "figures", "capacity")
     picture = Picture("capacity", "What it carries, and what gives way first", svg, png)
+    pictures = {"capacity": picture}
+    if loss := told["node_loss"]:
+        window = {"fault": "a node dies", "start_s": loss["at_s"], "end_s": loss["at_s"]}
+        caption = f"{loss['clients']:,} clients on {loss['nodes']} nodes, of which one is killed; at the pace of life."
+        figure = storm(_read(folder / "reconnects.csv"), [window], caption=caption)
+        svg, png = save(figure, folder / "figures", "node_loss")
+        pictures["node_loss"] = Picture("node_loss", "A node dies: its clients come back", svg, png)
     page = Page(
         name=f"Capacity: {told['name']}",
         description="",
         subtitle=_subtitle(told),
         headline=_headline(told),
         facts=[
-            Cell(f"{told['knee_clients'] or 0:,}", detail="clients at the knee"),
-            Cell(str(len(steps)), detail="steps"),
+            Cell(
+                f"{held or 0:,}",
+                detail="clients at the knee"
+                if told["broke"] and held
+                else "clients, and nothing broke"
+                if held
+                else "clients held",
+            ),
+            Cell(str(len(steps)), detail="loads tried"),
+            *(
+                [Cell(f"{loss['back_s']:.1f} s", detail="until all were back")]
+                if loss and loss["back_s"]
+                else []
+            ),
         ],
-        reading=_READING,
-        sections=_sections(told, steps, plan, picture),
+        reading=[
+            *([_KNEE] if told["broke"] else []),
+            *_READING,
+            *([_CANNOT_TELL] if any("cannot tell" in line for line in told["scaling"]) else []),
+        ],
+        sections=_sections(told, steps, pictures),
     )
     (folder / "report.md").write_text(render_markdown(page, folder))
     report = folder / "report.html"
@@ -102,61 +115,75 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _headline(told: dict[str, Any]) -> Headline:
-    reasons = (*told["knees"], *told["scaling"])
+    reasons = (*told["limits"], *told["scaling"], *told["node_loss_lines"])
     if told["interrupted"]:
         return Headline("partial", "Interrupted: what was stepped until then", reasons)
     if told["bracketed"]:
-        return Headline("pass", "The knee is bracketed", reasons)
-    return Headline("unknown", "The knee is not bracketed", reasons)
+        return Headline("pass", "The load at which a threshold breaks is known", reasons)
+    if told["clients_held"] and not told["broke"]:
+        return Headline(
+            "unknown",
+            "Nothing broke: it carries the highest load that was tried, and maybe more (--max)",
+            reasons,
+        )
+    if not told["clients_held"]:
+        return Headline("unknown", "The lowest load that was tried does not hold (--start)", reasons)
+    return Headline("unknown", "The load at which a threshold breaks is not known for all nodes", reasons)
 
 
 def _subtitle(told: dict[str, Any]) -> str:
-    how = f"real clients at speedup {told['speedup']:g}" if told["engine"] == "real" else "simulated"
-    return (
-        f"{told['name']} · {how} · T = {told['heartbeat_interval_s']:g} s · {told['cores']} cores for gateway, "
-        "clients and Redis together"
-    )
+    real = told["engine"] == "real"
+    how = f"real clients at speedup {told['speedup']:g}" if real else "simulated"
+    beats = f"T = {told['heartbeat_interval_s']:g} s" if told["heartbeat_interval_s"] else "no heartbeat"
+    where = f" · {told['cores']} cores for gateway, clients and Redis together" if real else ""
+    return f"{told['name']} · {how} · {beats} · {'TLS' if told['tls'] else 'no TLS'}{where}"
 
 
-def _sections(
-    told: dict[str, Any], steps: pd.DataFrame, plan: pd.DataFrame, picture: Picture
-) -> list[Section]:
-    columns = [name for _, name, _ in _STEP_COLUMNS]
+def _sections(told: dict[str, Any], steps: pd.DataFrame, pictures: dict[str, Picture]) -> list[Section]:
+    columns = [column for column in _STEP_COLUMNS if steps[column[0]].notna().any()]
     rows = [
         [
-            *(_number(getattr(step, key), scale) for key, _, scale in _STEP_COLUMNS),
+            *(_number(getattr(step, key), scale) for key, _, scale in columns),
             Cell("✓ holds" if step.holds else "✗ breaks", tone="pass" if step.holds else "fail"),
             Cell("; ".join(str(part) for part in (step.missed, step.limit) if isinstance(part, str))),
         ]
         for step in steps.sort_values(["nodes", "clients"]).itertuples()
     ]
-    table = Table((*columns, "thresholds", "what broke"), rows, csv="steps.csv")
+    table = Table((*(name for _, name, _ in columns), "thresholds", "what broke"), rows, csv="steps.csv")
     bounds = "Thresholds: " + "; ".join(told["thresholds"])
-    lines: list[Block] = [Text(line) for line in told["costs"]]
-    planned: list[Block] = [Text("Nothing was measured to plan from: real steps are needed.", "missing")]
-    if len(plan):
+    costs: list[Block] = [Text(line) for line in told["costs"]]
+    planned: list[Block] = [Text("No load ran, so there is nothing to plan from.", "missing")]
+    if told["plan"]:
+        header, *quantities = told["plan"]
         planned = [
             Table(
-                [name for _, name in _PLAN_COLUMNS],
-                [[_number(row[key], 1.0) for key, _ in _PLAN_COLUMNS] for row in plan.to_dict("records")],
-                note="Nodes by the upper ends of the intervals.",
+                header,
+                [[Cell(name), *(Cell(text) for text in texts)] for name, *texts in quantities],
+                note="In brackets: 95 %, of the fit over the loads. Nodes by the upper ends, and one more.",
                 csv="plan.csv",
             ),
-            Text("Assumed: " + "; ".join(told["assumptions"])),
+            *(Text(line, "warning") for line in told["plan_warnings"]),
+            Text("Assumed: " + "; ".join(told["assumptions"]) + "."),
             Text(
-                "The intervals are those of the fit. They know nothing of another processor, of TLS on the gateway "
-                "or of what users send besides heartbeats, and a million is far outside of what was measured: read "
-                "it as the answer to “four or forty?”, and load one node to its plan before buying the rest."
+                "The intervals know nothing of another processor, and a million is far outside of what was tried: read "
+                "the plan as the answer to “four or forty?”, and load one node to its plan before buying the rest."
             ),
         ]
+    lost: list[Block] = [Text(line) for line in told["node_loss_lines"]]
+    if "node_loss" in pictures:
+        lost.append(pictures["node_loss"])
     scaling: list[Block] = [
         Text(line, "warning" if "cannot tell" in line else "plain") for line in told["scaling"]
     ]
+    one_only = "One number of nodes was tried; --nodes 1,2,3,4 fits a law over them."
     return [
-        Section("steps", "Steps", [Text(bounds), Text(f"Method: {told['method']}"), picture, table]),
-        Section("nodes", "How nodes scale", scaling or [Text("Not asked.", "missing")]),
-        Section("costs", "What a client costs", lines or [Text("Not measured.", "missing")]),
         Section("plan", "A plan", planned),
+        Section(
+            "steps", "Loads", [Text(bounds), Text(f"Method: {told['method']}"), pictures["capacity"], table]
+        ),
+        Section("node-loss", "When a node dies", lost or [Text("No node was lost.", "missing")]),
+        Section("costs", "What a client costs", costs or [Text("Not measured.", "missing")]),
+        Section("nodes", "How nodes scale", scaling or [Text(one_only, "missing")]),
     ]
 
 

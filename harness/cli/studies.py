@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from harness.cli.terminal import progress, say, show_markdown
+from harness.cli.terminal import progress, say, show_markdown, show_table
 from reference_server.errors import Exit
 
 __all__ = ["register"]
+
+_FRAME_SERVICE_S = 2e-4  # of a client's frame in the reference gateway's loop; a real one takes it by itself
 
 
 def register(app: typer.Typer) -> None:
@@ -38,20 +40,52 @@ def capacity_command(
     connects_per_s: Annotated[
         float, typer.Option(min=1, help="clients come no faster than this, real seconds")
     ] = 200.0,
+    tls: Annotated[
+        bool | None, typer.Option("--tls/--no-tls", help="clients speak TLS; default: as the scenario says")
+    ] = None,
+    client_sends: Annotated[
+        str | None, typer.Option(help="each client sends a message so often on average, as 10s")
+    ] = None,
+    client_receives: Annotated[
+        str | None, typer.Option(help="each client is sent a message so often on average")
+    ] = None,
+    message_bytes: Annotated[int, typer.Option(min=1, help="payload of such a message")] = 100,
+    node_loss: Annotated[
+        bool, typer.Option(help="one more step: one node too many gets the load that held, and one is killed")
+    ] = True,
     redis: Annotated[str | None, typer.Option("--redis", help="Redis URL; default: our own")] = None,
     root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
 ) -> None:
-    """Step the load until a threshold breaks: the knee, how nodes scale, and a plan for N users."""
+    """How many clients does it carry, and what do N users need: nodes, Redis, bandwidth, and when a node dies.
+
+    Steps the load until a threshold breaks. With --simulated it is the model that breaks, by the service times of a
+    calibration; what TLS takes is then added to them as it was measured elsewhere.
+    """
     from harness.real.processes.children import end_on_sigterm
     from harness.studies.calibrate import calibrated
+    from harness.studies.capacity.extrapolation import with_tls_cost
     from harness.studies.capacity.find_knee import Search, search
-    from scenarios.load import load_scenario
+    from scenarios.load import load_scenario, replaced
 
     changes = {} if speedup is None else {"speedup": speedup}
     with end_on_sigterm():
         loaded = load_scenario(scenario, **changes)
         if calibration is not None:
             loaded = calibrated(loaded, calibration)
+        if tls and not real and not loaded.network.tls:
+            loaded = with_tls_cost(loaded)
+        traffic: dict[str, Any] = {
+            way: {"every": {"exponential": {"mean": often}}, "bytes": message_bytes}
+            for way, often in (("to_gateway", client_sends), ("to_client", client_receives))
+            if often is not None
+        }
+        asked: dict[str, Any] = {"traffic": traffic} if traffic else {}
+        if client_sends is not None and not real and not loaded.traffic.service.mean_s:
+            traffic["service"] = {"constant": _FRAME_SERVICE_S}
+        if tls is not None:
+            asked["network"] = {"tls": tls}
+        if asked:
+            loaded = replaced(loaded, "the command line", **asked)
         what = Search(
             nodes=_numbers(nodes, "--nodes"),
             start=start,
@@ -63,10 +97,15 @@ def capacity_command(
             users=_numbers(users, "--users"),
             redis_url=redis,
             connects_per_s=connects_per_s,
+            node_loss=node_loss,
         )
         found = search(loaded, what, root, say)
     for line in found.lines:
         print(line)
+    if found.plan:
+        print()
+        show_table(found.plan[0], found.plan[1:])
+        print(f"\nassumed: {'; '.join(found.assumed)}")
     print(f"report: {found.report}")
     raise typer.Exit(Exit.INTERRUPTED if found.interrupted else Exit.GOOD)
 

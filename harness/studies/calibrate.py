@@ -91,6 +91,7 @@ class Calibration:
     watched_s: float
     round_trip: Fitted | None
     round_trip_by: str
+    tls: bool = False
 
     def overrides(self) -> dict[str, Any]:
         """The keys of a scenario that this run knows better; what it does not know is left out."""
@@ -106,6 +107,8 @@ class Calibration:
         found: dict[str, Any] = {"gateway": gateway} if gateway else {}
         if self.round_trip is not None:
             found["network"] = {"round_trip": self.round_trip.law()}
+        if self.tls:  # its cost is in the service times: nobody is to add it again
+            found["network"] = found.get("network", {}) | {"tls": True}
         return found
 
     def lines(self) -> list[str]:
@@ -160,6 +163,7 @@ def calibrate(run: RunDir) -> Calibration:
         watched_s=len(lags) * 0.5,
         round_trip=_fit(trips),
         round_trip_by=by,
+        tls=any(e.detail.get("tls") for e in mine if e.kind is EventKind.CONNECTED),
     )
 
 

@@ -25,8 +25,11 @@ from scenarios.distributions import Distribution
 
 __all__ = [
     "PER_CLIENTS",
+    "TLS_BEAT_CPU_S",
+    "TLS_CONNECTION_BYTES",
     "Cost",
     "bytes_per_beat",
+    "bytes_per_frame",
     "cost",
     "costs",
     "idle_limit_s",
@@ -49,6 +52,10 @@ _LTE_TAIL_S = 10.0
 # certificate and two tickets, and the gateway's CPU on a core of that machine (docs/tls.md says which).
 _FULL_BYTES, _RESUMED_BYTES = 2078, 1158
 _FULL_CPU_S, _RESUMED_CPU_S = 1.0e-3, 0.8e-3
+TLS_BEAT_CPU_S = 32e-6
+"""CPU of the gateway that TLS adds to a heartbeat and its answer, measured likewise."""
+TLS_CONNECTION_BYTES = 18 * 1024
+"""Memory of the gateway's process that TLS adds to a connection, measured likewise."""
 
 
 class TlsHandshakes(NamedTuple):
@@ -83,6 +90,15 @@ def bytes_per_beat(
         raise ValueError(f"payloads {payload_out}, {payload_in}; allowed: 0 to 125 bytes")
     frames = _FRAME_OUT + payload_out + _FRAME_IN + payload_in
     return (2 + pure_acks) * _TCP_IP + frames + (tls_bytes_per_beat() if tls else 0)
+
+
+def bytes_per_frame(payload: int, *, masked: bool, tls: bool = False) -> int:
+    """Bytes of one application frame from the IP header up, with the pure ACK that answers it.
+
+    ``masked``: a client's. A frame that fills several packets has one header here.
+    """
+    header = 2 if payload <= 125 else 4 if payload < 2**16 else 10
+    return 2 * _TCP_IP + header + (4 if masked else 0) + payload + (_TLS_RECORD if tls else 0)
 
 
 def tls_bytes_per_beat() -> int:

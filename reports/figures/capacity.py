@@ -23,7 +23,6 @@ from reports.style import (
     grouped,
     line_key,
     new_figure,
-    no_data,
     styled,
     tag,
 )
@@ -49,10 +48,12 @@ def capacity(
 ) -> Figure:
     """Draw lateness, processor and memory over the clients held, and clients over nodes with the fitted law.
 
+    What was not measured has no panel.
+
     Args:
         steps: one row per step of the load: ``clients``, ``lateness_p99_s`` (real seconds),
             ``cpu_percent``, ``rss_bytes``, ``holds`` (whether every threshold held).
-        knee_clients: the most clients that hold; None: not found.
+        knee_clients: the most clients that hold, where more were tried and broke; None: nothing broke, or all did.
         lateness_limit_s: the threshold of the first panel, real seconds.
         scaling: measured points of the last panel: ``nodes``, ``clients``.
         law: the law fitted to them: ``nodes``, ``clients``, ``lo``, ``hi``.
@@ -63,16 +64,21 @@ def capacity(
     """
     if steps.empty:
         raise NothingToDraw("No capacity curve: no step of the load was measured.")
-    figure, panels = new_figure(2, 2)
+    shown = [panel for panel in _PANELS if steps[panel[0]].notna().any()]
+    has_nodes = scaling is not None and not scaling.empty
+    drawn = len(shown) + has_nodes
+    figure, panels = new_figure(2, 2) if drawn > 3 else new_figure(1, max(1, drawn), height=5.0)
     rows = steps.sort_values("clients", kind="stable")
-    for panel, (column, title, scale) in zip(panels, _PANELS, strict=False):
+    for panel, (column, title, scale) in zip(panels, shown, strict=False):
         _steps(panel, rows, column, scale, knee_clients)
         panel.set_title(title)
         panel.set_xlabel("clients")
-    if lateness_limit_s is not None:
-        _limit(panels[0], lateness_limit_s * 1e3)
-    _memory(panels[2], rows)
-    _scaling(panels[3], scaling, law)
+        if column == "lateness_p99_s" and lateness_limit_s is not None:
+            _limit(panel, lateness_limit_s * 1e3)
+        if column == "rss_bytes":
+            _memory(panel, rows)
+    if scaling is not None and has_nodes:
+        _scaling(panels[len(shown)], scaling, law)
     handles: list[Line2D | Patch] = [dot_key(BLUE, "every threshold held", markeredgewidth=0)]
     if not rows["holds"].all():
         handles.append(dot_key(VERMILION, "one was missed", "X", markeredgewidth=0))
@@ -83,9 +89,6 @@ def capacity(
 
 def _steps(panel: Axes, rows: pd.DataFrame, column: str, scale: float, knee_clients: float | None) -> None:
     values = rows[column] * scale
-    if values.isna().all():
-        no_data(panel, "not measured")
-        return
     panel.plot(rows["clients"], values, color=BLUE, linewidth=1.6, zorder=2)
     for holds, marker, colour in ((True, "o", BLUE), (False, "X", VERMILION)):
         mine = rows["holds"] == holds
@@ -93,7 +96,7 @@ def _steps(panel: Axes, rows: pd.DataFrame, column: str, scale: float, knee_clie
     if knee_clients is not None:
         panel.axvline(knee_clients, color=ORANGE, linewidth=3, zorder=1)
     panel.set_xlim(0, rows["clients"].max() * 1.05)
-    panel.set_ylim(bottom=0)
+    panel.set_ylim(0, max(float(values.max()), 1e-9) * 1.12)
     panel.xaxis.set_major_formatter(grouped(".0f"))
     panel.yaxis.set_major_formatter(grouped(".5g"))
     panel.xaxis.set_major_locator(MaxNLocator(6))
@@ -124,12 +127,9 @@ def _memory(panel: Axes, rows: pd.DataFrame) -> None:
     )
 
 
-def _scaling(panel: Axes, scaling: pd.DataFrame | None, law: pd.DataFrame | None) -> None:
+def _scaling(panel: Axes, scaling: pd.DataFrame, law: pd.DataFrame | None) -> None:
     panel.set_title("Clients by number of nodes")
     panel.set_xlabel("gateway nodes")
-    if scaling is None or scaling.empty:
-        no_data(panel, "one number of nodes only: nothing to fit")
-        return
     points = scaling.sort_values("nodes", kind="stable")
     far = float(points["nodes"].max())
     if law is not None and len(law):

@@ -1,12 +1,13 @@
-"""`flatline capacity`: the knee for each number of nodes, the law over nodes, the plan, the report.
+"""`flatline capacity`: the knee for each number of nodes, the law over nodes, a lost node, the plan, the report.
 
 1. Step the load for each number of nodes until a threshold breaks, and halve the gap: steps.csv, written after each
    step.
-2. Fit the scaling law over the knees, or say why they cannot tell: scaling.csv, law.csv.
-3. Unit costs by the steps of the first number of nodes, and a plan for the users asked for: plan.csv.
-4. Say all of it: capacity.json, report.html, report.md.
+2. Give the load that the first number of nodes holds to one node more, and kill one of them: reconnects.csv.
+3. Fit the scaling law over the knees, or say why they cannot tell: scaling.csv, law.csv.
+4. Unit costs by the steps of the first number of nodes, and a plan for the users asked for: plan.csv.
+5. Say all of it: capacity.json, report.html, report.md.
 
-Ctrl-C between two steps goes on with 2: what was stepped is reported.
+Ctrl-C between two steps goes on with 3: what was stepped is reported.
 
     holds   ●     ●        ●            ●  | knee
     breaks                                 |  ×        ×
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,22 +31,30 @@ import numpy as np
 import pandas as pd
 
 from harness.judge.thresholds import ThresholdError, check_thresholds
+from harness.real.engine import RealSetup, check_machine
 from harness.runs.directory import RunDir, new_run
-from harness.studies.capacity.extrapolation import Assumptions, UnitCosts, plan, unit_costs
+from harness.studies.capacity.extrapolation import (
+    Assumptions,
+    UnitCosts,
+    in_words,
+    plan,
+    plan_rows,
+    unit_costs,
+)
+from harness.studies.capacity.node_loss import NodeLoss, lose_a_node
 from harness.studies.capacity.scaling_law import FEWEST_POINTS, fit, reasons_against
 from harness.studies.capacity.steps import Step, frame_of, run_step
 from reference_server.errors import FlatlineError
 from reports.capacity_page import build_capacity_report
+from scenarios.client_rules import Traffic
 from scenarios.clock import SCENARIO_TIME
+from scenarios.plan import make_plan
 from scenarios.schema import Scenario
 
 __all__ = ["Found", "Knee", "Search", "find_knee", "search"]
 
 
-_METHOD = (
-    "knee of service levels: the load steps up until a threshold breaks, then the gap is halved "
-    "(Gunther, Guerrilla Capacity Planning, 2007)"
-)
+_METHOD = "load steps up until a threshold breaks, then the gap is halved (Gunther, Guerrilla Capacity Planning, 2007)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,7 @@ class Search:
         redis_url: the user's Redis; None: a private one.
         connects_per_s: clients come no faster than this, real seconds, so that a larger load is not a harder rush as
             well; the scenario's ramp is made longer for that.
+        node_loss: whether a node is lost in one more step, under the load that the first of ``nodes`` holds.
 
     Raises:
         FlatlineError: loads that do not rise, or a resolution that is no share.
@@ -81,6 +91,7 @@ class Search:
     assumptions: Assumptions = field(default_factory=Assumptions)
     redis_url: str | None = None
     connects_per_s: float = 200.0
+    node_loss: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.start <= self.maximum or (self.step is not None and self.step < 1):
@@ -112,12 +123,12 @@ class Knee:
         return self.holds > 0 and self.breaks is not None
 
     def in_words(self) -> str:
-        """The knee and how well it is known."""
+        """What is known of it. Where nothing broke there is no knee, and none is spoken of."""
         if self.breaks is None:
-            return f"not reached: {self.holds:,} clients still hold"
+            return f"nothing broke up to {self.holds:,} clients, the highest load that was tried"
         if not self.holds:
-            return f"below {self.breaks:,} clients, the smallest load that was tried"
-        return f"between {self.holds:,} clients, which hold, and {self.breaks:,}, which do not"
+            return f"{self.breaks:,} clients, the lowest load that was tried, do not hold"
+        return f"the knee lies between {self.holds:,} clients, which hold, and {self.breaks:,}, which do not"
 
 
 def find_knee(holds: Callable[[int], bool], what: Search) -> Knee:
@@ -143,9 +154,11 @@ def find_knee(holds: Callable[[int], bool], what: Search) -> Knee:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What came of it: one sentence a line, and the report."""
+    """What came of it: one sentence a line, the plan with its header (empty: there is none), and the report."""
 
     lines: tuple[str, ...]
+    plan: tuple[tuple[str, ...], ...]
+    assumed: tuple[str, ...]
     report: Path
     interrupted: bool
 
@@ -164,6 +177,7 @@ def search(
     Raises:
         RedisUnavailable: no Redis.
         ThresholdError: a threshold that cannot be checked, or a scenario that has none.
+        CannotRun: the machine refuses the first load.
         FlatlineError: a first load without a fault, or a model whose loop takes no time.
     """
     if not scenario.thresholds:
@@ -180,11 +194,35 @@ def search(
             "the model's loop takes no time, so no load is too much; allowed: --calibration FILE (from "
             "`flatline calibrate`), or a scenario with gateway.heartbeat_service"
         )
+    if what.real:  # what this machine cannot do at all is no load that breaks
+        first = scenario.model_copy(update={"clients": what.start})
+        check_machine(make_plan(first), first, RealSetup(redis_url=what.redis_url))
     folder = new_run(root, f"capacity-{scenario.name}")
     steps: list[Step] = []
     frame_of(steps).to_csv(folder.table("steps"), index=False)
     knees: dict[int, Knee] = {}
+    loss: NodeLoss | None = None
     interrupted = False
+
+    def lose_one(nodes: int) -> NodeLoss | None:
+        carried = knees[nodes].holds
+        if not what.node_loss or scenario.target is not None or not carried:
+            return None
+        found = lose_a_node(
+            scenario,
+            carried=carried,
+            nodes=nodes,
+            real=what.real,
+            root=folder.path / "steps",
+            redis_url=what.redis_url,
+            connects_per_s=what.connects_per_s,
+        )
+        if isinstance(found, NodeLoss):
+            say(found.in_words())
+            return found
+        say(f"no node could be lost: {found.limit or 'nobody was on it'}")
+        return None
+
     for nodes in what.nodes:
 
         def holds(clients: int, nodes: int = nodes) -> bool:
@@ -203,10 +241,12 @@ def search(
 
         try:
             knees[nodes] = find_knee(holds, what)
+            if nodes == what.nodes[0]:
+                loss = lose_one(nodes)
         except KeyboardInterrupt:
             interrupted = True
             break
-    return _conclude(folder, scenario, what, frame_of(steps), knees, interrupted)
+    return _conclude(folder, scenario, what, frame_of(steps), knees, loss, interrupted)
 
 
 def _unhurried(scenario: Scenario, clients: int, what: Search) -> Scenario:
@@ -221,6 +261,7 @@ def _conclude(
     what: Search,
     steps: pd.DataFrame,
     knees: dict[int, Knee],
+    loss: NodeLoss | None,
     interrupted: bool,
 ) -> Found:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -228,40 +269,75 @@ def _conclude(
     scaling = pd.DataFrame({"nodes": list(bracketed), "clients": [k.holds for k in bracketed.values()]})
     scaling.to_csv(folder.table("scaling"), index=False)
     law_lines = _law(folder, bracketed, cores if what.real else None)
-    first = steps[steps["nodes"] == what.nodes[0]] if len(steps) else steps
-    interval_s = scenario.liveness.heartbeat_interval or math.nan
-    costs = unit_costs(first, heartbeat_interval_s=interval_s) if len(first) else None
-    # The model knows no processor, no memory and no bytes: there is nothing to plan from.
-    planned = plan(costs, what.users, what.assumptions) if costs and what.real else pd.DataFrame()
+    given = what.assumptions
+    first = steps[(steps["nodes"] == what.nodes[0]) & steps["cpu_percent"].notna()]
+    costs = unit_costs(first, scenario, given) if len(first) else None
+    planned = plan(costs, what.users, given, scenario.reconnect) if costs else pd.DataFrame()
     planned.to_csv(folder.table("plan"), index=False)
+    header = ["users who are connected at once", *(f"{n:,}" for n in what.users)]
+    table = [header, *plan_rows(planned)] if len(planned) else []
     knee_lines = [
         f"{n} node{'s' if n > 1 else ''}: {knee.in_words()}{_because(steps, n, knee)}"
         for n, knee in knees.items()
     ]
-    cost_lines = _costs(costs, what.assumptions) if costs and what.real else []
+    cost_lines = _costs(costs, scenario, given) if costs else []
+    loss_lines = [loss.in_words()] if loss else []
+    if loss:
+        loss.reconnects.to_csv(folder.table("reconnects"), index=False)
     late = ("heartbeat_lateness", "p99")
     limits_s = [t.limit for t in check_thresholds(scenario) if (t.metric, t.aggregate) == late]
     content: dict[str, Any] = {
         "name": scenario.name,
         "engine": "real" if what.real else "simulated",
         "speedup": scenario.speedup,
-        "heartbeat_interval_s": interval_s,
+        "heartbeat_interval_s": scenario.liveness.heartbeat_interval,
+        "tls": scenario.speaks_tls,
+        "traffic": scenario.traffic.model_dump(mode="json"),
         "cores": cores,
         "thresholds": list(scenario.thresholds),
         "method": _METHOD,
-        "knees": knee_lines,
-        "scaling": law_lines,
+        "limits": knee_lines,
+        "scaling": law_lines if len(what.nodes) > 1 else [],
         "costs": cost_lines,
-        "assumptions": what.assumptions.lines(),
+        "node_loss": loss.record() if loss else None,
+        "node_loss_lines": loss_lines,
+        "plan": table,
+        "plan_warnings": [*_too_few(costs), *_warnings(planned, scenario)] if costs else [],
+        "assumptions": given.lines(of_a_model=not what.real),
         "interrupted": interrupted,
         "bracketed": bool(bracketed) and len(bracketed) == len(what.nodes),
-        "knee_clients": next((k.holds for k in knees.values() if k.holds), None),
+        "broke": any(knee.breaks is not None for knee in knees.values()),
+        "clients_held": next((k.holds for k in knees.values() if k.holds), None),
         "lateness_limit_s": min(limits_s, default=None),
         "search": asdict(what),
     }
     folder.write_json(folder.path / "capacity.json", content)
     report = build_capacity_report(folder.path)
-    return Found((*knee_lines, *law_lines, *cost_lines), report, interrupted)
+    lines = (*knee_lines, *content["scaling"], *loss_lines, *cost_lines, *content["plan_warnings"])
+    return Found(lines, tuple(map(tuple, table)), tuple(content["assumptions"]), report, interrupted)
+
+
+def _too_few(costs: UnitCosts) -> list[str]:
+    """Why a plan of real loads has no intervals."""
+    if math.isfinite(costs.core_share.half):
+        return []
+    return [
+        f"the plan has no intervals: {costs.core_share.n} of the loads could be measured, and three are needed "
+        "(a smaller --start, or --factor)"
+    ]
+
+
+def _warnings(planned: pd.DataFrame, scenario: Scenario) -> list[str]:
+    """Where a plan's storm is longer than the policy's patience: it then feeds itself."""
+    patience_s = scenario.liveness.patience_s if scenario.liveness.heartbeat_interval else math.inf
+    worst = planned["storm_back_s"].where(planned["storm_back_s_hi"].eq(math.inf), planned["storm_back_s_hi"])
+    return [
+        f"{users:,} users: after a node's death the others may be busy with logins for longer than the policy's "
+        f"patience of {patience_s:g} s ({'for good' if math.isinf(back_s) else f'{back_s:.0f} s'}): healthy clients "
+        "would be thrown out, and log in again; take more nodes, or a longer back-off with jitter"
+        for users, back_s in zip(planned["users"], worst, strict=True)
+        if back_s > patience_s
+    ]
 
 
 def _law(folder: RunDir, knees: dict[int, Knee], cores: int | None) -> list[str]:
@@ -280,26 +356,29 @@ def _law(folder: RunDir, knees: dict[int, Knee], cores: int | None) -> list[str]
     return lines
 
 
-def _costs(costs: UnitCosts, given: Assumptions) -> list[str]:
+def _costs(costs: UnitCosts, scenario: Scenario, given: Assumptions) -> list[str]:
+    steps = f"{costs.core_share.n} load{'s' if costs.core_share.n > 1 else ''}"
     per_core = costs.clients_per_core(given.busiest)
     per_gib = costs.clients_per_gib(given.memory_share, given.kernel_bytes)
-    beat_us = costs.core_share.value * costs.heartbeat_interval_s * 1e6
-    return [
-        f"clients a core at T = {costs.heartbeat_interval_s:g} s, {given.busiest:.0%} busy: {_three(per_core)} "
-        f"({beat_us:.0f} µs of processor a heartbeat, from {costs.core_share.n} steps)",
-        f"clients a GiB, {given.memory_share:.0%} used, {given.kernel_bytes / 1024:g} KiB of kernel each: "
-        f"{_three(per_gib)} ({costs.rss_bytes.value / 1024:.1f} KiB of process a client)",
-        f"Redis: {costs.commands_per_session:.1f} commands and {costs.store_bytes_per_session:,.0f} bytes a session, "
-        f"{costs.commands_per_s * 3600:.1f} commands an hour of a client that stays",
+    beat = "heartbeat" if scenario.traffic == Traffic() else "heartbeat with the messages of its interval"
+    lines = [
+        f"a core at {given.busiest:.0%} carries {in_words(*per_core)} clients at T = {costs.heartbeat_interval_s:g} s"
     ]
-
-
-def _three(values: Sequence[float]) -> str:
-    lo, middle, hi = values
-    if not math.isfinite(middle):
-        return "cannot tell"
-    high = f"{hi:,.0f}" if math.isfinite(hi) else "no bound"
-    return f"{middle:,.0f} (95 %: {lo:,.0f} to {high})"
+    if math.isfinite(costs.heartbeat_interval_s):
+        beat_us = [share * costs.heartbeat_interval_s * 1e6 for share in costs.core_share.ends]
+        lines[0] += f": {in_words(*beat_us)} µs of it a {beat}, from {steps}"
+    login_ms = [cost_s * 1e3 for cost_s in costs.login_core_s.ends]
+    if costs.login_core_s.n and costs.login_core_s.value > 0:
+        lines.append(f"a login with its connection takes {in_words(*login_ms)} ms of a core")
+    kib = [size / 1024 for size in costs.rss_bytes.ends]
+    lines += [
+        f"a GiB carries {in_words(*per_gib)} clients: {in_words(*kib)} KiB of the gateway each",
+        f"Redis: {in_words(*costs.commands_per_session.ends)} commands and "
+        f"{in_words(*costs.store_bytes_per_session.ends)} bytes a session, and by theory "
+        f"{costs.refreshes_per_s * 3600:.3g} commands an hour of a client that stays",
+        f"network: {costs.wire_bytes_per_s:.3g} bytes a second of a client, both ways",
+    ]
+    return lines
 
 
 def _because(steps: pd.DataFrame, nodes: int, knee: Knee) -> str:
@@ -313,9 +392,12 @@ def _because(steps: pd.DataFrame, nodes: int, knee: Knee) -> str:
 
 def _told(step: Step) -> str:
     held = "holds" if step.holds else f"breaks: {step.missed or step.limit}"
-    return (
-        f"{step.nodes} × {step.clients:,} clients: {step.heartbeats_per_s:,.0f} heartbeats/s, "
-        f"p99 late {step.lateness_p99_s * 1e3:.0f} ms, handshake {step.handshake_p99_s * 1e3:.0f} ms, "
-        f"gateway {step.cpu_percent:.0f} %, generator {step.generator_cpu_percent:.0f} %, "
-        f"load {step.load_average:.1f}: {held}"
+    parts = (
+        (step.heartbeats_per_s, f"{step.heartbeats_per_s:,.0f} heartbeats/s"),
+        (step.lateness_p99_s, f"p99 late {step.lateness_p99_s * 1e3:.0f} ms"),
+        (step.handshake_p99_s, f"handshake {step.handshake_p99_s * 1e3:.0f} ms"),
+        (step.cpu_percent, f"gateway {step.cpu_percent:.0f} %"),
+        (step.generator_cpu_percent, f"generator {step.generator_cpu_percent:.0f} %"),
     )
+    measured = "".join(f"{text}, " for value, text in parts if value == value)
+    return f"{step.nodes} × {step.clients:,} clients: {measured}load of the machine {step.load_average:.1f}: {held}"

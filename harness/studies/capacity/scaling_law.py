@@ -89,8 +89,8 @@ def reasons_against(nodes: Sequence[int], cores: int | None) -> list[str]:
     different = len(set(nodes))
     if different < FEWEST_POINTS:
         reasons.append(
-            f"{different or 'no'} number{'' if different == 1 else 's'} of nodes could be measured; how nodes scale "
-            f"can be told from {FEWEST_POINTS} different ones on (--nodes 1,2,3,4)"
+            f"the load at which they break is known of {different or 'no'} number{'' if different == 1 else 's'} of "
+            f"nodes; {FEWEST_POINTS} are needed (--nodes 1,2,3,4, and a --max at which something breaks)"
         )
     if cores is not None and nodes and max(nodes) >= cores:
         reasons.append(

@@ -6,9 +6,8 @@ the model, whose service times are those of the scenario (`flatline calibrate`).
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ __all__ = ["Step", "frame_of", "run_step"]
 _NAN = float("nan")
 _SATURATED = 85.0  # per cent of a core: a process with one loop has nothing to spare
 _CROWDED = 1.5  # runnable processes a core: a run alone has hardly one
+_DID_NOT_RUN = "it did not run"
 _NO_COUNTING_S = 1e6  # the store watch's count of all sessions would be most of what Redis does
 
 
@@ -43,9 +43,10 @@ _NO_COUNTING_S = 1e6  # the store watch's count of all sessions would be most of
 class Step:
     """One load. Latencies are real seconds, detection scenario seconds; NaN where it was not measured.
 
-    ``cpu_percent`` and ``rss_bytes`` are of all gateway nodes after the ramp (mean; largest),
-    ``commands_per_session``: a login, a connection and an end. ``commands_per_client_s``: real seconds, in the
-    steady state. ``missed``: the thresholds that broke. ``limit``: what seems to have given way.
+    ``cpu_percent`` and ``rss_bytes`` are of all gateway nodes after the ramp (mean; largest); a model's is what its
+    loops were busy with heartbeats and frames. ``login_core_s``: of a core, for a login and a connection, heartbeats
+    left out. ``commands_per_session``: a login, a connection and an end. ``missed``: the thresholds that broke.
+    ``limit``: what seems to have given way.
     """
 
     engine: str
@@ -64,13 +65,18 @@ class Step:
     cpu_percent_busiest: float = _NAN
     rss_bytes: float = _NAN
     generator_cpu_percent: float = _NAN
+    login_core_s: float = _NAN
     commands_per_session: float = _NAN
     store_bytes_per_session: float = _NAN
-    commands_per_client_s: float = _NAN
     load_average: float = _NAN
     missed: str = ""
     limit: str = ""
     run: str = ""
+
+    @property
+    def ran(self) -> bool:
+        """Whether anything was measured: the machine did not refuse it."""
+        return not self.limit.startswith(_DID_NOT_RUN)
 
 
 def frame_of(steps: list[Step]) -> pd.DataFrame:
@@ -107,7 +113,7 @@ def run_step(
             clients=clients,
             speedup=one.speedup,
             load_average=os.getloadavg()[0],
-            limit=f"it did not run: {str(error).splitlines()[0]}",
+            limit=f"{_DID_NOT_RUN}: {str(error).splitlines()[0]}",
             run=name,
         )
     clock = one.clock if real else SCENARIO_TIME
@@ -124,6 +130,16 @@ def run_step(
     unwritten = judged.iloc[len(written) :]
     missed += unwritten.loc[unwritten["verdict"] == "fail", "expression"].tolist()
     used = _used(measured["resources"], plan)
+    beats_per_s = clock.scenario_s(float(measured["cost"]["heartbeats_per_s"].iloc[0]))
+    if real:
+        used["login_core_s"] = _login_core_s(measured, plan, clock, beats_per_s, used["cpu_percent"])
+    else:
+        traffic = one.traffic.to_gateway
+        frames_per_s = clients * traffic.burst / traffic.every.mean_s if traffic else 0.0
+        used["cpu_percent"] = 100 * (
+            beats_per_s * one.gateway.heartbeat_service.mean_s + frames_per_s * one.traffic.service.mean_s
+        )
+        used["login_core_s"] = one.gateway.handshake_service.mean_s
     store = _store(witness, found.events, run, plan, clock) if witness else {}
     is_sound = sound is None or sound.sound
     return Step(
@@ -134,7 +150,7 @@ def run_step(
         holds=not missed and is_sound,
         sound=is_sound,
         # As the gateways counted them, a real second.
-        heartbeats_per_s=clock.scenario_s(float(measured["cost"]["heartbeats_per_s"].iloc[0])),
+        heartbeats_per_s=beats_per_s,
         lateness_p99_s=_value("heartbeat_lateness", "p99", tables),
         lateness_max_s=_value("heartbeat_lateness", "max", tables),
         handshake_p99_s=_value("handshake", "p99", tables),
@@ -174,10 +190,27 @@ def _used(rows: pd.DataFrame, plan: Plan) -> dict[str, float]:
     }
 
 
+def _login_core_s(
+    tables: Mapping[str, pd.DataFrame], plan: Plan, clock: RunClock, beats_per_s: float, steady_percent: float
+) -> float:
+    """What the gateways took while the clients came, less what they take for as many heartbeats when all are there."""
+    rows = tables["resources"]
+    used_s, until_s = 0.0, 0.0
+    for _, mine in rows[rows["role"] == "gateway"].groupby("pid"):
+        took_s = mine["time_s"].diff().to_numpy()
+        # Each sample is about the time since the one before.
+        came = (mine["time_s"] > 0) & (mine["time_s"] - took_s < plan.ramp_s)
+        used_s += clock.real_s(float((mine["cpu_percent"] / 100 * took_s)[came].sum()))
+        until_s = max(until_s, float(mine.loc[came, "time_s"].max()))
+    late = tables["lateness"]
+    beats = float(late.loc[late["time_s"] <= until_s, "n"].sum())
+    return max(0.0, used_s - steady_percent / 100 * beats / beats_per_s) / plan.clients
+
+
 def _store(
     witness: StoreWitness, events: Sequence[Event], run: RunDir, plan: Plan, clock: RunClock
 ) -> dict[str, float]:
-    """Commands and bytes a session, and commands a client and real second between the ramp and the first fault."""
+    """Commands and bytes a session; what Redis does anyway is told between the ramp and the first fault."""
     # CLOCK_MONOTONIC at the plan's time zero
     began_s = run.gateway_configs()[0].origin_s + (run.clients_began_s() or 0.0)
     first_s = min((f.at_s for f in plan.faults), default=plan.horizon_s)
@@ -186,13 +219,11 @@ def _store(
     (ramp, ramp_bytes), (quiet, _), (ends, _) = np.diff(totals, axis=0).tolist()
     quiet_s = clock.real_s(first_s - plan.ramp_s)
     ended = sum(e.kind is EventKind.STORE_CLEARED for e in events)
-    rate = quiet / quiet_s / plan.clients if quiet_s > 0 else _NAN
-    steady = rate * plan.clients * clock.real_s(plan.horizon_s - first_s)
-    end = max(0.0, ends - (0.0 if math.isnan(steady) else steady)) / ended if ended else 0.0
+    steady = quiet / quiet_s * clock.real_s(plan.horizon_s - first_s) if quiet_s > 0 else 0.0
+    end = max(0.0, ends - steady) / ended if ended else 0.0
     return {
         "commands_per_session": ramp / plan.clients + end,
         "store_bytes_per_session": ramp_bytes / plan.clients,
-        "commands_per_client_s": rate,
     }
 
 

@@ -9,10 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.studies.capacity.extrapolation import Assumptions, plan, slope, unit_costs
+from harness.studies.capacity.extrapolation import (
+    Assumptions,
+    UnitCost,
+    plan,
+    plan_rows,
+    slope,
+    unit_costs,
+    with_tls_cost,
+)
 from harness.studies.capacity.find_knee import Search, find_knee
 from harness.studies.capacity.scaling_law import fit, reasons_against, usl
 from reference_server.errors import FlatlineError
+from scenarios.schema import Scenario
 
 KNEES: dict[str, tuple[int, dict[str, Any]]] = {
     # the true knee, how it is searched
@@ -41,7 +50,7 @@ def test_the_knee_lies_in_its_bracket(name: str) -> None:
     if knee.is_bracketed and given.get("resolution", 0.1) < 1 and knee.breaks is not None:
         assert knee.breaks - knee.holds <= max(1, given.get("resolution", 0.1) * knee.holds)
     assert len(asked) == len(set(asked)), "nothing is run twice"
-    assert knee.in_words()
+    assert ("knee" in knee.in_words()) == knee.is_bracketed
 
 
 @pytest.mark.parametrize(
@@ -122,36 +131,87 @@ def steps(**changes: Any) -> pd.DataFrame:
             "speedup": 10.0,
             "cpu_percent": 100 * (0.01 + beats * 50e-6),
             "rss_bytes": 60e6 + clients * 12 * 1024,
+            "login_core_s": 2e-3,
             "commands_per_session": 20.0,
             "store_bytes_per_session": 3000.0,
-            "commands_per_client_s": 0.01,
             **changes,
         }
     )
 
 
+def scenario(**changes: Any) -> Scenario:
+    return Scenario.model_validate({"name": "planned", "duration": "60s"} | changes)
+
+
+def planned(
+    n: int, table: pd.DataFrame, *, given: Assumptions | None = None, **changes: Any
+) -> pd.Series[Any]:
+    one, given = scenario(**changes), given or Assumptions()
+    return plan(unit_costs(table, one, given), [n], given, one.reconnect).iloc[0]
+
+
 def test_unit_costs_are_slopes_at_the_policys_own_pace() -> None:
-    costs = unit_costs(steps(), heartbeat_interval_s=30)
+    costs = unit_costs(steps(), scenario(), Assumptions())
     assert costs.core_share.value == pytest.approx(50e-6 / 30)
     assert costs.rss_bytes.value == pytest.approx(12 * 1024)
-    assert costs.commands_per_s == pytest.approx(0.001)
-    assert costs.clients_per_core(0.6)[1] == pytest.approx(0.6 * 30 / 50e-6)
+    assert costs.login_core_s.ends == pytest.approx((2e-3, 2e-3, 2e-3))
+    assert costs.clients_per_core(0.6)[0] == pytest.approx(0.6 * 30 / 50e-6)
+    # Two records, each refreshed at the first beat after half of its TTL.
+    assert costs.refreshes_per_s == pytest.approx(2 / 3600)
 
 
 def test_a_plan_counts_what_is_assumed() -> None:
     given = Assumptions(kernel_bytes=4096, memory_share=1.0, node_gib=4.0)
-    row = plan(unit_costs(steps(), heartbeat_interval_s=30), [1_000_000], given).iloc[0]
-    assert row["cores"] == pytest.approx(1e6 / 30 * 50e-6 / 0.6)
+    row = planned(1_000_000, steps(), given=given)
+    assert row["cores"] == pytest.approx(1e6 * (50e-6 / 30 + 2e-3 / 3600) / 0.6)
     assert row["gib"] == pytest.approx(1e6 * 16 * 1024 / 2**30)
-    assert row["nodes"] == math.ceil(max(row["cores_hi"], row["gib_hi"] / 4))
-    assert row["store_commands_per_s"] == pytest.approx(1e6 * (20 / 3600 + 0.001))
+    assert row["nodes"] == 1 + math.ceil(max(row["cores_hi"], row["gib_hi"] / 4))
+    assert row["store_commands_per_s"] == pytest.approx(1e6 * (20 / 3600 + 2 / 3600))
     assert row["store_shards"] == 1
-    assert row["client_mbit_per_s"] == pytest.approx(1e6 / 30 * given.beat_bytes * 8 / 1e6)
+    # 199 bytes: three TCP headers, the frames of a ping and its answer.
+    assert row["client_mbit_per_s"] == pytest.approx(1e6 / 30 * 199 * 8 / 1e6)
 
 
-def test_one_step_tells_no_slope_and_two_no_interval() -> None:
-    assert math.isnan(slope([1.0], [2.0]).value)
+def test_the_storm_after_a_lost_node_is_as_fast_as_its_clients_or_as_the_others() -> None:
+    row = planned(1_000_000, steps())
+    others = row["nodes"] - 1
+    assert row["storm_clients"] == math.ceil(1e6 / row["nodes"])
+    # Full jitter of a second: every one of them within the first one.
+    assert row["storm_asked_per_s"] == row["storm_clients"]
+    spare = 1 - 1e6 * (50e-6 / 30 + 2e-3 / 3600) / others
+    assert row["storm_taken_per_s"] == pytest.approx(others * spare / 2e-3)
+    assert row["storm_back_s"] == pytest.approx(row["storm_clients"] / row["storm_taken_per_s"])
+    slow = planned(1_000_000, steps(), reconnect={"backoff_base": "1000s", "backoff_max": "1000s"})
+    assert slow["storm_asked_per_s"] == pytest.approx(slow["storm_clients"] / 1000, rel=0.5)
+    assert slow["storm_back_s"] == pytest.approx(1000, rel=0.001)
+
+
+def test_tls_and_traffic_are_in_the_plan() -> None:
+    traffic = {
+        "to_gateway": {"every": "10s", "bytes": 200},
+        "to_client": {"every": "5s", "bytes": 200, "burst": 2},
+    }
+    plain = planned(1000, steps())
+    full = planned(1000, steps(), network={"tls": True}, traffic=traffic)
+    extra = 44 / 30 + 2078 / 3600 + (104 + 8 + 200 + 22) / 10 + 2 * (104 + 4 + 200 + 22) / 5
+    assert full["client_mbit_per_s"] - plain["client_mbit_per_s"] == pytest.approx(1000 * extra * 8 / 1e6)
+    model = with_tls_cost(scenario(gateway={"heartbeat_service": "0.1ms", "handshake_service": "1ms"}))
+    assert model.network.tls
+    assert model.gateway.heartbeat_service.mean_s == pytest.approx(132e-6)
+    assert model.gateway.handshake_service.mean_s == pytest.approx(2e-3)
+
+
+def test_few_loads_give_a_plan_without_an_interval_and_nothing_is_nan() -> None:
     two = slope([1.0, 2.0], [2.0, 4.0])
     assert (two.value, two.half) == (2.0, math.inf)
-    lonely = unit_costs(steps().iloc[:1], heartbeat_interval_s=30)
-    assert math.isnan(plan(lonely, [1000], Assumptions())["nodes"].iloc[0])
+    # From one load, all that was used is its clients': too much rather than too little.
+    assert slope([2.0], [4.0]) == UnitCost(2.0, math.inf, 1)
+    assert slope([1.0, 2.0, 3.0], [5.0, 4.0, 3.0]).value == 1.0
+    bare = {"rss_bytes": np.nan, "commands_per_session": np.nan, "store_bytes_per_session": np.nan}
+    for table in (steps().iloc[:1], steps(**bare), steps(**bare).iloc[:2]):
+        one = scenario()
+        found = plan(unit_costs(table, one, Assumptions()), [1000, 10**6], Assumptions(), one.reconnect)
+        assert not found.isna().any(axis=None), found
+        text = str(plan_rows(found))
+        assert "nan" not in text
+        assert "inf" not in text

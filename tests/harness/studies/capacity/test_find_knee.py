@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def test_the_knee_of_a_loop_of_known_speed(tmp_path: Path) -> None:
     found = search(scenario(), what, tmp_path, told.append)
     folder = found.report.parent
     table = pd.read_csv(folder / "steps.csv")
-    assert len(told) == len(table)
+    assert len(told) == len(table) + 1, "and the node that is lost"
     knees = table[table["holds"]].groupby("nodes")["clients"].max()
     broke = table[~table["holds"]].groupby("nodes")["clients"].min()
     assert 100 < knees[1] < 150 < 1.3 * broke[1]
@@ -46,10 +47,12 @@ def test_the_knee_of_a_loop_of_known_speed(tmp_path: Path) -> None:
     assert set(table["engine"]) == {"simulated"}
     assert table["missed"].dropna().str.contains("heartbeat_lateness").any()
     said = json.loads((folder / "capacity.json").read_text())
-    assert said["knee_clients"] == knees[1]
+    assert said["clients_held"] == knees[1]
+    assert said["node_loss"]["nodes"] == 2
+    assert said["node_loss"]["back_s"] > 0
     assert "cannot tell" in said["scaling"][0]
     assert list(pd.read_csv(folder / "scaling.csv")["clients"]) == [knees[1], knees[2]]
-    for name in ("report.html", "report.md", "figures/capacity.svg", "figures/capacity.png"):
+    for name in ("report.html", "report.md", "figures/capacity.svg", "figures/node_loss.png"):
         assert (folder / name).stat().st_size > 1000, name
     assert "cannot tell" in (folder / "report.md").read_text()
 
@@ -58,7 +61,9 @@ def test_four_numbers_of_nodes_are_fitted(tmp_path: Path) -> None:
     """Nodes of the model do not get in each other's way: next to no contention, and the law says so."""
     bound = ["heartbeat_lateness.p99 < 4s"]
     busy = scenario(gateway={"heartbeat_service": 0.4}, duration="60s", thresholds=bound)
-    what = Search(start=30, maximum=480, factor=2.0, resolution=0.2, real=False, nodes=(1, 2, 3, 4))
+    what = Search(
+        start=30, maximum=480, factor=2.0, resolution=0.2, real=False, nodes=(1, 2, 3, 4), node_loss=False
+    )
     found = search(busy, what, tmp_path)
     assert any("R²" in line for line in found.lines), found.lines
     law = pd.read_csv(found.report.parent / "law.csv")
@@ -105,7 +110,12 @@ def test_the_command(tmp_path: Path) -> None:
     arguments += ["--calibration", str(given)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    assert "not reached: 40 clients still hold" in done.output
+    assert "nothing broke up to 40 clients, the highest load that was tried" in done.output
+    assert "1 of 2 nodes with 40 clients died" in done.stderr
+    assert "nodes, of which one may die" in done.stdout
+    (report,) = tmp_path.glob("*-capacity-*/report.md")
+    for text in (done.output, report.read_text(), (report.parent / "capacity.json").read_text()):
+        assert not re.search(r"\bnan\b|NaN|\bknees?\b", text), text
     assert CliRunner().invoke(app, [*arguments, "--nodes", "0"]).exit_code == 2
     assert CliRunner().invoke(app, [*arguments, "--factor", "1"]).exit_code == 2
     assert len(list(tmp_path.glob("*-capacity-*"))) == 1, "nothing is left of what was refused"
