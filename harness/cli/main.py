@@ -201,6 +201,13 @@ def run_command(
     ] = False,
     gateway_preset: GatewayPreset = None,
     target: TargetOf = None,
+    unchecked: Annotated[
+        bool,
+        typer.Option(
+            "--unchecked",
+            help="believe the target file; else it is checked before its first run, as by `flatline target check`",
+        ),
+    ] = False,
     allow_undecided: AllowUndecided = False,
     as_json: AsJson = False,
     junit: JUnit = None,
@@ -214,6 +221,8 @@ def run_command(
 
     replaces = {"clients": clients, "seed": seed, "speedup": speedup, "target": target}
     loaded = _with_nodes(_load(scenario, policy, **replaces), nodes)
+    if loaded.target is not None and not unchecked:
+        loaded = loaded.model_copy(update={"target": targets.checked_before(loaded.target, root)})
     no_model = loaded.target is not None and not loaded.target.heartbeat.law_known
     engines = ("theory", "real") if real_only or no_model else ENGINES
     preset = find_preset(gateway_preset).name if gateway_preset else None

@@ -125,9 +125,22 @@ def _check(target: Target, root: Path, speedup: float | None) -> TargetCheck:
 
     with end_on_sigterm(), progress() as show:
         done = check_target_file(target, root, speedup, show)
-    show_table(("", "check", "seen"), [(one.mark, one.what, one.seen) for one in done.findings])
+    _show(done)
     if dropped := [one.dropped for one in done.findings if one.dropped]:
         said = ", ".join(f"{name}: null" for name in dropped)
-        say(f"write `{said}` under witnesses, or mend what it looks at: a run believes the file", "yellow")
+        say(f"write `{said}` under witnesses, or mend what it looks at", "yellow")
     say(f"report: {done.report}")
     return done
+
+
+def _show(done: TargetCheck) -> None:
+    show_table(("", "check", "seen"), [(one.mark, one.what, one.seen) for one in done.findings])
+
+
+def checked_before(target: Target, root: Path) -> Target:
+    """The target without the witnesses that a check drops; the check is done once for a target file."""
+    from harness.real.processes.children import end_on_sigterm
+    from harness.studies.target_check import checked_once
+
+    with end_on_sigterm(), progress() as show:
+        return checked_once(target, root, show, _show)

@@ -8,25 +8,37 @@ Clients that freeze are held against the law that the file claims.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 
 from harness.run import run
 from harness.runs.directory import find_run
-from reference_server.errors import Exit
+from reference_server.errors import Exit, FlatlineError
 from reports.run_tables import load_run
 from scenarios.schema import Scenario
 from scenarios.target import Target
 
-__all__ = ["Finding", "TargetCheck", "check_scenario", "check_target_file"]
+__all__ = [
+    "Finding",
+    "TargetCheck",
+    "Unfit",
+    "check_scenario",
+    "check_target_file",
+    "checked_once",
+    "remember",
+]
 
 _SHORT_S = 2.0  # real seconds: a heartbeat's interval is made so short where the server can be told
 _ENDS, _FROZEN, _HEALTHY = 5, 15, 15
 _QUIET_S = 3.0  # a server without timers is watched for three of these
+_HEALTHY_LIVE, _SOMEBODY_SEES = _NEEDED = ("healthy clients", "witnesses")
 _KNOWN = ("closed", "reset")
 _BY = {"socket_closed": "kernel", "suspected": "log", "store_cleared": "store", "peers_notified": "observer"}
 _COUNT = "count"
@@ -34,6 +46,7 @@ _COUNT = "count"
 # whose output waits in a buffer says all of it later.
 _LATEST_LINE_S = 0.5
 _SETTLED_S = 0.25  # real seconds after a change of the number of clients: both sides know of it by then
+_REMEMBERED = "checked-targets.json"
 _MOST_OFF = 0.5  # of a share of answers: more of them do not fit the clients
 
 
@@ -63,6 +76,61 @@ class TargetCheck:
     report: Path
     exit_code: Exit
     target: Target
+
+
+class Unfit(FlatlineError):
+    """A run on this target would show nothing: its healthy clients do not live, or no witness of it sees anything."""
+
+    exit_code: ClassVar[Exit] = Exit.MISSED
+
+
+def checked_once(
+    target: Target,
+    root: Path,
+    progress: Callable[[str, float], None] = lambda _phase, _done: None,
+    told: Callable[[TargetCheck], None] = lambda _done: None,
+) -> Target:
+    """The target without the witnesses that a check drops; one that passed is remembered, and not done again.
+
+    What differs from the law is no reason to refuse: the run itself compares with it.
+
+    Args:
+        target: to be run.
+        root: the folder of runs, where it is remembered that this very target file passed.
+        progress: as for `check_target_file`.
+        told: is called with a check that was done.
+
+    Raises:
+        Unfit: healthy clients are lost, or no witness is left.
+        CannotRun, ChildDied: the server does not start, or ends.
+    """
+    if (dropped := _remembered(root).get(_key(target))) is not None:
+        return target.without(dropped)
+    done = check_target_file(target, root, progress=progress)
+    told(done)
+    if wrong := [one for one in done.findings if one.what in _NEEDED and not one.good]:
+        raise Unfit(f"{target.target}: {wrong[0].what}: {wrong[0].seen}; report: {done.report}")
+    if done.exit_code is Exit.GOOD:
+        remember(target, [one.dropped for one in done.findings if one.dropped], root)
+    return done.target
+
+
+def remember(target: Target, dropped: Collection[str], root: Path) -> None:
+    """Note in the folder of runs that a target passed its check without these witnesses."""
+    text = json.dumps(_remembered(root) | {_key(target): list(dropped)}, indent=2)
+    (root / _REMEMBERED).write_text(text + "\n", encoding="utf-8")
+
+
+def _remembered(root: Path) -> dict[str, list[str]]:
+    """What passed; a file that cannot be read costs one more check."""
+    try:
+        return dict(json.loads((root / _REMEMBERED).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _key(target: Target) -> str:
+    return hashlib.sha256(target.model_dump_json().encode()).hexdigest()
 
 
 def check_scenario(target: Target, speedup: float | None = None) -> Scenario:
@@ -129,7 +197,7 @@ def check_target_file(
     dropped = {one.dropped for one in findings if one.dropped}
     left = target.without(dropped)
     if not left.witnesses.milestones:
-        findings.append(Finding("witnesses", False, "none is left that sees a milestone"))
+        findings.append(Finding(_SOMEBODY_SEES, False, "none is left that sees a milestone"))
     findings += _law(tables.table("agreement"), left)
     if tables.sound is False:
         findings.append(Finding("sound", False, "; ".join(tables.unsound_reasons)))
@@ -142,17 +210,17 @@ def _healthy(connections: pd.DataFrame, target: Target) -> Finding:
     ours = connections[(connections["engine"] == "real") & (connections["hampered_by"] == "")]
     lost = ours[ours["outcome"] == "lost"]
     if ours.empty:
-        return Finding("healthy clients", False, f"nobody could connect to {target.connect.url}")
+        return Finding(_HEALTHY_LIVE, False, f"nobody could connect to {target.connect.url}")
     if len(lost):
         after_s = float(lost["watched_s"].median())
         causes = ", ".join(sorted({str(cause) for cause in lost["cause"]}))
         return Finding(
-            "healthy clients",
+            _HEALTHY_LIVE,
             False,
             f"{len(lost)} of {len(ours)} connections were lost after {after_s:.1f} s ({causes}): the dialect "
             f"{target.dialect_name} does not keep this server content",
         )
-    return Finding("healthy clients", True, f"{len(ours)} connections lived through three heartbeats")
+    return Finding(_HEALTHY_LIVE, True, f"{len(ours)} connections lived through three heartbeats")
 
 
 def _witness(
