@@ -65,7 +65,7 @@ def build_capacity_report(folder: Path) -> Path:
         caption=_subtitle(told),
     )
     svg, png = save(figure, folder / "figures", "capacity")
-    picture = Picture("capacity", "What it carries, and what gives way first", svg, png)
+    picture = Picture("capacity", "What it carries", svg, png)
     pictures = {"capacity": picture}
     if loss := told["node_loss"]:
         window = {"fault": "a node dies", "start_s": loss["at_s"], "end_s": loss["at_s"]}
@@ -96,7 +96,7 @@ def build_capacity_report(folder: Path) -> Path:
         ],
         reading=[
             *([_KNEE] if told["broke"] else []),
-            *_READING,
+            *_READING[: 3 if told["engine"] == "real" else 2],
             *([_CANNOT_TELL] if any("cannot tell" in line for line in told["scaling"]) else []),
         ],
         sections=_sections(told, steps, pictures),

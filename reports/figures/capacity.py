@@ -84,7 +84,8 @@ def capacity(
         handles.append(dot_key(VERMILION, "one was missed", "X", markeredgewidth=0))
     if knee_clients is not None:
         handles.append(line_key(ORANGE, f"knee: {count(knee_clients)} clients"))
-    return finish(figure, "What it carries, and what gives way first", caption, handles)
+    gives_way = "" if rows["holds"].all() else ", and what gives way first"
+    return finish(figure, f"What it carries{gives_way}", caption, handles)
 
 
 def _steps(panel: Axes, rows: pd.DataFrame, column: str, scale: float, knee_clients: float | None) -> None:

@@ -135,6 +135,6 @@ def _peak(panel: Axes, mine: pd.DataFrame) -> None:
     if not back["connected"].any():
         return
     rates = back["connected"] / back["width_s"]
-    rate, at = float(rates.max()), float(back["time_s"].to_numpy()[rates.argmax()])
+    rate, at = float(rates.max()), float((back["time_s"] + back["width_s"]).to_numpy()[rates.argmax()])
     said = count(rate) if rate >= 10 else plain(rate)
     tag(panel, f"{said} a second come back", (at, rate), GREEN, xytext=(10, -2))

@@ -398,6 +398,7 @@ def _told(step: Step) -> str:
         (step.handshake_p99_s, f"handshake {step.handshake_p99_s * 1e3:.0f} ms"),
         (step.cpu_percent, f"gateway {step.cpu_percent:.0f} %"),
         (step.generator_cpu_percent, f"generator {step.generator_cpu_percent:.0f} %"),
+        (step.load_average, f"load of the machine {step.load_average:.1f}"),
     )
-    measured = "".join(f"{text}, " for value, text in parts if value == value)
-    return f"{step.nodes} × {step.clients:,} clients: {measured}load of the machine {step.load_average:.1f}: {held}"
+    measured = ", ".join(text for value, text in parts if value == value) or "not measured"
+    return f"{step.nodes} × {step.clients:,} clients: {measured}: {held}"

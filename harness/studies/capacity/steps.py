@@ -158,7 +158,7 @@ def run_step(
         detection_p99_s=_detection_p99_s(measured["detections"]),
         **used,
         **store,
-        load_average=os.getloadavg()[0],
+        load_average=os.getloadavg()[0] if real else _NAN,
         missed="; ".join(missed),
         limit=_limit(missed, sound, used),
         run=name,
