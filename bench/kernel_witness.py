@@ -51,7 +51,7 @@ def later_s(clients: int, host: str, folder: Path) -> np.ndarray:
         run,
         _ENGINES,
         RealSetup(),
-        lambda _phase, _done: origins or origins.extend(_origin_s(run)),
+        lambda _phase, _done: origins or origins.extend(origin_s(run)),
     )
     events = read_log(*run.logs.glob("*.jsonl")).events
     gateway = {
@@ -64,7 +64,7 @@ def later_s(clients: int, host: str, folder: Path) -> np.ndarray:
     return np.array([one.time_s - gateway[session[one.connection_id]] for one in kernel])
 
 
-def _origin_s(run: RunDir) -> list[float]:
+def origin_s(run: RunDir) -> list[float]:
     """When the observer's clock began, CLOCK_MONOTONIC, from how it was started; nothing before it was."""
     if not run.pids.exists():
         return []
