@@ -45,9 +45,9 @@ demo: $(VENV)/.run
 # Tests with sockets mostly wait, so more of them than cores run side by side. Those that judge the machine's lag
 # run one at a time. Beside both the tests on virtual time, which give way to everything (nice);
 # a file of these stays in one worker, for its tests share what they simulate. Each worker imports every file that
-# it is handed, so those with sockets get no other; tests/conftest.py holds them to these words.
+# it is handed, so none gets a file without tests of its own; tests/conftest.py holds the files to these words.
 test: $(VENV)/.dev
-	@nice -n 19 $(BIN)/python -m pytest --durations 12 -n 2 --dist loadfile -m 'not real and not root' > $(VENV)/virtual.log 2>&1 & virtual=$$!; \
+	@nice -n 19 $(BIN)/python -m pytest --durations 12 -n 2 --dist loadfile -m 'not real and not root' $$(grep -rLE --include='test_*.py' '^pytestmark = .*mark\.(real|root)' tests) > $(VENV)/virtual.log 2>&1 & virtual=$$!; \
 	trap "kill $$virtual 2>/dev/null" INT TERM EXIT; \
 	$(BIN)/python -m pytest --durations 12 -n 3 --dist worksteal -m '(real or root) and not alone' $$(grep -rlE --include='test_*.py' 'mark\.(real|root)|ledger' tests); sockets=$$?; \
 	$(BIN)/python -m pytest --durations 12 -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests); alone=$$?; \

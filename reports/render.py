@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from reports.page import Block, Cell, Page, Picture, Table, Text
 from reports.run_tables import TABLES
@@ -23,6 +24,12 @@ __all__ = ["markdown_table", "render_html", "render_markdown", "tables_reference
 
 def render_html(page: Page) -> str:
     """Return the page as HTML. Links to data files are relative: they work inside the run directory."""
+    return _template().render(page=page)
+
+
+@cache
+def _template() -> Template:
+    """Compiled once: that takes as long as to fill it."""
     environment = Environment(
         loader=PackageLoader("reports"),
         autoescape=True,
@@ -31,7 +38,7 @@ def render_html(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters["data_uri"] = _data_uri
-    return environment.get_template("report.html.j2").render(page=page)
+    return environment.get_template("report.html.j2")
 
 
 def _data_uri(svg: Path) -> str:

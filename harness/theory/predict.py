@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.theory.fault_laws import FaultLaws, age_of, laws_of_fault
-from harness.theory.law import Law, mixture
+from harness.theory.law import FloatArray, Law, mixture
 from harness.theory.layer_laws import gives_up_of, round_trip_of
 from harness.theory.losses import Lifetime, idle_timer_prevented, lifetime, outage_losses_per_day, tied_limits
 from harness.theory.record_laws import least_left_s, predict_presence, record_expires
@@ -259,8 +259,7 @@ def _shared(fault: Fault, laws: FaultLaws, scenario: Scenario) -> str:
         return ""
     edges_s = np.arange(math.floor(at.lo_s / sweep_s), math.ceil(at.hi_s / sweep_s) + 1) * sweep_s
     phases_s = np.linspace(0.0, sweep_s, 65)
-    before = np.sum([at.cdf(edge + phases_s) - at.before(edge) for edge in edges_s], axis=0)
-    uneven = before - phases_s / sweep_s
+    uneven = _by_phase(at, edges_s, phases_s) - phases_s / sweep_s
     policy, ramp = scenario.liveness, Law.uniform(0.0, scenario.ramp)
     if (
         policy.first_ping == "interval"
@@ -268,12 +267,19 @@ def _shared(fault: Fault, laws: FaultLaws, scenario: Scenario) -> str:
         and scenario.ramp < 8 * sweep_s
     ):
         grid_s = np.arange(math.ceil(ramp.hi_s / sweep_s) + 1) * sweep_s
-        before = np.sum([ramp.cdf(edge + phases_s) - ramp.before(edge) for edge in grid_s], axis=0)
-        if swept * float(np.ptp(before - phases_s / sweep_s)) >= _UNEVEN:
+        if swept * float(np.ptp(_by_phase(ramp, grid_s, phases_s) - phases_s / sweep_s)) >= _UNEVEN:
             return "the connections began within too few sweeps, whose phase is one for the whole run"
     if swept * float(np.ptp(uneven)) < _UNEVEN:
         return ""
     return "the faults span too few sweeps, whose phase is one for the whole run"
+
+
+def _by_phase(law: Law, edges_s: FloatArray, phases_s: FloatArray) -> FloatArray:
+    """P(its time lies within a phase of the last edge) for each phase; a server's sweeps may be tens of thousands."""
+    within = np.zeros(len(phases_s))
+    for some_s in np.array_split(edges_s, 1 + len(edges_s) // 1000):
+        within += np.sum(law.cdf(some_s[:, None] + phases_s) - law.before(some_s)[:, None], axis=0)
+    return within
 
 
 def _of_fault(fault: Fault, scenario: Scenario, clock: RunClock, life: Lifetime) -> list[Prediction]:
