@@ -24,6 +24,7 @@ _WITH_SOCKETS = re.compile(r"mark\.(real|root)|ledger")  # as in the Makefile
 
 def pytest_configure() -> None:
     """Hear SIGINT and SIGHUP, so that what the tests start does: whoever runs them in the background may not."""
+    gc.set_threshold(200_000, 10, 10)  # as `flatline` does
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
