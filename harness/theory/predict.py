@@ -257,27 +257,24 @@ def _shared(fault: Fault, laws: FaultLaws, scenario: Scenario) -> str:
     sweep_s, at = scenario.liveness.sweep_interval, Law.of(fault.at)
     if swept < 1e-3 or not at.mass:
         return ""
-    edges_s = np.arange(math.floor(at.lo_s / sweep_s), math.ceil(at.hi_s / sweep_s) + 1) * sweep_s
     phases_s = np.linspace(0.0, sweep_s, 65)
-    uneven = _by_phase(at, edges_s, phases_s) - phases_s / sweep_s
+    uneven = _by_phase(at, sweep_s, phases_s) - phases_s / sweep_s
     policy, ramp = scenario.liveness, Law.uniform(0.0, scenario.ramp)
-    if (
-        policy.first_ping == "interval"
-        and policy.heartbeat_interval is not None
-        and scenario.ramp < 8 * sweep_s
-    ):
-        grid_s = np.arange(math.ceil(ramp.hi_s / sweep_s) + 1) * sweep_s
-        if swept * float(np.ptp(_by_phase(ramp, grid_s, phases_s) - phases_s / sweep_s)) >= _UNEVEN:
+    few_sweeps = policy.first_ping == "interval" and scenario.ramp < 8 * sweep_s
+    if few_sweeps and policy.heartbeat_interval is not None:
+        began = _by_phase(ramp, sweep_s, phases_s) - phases_s / sweep_s
+        if swept * float(np.ptp(began)) >= _UNEVEN:
             return "the connections began within too few sweeps, whose phase is one for the whole run"
     if swept * float(np.ptp(uneven)) < _UNEVEN:
         return ""
     return "the faults span too few sweeps, whose phase is one for the whole run"
 
 
-def _by_phase(law: Law, edges_s: FloatArray, phases_s: FloatArray) -> FloatArray:
-    """P(its time lies within a phase of the last edge) for each phase; a server's sweeps may be tens of thousands."""
+def _by_phase(law: Law, sweep_s: float, phases_s: FloatArray) -> FloatArray:
+    """P(its time lies within a phase after the last sweep), for each phase. Sweeps may be tens of thousands."""
+    sweeps = np.arange(math.floor(law.lo_s / sweep_s), math.ceil(law.hi_s / sweep_s) + 1, dtype=float)
     within = np.zeros(len(phases_s))
-    for some_s in np.array_split(edges_s, 1 + len(edges_s) // 1000):
+    for some_s in np.array_split(sweeps * sweep_s, 1 + len(sweeps) // 1000):
         within += np.sum(law.cdf(some_s[:, None] + phases_s) - law.before(some_s)[:, None], axis=0)
     return within
 
