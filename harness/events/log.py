@@ -7,7 +7,7 @@ A process that is killed leaves a torn last line; it is passed over and counted.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -67,27 +67,43 @@ def read_log(*paths: Path) -> ReadLog:
     Raises:
         OSError: a file cannot be read.
     """
+    known: dict[str, str] = {}
     with gc_paused():  # a million new objects would have it look again and again
-        files = tuple(_read_file(path) for path in paths)
+        files = tuple(_read_file(path, known.setdefault) for path in paths)
     events = [event for file in files for event in file.events]
     events.sort(key=lambda event: event.time_s)
     return ReadLog(events, files)
 
 
-def _read_file(path: Path) -> LogFile:
+def _read_file(path: Path, same: Callable[[str, str], str]) -> LogFile:
+    """Read a file; ``same`` is given a text twice and returns the one object that stands for it in all events."""
     events: list[Event] = []
     torn = 0
     with path.open("rb") as file:
         while lines := file.read(_READ_BYTES):
             lines += file.readline()
             try:
-                events += _decode(lines)
+                read = _decode(lines)
             except ValueError:  # one of them is torn: which?
+                read = []
                 for line in BytesIO(lines):
                     try:
-                        events.append(decode(line))
+                        read.append(decode(line))
                     except ValueError:
                         torn += 1
+            events += (
+                Event(
+                    one.time_s,
+                    one.source,
+                    one.kind,
+                    same(one.session_id, one.session_id),
+                    same(one.connection_id, one.connection_id),
+                    same(one.node, one.node),
+                    same(one.cause, one.cause),
+                    one.detail,
+                )
+                for one in read
+            )
     return LogFile(path.name, events, torn)
 
 
