@@ -70,8 +70,11 @@ def _on_all_processors(make: Callable[[int], _T], count: int) -> list[_T]:
             yield n, make(n)
 
     def work_there() -> None:
-        for one in work():
-            made.put(one)
+        try:
+            for one in work():
+                made.put(one)
+        finally:
+            os._exit(0)  # streams and locks are copies of those of a program that goes on
 
     copies = [fork.Process(target=work_there, daemon=True) for _ in range(min(processors, count) - 1)]
     for copy in copies:

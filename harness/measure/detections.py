@@ -166,6 +166,8 @@ class _Follower:
 
     def _died_first(self, injected: InjectedFault, closed: _Seen | None) -> bool:
         """Whether the node was killed after the fault and before it closed the socket: its kernel did then."""
+        if not self._windows:
+            return False
         assert injected.injected_s is not None
         node, until_s = (
             self._nodes.get(injected.connection_id, ""),

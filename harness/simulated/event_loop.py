@@ -40,17 +40,14 @@ class Loop:
     def __init__(self, clock: Clock, model: GatewayModel, rng: np.random.Generator, *, busy: bool) -> None:
         self._clock = clock
         self._free_s = 0.0
-        self._heartbeats = RoundTrips(model.heartbeat_service.scaled(0.5), rng)
+        # Loop time of one frame: a heartbeat sent, or its answer read.
+        self.frame_s = RoundTrips(model.heartbeat_service.scaled(0.5), rng).next_s
         self._handshakes = RoundTrips(model.handshake_service, rng)
         self.takes_time = model.takes_time or busy
         self._most_lag_s = math.inf if model.refuse_above_lag is None else model.refuse_above_lag
         self._overloaded_until_s = -math.inf
         self.lateness = Lateness()
         self._newcomers: dict[str, deque[Callable[[], object]]] = {"ws": deque(), "http": deque()}
-
-    def frame_s(self) -> float:
-        """Loop time of one frame: a heartbeat sent, or its answer read."""
-        return self._heartbeats.next_s()
 
     def handshake_s(self) -> float:
         """Loop time of one handshake."""

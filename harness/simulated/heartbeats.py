@@ -103,7 +103,8 @@ class Beats:
         detector = connection.detector
         assert detector is not None
         now_s = self._clock.env.now
-        connection.apply_due_answer(now_s)
+        if connection.answer_s <= now_s:
+            connection.apply_due_answer(now_s)
         if now_s < detector.due_s:  # an answer has moved it on
             alarm.set_at(detector.due_s)
             return

@@ -185,6 +185,8 @@ class Machine:
 
     def _arrive(self, who: Index, now_s: FloatArray, at_client_s: FloatArray, half_s: FloatArray) -> None:
         """Pings that reach a client whose way is open."""
+        if not who.size:
+            return
         there = np.isinf(self._left_s[who])
         who, now_s, at_client_s, half_s = (a[there] for a in (who, now_s, at_client_s, half_s))
         if self._one_fault:
@@ -226,6 +228,8 @@ class Machine:
 
     def _get_stuck(self, who: Index, sent_s: FloatArray, at_client_s: FloatArray) -> None:
         """The ping stays unacknowledged, and what comes after it waits behind it."""
+        if not who.size:
+            return
         self._stuck_since_s[who] = sent_s
         self._answers.stick(who)
         self._when_s[_GIVE_UP, who] = np.maximum(sent_s + self._patience_s, at_client_s)
@@ -237,6 +241,8 @@ class Machine:
         Either the heartbeat's verdict comes first, or the answers to all pings that are stuck by the healing. What
         something else may come between is left to the events one by one.
         """
+        if not who.size:
+            return
         fresh = self._detectors.is_first_ping(who) & np.isinf(self._when_s[_ANSWER, who])
         fresh &= np.isinf(self._left_s[who])
         who, sent_s = who[fresh], sent_s[fresh]
@@ -512,11 +518,15 @@ class Answers:
 
     def expect(self, who: Index, arrives_s: FloatArray) -> None:
         """Answers that will arrive at these times."""
+        if not who.size:
+            return
         slot = self._free_slot(who)  # first: it may make the matrix larger
         self._arrives_s[who, slot] = arrives_s
 
     def stick(self, who: Index) -> None:
         """Pings that wait for the way to open."""
+        if not who.size:
+            return
         slot = self._free_slot(who)
         self._stuck[who, slot] = True
 

@@ -123,12 +123,10 @@ def fleet_sweep(
         for starts in [range(0, clients, _PART)]
     ]
     work = [part for parts_of_one in parts for part in parts_of_one]
-    done = iter(
-        Parallel(n_jobs=n_jobs if len(work) > 1 else 1)(
-            delayed(_run_part)(part, network, clients, duration_s, fault, ramp_s, reconnect or Reconnect())
-            for part in work
-        )
-    )
+    how = (network, clients, duration_s, fault, ramp_s, reconnect or Reconnect())
+    if len(work) == 1:
+        return [_run_part(work[0], *how)]
+    done = iter(Parallel(n_jobs=n_jobs)(delayed(_run_part)(part, *how) for part in work))
     return [FleetResult.merged([next(done) for _ in of_one]) for of_one in parts]
 
 
