@@ -67,9 +67,16 @@ def read_log(*paths: Path) -> ReadLog:
     Raises:
         OSError: a file cannot be read.
     """
+    return _in_order(_read_files(paths))
+
+
+def _read_files(paths: Iterable[Path]) -> tuple[LogFile, ...]:
     known: dict[str, str] = {}
     with gc_paused():  # a million new objects would have it look again and again
-        files = tuple(_read_file(path, known.setdefault) for path in paths)
+        return tuple(_read_file(path, known.setdefault) for path in paths)
+
+
+def _in_order(files: tuple[LogFile, ...]) -> ReadLog:
     events = [event for file in files for event in file.events]
     events.sort(key=lambda event: event.time_s)
     return ReadLog(events, files)
@@ -136,15 +143,19 @@ def write_log(path: Path, events: Iterable[Event]) -> None:
 def merge_logs(folder: Path, target: Path) -> ReadLog:
     """Merge every `*.jsonl` of a folder into one log sorted by time.
 
-    Processes start one after the other, so the origin of a real run's clock lies before its ramp. The merged log
-    counts from the ramp's beginning, as the plan and the simulation do; the files keep their own times.
+    Processes start one after the other, so the origin of a real run's clock lies before its ramp. What is returned, and
+    the merged log, count from the ramp's beginning, as the plan and the simulation do.
     """
-    read = read_log(*sorted(folder.glob("*.jsonl")))
-    begun_s = next((e.time_s for e in read.events if e.kind is EventKind.RUN_STARTED and _real(e)), 0.0)
-    events = [_shifted(event, begun_s) if _real(event) else event for event in read.events]
-    events.sort(key=lambda event: event.time_s)
-    write_log(target, events)
-    return ReadLog(events, read.files)
+    files = _read_files(sorted(folder.glob("*.jsonl")))
+    starts_s = (
+        e.time_s for file in files for e in file.events if e.kind is EventKind.RUN_STARTED and _real(e)
+    )
+    begun_s = min(starts_s, default=0.0)
+    for file in files if begun_s else ():
+        file.events[:] = [_shifted(event, begun_s) if _real(event) else event for event in file.events]
+    read = _in_order(files)
+    write_log(target, read.events)
+    return read
 
 
 def _real(event: Event) -> bool:
