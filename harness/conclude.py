@@ -102,7 +102,7 @@ def conclude(run: RunDir, progress: Callable[[str, float], None] = lambda _phase
         TablesError: an older flatline made it.
     """
     tables = measure_run(run, progress).tables
-    agreement = judge(tables.table("agreement"), sound=tables.sound, reasons=tables.unsound_reasons)
+    agreement = judge(tables.table("agreement"), sound=tables.sound)
     headline, exit_code = weigh(tables, agreement)
     ended_by_itself = tables.provenance.keys() & {"broke_off", "aborted_by"}
     if tables.provenance.get("status") == "partial" and not ended_by_itself:
@@ -180,7 +180,7 @@ def measure_run(
     facts = _facts(scenario, plan, log, measured, soundness, slack, provenance)
     tables = RunTables(run.path, facts, provenance, frozenset(), frames)
     frames["agreement"] = compare(tables, scenario.agreement.model_dump(), slack)
-    thresholds, unsound = check_thresholds(scenario), tables.unsound_reasons
+    thresholds, unsound = check_thresholds(scenario), tables.sound is False
     judged = (
         evaluate(thresholds, tables, unsound=unsound),
         default_thresholds(thresholds, tables, unsound=unsound),

@@ -110,7 +110,7 @@ def compare(tables: RunTables, tolerances: Mapping[str, float], slack: Slack) ->
     return table.astype(dict(SCHEMAS["agreement"]))
 
 
-def judge(table: pd.DataFrame, *, sound: bool | None, reasons: tuple[str, ...] = ()) -> AgreementVerdict:
+def judge(table: pd.DataFrame, *, sound: bool | None) -> AgreementVerdict:
     """Judge the whole table: fail if any row fails; unknown if the run is unsound or nothing passed; else pass."""
     tally = table["verdict"].value_counts()
     counts = tuple(int(tally.get(name, 0)) for name in ("pass", "fail", "unknown"))
@@ -120,8 +120,7 @@ def judge(table: pd.DataFrame, *, sound: bool | None, reasons: tuple[str, ...] =
         doubt = "; the run is unsound as well, so mend that first" if sound is False else ""
         verdict, reason = "fail", f"{failed} of {len(table)} comparisons disagree ({faults}){doubt}"
     elif sound is False:
-        why = f": {reasons[0]}" if reasons else ""
-        verdict, reason = "unknown", f"the run is unsound, its times prove nothing{why}"
+        verdict, reason = "unknown", "the run is unsound, its times prove nothing"
     elif not passed:
         verdict = "unknown"
         reason = (

@@ -92,7 +92,7 @@ class Metric(NamedTuple):
 def _durations(seconds: pd.Series[float], censored: pd.Series[bool], query: Query) -> Estimate:
     """Mean or maximum; what is censored lasts at least as long as it was watched."""
     n, cut = len(seconds), int(censored.sum())
-    note = f"n = {n}" + (f", {cut} censored" if cut else "")
+    note = f"n = {n}" + (f", {cut} not noticed by the run's end" if cut else "")
     if query.aggregate == "max":
         longest = float(seconds.max())
         return Estimate(longest, longest, _INF if cut else longest, note)
@@ -124,7 +124,9 @@ def _times(seconds: pd.Series[float], outcomes: pd.Series[str], query: Query) ->
 def _percentile(seconds: pd.Series[float], outcomes: pd.Series[str], query: Query) -> Estimate:
     curve = incidence(seconds.to_numpy(), outcomes.to_numpy())
     found = curve.quantile(query.quantile)
-    note = f"n = {curve.n}" + (f", {curve.censored} censored" if curve.censored else "")
+    back = int((outcomes == "recovered").sum())
+    note = f"n = {curve.n}" + (f", {back} alive again before they were noticed" if back else "")
+    note += f", {curve.censored} not noticed by the run's end" if curve.censored else ""
     if not found.exists:
         note += f", too few for a 95 % interval of {query.aggregate}"
     return Estimate(found.value_s, found.lo_s, found.hi_s, note)
@@ -228,6 +230,8 @@ def unprovoked(tables: RunTables, engine: str) -> Estimate:
     clients, n = lost["client"].nunique(), rows["client"].nunique()
     authors = ", ".join(f"{count} by {author}" for author, count in lost["author"].value_counts().items())
     note = f"{clients} of {n} healthy clients lost a connection" + (f": {authors}" if authors else "")
+    spared = rows.loc[(rows["outcome"] == "lost") & given, "client"].nunique()
+    note += f", besides {spared} for reasons that the scenario gives" if spared else ""
     return Estimate.fact(clients / n, note)
 
 

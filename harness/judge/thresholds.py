@@ -35,6 +35,7 @@ from scenarios.schema import Scenario
 __all__ = [
     "DEFAULT_THRESHOLDS",
     "NOT_ASKED",
+    "UNSOUND",
     "Threshold",
     "ThresholdError",
     "check_thresholds",
@@ -67,6 +68,8 @@ MOST_NOT_SHOWN = 0.05
 _LOST = f"healthy.clients_lost.share <= {MOST_CLIENTS_LOST:.0%} (default)"
 _NOT_SHOWN = f"presence.gaps.share <= {MOST_NOT_SHOWN:.0%} (default)"
 DEFAULT_THRESHOLDS = (_LOST, _NOT_SHOWN)
+UNSOUND = "the run is unsound"
+"""The reason of every threshold that rests on the real times of an unsound run; the verdict says once why it is."""
 NOT_ASKED = "not_asked"
 """The verdict on a threshold that says nothing of such a run: it does not count."""
 # What only our own gateway and its store have.
@@ -221,12 +224,10 @@ def _unseen(threshold: Threshold, scenario: Scenario) -> str:
     )
 
 
-def evaluate(
-    thresholds: Sequence[Threshold], tables: RunTables, *, unsound: Sequence[str] = ()
-) -> pd.DataFrame:
+def evaluate(thresholds: Sequence[Threshold], tables: RunTables, *, unsound: bool = False) -> pd.DataFrame:
     """Judge thresholds on a run: thresholds.csv.
 
-    ``unsound`` are the reasons why the real run is not to be believed: what rests on it is unknown then.
+    ``unsound``: the real run is not to be believed, and what rests on it is unknown.
     ``value`` is in the threshold's own unit (seconds, fraction, count, per client-day), empty where
     it could not be measured.
     """
@@ -248,13 +249,13 @@ def evaluate(
             if METRICS[threshold.metric].of_machines and alone and value != value:
                 verdict, reason = NOT_ASKED, "times of a machine: this model's gateway takes none"
             if unsound and "real" in needs:
-                verdict, reason = "unknown", f"the run is unsound: {unsound[0]}"
+                verdict, reason = "unknown", UNSOUND
         rows.append((threshold.expression, value, verdict, reason))
     return frame("thresholds", rows)
 
 
 def default_thresholds(
-    thresholds: Sequence[Threshold], tables: RunTables, *, unsound: Sequence[str] = ()
+    thresholds: Sequence[Threshold], tables: RunTables, *, unsound: bool = False
 ) -> pd.DataFrame:
     """Judge what holds without being written, each unless one of the thresholds says what is allowed.
 
@@ -269,7 +270,7 @@ def default_thresholds(
     def hold(expression: str, most: float, found: Estimate) -> None:
         verdict, reason = ("fail" if found.value > most else "pass"), found.note
         if unsound and engine == "real":
-            verdict, reason = "unknown", f"the run is unsound: {unsound[0]}"
+            verdict, reason = "unknown", UNSOUND
         rows.append((expression, found.value, verdict, reason))
 
     if stated.isdisjoint(_SAYS_WHAT_LOSSES):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from harness.judge.agreement import AgreementVerdict
-from harness.judge.thresholds import DEFAULT_THRESHOLDS, NOT_ASKED
+from harness.judge.thresholds import DEFAULT_THRESHOLDS, NOT_ASKED, UNSOUND
 from reference_server.errors import Exit
 from reports.page import Headline
 from reports.run_tables import RunTables
@@ -59,8 +59,15 @@ def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
         reasons.append(f"the run was ended early by a threshold with abort_on_fail: {aborted_by}")
     elif tables.complete is False:
         reasons.append("the run was interrupted: what follows is what had been measured by then")
-    reasons += [f"undecided: {row.expression} ({row.reason})" for row in open_.itertuples()]
-    if undecided:
+    doubted = open_.loc[open_["reason"] == UNSOUND, "expression"]
+    reasons += [
+        f"undecided: {row.expression} ({row.reason})"
+        for row in open_.itertuples()
+        if row.Index not in doubted.index
+    ]
+    if len(doubted):
+        reasons.append(f"undecided, for they rest on the unsound run: {'; '.join(doubted)}")
+    if undecided and tables.sound is not False:
         reasons.append(f"agreement undecided: {undecided}")
 
     def found(status: str, sentence: str, exit_code: Exit) -> RunVerdict:

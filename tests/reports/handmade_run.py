@@ -91,7 +91,7 @@ def judged(tables: RunTables) -> tuple[RunTables, AgreementVerdict, RunVerdict]:
     """The run with its agreement.csv, whether the engines agree, and the verdict."""
     comparisons = compare(tables, TOLERANCES, slack_of(tables))
     tables = replace(tables, frames={**tables.frames, "agreement": comparisons})
-    agreement = judge(comparisons, sound=tables.sound, reasons=tables.unsound_reasons)
+    agreement = judge(comparisons, sound=tables.sound)
     return tables, agreement, weigh(tables, agreement)
 
 

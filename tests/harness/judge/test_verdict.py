@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from harness.judge.agreement import judge
-from harness.judge.thresholds import DEFAULT_THRESHOLDS
+from harness.judge.thresholds import DEFAULT_THRESHOLDS, UNSOUND
 from harness.judge.verdict import weigh
 from reports.run_tables import SCHEMAS, RunTables, frame
 
@@ -100,3 +100,19 @@ def test_the_larger_problem_names_it(
     )
     found = weigh(tables, judge(tables.table("agreement"), sound=tables.sound))
     assert (found.headline.status, int(found.exit_code)) == expected, sentence
+
+
+def test_why_a_run_is_unsound_is_said_once() -> None:
+    told = {"sound": False, "unsound_reasons": ["a loop lagged"], "engines": ["real"], "status": "complete"}
+    doubted = [(f"detection_latency.p{n} < 9s", float("nan"), "unknown", UNSOUND) for n in (50, 99)]
+    of = RunTables(
+        Path(),
+        told,
+        {},
+        frozenset(),
+        {name: frame(name) for name in SCHEMAS} | {"thresholds": frame("thresholds", doubted)},
+    )
+    reasons = weigh(of, judge(of.table("agreement"), sound=False)).headline.reasons
+    assert sum("a loop lagged" in reason for reason in reasons) == 1
+    assert len(reasons) == 2
+    assert reasons[1].endswith("detection_latency.p50 < 9s; detection_latency.p99 < 9s")
