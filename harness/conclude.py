@@ -39,6 +39,7 @@ from harness.measure.quality_of_service import (
     qos,
     survival,
 )
+from harness.measure.series import at_same_phase
 from harness.runs.directory import RunDir, RunDirError
 from harness.theory.law import Law
 from harness.theory.predict import Prediction, predict, predict_healthy
@@ -229,6 +230,7 @@ def _tables(
         "incidence": incidence_by_cause(seen),
         "cost": _with_expected(tables["cost"], tables["reconnects"], scenario),
         "losses": _with_expected_losses(tables, predictions),
+        "timelines": at_same_phase(tables["timelines"]),
     }
 
 

@@ -419,7 +419,7 @@ _DECLARED: Final = (
     ),
     TableSchema(
         "timelines",
-        "event of the traced client of a fault",
+        "event of one client of each fault, the same in all engines: whom the fault met at nearly the same phase",
         (
             _ENGINE,
             _FAULT,

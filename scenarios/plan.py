@@ -18,7 +18,10 @@ from scenarios.faults.incidents import DrawnGatewayStall, NodeIncident, PlannedI
 from scenarios.faults.registry import read_parameters
 from scenarios.schema import Scenario
 
-__all__ = ["Plan", "PlannedOutage", "make_plan"]
+__all__ = ["TRACED_CLIENTS", "Plan", "PlannedOutage", "make_plan"]
+
+TRACED_CLIENTS = 16
+"""Of each fault: one of them is drawn, whom the fault met at nearly the same phase of the ping in every engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ def _planned(
             at_s=at_s[i],
             heal_after_s=heals_s[i],
             relogin_after_s=logs_in_s[i],
-            traced=i == 0,
+            traced=i < TRACED_CLIENTS,
             params=params,
         )
         for i, params in enumerate(fault.draw(n, scenario.reconnect, rng))

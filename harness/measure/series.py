@@ -23,6 +23,7 @@ from reference_server.events import Event, EventKind, Source
 from reports.run_tables import frame
 
 __all__ = [
+    "at_same_phase",
     "counted",
     "ghosts",
     "handshakes",
@@ -219,6 +220,24 @@ def timelines(history: History) -> pd.DataFrame:
         for injected, lane, event in seen
     ]
     return frame("timelines", sorted(rows, key=lambda row: tuple(row[2:])))
+
+
+def at_same_phase(found: pd.DataFrame) -> pd.DataFrame:
+    """Keep one client of each fault, the same in all engines: timelines.csv of several engines.
+
+    Of the traced ones it is the client whose last ping before the fault was nearest as long ago in every engine: else
+    one would see the phase of the ping, and take it for a difference between the engines. Without pings, the first one.
+    """
+    pings = found[(found["kind"] == EventKind.HEARTBEAT_SENT) & (found["time_s"] < 0)]
+    last = pings.groupby(["fault_id", "engine"])["time_s"].max().unstack("engine")
+    apart_s = (last.max(axis=1) - last.min(axis=1))[last.notna().all(axis=1)]
+    chosen = []
+    for _, mine in found.groupby("fault", sort=False):
+        seen = mine.groupby("fault_id")["engine"].nunique()
+        everywhere = seen.index[seen == seen.max()]
+        known = everywhere.intersection(apart_s.index)
+        chosen.append(apart_s[known].idxmin() if len(known) else everywhere[0])
+    return found[found["fault_id"].isin(chosen)].reset_index(drop=True)
 
 
 def _lane(event: Event) -> str:

@@ -92,7 +92,7 @@ def timeline(timelines: pd.DataFrame, fault: str, *, caption: str = "") -> Figur
     figure, panels = new_figure(len(engines), 1, sharex=True, height=height)
     for panel, engine in zip(panels, engines, strict=True):
         _panel(panel, mine[mine["engine"] == engine], lanes, left, right)
-        panel.set_title(engine, color=ENGINE_COLOURS[engine])
+        panel.set_title(f"{engine}{_phase(mine[mine['engine'] == engine])}", color=ENGINE_COLOURS[engine])
     panels[-1].set_xlabel("scenario seconds from the fault")
     return finish(figure, f"One client's timeline: {fault}", caption, _legend(mine))
 
@@ -108,6 +108,12 @@ def _window(events: pd.DataFrame) -> tuple[float, float]:
     beat = float(-sent.groupby("engine")["time_s"].max().min()) if len(sent) else 0.0
     length = max([0.5, 1.25 * beat, *ends])
     return -max(_BEFORE * length, 1.15 * beat), 1.3 * length
+
+
+def _phase(events: pd.DataFrame) -> str:
+    """How long before the fault the last ping was sent."""
+    sent = events.loc[(events["kind"] == "heartbeat_sent") & (events["time_s"] < 0), "time_s"]
+    return f": last ping {caption_seconds(-float(sent.max()))} before the fault" if len(sent) else ""
 
 
 def _panel(panel: Axes, events: pd.DataFrame, lanes: list[str], left: float, right: float) -> None:

@@ -77,6 +77,7 @@ def timelines_section(tables: RunTables, gallery: Gallery) -> Section:
     if tables.table("timelines").empty:
         return missing("timelines", title, "No client was traced in this run.")
     note = Text(
-        "The first client of each fault is traced: its heartbeats are logged one by one. Times are from the fault."
+        "One client of each fault, the same in every engine. Of those whose heartbeats are logged one by one it is the "
+        "one that the fault met most nearly as long after a ping in every engine. Times are from the fault."
     )
     return Section("timelines", title, [note, *gallery.get("timelines", [])])

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from harness.measure.one_engine import Measured, measure
+from harness.measure.series import at_same_phase
 from reference_server.events import Event, Source
-from reports.run_tables import MILESTONES, SCHEMAS
+from reports.run_tables import MILESTONES, SCHEMAS, frame
 from scenarios.clock import RunClock
 from scenarios.faults import PlannedFault
 from scenarios.plan import Plan
@@ -467,6 +468,31 @@ def test_the_timeline_of_a_traced_client_counts_from_its_fault() -> None:
         [50.0, "login", "login_refused", ""],
         [87.0, "peers", "peer_notified", "watcher 1"],
     ]
+
+
+def test_the_client_that_is_drawn_met_its_fault_at_nearly_the_same_phase() -> None:
+    def rows(engine: str, n: int, *pings_s: float) -> list[tuple[Any, ...]]:
+        sent = [
+            (engine, "host_crash", f"host_crash-{n}", -s, "gateway", "heartbeat_sent", "", "")
+            for s in pings_s
+        ]
+        return [*sent, (engine, "host_crash", f"host_crash-{n}", 0.0, "client", "fault_injected", "", "")]
+
+    seen = [
+        *rows("simulated", 0, 29.0),
+        *rows("simulated", 1, 42.0, 12.0),
+        *rows("simulated", 2, 9.0),
+        *rows("real", 0, 1.0),  # just before the fault, and not just after it: another story
+        *rows("real", 1, 41.5, 11.5),
+        *rows("real", 2, 3.0),
+        *rows("real", 3, 5.0),  # the simulation has no such client
+    ]
+    drawn = at_same_phase(frame("timelines", seen))
+    assert set(drawn["fault_id"]) == {"host_crash-1"}
+    assert set(drawn["engine"]) == {"simulated", "real"}
+    without = frame("timelines", [row for row in seen if row[5] == "fault_injected"])
+    assert set(at_same_phase(without)["fault_id"]) == {"host_crash-0"}
+    assert at_same_phase(without.iloc[:0]).empty
 
 
 def test_injections_say_how_late_each_fault_was() -> None:
