@@ -221,15 +221,16 @@ def expected_losses(connections: pd.DataFrame, life: Law, outages_per_day: float
     Args:
         connections: healthy_connections.csv of one engine; those that a fault has hit are left out.
         life: law of the time from connecting to a loss.
-        outages_per_day: losses of one client a day in outages of its own network.
+        outages_per_day: losses of one client a day in outages of its own network; those that a fault hits have none.
     """
+    hit = connections.loc[(connections["outcome"] == "ended") | (connections["hampered_by"] != ""), "client"]
     held = connections[connections["hampered_by"] == ""]
     days, nan = float(held["watched_s"].sum()) / DAY_S, float("nan")
     over_s = held["connected_s"] + held["watched_s"] + held["offline_s"]
     could_s = over_s.groupby(held["client"]).transform("max") - held["connected_s"]
     elsewise = (held["outcome"] == "lost") & (held["in_outage"] | (held["incident"] != ""))
     expected = float(life.cdf(could_s.where(~elsewise, held["watched_s"]).to_numpy()).sum())
-    expected += outages_per_day * days
+    expected += outages_per_day * float(held.loc[~held["client"].isin(hit), "watched_s"].sum()) / DAY_S
     rate = expected / days if days > 0 else nan
     row = ("theory", "", held["client"].nunique(), days, expected, nan, nan, rate, nan, nan, nan, nan)
     return frame("losses", [row])

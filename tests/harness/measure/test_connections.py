@@ -215,3 +215,7 @@ def test_theory_s_row_counts_for_as_long_as_a_connection_could_have_been_watched
     assert row.connections == pytest.approx((290.0 + 289.0) / 400.0, abs=1e-4)
     (row,) = expected_losses(held, Law.never(), outages_per_day=24.0).itertuples()
     assert row.rate_per_client_day == pytest.approx(24.0)
+    hit = held.assign(outcome=held["outcome"].where(held["client"] != "1", "ended"))
+    (row,) = expected_losses(hit, Law.never(), outages_per_day=24.0).itertuples()
+    alone_s = float(held.loc[held["client"] != "1", "watched_s"].sum())
+    assert row.connections == pytest.approx(24.0 * alone_s / 86_400.0), "whom a fault hits has no outages"
