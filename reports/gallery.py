@@ -34,7 +34,8 @@ _MOST_TIMELINES: Final = 12
 
 def draw(tables: RunTables, agreement: pd.DataFrame, folder: Path) -> Gallery:
     """Draw and save all figures as SVG and PNG, on all processors."""
-    planned = list(_plan(tables, agreement))
+    steps = _steps(tables)
+    planned = list(_plan(tables, agreement, steps))
 
     def made(n: int) -> Picture | Text:
         _, name, title, figure = planned[n]
@@ -46,6 +47,7 @@ def draw(tables: RunTables, agreement: pd.DataFrame, folder: Path) -> Gallery:
     gallery: dict[str, list[Picture | Text]] = {}
     for (place, *_), shown in zip(planned, _on_all_processors(made, len(planned)), strict=True):
         gallery.setdefault(place, []).append(shown)
+    gallery.setdefault("curves", []).extend(map(Text, steps.values()))
     return gallery
 
 
@@ -87,11 +89,21 @@ def _on_all_processors(make: Callable[[int], _T], count: int) -> list[_T]:
     return [found[n] if n in found else make(n) for n in range(count)]
 
 
-def _plan(tables: RunTables, agreement: pd.DataFrame) -> Iterator[tuple[str, str, str, Callable[[], Figure]]]:
+def _steps(tables: RunTables) -> dict[str, str]:
+    """By fault, in words what its curves would show if they were bare steps."""
+    curves = partial(figures.step_in_words, tables.table("law_curves"), tables.table("survival"))
+    said = {fault: curves(fault, epsilon_s=tables.number("epsilon_s") or 0.0) for fault in tables.faults}
+    return {fault: words for fault, words in said.items() if words}
+
+
+def _plan(
+    tables: RunTables, agreement: pd.DataFrame, steps: Mapping[str, str]
+) -> Iterator[tuple[str, str, str, Callable[[], Figure]]]:
     of = tables.table
     caption, caption_of_one = _caption(tables), _caption(tables, with_n=False)
     epsilon_s, windows = tables.number("epsilon_s") or 0.0, tables.records("fault_windows")
-    for n, faults in enumerate(_pages(tables), 1):
+    rising = [fault for fault in tables.faults if fault not in steps]
+    for n, faults in enumerate(_pages(rising) if rising or not steps else [], 1):
         title = f"Detection-latency curves: {', '.join(faults)}"
         curves = partial(figures.detection_curves, of("law_curves"), of("survival"), epsilon_s=epsilon_s)
         yield "curves", f"detection_curves_{n}", title, partial(curves, faults=faults, caption=caption)
@@ -131,9 +143,8 @@ def _plan(tables: RunTables, agreement: pd.DataFrame) -> Iterator[tuple[str, str
     yield "lateness", "lateness", "Lag of the loops and lateness of the heartbeats", lateness
 
 
-def _pages(tables: RunTables) -> list[list[str]]:
-    """Split the faults into figures of about equal size; one empty page where there is none."""
-    faults = list(tables.faults)
+def _pages(faults: list[str]) -> list[list[str]]:
+    """Split the faults into figures of about equal size."""
     pages = max(1, -(-len(faults) // _PANELS))
     size = max(1, -(-len(faults) // pages))
     return [faults[n * size : (n + 1) * size] for n in range(pages)]

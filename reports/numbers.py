@@ -26,6 +26,7 @@ __all__ = [
     "share",
     "signed_seconds",
     "size_bytes",
+    "time_span",
     "words",
 ]
 
@@ -73,8 +74,10 @@ def seconds(value: float) -> str:
 def signed_seconds(value: float | None) -> str:
     """Return a difference in seconds with its sign: +0.31, −2.50, 0.000."""
     text = seconds(value)
-    if text in (ABSENT, "never") or text.startswith(_MINUS) or not text.strip("0.,"):
-        return f"+{text}" if text == "never" else text
+    if text == "never":
+        return "+∞"
+    if text == ABSENT or text.startswith(_MINUS) or not text.strip("0.,"):
+        return text
     return f"+{text}"
 
 
@@ -82,6 +85,13 @@ def caption_seconds(value: float | None) -> str:
     """Seconds with their unit, for sentences and captions: ``84.97 s``."""
     text = seconds(value)
     return text if text in (ABSENT, "never") else f"{text}{NBSP}s"
+
+
+def time_span(least_s: float, most_s: float, unit: bool = True) -> str:
+    """Return a range of seconds, as one number where both ends are written alike: ``70.00 to 100.0 s``."""
+    low, high = seconds(least_s), seconds(most_s)
+    last = caption_seconds(most_s) if unit else high
+    return last if low == high else f"{low}{NBSP}to{NBSP}{last}"
 
 
 @_dash_where_absent
@@ -92,12 +102,12 @@ def milliseconds(value_s: float) -> str:
 
 
 def interval(lo: float | None, hi: float | None) -> str:
-    """Return a confidence interval in seconds; ``n too small`` where the sample gives none.
+    """Return a confidence interval in seconds; ``no interval`` where the sample is too small for one.
 
     One open side is written with a dash: the sample is too small for that bound alone.
     """
     ends = seconds(lo), seconds(hi)
-    return "n too small" if ends == (ABSENT, ABSENT) else " to ".join(ends)
+    return "no interval" if ends == (ABSENT, ABSENT) else " to ".join(ends)
 
 
 @_dash_where_absent

@@ -59,6 +59,7 @@ CAUSE_COLOURS: Final = {
     "ttl": "#999933",
     "send_error": "#882255",
     "state_check": "#44AA99",
+    "node_lease": "#332288",
     "recovered": "#BDBDBD",
     "censored": "#E4E4E4",
     "": "#8C8C8C",

@@ -81,7 +81,9 @@ def compare_command(
         bool, typer.Option("--allow-partial", help="compare what an interrupted run has measured")
     ] = False,
     strict: Annotated[bool, typer.Option(help="unknown is a failure, too")] = False,
-    output: Annotated[Path | None, typer.Option(help="write comparison.md, tables, figures there")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="write comparison.html, comparison.md, tables and figures there")
+    ] = None,
     root: Root = Path("runs"),
 ) -> None:
     """Compare runs with the first one: exit 99 where detection got slower or healthy clients are dropped more."""

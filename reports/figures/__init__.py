@@ -7,7 +7,7 @@ To add one: write `figures/<name>.py` with such a function, and name it in `repo
 from reports.figures.agreement_chart import agreement_chart
 from reports.figures.competing import competing, contested
 from reports.figures.data import NothingToDraw
-from reports.figures.detection_curves import detection_curves
+from reports.figures.detection_curves import detection_curves, step_in_words
 from reports.figures.latency_by_layer import latency_by_layer
 from reports.figures.lateness import lateness
 from reports.figures.layers import layers
@@ -28,6 +28,7 @@ __all__ = [
     "layers",
     "live_sessions",
     "losses",
+    "step_in_words",
     "storm",
     "timeline",
 ]

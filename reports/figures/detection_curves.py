@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,10 +25,71 @@ from reports.figures.data import (
     since_fault,
     thinned,
 )
-from reports.numbers import words
+from reports.numbers import NBSP, share, time_span, words
 from reports.style import ENGINE_COLOURS, finish, line_key, no_data, share_axis, styled
 
-__all__ = ["detection_curves"]
+__all__ = ["Curve", "curve_of", "detection_curves", "step_in_words", "step_of"]
+
+
+_LEAST_RISE_S = 0.05
+_LEAST_RISE = 0.01  # of its time
+
+
+def step_in_words(
+    law_curves: pd.DataFrame,
+    survival: pd.DataFrame,
+    fault: str,
+    *,
+    milestone: str = "suspected",
+    epsilon_s: float = 0.0,
+) -> str:
+    """Say in a sentence what a fault's curves would show if they were bare steps; empty: they are worth a panel.
+
+    Curves are steps where all of them rise within ε, or within a time too short to be seen beside its own length.
+    The arguments are those of `detection_curves`.
+    """
+    law = law_curves[(law_curves["milestone"] == milestone) & (law_curves["fault"] == fault)]
+    seen = survival[(survival["milestone"] == milestone) & (survival["fault"] == fault)]
+    curves = {one: curve_of(seen[seen["engine"] == one]) for one in reversed(engines_in(seen))}
+    if len(law):
+        law = law.sort_values("duration_s", kind="stable")
+        curves["theory"] = Curve(law["duration_s"], law["probability"])
+    return step_of(fault, curves, milestone=milestone, epsilon_s=epsilon_s)
+
+
+class Curve(NamedTuple):
+    """Times, the share that was detected by each, and of how many faults; a law has no number of faults."""
+
+    times_s: pd.Series[float]
+    shares: pd.Series[float]
+    n: float = math.nan
+
+
+def curve_of(survival: pd.DataFrame) -> Curve:
+    """Return the curve of rows of survival.csv of one engine, fault and milestone."""
+    steps = survival.sort_values("duration_s", kind="stable")
+    return Curve(steps["duration_s"], 1 - steps["survival"], float(steps["at_risk"].max()))
+
+
+def step_of(
+    fault: str, curves: Mapping[str, Curve], *, milestone: str = "suspected", epsilon_s: float = 0.0
+) -> str:
+    """Say what `step_in_words` says, of curves by their labels: engines or runs."""
+    rises = {label: rise(curve.times_s, curve.shares) for label, curve in curves.items()}
+    ends = [at_s for rising in rises.values() for at_s in rising]
+    if not curves or (
+        ends and max(ends) - min(ends) > max(epsilon_s, _LEAST_RISE_S, _LEAST_RISE * max(ends))
+    ):
+        return ""
+    said = []
+    for label, (_, shares, n) in curves.items():
+        least, most = rises[label] or (math.inf, math.inf)
+        level = float(shares.iloc[-1])
+        of = "" if level > 0.9995 or not rises[label] else f" for {share(level)}"
+        number = "" if math.isnan(n) else f", n{NBSP}={NBSP}{n:,.0f}"
+        said.append(f"{label} {time_span(least, most)}{of}{number}")
+    what = f"{words(milestone)} at one moment" if ends else f"never {words(milestone)}"
+    return f"{fault}: {what}, so there is no curve to draw ({'; '.join(said)})."
 
 
 @styled

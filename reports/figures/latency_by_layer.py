@@ -44,7 +44,7 @@ def latency_by_layer(detections: pd.DataFrame, laws: pd.DataFrame, *, caption: s
         for fault in in_order(seen["fault"])
         for cause in seen.loc[seen["fault"] == fault, "cause"].value_counts().index
     ]
-    figure, (axes,) = new_figure(height=max(7.2, 1.9 + 0.42 * len(pairs)))
+    figure, (axes,) = new_figure(height=max(4.2, 2.2 + 0.62 * len(pairs)))
     ranges = {law["fault"]: law for law in laws[laws["milestone"] == "suspected"].to_dict("records")}
     for row, (fault, cause) in enumerate(pairs):
         law = ranges.get(fault)

@@ -26,18 +26,31 @@ _NARROW = 0.055  # a share below this has no room for its number
 def layers(detections: pd.DataFrame, *, caption: str = "") -> Figure:
     """Draw a bar for each fault and engine, cut by the layer that suspected, with what was not detected.
 
+    A fault that one layer caught whole in every engine has no bar; the caption names it.
+
     Args:
         detections: detections.csv; the milestone `suspected` is drawn, without what is not applicable.
         caption: the line under the figure.
 
     Raises:
-        NothingToDraw: no fault took effect.
+        NothingToDraw: no fault took effect, or of each one layer caught all.
     """
     rows = detections[(detections["milestone"] == "suspected") & (detections["outcome"] != "not_applicable")]
     rows = rows[rows["engine"].isin(MEASURED_ENGINES)]  # theory's rows are plotting positions
     if rows.empty:
         raise NothingToDraw("No chart of layers: no fault took effect in this run.")
     rows = rows.assign(kind=rows["cause"].where(rows["outcome"] == "detected", rows["outcome"]))
+    whole = rows.groupby("fault", sort=False)["kind"].unique()
+    whole = whole[whole.map(len) == 1].map(lambda kinds: str(kinds[0]))
+    if len(whole):
+        caught = "; ".join(
+            f"{_NEITHER.get(kind) or cause_name(kind)}: {', '.join(whole.index[whole == kind])}"
+            for kind in in_order(whole)
+        )
+        rows = rows[~rows["fault"].isin(whole.index)]
+        if rows.empty:
+            raise NothingToDraw(f"Of each fault one layer caught all, in every engine ({caught}).")
+        caption = f"Not drawn, for one layer caught all of it: {caught}. {caption}"
     counts = rows.groupby(["fault", "engine", "kind"]).size().unstack(fill_value=0)
     bars = [bar for bar in product(in_order(rows["fault"]), MEASURED_ENGINES) if bar in counts.index]
     causes = [name for name in in_order([*CAUSE_COLOURS, *counts]) if name not in _NEITHER]
@@ -45,7 +58,7 @@ def layers(detections: pd.DataFrame, *, caption: str = "") -> Figure:
     counts = counts.loc[bars][kinds]
     shares = counts.div(counts.sum(axis=1), axis=0)
     at = np.arange(len(bars)) + 0.45 * pd.factorize(counts.index.get_level_values("fault"))[0]
-    figure, (axes,) = new_figure(height=max(7.2, 1.9 + 0.34 * len(bars)))
+    figure, (axes,) = new_figure(height=max(3.6, 2.2 + 0.4 * len(bars)))
     left = np.zeros(len(bars))
     for name in kinds:
         colour = _colour(name)

@@ -33,6 +33,7 @@ _COLOURS = {
     "take_over": GREEN,
     "drain": SKY,
 }
+_LAST_S = 1e-3
 _DASHES = {"simulated": (0, (4, 1.5)), "real": "-"}
 
 
@@ -49,7 +50,7 @@ def losses(connections: pd.DataFrame, *, caption: str = "") -> Figure:
     """
     lost = connections[connections["outcome"] == "lost"]
     if lost.empty:
-        raise NothingToDraw("No chart of losses: no healthy client lost its connection.")
+        raise NothingToDraw("No healthy client lost its connection.")
     figure, panels = new_figure(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 2]})
     engines = engines_in(connections)
     lines = dict(_DASHES) if len(engines) > 1 else dict.fromkeys(engines, "-")
@@ -65,7 +66,9 @@ def losses(connections: pd.DataFrame, *, caption: str = "") -> Figure:
                 color=_COLOURS[str(author)],
                 linestyle=lines[engine],
             )
-        went = pd.concat([pd.Series(1, mine["at_s"]), pd.Series(-1, mine["at_s"] + mine["offline_s"])])
+        back_s = mine["at_s"] + mine["offline_s"]
+        back_s = back_s[back_s < end_s - _LAST_S]  # who is away to the end has not come back at the end
+        went = pd.concat([pd.Series(1, mine["at_s"]), pd.Series(-1, back_s)])
         away = went.groupby(level=0).sum().cumsum()
         panels[1].step(
             [0.0, *away.index, end_s],

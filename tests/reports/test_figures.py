@@ -167,6 +167,52 @@ def test_a_fault_that_is_never_detected_is_a_flat_line(run: RunTables) -> None:
     assert any("no detection" in note and "0% detected" in note for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("times_s", "lost", "epsilon_s", "expected"),
+    [
+        (
+            (0.004, 0.031),
+            0,
+            0.75,
+            "x: suspected at one moment, so there is no curve to draw (real 0.0040 to 0.031",
+        ),
+        (
+            (80.0, 80.08),
+            0,
+            0.0,
+            "x: suspected at one moment, so there is no curve to draw (real 80.00 to 80.08",
+        ),
+        ((70.0, 100.0), 0, 0.75, ""),
+        ((0.004, 0.031), 2, 0.75, "for 50 %, n = 4"),
+        ((), 4, 0.75, "x: never suspected, so there is no curve to draw (real never, n = 4)"),
+    ],
+)
+def test_a_curve_that_would_be_a_bare_step_is_a_sentence(
+    times_s: tuple[float, ...], lost: int, epsilon_s: float, expected: str
+) -> None:
+    n = len(times_s) + lost
+    left = [1 - k / n for k in range(len(times_s) + 1)]
+    seen = pd.DataFrame(
+        {"duration_s": [0.0, *times_s], "survival": left, "at_risk": [n, *range(n, n - len(times_s), -1)]}
+    ).assign(engine="real", fault="x", milestone="suspected")
+    law = seen.iloc[:0].assign(probability=0.0)
+    said = figures.step_in_words(law, seen, "x", epsilon_s=epsilon_s).replace("\N{NO-BREAK SPACE}s", " s")
+    assert (
+        expected.replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}") in said if expected else not said
+    )
+
+
+def test_a_fault_that_one_layer_caught_whole_is_no_bar(run: RunTables) -> None:
+    seen = run.table("detections")
+    whole = seen[seen["fault"] == "host_crash"]
+    with pytest.raises(figures.NothingToDraw, match=r"Of each fault one layer caught all.*host_crash"):
+        figures.layers(whole)
+    figure = figures.layers(seen, caption="c")
+    bars = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert bars
+    assert not [bar for bar in bars if bar.startswith("host_crash ·")]
+
+
 def test_theorys_plotting_positions_are_no_detections(run: RunTables) -> None:
     theory = run.table("detections").assign(engine="theory", cause="nobody")
     with pytest.raises(figures.NothingToDraw):

@@ -33,7 +33,7 @@ def test_seconds(value: float | None, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.31, "+0.310"), (-2.5, "−2.50"), (0.0, "0.000"), (-0.00001, "0.0000"), (INF, "+never"), (NAN, "–")],
+    [(0.31, "+0.310"), (-2.5, "−2.50"), (0.0, "0.000"), (-0.00001, "0.0000"), (INF, "+∞"), (NAN, "–")],
 )
 def test_signed_seconds(value: float, text: str) -> None:
     assert numbers.signed_seconds(value) == text

@@ -5,7 +5,8 @@ From a `Comparison` to Markdown or a folder; computes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from harness.studies.compare.compare import Comparison
 from harness.studies.compare.statistical_tests import ALPHA
 from reports.figures.before_after import before_after
 from reports.figures.data import NothingToDraw
-from reports.numbers import ABSENT, count, interval, rate, seconds, share, signed_seconds
-from reports.page import Cell, Headline, Page, Section, Table
-from reports.render import render_markdown
+from reports.figures.detection_curves import curve_of, step_of
+from reports.figures.side_by_side import MOST_RUNS, OneRun, side_by_side
+from reports.numbers import ABSENT, NBSP, count, interval, rate, seconds, share, signed_seconds, words
+from reports.page import Block, Cell, Headline, Page, Picture, Section, Table, Text
+from reports.render import render_html, render_markdown
+from reports.sections.cells import engine_cell, verdict_cell
 from reports.style import save
 
 __all__ = ["markdown", "save_comparison"]
@@ -35,21 +39,28 @@ _PANELS = 6  # a figure holds so many faults and stays readable on a slide
 
 def markdown(comparison: Comparison) -> str:
     """Return the page, for a terminal or a pull request."""
+    return render_markdown(_page(comparison), Path())
+
+
+def _page(comparison: Comparison, pictures: Sequence[Block] = ()) -> Page:
     baseline, *others = comparison.labels
     differing = (
         f"{'differs in the scenario' if d.experiment else 'differs'}: {d}" for d in comparison.differences
     )
     reasons = (*(f"unsound: {reason}" for reason in comparison.unsound), *differing)
-    page = Page(
+    drawn = [Section("figures", "Before and after", pictures)] if pictures else []
+    return Page(
         name="Comparison",
         description="",
         subtitle=f"{', '.join(others)} against the baseline {baseline}",
         headline=Headline(comparison.verdict, comparison.headline, reasons),
-        facts=[Cell(str(comparison.tests), detail="tests"), Cell(str(comparison.seed), detail="seed")],
+        facts=[
+            Cell(str(comparison.tests), detail="comparisons tested"),
+            Cell(str(comparison.seed), detail="seed of the bootstrap"),
+        ],
         reading=_reading(comparison),
-        sections=list(_sections(comparison)),
+        sections=[*drawn, *_sections(comparison)],
     )
-    return render_markdown(page, Path())
 
 
 def _written_p(value: float) -> str:
@@ -93,8 +104,7 @@ def _sections(comparison: Comparison) -> Iterable[Section]:
         if len(table):
             several = len(comparison.inputs) > 2
             rows = [
-                [Cell(cell) for cell in (*([row["candidate"]] if several else []), *cells(row))]
-                for row in _worst_first(table)
+                [*([Cell(row["candidate"])] if several else []), *cells(row)] for row in _worst_first(table)
             ]
             yield Section(anchor, title, [Table([*(["run"] if several else []), *header], rows)])
 
@@ -109,61 +119,65 @@ def _worst_first(table: pd.DataFrame) -> Iterable[dict[Any, Any]]:
     return ordered.to_dict("records")
 
 
-def _curve(row: dict[Any, Any]) -> tuple[str, ...]:
-    def moved(name: str) -> str:
+def _curve(row: dict[Any, Any]) -> tuple[Cell, ...]:
+    def moved(name: str) -> Cell:
         change = row[f"{name}_difference_s"]
         if change != change:
-            return ABSENT
-        return f"{signed_seconds(change)} ({interval(row[f'{name}_lo_s'], row[f'{name}_hi_s'])})"
+            return Cell(ABSENT)
+        if math.isinf(change):
+            return Cell("no longer reached" if change > 0 else "now reached")
+        return Cell(signed_seconds(change), detail=interval(row[f"{name}_lo_s"], row[f"{name}_hi_s"]))
 
-    def levels(name: str) -> str:
-        return f"{seconds(row[f'{name}_before_s'])} → {seconds(row[f'{name}_after_s'])}"
+    def levels(name: str) -> Cell:
+        return _arrow(seconds(row[f"{name}_before_s"]), seconds(row[f"{name}_after_s"]))
 
     return (
-        row["engine"],
-        row["fault"],
-        row["milestone"],
-        f"{count(row['n_before'])} / {count(row['n_after'])}",
+        *_case(row),
+        _arrow(count(row["n_before"]), count(row["n_after"])),
         levels("p50"),
         moved("p50"),
         levels("p99"),
         moved("p99"),
-        _written_p(row["p_holm"]),
-        row["verdict"],
+        Cell(_written_p(row["p_holm"])),
+        verdict_cell(row["verdict"]),
     )
 
 
-def _rate(row: dict[Any, Any]) -> tuple[str, ...]:
+def _case(row: dict[Any, Any]) -> tuple[Cell, ...]:
+    return engine_cell(row["engine"]), Cell(row["fault"]), Cell(words(row["milestone"]))
+
+
+def _arrow(before: str, after: str) -> Cell:
+    return Cell(before if before == after else f"{before}{NBSP}→{NBSP}{after}")
+
+
+def _rate(row: dict[Any, Any]) -> tuple[Cell, ...]:
     per_day = [row[f"count_{w}"] / row[f"client_days_{w}"] for w in ("before", "after")]
-    ratio = f"{rate(row['ratio'])} ({rate(row['ratio_lo'])} to {rate(row['ratio_hi'])})"
     return (
-        row["engine"],
-        f"{count(row['count_before'])} → {count(row['count_after'])}",
-        f"{rate(per_day[0])} → {rate(per_day[1])}",
-        ratio,
-        _written_p(row["p_holm"]),
-        row["verdict"],
+        engine_cell(row["engine"]),
+        _arrow(count(row["count_before"]), count(row["count_after"])),
+        _arrow(*map(rate, per_day)),
+        Cell(rate(row["ratio"]), detail=f"{rate(row['ratio_lo'])} to {rate(row['ratio_hi'])}"),
+        Cell(_written_p(row["p_holm"])),
+        verdict_cell(row["verdict"]),
     )
 
 
-def _share(row: dict[Any, Any]) -> tuple[str, ...]:
+def _share(row: dict[Any, Any]) -> tuple[Cell, ...]:
     shares = [row[f"detected_{w}"] / row[f"n_{w}"] for w in ("before", "after")]
     points = [f"{100 * row[name]:+.1f}".replace("-", "−") for name in ("difference", "lo", "hi")]
-    detected = " → ".join(f"{row[f'detected_{w}']} of {row[f'n_{w}']}" for w in ("before", "after"))
     return (
-        row["engine"],
-        row["fault"],
-        row["milestone"],
-        detected,
-        f"{share(shares[0])} → {share(shares[1])}",
-        f"{points[0]} ({points[1]} to {points[2]}) points",
-        _written_p(row["p_holm"]),
-        row["verdict"],
+        *_case(row),
+        _arrow(*(f"{row[f'detected_{w}']} of {row[f'n_{w}']}" for w in ("before", "after"))),
+        _arrow(*map(share, shares)),
+        Cell(f"{points[0]} points", detail=f"{points[1]} to {points[2]}"),
+        Cell(_written_p(row["p_holm"])),
+        verdict_cell(row["verdict"]),
     )
 
 
 def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write comparison.md, curves.csv, rates.csv, shares.csv and before_after_N.svg and .png.
+    """Write comparison.html and .md, curves.csv, rates.csv, shares.csv and the figures.
 
     Returns:
         What was written. Files of an earlier comparison in the same folder are replaced.
@@ -172,40 +186,70 @@ def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("before_after_*"):
+    figures = folder / "figures"
+    for old in (*figures.glob("before_after_*"), *figures.glob("side_by_side.*")):
         old.unlink()
-    text = folder / "comparison.md"
-    text.write_text(markdown(comparison), encoding="utf-8")
-    written = [text]
+    pictures = list(_pictures(comparison, figures))
+    page = _page(comparison, pictures)
+    html, text = folder / "comparison.html", folder / "comparison.md"
+    html.write_text(render_html(page), encoding="utf-8")
+    text.write_text(render_markdown(page, folder), encoding="utf-8")
+    written = [html, text]
     for name in ("curves", "rates", "shares"):
         written.append(folder / f"{name}.csv")
         getattr(comparison, name).to_csv(written[-1], index=False)
+    return [*written, *(path for p in pictures if isinstance(p, Picture) for path in (p.svg, p.png))]
+
+
+def _pictures(comparison: Comparison, folder: Path) -> Iterator[Picture | Text]:
+    """The curves of each fault, run over run, and the runs side by side; a sentence where a curve is a bare step."""
+    engine = _engine(comparison)
     curves = pd.concat(
         [one.tables.table("survival").assign(run=one.label) for one in comparison.inputs], ignore_index=True
     )
-    engine = _engine(comparison)
-    faults = list(dict.fromkeys(comparison.curves.loc[comparison.curves["engine"] == engine, "fault"]))
+    curves, changes = (table[table["engine"] == engine] for table in (curves, comparison.curves))
+    faults = list(dict.fromkeys(changes["fault"]))
+    steps = {fault: said for fault in faults if (said := _step(curves, changes, fault))}
     seeds = dict.fromkeys(
         f"{one.tables.number('seed'):g}" for one in comparison.inputs if one.tables.number("seed") is not None
     )
+    which = f"The {engine} engine, runs of seed {' / '.join(seeds) or 'unknown'}"
     caption = (
-        f"{comparison.headline}. The {engine} engine, runs of seed {' / '.join(seeds) or 'unknown'}; "
-        f"{comparison.tests} tests in all, corrected (Holm); intervals 95 % by bootstrap (seed "
-        f"{comparison.seed}). All times are scenario time."
+        f"{comparison.headline}. {which}; {comparison.tests} tests in all, corrected (Holm); intervals 95 % by "
+        f"bootstrap (seed {comparison.seed}). All times are scenario time."
     )
-    for n, start in enumerate(range(0, len(faults), _PANELS), 1):
+    rising = [fault for fault in faults if fault not in steps]
+    for n, start in enumerate(range(0, len(rising), _PANELS), 1):
+        shown = rising[start : start + _PANELS]
         try:
-            figure = before_after(
-                curves[curves["engine"] == engine],
-                comparison.curves[comparison.curves["engine"] == engine],
-                labels=comparison.labels,
-                faults=faults[start : start + _PANELS],
-                caption=caption,
-            )
+            figure = before_after(curves, changes, labels=comparison.labels, faults=shown, caption=caption)
         except NothingToDraw:
             continue
-        written += save(figure, folder, f"before_after_{n}")
-    return written
+        title = f"Before and after: {', '.join(shown)}"
+        yield Picture(f"before_after_{n}", title, *save(figure, folder, f"before_after_{n}"))
+    yield from map(Text, steps.values())
+    names = ("population", "healthy_connections")
+    tables = [[one.tables.table(name) for name in names] for one in comparison.inputs[:MOST_RUNS]]
+    runs = [
+        OneRun(label, *(table[table["engine"] == engine] for table in mine))
+        for label, mine in zip(comparison.labels, tables, strict=False)
+    ]
+    left_out = len(comparison.inputs) - len(runs)
+    more = f" The last {left_out} runs are not drawn." if left_out else ""
+    try:
+        figure = side_by_side(runs, caption=f"{which}. All times are scenario time.{more}")
+    except NothingToDraw as nothing:
+        yield Text(str(nothing), "missing")
+    else:
+        yield Picture("side_by_side", "The runs side by side", *save(figure, folder, "side_by_side"))
+
+
+def _step(curves: pd.DataFrame, changes: pd.DataFrame, fault: str) -> str:
+    """In words what the curves of a fault would show, if each of them were a bare step and none got worse."""
+    if (changes.loc[changes["fault"] == fault, "verdict"] == "fail").any():
+        return ""
+    mine = curves[(curves["fault"] == fault) & (curves["milestone"] == "suspected")]
+    return step_of(fault, {str(run): curve_of(steps) for run, steps in mine.groupby("run", sort=False)})
 
 
 def _engine(comparison: Comparison) -> str:

@@ -181,7 +181,7 @@ def test_runs_of_one_law_seldom_regress_against_each_other(tmp_path: Path) -> No
 def test_text_and_tables_say_the_same(tmp_path: Path) -> None:
     found = pair(tmp_path, rows(uniform(400, 100, 130, 2)))
     row = found.curves.iloc[0]
-    shown = f"{row['p50_before_s']:.2f} → {row['p50_after_s']:.1f}"
+    shown = f"{row['p50_before_s']:.2f}\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}{row['p50_after_s']:.1f}"
     text = markdown(found)
     assert f"| {shown} |" in text
     assert text.startswith("# Comparison: ✗ fail\n\n**Regression")
@@ -202,19 +202,18 @@ def test_three_runs_are_each_held_against_the_first(tmp_path: Path) -> None:
 
 def test_it_is_saved_as_files(tmp_path: Path) -> None:
     found = pair(tmp_path, rows(uniform(400, 100, 130, 2)))
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "before_after_9.png").touch()
+    (tmp_path / "out" / "figures").mkdir(parents=True)
+    (tmp_path / "out" / "figures" / "before_after_9.png").touch()
     written = save_comparison(found, tmp_path / "out")
-    names = {path.name for path in (tmp_path / "out").iterdir()}
+    names = {path.name for path in (tmp_path / "out").rglob("*.*")}
     assert names == {path.name for path in written}, "and what was there before is gone"
     assert names == {
-        "comparison.md",
-        "curves.csv",
-        "rates.csv",
-        "shares.csv",
-        "before_after_1.svg",
-        "before_after_1.png",
+        *("comparison.html", "comparison.md", "curves.csv", "rates.csv", "shares.csv"),
+        *("before_after_1.svg", "before_after_1.png"),
     }
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "data:image/svg+xml;base64," in page
+    assert "No runs side by side: nothing was sampled" in page
     again = pd.read_csv(tmp_path / "out" / "curves.csv")
     assert again["p50_difference_s"].iloc[0] == pytest.approx(found.curves["p50_difference_s"].iloc[0])
 
