@@ -87,7 +87,12 @@ class MeasuredRun:
     soundness: Soundness | None
 
 
-def conclude(run: RunDir, progress: Callable[[str, float], None] = lambda _phase, _done: None) -> Outcome:
+def conclude(
+    run: RunDir,
+    progress: Callable[[str, float], None] = lambda _phase, _done: None,
+    *,
+    interactive: bool = False,
+) -> Outcome:
     """Measure, judge and report what a run directory holds.
 
     1. Merge the witnesses' logs into one, sorted by time.
@@ -96,6 +101,8 @@ def conclude(run: RunDir, progress: Callable[[str, float], None] = lambda _phase
     4. Statistics: percentiles, curves, causes.
     5. Judge: sound? do the engines agree? do the thresholds hold?
     6. Write the tables, the report, and last summary.json.
+
+    ``interactive``: the figures of report.html can be zoomed and moved.
 
     Raises:
         RunDirError: no scenario or plan in it, or no events at all.
@@ -112,7 +119,7 @@ def conclude(run: RunDir, progress: Callable[[str, float], None] = lambda _phase
         table.to_csv(run.table(name), index=False)
 
     progress("report", 0.0)
-    report = build_report(tables, headline, agreement.headline, exit_code)
+    report = build_report(tables, headline, agreement.headline, exit_code, interactive=interactive)
     verdict = {
         "verdict": headline.status,
         "headline": headline.sentence,

@@ -35,7 +35,9 @@ class Report(NamedTuple):
     markdown: Path
 
 
-def build_report(tables: RunTables, headline: Headline, agreement: Headline, exit_code: int) -> Report:
+def build_report(
+    tables: RunTables, headline: Headline, agreement: Headline, exit_code: int, *, interactive: bool = False
+) -> Report:
     """Write the report of a run into its directory.
 
     Args:
@@ -43,6 +45,7 @@ def build_report(tables: RunTables, headline: Headline, agreement: Headline, exi
         headline: the verdict of the whole run.
         agreement: whether the engines agree.
         exit_code: shown beside the verdict.
+        interactive: figures of report.html can be zoomed and moved.
     """
     comparisons = tables.table("agreement")
     gallery = draw(tables, comparisons, tables.path / "figures")
@@ -73,7 +76,7 @@ def build_report(tables: RunTables, headline: Headline, agreement: Headline, exi
         ],
     )
     report = Report(tables.path / "report.html", tables.path / "report.md")
-    report.html.write_text(render_html(page), encoding="utf-8")
+    report.html.write_text(render_html(page, interactive=interactive), encoding="utf-8")
     report.markdown.write_text(render_markdown(page, tables.path), encoding="utf-8")
     return report
 

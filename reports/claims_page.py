@@ -13,7 +13,7 @@ import pandas as pd
 
 from reports.figures.claims import claims
 from reports.figures.data import NothingToDraw
-from reports.numbers import ABSENT, cause_name, seconds, share
+from reports.numbers import ABSENT, caption_seconds, cause_name, seconds, share, time_span
 from reports.page import Block, Cell, Headline, Page, Picture, Section, Table, Tone
 from reports.render import render_html, render_markdown
 from reports.run_tables import ENGINES
@@ -125,12 +125,12 @@ def _seen(one: pd.DataFrame) -> Cell:
         return Cell(ABSENT, detail=str(row["reason"]))
     if not row["detected"]:
         return Cell("resumed" if row["recovered"] else "never", value=math.inf)
-    span = f"{seconds(row['lo_s'])} to {seconds(row['hi_s'])}"
+    span = time_span(row["lo_s"], row["hi_s"])
     if row["hi_s"] - row["lo_s"] < 0.005:
-        span = seconds(row["hi_s"])
+        span = caption_seconds(row["hi_s"])
     middle = f"median {seconds(row['p50_s'])}" if math.isfinite(row["p50_s"]) else ""
     part = f"{share(row['detected'])} of them" if row["detected"] < 1 else ""
-    return Cell(f"{span} s", value=float(row["hi_s"]), detail=", ".join(x for x in (middle, part) if x))
+    return Cell(span, value=float(row["hi_s"]), detail=", ".join(x for x in (middle, part) if x))
 
 
 def _layer(cell: pd.DataFrame) -> str:

@@ -22,9 +22,12 @@ from reports.sections.cells import mark
 __all__ = ["markdown_table", "render_html", "render_markdown", "tables_reference"]
 
 
-def render_html(page: Page) -> str:
-    """Return the page as HTML. Links to data files are relative: they work inside the run directory."""
-    return _template().render(page=page)
+def render_html(page: Page, *, interactive: bool = False) -> str:
+    """Return the page as HTML. Links to data files are relative: they work inside the run directory.
+
+    ``interactive``: a script in the page lets its figures be zoomed and moved.
+    """
+    return _template().render(page=page, interactive=interactive)
 
 
 @cache

@@ -241,17 +241,28 @@ def run_command(
 def report(
     run_name: Annotated[str, typer.Argument(metavar="RUN", help="run directory, its name, or latest")],
     root: Root = Path("runs"),
+    interactive: Annotated[
+        bool,
+        typer.Option("--interactive", help="figures of report.html can be zoomed and moved; still one file"),
+    ] = False,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="also write report.pdf, printed by an installed Chromium or Chrome")
+    ] = False,
     allow_undecided: AllowUndecided = False,
     as_json: AsJson = False,
     junit: JUnit = None,
     summary: Summary = None,
 ) -> None:
     """Measure and report a run directory again; recovers what an interrupted run has logged."""
+    from harness.print_pdf import find_browser, print_pdf
     from harness.run import conclude
     from harness.runs.directory import find_run
 
+    browser = find_browser() if pdf else ""
     with progress() as show:
-        outcome = conclude(find_run(run_name, root), progress=show)
+        outcome = conclude(find_run(run_name, root), progress=show, interactive=interactive)
+    if pdf:
+        say(f"printed: {print_pdf(outcome.report, browser)}")
     finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit, summary=summary)
 
 

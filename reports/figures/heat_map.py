@@ -57,7 +57,9 @@ def heat_map(cells: pd.DataFrame, *, bounds: Mapping[str, str] | None = None, ca
     panels[0].set_ylabel("heartbeat interval (s)")
     handles: list[Patch] = []
     if shown["recommended"].any():
-        handles.append(Patch(facecolor="none", edgecolor=ORANGE, linewidth=3, label="recommended"))
+        kept = shown.loc[shown["recommended"], "feasible"].all()
+        label = "recommended" if kept else "recommended, for none keeps every bound"
+        handles.append(Patch(facecolor="none", edgecolor=ORANGE, linewidth=3, label=label))
     if shown["feasible"].any():
         handles.append(Patch(facecolor="none", edgecolor=GREEN, linewidth=2.2, label="keeps every bound"))
     handles.append(Patch(color=colormaps["cividis_r"](0.85), label="darker is worse, logarithmic"))

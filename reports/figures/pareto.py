@@ -64,7 +64,7 @@ def pareto(
     if mistake_limit is not None:
         y, text, where = (
             max(mistake_limit, _FLOOR),
-            f"your bound: {rate(mistake_limit)}",
+            f"your bound: {rate(mistake_limit)} a client-day",
             axes.get_yaxis_transform(),
         )
         axes.axhline(y, **_LIMIT_LINE)
@@ -86,8 +86,9 @@ def _dots(axes: Axes, rows: pd.DataFrame, colour: str, alpha: float, of: pd.Data
 def _recommended(axes: Axes, row: Mapping[Hashable, Any]) -> None:
     x, y = row["detect_p99_s"], row["y"]
     axes.scatter([x], [y], s=330, facecolors="none", edgecolors=VERMILION, linewidths=3, zorder=5)
+    kept = "recommended" if row["feasible"] else "recommended, for none keeps every bound"
     text = (
-        f"recommended: T = {plain(row['interval_s'])}{NBSP}s, k = {row['max_failures']:.0f}, "
+        f"{kept}: T = {plain(row['interval_s'])}{NBSP}s, k = {row['max_failures']:.0f}, "
         f"τ = {plain(row['timeout_s'])}{NBSP}s\n"
         f"p99 {caption_seconds(x)}, {_mistakes(row['false_per_client_day'])} false per client-day, "
         f"{plain(row['frames_per_s'])} frames/s"

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from reports.gallery import Gallery
-from reports.numbers import count, share, signed_seconds, words
+from reports.numbers import ABSENT, count, share, signed_seconds, words
 from reports.page import Block, Cell, Headline, Section, Table, Text
 from reports.sections.cells import mark, missing, seconds_cell, verdict_cell
 
@@ -36,7 +36,7 @@ def agreement_section(table: pd.DataFrame, verdict: Headline, gallery: Gallery) 
     failed = table[table["verdict"] == "fail"]
     if len(failed):
         blocks.append(_list(failed.head(_MOST_FAILURES), f"Outside the tolerance: {count(len(failed))}"))
-    blocks += [_matrix(table), *gallery.get("agreement", [])]
+    blocks += [*gallery.get("agreement", []), *_matrices(table)]
     blocks.append(
         Text(
             "A percentile agrees if the difference is within the tolerance and its 95 % interval reaches no "
@@ -52,32 +52,32 @@ def agreement_section(table: pd.DataFrame, verdict: Headline, gallery: Gallery) 
     return Section("agreement", title, blocks)
 
 
-def _matrix(table: pd.DataFrame) -> Table:
+def _matrices(table: pd.DataFrame) -> Iterator[Table]:
+    """A table for each pair of engines; folded are those after the first in which nothing disagrees."""
     pairs = [p for p in _PAIRS if ((table["left"] == p[0]) & (table["right"] == p[1])).any()]
-    columns = {pair: [f for f in _FIGURES if pair[1] == "theory" or f != "range"] for pair in pairs}
-    cells = {
-        (row["fault"], row["milestone"], row["left"], row["right"], row["figure"]): _cell(row)
-        for row in table.to_dict("records")
-    }
-    cases = list(dict.fromkeys(zip(table["fault"], table["milestone"], strict=True)))
-    rows = [
-        [
-            Cell(fault, detail=words(milestone)),
-            *(
-                cells.get((fault, milestone, *pair, figure), Cell(""))
-                for pair in pairs
-                for figure in columns[pair]
-            ),
+    for n, pair in enumerate(pairs):
+        mine = table[(table["left"] == pair[0]) & (table["right"] == pair[1])]
+        figures = [figure for figure in _FIGURES if (mine["figure"] == figure).any()]
+        cells = {
+            (row["fault"], row["milestone"], row["figure"]): _cell(row) for row in mine.to_dict("records")
+        }
+        cases = dict.fromkeys(zip(mine["fault"], mine["milestone"], strict=True))
+        rows = [
+            [
+                Cell(fault),
+                Cell(words(milestone)),
+                *(cells.get((fault, milestone, figure), Cell("")) for figure in figures),
+            ]
+            for fault, milestone in cases
         ]
-        for fault, milestone in cases
-    ]
-    return Table(
-        ("fault", *(figure for pair in pairs for figure in columns[pair])),
-        rows,
-        groups=(("", 1), *((" − ".join(pair), len(columns[pair])) for pair in pairs)),
-        note="Differences in seconds; for “share” and “shape” in percentage points.",
-        csv="agreement.csv",
-    )
+        yield Table(
+            ("fault", "until", *figures),
+            rows,
+            title=" − ".join(pair),
+            note="Differences in seconds; for “share” and “shape” in percentage points, for “count” in connections.",
+            csv="agreement.csv",
+            folded=n > 0 and not (mine["verdict"] == "fail").any(),
+        )
 
 
 def _cell(row: Mapping[Hashable, Any]) -> Cell:
@@ -96,10 +96,8 @@ def _list(table: pd.DataFrame, title: str, folded: bool = False) -> Table:
         "fault",
         "milestone",
         "figure",
-        "left",
-        "right",
-        "left value",
-        "right value",
+        "engines",
+        "values",
         "difference",
         "tolerance",
         "reason",
@@ -116,18 +114,24 @@ def _list(table: pd.DataFrame, title: str, folded: bool = False) -> Table:
 
 def _row(row: Mapping[Hashable, Any]) -> Iterator[Cell]:
     yield verdict_cell(row["verdict"])
-    for name in ("fault", "milestone", "figure", "left", "right"):
+    for name in ("fault", "milestone", "figure"):
         yield Cell(words(row[name]) if name == "milestone" else row[name])
-    is_share = row["figure"] in _SHARES
-    for name in ("left_s", "right_s", "difference_s", "tolerance_s"):
-        value = row[name]
-        if row["figure"] == "count" and not math.isnan(value):
-            yield Cell(f"{value:.4g}".replace("-", "−"), value)
-            continue
-        if is_share and not math.isnan(value):
-            yield Cell(share(value) if value >= 0 else f"−{share(-value)}", value)
-        elif name == "difference_s" and not math.isnan(value):
-            yield Cell(signed_seconds(value), value)
-        else:
-            yield seconds_cell(value)
+    yield Cell(f"{row['left']} − {row['right']}")
+    left, right, difference, tolerance = (
+        _value(row["figure"], row[name], signed=name == "difference_s")
+        for name in ("left_s", "right_s", "difference_s", "tolerance_s")
+    )
+    yield Cell("" if left.text == right.text == ABSENT else f"{left.text} − {right.text}")
+    yield difference
+    yield tolerance
     yield Cell(row["reason"])
+
+
+def _value(figure: str, value: float, signed: bool = False) -> Cell:
+    if math.isnan(value):
+        return Cell(ABSENT)
+    if figure == "count":
+        return Cell(f"{value:.4g}".replace("-", "−"), value)
+    if figure in _SHARES:
+        return Cell(share(value) if value >= 0 else f"−{share(-value)}", value)
+    return Cell(signed_seconds(value), value) if signed else seconds_cell(value)

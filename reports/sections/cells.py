@@ -8,10 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from reports.numbers import ABSENT, count, rate, seconds, share
+from reports.numbers import ABSENT, count, rate, seconds, share, time_span
 from reports.page import Cell, Section, Table, Text, Tone
+from reports.run_tables import ENGINES, RunTables
 
 __all__ = [
+    "INTERVALS",
+    "by_fault",
     "count_cell",
     "engine_cell",
     "mark",
@@ -35,9 +38,20 @@ _TONES: dict[str, Tone] = {
 }
 
 
+INTERVALS = (
+    "Below each percentile is its 95 % interval. Where there is none, there are too few faults for it: a p50 takes 6, "
+    "a p95 72, a p99 368."
+)
+"""The note of a table with percentiles."""
 Row = Mapping[Hashable, Any]
 Columns = Mapping[str, tuple[str, Callable[[Any], Cell]] | Callable[[Row], Cell]]
 """By its heading, what a column shows: the name in the CSV table and the cell of its value, or a cell of the row."""
+
+
+def by_fault(found: pd.DataFrame, tables: RunTables) -> pd.DataFrame:
+    """Return rows in the order of the scenario's faults, those of each in the order of the engines."""
+    order = {name: n for n, name in enumerate((*tables.faults, *ENGINES))}
+    return found.sort_values(["fault", "engine"], key=lambda names: names.map(order), kind="stable")
 
 
 def table_of(found: pd.DataFrame, columns: Columns, **options: Any) -> Table:
@@ -92,12 +106,11 @@ def share_cell(value: float, lo: float = math.nan, hi: float = math.nan) -> Cell
     return Cell(share(value), value, detail=interval)
 
 
-def percentile_cell(value: float, lo: float, hi: float, n: int, needed: int) -> Cell:
-    """Return a percentile in seconds with its 95 % interval, or why it has none."""
+def percentile_cell(value: float, lo: float, hi: float, n: int) -> Cell:
+    """Return a percentile in seconds with its 95 % interval, if it has one."""
     if math.isnan(value):
         least = "" if math.isnan(lo) else f"at least {seconds(lo)}"
         return Cell("too few noticed", math.inf, detail=least) if n else Cell(ABSENT)
     if math.isnan(lo) and math.isnan(hi):
-        few = f"an interval needs {needed} or more" if n < needed else "no bound"
-        return Cell(seconds(value), value, detail=few)
-    return Cell(seconds(value), value, detail=f"{seconds(lo)} to {seconds(hi)}")
+        return Cell(seconds(value), value, detail="no interval")
+    return Cell(seconds(value), value, detail=time_span(lo, hi, unit=False))

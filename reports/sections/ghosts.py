@@ -5,7 +5,7 @@ from __future__ import annotations
 from reports.gallery import Gallery
 from reports.page import Block, Cell, Section, Table, Text
 from reports.run_tables import RunTables
-from reports.sections.cells import count_cell, engine_cell, seconds_cell
+from reports.sections.cells import by_fault, count_cell, engine_cell, seconds_cell
 
 __all__ = ["ghosts_section"]
 
@@ -35,6 +35,7 @@ def ghosts_section(tables: RunTables, gallery: Gallery) -> Section:
         blocks.append(Text("No ghost was seen, or nobody watched the store (no ghosts.csv).", "missing"))
         return Section("ghosts", "Ghosts and live sessions", blocks)
     rows = []
+    ghosts = by_fault(ghosts, tables)
     for (fault, engine), group in ghosts.groupby(["fault", "engine"], sort=False):
         left = int((group["outcome"] == "censored").sum())
         rows.append(

@@ -9,14 +9,13 @@ from typing import Any
 import pandas as pd
 
 from reports.gallery import Gallery
-from reports.numbers import cause_name, count, share, words
+from reports.numbers import ABSENT, cause_name, count, share, words
 from reports.page import Cell, Section, Table, Text
 from reports.run_tables import ENGINES, MILESTONES, PERCENTILES, RunTables
-from reports.sections.cells import count_cell, engine_cell, percentile_cell, seconds_cell
+from reports.sections.cells import INTERVALS, count_cell, engine_cell, percentile_cell, seconds_cell
 
 __all__ = ["latency_section"]
 
-_NEEDED = {"p50": 6, "p95": 72, "p99": 368}  # faults, for a two-sided 95 % interval
 _COLUMNS = ("fault", "engine", "n", "not detected", "mean (s)", "p50 (s)", "p95 (s)", "p99 (s)", "max (s)")
 
 _PARTS = {
@@ -45,6 +44,7 @@ def latency_section(tables: RunTables, gallery: Gallery) -> Section:
                     _COLUMNS,
                     rows,
                     title=f"From the fault until {words(milestone)}",
+                    note=INTERVALS,
                     csv="qos.csv",
                     folded=milestone not in ("suspected", "store_cleared"),
                 )
@@ -118,17 +118,17 @@ def _parts_table(breakdown: pd.DataFrame, by: str, title: str) -> Table | None:
 
 def _theory_row(law: Mapping[Hashable, Any]) -> list[Cell]:
     mass = law["detected_share"]
-    missing = Cell("–") if math.isnan(mass) else Cell(share(1 - mass), 1 - mass)
+    missing = Cell(ABSENT) if math.isnan(mass) else Cell(share(1 - mass), 1 - mass)
     if 0 < mass < 1:
         missing = Cell(share(1 - mass), 1 - mass, detail="mean and max are of the rest")
     return [
         Cell(law["fault"]),
         engine_cell("theory"),
-        Cell("no sample: a law"),
+        Cell(ABSENT),
         missing,
         seconds_cell(law["mean_s"]),
         *(
-            seconds_cell(law[f"{p}_s"]) if q <= mass else Cell("not reached", math.inf)
+            seconds_cell(law[f"{p}_s"]) if q <= mass else Cell("never", math.inf)
             for p, q in PERCENTILES.items()
         ),
         seconds_cell(law["hi_s"]),
@@ -145,9 +145,6 @@ def _measured_row(row: Mapping[Hashable, Any]) -> list[Cell]:
         count_cell(n),
         Cell(count(undetected), undetected, detail=why),
         seconds_cell(row["mean_s"]),
-        *(
-            percentile_cell(row[f"{p}_s"], row[f"{p}_lo_s"], row[f"{p}_hi_s"], n, needed)
-            for p, needed in _NEEDED.items()
-        ),
+        *(percentile_cell(row[f"{p}_s"], row[f"{p}_lo_s"], row[f"{p}_hi_s"], n) for p in PERCENTILES),
         seconds_cell(row["max_s"]),
     ]

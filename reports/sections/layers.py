@@ -10,8 +10,16 @@ import pandas as pd
 from reports.gallery import Gallery
 from reports.numbers import cause_name
 from reports.page import Block, Cell, Section, Text
-from reports.run_tables import ENGINES, RunTables
-from reports.sections.cells import Columns, count_cell, engine_cell, seconds_cell, share_cell, table_of
+from reports.run_tables import RunTables
+from reports.sections.cells import (
+    Columns,
+    by_fault,
+    count_cell,
+    engine_cell,
+    seconds_cell,
+    share_cell,
+    table_of,
+)
 
 __all__ = ["layers_section"]
 
@@ -23,15 +31,13 @@ def layers_section(tables: RunTables, gallery: Gallery) -> Section:
     blocks: list[Block] = [*gallery.get("layers", [])]
     causes = tables.table("detections_by_layer")
     if len(causes):
-        order = {name: n for n, name in enumerate((*tables.faults, *ENGINES))}
-        causes = causes.sort_values(["fault", "engine"], key=lambda names: names.map(order), kind="stable")
+        causes = by_fault(causes, tables)
         reached = _reached(tables.table("incidence"))
         totals = causes.groupby(["engine", "fault"])["count"].transform("sum")
         causes = causes.assign(share=causes["count"] / totals)
         note = (
             "The share of all faults is estimated with its 95 % interval (Aalen–Johansen): layers compete with each "
-            "other and with recovery, and some faults were still unnoticed when the run ended (incidence.csv has the "
-            "curves)."
+            "other and with recovery, and a run may end before a fault is noticed (incidence.csv has the curves)."
         )
         columns: Columns = {
             "fault": ("fault", Cell),
@@ -67,7 +73,7 @@ def _tcp_info(tables: RunTables) -> Block:
             "What the kernel knew of the sockets (TCP_INFO at the suspicion) was not logged.", "missing"
         )
     return table_of(
-        info,
+        by_fault(info, tables),
         {
             "fault": ("fault", Cell),
             "engine": ("engine", engine_cell),

@@ -29,7 +29,10 @@ def losses_section(tables: RunTables, gallery: Gallery) -> Section:
                 "engine": ("engine", engine_cell),
                 "ended by": ("author", lambda author: Cell(words(author) if author else "all")),
                 "healthy clients": ("healthy_clients", count_cell),
-                "connections lost": ("connections", rate_cell),
+                "connections lost": (
+                    "connections",
+                    lambda n: count_cell(n) if n == round(n) else rate_cell(n),
+                ),
                 "clients": ("clients", _if_known),
                 "sessions lost": ("sessions", _if_known),
                 "per client-day": _rate,
@@ -59,8 +62,11 @@ def losses_section(tables: RunTables, gallery: Gallery) -> Section:
                     "engine": ("engine", engine_cell),
                     "ended by": ("author", lambda author: Cell(words(author))),
                     "cause": ("cause", lambda cause: Cell(cause_name(cause))),
-                    "incident": ("incident", Cell),
-                    "hampered by": ("hampered_by", Cell),
+                    **{
+                        words(name): (name, Cell)
+                        for name in ("incident", "hampered_by")
+                        if causes[name].any()
+                    },
                     "connections": ("count", count_cell),
                     "clients": ("clients", count_cell),
                     "held for, median (s)": ("median_s", rate_cell),

@@ -8,10 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from reports.numbers import ABSENT, caption_seconds, cause_name, count, plain, rate, seconds, share
+from reports.numbers import ABSENT, caption_seconds, cause_name, count, plain, rate, share, time_span
 from reports.page import Block, Cell, Section, Table, Text, Tone
 from reports.run_tables import RunTables
-from reports.sections.cells import Columns, missing, percentile_cell, seconds_cell, table_of, verdict_cell
+from reports.sections.cells import (
+    INTERVALS,
+    Columns,
+    missing,
+    percentile_cell,
+    seconds_cell,
+    table_of,
+    verdict_cell,
+)
 from reports.sections.cost import cost_sentences
 from reports.sections.losses import losses_sentences
 
@@ -50,10 +58,14 @@ def facts(tables: RunTables, agreement: str, exit_code: int) -> list[Cell]:
         Cell(f"{held} of {len(thresholds)}", detail="thresholds hold", tone=all_held)
         if len(thresholds)
         else Cell("none", detail="thresholds set", tone="unknown"),
-        Cell(
-            sound, detail="real run" if "real" in tables.engines else "no real run", tone=tone[tables.sound]
+        *(
+            [
+                Cell(sound, detail="real run", tone=tone[tables.sound]),
+                Cell(caption_seconds(epsilon_s), detail="ε, a time may be off by"),
+            ]
+            if "real" in tables.engines
+            else [Cell("none", detail="real run", tone="unknown")]
         ),
-        Cell(caption_seconds(epsilon_s), detail="ε, what a time may be off by"),
         Cell(complete, detail="run", tone=tone[tables.complete]),
         Cell(str(int(exit_code)), detail="exit code"),
     ]
@@ -63,11 +75,12 @@ def _lost(tables: RunTables) -> Iterator[Cell]:
     """The headline figure: healthy clients that lost their connection, of the last engine that measures."""
     found = tables.table("losses")
     found = found[(found["author"] == "") & found["engine"].isin(tables.measured_engines[-1:])]
+    said = tables.table("thresholds")
+    too_many = (said["expression"].str.startswith("healthy.") & (said["verdict"] == "fail")).any()
     for row in found.to_dict("records"):
         text = f"{count(row['clients'])} of {count(row['healthy_clients'])}"
-        yield Cell(
-            text, detail="healthy clients lost a connection", tone="fail" if row["clients"] else "pass"
-        )
+        tone: Tone = "fail" if too_many else "" if row["clients"] else "pass"
+        yield Cell(text, detail="healthy clients lost a connection", tone=tone)
 
 
 def reading(tables: RunTables) -> list[tuple[str, str]]:
@@ -132,8 +145,8 @@ def overview_section(tables: RunTables, agreement: pd.DataFrame) -> Section:
             Table(
                 _COLUMNS,
                 [_row(tables, agreement, engine, row) for row in rows.to_dict("records")],
-                note=f"Measured by the {engine} engine. “Agrees” covers every comparison of that fault; "
-                "“decided” are those with enough faults to tell.",
+                note=f"Measured by the {engine} engine. “Agrees” counts every comparison of that fault between theory, "
+                f"simulation and reality; what is undecided had too few faults to tell. {INTERVALS}",
             )
         )
     blocks += [Text(sentence) for sentence in _answers(tables, engine)]
@@ -166,20 +179,21 @@ def _row(tables: RunTables, agreement: pd.DataFrame, engine: str, row: Mapping[H
     if len(law):
         lo, hi, mass = (float(law[name].iloc[0]) for name in ("lo_s", "hi_s", "detected_share"))
         if mass == mass:  # else theory is not exact here
-            theory = Cell("never" if mass <= 0 else f"{seconds(lo)} to {seconds(hi)}")
+            theory = Cell("never" if mass <= 0 else time_span(lo, hi, unit=False))
     verdicts = agreement.loc[agreement["fault"] == fault, "verdict"].value_counts()
     agrees = next((v for v in ("fail", "pass", "unknown") if v in verdicts), "unknown")
-    decided = f"{verdicts.sum() - verdicts.get('unknown', 0)} of {verdicts.sum()} decided"
+    parts = {"fail": "disagree", "pass": "agree", "unknown": "undecided"}
+    weighed = ", ".join(f"{verdicts[v]} {said}" for v, said in parts.items() if v in verdicts)
     return [
         Cell(fault),
         Cell(count(n), n),
         Cell(share(row["detected"] / n) if n else ABSENT, row["detected"] / n if n else -1.0),
-        percentile_cell(row["p50_s"], row["p50_lo_s"], row["p50_hi_s"], n, 6),
-        percentile_cell(row["p99_s"], row["p99_lo_s"], row["p99_hi_s"], n, 368),
+        percentile_cell(row["p50_s"], row["p50_lo_s"], row["p50_hi_s"], n),
+        percentile_cell(row["p99_s"], row["p99_lo_s"], row["p99_hi_s"], n),
         seconds_cell(row["max_s"]),
         Cell(caught),
         theory,
-        replace(verdict_cell(agrees), detail=decided) if len(verdicts) else Cell("not compared"),
+        replace(verdict_cell(agrees), detail=weighed) if len(verdicts) else Cell("not compared"),
     ]
 
 

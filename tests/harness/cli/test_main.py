@@ -84,6 +84,7 @@ def test_undecided_is_not_a_pass_unless_it_is_allowed(tmp_path: Path) -> None:
         "--runs",
         str(tmp_path / "runs"),
         "--allow-undecided",
+        "--interactive",
         "--junit",
         str(junit),
         "--json",
@@ -100,6 +101,8 @@ def test_undecided_is_not_a_pass_unless_it_is_allowed(tmp_path: Path) -> None:
         int(suite.attrib["errors"]) == len(suite.findall("testcase/error")) == 1
     )  # what is undecided is no pass
     assert int(suite.attrib["failures"]) == 0
+    page = find_run("latest", tmp_path / "runs").path / "report.html"
+    assert page.read_text().count("view.setPointerCapture") == 1, "its figures zoom"
 
 
 def test_wrong_keys_and_wrong_thresholds_are_told_in_one_go(tmp_path: Path) -> None:

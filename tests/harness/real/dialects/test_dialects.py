@@ -19,7 +19,6 @@ from harness.real.dialects import (
     Ready,
     Refused,
     Who,
-    check_options,
     dialects,
     find_dialect,
 )
@@ -189,8 +188,6 @@ def test_nothing_that_a_server_sends_breaks_a_dialect(data: st.DataObject) -> No
 def test_an_unknown_dialect_is_told_which_there_are_and_a_file_has_one_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(DialectError, match=r"allowed: .*engineio.*FILE\.py:CLASS"):
         find_dialect("morse")
-    with pytest.raises(DialectError, match=r"dialect mqtt: option 'keepalive'; allowed: version, will"):
-        check_options(find_dialect("mqtt"), {"keepalive": 4})
     (tmp_path / "echo.py").write_text(
         "from harness.real.dialects import Answer, Dialect\n"
         "class Echo(Dialect):\n"
