@@ -196,10 +196,8 @@ def test_a_curve_that_would_be_a_bare_step_is_a_sentence(
         {"duration_s": [0.0, *times_s], "survival": left, "at_risk": [n, *range(n, n - len(times_s), -1)]}
     ).assign(engine="real", fault="x", milestone="suspected")
     law = seen.iloc[:0].assign(probability=0.0)
-    said = figures.step_in_words(law, seen, "x", epsilon_s=epsilon_s).replace("\N{NO-BREAK SPACE}s", " s")
-    assert (
-        expected.replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}") in said if expected else not said
-    )
+    said = figures.step_in_words(law, seen, "x", epsilon_s=epsilon_s).replace("\N{NO-BREAK SPACE}", " ")
+    assert expected in said if expected else not said
 
 
 def test_a_fault_that_one_layer_caught_whole_is_no_bar(run: RunTables) -> None:
