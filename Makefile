@@ -60,7 +60,7 @@ check: $(VENV)/.dev
 	@$(BIN)/lint-imports
 
 # Those of minutes; the long searches for what is wrong (fuzz, torture_bugs, agreement_false_alarms) are started by name.
-BENCHES := heartbeat logins tls simulated fleet measure tune kernel_witness real_clients outsider
+BENCHES := heartbeat logins tls simulated fleet measure tune kernel_witness real_clients outsider dashboards
 bench: $(VENV)/.dev
 	@failed=; for bench in $(BENCHES); do echo "== bench/$$bench.py"; $(BIN)/python -m bench.$$bench || failed="$$failed $$bench"; done; \
 	test -z "$$failed" || { echo "beyond their bounds:$$failed"; exit 1; }

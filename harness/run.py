@@ -44,6 +44,7 @@ def run(
     setup: RealSetup | None = None,
     progress: Progress = lambda _phase, _done: None,
     warn: Callable[[str], None] = lambda _text: None,
+    began: Callable[[RunDir, Plan], None] = lambda _directory, _plan: None,
 ) -> Outcome:
     """Run one scenario through the engines asked for, and report.
 
@@ -65,6 +66,7 @@ def run(
         setup: how to run for real.
         progress: told about each phase.
         warn: told what the machine can hardly do.
+        began: told the run directory and the plan, once they are there.
 
     Raises:
         ThresholdError: a threshold that cannot be checked.
@@ -74,6 +76,7 @@ def run(
         ChildDied: a process of the real run ended before any client began.
     """
     directory, plan = prepare(scenario, engines, root, setup, warn)
+    began(directory, plan)
     try:
         run_engines(scenario, plan, directory, engines, setup, progress)
     except KeyboardInterrupt:
@@ -136,6 +139,7 @@ def run_engines(
             progress("real", done)
             early.look()
 
+        progress("real", 0.0)
         try:
             run_real(scenario, plan, directory, setup=setup, progress=tell)
         except KeyboardInterrupt:

@@ -136,6 +136,27 @@ GatewayPreset = Annotated[
 ]
 
 
+LivePage = Annotated[
+    str | None,
+    typer.Option(
+        "--live-page",
+        metavar="[ADDRESS:]PORT",
+        help="serve a page with the run's numbers while it goes on, and /metrics for Prometheus; port 0: any; "
+        "loopback unless an address is given, which then asks for a token; without encryption",
+        show_default=False,
+    ),
+]
+LiveToken = Annotated[
+    str,
+    typer.Option(
+        "--live-token",
+        envvar="FLATLINE_LIVE_TOKEN",
+        show_envvar=True,
+        help="what the live page asks for; default: nothing on loopback, elsewhere one that is drawn",
+        show_default=False,
+    ),
+]
+
 TargetOf = Annotated[
     str | None,
     typer.Option(
@@ -208,6 +229,14 @@ def run_command(
             help="believe the target file; else it is checked before its first run, as by `flatline target check`",
         ),
     ] = False,
+    live_page: LivePage = None,
+    live_token: LiveToken = "",
+    otel: Annotated[
+        bool,
+        typer.Option(
+            "--otel", help="Locust's option: metrics go where OTEL_* of the environment says; flatline[otel]"
+        ),
+    ] = False,
     allow_undecided: AllowUndecided = False,
     as_json: AsJson = False,
     junit: JUnit = None,
@@ -226,7 +255,7 @@ def run_command(
     no_model = loaded.target is not None and not loaded.target.heartbeat.law_known
     engines = ("theory", "real") if real_only or no_model else ENGINES
     preset = find_preset(gateway_preset).name if gateway_preset else None
-    setup = RealSetup(redis, None, network, workers, hosts, address, ledger, gateway_preset=preset)
+    setup = RealSetup(redis, None, network, workers, hosts, address, ledger, gateway_preset=preset, otel=otel)
     if loaded.target is not None:
         told = told_otherwise(loaded.target, negative_control or [])
         setup = replace(setup, target_told=told)
@@ -234,7 +263,8 @@ def run_command(
         setup = replace(setup, gateway_policy=_gateway_policy(loaded, negative_control or []))
     if hosts:
         say(f"waits for {hosts} workers; on each host: flatline locust --worker --master-host {address}")
-    _run(loaded, engines, root, setup, allow_undecided, as_json, junit, summary)
+    page = live_page, live_token
+    _run(loaded, engines, root, setup, allow_undecided, as_json, junit, summary, page)
 
 
 @app.command()
@@ -426,12 +456,16 @@ def _run(
     as_json: bool,
     junit: Path | None,
     summary: Path | None,
+    page: tuple[str | None, str] = (None, ""),
 ) -> None:
+    from harness.cli.live_view import live_view
     from harness.real.processes.children import end_on_sigterm
     from harness.run import run
 
-    with end_on_sigterm(), progress() as show:
-        outcome = run(scenario, engines=engines, root=root, setup=setup, progress=show, warn=warn)
+    with end_on_sigterm(), live_view(scenario, *page) as (show, began):
+        outcome = run(
+            scenario, engines=engines, root=root, setup=setup, progress=show, warn=warn, began=began
+        )
     finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit, summary=summary)
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "JUnit",
     "PolicyFile",
     "Summary",
+    "asides",
     "duration_s",
     "finish",
     "progress",
@@ -77,7 +78,8 @@ PolicyFile = Annotated[
 
 _PIPE_WIDTH = 240
 
-_asides = Console(stderr=True)
+asides = Console(stderr=True)
+"""What is for people only: standard error."""
 
 
 def duration_s(text: str, option: str) -> float:
@@ -92,7 +94,7 @@ def duration_s(text: str, option: str) -> float:
 
 def say(text: str, style: str | None = None) -> None:
     """Print a line for people on standard error, as it is: no markup, no emoji, no wrapping."""
-    _asides.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    asides.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
@@ -184,13 +186,13 @@ def progress() -> Iterator[Callable[[str, float], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_asides, disable=not _asides.is_terminal) as bars:
+    with Progress(*columns, console=asides, disable=not asides.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(phase: str, fraction: float) -> None:
             if phase not in tasks:
                 tasks[phase] = bars.add_task(phase, total=1.0)
-                if not _asides.is_terminal:
+                if not asides.is_terminal:
                     say(f"{phase} …")
             bars.update(tasks[phase], completed=fraction)
 

@@ -20,10 +20,10 @@ _READ_BYTES = 1 << 22  # of one file in one call, so that a long log to catch up
 
 
 class LogTail:
-    """Reads what is appended to the files of a folder that match a pattern."""
+    """Reads what is appended to the files of a folder that match a pattern, but for those of one name."""
 
-    def __init__(self, folder: Path, pattern: str) -> None:
-        self._folder, self._pattern = folder, pattern
+    def __init__(self, folder: Path, pattern: str, but: str = "") -> None:
+        self._folder, self._pattern, self._but = folder, pattern, but
         self._files: dict[Path, BinaryIO] = {}
         self._unfinished: dict[Path, bytes] = {}
         self._open = ExitStack()
@@ -31,7 +31,7 @@ class LogTail:
     def find_files(self) -> None:
         """Take up the files that have appeared since the last call."""
         for path in sorted(self._folder.glob(self._pattern)):
-            if path not in self._files:
+            if path not in self._files and path.name != self._but:
                 self._files[path] = self._open.enter_context(path.open("rb"))
                 self._unfinished[path] = b""
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from harness.real.errors import CannotRun
@@ -148,6 +149,7 @@ class RealSetup:
             login then waits for the disk, which the scenario's clock sees as longer.
         store_sample_s: how often the store watch counts all sessions, real seconds: it is work for Redis.
         target_told: whose times the scenario's target is told instead of its own: a negative control.
+        otel: Locust sends metrics, and flatline's with them, to OpenTelemetry, as `OTEL_*` of the environment says.
         gateway_preset: name of a preset that the gateway is instead of what the scenario says: a negative control.
     """
 
@@ -161,6 +163,7 @@ class RealSetup:
     store_sample_s: float = 1.0
     gateway_preset: str | None = None
     target_told: Target | None = None
+    otel: bool = False
 
 
 def run_real(
@@ -196,7 +199,7 @@ def run_real(
     setup = setup or RealSetup()
     workers = setup.workers or workers_for(plan.clients, this_machine())
     if scenario.target is not None:
-        _run_target(scenario, setup.target_told or scenario.target, plan, run, workers, progress)
+        _run_target(scenario, setup, plan, run, workers, progress)
         return
     kept = any(one.params == DrawnStoreRestart(keeps=True) for one in plan.incidents)
     origin_s = time.monotonic()
@@ -261,6 +264,7 @@ def run_real(
                     *(["--tls-ca", str(tls.ca)] if tls is not None else []),
                     *(["--has-real-middle"] if setup.network in PROXIES else []),
                     *(["--has-real-round-trip"] if "delay" in pids else []),
+                    *(["--otel"] if setup.otel else []),
                 ),
                 origin_s,
                 workers,
@@ -291,7 +295,7 @@ def run_real(
 
 def _run_target(
     scenario: Scenario,
-    target: Target,
+    setup: RealSetup,
     plan: Plan,
     run: RunDir,
     workers: int,
@@ -303,6 +307,8 @@ def _run_target(
         CannotRun: the server is not ready in time.
         ChildDied: it ended, or a process of ours did.
     """
+    target = setup.target_told or scenario.target
+    assert target is not None
     origin_s = time.monotonic()
     with Children() as children, ExitStack() as services:
         redis = None
@@ -318,7 +324,10 @@ def _run_target(
             children,
             plan,
             run,
-            ("--ws-url", url, "--http-url", login_url, *trust_of(target)),
+            (
+                *("--ws-url", url, "--http-url", login_url, *trust_of(target)),
+                *(["--otel"] if setup.otel else []),
+            ),
             origin_s,
             workers,
             0,
@@ -387,6 +396,8 @@ def check_machine(plan: Plan, scenario: Scenario | None = None, setup: RealSetup
         )
     _check_probes(scenario)
     setup = setup or RealSetup()
+    if setup.otel and find_spec("opentelemetry") is None:
+        raise CannotRun("--otel needs OpenTelemetry's SDK and exporters: pip install 'flatline[otel]'")
     if scenario is not None and scenario.target is not None:
         check_target(scenario.target, setup.network, setup.hosts)
         if setup.gateway_preset is not None or setup.ledger:

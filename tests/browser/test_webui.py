@@ -31,8 +31,8 @@ faults: [{kind: host_crash, share: 50%, at: {uniform: {low: 5s, high: 10s}}}]
 TABLE = """[...document.querySelectorAll("table tbody tr")].map((row) =>
   [...row.cells].map((cell) => cell.innerText.trim()).filter(Boolean).join("|")
 )"""
-DETECTED = f"({TABLE}).find((row) => row.startsWith('detected|host_crash|heartbeat|10'))?.slice(0, 32)"
-LINES = "[...document.querySelectorAll('#chart path')].map((line) => line.getAttribute('stroke'))"
+DETECTED = f"({TABLE}).find((row) => row.startsWith('suspected|host_crash|heartbeat|10'))?.slice(0, 33)"
+LINES = "[...document.querySelectorAll('.plot path')].map((line) => line.dataset.key)"
 
 
 def free_port() -> int:
@@ -106,10 +106,10 @@ def test_the_tab_and_the_page_show_a_run_while_it_goes_on(tmp_path: Path) -> Non
             with urlopen(f"{page_url}/swarm", data=form, timeout=10) as answer:
                 assert orjson.loads(answer.read())["success"], "Locust does not start"
             tab = await chromium.open(f"{page_url}/?tab=liveness")
-            await tab.until(DETECTED, "detected|host_crash|heartbeat|10", 30)
+            await tab.until(DETECTED, "suspected|host_crash|heartbeat|10", 30)
             page = await chromium.open(f"{page_url}/liveness")
-            await page.until(f"({LINES}).length", 3, 15)  # live, in the store, ghosts
-            await page.until(DETECTED, "detected|host_crash|heartbeat|10", 15)
+            await page.until(f"({LINES}).join()", "live,in_store,faults,detected,ghosts,losses", 15)
+            await page.until(DETECTED, "suspected|host_crash|heartbeat|10", 15)
             # The last ghost goes when the resume window of the last suspect is over.
             await page.until(f"({TABLE}).includes('ghosts|host_crash|0')", True, 15)
         assert len([*RunDir(served).logs.glob("client-*.jsonl")]) == 1

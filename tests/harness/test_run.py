@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import orjson
 import pandas as pd
@@ -157,22 +163,42 @@ def test_a_gateway_with_another_policy_turns_the_agreement_red(tmp_path: Path) -
     assert outcome.exit_code in (Exit.MISSED, Exit.UNSOUND), outcome
 
 
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+
+
 class Running:
     """`flatline run` as a user starts it, without figures."""
 
-    def __init__(self, root: Path, text: str, policy: str = POLICY) -> None:
-        self.root = root
+    def __init__(self, root: Path, text: str, policy: str = POLICY, *, terminal: bool = False) -> None:
+        self.root, self._terminal, self._shown = root, terminal, bytearray()
         file = root / "small.yaml"
         root.mkdir(exist_ok=True)
         base = "seed: 3\nclients: 40\nramp: 10s\nduration: 45s\nspeedup: 10\n"
         file.write_text(base + policy + text)
+        argv = [sys.executable, "-m", "tests.without_pictures", "run", str(file), "--runs", str(root)]
+        screen, out = pty.openpty() if terminal else (None, subprocess.PIPE)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.without_pictures", "run", str(file), "--runs", str(root)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            [*argv, "--live-page", "0"] if terminal else argv,
+            stdout=out,
+            stderr=out if terminal else subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            env=os.environ | ({"TERM": "xterm"} if terminal else {}),
         )
+        if screen is not None:
+            os.close(out)
+            self._reader = threading.Thread(target=self._read, args=(screen,), daemon=True)
+            self._reader.start()
+
+    def _read(self, screen: int) -> None:
+        with suppress(OSError):  # EIO: the last one has closed its end
+            while True:
+                self._shown += os.read(screen, 65536)
+
+    @property
+    def shown(self) -> str:
+        """What a terminal has been sent so far."""
+        return self._shown.decode(errors="replace")
 
     @property
     def run(self) -> RunDir:
@@ -193,6 +219,10 @@ class Running:
         return [child.pid for child in psutil.Process(self.process.pid).children(recursive=True)]
 
     def end(self, timeout_s: float = 90) -> tuple[int, str]:
+        if self._terminal:
+            self.process.wait(timeout_s)
+            self._reader.join(timeout_s)
+            return self.process.returncode, self.shown
         output, _ = self.process.communicate(timeout=timeout_s)
         return self.process.returncode, output
 
@@ -201,14 +231,28 @@ CRASH = "faults: [{kind: host_crash, share: 50%, at: {uniform: {low: 8s, high: 1
 
 
 def test_ctrl_c_ends_every_child_and_reports_what_was_measured(tmp_path: Path) -> None:
-    running = Running(tmp_path, CRASH)
+    """On a terminal, with the live page."""
+    running = Running(tmp_path, CRASH, terminal=True)
     running.pids()
     running.wait_for("fault_injected")
+    (url,) = re.findall(r"live page: (http://127\.0\.0\.1:\d+/liveness)", running.shown)
+
+    def now() -> dict[str, Any]:
+        with urlopen(f"{url}/data", timeout=5) as answer:
+            found: dict[str, Any] = orjson.loads(answer.read())
+            return found
+
+    wait_until(lambda: now()["injected"] > 0, "a fault on the page", 20)
+    assert (now()["phase"], now()["clients"], now()["losses"]) == ("real", 40, 0)
+    wait_until(lambda: "faults" in running.shown, "a fault on the terminal", 20)
     children = running.children()
     assert len(children) >= 4  # redis, gateway, store watch, locust
     running.process.send_signal(signal.SIGINT)
     code, output = running.end()
     assert code == Exit.INTERRUPTED, output
+    assert output.rfind(SHOW_CURSOR) > output.rfind(HIDE_CURSOR) > 0
+    with pytest.raises(URLError):
+        now()
     assert all(is_gone(pid) for pid in children)
     assert summary(running.run.path)["status"] == "partial"
     assert "partial" in (running.run.path / "report.html").read_text().lower()

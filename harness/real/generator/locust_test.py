@@ -19,6 +19,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +31,7 @@ from locust import LoadTestShape
 from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
+from harness.live.run import LOOK_EVERY_S, LiveRun
 from harness.real.generator.gateway_client import Target
 from harness.real.generator.remote_workers import Coordinator, WorkerHost, in_order_of_dispatch
 from harness.real.generator.shard import ClientIndexPool, WorkerShard
@@ -103,6 +105,7 @@ class RampShape(LoadTestShape):
 
 
 _LOOK_S = 0.5
+_LAST_LINES_S = 0.5  # until every log is written out
 _CLOCK_HOLDS_S = 60.0  # on another host it is set anew now and then
 
 
@@ -136,7 +139,9 @@ class Suite:
         self._run: _Run | None = None
         self._start_s = 0.0
         self._background: list[Any] = []
-        self._pages = LivenessPages(environment) if environment.web_ui is not None else None
+        self._exports = getattr(self.options, "otel", False) and not self._is_worker
+        self._live = _live_run(environment, self._exports)
+        self._follower: Any = None
         runner = environment.runner
         self._coordinator = Coordinator(runner) if isinstance(runner, MasterRunner) else None
         self._worker_host = WorkerHost(runner) if isinstance(runner, WorkerRunner) else None
@@ -205,8 +210,11 @@ class Suite:
             if self._worker_host is not None:
                 self._worker_host.serve(self.generator, run.directory.logs)
         self._background.append(gevent.spawn(self._end_at_the_horizon))
-        if self._pages is not None:
-            self._pages.follow(run.scenario.name, run.directory.logs, run.origin_s, run.scenario.clock)
+        if self._live is not None:
+            if self._follower is not None:
+                self._follower.kill()
+            self._live.follow(run.scenario.name, run.plan, run.directory.logs, run.scenario.clock)
+            self._follower = gevent.spawn(self._look, self._live)
 
     def stop(self) -> None:
         """End a test: its log is whole afterwards."""
@@ -223,6 +231,9 @@ class Suite:
         None where there is nothing to judge: a worker, a run that `flatline run` will judge, no gateway's log.
         """
         run = self._run
+        if self._live is not None and self._exports:  # for the last time at the process's end
+            gevent.sleep(_LAST_LINES_S)
+            self._live.look()
         if run is None or self._is_worker or (run.paced and self.options.with_parent):
             return None
         logged = any(run.directory.logs.glob("gateway-*.jsonl"))
@@ -290,6 +301,13 @@ class Suite:
         assert isinstance(self._environment.runner, WorkerRunner)
         return WorkerShard(names.index(self._environment.runner.client_id), len(names))
 
+    @staticmethod
+    def _look(live: LiveRun) -> None:
+        while True:  # after the run, too: the last lines of others come a second later
+            live.look(lambda: gevent.sleep(0))
+            live.elapse()
+            gevent.sleep(LOOK_EVERY_S)
+
     # -- while it runs -----------------------------------------------------------------------------
 
     def _end_at_the_horizon(self) -> None:
@@ -335,6 +353,20 @@ class Suite:
                     now_s = time.monotonic() - run.origin_s
                     log.write(Event(now_s, Source.HARNESS, EventKind.WORKER_LOST, detail=detail))
                     log.flush()
+
+
+def _live_run(environment: Environment, exports: bool) -> LiveRun | None:
+    """What follows the runs for Locust's web UI and its OpenTelemetry; None: nobody looks, and nothing is read."""
+    live: LiveRun | None = None
+    if exports:
+        with suppress(ImportError):  # Locust has said so
+            from harness.live.otel import observed_run
+
+            live = observed_run()
+    if environment.web_ui is not None:
+        live = live or LiveRun()
+        LivenessPages(environment, live)
+    return live
 
 
 def _target(options: Namespace) -> Target:

@@ -45,6 +45,7 @@ def write(folder: Path, text: str) -> str:
         (["tune", "--network", "data-centre", "--detect-p99", "soon"], "detect-p99"),
         (["run", "healthy", "--negative-control", "max_failures=0"], "liveness.max_failures"),
         (["run", "healthy", "--speedup", "0.5"], "speedup"),
+        (["run", "healthy", "--live-page", "99999"], "allowed: 8090"),
         (["runs", "prune"], "say which runs may go"),
         (["compare", "no-such", "neither"], "no run 'no-such'"),
         (["runs", "prune", "--older-than", "soon"], "--older-than"),
