@@ -90,7 +90,7 @@ def serve_forever(
     redis_url: str | None,
     ledger: str | None,
     say: Callable[[str], None],
-    **options: str | Path | None,
+    **options: str | int | Path | None,
 ) -> None:
     """Serve a scenario's policy on 127.0.0.1 until interrupted; every child ends with it.
 

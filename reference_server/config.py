@@ -121,6 +121,14 @@ class GatewayConfig(BaseModel):
     max_connections: Annotated[
         int | None, Field(ge=1, description="sockets at a time; null: what the descriptors suffice for")
     ] = None
+    max_rss_bytes: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="memory of the process; once above it, it has no more sessions than then: a newcomer "
+            "displaces the one idle longest, or is refused, as `when_full` of the policy says; null: no limit",
+        ),
+    ] = None
     max_handshakes: Annotated[
         int, Field(ge=1, description="of these, sockets that are still shaking hands")
     ] = 1024

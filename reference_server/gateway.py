@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 from asyncio import Event, Server, Task, create_task, get_running_loop, sleep, timeout
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from ssl import SSLContext
 from time import monotonic
@@ -37,11 +38,10 @@ from reference_server.detection import Detection
 from reference_server.event_log import Telemetry
 from reference_server.events import Cause, EventKind
 from reference_server.frames import PONG, text_frame
-from reference_server.heartbeat.timer_wheel import LoopClock
+from reference_server.heartbeat.timer_wheel import LoopClock, TimerWheel
 from reference_server.idle_sweep import ResumeWindows, Sweeper
 from reference_server.ledger.ledger import Ledger
 from reference_server.logins import Logins
-from reference_server.pushes import Pushes
 from reference_server.session_log import SessionLines
 from reference_server.sessions.codes import Codes
 from reference_server.sessions.owner_tokens import Owners
@@ -103,7 +103,7 @@ class Gateway:
             config.event_log, config.origin_s, config.node, self.clock, self.detection.lateness
         )
         on_sweep = [self.detection.on_sweep, *([self.sessions.prune] if config.records.expire else [])]
-        self.sweeper = Sweeper(policy, self.clock, self.live, *on_sweep)
+        self.sweeper = Sweeper(policy, config.max_rss_bytes, self.clock, self.live, *on_sweep)
         self.windows = ResumeWindows(self.clock, self.sessions)
         self.ledger = None if config.ledger_url is None else Ledger(config, self.live.values)
         self.logins = Logins(config, self.sessions, self.ledger, self.router, self.end_session)
@@ -113,7 +113,7 @@ class Gateway:
         self.read_certificate()
         self._admission = Admission(self.sessions, self, config)
         self.heartbeat_frame = self.detection.frame
-        self._pushes = Pushes(config, self.clock, push_rng) if config.push_every_s else None
+        self._pushes = _Pushes(config, self.clock, push_rng) if config.push_every_s else None
         # What others ask of the gateway and a part of it answers.
         self.on_handshake = self._admission.on_handshake
         self.on_socket_lost = self.detection.on_socket_lost
@@ -271,10 +271,9 @@ class Gateway:
         return self._admission.refusal(target)
 
     def is_full(self) -> bool:
-        """Tell whether nobody new gets a session: `max_sessions`, where newcomers are refused."""
-        policy = self.config.policy
-        most = policy.max_sessions if policy.when_full == "refuse" else None
-        return most is not None and len(self.live) + len(self._admission.asking) >= most
+        """Tell whether nobody new gets a session: too many, or too little memory, where newcomers are refused."""
+        refuses = self.config.policy.when_full == "refuse"
+        return refuses and len(self.live) + len(self._admission.asking) >= self.sweeper.most_sessions()
 
     def count_refused(self, code: str) -> None:
         """Count somebody who was not let in."""
@@ -283,10 +282,8 @@ class Gateway:
     def note_refused(self, connection: GatewayConnection, code: str) -> None:
         """Count and log an authentication that failed."""
         self.count_refused(code)
-        record = connection.record
-        self.lines.refused(
-            *(record.session_id, record.user_id, record.owner) if record else ("", "", ""), code
-        )
+        of = connection.record
+        self.lines.refused(*(of.session_id, of.user_id, of.owner) if of else ("", "", ""), code)
 
     def take_over(self, owner: str, by: str = "") -> None:
         """End the connection that had the records until now, or what is left of it.
@@ -356,11 +353,8 @@ class Gateway:
                 if self.config.data_work and isinstance(work_s, int | float):
                     connection.work(work_s)
             case {"type": "watch", "user_ids": list(user_ids)} if _are_ids(user_ids):
-                count = self.presence.watch(connection, user_ids, _MOST_WATCHED)
-                if count is None:
+                if not self.presence.watch(connection, user_ids, _MOST_WATCHED):
                     connection.send_error("too_many", f"at most {_MOST_WATCHED} users")
-                else:
-                    connection.send_frame(text_frame(orjson.dumps({"type": "watching", "count": count})))
             case {"type": "send", "user_id": str(user_id), "payload": payload} if _are_ids([user_id]):
                 self.router.pass_on(connection, user_id, payload)
             case _:
@@ -387,7 +381,7 @@ class Gateway:
             self._online.remove(record.user_id)
         sock = connection.transport.get_extra_info("socket")  # None: it is gone already
         info = read_tcp_info(sock) if sock is not None else None
-        detail: dict[str, Any] = {"tcp_info": info.as_detail()} if info is not None else {}
+        detail: dict[str, Any] = {"tcp_info": asdict(info)} if info is not None else {}
         if connection.close_code is not None:
             detail["code"] = connection.close_code
         self.counters.suspicions.labels(connection.cause).inc()
@@ -478,6 +472,50 @@ class Gateway:
         record = connection.record
         assert record is not None
         self.telemetry.log(kind, record.session_id, record.owner, connection.cause, **detail)
+
+
+class _Push:
+    """The next burst of one connection."""
+
+    __slots__ = ("bucket", "connection")
+
+    def __init__(self, connection: GatewayConnection) -> None:
+        self.connection = connection
+        self.bucket = 0
+
+
+class _Pushes:
+    """Application traffic to clients: data frames that nobody asked for, at random times on each connection.
+
+    It stands for what an application says to its clients: load for a test.
+
+    Args:
+        config: its ``push_every_s`` (draws of the time between two bursts, real seconds), ``push_bytes`` (payload of
+            a frame) and ``push_burst`` (frames together).
+        clock: the loop's.
+        rng: takes one of the draws for each burst.
+    """
+
+    def __init__(self, config: GatewayConfig, clock: LoopClock, rng: np.random.Generator) -> None:
+        self._every_s = np.array(config.push_every_s)
+        frame = text_frame(orjson.dumps({"type": "data", "pad": "x" * config.push_bytes}))
+        self._burst = [frame] * config.push_burst
+        self._clock = clock
+        self._rng = rng
+        self._wheel: TimerWheel[_Push] = TimerWheel(clock, self._on_due)
+
+    def begin(self, connection: GatewayConnection) -> None:
+        """Send to a connection from now on, until it ends."""
+        self._wait(_Push(connection))
+
+    def _wait(self, push: _Push) -> None:
+        self._wheel.schedule(push, self._clock.now_s() + float(self._rng.choice(self._every_s)))
+
+    def _on_due(self, push: _Push, _now_s: float) -> None:
+        if push.connection.phase is Phase.READY:
+            for frame in self._burst:
+                push.connection.send_frame(frame)
+            self._wait(push)
 
 
 def _are_ids(values: list[Any]) -> bool:

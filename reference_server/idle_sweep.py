@@ -11,6 +11,8 @@ import heapq
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+from psutil import Process
+
 from reference_server.events import Cause
 from reference_server.heartbeat.timer_wheel import Clock, TimerWheel
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
@@ -29,6 +31,7 @@ class Sweeper:
 
     Args:
         policy: its ``session_timeout``, ``sweep_interval`` (seconds) and ``max_sessions`` are used.
+        max_rss: memory of the process, in bytes, above which no more sessions are held than there are then; None: any.
         clock: the loop's, or a test's.
         live: the READY connections by connection id; the gateway adds and removes them.
         on_sweep: called at the start of each sweep.
@@ -37,11 +40,15 @@ class Sweeper:
     def __init__(
         self,
         policy: LivenessPolicy,
+        max_rss: int | None,
         clock: Clock,
         live: dict[str, GatewayConnection],
         *on_sweep: Callable[[], None],
     ) -> None:
         self._policy = policy
+        self._max_rss = max_rss
+        self._process = Process()
+        self._fitting = float("inf")  # sessions that there were when the memory had been used up
         self._clock = clock
         self._live = live
         self._on_sweep = on_sweep
@@ -75,19 +82,30 @@ class Sweeper:
                 if connection.last_seen_s < since_s:
                     connection.drop(Cause.SESSION_TIMEOUT)
 
+    def most_sessions(self) -> float:
+        """Return how many sessions there may be: `max_sessions`, or as many as the memory has been found to hold.
+
+        Memory once used is seldom given back, so nobody is ended for it alone: a newcomer displaces another one.
+        """
+        if self._max_rss is not None:
+            if self._process.memory_info().rss <= self._max_rss:
+                self._fitting = float("inf")
+            elif self._fitting == float("inf"):
+                self._fitting = max(1, len(self._live))
+        return min(self._policy.max_sessions or float("inf"), self._fitting)
+
     def on_connected(self) -> None:
-        """Relieve the pressure soon if there are more than ``max_sessions`` now."""
-        most = self._policy.max_sessions
-        if most is not None and len(self._live) > most and not self._relief_is_set:
+        """Relieve the pressure soon if there are more sessions than there may be."""
+        if not self._relief_is_set and len(self._live) > self.most_sessions():
             # Soon and not at once: to find the oldest costs a look at every connection.
             self._relief_is_set = True
-            self._clock.call_later(_PRESSURE_EVERY_S, lambda: self._relieve(most))
+            self._clock.call_later(_PRESSURE_EVERY_S, self._relieve)
 
-    def _relieve(self, most: int) -> None:
+    def _relieve(self) -> None:
         self._relief_is_set = False
-        excess = len(self._live) - most
+        excess = len(self._live) - self.most_sessions()
         if excess > 0:
-            oldest = heapq.nsmallest(excess, self._live.values(), key=lambda c: c.last_seen_s)
+            oldest = heapq.nsmallest(int(excess), self._live.values(), key=lambda c: c.last_seen_s)
             for connection in oldest:
                 connection.shut(Cause.MEMORY_PRESSURE, CLOSE_TRY_AGAIN, "too many sessions")
 

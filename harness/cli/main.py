@@ -327,6 +327,10 @@ def serve(
     ledger: Annotated[
         str | None, typer.Option(help="URL or SQLite file; default: one in the run's folder")
     ] = None,
+    max_rss: Annotated[
+        int | None,
+        typer.Option(min=1, help="bytes; once the gateway is above it, it holds no more sessions than then"),
+    ] = None,
 ) -> None:
     """Run the reference gateway alone, for instance for `flatline locust`."""
     from harness.serve import serve_forever, what_to_serve
@@ -337,6 +341,7 @@ def serve(
         "log_format": log_format,
         "tls_certificate": tls_cert and tls_cert.resolve(),
         "tls_key": tls_key and tls_key.resolve(),
+        "max_rss_bytes": max_rss,
     }
     serve_forever(served, port, http_port, root, redis, ledger, say, **options)
 

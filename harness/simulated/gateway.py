@@ -164,9 +164,15 @@ class Gateway:
         return connection, resumed
 
     def watch(self, connection: Connection, user_ids: Iterable[str]) -> None:
-        """A client asks to be told about other users."""
+        """A client asks to be told about other users; it is told at once who of them is online."""
         self.on_frame(connection)
-        self._presence.watch(connection, user_ids)
+        online = self._store.online if self._store.available else ()
+        for user_id in self._presence.watch(connection, user_ids):
+            if user_id in online:
+                status = self._store.status(user_id)
+                self._presence.tell_one(
+                    connection, EventKind.PEER_ONLINE, user_id, status.value if status else ""
+                )
 
     # -- frames ------------------------------------------------------------------------------------
 

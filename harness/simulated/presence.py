@@ -28,12 +28,13 @@ class Presence:
         self._log = log
         self._watchers: dict[str, dict[Connection, None]] = {}  # a set that keeps its order
 
-    def watch(self, connection: Connection, user_ids: Iterable[str]) -> None:
-        """Tell this connection's client about these users from now on."""
+    def watch(self, connection: Connection, user_ids: Iterable[str]) -> tuple[str, ...]:
+        """Tell this connection's client about these users from now on; return whom it watches."""
         if connection.open:
             connection.watching = tuple(user_ids)
             for user_id in connection.watching:
                 self._watchers.setdefault(user_id, {})[connection] = None
+        return connection.watching
 
     def forget(self, connection: Connection) -> None:
         """The watching connection is gone."""
@@ -44,9 +45,13 @@ class Presence:
     def tell(self, kind: EventKind, user_id: str, session_id: str) -> None:
         """Tell the watchers: `PEER_NOTIFIED` (offline) or `PEER_ONLINE`, logged where it arrives."""
         for connection in self._watchers.get(user_id, ()):
-            detail = {"user_id": user_id, "watcher": connection.client.index}
-            told = partial(self._log.write, kind, session_id=session_id, detail=detail)
-            self._network.send(connection, told)
+            self.tell_one(connection, kind, user_id, session_id)
+
+    def tell_one(self, connection: Connection, kind: EventKind, user_id: str, session_id: str) -> None:
+        """Tell one watcher."""
+        detail = {"user_id": user_id, "watcher": connection.client.index}
+        told = partial(self._log.write, kind, session_id=session_id, detail=detail)
+        self._network.send(connection, told)
 
 
 class ExpiryNews:

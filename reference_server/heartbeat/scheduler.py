@@ -34,7 +34,6 @@ class Peer(Protocol):
 
     def send_heartbeat(self, now_s: float) -> None:
         """Write a heartbeat without waiting; one that cannot be written now stays unanswered."""
-        ...
 
 
 class Heartbeat:

@@ -26,7 +26,6 @@ class Handle(Protocol):
 
     def cancel(self) -> None:
         """Forget it."""
-        ...
 
 
 class Clock(Protocol):
@@ -34,15 +33,12 @@ class Clock(Protocol):
 
     def now_s(self) -> float:
         """Seconds, monotonic."""
-        ...
 
     def call_later(self, delay_s: float, call: Callable[[], None]) -> Handle:
         """Call once, not before `delay_s` has passed."""
-        ...
 
     def after_reading(self, call: Callable[[], None]) -> None:
         """Call once, when all that lay in the sockets by now has been read and handed out."""
-        ...
 
 
 class LoopClock:

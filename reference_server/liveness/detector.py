@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from reference_server.events import Cause
 
-__all__ = ["Action", "Detector", "DetectorSettings", "Verdict"]
+__all__ = ["Action", "Detector", "DetectorSettings", "PingingDetector", "Verdict"]
 
 
 class Action(StrEnum):
@@ -63,7 +63,6 @@ class Detector(Protocol):
 
         `SUSPECT` is final. Before ``due_s`` there is `NOTHING` to do.
         """
-        ...
 
     def on_inbound(self, now_s: float) -> None:
         """Take any inbound frame."""
@@ -76,6 +75,29 @@ class Detector(Protocol):
     def on_end(self, cause: Cause) -> None:
         """Take note that the connection has ended, and why. Nothing is asked any more."""
         return None
+
+
+class PingingDetector(Detector):
+    """What the detectors share that ping every interval: how they begin, and how they end with a suspicion.
+
+    Args:
+        interval_s: T, in seconds.
+        first_s: when the first ping is due.
+    """
+
+    __slots__ = ("_interval_s", "awaiting_answer", "due_s", "failures", "verdict")
+
+    def __init__(self, interval_s: float, first_s: float) -> None:
+        self._interval_s = interval_s
+        self.awaiting_answer = False
+        self.due_s = first_s
+        self.failures = 0
+        self.verdict = Verdict.ALIVE
+
+    def _suspect(self) -> Action:
+        self.verdict = Verdict.SUSPECTED
+        self.due_s = float("inf")
+        return Action.SUSPECT
 
 
 class DetectorSettings(BaseModel):

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from reference_server.durations import Duration, PositiveDuration
-from reference_server.liveness.detector import Action, Detector, DetectorSettings, Verdict
+from reference_server.liveness.detector import Action, DetectorSettings, PingingDetector, Verdict
 
 __all__ = ["LivenessPolicy", "OverlappingPingDetector", "Ping", "PingDetector", "TcpKeepalive"]
 
@@ -183,7 +183,7 @@ class Ping(DetectorSettings):
         return self.frame == "ping"
 
 
-class PingDetector(Detector):
+class PingDetector(PingingDetector):
     """Ping and deadline, for one connection: one ping in flight at a time (tau <= T, or R > T).
 
     Guarantees, for a caller that is on time:
@@ -199,29 +199,14 @@ class PingDetector(Detector):
         ValueError: the policy has no heartbeat.
     """
 
-    __slots__ = (
-        "_interval_s",
-        "_last_ping_s",
-        "_max",
-        "_phase_s",
-        "_retry_s",
-        "_timeout_s",
-        "awaiting_answer",
-        "due_s",
-        "failures",
-        "verdict",
-    )
+    __slots__ = ("_last_ping_s", "_max", "_phase_s", "_retry_s", "_timeout_s")
 
     def __init__(self, policy: LivenessPolicy, first_ping_s: float) -> None:
-        self._interval_s = policy.interval_s
+        super().__init__(policy.interval_s, first_ping_s)
         self._timeout_s: float = policy.heartbeat_timeout
         self._retry_s: float = policy.retry_s
         self._max = policy.max_failures
         self._last_ping_s = self._phase_s = first_ping_s - self._interval_s
-        self.awaiting_answer = False
-        self.due_s = first_ping_s
-        self.failures = 0
-        self.verdict = Verdict.ALIVE
 
     def on_inbound(self, now_s: float) -> None:
         """Take any inbound frame: the peer lives, the outstanding ping counts as answered."""
@@ -240,9 +225,7 @@ class PingDetector(Detector):
             return self._ping(now_s)
         self.failures += 1
         if self.failures >= self._max:
-            self.verdict = _SUSPECTED
-            self.due_s = float("inf")
-            return Action.SUSPECT
+            return self._suspect()
         self.awaiting_answer = False
         self.due_s = self._last_ping_s + self._retry_s
         if now_s >= self.due_s:
@@ -259,7 +242,7 @@ class PingDetector(Detector):
         return _PING
 
 
-class OverlappingPingDetector(Detector):
+class OverlappingPingDetector(PingingDetector):
     """Ping and deadline where tau > T: a ping every T, whether the ones before are answered or not.
 
     Each ping has its own deadline; any inbound frame clears all pings in flight and the failures. The guarantees are
@@ -269,28 +252,14 @@ class OverlappingPingDetector(Detector):
         ValueError: the policy has no heartbeat.
     """
 
-    __slots__ = (
-        "_deadlines_s",
-        "_interval_s",
-        "_max",
-        "_next_ping_s",
-        "_timeout_s",
-        "awaiting_answer",
-        "due_s",
-        "failures",
-        "verdict",
-    )
+    __slots__ = ("_deadlines_s", "_max", "_next_ping_s", "_timeout_s")
 
     def __init__(self, policy: LivenessPolicy, first_ping_s: float) -> None:
-        self._interval_s = policy.interval_s
+        super().__init__(policy.interval_s, first_ping_s)
         self._timeout_s: float = policy.heartbeat_timeout
         self._max = policy.max_failures
         self._next_ping_s = first_ping_s
         self._deadlines_s: list[float] = []  # of the pings in flight, the oldest first
-        self.awaiting_answer = False
-        self.due_s = first_ping_s
-        self.failures = 0
-        self.verdict = Verdict.ALIVE
 
     def on_inbound(self, now_s: float) -> None:
         """Take any inbound frame: the peer lives, all pings in flight count as answered."""
@@ -312,9 +281,7 @@ class OverlappingPingDetector(Detector):
         del self._deadlines_s[0]
         self.failures += 1
         if self.failures >= self._max:
-            self.verdict = _SUSPECTED
-            self.due_s = float("inf")
-            return Action.SUSPECT
+            return self._suspect()
         self._look_ahead()
         return Action.MISSED
 

@@ -22,7 +22,7 @@ from typing import Annotated, Literal, Protocol, Self
 from pydantic import Field
 
 from reference_server.durations import Duration, PositiveDuration
-from reference_server.liveness.detector import Action, Detector, DetectorSettings, Verdict
+from reference_server.liveness.detector import Action, DetectorSettings, PingingDetector, Verdict
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
 __all__ = ["AkkaArrivals", "Arrivals", "CassandraArrivals", "PhiAkka", "PhiCassandra", "PhiDetector"]
@@ -75,11 +75,9 @@ class Arrivals(Protocol):
     @property
     def patience_s(self) -> float:
         """The silence at which φ reaches the threshold."""
-        ...
 
     def add(self, interval_s: float) -> None:
         """Learn one inter-arrival time."""
-        ...
 
 
 class _Window:
@@ -167,7 +165,7 @@ class CassandraArrivals:
             self._sum += interval_s - self._window.push(interval_s)
 
 
-class PhiDetector(Detector):
+class PhiDetector(PingingDetector):
     """Suspects by φ, for one connection. ``failures`` is 1 once it has suspected: no missed answers are counted.
 
     Guarantees, for a caller that is on time: suspects exactly at the silence at which φ reaches the threshold,
@@ -183,29 +181,16 @@ class PhiDetector(Detector):
         ValueError: the policy has no heartbeat.
     """
 
-    __slots__ = (
-        "_arrivals",
-        "_heard_s",
-        "_interval_s",
-        "_next_ping_s",
-        "_suspect_s",
-        "awaiting_answer",
-        "due_s",
-        "failures",
-        "verdict",
-    )
+    __slots__ = ("_arrivals", "_heard_s", "_next_ping_s", "_suspect_s")
 
     def __init__(
         self, policy: LivenessPolicy, arrivals: Arrivals, begun_s: float, first_ping_s: float
     ) -> None:
+        super().__init__(policy.interval_s, first_ping_s)
         self._arrivals = arrivals
-        self._interval_s = policy.interval_s
         self._heard_s = begun_s
         self._next_ping_s = first_ping_s
         self._suspect_s = begun_s + arrivals.patience_s
-        self.failures = 0
-        self.verdict = Verdict.ALIVE
-        self.due_s = first_ping_s
         self._look_ahead()
 
     def on_inbound(self, now_s: float) -> None:
@@ -222,10 +207,8 @@ class PhiDetector(Detector):
         if self.verdict is Verdict.SUSPECTED or now_s < self.due_s:
             return Action.NOTHING
         if now_s >= self._suspect_s:
-            self.verdict = Verdict.SUSPECTED
             self.failures = 1
-            self.due_s = math.inf
-            return Action.SUSPECT
+            return self._suspect()
         whole_intervals = (now_s - self._next_ping_s) // self._interval_s  # 0, but for a stall
         self._next_ping_s += (whole_intervals + 1) * self._interval_s
         self._look_ahead()

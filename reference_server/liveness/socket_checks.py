@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from reference_server.events import Cause
-from reference_server.liveness.detector import Action, Detector, DetectorSettings, Verdict
+from reference_server.liveness.detector import Action, DetectorSettings, PingingDetector
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
 __all__ = ["SendErrorDetector", "SendErrors", "StateCheck", "StateCheckDetector"]
@@ -46,18 +46,14 @@ class StateCheck(DetectorSettings):
         return True
 
 
-class _SocketDetector(Detector):
+class _SocketDetector(PingingDetector):
     """What both share: a beat every interval while the socket is open. Frames mean nothing to them."""
 
-    __slots__ = ("_interval_s", "_open", "due_s", "failures", "verdict")
-    awaiting_answer = False
+    __slots__ = ("_open",)
 
     def __init__(self, policy: LivenessPolicy, first_s: float) -> None:
-        self._interval_s = policy.interval_s
+        super().__init__(policy.interval_s, first_s)
         self._open = True
-        self.due_s = first_s
-        self.failures = 0
-        self.verdict = Verdict.ALIVE
 
     def on_socket_closed(self) -> None:
         """Find it closed at the next look."""
@@ -73,9 +69,7 @@ class _SocketDetector(Detector):
         return Action.PING
 
     def _on_closed(self) -> Action:
-        self.verdict = Verdict.SUSPECTED
-        self.due_s = float("inf")
-        return Action.SUSPECT
+        return self._suspect()
 
 
 class SendErrorDetector(_SocketDetector):

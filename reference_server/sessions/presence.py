@@ -54,7 +54,6 @@ class Watcher(Protocol):
 
     def send_frame(self, frame: bytes) -> bool:
         """Write a frame without waiting; False: not now."""
-        ...
 
 
 class _Watched:
@@ -78,21 +77,28 @@ class Presence:
         self._watched: dict[Watcher, set[str]] = {}
         self.undelivered = 0  # announcements dropped because a client's buffer was full
 
-    def watch(self, watcher: Watcher, user_ids: Iterable[str], most: int) -> int | None:
-        """Watch these users too; return how many it watches now, None: they would be above ``most``."""
+    def watch(self, watcher: Watcher, user_ids: Iterable[str], most: int) -> bool:
+        """Watch these users too; False: they would be above ``most``.
+
+        The watcher is told how many it watches now, and then who of the new ones is online already.
+        """
         before = self._watched.get(watcher, set())
         watched = before | set(user_ids)
         if len(watched) > most:
-            return None
+            return False
         self._watched[watcher] = watched
+        watcher.send_frame(text_frame(orjson.dumps({"type": "watching", "count": len(watched)})))
         new = []
         for user_id in watched - before:
-            if user_id not in self._users:
-                self._users[user_id] = _Watched()
+            user = self._users.get(user_id)
+            if user is None:
+                user = self._users[user_id] = _Watched()
                 new.append(user_id)
-            self._users[user_id].watchers.add(watcher)
+            elif user.online:
+                self._send([watcher], user_id, *user.told)
+            user.watchers.add(watcher)
         self._ask(new, first=True)
-        return len(watched)
+        return True
 
     def forget(self, watcher: Watcher) -> None:
         """Take a client that has ended out of the index."""
@@ -124,10 +130,11 @@ class Presence:
     def _tell(self, user: _Watched, kind: str, user_id: str, session_id: str) -> None:
         user.online = kind == "online"
         user.told = (kind, session_id)
+        self._send(user.watchers, user_id, kind, session_id)
+
+    def _send(self, watchers: Iterable[Watcher], user_id: str, kind: str, session_id: str) -> None:
         frame = text_frame(orjson.dumps({"type": kind, "user_id": user_id, "session_id": session_id}))
-        for watcher in user.watchers:
-            if not watcher.send_frame(frame):
-                self.undelivered += 1
+        self.undelivered += sum(not watcher.send_frame(frame) for watcher in watchers)
 
     def _ask(self, user_ids: list[str], *, first: bool) -> None:
         prefix = self._writer.prefix
@@ -141,10 +148,10 @@ class Presence:
             return  # what is believed stays unknown, or is compared after the outage
         for user_id, session in zip(user_ids, answer, strict=True):
             user = self._users.get(user_id)
-            if user is None:
-                continue
-            if user.online is None:
-                user.online = session is not None
-            elif not first and user.online is not (session is not None):
-                kind, session_id = ("offline", user.told[1]) if session is None else ("online", "")
-                self._tell(user, kind, user_id, session.decode() if session else session_id)
+            if user is None or (first and user.online is not None):
+                continue  # an announcement has overtaken the answer
+            if session is not None and not user.online:
+                self._tell(user, "online", user_id, session.decode())
+            elif session is None and user.online:
+                self._tell(user, "offline", user_id, user.told[1])
+            user.online = session is not None

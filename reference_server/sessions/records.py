@@ -57,16 +57,9 @@ async def flush_records(redis: Redis, prefix: str) -> int:
     Raises:
         RedisError: Redis does not answer.
     """
-    deleted = 0
-    batch: list[bytes] = []
-    async for key in redis.scan_iter(match=f"{prefix.translate(_SPECIAL)}*", count=_AT_ONCE):
-        batch.append(key)
-        if len(batch) == _AT_ONCE:
-            deleted += await redis.unlink(*batch)
-            batch.clear()
-    if batch:
-        deleted += await redis.unlink(*batch)
-    return deleted
+    keys = [key async for key in redis.scan_iter(match=f"{prefix.translate(_SPECIAL)}*", count=_AT_ONCE)]
+    parts = [keys[n : n + _AT_ONCE] for n in range(0, len(keys), _AT_ONCE)]
+    return sum([await redis.unlink(*part) for part in parts])
 
 
 _REFUSALS = {b"unknown": "session_unknown", b"refused": "already_online", b"wrong_user": "wrong_user"}

@@ -16,7 +16,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from redis.asyncio import Redis
@@ -59,14 +59,17 @@ Answer = Any
 """What a script returned, as redis-py reads it; or a `StoreUnavailable`."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a script. With a ``durable_key`` it is retried until it is done; None: a request."""
+    """One call of a script. With a ``durable_key`` it is retried until it is done; None: a request.
+
+    Two are equal that do the same, whoever waits for the answer.
+    """
 
     script: str  # its Lua text
     keys: tuple[str, ...]
     args: tuple[str | int, ...]
-    done: Callable[[Answer], None] | None = None
+    done: Callable[[Answer], None] | None = field(default=None, compare=False)
     durable_key: str | None = None
 
 
@@ -122,7 +125,7 @@ class StoreWriter:
             return
         if call.durable_key is not None:
             before = self._durable.get(call.durable_key)
-            if before is not None and call.durable_key not in self._flying and _same(before, call):
+            if before is not None and call.durable_key not in self._flying and before == call:
                 return  # it waits already, and keeps its place before what was submitted since
             self._durable[call.durable_key] = call
         self._waiting.append(call)
@@ -247,7 +250,3 @@ class StoreWriter:
         _log.warning("Redis is back; %d durable calls wait", len(self._durable))
         self.available = True
         self.on_back()
-
-
-def _same(one: Call, other: Call) -> bool:
-    return one.script is other.script and one.keys == other.keys and one.args == other.args

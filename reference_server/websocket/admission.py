@@ -94,9 +94,8 @@ class Admission:
         self._user_id_handshake = config.records.user_id_handshake
         self._trusted_proxies = config.trusted_proxies
         self._token_in_path = config.records.token_in_path
-        self.asking: dict[
-            str, str
-        ] = {}  # owners that wait for their records, and how others ended them meanwhile
+        # Owners that wait for their records, and how others ended them meanwhile.
+        self.asking: dict[str, str] = {}
 
     def refusal(self, target: str) -> tuple[int, str] | None:
         """Return status and sentence that refuse a handshake for a path and query; None for the API's own."""

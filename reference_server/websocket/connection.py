@@ -110,14 +110,6 @@ def _head_part(data: bytes) -> tuple[bytes, bytes]:
     return data[:end], data[end:]
 
 
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def cause_of_loss(error: BaseException | None) -> Cause:
     """Say which layer ended a TCP connection, from what the transport reports."""
     if error is None:
@@ -180,9 +172,8 @@ class GatewayConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None  # aborts: a handshake or a close too slow
         self._frames = 0  # since then, parsed ones; answers to heartbeats mostly are not
         self._frames_since_s = 0.0
-        self._behind: deque[Frame] | None = (
-            None  # frames that wait for the loop's next turn; None: no work is done
-        )
+        # Frames that wait for the loop's next turn; None: no work is done.
+        self._behind: deque[Frame] | None = None
         self._socket_is_gone = False
 
     # -- the handshake -------------------------------------------------------------------------
@@ -341,12 +332,12 @@ class GatewayConnection(asyncio.Protocol):
 
     def _on_text(self, text: bytes) -> None:
         try:
-            message = orjson.loads(text)
+            message = orjson.loads(text.decode())
+        except UnicodeDecodeError:
+            self.shut(Cause.PROTOCOL_ERROR, _CLOSE_NOT_UTF8, "not UTF-8")
+            return
         except orjson.JSONDecodeError:
-            if _is_utf8(text):
-                self.send_error("malformed", "the message is not JSON")
-            else:
-                self.shut(Cause.PROTOCOL_ERROR, _CLOSE_NOT_UTF8, "not UTF-8")
+            self.send_error("malformed", "the message is not JSON")
             return
         if not isinstance(message, dict) or not isinstance(message.get("type"), str):
             self.send_error("malformed", 'a message is a JSON object with a "type"')

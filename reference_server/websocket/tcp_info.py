@@ -10,11 +10,10 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from dataclasses import asdict, dataclass
-from enum import IntEnum
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
-__all__ = ["HasFileno", "TcpInfo", "TcpState", "read_tcp_info"]
+__all__ = ["HasFileno", "TcpInfo", "read_tcp_info"]
 
 
 class HasFileno(Protocol):
@@ -22,31 +21,13 @@ class HasFileno(Protocol):
 
     def fileno(self) -> int:
         """Return the descriptor; −1 once it is closed."""
-        ...
-
-
-class TcpState(IntEnum):
-    """State of a connection, as numbered in Linux's ``include/net/tcp_states.h``."""
-
-    ESTABLISHED = 1
-    SYN_SENT = 2
-    SYN_RECV = 3
-    FIN_WAIT1 = 4
-    FIN_WAIT2 = 5
-    TIME_WAIT = 6
-    CLOSE = 7
-    CLOSE_WAIT = 8
-    LAST_ACK = 9
-    LISTEN = 10
-    CLOSING = 11
-    NEW_SYN_RECV = 12
 
 
 @dataclass(frozen=True, slots=True)
 class TcpInfo:
     """The part of ``struct tcp_info`` that a verdict on a connection needs."""
 
-    state: TcpState
+    state: str  # of the connection, as one of `_STATES`
     unacked: int  # segments sent and not acknowledged
     retransmits: int  # time-outs in a row of the oldest unacknowledged segment (`tcpi_retransmits`)
     total_retransmits: int  # segments sent again since the connection began, tail-loss probes included
@@ -55,11 +36,12 @@ class TcpInfo:
     rto_us: int  # retransmission time-out in force, back-off included
     rtt_us: int  # smoothed round trip; 0: never measured
 
-    def as_detail(self) -> dict[str, Any]:
-        """Return the fields for the `detail` of an event, the state by its name in lower case."""
-        return {**asdict(self), "state": self.state.name.lower()}
 
-
+# In the order of Linux's ``include/net/tcp_states.h``, which begins at 1.
+_STATES = (
+    *("", "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2", "time_wait"),
+    *("close", "close_wait", "last_ack", "listen", "closing", "new_syn_recv"),
+)
 # First 104 bytes of ``struct tcp_info`` (``uapi/linux/tcp.h``), unchanged since 2.6; x: what is passed over.
 # state, retransmits; rto; unacked; last_data_recv, last_ack_recv; rtt; total_retrans
 _RAW = struct.Struct("=BxB5x I12x I24x II8x I28x I")
@@ -89,4 +71,4 @@ def read_tcp_info(sock: HasFileno | int) -> TcpInfo | None:
     if len(raw) < _RAW.size:
         return None
     state, retransmits, rto_us, unacked, data_ms, ack_ms, rtt_us, total_retransmits = _RAW.unpack(raw)
-    return TcpInfo(TcpState(state), unacked, retransmits, total_retransmits, data_ms, ack_ms, rto_us, rtt_us)
+    return TcpInfo(_STATES[state], unacked, retransmits, total_retransmits, data_ms, ack_ms, rto_us, rtt_us)

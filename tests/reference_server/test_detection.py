@@ -267,6 +267,27 @@ def test_too_many_sessions_cost_those_that_were_idle_longest(start: Any) -> None
     run(scenario())
 
 
+def test_where_the_memory_is_used_up_a_newcomer_displaces_the_one_idle_longest(start: Any) -> None:
+    async def scenario() -> None:
+        async with start(QUIET, max_rss_bytes=10**12) as it:
+            sweeper = it.gateway.sweeper
+            clients = [await it.join(f"user-{n}") for n in range(2)]
+            sweeper._max_rss = 1
+            clients.append(await it.join("user-2"))  # so many fit
+            await asyncio.sleep(0.1)
+            assert sweeper.most_sessions() == 3 == len(it.gateway.live)
+            await it.join("user-3")
+            assert (await it.verdict(clients[0].session_id)).cause == Cause.MEMORY_PRESSURE
+            assert len(it.gateway.live) == 3
+            await clients[1].socket.close()
+            await it.verdict(clients[1].session_id)
+            assert sweeper.most_sessions() == 3, "who leaves, leaves memory that is used again"
+            sweeper._max_rss = 10**12
+            assert sweeper.most_sessions() == float("inf")
+
+    run(scenario())
+
+
 def test_a_stalled_gateway_throws_nobody_out_whose_answers_came_meanwhile(start: Any) -> None:
     """The clients are in a process of their own here: they answer while the gateway's loop stands still."""
     answering = (

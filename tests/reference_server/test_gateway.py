@@ -183,6 +183,25 @@ def test_when_the_window_is_over_the_records_go_and_watchers_are_told(start: Any
     run(scenario())
 
 
+def test_who_begins_to_watch_is_told_who_is_online_already(start: Any) -> None:
+    async def scenario() -> None:
+        async with start() as it:
+            ann = await it.join("ann")
+            for name in ("first", "second"):  # the second's answer is known without Redis
+                watcher = await it.join(name)
+                await watcher.send(type="watch", user_ids=["ann", "bob"])
+                assert await watcher.receive() == {"type": "watching", "count": 2}
+                watcher.live()
+                online = {"type": "online", "user_id": "ann", "session_id": ann.session_id}
+                await until(lambda: watcher.told, "ann is announced")  # noqa: B023
+                assert watcher.told == [online]
+                await watcher.send(type="watch", user_ids=["ann"])
+                await until(lambda: len(watcher.told) == 2, "the answer")  # noqa: B023
+                assert watcher.told[1] == {"type": "watching", "count": 2}, "and ann not again"
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("by", ["another login", "the same session"])
 def test_a_newer_connection_takes_over_and_the_older_clears_nothing(start: Any, by: str) -> None:
     async def scenario() -> None:

@@ -28,7 +28,7 @@ from websockets.uri import WebSocketURI
 from harness.real.frames import FrameReader
 from harness.real.generator.tls_socket import TlsSocket
 from reference_server.events import Cause
-from reference_server.websocket.tcp_info import TcpState, read_tcp_info
+from reference_server.websocket.tcp_info import read_tcp_info
 
 __all__ = ["ConnectionEnded", "WebSocketConnection"]
 
@@ -147,7 +147,7 @@ class WebSocketConnection:
     def ended(self) -> bool:
         """Whether the other end's FIN or RST is here, read or not."""
         info = read_tcp_info(self.sock)
-        return info is not None and info.state is not TcpState.ESTABLISHED
+        return info is not None and info.state != "established"
 
     @property
     def between_frames(self) -> bool:

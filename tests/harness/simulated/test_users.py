@@ -116,3 +116,10 @@ def test_watchers_are_told_who_comes_online_after_they_asked() -> None:
     online = log.one(K.PEER_ONLINE)
     assert online.detail == {"user_id": "user-1", "watcher": 0}
     assert online.time_s == pytest.approx(log.one(K.CONNECTED, 1).time_s)
+
+
+def test_watchers_are_told_who_is_online_when_they_ask() -> None:
+    log = run(scenario(clients=2, duration=60.0), watches={1: (0,)})
+    online = log.one(K.PEER_ONLINE)
+    assert online.detail == {"user_id": "user-0", "watcher": 1}
+    assert online.time_s == pytest.approx(log.one(K.CONNECTED, 1).time_s + 2 * HALF_S)

@@ -9,11 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 
 import pytest
 
 from harness.real.network.silence import attach, attach_lossy, detach, silence_available
-from reference_server.websocket.tcp_info import TcpInfo, TcpState, read_tcp_info
+from reference_server.websocket.tcp_info import TcpInfo, read_tcp_info
 from tests.support import require_root, require_silence, wait_until
 
 pytestmark = pytest.mark.real
@@ -53,7 +54,7 @@ def test_data_to_a_silent_client_stays_unacknowledged_is_retransmitted_and_heals
     silent = info(gateway)
     assert silent.unacked >= 1
     assert silent.total_retransmits >= silent.retransmits
-    assert silent.state is TcpState.ESTABLISHED, "half-open: the peer still believes in it"
+    assert silent.state == "established", "half-open: the peer still believes in it"
     assert gateway.send(b"ping") == 4
     assert not readable(client, 0.0)
     first_rto_us = silent.rto_us
@@ -160,7 +161,7 @@ def test_tcp_info_of_what_is_not_a_connection_is_none(pair: tuple[socket.socket,
 
 
 def test_tcp_info_detail_is_json_ready(pair: tuple[socket.socket, socket.socket]) -> None:
-    detail = info(pair[1]).as_detail()
+    detail = asdict(info(pair[1]))
     assert detail["state"] == "established"
     assert set(detail) == set(TcpInfo.__dataclass_fields__)
     assert all(type(value) in (int, str) for value in detail.values())
