@@ -89,11 +89,9 @@ class SessionLines:
 
     def refused(self, session_id: str, user_id: str, connection_id: str, code: str) -> None:
         """An authentication failed; what is not known is empty."""
-        if self.wanted:
-            fields = {"session_id": session_id, "user_id": user_id, "request_id": connection_id, "code": code}
-            text = "Authentication failed for %s: %s; user %s, request %s"
-            about = [field or "?" for field in (session_id, code, user_id, connection_id)]
-            _log.warning(text, *about, extra={"event": "refused", **fields})
+        text = f"Authentication failed for %s: {code}; user %s, request %s"
+        fields = {"user_id": user_id, "request_id": connection_id}
+        self._say(logging.WARNING, text, "refused", session_id, *fields.values(), code=code, **fields)
 
     def sent(self, session_id: str) -> None:
         """A heartbeat was written."""
@@ -115,7 +113,8 @@ class SessionLines:
     def removed(self, session_id: str, connection_id: str, user_id: str = "") -> None:
         """The session's records are gone from the store."""
         fields = {"user_id": user_id, "request_id": connection_id}
-        self._say(logging.INFO, "Removed session %s", "removed", session_id, **fields)
+        text = "Removed session %s; user %s, request %s"
+        self._say(logging.INFO, text, "removed", session_id, *fields.values(), **fields)
         self.socket_gone(session_id, connection_id)
 
     def socket_gone(self, session_id: str, connection_id: str) -> None:
@@ -134,6 +133,7 @@ class SessionLines:
         """The session goes on with another connection: its records are not removed."""
         self._half_released.discard(connection_id)
 
-    def _say(self, level: int, text: str, event: str, session_id: str, **fields: Any) -> None:
+    def _say(self, level: int, text: str, event: str, session_id: str, *more: str, **fields: Any) -> None:
         if self.wanted:
-            _log.log(level, text, session_id, extra={"event": event, "session_id": session_id, **fields})
+            about = [value or "?" for value in (session_id, *more)]
+            _log.log(level, text, *about, extra={"event": event, "session_id": session_id, **fields})

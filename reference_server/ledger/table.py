@@ -1,4 +1,4 @@
-"""The table `user_sessions` in SQLite or PostgreSQL: its columns, its connection, and everything that is said to it.
+"""The tables `user_sessions` and `users` in SQLite or PostgreSQL: columns, connection, and everything said to them.
 
 From rows to transactions, synchronously, from one thread: a batch is one transaction, whole or not at all. Which row
 of the table is changed by what is decided in the database, so that it does not matter who comes first, and a batch
@@ -28,6 +28,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Float,
+    ForeignKey,
     Identity,
     Index,
     Integer,
@@ -78,9 +79,8 @@ _UNFIT: Final = (
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_READONLY,
 )
-_BUSY_TIMEOUT_S: Final = (
-    1.0  # how long a transaction waits for another process's before it counts as an outage
-)
+# How long a transaction waits for another process's before it counts as an outage.
+_BUSY_TIMEOUT_S: Final = 1.0
 _PARTITIONS: Final = 8
 _RESTARTED: Final = "node_restart"
 _EXPIRED: Final = "ttl"
@@ -95,6 +95,25 @@ _AGE = "substr(s.connection_id, length(s.connection_id) - 13)"  # larger for a n
 _NEW_AGE = "substr(b.connection_id, length(b.connection_id) - 13)"
 _SEEN = """updated_at = :now_ms, last_active_time =
     CASE WHEN s.last_active_time < {0} THEN {0} ELSE s.last_active_time END"""
+_FOLLOW: Final = """UPDATE users SET updated_at = NEW.updated_at, online_status = CASE WHEN EXISTS
+    (SELECT 1 FROM user_sessions WHERE user_id = NEW.user_id AND status = 1) THEN 1 ELSE 0 END
+    WHERE user_id = NEW.user_id"""
+_TRIGGERS: Final = {
+    "sqlite": f"""
+    CREATE TRIGGER IF NOT EXISTS online_status AFTER UPDATE OF status ON user_sessions
+    WHEN OLD.status <> NEW.status BEGIN {_FOLLOW}; END""",
+    # The lock comes first: who waits for another session's change of the same user has to see it then.
+    "postgresql": f"""
+    CREATE OR REPLACE FUNCTION online_status() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM 1 FROM users WHERE user_id = NEW.user_id FOR NO KEY UPDATE;
+        {_FOLLOW}; RETURN NULL; END $$;
+    CREATE OR REPLACE TRIGGER online_status AFTER UPDATE OF status ON user_sessions
+    FOR EACH ROW WHEN (OLD.status <> NEW.status) EXECUTE FUNCTION online_status()""",
+}
+_USERS: Final = """
+    INSERT INTO users (user_id, online_status, created_at, updated_at)
+    SELECT DISTINCT b.user_id, 0, :now_ms, :now_ms FROM {batch} WHERE true ORDER BY b.user_id
+    ON CONFLICT (user_id) DO NOTHING"""
 _STATEMENTS: Final[dict[type[Row], str]] = {
     Login: """
     INSERT INTO user_sessions (
@@ -134,6 +153,8 @@ class LedgerTables:
     """The tables as one database has them.
 
     Attributes:
+        users: one row a user who has logged in, ``online_status`` 1 while a connection has one of the user's sessions:
+            a trigger of the database keeps it, in the transaction that changes the session's row.
         sessions: one row a session, ``status`` 1 while a connection has it. ``logout_time`` and
             ``ended_by`` are of its end, ``connection_id`` (the owner token) and ``node`` of the connection that
             has or had it, ``device_id`` tells a user's devices of one type apart.
@@ -143,11 +164,20 @@ class LedgerTables:
     def __init__(self, engine: Engine) -> None:
         partitioned = engine.dialect.name == "postgresql"
         self.metadata = MetaData()
+        self.users = Table(
+            "users",
+            self.metadata,
+            Column("user_id", String(128), primary_key=True),
+            Column("online_status", SmallInteger, nullable=False),
+            Column("created_at", BigInteger, nullable=False),
+            Column("updated_at", BigInteger, nullable=False),
+        )
+        user = ForeignKey(self.users.c.user_id)
         self.sessions = Table(
             "user_sessions",
             self.metadata,
             Column("id", BigInteger().with_variant(Integer, "sqlite"), Identity(), primary_key=True),
-            Column("user_id", String(128), nullable=False, primary_key=partitioned),
+            Column("user_id", String(128), user, nullable=False, primary_key=partitioned),
             Column("session_id", String(128), nullable=False),
             Column("device_type", String(50), nullable=False),
             Column("ip_address", String(45), nullable=False),
@@ -225,6 +255,7 @@ def open_engine(url: str, *, reads_only: bool = False) -> Engine:
     def _pragmas(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -249,10 +280,10 @@ class LedgerDatabase:
         self._engine = open_engine(config.ledger_url)
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         self._tables = LedgerTables(self._engine)
-        self._statements = {
-            kind: text(statement.format(batch=_batch(kind, self._is_sqlite)))
-            for kind, statement in _STATEMENTS.items()
-        }
+        self._statements = [
+            (kind, text(statement.format(batch=_batch(kind, self._is_sqlite))))
+            for kind, statement in ((Login, _USERS), *_STATEMENTS.items())
+        ]
         self._inode: tuple[int, int] | None = None  # of the SQLite file that is open
         self._is_open = False
 
@@ -380,9 +411,11 @@ class LedgerDatabase:
         if not self._is_sqlite:
             connection.execute(select(func.pg_advisory_xact_lock(_CREATE_LOCK)))
         inspector = inspect(connection)
+        made = []
         for table in self._tables.metadata.sorted_tables:
             if not inspector.has_table(table.name):
                 table.create(connection)
+                made.append(table)
                 partitioned = table is self._tables.sessions and not self._is_sqlite
                 for n in range(_PARTITIONS if partitioned else 0):
                     part = f"CREATE TABLE user_sessions_{n} PARTITION OF user_sessions"
@@ -400,6 +433,12 @@ class LedgerDatabase:
                     f"ledger {self._engine.url.render_as_string()}: table {table.name} lacks "
                     f"{', '.join(sorted(lacking))}, or has them of another type; use another database"
                 )
+        if made:
+            connection.exec_driver_sql(_TRIGGERS[connection.dialect.name])
+            s = self._tables.sessions.c  # of an older version, which had no users, perhaps
+            had = select(s.user_id, func.max(s.status), func.min(s.created_at), func.max(s.updated_at))
+            names = self._tables.users.c.keys()
+            connection.execute(insert(self._tables.users).from_select(names, had.group_by(s.user_id)))
 
     def _close(self, connection: Connection, rows: Any, ended_by: str) -> int:
         """Close rows at their last sign of life."""
@@ -413,7 +452,7 @@ class LedgerDatabase:
     def _write(self, connection: Connection, rows: Sequence[Row]) -> dict[str, Exception]:
         crowded = self._crowded(connection, [row for row in rows if isinstance(row, Login)])
         common = {"now_ms": now_ms(), "node": self._config.node}
-        for kind, statement in self._statements.items():
+        for kind, statement in self._statements:
             batch = [r for r in rows if type(r) is kind and not (kind is Login and r.session_id in crowded)]
             if batch:
                 connection.execute(statement, common | {"batch": orjson.dumps(batch).decode()})

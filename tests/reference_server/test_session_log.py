@@ -62,9 +62,10 @@ def test_a_silent_client_is_written_about_in_six_lines(
         *(f"Heartbeat failed for {session_id} ({n}/3): no answer within 0.15 s" for n in (1, 2, 3)),
         f"Max heartbeat failures reached for {session_id}, disconnecting",
         f"WebSocket disconnected: {session_id}",
-        f"Removed session {session_id}",
+        f"Removed session {session_id}; user ann, request {lines[-2].request_id}",
         f"Session {session_id} resources released",
     ]
+    assert lines[-2].user_id == "ann" and lines[-2].request_id.startswith("node-1.")
     levels = {line.event: line.levelname for line in lines}
     assert levels == dict(zip(SIX, ("INFO", "WARNING", "ERROR", "INFO", "INFO", "INFO"), strict=True))
 

@@ -10,7 +10,8 @@ from time import time
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, inspect, select, text
+from sqlalchemy import Connection, Engine, Integer, create_engine, insert, inspect, select, text
+from sqlalchemy.exc import IntegrityError
 
 from reference_server.config import GatewayConfig
 from reference_server.ledger.rows import (
@@ -376,3 +377,53 @@ def test_a_file_that_was_deleted_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnavailable):
         ledger.write([login("s")])
     ledger.close()
+
+
+def users(url: str) -> dict[str, int]:
+    """Who is shown online, by user."""
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        table = LedgerTables(engine).users.c
+        found = {row[0]: row[1] for row in connection.execute(select(table.user_id, table.online_status))}
+    engine.dispose()
+    return found
+
+
+def test_a_user_is_online_while_one_of_the_sessions_has_a_connection(url: str) -> None:
+    ledger = writer(url)
+    ledger.write([login("s1"), login("s2"), login("s3", user="bob")])
+    assert users(url) == {"ann": 0, "bob": 0}
+    ledger.write([begun("s1", "a", 1), begun("s2", "b", 1)])
+    ledger.write([ended("s1", "a", 2, "tcp_fin")])
+    assert users(url) == {"ann": 1, "bob": 0}
+    ledger.write([over("s2", 3), login("s4")])
+    assert users(url) == {"ann": 0, "bob": 0}
+    ledger.write([begun("s4", "c", 4)])
+    assert users(url)["ann"] == 1
+    writer(url)  # another life of the node closes the row
+    assert users(url)["ann"] == 0
+
+
+def test_a_session_is_a_user_s(url: str) -> None:
+    writer(url)
+    engine = open_engine(url)
+    sessions = LedgerTables(engine).sessions
+    (key,) = inspect(engine).get_foreign_keys("user_sessions")
+    assert (key["constrained_columns"], key["referred_table"]) == (["user_id"], "users")
+    row = {name: 0 if isinstance(sessions.c[name].type, Integer) else "" for name in sessions.c.keys()[1:]}
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        connection.execute(insert(sessions).values(row | {"user_id": "nobody"}))
+    engine.dispose()
+
+
+def test_a_ledger_from_before_there_were_users_gets_them(url: str) -> None:
+    ledger = writer(url)
+    ledger.write([login("s1"), login("s2", user="bob"), begun("s2", "a", 1, user="bob")])
+    engine = create_engine(url)  # without foreign keys, where it is SQLite
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE users" + " CASCADE" * (not url.startswith("sqlite"))))
+    engine.dispose()
+    again = writer(url, "n2")
+    assert users(url) == {"ann": 0, "bob": 1}
+    again.write([ended("s2", "a", 2, "tcp_fin", user="bob"), login("s3", user="carl")])
+    assert users(url) == {"ann": 0, "bob": 0, "carl": 0}
