@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import secrets
 import signal
@@ -25,6 +26,8 @@ _WITH_SOCKETS = re.compile(r"mark\.(real|root)|ledger")  # as in the Makefile
 def pytest_configure() -> None:
     """Hear SIGINT and SIGHUP, so that what the tests start does: whoever runs them in the background may not."""
     gc.set_threshold(200_000, 10, 10)  # as `flatline` does
+    # The cores have tests to run: what takes all of them takes one, where a test does not say how many.
+    os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
