@@ -27,17 +27,16 @@ _PARTS = {
 def latency_section(tables: RunTables, gallery: Gallery) -> Section:
     """Return the curves, then a table for each milestone, theory's rows among the measured ones."""
     qos, laws = tables.table("qos"), tables.table("laws")
+    measured = qos[qos["n"] > 0].to_dict("records")
+    predicted = laws[laws["detected_share"].notna()].to_dict("records")
     found = []
     for milestone in MILESTONES:
         rows = []
         for fault in tables.faults:
-            laws_here = laws[(laws["fault"] == fault) & (laws["milestone"] == milestone)]
-            rows += [
-                _theory_row(law) for law in laws_here[laws_here["detected_share"].notna()].to_dict("records")
-            ]
-            here = qos[(qos["fault"] == fault) & (qos["milestone"] == milestone) & (qos["n"] > 0)]
-            order = sorted(here.to_dict("records"), key=lambda row: ENGINES.index(row["engine"]))
-            rows += [_measured_row(row) for row in order]
+            of = (fault, milestone)
+            rows += [_theory_row(law) for law in predicted if (law["fault"], law["milestone"]) == of]
+            here = [row for row in measured if (row["fault"], row["milestone"]) == of]
+            rows += [_measured_row(row) for row in sorted(here, key=lambda row: ENGINES.index(row["engine"]))]
         if rows:
             found.append(
                 Table(
