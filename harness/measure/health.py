@@ -105,7 +105,8 @@ def find_health(history: History) -> Health:
     health = Health()
 
     happened = incident_windows(history)
-    begun = {e.connection_id: e for e in history.of(EventKind.CONNECTED) if e.node}
+    reaped = any(e.cause == Cause.NODE_LEASE for e in history.of(EventKind.SUSPECTED))
+    begun = {e.connection_id: e for e in history.of(EventKind.CONNECTED) if e.node} if reaped else {}
 
     def note(event: Event, rank: int) -> None:
         time_s, cause, node = history.time_s(event), event.cause, event.node
