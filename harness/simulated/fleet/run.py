@@ -126,7 +126,9 @@ def fleet_sweep(
     how = (network, clients, duration_s, fault, ramp_s, reconnect or Reconnect())
     if len(work) == 1:
         return [_run_part(work[0], *how)]
-    done = iter(Parallel(n_jobs=n_jobs)(delayed(_run_part)(part, *how) for part in work))
+    # A process that is forked has imported all that it needs, which takes as long as a hundred thousand clients' day.
+    pool = Parallel(n_jobs=n_jobs, backend="multiprocessing")
+    done = iter(pool(delayed(_run_part)(part, *how) for part in work))
     return [FleetResult.merged([next(done) for _ in of_one]) for of_one in parts]
 
 
