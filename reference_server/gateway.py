@@ -19,7 +19,7 @@ good for `session_ttl`, whoever sees the user online or not.
 from __future__ import annotations
 
 import logging
-from asyncio import Event, Server, Task, create_task, get_running_loop, sleep, timeout
+from asyncio import Event, Protocol, Server, Task, create_task, get_running_loop, sleep, timeout
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -244,11 +244,14 @@ class Gateway:
 
     # -- a connection begins -----------------------------------------------------------------------
 
-    def _make_connection(self) -> GatewayConnection | RejectedConnection | TlsProtocol:
-        code, limiter = self.limiter.closed_because(), self.limiter
-        if code is not None:
-            return RejectedConnection(limiter, code, unheard=self.tls is not None)
-        limiter.make_room()
+    def _make_connection(self) -> Protocol:
+        code = self.limiter.closed_because()
+        if code is None:
+            return self._accept()
+        return RejectedConnection(self.limiter, code, self._accept, unheard=self.tls is not None)
+
+    def _accept(self) -> GatewayConnection | TlsProtocol:
+        limiter = self.limiter
         if self.tls is None:
             return GatewayConnection(self)
         connection = partial(GatewayConnection, self)

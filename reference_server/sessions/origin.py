@@ -63,9 +63,9 @@ class LoginRate:
 
 
 def network_of(address: str) -> str:
-    """Return what one client has of addresses: an IPv4 address, or 64 bits of an IPv6 one."""
+    """Return what one client has of addresses: an IPv4 address, or 64 bits of an IPv6 one; "": none."""
     found = _parse(address)
-    return str(IPv6Network((found, 64), strict=False)) if isinstance(found, IPv6Address) else address
+    return str(IPv6Network((found, 64), strict=False) if isinstance(found, IPv6Address) else found or "")
 
 
 def address_of(peer: str, forwarded: Sequence[str], trusted: Collection[Network]) -> str:

@@ -1,7 +1,7 @@
 """Overload: new sockets are refused before those inside suffer.
 
-From the number of sockets and the lag of the event loop to a yes or a reason. A refused socket costs the gateway a
-few microseconds beside its system calls: no handshake is parsed (parsing costs a hundred times the answer). It is
+From the number of sockets, their addresses and the lag of the event loop to a yes or a reason. A refused socket costs
+the gateway some dozen microseconds beside its system calls: no handshake is parsed (which costs ten times that). It is
 told ``503 Service Unavailable`` with ``Retry-After``; the HTTP API tells logins the same.
 """
 
@@ -19,7 +19,7 @@ from typing import cast
 import orjson
 
 from reference_server.config import GatewayConfig
-from reference_server.sessions.origin import address_of, is_in, network_of
+from reference_server.sessions.origin import is_in, network_of
 
 __all__ = ["RETRY_AFTER_S", "SENTENCES", "ConnectionLimiter", "RejectedConnection", "most_sockets"]
 
@@ -53,39 +53,48 @@ class Socket(Hashable, typing.Protocol):
 
 
 class _Waiting:
-    """Sockets that have not said what they want, the one that has waited longest first.
+    """Sockets of one port that have not said what they want, the one that has waited longest first."""
 
-    Args:
-        of_network: how many such each address (IPv6: /64) has, on both ports.
-    """
-
-    def __init__(self, of_network: Counter[str]) -> None:
-        self._of_network = of_network
+    def __init__(self) -> None:
+        self.of_network = Counter[str]()  # how many each address (IPv6: /64) has
         self._since: dict[Socket, tuple[float, str]] = {}
-
-    def add(self, sock: Socket) -> str:
-        """Take one, as the newest; return its network."""
-        self.discard(sock)
-        network = network_of(address_of((sock.transport.get_extra_info("peername") or ("",))[0], (), ()))
-        self._since[sock] = monotonic(), network
-        self._of_network[network] += 1
-        return network
-
-    def discard(self, sock: Socket) -> None:
-        """Let one go: it has said so, or is gone."""
-        _, network = self._since.pop(sock, (0.0, ""))
-        if network and self._of_network[network] > 1:
-            self._of_network[network] -= 1
-        else:
-            self._of_network.pop(network, None)
 
     def __len__(self) -> int:
         return len(self._since)
 
-    def oldest(self, patience_s: float) -> Socket | None:
-        """Return the one that has waited longest, if that is longer than anybody need."""
-        sock = next(iter(self._since), None)
-        return sock if sock and monotonic() - self._since[sock][0] >= patience_s else None
+    def add(self, sock: Socket) -> str:
+        """Take one, as the newest; return its network."""
+        self.discard(sock)
+        network = _network(sock.transport)
+        self._since[sock] = monotonic(), network
+        self.of_network[network] += 1
+        return network
+
+    def discard(self, sock: Socket) -> None:
+        """Let one go: it has said so, or is gone."""
+        if sock in self._since:
+            _, network = self._since.pop(sock)
+            self.of_network[network] -= 1
+            if not self.of_network[network]:
+                del self.of_network[network]
+
+    def who_yields(self, to: str, patience_s: float, among: set[Socket]) -> Socket | None:
+        """Return who makes room for one more of a network: the oldest of the network that has most; None: nobody.
+
+        One that would still have as many as the other yields at once, else only who has waited longer than anybody
+        need. So each network has an equal share of the places, as far as it wants it.
+        Source: longest queue drop; Suter et al., "Design considerations for supporting TCP with per-flow queueing"
+        (INFOCOM 1998).
+        """
+        most = max(self.of_network, key=self.of_network.__getitem__, default="")
+        oldest = next((sock for sock, (_, of) in self._since.items() if of == most and sock in among), None)
+        if oldest is None or self.of_network[most] > self.of_network[to] + 1:
+            return oldest
+        return oldest if monotonic() - self._since[oldest][0] >= patience_s else None
+
+
+def _network(transport: BaseTransport) -> str:
+    return network_of((transport.get_extra_info("peername") or ("",))[0])
 
 
 class ConnectionLimiter:
@@ -111,9 +120,8 @@ class ConnectionLimiter:
         self.http_sockets: set[Socket] = set()  # of the other port
         self._most_of_network = config.max_strangers_per_ip
         self._trusted = config.trusted_proxies
-        self._of_network = Counter[str]()
-        self._strangers = _Waiting(self._of_network)  # of `sockets`, those who have not authenticated
-        self._asking = _Waiting(self._of_network)  # of `http_sockets`, those who owe us a request
+        self._strangers = _Waiting()  # of `sockets`, those who have not authenticated
+        self._asking = _Waiting()  # of `http_sockets`, those who owe us a request
         self._above_share: dict[Socket, None] = {}  # of these, the oldest first
         self._most_http = self._budget * _MOST_HTTP
         self._least_http = min(_LEAST_HTTP, self._most_http)
@@ -132,7 +140,8 @@ class ConnectionLimiter:
 
     def _greet(self, sock: Socket, among: _Waiting) -> None:
         network = among.add(sock)
-        if self._of_network[network] > self._most_of(network):
+        held = self._strangers.of_network[network] + self._asking.of_network[network]
+        if held > self._most_of(network):
             self.count_refused("too_many_from_address")
             sock.transport.abort()
 
@@ -149,15 +158,18 @@ class ConnectionLimiter:
         self.opening.discard(sock)
         self._strangers.discard(sock)
 
-    def make_room(self) -> None:
-        """Cut the stranger who has waited longest, where only that lets somebody in."""
-        if self._full_because() is not None and (oldest := self._longest_waiting()) is not None:
+    def make_room(self, transport: BaseTransport) -> bool:
+        """Cut a stranger where only that lets one more of this address in; False: that is not possible now."""
+        if self.shut or self._lag_s() > self._most_lag_s:
+            return False
+        code = self._full_because()
+        among = self.opening if code == "too_many_handshakes" else self.sockets
+        # What a late loop has not read is not the stranger's fault.
+        oldest = self._strangers.who_yields(_network(transport), _PATIENCE_S + self._lag_s(), among)
+        if code is not None and oldest is not None:
             self.leave(oldest)
             self._cut(oldest)
-
-    def _longest_waiting(self) -> Socket | None:
-        # What a late loop has not read is not the stranger's fault.
-        return self._strangers.oldest(_PATIENCE_S + self._lag_s())
+        return code is None or oldest is not None
 
     def _cut(self, oldest: Socket) -> None:
         self.count_refused("waited_too_long")
@@ -177,26 +189,24 @@ class ConnectionLimiter:
         """
         if self.shut:
             return "draining"
-        code = self._full_because(strangers)
-        if code is not None and (not strangers or self._longest_waiting() is None):
-            return code
-        if self._lag_s() > self._most_lag_s:
-            return "overloaded"
-        return None
+        return self._full_because(strangers) or ("overloaded" if self._lag_s() > self._most_lag_s else None)
 
     def enter_http(self, sock: Socket) -> bool:
         """Take a connection of the HTTP port; False: it is above the port's share, and is told of health, no more.
 
-        Who has owed a request for long makes room: a login that comes at once is served, however many do not. Of those
-        above the share the newest few stay: who looks after health asks at once.
+        Who has owed a request for long, or is of the address that has most such, makes room: a login that comes at
+        once is served, however many do not. Of those above the share the newest few stay: who looks after health asks
+        at once.
         """
         share = min(self._most_http, max(self._least_http, self._budget - len(self.sockets)))
         inside = len(self.http_sockets) - len(self._above_share)
-        oldest = self._asking.oldest(_HTTP_PATIENCE_S + self._lag_s()) if inside >= share else None
-        if oldest is not None:
-            self.leave_http(oldest)
-            self._cut(oldest)
-            inside -= 1
+        if inside >= share:
+            patience_s = _HTTP_PATIENCE_S + self._lag_s()
+            oldest = self._asking.who_yields(_network(sock.transport), patience_s, self.http_sockets)
+            if oldest is not None:
+                self.leave_http(oldest)
+                self._cut(oldest)
+                inside -= 1
         within = inside < share
         self.http_sockets.add(sock)
         if within:
@@ -226,13 +236,16 @@ class ConnectionLimiter:
 
 
 class RejectedConnection(Protocol):
-    """A socket that is told why it is not let in, and closed.
+    """A socket that is told why it is not let in, and closed; unless its address has a right to another's place.
 
-    ``unheard``: it is closed at once, for it would not understand a word before TLS's handshake, which costs more.
+    ``instead`` makes the protocol that it has then. ``unheard``: it is closed at once, for it would not understand a
+    word before TLS's handshake, which costs more.
     """
 
-    def __init__(self, limiter: ConnectionLimiter, code: str, *, unheard: bool = False) -> None:
-        self._unheard = unheard
+    def __init__(
+        self, limiter: ConnectionLimiter, code: str, instead: Callable[[], Protocol], *, unheard: bool = False
+    ) -> None:
+        self._unheard, self._instead = unheard, instead
         self._limiter = limiter
         self._code = code
         self._transport: Transport | None = None
@@ -241,6 +254,11 @@ class RejectedConnection(Protocol):
     def connection_made(self, transport: BaseTransport) -> None:
         """Wait for its request, so that the answer is not lost; not if there are too many who wait."""
         self._transport = cast(Transport, transport)
+        if self._limiter.make_room(transport):
+            accepted = self._instead()
+            self._transport.set_protocol(accepted)
+            accepted.connection_made(transport)
+            return
         self._limiter.count_refused(self._code)
         self._limiter.lingering += 1
         if self._unheard:

@@ -30,9 +30,18 @@ from tests.reference_server.storm import HELLO
 
 
 class Socket:
-    """Something that can stand in the set of handshakes."""
+    """Something that can stand in the set of handshakes; its own transport."""
 
-    transport: Any = None
+    def __init__(self, address: str = "") -> None:
+        self.transport: Any = self
+        self.address = address
+        self.aborted = False
+
+    def get_extra_info(self, _name: str) -> tuple[str, int]:
+        return self.address, 1
+
+    def abort(self) -> None:
+        self.aborted = True
 
 
 @pytest.mark.parametrize(
@@ -57,6 +66,26 @@ def test_sockets_are_refused_for_a_reason(
     limiter.opening.update(inside[:opening])
     limiter.shut = shut
     assert limiter.closed_because() == code
+
+
+def test_who_holds_many_places_yields_to_other_addresses_and_to_its_own_only_late() -> None:
+    """A crowd keeps what nobody else wants: down to equal shares it yields at once, and never the other way."""
+    limiter = ConnectionLimiter(GatewayConfig(max_connections=8), lambda: 0.0, print)
+
+    def comes(address: str) -> bool:
+        sock: Any = Socket(address)
+        if limiter.closed_because() is not None and not limiter.make_room(sock):
+            return False
+        limiter.enter(sock)
+        return True
+
+    crowd = [Socket("127.0.0.2") for _ in range(8)]
+    for sock in crowd:
+        limiter.enter(sock)
+    assert not comes("127.0.0.2")
+    assert [comes("127.0.0.1") for _ in range(6)] == [True] * 4 + [False] * 2
+    assert [sock.aborted for sock in crowd] == [True] * 4 + [False] * 4, "the oldest first"
+    assert comes("127.0.0.3") and not comes("127.0.0.2")
 
 
 def test_limits_that_are_not_set_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
