@@ -184,6 +184,9 @@ def _row(tables: RunTables, agreement: pd.DataFrame, engine: str, row: Mapping[H
     agrees = next((v for v in ("fail", "pass", "unknown") if v in verdicts), "unknown")
     parts = {"fail": "disagree", "pass": "agree", "unknown": "undecided"}
     weighed = ", ".join(f"{verdicts[v]} {said}" for v, said in parts.items() if v in verdicts)
+    said = verdict_cell(agrees)
+    if tables.sound is False and agrees == "pass":  # numbers that agree by luck are no proof
+        said = Cell("? unsound run", tone="unknown")
     return [
         Cell(fault),
         Cell(count(n), n),
@@ -193,7 +196,7 @@ def _row(tables: RunTables, agreement: pd.DataFrame, engine: str, row: Mapping[H
         seconds_cell(row["max_s"]),
         Cell(caught),
         theory,
-        replace(verdict_cell(agrees), detail=weighed) if len(verdicts) else Cell("not compared"),
+        replace(said, detail=weighed) if len(verdicts) else Cell("not compared"),
     ]
 
 

@@ -280,6 +280,14 @@ def test_verdicts(
 
 
 @pytest.mark.usefixtures("unrendered")
+def test_faults_of_an_unsound_run_do_not_pass(tmp_path: Path) -> None:
+    run = handmade_run(ONE)
+    _unsound(run)
+    page = build(run.write(tmp_path)).html.read_text()
+    assert "? unsound run" in page[page.index('id="overview"') : page.index('id="thresholds"')]
+
+
+@pytest.mark.usefixtures("unrendered")
 def test_a_red_report_says_what_is_wrong(tmp_path: Path) -> None:
     """Interrupted as well, by a command that knows its own exit code; and its texts are text."""
     run = handmade_run(ONE)
