@@ -77,12 +77,16 @@ def _headline(verdicts: list[str]) -> Headline:
     wrong, unknown = verdicts.count("does not hold"), verdicts.count("unknown")
     status = "fail" if wrong else "unknown" if unknown else "pass"
     held = verdicts.count("holds")
-    return Headline(status, f"{held} claims hold, {wrong} do not, {unknown} are not known")
+    return Headline(
+        status, f"Of {held + wrong + unknown} claims: {held} hold, {wrong} do not, {unknown} not known"
+    )
 
 
 def claims_table(rows: pd.DataFrame, milestone: str) -> Table:
     """Return one milestone's cells as a table: a line for each preset and fault."""
     mine = rows[rows["milestone"] == milestone]
+    engines = [engine for engine in ENGINES if (mine["engine"] == engine).any()]
+    made = "real" in engines
     lines = []
     for (preset, case), cell in mine.groupby(["preset", "case"], sort=False):
         verdict, reason = _overall(cell)
@@ -92,14 +96,14 @@ def claims_table(rows: pd.DataFrame, milestone: str) -> Table:
                 Cell(str(preset)),
                 Cell(str(case)),
                 Cell(claimed),
-                *(_seen(cell[cell["engine"] == engine]) for engine in ENGINES),
+                *(_seen(cell[cell["engine"] == engine]) for engine in engines),
                 Cell(verdict, detail=reason, tone=_TONES.get(verdict, "")),
                 Cell(_layer(cell)),
-                Cell(_last(cell, "fidelity") or ABSENT),
+                *([Cell(_last(cell, "fidelity") or ABSENT)] if made else []),
             ]
         )
     return Table(
-        ["preset", "case", "claimed", *ENGINES, "verdict", "by", "how the real fault was made"],
+        ["preset", "case", "claimed", *engines, "verdict", "by", *(["the real fault"] if made else [])],
         lines,
         csv="claims.csv",
         note="Scenario seconds: least to largest (median).",
