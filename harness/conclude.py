@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from harness.events.history import History, Workers, workers_of
-from harness.events.log import ReadLog, merge_logs, read_log
+from harness.events.log import ReadLog, gc_paused, merge_logs, read_log
 from harness.judge.agreement import compare, judge
 from harness.judge.evidence import missing_evidence
 from harness.judge.incidents import judge_incidents
@@ -153,18 +153,19 @@ def measure_run(
     clock = scenario.clock if "real" in engines else SCENARIO_TIME
     predictions = [*predict(scenario, clock), *predict_healthy(scenario, clock)]
     progress("measure", 0.3)
-    histories = {
-        engine: History(
-            log.events,
-            plan,
-            engine=engine,
-            clock=scenario.clock,
-            horizon_s=plan.horizon_s,
-            witnessed=scenario.witnessed(engine),
-        )
-        for engine in engines
-    }
-    measured = [measure_history(history) for history in histories.values()]
+    with gc_paused():
+        histories = {
+            engine: History(
+                log.events,
+                plan,
+                engine=engine,
+                clock=scenario.clock,
+                horizon_s=plan.horizon_s,
+                witnessed=scenario.witnessed(engine),
+            )
+            for engine in engines
+        }
+        measured = [measure_history(history) for history in histories.values()]
     frames = _tables(scenario, plan, predictions, measured)
     progress("measure", 0.7)
 
