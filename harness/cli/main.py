@@ -243,15 +243,22 @@ def run_command(
     summary: Summary = None,
 ) -> None:
     """Run a scenario: theory, simulation and real clients; ends with a report."""
+    from harness.judge.thresholds import with_what_is_seen
     from harness.real.engine import RealSetup
     from harness.run import ENGINES
     from reference_server.presets import find_preset
+    from scenarios.load import built_in
     from scenarios.target_files import told_otherwise
 
     replaces = {"clients": clients, "seed": seed, "speedup": speedup, "target": target}
     loaded = _with_nodes(_load(scenario, policy, **replaces), nodes)
     if loaded.target is not None and not unchecked:
         loaded = loaded.model_copy(update={"target": targets.checked_before(loaded.target, root)})
+    if loaded.target is not None and scenario in built_in():  # its thresholds are meant for our own gateway
+        name = loaded.target.target
+        loaded, unseen = with_what_is_seen(loaded)
+        if unseen:
+            say(f"left out, for no witness of {name} sees it: {'; '.join(unseen)}")
     no_model = loaded.target is not None and not loaded.target.heartbeat.law_known
     engines = ("theory", "real") if real_only or no_model else ENGINES
     preset = find_preset(gateway_preset).name if gateway_preset else None

@@ -42,6 +42,7 @@ __all__ = [
     "default_thresholds",
     "evaluate",
     "parse_threshold",
+    "with_what_is_seen",
     "wrong_thresholds",
 ]
 
@@ -199,6 +200,23 @@ def wrong_thresholds(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, 
                 parse_threshold(expression, *labels)
             except ThresholdError as error:
                 yield from ((("thresholds", n), problem) for problem in error.problems)
+
+
+def with_what_is_seen(scenario: Scenario) -> tuple[Scenario, tuple[str, ...]]:
+    """A scenario without the thresholds that no witness of its target could measure, and these.
+
+    Raises:
+        ThresholdError: an expression that is none.
+    """
+    faults, incidents = ([item.label for item in items] for items in (scenario.faults, scenario.incidents))
+    unseen = tuple(
+        text for text in scenario.thresholds if _unseen(parse_threshold(text, faults, incidents), scenario)
+    )
+    kept = {
+        key: tuple(text for text in getattr(scenario, key) if text not in unseen)
+        for key in ("thresholds", "abort_on_fail")
+    }
+    return scenario.model_copy(update=kept), unseen
 
 
 def _unseen(threshold: Threshold, scenario: Scenario) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.first_file import first_target
 from harness.judge.threshold_metrics import METRICS
 from harness.judge.thresholds import (
     NOT_ASKED,
@@ -15,6 +16,7 @@ from harness.judge.thresholds import (
     default_thresholds,
     evaluate,
     parse_threshold,
+    with_what_is_seen,
 )
 from harness.measure.connections import losses
 from reports.run_tables import SCHEMAS, RunTables, frame
@@ -386,3 +388,16 @@ def test_a_run_that_hides_clients_who_live_is_red_without_a_threshold(hidden_s: 
     run = tables(healthy_connections=held, losses=lost, population=LIVE, presence_gaps=gap)
     _, row = default_thresholds([], run).itertuples()
     assert (row.expression, row.verdict) == ("presence.gaps.share <= 5% (default)", expected)
+
+
+def test_a_target_is_asked_only_what_a_witness_of_it_sees(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(first_target("ws://127.0.0.1:8000/ws?user={client}", "30s", "10s", 3))
+    seen_by_nobody = ("false_suspicions.count == 0", "detection_latency{fault=host_crash}.p99 < 101s")
+    scenario = load_scenario("host_crash", speedup=1.0, target=str(tmp_path / "mine.yaml"))
+    assert set(seen_by_nobody) <= set(scenario.thresholds)
+    with pytest.raises(ThresholdError, match="no witness of mine sees suspected"):
+        check_thresholds(scenario)
+    kept, left_out = with_what_is_seen(scenario)
+    assert set(seen_by_nobody) <= set(left_out)
+    assert len(check_thresholds(kept)) == len(scenario.thresholds) - len(left_out)
+    assert with_what_is_seen(load_scenario("host_crash"))[1] == (), "our own gateway has them all"
