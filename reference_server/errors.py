@@ -29,6 +29,7 @@
     ├── ScheduleError
     ├── TargetError
     ├── ThresholdError
+    ├── Unfit
     ├── UnknownPresetError
     └── UnknownProfileError
 
