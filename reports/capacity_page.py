@@ -21,8 +21,6 @@ from reports.style import save
 __all__ = ["build_capacity_report"]
 
 _STEP_COLUMNS = (
-    ("nodes", "nodes", 1.0),
-    ("clients", "clients", 1.0),
     ("heartbeats_per_s", "heartbeats/s", 1.0),
     ("lateness_p99_s", "late p99, ms", 1e3),
     ("handshake_p99_s", "handshake p99, ms", 1e3),
@@ -143,13 +141,16 @@ def _sections(told: dict[str, Any], steps: pd.DataFrame, pictures: dict[str, Pic
     columns = [column for column in _STEP_COLUMNS if steps[column[0]].notna().any()]
     rows = [
         [
-            *(_number(getattr(step, key), scale) for key, _, scale in columns),
+            _number(step.nodes, 1.0),
+            _number(step.clients, 1.0),
             Cell("✓ holds" if step.holds else "✗ breaks", tone="pass" if step.holds else "fail"),
+            *(_number(getattr(step, key), scale) for key, _, scale in columns),
             Cell("; ".join(str(part) for part in (step.missed, step.limit) if isinstance(part, str))),
         ]
         for step in steps.sort_values(["nodes", "clients"]).itertuples()
     ]
-    table = Table((*(name for _, name, _ in columns), "thresholds", "what broke"), rows, csv="steps.csv")
+    names = ("nodes", "clients", "thresholds", *(name for _, name, _ in columns), "what broke")
+    table = Table(names, rows, csv="steps.csv")
     bounds = "Thresholds: " + "; ".join(told["thresholds"])
     costs: list[Block] = [Text(line) for line in told["costs"]]
     planned: list[Block] = [Text("No load ran, so there is nothing to plan from.", "missing")]

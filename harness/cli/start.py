@@ -113,9 +113,12 @@ def notebooks_command(
             "red",
         )
         raise typer.Exit(Exit.MACHINE_CANNOT)
+    told = list(context.args)
+    if str(folder).startswith("-"):  # no folder was named: this is Jupyter's first option
+        told, folder = [str(folder), *told], Path("flatline-examples")
     if not (folder / "notebooks").is_dir():
         copy_examples(folder)
-    argv = [sys.executable, "-m", "jupyterlab", str(folder / "notebooks"), *context.args]
+    argv = [sys.executable, "-m", "jupyterlab", str(folder / "notebooks"), *told]
     print(" ".join(argv), flush=True)
     # A kernel `python3` that another environment has put into the user's folder would win otherwise.
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"

@@ -77,6 +77,10 @@ def test_notebooks_open_with_this_python_as_their_kernel(monkeypatch: pytest.Mon
     assert cli.invoke(app, ["notebooks", "here"]).exit_code == 0, "a folder that is there is opened again"
     opened = [sys.executable, sys.executable, "-m", "jupyterlab", "here/notebooks"]
     assert ran == [[*opened, "--no-browser"], opened]
+    assert cli.invoke(app, ["notebooks", "--port", "8899"]).exit_code == 0, (
+        "no folder, but options of Jupyter"
+    )
+    assert ran[-1][-3:] == ["flatline-examples/notebooks", "--port", "8899"]
     assert Path("here/notebooks/02-tune-a-policy.ipynb").is_file()
 
 
