@@ -1,22 +1,26 @@
-"""JSON in text messages, as most servers of one's own speak: what is sent first, what is answered, what tells what.
+"""Text messages of one's own, as most servers speak: what is sent first, what is answered, what tells what.
 
     dialect:
       text:
         hello: ['{"type": "auth", "user": "{user}"}']
         ready: {type: ready}                      # a message that holds these keys and values; null: at once
-        answers: [{on: {type: ping}, send: '{"type": "pong", "id": "{$.id}"}'}]
+        answers:
+          - {on: {type: ping}, send: '{"type": "pong", "id": "{$.id}"}'}
+          - {on: '^ping (?P<number>.*)', send: "pong {number}"}     # no JSON: a regular expression, and its groups
+          - {on: {meta.kind: question}, send: "42", heartbeat: false}   # no heartbeat: a silent client answers it too
         beat: '{"type": "heartbeat"}'
-        gone: {on: {type: offline}, who: user}    # the key of who has gone
+        gone: {on: {type: offline}, who: user}    # the key, or the group, of who has gone
         refused: {type: error}
 
-`{client}`, `{user}`, `{index}` and what the login gave are the client's, `{$.key}` is a key of the message that is
-answered.
+`{client}`, `{user}`, `{index}` and what the login gave are the client's, `{$.key}` or `{$.key.key}` is a value of the
+message that is answered. Of a JSON list each object is looked at.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -32,38 +36,43 @@ from harness.real.dialects.base import (
     Refused,
     Who,
 )
-from scenarios.target import filled
+from scenarios.target import at_json_path, filled
 
 __all__ = ["Text"]
 
-_FIELD = re.compile(r"\{\$\.(\w+)\}")
+_FIELD = re.compile(r"\{(\$\.[\w.]+)\}")
+
+Pattern = str | Mapping[str, Any]
+"""What a message must hold: keys and values of JSON, or a regular expression."""
 
 
 class Text(Dialect):
-    """Configurable JSON; a message that is no JSON object matches nothing."""
+    """Configurable; what matches nothing is passed over."""
 
     __slots__ = ("_options", "ready_at_once")
     name = "text"
-    summary = "JSON of your own: first messages, answers, beats, all configurable"
+    summary = "JSON or text of your own: first messages, answers, beats, all configurable"
     shown = "derived"
 
     def __init__(
         self,
         who: Who,
         hello: Sequence[str] = (),
-        ready: Mapping[str, Any] | None = None,
+        ready: Pattern | None = None,
         answers: Sequence[Mapping[str, Any]] = (),
         beat: str | None = None,
         gone: Mapping[str, Any] | None = None,
-        refused: Mapping[str, Any] | None = None,
+        refused: Pattern | None = None,
     ) -> None:
         super().__init__(who)
-        if wrong := [one for one in answers if set(one) != {"on", "send"}]:
+        if wrong := [one for one in answers if set(one) - {"heartbeat"} != {"on", "send"}]:
             raise DialectError(
-                f"dialect text: answers: {wrong[0]}; allowed: {{on: {{key: value}}, send: text}}"
+                f"dialect text: answers: {wrong[0]}; allowed: {{on: {{key: value}} or a pattern, send: text}}"
             )
         if gone is not None and set(gone) != {"on", "who"}:
             raise DialectError(f"dialect text: gone: {dict(gone)}; allowed: {{on: {{key: value}}, who: key}}")
+        for wanted in (ready, refused, gone and gone["on"], *(one["on"] for one in answers)):
+            _check(wanted)
         self._options = (hello, ready, answers, beat, gone, refused)
         self.ready_at_once = ready is None
 
@@ -74,23 +83,23 @@ class Text(Dialect):
     def receive(self, message: Message) -> Sequence[Item]:
         """Take a message: everything that it matches."""
         _, ready, answers, _, gone, refused = self._options
+        text = message if isinstance(message, str) else message.decode(errors="replace")
         try:
             said = orjson.loads(message)
         except orjson.JSONDecodeError:
-            return ()
-        if not isinstance(said, dict):
-            return ()
+            said = None
+        objects = [one for one in (said if isinstance(said, list) else [said]) if isinstance(one, dict)]
         found: list[Item] = []
-        if refused is not None and _holds(said, refused):
-            found.append(Refused(str(said)[:200]))
-        if ready is not None and _holds(said, ready):
+        if refused is not None and _match(text, objects, refused) is not None:
+            found.append(Refused(text[:200]))
+        if ready is not None and _match(text, objects, ready) is not None:
             found.append(Ready())
         for one in answers:
-            if _holds(said, one["on"]):
-                sent = _FIELD.sub(lambda key: str(said.get(key[1], "")), self._mine(one["send"]))
-                found.append(Answer(sent))
-        if gone is not None and _holds(said, gone["on"]):
-            found.append(PeerGone(str(said.get(gone["who"], ""))))
+            if (match := _match(text, objects, one["on"])) is not None:
+                sent = filled(one["send"], {**self.who.words, **match.groups})
+                found.append(Answer(match.fill(sent), heartbeat=one.get("heartbeat", True)))
+        if gone is not None and (match := _match(text, objects, gone["on"])) is not None:
+            found.append(PeerGone(match.groups.get(gone["who"]) or match.at(f"$.{gone['who']}")))
         return found
 
     def beat(self) -> Message | None:
@@ -102,5 +111,37 @@ class Text(Dialect):
         return filled(text, self.who.words)
 
 
-def _holds(said: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    return all(said.get(key) == value for key, value in wanted.items())
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """The groups of a pattern, or the object that holds the keys."""
+
+    groups: Mapping[str, str]
+    said: Mapping[str, Any]
+
+    def at(self, path: str) -> str:
+        value = at_json_path(self.said, path)
+        return value if isinstance(value, str) else "" if value is None else orjson.dumps(value).decode()
+
+    def fill(self, text: str) -> str:
+        return _FIELD.sub(lambda path: self.at(path[1]), text)
+
+
+def _match(text: str, objects: Sequence[Mapping[str, Any]], wanted: Pattern) -> _Match | None:
+    if isinstance(wanted, str):
+        found = re.search(wanted, text)
+        return None if found is None else _Match(found.groupdict(""), {})
+    for one in objects:
+        if all(one.get(key, at_json_path(one, f"$.{key}")) == value for key, value in wanted.items()):
+            return _Match({}, one)
+    return None
+
+
+def _check(wanted: object) -> None:
+    """Raise DialectError where this is no pattern."""
+    if isinstance(wanted, str):
+        try:
+            re.compile(wanted)
+        except re.error as error:
+            raise DialectError(f"dialect text: {wanted}: no regular expression: {error}") from error
+    elif wanted is not None and not isinstance(wanted, Mapping):
+        raise DialectError(f"dialect text: {wanted}; allowed: {{key: value}}, or a pattern")

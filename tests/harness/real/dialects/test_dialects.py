@@ -19,6 +19,7 @@ from harness.real.dialects import (
     Ready,
     Refused,
     Who,
+    check_options,
     dialects,
     find_dialect,
 )
@@ -33,7 +34,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "text": {
         "hello": ['{"type": "auth", "user": "{user}"}'],
         "ready": {"type": "ready"},
-        "answers": [{"on": {"type": "ping"}, "send": '{"type": "pong", "id": "{$.id}"}'}],
+        "answers": [
+            {"on": {"type": "ping"}, "send": '{"type": "pong", "id": "{$.id}"}'},
+            {"on": "^(primus::)?ping::(?P<time>[0-9]+)$", "send": "pong::{time} {user}"},
+            {"on": "^$", "send": ""},
+            {"on": {"meta.kind": "question"}, "send": "{$.meta.list}", "heartbeat": False},
+        ],
         "gone": {"on": {"type": "offline"}, "who": "user"},
         "refused": {"type": "error"},
     },
@@ -67,6 +73,10 @@ def _new(name: str) -> Dialect:
                 ('{"type": "ready"}', [Ready()]),
                 ('{"type": "ping", "id": 5}', [Answer('{"type": "pong", "id": "5"}')]),
                 ('{"type": "offline", "user": "user-3"}', [PeerGone("user-3")]),
+                ("ping::12", [Answer("pong::12 user-7")]),
+                (b"primus::ping::3", [Answer("pong::3 user-7")]),
+                ("", [Answer("")]),
+                ('[1, {"meta": {"kind": "question", "list": [true]}}]', [Answer("[true]", heartbeat=False)]),
                 ("[1]", []),
                 ("not JSON", []),
             ],
@@ -188,6 +198,10 @@ def test_nothing_that_a_server_sends_breaks_a_dialect(data: st.DataObject) -> No
 def test_an_unknown_dialect_is_told_which_there_are_and_a_file_has_one_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(DialectError, match=r"allowed: .*engineio.*FILE\.py:CLASS"):
         find_dialect("morse")
+    with pytest.raises(DialectError, match=r"dialect text: \^\(: no regular expression"):
+        check_options(find_dialect("text"), {"answers": [{"on": "^(", "send": "x"}]})
+    with pytest.raises(DialectError, match=r"dialect mqtt: option 'keepalive'; allowed: version, will"):
+        check_options(find_dialect("mqtt"), {"keepalive": 4})
     (tmp_path / "echo.py").write_text(
         "from harness.real.dialects import Answer, Dialect\n"
         "class Echo(Dialect):\n"
