@@ -109,4 +109,9 @@ def check_options(dialect: type[Dialect], options: Mapping[str, Any]) -> None:
     Raises:
         DialectError: it does not; it says what is wrong.
     """
-    dialect(Who("c0x1", "user-0", 0, 30.0), **options)
+    who = Who("c0x1", "user-0", 0, 30.0)
+    known = inspect.signature(dialect).parameters
+    if unknown := [name for name in options if name not in list(known)[1:]]:
+        allowed = ", ".join(list(known)[1:]) or "none"
+        raise DialectError(f"dialect {dialect.name}: option {unknown[0]!r}; allowed: {allowed}")
+    dialect(who, **options)
