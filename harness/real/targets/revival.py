@@ -87,11 +87,17 @@ class OutsideServer:
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """What a client does of itself: it answers pings of the protocol, answers heartbeats of the dialect, beats."""
+    """What a client does of itself: it answers pings of the protocol, answers heartbeats of the dialect, beats.
+
+    Attributes:
+        beat_s: how often it beats; None: never.
+        first_beat_s: when it does so first; None: after ``beat_s``.
+    """
 
     pongs: bool = True
     answers: bool = True
     beat_s: float | None = None
+    first_beat_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +184,8 @@ class OutsideClient:
             self.close()
             raise
         if self.manners.beat_s is not None:
-            self._beat = self._loop.call_later(self.manners.beat_s, self._send_beat)
+            first_s = self.manners.first_beat_s or self.manners.beat_s
+            self._beat = self._loop.call_later(first_s, self._send_beat)
 
     async def _shake_hands(self) -> bytes:
         """Connect and upgrade; return what came after the server's consent."""

@@ -19,6 +19,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from itertools import count
 from typing import Any, TypeVar
 
@@ -150,7 +151,10 @@ async def _watch(
     stopping: list[tuple[float, OutsideClient]] = []
     try:
         for role, (number, manners) in roles.items():
-            for _ in range(number):
+            for nth in range(number):
+                if role == "stopped" and manners.beat_s is not None:
+                    # Last words all over a beat: a server that looks now and then is to be met at all its phases.
+                    manners = replace(manners, first_beat_s=manners.beat_s * (nth + 0.5) / number)
                 declared_s = float("inf") if heard.beat_s is None else heard.beat_s
                 client = OutsideClient(server, next(_numbers), manners, declared_s)
                 await client.open()
