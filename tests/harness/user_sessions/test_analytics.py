@@ -36,12 +36,16 @@ def fill(url: str, sessions: list[Any]) -> None:
     writer.open()
     writer.close()
     engine = open_engine(url)
+    tables = LedgerTables(engine)
     with engine.begin() as connection:
+        for user in sorted({user for user, *_ in sessions}):
+            known = {"user_id": user, "online_status": 0, "created_at": 0, "updated_at": 0}
+            connection.execute(insert(tables.users).values(known))
         for n, (user, device, login, length_s, address, is_open) in enumerate(sessions):
             began = int(1000 * datetime.fromisoformat(login).replace(tzinfo=UTC).timestamp())
             ended = began + 1000 * length_s
             connection.execute(
-                insert(LedgerTables(engine).sessions).values(
+                insert(tables.sessions).values(
                     user_id=user,
                     session_id=f"s{n}",
                     device_type=device,
