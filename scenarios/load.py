@@ -164,6 +164,9 @@ def parse_scenario(
         told = f"flatline run host_crash --policy {source}"
         message = f"this is a policy, not a scenario; run a scenario under it, as `{told}`"
         raise ScenarioError(source, [Problem(1, "", message)])
+    elif {"connect", "heartbeat", "witnesses"} <= raw.keys():
+        message = f"this is a target file, not a scenario; as `flatline run frozen --target {source}`"
+        raise ScenarioError(source, [Problem(1, "", message)])
     raw = {**({"name": default_name} if default_name else {}), **raw, **overrides}
     if isinstance(raw.get("target"), str):
         try:

@@ -43,7 +43,9 @@ def load_target(name_or_path: str, beside: Path | None = None) -> Target:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         known = ", ".join(bundled_targets())
-        raise TargetError(f"{name_or_path}: {error.strerror}; bundled targets: {known}") from error
+        raise TargetError(
+            f"{name_or_path}: no target file: {error.strerror}; bundled targets: {known}"
+        ) from error
     except UnicodeError as error:
         raise TargetError(f"{name_or_path}: not text: {error}") from error
     return parse_target(text, str(path), str(path.resolve().parent))

@@ -254,7 +254,7 @@ def lint_command(
 
 def emit_command(
     target: Annotated[
-        str, typer.Argument(help="a stack, as websockets or socketio; any other name lists them")
+        str, typer.Argument(help="a stack, as websockets or python-socketio; any other name lists them")
     ],
     scenario: Annotated[str, typer.Option(help="its policy is written")] = "demo",
     policy: PolicyFile = None,

@@ -121,13 +121,16 @@ def check_command(
 def _check(target: Target, root: Path, speedup: float | None) -> TargetCheck:
     """Check one target and print what was found."""
     from harness.real.processes.children import end_on_sigterm
-    from harness.studies.target_check import check_target_file
+    from harness.studies.target_check import check_target_file, remember
+    from reference_server.errors import Exit
 
     with end_on_sigterm(), progress() as show:
         done = check_target_file(target, root, speedup, show)
+    if done.exit_code is Exit.GOOD and speedup is None:
+        remember(target, done.dropped, root)
     _show(done)
-    if dropped := [one.dropped for one in done.findings if one.dropped]:
-        said = ", ".join(f"{name}: null" for name in dropped)
+    if done.dropped:
+        said = ", ".join(f"{name}: null" for name in done.dropped)
         say(f"write `{said}` under witnesses, or mend what it looks at", "yellow")
     say(f"report: {done.report}")
     return done

@@ -77,6 +77,11 @@ class TargetCheck:
     exit_code: Exit
     target: Target
 
+    @property
+    def dropped(self) -> list[str]:
+        """The witnesses that failed, by their keys."""
+        return [one.dropped for one in self.findings if one.dropped]
+
 
 class Unfit(FlatlineError):
     """A run on this target would show nothing: its healthy clients do not live, or no witness of it sees anything."""
@@ -111,7 +116,7 @@ def checked_once(
     if wrong := [one for one in done.findings if one.what in _NEEDED and not one.good]:
         raise Unfit(f"{target.target}: {wrong[0].what}: {wrong[0].seen}; report: {done.report}")
     if done.exit_code is Exit.GOOD:
-        remember(target, [one.dropped for one in done.findings if one.dropped], root)
+        remember(target, done.dropped, root)
     return done.target
 
 
@@ -194,8 +199,7 @@ def check_target_file(
         findings.append(_witness(detections, milestone, scenario, false))
     if target.witnesses.count is not None:
         findings.append(_count(tables.table("counted"), detections, scenario))
-    dropped = {one.dropped for one in findings if one.dropped}
-    left = target.without(dropped)
+    left = target.without(one.dropped for one in findings if one.dropped)
     if not left.witnesses.milestones:
         findings.append(Finding(_SOMEBODY_SEES, False, "none is left that sees a milestone"))
     findings += _law(tables.table("agreement"), left)

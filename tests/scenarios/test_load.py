@@ -191,3 +191,8 @@ def test_a_file_without_a_name_gets_its_own_in_letters_that_a_name_may_have(
 ) -> None:
     (tmp_path / file).write_text("duration: 60s\n")
     assert load_scenario(str(tmp_path / file)).name == name
+
+
+def test_a_target_file_is_told_what_it_is() -> None:
+    with pytest.raises(ScenarioError, match="this is a target file, not a scenario"):
+        parse_scenario("target: mine\nconnect: {}\nheartbeat: {}\nwitnesses: {}\n")
