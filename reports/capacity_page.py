@@ -18,7 +18,7 @@ from reports.page import Block, Cell, Headline, Page, Picture, Section, Table, T
 from reports.render import render_html, render_markdown
 from reports.style import save
 
-__all__ = ["build_capacity_report"]
+__all__ = ["HOW_TO_READ_A_PLAN", "build_capacity_report"]
 
 _STEP_COLUMNS = (
     ("heartbeats_per_s", "heartbeats/s", 1.0),
@@ -41,6 +41,13 @@ _CANNOT_TELL = (
     "cannot tell",
     "too few points, or nodes that compete for the same cores: no law is then shown as known",
 )
+
+
+HOW_TO_READ_A_PLAN = (
+    "The intervals know nothing of another processor, and a million is far outside of what was tried: read the plan as "
+    "the answer to “four or forty?”, and load one node to its plan before buying the rest."
+)
+"""Said under every plan."""
 
 
 def build_capacity_report(folder: Path) -> Path:
@@ -78,12 +85,12 @@ def build_capacity_report(folder: Path) -> Path:
         headline=_headline(told),
         facts=[
             Cell(
-                f"{held or 0:,}",
+                f"{held:,}" if held else ABSENT,
                 detail="clients at the knee"
                 if told["broke"] and held
                 else "clients, and nothing broke"
                 if held
-                else "clients held",
+                else "no load held",
             ),
             Cell(str(len(steps)), detail="loads tried"),
             *(
@@ -113,7 +120,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _headline(told: dict[str, Any]) -> Headline:
-    reasons = (*told["limits"], *told["scaling"], *told["node_loss_lines"])
+    reasons = (*told["no_plan"], *told["limits"], *told["scaling"], *told["node_loss_lines"])
     if told["interrupted"]:
         return Headline("partial", "Interrupted: what was stepped until then", reasons)
     if told["bracketed"]:
@@ -125,7 +132,7 @@ def _headline(told: dict[str, Any]) -> Headline:
             reasons,
         )
     if not told["clients_held"]:
-        return Headline("unknown", "The lowest load that was tried does not hold (--start)", reasons)
+        return Headline("unknown", "No load held, so it is not known what it carries", reasons)
     return Headline("unknown", "The load at which a threshold breaks is not known for all nodes", reasons)
 
 
@@ -153,7 +160,7 @@ def _sections(told: dict[str, Any], steps: pd.DataFrame, pictures: dict[str, Pic
     table = Table(names, rows, csv="steps.csv")
     bounds = "Thresholds: " + "; ".join(told["thresholds"])
     costs: list[Block] = [Text(line) for line in told["costs"]]
-    planned: list[Block] = [Text("No load ran, so there is nothing to plan from.", "missing")]
+    planned: list[Block] = [Text(line, "warning") for line in told["no_plan"]]
     if told["plan"]:
         header, *quantities = told["plan"]
         planned = [
@@ -165,10 +172,7 @@ def _sections(told: dict[str, Any], steps: pd.DataFrame, pictures: dict[str, Pic
             ),
             *(Text(line, "warning") for line in told["plan_warnings"]),
             Text("Assumed: " + "; ".join(told["assumptions"]) + "."),
-            Text(
-                "The intervals know nothing of another processor, and a million is far outside of what was tried: read "
-                "the plan as the answer to “four or forty?”, and load one node to its plan before buying the rest."
-            ),
+            Text(HOW_TO_READ_A_PLAN),
         ]
     lost: list[Block] = [Text(line) for line in told["node_loss_lines"]]
     if "node_loss" in pictures:

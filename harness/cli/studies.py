@@ -60,11 +60,14 @@ def capacity_command(
 
     Steps the load until a threshold breaks. With --simulated it is the model that breaks, by the service times of a
     calibration; what TLS takes is then added to them as it was measured elsewhere.
+
+    Where no load holds there is no plan: it exits with 3 where none was sound either, else with 97.
     """
     from harness.real.processes.children import end_on_sigterm
     from harness.studies.calibrate import calibrated
     from harness.studies.capacity.extrapolation import with_tls_cost
     from harness.studies.capacity.find_knee import Search, search
+    from reports.capacity_page import HOW_TO_READ_A_PLAN
     from scenarios.load import load_scenario, replaced
 
     changes = {} if speedup is None else {"speedup": speedup}
@@ -105,9 +108,9 @@ def capacity_command(
     if found.plan:
         print()
         show_table(found.plan[0], found.plan[1:])
-        print(f"\nassumed: {'; '.join(found.assumed)}")
+        print(f"\nassumed: {'; '.join(found.assumed)}\n{HOW_TO_READ_A_PLAN}")
     print(f"report: {found.report}")
-    raise typer.Exit(Exit.INTERRUPTED if found.interrupted else Exit.GOOD)
+    raise typer.Exit(Exit.INTERRUPTED if found.interrupted else found.exit_code)
 
 
 def _numbers(text: str, option: str) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,14 +83,18 @@ class Assumptions:
     commands_per_session: float = 11.0
     store_bytes_per_session: float = 640.0
 
-    def lines(self, *, of_a_model: bool) -> list[str]:
-        """Each of them in words; those that real steps measure only where a model ran."""
+    def lines(self, reconnect: Reconnect, *, of_a_model: bool) -> list[str]:
+        """Each of them in words, with the clients' back-off; those that real steps measure only where a model ran."""
+        first_s = reconnect.back_off_s(1, np.array([0.0, 0.5, 1.0]))
         told = [
             f"a core is at most {self.busiest:.0%} busy",
-            f"a node is one process on one core, with {self.node_gib:g} GiB, of which it uses {self.memory_share:.0%}",
+            f"a node is one process on one core, with {self.node_gib:g} GiB, of which it uses {self.memory_share:.0%} "
+            "(the plan's cores and memory have this room in them)",
             f"the kernel takes {self.kernel_bytes / 1024:g} KiB a socket",
             f"a user stays for {self.session_s / 3600:g} h, and takes as much to come back as to log in",
             f"one Redis shard does {self.store_commands_per_s:,.0f} commands a second",
+            f"a client that lost its node waits for {_from_to(first_s)} s before it comes back (the scenario's "
+            "`reconnect`: backoff_base, jitter)",
         ]
         if of_a_model:
             told.append(
@@ -135,6 +140,11 @@ class UnitCosts:
         return value, lo, hi if math.isfinite(self.rss_bytes.half) else math.inf
 
 
+def _from_to(ends_s: Any) -> str:
+    shortest, longest = float(np.min(ends_s)), float(np.max(ends_s))
+    return f"{shortest:.3g}" if shortest == longest else f"{shortest:.3g} to {longest:.3g}"
+
+
 def slope(x: Sequence[float], y: Sequence[float]) -> UnitCost:
     """Least squares of y over x; two points have no interval.
 
@@ -155,6 +165,17 @@ def slope(x: Sequence[float], y: Sequence[float]) -> UnitCost:
     return UnitCost(float(found.slope), half, len(xs)) if found.slope > 0 else whole
 
 
+def _memory(steps: pd.DataFrame) -> UnitCost:
+    """Of a client: what the processes held more than before any came; by the slope alone where that is not known."""
+    clients = steps["clients"].astype(float)
+    above = steps["rss_bytes"] - steps["idle_rss_bytes"]
+    if above.notna().any():
+        return slope(clients.tolist(), above.tolist())
+    if clients[steps["rss_bytes"].notna()].nunique() < 2:
+        return UnitCost(math.nan, math.inf, 0)
+    return slope(clients.tolist(), steps["rss_bytes"].tolist())
+
+
 def _mean(values: pd.Series[float]) -> UnitCost:
     known = values[np.isfinite(values)].to_numpy(dtype=float)
     if not len(known):
@@ -167,7 +188,8 @@ def unit_costs(steps: pd.DataFrame, scenario: Scenario, given: Assumptions) -> U
     """Unit costs from the steps of one number of nodes.
 
     Args:
-        steps: `clients`, `speedup`, `cpu_percent`, `rss_bytes` (of all gateways), `login_core_s`,
+        steps: `clients`, `speedup`, `cpu_percent`, `rss_bytes` and `idle_rss_bytes` (of all gateways, with their
+            clients and before any came: the difference is the clients'), `login_core_s`,
             `commands_per_session`, `store_bytes_per_session`; empty where they are a model's.
         scenario: whose T, traffic, TLS and records they had.
         given: what stands in for what no step has measured.
@@ -190,7 +212,7 @@ def unit_costs(steps: pd.DataFrame, scenario: Scenario, given: Assumptions) -> U
             sent += way.burst * bytes_per_frame(way.bytes, masked=masked, tls=tls) / way.every.mean_s
     return UnitCosts(
         core_share=slope(paced.tolist(), (steps["cpu_percent"] / 100).tolist()),
-        rss_bytes=known(slope(clients.tolist(), steps["rss_bytes"].tolist()), client_bytes),
+        rss_bytes=known(_memory(steps), client_bytes),
         login_core_s=_mean(steps["login_core_s"]),
         commands_per_session=known(_mean(steps["commands_per_session"]), given.commands_per_session),
         store_bytes_per_session=known(_mean(steps["store_bytes_per_session"]), given.store_bytes_per_session),
@@ -315,7 +337,7 @@ def plan_rows(planned: pd.DataFrame) -> list[list[str]]:
         row("Redis traffic, Mbit/s", "store_mbit_per_s"),
         row("client traffic, Mbit/s", "client_mbit_per_s"),
         row("a node dies: clients that come back", "storm_clients"),
-        row("… of them in one second at the most", "storm_asked_per_s"),
+        row("… of them in one second at the most, by the back-off assumed", "storm_asked_per_s"),
         row("… a second that the others can let in", "storm_taken_per_s"),
         row("… all are back after, s, if none is refused", "storm_back_s"),
     ]

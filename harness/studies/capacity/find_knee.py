@@ -44,7 +44,7 @@ from harness.studies.capacity.extrapolation import (
 from harness.studies.capacity.node_loss import NodeLoss, lose_a_node
 from harness.studies.capacity.scaling_law import FEWEST_POINTS, fit, reasons_against
 from harness.studies.capacity.steps import Step, frame_of, run_step
-from reference_server.errors import FlatlineError
+from reference_server.errors import Exit, FlatlineError
 from reports.capacity_page import build_capacity_report
 from scenarios.client_rules import Traffic
 from scenarios.clock import SCENARIO_TIME
@@ -154,13 +154,17 @@ def find_knee(holds: Callable[[int], bool], what: Search) -> Knee:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What came of it: one sentence a line, the plan with its header (empty: there is none), and the report."""
+    """What came of it: one sentence a line, the plan with its header (empty: there is none), and the report.
+
+    ``exit_code``: UNSOUND or UNDECIDED where no load held, which is why there is no plan.
+    """
 
     lines: tuple[str, ...]
     plan: tuple[tuple[str, ...], ...]
     assumed: tuple[str, ...]
     report: Path
     interrupted: bool
+    exit_code: Exit
 
 
 def search(
@@ -191,8 +195,9 @@ def search(
             )
     if not what.real and not scenario.gateway.takes_time:
         raise FlatlineError(
-            "the model's loop takes no time, so no load is too much; allowed: --calibration FILE (from "
-            "`flatline calibrate`), or a scenario with gateway.heartbeat_service"
+            "the model's loop takes no time, so no load is too much; allowed: --calibration FILE (there is no default, "
+            "as service times are a machine's own: `flatline run healthy`, then `flatline calibrate latest`), or a "
+            "scenario with gateway.heartbeat_service"
         )
     if what.real:  # what this machine cannot do at all is no load that breaks
         first = scenario.model_copy(update={"clients": what.start})
@@ -270,8 +275,10 @@ def _conclude(
     scaling.to_csv(folder.table("scaling"), index=False)
     law_lines = _law(folder, bracketed, cores if what.real else None)
     given = what.assumptions
-    first = steps[(steps["nodes"] == what.nodes[0]) & steps["cpu_percent"].notna()]
-    costs = unit_costs(first, scenario, given) if len(first) else None
+    first = steps[steps["nodes"] == what.nodes[0]]
+    no_plan, exit_code = _no_plan(first, scenario, what)
+    measured = first[first["sound"].astype(bool) & first["cpu_percent"].notna()]
+    costs = unit_costs(measured, scenario, given) if len(measured) and not no_plan else None
     planned = plan(costs, what.users, given, scenario.reconnect) if costs else pd.DataFrame()
     planned.to_csv(folder.table("plan"), index=False)
     header = ["users who are connected at once", *(f"{n:,}" for n in what.users)]
@@ -280,7 +287,7 @@ def _conclude(
         f"{n} node{'s' if n > 1 else ''}: {knee.in_words()}{_because(steps, n, knee)}"
         for n, knee in knees.items()
     ]
-    cost_lines = _costs(costs, scenario, given) if costs else []
+    cost_lines = _costs(costs, scenario, given, what) if costs else []
     loss_lines = [loss.in_words()] if loss else []
     if loss:
         loss.reconnects.to_csv(folder.table("reconnects"), index=False)
@@ -303,7 +310,8 @@ def _conclude(
         "node_loss_lines": loss_lines,
         "plan": table,
         "plan_warnings": [*_too_few(costs), *_warnings(planned, scenario)] if costs else [],
-        "assumptions": given.lines(of_a_model=not what.real),
+        "no_plan": no_plan,
+        "assumptions": given.lines(scenario.reconnect, of_a_model=not what.real),
         "interrupted": interrupted,
         "bracketed": bool(bracketed) and len(bracketed) == len(what.nodes),
         "broke": any(knee.breaks is not None for knee in knees.values()),
@@ -313,8 +321,34 @@ def _conclude(
     }
     folder.write_json(folder.path / "capacity.json", content)
     report = build_capacity_report(folder.path)
-    lines = (*knee_lines, *content["scaling"], *loss_lines, *cost_lines, *content["plan_warnings"])
-    return Found(lines, tuple(map(tuple, table)), tuple(content["assumptions"]), report, interrupted)
+    lines = (*knee_lines, *content["scaling"], *loss_lines, *cost_lines, *no_plan, *content["plan_warnings"])
+    return Found(
+        lines, tuple(map(tuple, table)), tuple(content["assumptions"]), report, interrupted, exit_code
+    )
+
+
+def _no_plan(first: pd.DataFrame, scenario: Scenario, what: Search) -> tuple[list[str], Exit]:
+    """Why nothing can be planned from these loads, what to do, and the exit code; an empty list where one held."""
+    if first["holds"].any():
+        return [], Exit.GOOD
+    lowest = what.start if first.empty else int(first["clients"].min())
+    fewest = max((math.ceil(1 / fault.share) for fault in scenario.faults), default=1)
+    fewer = max(fewest, lowest // 4)
+    ways = [
+        f"fewer clients (--start {fewer})"
+        if fewer < lowest
+        else "fewer clients, with a larger share of faults"
+    ]
+    if first.empty or not first["cpu_percent"].notna().any():
+        return [f"no plan: no load was measured; what can help: {ways[0]}"], Exit.UNDECIDED
+    if first["sound"].any():
+        why = "the smallest load broke a threshold, and what a client costs under too much load is no cost to plan by"
+        return [f"no plan: {why}; what can help: {ways[0]}"], Exit.UNDECIDED
+    ways.append("a machine that does nothing else")
+    if scenario.speedup > 1:
+        ways.append(f"a slower pace (--speedup {max(1.0, scenario.speedup / 4):g})")
+    why = "no load was sound: this machine was late itself, so the loads say nothing about the gateway"
+    return [f"no plan: {why}; what can help: {', '.join(ways)}"], Exit.UNSOUND
 
 
 def _too_few(costs: UnitCosts) -> list[str]:
@@ -334,10 +368,22 @@ def _warnings(planned: pd.DataFrame, scenario: Scenario) -> list[str]:
     return [
         f"{users:,} users: after a node's death the others may be busy with logins for longer than the policy's "
         f"patience of {patience_s:g} s ({'for good' if math.isinf(back_s) else f'{back_s:.0f} s'}): healthy clients "
-        "would be thrown out, and log in again; take more nodes, or a longer back-off with jitter"
-        for users, back_s in zip(planned["users"], worst, strict=True)
+        f"would be thrown out, and log in again; take more nodes{_spread(row)}"
+        for (_, row), users, back_s in zip(planned.iterrows(), planned["users"], worst, strict=True)
         if back_s > patience_s
     ]
+
+
+def _spread(row: pd.Series[Any]) -> str:
+    """The back-off by which those who come back are half of what the others can let in; empty where they can none."""
+    taken = row["storm_taken_per_s_lo"] or row["storm_taken_per_s"]
+    if not 0 < taken < math.inf:
+        return ""
+    over_s = math.ceil(2 * row["storm_clients"] / taken)
+    return (
+        f", or a longer back-off with full jitter: spread over {over_s:,} s (reconnect.backoff_base) at most "
+        f"{math.ceil(row['storm_clients'] / over_s):,} a second come back, half of what the others can let in"
+    )
 
 
 def _law(folder: RunDir, knees: dict[int, Knee], cores: int | None) -> list[str]:
@@ -356,7 +402,7 @@ def _law(folder: RunDir, knees: dict[int, Knee], cores: int | None) -> list[str]
     return lines
 
 
-def _costs(costs: UnitCosts, scenario: Scenario, given: Assumptions) -> list[str]:
+def _costs(costs: UnitCosts, scenario: Scenario, given: Assumptions, what: Search) -> list[str]:
     steps = f"{costs.core_share.n} load{'s' if costs.core_share.n > 1 else ''}"
     per_core = costs.clients_per_core(given.busiest)
     per_gib = costs.clients_per_gib(given.memory_share, given.kernel_bytes)
@@ -371,8 +417,11 @@ def _costs(costs: UnitCosts, scenario: Scenario, given: Assumptions) -> list[str
     if costs.login_core_s.n and costs.login_core_s.value > 0:
         lines.append(f"a login with its connection takes {in_words(*login_ms)} ms of a core")
     kib = [size / 1024 for size in costs.rss_bytes.ends]
+    is_assumed = what.real and not costs.rss_bytes.n
+    whose = " (assumed: what the gateway held before any came is not known)" if is_assumed else ""
     lines += [
-        f"a GiB carries {in_words(*per_gib)} clients: {in_words(*kib)} KiB of the gateway each",
+        f"a GiB, {given.memory_share:.0%} of it used, carries {in_words(*per_gib)} clients: {in_words(*kib)} KiB of "
+        f"the gateway each{whose}, and {given.kernel_bytes / 1024:g} KiB of the kernel",
         f"Redis: {in_words(*costs.commands_per_session.ends)} commands and "
         f"{in_words(*costs.store_bytes_per_session.ends)} bytes a session, and by theory "
         f"{costs.refreshes_per_s * 3600:.3g} commands an hour of a client that stays",

@@ -44,7 +44,8 @@ class Step:
     """One load. Latencies are real seconds, detection scenario seconds; NaN where it was not measured.
 
     ``cpu_percent`` and ``rss_bytes`` are of all gateway nodes after the ramp (mean; largest); a model's is what its
-    loops were busy with heartbeats and frames. ``login_core_s``: of a core, for a login and a connection, heartbeats
+    loops were busy with heartbeats and frames. ``idle_rss_bytes``: of the same nodes before the first client came.
+    ``login_core_s``: of a core, for a login and a connection, heartbeats
     left out. ``commands_per_session``: a login, a connection and an end. ``missed``: the thresholds that broke.
     ``limit``: what seems to have given way.
     """
@@ -64,6 +65,7 @@ class Step:
     cpu_percent: float = _NAN
     cpu_percent_busiest: float = _NAN
     rss_bytes: float = _NAN
+    idle_rss_bytes: float = _NAN
     generator_cpu_percent: float = _NAN
     login_core_s: float = _NAN
     commands_per_session: float = _NAN
@@ -177,7 +179,8 @@ def _detection_p99_s(rows: pd.DataFrame) -> float:
 
 
 def _used(rows: pd.DataFrame, plan: Plan) -> dict[str, float]:
-    """Processor and memory after the ramp."""
+    """Processor and memory after the ramp, and what the gateways held before anybody came."""
+    idle = rows[(rows["role"] == "gateway") & (rows["time_s"] < 0)].groupby("pid")["rss_bytes"].last()
     rows = rows[rows["time_s"] >= plan.ramp_s]
     gateway = rows[rows["role"] == "gateway"].groupby("pid")
     generator = rows[rows["role"].isin(["generator", "worker"])].groupby("pid")
@@ -186,6 +189,7 @@ def _used(rows: pd.DataFrame, plan: Plan) -> dict[str, float]:
         "cpu_percent": float(each.sum()) if len(each) else _NAN,
         "cpu_percent_busiest": float(each.max()) if len(each) else _NAN,
         "rss_bytes": float(gateway["rss_bytes"].max().sum()) if len(each) else _NAN,
+        "idle_rss_bytes": float(idle.sum()) if len(each) and len(idle) == len(each) else _NAN,
         "generator_cpu_percent": float(generator["cpu_percent"].mean().max()) if len(generator) else _NAN,
     }
 

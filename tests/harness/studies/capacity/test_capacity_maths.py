@@ -131,6 +131,7 @@ def steps(**changes: Any) -> pd.DataFrame:
             "speedup": 10.0,
             "cpu_percent": 100 * (0.01 + beats * 50e-6),
             "rss_bytes": 60e6 + clients * 12 * 1024,
+            "idle_rss_bytes": 60e6,
             "login_core_s": 2e-3,
             "commands_per_session": 20.0,
             "store_bytes_per_session": 3000.0,
@@ -154,6 +155,12 @@ def test_unit_costs_are_slopes_at_the_policys_own_pace() -> None:
     costs = unit_costs(steps(), scenario(), Assumptions())
     assert costs.core_share.value == pytest.approx(50e-6 / 30)
     assert costs.rss_bytes.value == pytest.approx(12 * 1024)
+    # What the process holds anyway is in no client's share: neither of one load, nor where only the slope tells it.
+    for table in (steps().iloc[:1], steps(idle_rss_bytes=np.nan)):
+        one = unit_costs(table, scenario(), Assumptions()).rss_bytes
+        assert one.value == pytest.approx(12 * 1024)
+    blind = unit_costs(steps(idle_rss_bytes=np.nan).iloc[:1], scenario(), Assumptions()).rss_bytes
+    assert (blind.value, blind.n) == (Assumptions().client_bytes, 0)
     assert costs.login_core_s.ends == pytest.approx((2e-3, 2e-3, 2e-3))
     assert costs.clients_per_core(0.6)[0] == pytest.approx(0.6 * 30 / 50e-6)
     # Two records, each refreshed at the first beat after half of its TTL.

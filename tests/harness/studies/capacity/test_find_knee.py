@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from harness.judge.thresholds import ThresholdError
 from harness.studies.capacity import find_knee as searching
 from harness.studies.capacity import steps
 from harness.studies.capacity.find_knee import Search, search
-from reference_server.errors import FlatlineError
+from reference_server.errors import Exit, FlatlineError
 from scenarios.schema import Scenario
 
 SERVICE_S = 0.2  # of a heartbeat: 150 clients at T = 30 s keep the loop busy for good
@@ -119,3 +120,33 @@ def test_the_command(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, [*arguments, "--nodes", "0"]).exit_code == 2
     assert CliRunner().invoke(app, [*arguments, "--factor", "1"]).exit_code == 2
     assert len(list(tmp_path.glob("*-capacity-*"))) == 1, "nothing is left of what was refused"
+
+
+def test_where_no_load_holds_there_is_no_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = search(scenario(), Search(start=400, maximum=400, real=False), tmp_path / "broken")
+    assert broken.exit_code is Exit.UNDECIDED
+    assert not broken.plan
+    assert "--start 100" in broken.lines[-1]
+    done = steps.run_step
+
+    def late(*args: Any, **keys: Any) -> Any:
+        return replace(done(*args, **keys), sound=False, holds=False, limit="unsound: late by 3 s")
+
+    monkeypatch.setattr(searching, "run_step", late)
+    unsound = search(scenario(), Search(start=40, maximum=40, real=False), tmp_path / "unsound")
+    assert unsound.exit_code is Exit.UNSOUND
+    assert not unsound.plan
+    assert not pd.read_csv(unsound.report.parent / "steps.csv")["sound"].any()
+    for told in ("\n".join(unsound.lines), unsound.report.read_text()):
+        assert "no load was sound" in told
+        assert "a machine that does nothing else" in told
+        assert "late by 3 s" in told
+
+
+def test_a_longer_back_off_has_a_number(tmp_path: Path) -> None:
+    slow = scenario(gateway={"heartbeat_service": "1ms", "handshake_service": "2s"})
+    slow = slow.model_copy(update={"thresholds": ("false_suspicions.count >= 0",)})
+    found = search(slow, Search(start=10, maximum=20, real=False, users=(1000,), node_loss=False), tmp_path)
+    (told,) = (line for line in found.lines if "back-off" in line)
+    assert re.search(r"spread over [\d,]+ s \(reconnect\.backoff_base\) at most [\d,]+ a second", told), told
+    assert any("waits for 0 to 1 s" in line for line in found.assumed)
