@@ -41,7 +41,7 @@ def start(
     argv = [sys.executable, "-m", "reference_server", "--config", str(folder / "config.json")]
     argv += ["--preset", preset] if preset else []
     gateway = children.start("gateway", argv, log=folder / "gateway.log", may_finish=True)
-    wait_until(lambda: ready.exists() or gateway.returncode is not None, "the ready file")
+    wait_until(lambda: ready.exists() or gateway.returncode is not None, "the ready file", 30.0)
     children.check()
     ports: dict[str, int] = json.loads(ready.read_text())
     return gateway, ports

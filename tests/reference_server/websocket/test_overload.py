@@ -349,7 +349,7 @@ def test_a_full_gateway_lets_no_crowd_in_at_once(make: Any) -> None:
 def test_health_is_red_first_then_everybody_is_told_then_nobody_is_left(
     children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
 ) -> None:
-    notice_s, drain_s = 0.5, 0.6
+    notice_s, drain_s = 1.5, 0.6
     gateway, ports = start(
         children,
         private_redis,
