@@ -369,8 +369,8 @@ _DECLARED: Final = (
             _count("live_clients", "healthy and connected"),
             _count("expected_clients", "healthy, and due to have connected by then"),
             _number("store_sessions", "", "status records in the store; empty: nobody looked"),
-            _count("ghosts", "dead clients that the store shows"),
-            _count("gaps", "live clients that the store does not show"),
+            _number("ghosts", "", "dead clients that the store shows; empty: nobody looked"),
+            _number("gaps", "", "live clients that the store does not show; empty: nobody looked"),
         ),
     ),
     TableSchema(
@@ -686,6 +686,11 @@ class RunTables:
             known = {str(engine) for engine in self.table("detections")["engine"]}
             known |= set() if self.table("laws").empty else {"theory"}
         return tuple(engine for engine in ENGINES if engine in known)
+
+    @cached_property
+    def foreign(self) -> bool:
+        """Whether the real engine's server is not ours: it is seen as far as its target file names witnesses."""
+        return bool(self.provenance.get("target"))
 
     @cached_property
     def measured_engines(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import pandas as pd
 from harness.events.history import History
 from harness.theory.costs import bytes_per_beat, cost, tls_bytes_per_beat, tls_handshakes
 from harness.theory.record_laws import exact_refreshes_per_s, refreshes_per_s
-from reference_server.events import EventKind, Source
+from reference_server.events import EventKind
 from reports.run_tables import frame
 from scenarios.schema import Scenario
 
@@ -39,7 +39,8 @@ def running_cost(history: History, live: pd.DataFrame) -> pd.DataFrame:
     The gateway counts the heartbeats that it sends. A log without its count (a simulation) has them of the
     traced sessions only; their rate is then taken for everyone's, and ``basis`` says so. To each heartbeat
     an answer is reckoned: ``frames_per_s`` is twice the heartbeats, and above the truth by what dead
-    clients do not answer. Bytes are those of the frames and their TCP/IPv4 headers (`theory/costs.py`).
+    clients do not answer. Bytes are those of the frames and their TCP/IPv4 headers (`theory/costs.py`). How long the
+    frames of a server that is not ours are, nobody knows, and it has no records of ours: both stay empty.
 
     Args:
         history: of one engine.
@@ -47,7 +48,7 @@ def running_cost(history: History, live: pd.DataFrame) -> pd.DataFrame:
             and ghosts.
     """
     steady = live[live["time_s"] >= history.plan.ramp_s]
-    held = float((steady["live_clients"] + steady["ghosts"]).mean()) if len(steady) else np.nan
+    held = float((steady["live_clients"] + steady["ghosts"].fillna(0)).mean()) if len(steady) else np.nan
     rate, basis = _counted(history)
     if np.isnan(rate):
         rate, basis = _traced(history, held)
@@ -56,14 +57,15 @@ def running_cost(history: History, live: pd.DataFrame) -> pd.DataFrame:
         for event in history.of(EventKind.RESOURCES)
         if event.detail.get("role") == "gateway" and history.time_s(event) >= history.plan.ramp_s
     ]
-    refreshes = _refreshes(history, live)
+    foreign = history.witnessed is not None
+    refreshes = _Refreshes() if foreign else _refreshes(history, live)
     used = pd.DataFrame(samples, columns=["cpu_percent", "rss_bytes"], dtype=float)
     row = (
         history.engine,
         held,
         rate,
         2 * rate,
-        _BEAT_BYTES * rate,
+        np.nan if foreign else _BEAT_BYTES * rate,
         refreshes.writes / refreshes.watched_s if refreshes.watched_s else np.nan,
         used["cpu_percent"].mean(),
         used["rss_bytes"].max(),
@@ -86,15 +88,20 @@ def with_expected_refreshes(measured: pd.DataFrame, scenario: Scenario) -> pd.Da
 
 
 def expected_cost(scenario: Scenario, clients: float) -> pd.DataFrame:
-    """Theory's row for a fleet of so many connections (`theory/costs.py`, `theory/record_laws.py`)."""
+    """Theory's row for a fleet of so many connections (`theory/costs.py`, `theory/record_laws.py`).
+
+    Of a server that is not ours it knows the heartbeats alone, and those only where its file claims a law.
+    """
     expected = cost(scenario.liveness, round(clients), beat_bytes=_BEAT_BYTES)
-    refreshes = refreshes_per_s(scenario)
+    target = scenario.target
+    refreshes = refreshes_per_s(scenario) if target is None else None
+    frames_per_s = expected.frames_per_s if target is None or target.heartbeat.law_known else np.nan
     row = (
         "theory",
         clients,
-        expected.frames_per_s / 2,
-        expected.frames_per_s,
-        expected.bytes_per_s,
+        frames_per_s / 2,
+        frames_per_s,
+        expected.bytes_per_s if target is None else np.nan,
         np.nan if refreshes is None else _RECORDS * refreshes * clients,
         np.nan,
         np.nan,
@@ -180,19 +187,22 @@ def _counted(history: History) -> tuple[float, str]:
 
 
 def _traced(history: History, held: float) -> tuple[float, str]:
-    beats = 0
-    watched_s = 0.0
-    connected = history.by_session(EventKind.CONNECTED, Source.CLIENT)
+    """Heartbeats a scenario second of so many, by the pauses between those of each traced session before its fault.
+
+    A session's first heartbeat comes an interval after it connects: all heartbeats over all time would be too few.
+    """
+    beats, pauses, watched_s = 0, 0, 0.0
     sent = history.by_session(EventKind.HEARTBEAT_SENT)
     for injected in history.injected_faults:
         if injected.planned.traced and injected.injected_s is not None:
-            since_s = min(map(history.time_s, connected.get(injected.session_id, [])), default=np.inf)
-            if since_s < injected.injected_s:
-                watched_s += injected.injected_s - since_s
-                beats += sum(
-                    since_s <= history.time_s(event) < injected.injected_s
-                    for event in sent.get(injected.session_id, [])
-                )
-    if watched_s <= 0:
-        return np.nan, "no heartbeat was logged"
-    return (held * beats / watched_s, f"{beats} heartbeats of the traced sessions, taken for everyone's")
+            times_s = sorted(map(history.time_s, sent.get(injected.session_id, [])))
+            times_s = [time_s for time_s in times_s if time_s < injected.injected_s]
+            if len(times_s) > 1:
+                beats += len(times_s)
+                pauses += len(times_s) - 1
+                watched_s += times_s[-1] - times_s[0]
+    if watched_s > 0:
+        return held * pauses / watched_s, f"{beats} heartbeats of the traced sessions, taken for everyone's"
+    if history.witnessed is not None and history.engine == "real":
+        return np.nan, "not seen: nobody counts the heartbeats of a server that is not ours"
+    return np.nan, "not seen: no traced session was sent two heartbeats before its fault"

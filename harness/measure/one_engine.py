@@ -67,6 +67,10 @@ def measure_history(history: History) -> Measured:
     gaps = presence_gaps(history, connections)
     live = series.population(history, connections, gaps, outcomes.detections)
     flaps = presence_flaps(history)
+    suspicions = healthy.false_suspicions(history, health)
+    accuracy = healthy.accuracy(history.engine, mistakes, health.client_days)
+    if history.witnessed is not None and "suspected" not in history.witnessed:  # nobody saw: that is not none
+        suspicions, accuracy = suspicions.iloc[:0], accuracy.iloc[:0]
     tables = {
         "detections": outcomes.detections,
         "not_applicable": outcomes.not_applicable,
@@ -74,9 +78,9 @@ def measure_history(history: History) -> Measured:
         "healthy_connections": held,
         "losses": losses(history.engine, held),
         "presence_gaps": gaps,
-        "false_suspicions": healthy.false_suspicions(history, health),
+        "false_suspicions": suspicions,
         "false_suspicion_events": mistakes,
-        "accuracy": healthy.accuracy(history.engine, mistakes, health.client_days),
+        "accuracy": accuracy,
         "ghosts": series.ghosts(history, outcomes.detections),
         "population": live,
         "revivals": revived,

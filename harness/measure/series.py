@@ -96,7 +96,8 @@ def population(
 ) -> pd.DataFrame:
     """Live clients, those that should live, status records in the store, ghosts and gaps, at each sample of the store.
 
-    Without a store watch there is a regular grid over the run and `store_sessions` is empty.
+    Without a store watch there is a regular grid over the run and `store_sessions` is empty. Nobody watches the store
+    of a server that is not ours for gaps; its ghosts are known where a witness sees `store_cleared`.
 
     Args:
         history: of one engine.
@@ -116,6 +117,11 @@ def population(
     began = dead["injected_at_s"].to_numpy(dtype=float)
     gone = began + dead["duration_s"].to_numpy(dtype=float)
     gone = np.where(dead["outcome"] == "censored", np.inf, gone)
+    seen = history.witnessed
+    ours = seen is None
+    if not ours:
+        samples = [(time_s, float("nan")) for time_s, _ in samples]
+    left = _count(times, began, gone) if seen is None or "store_cleared" in seen else np.nan
     due = np.array([history.plan.connect_at_s(client) for client in range(history.plan.clients)])
     hit, over = _out_of_action(history)
     absent = gaps["begins_s"].to_numpy(dtype=float)
@@ -127,8 +133,10 @@ def population(
             _alive_at(times, history, connections),
             _count(times, due, np.full_like(due, np.inf)) - _count(times, hit, over),
             [shown for _, shown in samples],
-            _count(times, began, gone),
-            _count(times, absent, absent + gaps["lasts_s"].to_numpy(dtype=float)),
+            np.broadcast_to(left, times.shape),
+            _count(times, absent, absent + gaps["lasts_s"].to_numpy(dtype=float))
+            if ours
+            else np.full(times.shape, np.nan),
             strict=True,
         ),
     )

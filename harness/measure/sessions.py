@@ -45,16 +45,19 @@ def session_quality(
     * ``ledger_inconsistencies``: differences between the gateways' memory, Redis and the ledger that lasted
       after the run (see `audit.py`), of sessions known to any of them. Real runs with a ledger only.
 
+    Of a server that is not ours there are the rows that a witness of it sees, and no answer "session unknown".
+
     Args:
         history: of one engine.
         detections: of the same engine.
         population: population.csv of the same engine.
         flaps: what `presence_flaps` found.
     """
+    seen = history.witnessed
     rows = [
         *_returns(history),
-        _flicker_row(history, flaps),
-        *_left(history, detections),
+        *([_flicker_row(history, flaps)] if seen is None or "peers_notified" in seen else []),
+        *(_left(history, detections) if seen is None or "store_cleared" in seen else []),
         *_balance(history, live),
         *_audited(history),
     ]
@@ -105,7 +108,8 @@ def _returns(history: History) -> Iterator[Row]:
     yield _row(history, "", "resumed", total, total + lost)
     for fault in sorted(resumed.keys() | refused.keys()):
         yield _row(history, fault, "resumed", resumed[fault], resumed[fault] + refused[fault])
-    yield _row(history, "", "stale_session_errors", stale, attempts)
+    if history.witnessed is None:
+        yield _row(history, "", "stale_session_errors", stale, attempts)
 
 
 def _flicker_row(history: History, flaps: pd.DataFrame) -> Row:

@@ -41,6 +41,9 @@ def live_sessions(
     """
     if live.empty:
         raise NothingToDraw("No chart of live sessions: nothing was sampled in this run.")
+    tells = counted is not None and not counted.empty
+    if not tells and live[["store_sessions", "ghosts"]].isna().all(axis=None):
+        raise NothingToDraw("No chart of sessions in the store: nobody watched a store in this run.")
     windows = [(str(w.get("fault", "")), *at) for w in fault_windows if (at := span(w))]
     ratios = [3.2, 2.0, *([0.3 + 0.22 * len(windows)] if windows else [])]
     height, sizes = max(7.2, 5.4 + 0.24 * len(windows)), {"height_ratios": ratios}
@@ -53,14 +56,14 @@ def live_sessions(
         panels[0].step(mine["time_s"], mine["live_clients"], where="post", color=colour, linestyle=":")
         panels[0].step(mine["time_s"], mine["store_sessions"], where="post", color=colour, linewidth=1.8)
         panels[1].step(mine["time_s"], mine["ghosts"], where="post", color=colour, linewidth=1.8)
-        if mine["gaps"].any():
+        if (mine["gaps"] > 0).any():
             panels[1].step(mine["time_s"], mine["gaps"], where="post", color=colour, linestyle=":")
         panels[1].fill_between(mine["time_s"], mine["ghosts"], step="post", color=colour, alpha=0.12)
-    if tells := counted is not None and not counted.empty:
+    if counted is not None and tells:
         panels[0].step(counted["time_s"], counted["connections"], where="post", **_COUNTED)
         panels[1].step(counted["time_s"], counted["ghosts"], where="post", **_COUNTED)
     panels[0].set_ylabel("clients, sessions")
-    gaps = bool(live["gaps"].any())
+    gaps = bool((live["gaps"] > 0).any())
     panels[1].set_ylabel("ghosts, gaps" if gaps else "ghosts")
     for panel in panels[:2]:
         panel.set_ylim(bottom=0)

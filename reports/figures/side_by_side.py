@@ -60,8 +60,11 @@ def side_by_side(runs: Sequence[OneRun], *, caption: str = "") -> Figure:
         column[0].step(seen["time_s"], seen["store_sessions"], where="post", color=BLUE, linewidth=1.8)
         column[1].step(seen["time_s"], seen["ghosts"], where="post", color=VERMILION, linewidth=1.8)
         column[1].fill_between(seen["time_s"], seen["ghosts"], step="post", color=VERMILION, alpha=0.12)
-        _say(column[1], f"at most {count(seen['ghosts'].max())} at once")
-        _say(column[1], f"{count(ghost_s[n])} ghost-seconds{_change(ghost_s, n)}", line=1)
+        if seen["ghosts"].isna().all():
+            _say(column[1], "not seen: nobody watched a store")
+        else:
+            _say(column[1], f"at most {count(seen['ghosts'].max())} at once")
+            _say(column[1], f"{count(ghost_s[n])} ghost-seconds{_change(ghost_s, n)}", line=1)
         if rows == 3:
             ends = (lost[n]["connected_s"] + lost[n]["watched_s"]).sort_values()
             end_s = float(seen["time_s"].max())

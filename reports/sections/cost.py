@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any
 
 from reports.numbers import ABSENT, count, percent, rate, seconds, size_bytes
 from reports.page import Cell, Section, Table
@@ -40,12 +41,18 @@ def cost_section(tables: RunTables) -> Section:
     ]
     basis = "; ".join(f"{engine}: {row['basis']}" for engine, row in engines.items())
     tls = "and TLS’s records" if speaks_tls else "without TLS"
+    redis = (
+        "Redis operations are records that refreshes "
+        "write, counted while nobody comes or goes; logins, connections, leases and clean-ups are none"
+    )
+    size = f"bytes are theirs with WebSocket, TCP and IPv4 headers, {tls}"
+    if tables.foreign:
+        redis = "How long its frames are, and what it writes to a store, if it has one, nobody saw"
+        size = "whether each is answered is its own affair: two frames a heartbeat are reckoned"
     note = (
         f"Rates are after the ramp, per second of the scenario. {basis[:1].upper()}{basis[1:]}. Theory’s are for as "
-        "many connections as were measured, ghosts among them. A frame is a heartbeat or its answer; bytes are "
-        f"theirs with WebSocket, TCP and IPv4 headers, {tls}. Redis operations are records that refreshes "
-        "write, counted while nobody comes or goes; logins, connections, leases and clean-ups are none. CPU is of "
-        "one core"
+        f"many connections as were measured, ghosts among them. A frame is a heartbeat or its answer; {size}. "
+        f"{redis}. CPU is of one core"
     )
     if speaks_tls:
         note += ". TLS’s handshakes are reckoned from connections made: the first of a client full, later ones resumed"
@@ -58,26 +65,36 @@ def cost_section(tables: RunTables) -> Section:
 def cost_sentences(tables: RunTables, engine: str) -> Iterator[str]:
     """Say in one sentence what an engine measured, and what theory expects of it; nothing where neither is known."""
     found = tables.table("cost")
-    known = found[found["frames_per_s"].notna()].to_dict("records")
-    rows = {str(row["engine"]): row for row in known}
+    rows = {str(row["engine"]): row for row in found.to_dict("records")}
     if engine not in rows:
         return
-    row, expected = rows[engine], rows.get("theory")
-    sentence = (
-        f"Cost ({row['basis']}): {count(row['clients'])} connections take {rate(row['frames_per_s'])} frames and "
-        f"{rate(row['bytes_per_s'])} bytes a second"
-    )
-    if expected:
-        sentence += (
-            f" (theory: {rate(expected['frames_per_s'])} and {rate(expected['bytes_per_s'])}, and "
-            f"{rate(expected['redis_operations_per_s'])} Redis operations)"
+    row, expected = rows[engine], rows.get("theory", {})
+    units = {"frames_per_s": "frames", "bytes_per_s": "bytes"}
+    if _known(row, "frames_per_s"):
+        taken = [f"{rate(row[name])} {unit}" for name, unit in units.items() if _known(row, name)]
+        sentence = (
+            f"Cost ({row['basis']}): {count(row['clients'])} connections take {' and '.join(taken)} a second"
         )
+        predicted = [rate(expected[name]) for name in units if _known(expected, name)]
+        if predicted:
+            records = "redis_operations_per_s"
+            more = f", and {rate(expected[records])} Redis operations" if _known(expected, records) else ""
+            sentence += f" (theory: {' and '.join(predicted)}{more})"
+    else:
+        sentence = f"Cost: {row['basis']}"
+        if _known(expected, "frames_per_s"):
+            frames = f"{rate(expected['frames_per_s'])} frames a second"
+            sentence += f"; by theory {count(expected['clients'])} connections take {frames}"
     if not math.isnan(row["gateway_cpu_percent"]):
         sentence += (
             f"; a gateway process took {percent(row['gateway_cpu_percent'])} of a core and at most "
             f"{size_bytes(row['gateway_rss_bytes'])}"
         )
     yield f"{sentence}."
+
+
+def _known(row: Mapping[Hashable, Any], name: str) -> bool:
+    return name in row and not math.isnan(row[name])
 
 
 def _cell(text: Callable[[float], str], value: float) -> Cell:

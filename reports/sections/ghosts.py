@@ -13,7 +13,7 @@ __all__ = ["ghosts_section"]
 def ghosts_section(tables: RunTables, gallery: Gallery) -> Section:
     """Return the chart over the run and the ghost time of each fault."""
     blocks: list[Block] = [*gallery.get("live", [])]
-    if len(tables.table("population")):
+    if tables.table("population")["store_sessions"].notna().any():
         blocks.append(
             Text(
                 "Sessions in the store also count new ones of dead users who logged in from another device: "
@@ -32,7 +32,9 @@ def ghosts_section(tables: RunTables, gallery: Gallery) -> Section:
         )
     ghosts = tables.table("ghosts")
     if ghosts.empty:
-        blocks.append(Text("No ghost was seen, or nobody watched the store (no ghosts.csv).", "missing"))
+        watched = tables.table("population")["ghosts"].notna().any()
+        why = "No ghost was seen." if watched else "Ghosts are not known: nobody watched a store."
+        blocks.append(Text(why, "plain" if watched else "missing"))
         return Section("ghosts", "Ghosts and live sessions", blocks)
     rows = []
     ghosts = by_fault(ghosts, tables)

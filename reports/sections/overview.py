@@ -94,7 +94,10 @@ def reading(tables: RunTables) -> list[tuple[str, str]]:
     return [
         (
             "Detection latency",
-            "from the moment a fault takes effect to the gateway's decision that the client "
+            "from the moment a fault takes effect to the server's decision that the client is dead (“suspected”), as "
+            "far as a witness of it tells. Then its socket is closed."
+            if tables.foreign
+            else "from the moment a fault takes effect to the gateway's decision that the client "
             "is dead (“suspected”). Then the socket is closed, the store is cleared, the peers are told.",
         ),
         (
@@ -108,7 +111,10 @@ def reading(tables: RunTables) -> list[tuple[str, str]]:
         ),
         (
             "Theory, simulated, real",
-            "closed formulas; a model that runs the gateway's own detector code; real "
+            "closed formulas; a model that runs flatline's own detector code; real clients, sockets, faults, and "
+            "the server as it is. They are to be believed as far as they agree."
+            if tables.foreign
+            else "closed formulas; a model that runs the gateway's own detector code; real "
             "clients, sockets, faults, gateway and Redis. They are to be believed as far as they agree.",
         ),
         (
@@ -203,7 +209,10 @@ def _row(tables: RunTables, agreement: pd.DataFrame, engine: str, row: Mapping[H
 def _answers(tables: RunTables, engine: str) -> Iterator[str]:
     """Say in sentences what else a reviewer asks."""
     wrong = tables.table("false_suspicions")
-    for row in wrong[wrong["engine"] == engine].to_dict("records"):
+    wrong = wrong[wrong["engine"] == engine]
+    if tables.foreign and wrong.empty:
+        yield "False suspicions: not seen, for no witness tells whom this server suspects."
+    for row in wrong.to_dict("records"):
         yield (
             f"False suspicions: {count(row['count'])} in {rate(row['client_days'])} healthy client-days; "
             f"at most {rate(row['rate_hi'])} a client-day (95 %)."
@@ -211,7 +220,9 @@ def _answers(tables: RunTables, engine: str) -> Iterator[str]:
     yield from losses_sentences(tables, engine)
     live = tables.table("population")
     live = live[live["engine"] == engine].sort_values("time_s")
-    if len(live):
+    if tables.foreign and live["ghosts"].isna().all():
+        yield "Ghosts and gaps of presence: not seen, for nobody watched a store."
+    elif len(live):
         yield (
             f"Ghosts: at most {count(live['ghosts'].max())} at once, {count(live['ghosts'].iloc[-1])} at the end."
         )

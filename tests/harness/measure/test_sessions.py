@@ -11,6 +11,7 @@ from harness.events.history import History
 from harness.measure.connections import healthy_connections
 from harness.measure.cost import expected_cost, running_cost
 from harness.measure.detections import find_outcomes
+from harness.measure.one_engine import measure_history
 from harness.measure.presence import presence_gaps
 from harness.measure.series import population, reconnects
 from harness.measure.sessions import presence_flaps, session_quality
@@ -18,6 +19,7 @@ from reference_server.events import Event, Source
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.plan import Plan
 from scenarios.schema import Scenario
+from scenarios.target_files import load_target
 from tests.harness.handmade import (
     CLIENT,
     END_S,
@@ -240,6 +242,39 @@ def test_without_a_count_the_traced_sessions_speak_for_all() -> None:
     assert row["clients"] == pytest.approx(2.0)
     assert row["heartbeats_per_s"] == pytest.approx(2.0 * 3 / 90)
     assert row["basis"].startswith("3 heartbeats of the traced sessions")
+
+
+def test_the_first_pause_of_a_connection_is_no_sign_of_fewer_heartbeats() -> None:
+    one = fault(0)
+    beats = [
+        event(t, GATEWAY, K.HEARTBEAT_SENT) for t in (40.0, 70.0)
+    ]  # 30 s after the connect, the fault at 100 s
+    events = log(connected(10.0, 0), injected(one), beats, sample(290.0, 1), frame_of_run())
+    row = cost_of(
+        history_of(
+            [structs.replace(e, source=Source.SIMULATION) for e in events], plan(one), engine="simulated"
+        )
+    )
+    assert row["heartbeats_per_s"] == pytest.approx(row["clients"] / 30)
+
+
+def test_what_nobody_saw_of_another_server_is_empty_not_zero() -> None:
+    one = fault(0)
+    events = log(connected(10.0, 0), connected(10.0, 1), injected(one), sample(290.0, 2), frame_of_run())
+    history = history_of(events, plan(one), witnessed=frozenset({"socket_closed"}))
+    tables = measure_history(history).tables
+    assert tables["population"][["store_sessions", "ghosts", "gaps"]].isna().all(axis=None)
+    assert tables["false_suspicions"].empty and tables["accuracy"].empty
+    assert set(tables["session_quality"]["figure"]) == {"resumed"}
+    row = cost_of(history)
+    assert all(row[name] != row[name] for name in ("frames_per_s", "bytes_per_s", "redis_operations_per_s"))
+    assert row["basis"].startswith("not seen")
+    target = load_target("uvicorn")
+    scenario = Scenario(name="theirs", duration=60.0, target=target, liveness=target.heartbeat.policy_at())
+    (expected,) = expected_cost(scenario, 100).to_dict("records")
+    assert expected["frames_per_s"] == pytest.approx(10.0), "2N/T"
+    assert expected["bytes_per_s"] != expected["bytes_per_s"]
+    assert expected["redis_operations_per_s"] != expected["redis_operations_per_s"]
 
 
 def test_cost_of_a_run_that_logged_nothing_is_empty_not_zero() -> None:
