@@ -157,12 +157,13 @@ def explain(recommendation: Recommendation, check: SimulationCheck | None = None
 def _headline(r: Recommendation) -> Iterator[str]:
     yield f"# Policy for {r.conditions.name}"
     if not r.feasible:
-        yield "**No policy keeps every requirement.** The nearest that can be kept:"
+        yield " ".join(("**No policy keeps every requirement.**", *r.moved, "The nearest that can be kept:"))
         yield from (f"- {way.sentence}" for way in r.relaxations)
-        yield "What follows is the policy for the first of these."
+        yield f"What follows is the policy for {'the first of these' if len(r.relaxations) > 1 else 'that'}."
         yield ""
     yield in_words(r.policy, r.figures)
-    yield from r.moved
+    if r.feasible:
+        yield from r.moved
     yield ""
 
 
@@ -211,7 +212,8 @@ def _choices(r: Recommendation) -> Iterator[str]:
         same = [one.name for one in r.choices if one.policy == choice.policy]
         named = " = ".join(same) + (" (recommended)" if choice.policy == r.policy else "")
         p, f = choice.policy, choice.figures
-        buys = "the least traffic that keeps your bounds" if not rows else _buys(r.choices[0].figures, f)
+        bounds = "your bounds" if r.feasible else "the relaxed bounds"
+        buys = f"the least traffic that keeps {bounds}" if not rows else _buys(r.choices[0].figures, f)
         rows.append(
             (
                 named,
@@ -321,17 +323,7 @@ def _simulated(check: SimulationCheck) -> Iterator[str]:
 def _probing(r: Recommendation) -> Iterator[str]:
     names = {"one miss": "one miss (k = 1)", "regular": "R = T", "short": "short probing (R < T)"}
     yield "## What short probing gains"
-    head = (
-        "probing",
-        "T",
-        "k",
-        "R",
-        "τ",
-        "detection p99",
-        "false suspicions",
-        "frames/s",
-        "keeps the requirements",
-    )
+    head = ("probing", "T", "k", "R", "τ", "detection p99", "false suspicions", "frames/s", _kept_column(r))
     rows = []
     for _, row in r.probing.iterrows():
         if math.isnan(row["interval_s"]):
@@ -367,7 +359,16 @@ def _pareto(r: Recommendation) -> Iterator[str]:
     shown = near[(near.index % step == 0) | near["recommended"]]
     yield f"## Pareto set: {len(r.pareto)} policies; {len(shown)} of the {len(near)} near this one"
     yield from _table(
-        ("T", "k", "R", "τ", "detection p99", "false suspicions", "frames/s", "keeps the requirements"),
+        (
+            "T",
+            "k",
+            "R",
+            "τ",
+            "detection p99",
+            "false suspicions",
+            "frames/s",
+            "keeps the requirements" if r.feasible else "keeps what you asked for",
+        ),
         (
             (*_row(row), "recommended" if row["recommended"] else "yes" if row["feasible"] else "no")
             for _, row in shown.iterrows()
@@ -390,8 +391,12 @@ def _sensitivity(r: Recommendation) -> Iterator[str]:
                 "yes" if row["meets"] else f"no: {row['breaks']}",
             )
         )
-    head = ("change", "detection p99", "false suspicions", "", "frames/s", "keeps the requirements")
+    head = ("change", "detection p99", "false suspicions", "", "frames/s", _kept_column(r))
     yield from _table(head, rows)
+
+
+def _kept_column(r: Recommendation) -> str:
+    return "keeps the requirements" if r.feasible else "keeps the relaxed requirements"
 
 
 def _row(row: pd.Series[float]) -> tuple[str, ...]:

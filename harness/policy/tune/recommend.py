@@ -153,16 +153,22 @@ class Relaxation:
 
     @property
     def sentence(self) -> str:
-        """`relax detect-p99 from 60s to 71.4s (1.2 times)`."""
+        """`relax detect-p99 from 60s to 71.4s (1.2 times)`; with headroom also what may be predicted."""
         moves = ", ".join(
             f"{limit.key} from {limit.written(limit.allowed)} to {limit.written(now)}"
             for limit, now in self.moved
         )
-        return f"relax {moves} ({self.factor:.3g} times{' at most' if len(self.moved) > 1 else ''})"
+        room = "".join(
+            f"; {limit.written(now / limit.headroom)} may be predicted, as {limit.headroom:g} times the prediction has "
+            f"to keep {limit.key}"
+            for limit, now in self.moved
+            if limit.headroom > 1
+        )
+        return f"relax {moves} ({self.factor:.3g} times{' at most' if len(self.moved) > 1 else ''}){room}"
 
 
 def relax_requirements(found: Search) -> tuple[Relaxation, ...]:
-    """The ways to feasible requirements, the smallest move first.
+    """The ways to feasible requirements: those first that leave every stated bound where it is, then the smallest move.
 
     Each requirement on its own, the others kept; where no single one is enough, all of them together by the smallest
     largest factor.
@@ -185,7 +191,12 @@ def relax_requirements(found: Search) -> tuple[Relaxation, ...]:
     if not ways:
         rows = np.flatnonzero(sound)
         ways.append(_moved(found, int(rows[np.argmin(found.ratios[rows].max(axis=1))])))
-    return tuple(sorted(ways, key=lambda way: way.factor))
+    assumed = found.requirements.assumed
+
+    def in_order(way: Relaxation) -> tuple[bool, float]:
+        return any(limit.key not in assumed for limit, _ in way.moved), way.factor
+
+    return tuple(sorted(ways, key=in_order))
 
 
 def _moved(found: Search, row: int) -> Relaxation:
@@ -330,7 +341,8 @@ class Recommendation:
         conditions, requirements, rules: what was asked.
         feasible: some policy keeps every requirement. If not, ``policy`` is the nearest, the best under
             ``relaxations[0].requirements``.
-        relaxations: ways to feasible requirements, the smallest move first; empty if feasible.
+        relaxations: ways to feasible requirements, defaults before stated bounds, the smallest move first; empty if
+            feasible.
         policy: every parameter, TTLs and resume window too.
         figures: its predicted figures, as `with_figures` names them.
         next_interval: what the nearest policy with the next longer (cheaper) interval breaks; empty if there is none.
@@ -341,7 +353,8 @@ class Recommendation:
         probing: the best with one miss, with regular and with short probing.
         sensitivity: figures under wrong assumptions (`sensitivity`).
         choices: `thrifty`, `balanced`, `safest`; the same policy may stand there more than once.
-        moved: why a bound that nobody stated is not the default; a sentence each.
+        moved: why a bound that nobody stated is not the default, and which stated one nothing can keep; a sentence
+            each.
     """
 
     conditions: Conditions
@@ -420,10 +433,12 @@ _ROOM = 1.25  # what a default may be above the least that a network allows
 def _defaults_moved(found: Search) -> tuple[Search, tuple[str, ...]]:
     """The search with longer defaults where this network cannot keep them; each is told in a sentence.
 
-    A bound that somebody stated never moves. False suspicions move only where no setting whatever could keep them: the
-    network throws its clients out, not the policy. The detection takes the first step of a ladder that keeps the rest.
+    A bound that somebody stated never moves here; where no setting whatever keeps it, a sentence says why. False
+    suspicions move only where no setting whatever could keep them: the network throws its clients out, not the policy.
+    The detection takes the first step of a ladder that keeps the rest; where none does, the first with which it is no
+    longer the detection that stands in the way.
     """
-    told = []
+    told = list(_beyond_reach(found))
     of = {limit.key: i for i, limit in enumerate(found.limits)}
     assumed = found.requirements.assumed
     if "false-suspicions" in assumed:
@@ -434,17 +449,7 @@ def _defaults_moved(found: Search) -> tuple[Search, tuple[str, ...]]:
         if len(rows) and found.ratios[rows, i].min() > 1:
             least = float(found.candidates[limit.column].iloc[rows].min())
             now = _rounded_up(_ROOM * limit.headroom * least)
-            nat = found.conditions.nat
-            remedy = (
-                ""
-                if nat is None
-                else f" A longer idle timer than {format_duration(nat.idle_timeout)} on the way would help, no "
-                "setting of the gateway does."
-            )
-            told.append(
-                f"No setting keeps {limit.written(limit.allowed)}, the default for healthy clients thrown out: this "
-                f"network takes at least {limit.written(least)}.{remedy}"
-            )
+            told.append(_taken_by_the_network(found, limit, least, "the default"))
             found = found.under(found.requirements.relaxed(limit, now))
     if "detect-p99" in assumed and not found.candidates["feasible"].any():
         limit = found.limits[of["detect-p99"]]
@@ -457,7 +462,52 @@ def _defaults_moved(found: Search) -> tuple[Search, tuple[str, ...]]:
                     f"is for {limit.written(step)}."
                 )
                 return slower, tuple(told)
+        others = np.delete(found.ratios, of["detect-p99"], axis=1)[found.sound]
+        at_best = float(others.max(axis=1).min()) if len(others) else math.inf
+        for step in _LADDER_S:
+            slower = found.under(found.requirements.relaxed(limit, step))
+            within = slower.sound & (slower.ratios[:, of["detect-p99"]] <= 1)
+            rest = np.delete(slower.ratios, of["detect-p99"], axis=1)[within]
+            if len(rest) and rest.max(axis=1).min() <= _ROOM * at_best:
+                way = f"gives way to {limit.written(step)}, so that what you stated moves as little as it can"
+                told.append(
+                    "Nobody said how fast a death must be noticed: the default of "
+                    f"{limit.written(limit.allowed)} "
+                    f"{way if step > limit.allowed else 'stays, as more time would help hardly'}."
+                )
+                return slower, tuple(told)
     return found, tuple(told)
+
+
+def _beyond_reach(found: Search) -> Iterator[str]:
+    """Each stated bound that no sound policy keeps, whatever else it gives up."""
+    for i, limit in enumerate(found.limits):
+        rows = np.flatnonzero(found.sound)
+        if limit.key in found.requirements.assumed or not len(rows) or found.ratios[rows, i].min() <= 1:
+            continue
+        least = float(found.candidates[limit.column].iloc[rows].min())
+        if limit.key == "false-suspicions":
+            yield _taken_by_the_network(found, limit, least, "your bound")
+        else:
+            yield (
+                f"No setting keeps {limit.key} {limit.written(limit.allowed)}, whatever else is given up: on this "
+                f"network it is {limit.written(least)} at the least."
+            )
+
+
+def _taken_by_the_network(found: Search, limit: Limit, least: float, whose: str) -> str:
+    nat = found.conditions.nat
+    room = f", and {limit.headroom:g} times that must stay below it" if least <= limit.allowed else ""
+    remedy = (
+        ""
+        if nat is None
+        else f" A longer idle timer than {format_duration(nat.idle_timeout)} on the way would help, no "
+        "setting of the gateway does."
+    )
+    return (
+        f"No setting keeps {limit.written(limit.allowed)}, {whose} for healthy clients thrown out: this "
+        f"network takes at least {limit.written(least)}{room}.{remedy}"
+    )
 
 
 _SLOWER_FACTOR = 1.5

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.policy.tune.conditions import Conditions
+from harness.policy.lint.sources import boxes_behind
+from harness.policy.tune.conditions import Conditions, conditions_of_profile
 from harness.policy.tune.explain import explain
 from harness.policy.tune.recommend import NotTunable, recommend, relax_requirements
 from harness.policy.tune.requirements import parse_requirements
@@ -76,3 +77,26 @@ def test_feasible_wants_are_left_alone() -> None:
     assert answer.feasible
     assert answer.relaxations == ()
     assert np.isfinite(answer.figures["false_per_client_day"])
+
+
+def test_a_stated_bound_that_nothing_keeps_is_told_with_the_reason_and_the_default_gives_way_first() -> None:
+    phone = conditions_of_profile("mobile").behind(boxes_behind("aws-alb"))
+    both = explain(recommend(phone, parse_requirements(false_suspicions="1 per user-week", detect_p99="45s")))
+    assert "your bound for healthy clients thrown out: this network takes at least one in" in both
+    assert "A longer idle timer than 1m on the way would help" in both
+    assert "the first of these" not in both
+    assert "may be predicted, as 2 times the prediction" in both
+    assert both.count("keeps the relaxed requirements") == 2
+    alone = recommend(phone, parse_requirements(false_suspicions="1 per user-week"))
+    (way,) = alone.relaxations
+    assert [limit.key for limit, _ in way.moved] == ["false-suspicions"]
+    assert alone.requirements.detect_p99 is not None
+    assert alone.requirements.detect_p99 >= 60
+    least = alone.candidates["false_per_client_day"][alone.candidates["interval_s"] <= 48].min()
+    assert way.moved[0][1] <= 1.26 * 2 * least
+
+
+def test_of_two_ways_the_one_that_moves_a_default_comes_first() -> None:
+    ways = relax_requirements(search(conditions(), parse_requirements(detect_p99="20s"), SMALL))
+    assert [way.moved[0][0].key for way in ways] == ["false-suspicions", "detect-p99"]
+    assert ways[0].factor > ways[1].factor, "the smaller move is of what was stated"
