@@ -75,7 +75,7 @@ def prune_command(
 def compare_command(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="the baseline first")],
     different: Annotated[
-        bool, typer.Option("--ignore-scenario-difference", help="compare runs of different scenarios")
+        bool, typer.Option("--ignore-scenario-difference", help="compare though more than the policy differs")
     ] = False,
     partial: Annotated[
         bool, typer.Option("--allow-partial", help="compare what an interrupted run has measured")

@@ -15,6 +15,7 @@ import pandas as pd
 
 from harness.studies.compare.inputs import CannotCompare, Input, SettingDifference, differences, read_inputs
 from harness.studies.compare.statistical_tests import (
+    NONE_IN_EITHER,
     TOO_FEW,
     adjusted,
     compare_curves,
@@ -89,7 +90,7 @@ def compare(
     """Compare runs with the first of them.
 
     1. Read them; find what differs between their scenarios. Other seeds, names and thresholds are no other
-       experiment; anything else is, and is refused unless allowed.
+       experiment. Another policy is what is to be compared; anything else is refused unless allowed.
     2. Curves: log-rank test per engine, fault and milestone; differences of p50 and p99 by bootstrap, fault
        by fault where both ran the same plan.
     3. Rates of false suspicion: exact conditional test, rate ratio.
@@ -98,22 +99,22 @@ def compare(
 
     Args:
         runs: run directories, the baseline first.
-        allow_different: compare runs of different scenarios (before and after a change of policy).
+        allow_different: compare runs whose scenarios differ by more than the policy.
         allow_partial: compare what interrupted runs have measured.
         margin: how much slower, as a share of the baseline's median, is still no regression.
         seed: of the bootstrap.
 
     Raises:
-        CannotCompare: too few runs, nothing measured, different scenarios, or nothing in common.
+        CannotCompare: too few runs, nothing measured, other scenarios than their policy makes, or nothing in common.
         TablesError: a run cannot be read.
     """
     inputs = read_inputs(runs, allow_partial=allow_partial)
     apart = differences(inputs)
-    changed = [d for d in apart if d.experiment]
-    if changed and not allow_different:
-        listed = "".join(f"\n  {difference}" for difference in changed)
+    if not allow_different and any(d.experiment and not d.policy for d in apart):
+        listed = "".join(f"\n  {difference}" for difference in apart if difference.experiment)
         raise CannotCompare(
-            f"these are runs of different scenarios; allow it to compare them all the same:{listed}"
+            "more than the policy of these runs' scenarios differs; --ignore-scenario-difference compares them all the "
+            f"same:{listed}"
         )
 
     baseline, candidates = inputs[0], inputs[1:]
@@ -169,7 +170,7 @@ def _judged(
 
 def _weigh(judged: pd.DataFrame) -> tuple[str, str]:
     small = judged["reason"] == TOO_FEW
-    verdicts = judged.loc[~small, "verdict"]
+    verdicts = judged.loc[~small & (judged["reason"] != NONE_IN_EITHER), "verdict"]
     n, failed = len(verdicts), int((verdicts == "fail").sum())
     open_ = int((verdicts == "unknown").sum())
     aside = f" ({small.sum()} more have too few faults to say)" if small.any() else ""

@@ -51,6 +51,11 @@ class SettingDifference:
     values: tuple[str, ...]
     experiment: bool
 
+    @property
+    def policy(self) -> bool:
+        """Whether it is of the policy, by its name or key by key, or of the detector that follows it."""
+        return self.key.partition(".")[0] in ("liveness", "detector", "preset")
+
     def __str__(self) -> str:
         return f"{self.key}: {' → '.join(self.values)}"
 

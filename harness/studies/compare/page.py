@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from harness.studies.compare.compare import Comparison
-from harness.studies.compare.statistical_tests import ALPHA
+from harness.studies.compare.statistical_tests import ALPHA, NONE_IN_EITHER
 from reports.figures.before_after import before_after
 from reports.figures.data import NothingToDraw
 from reports.figures.detection_curves import curve_of, step_of
@@ -153,13 +153,18 @@ def _arrow(before: str, after: str) -> Cell:
 
 def _rate(row: dict[Any, Any]) -> tuple[Cell, ...]:
     per_day = [row[f"count_{w}"] / row[f"client_days_{w}"] for w in ("before", "after")]
+    nothing = row["reason"] == NONE_IN_EITHER
     return (
         engine_cell(row["engine"]),
         _arrow(count(row["count_before"]), count(row["count_after"])),
         _arrow(*map(rate, per_day)),
-        Cell(rate(row["ratio"]), detail=f"{rate(row['ratio_lo'])} to {rate(row['ratio_hi'])}"),
+        Cell(ABSENT)
+        if nothing
+        else Cell(rate(row["ratio"]), detail=f"{rate(row['ratio_lo'])} to {rate(row['ratio_hi'])}"),
         Cell(_written_p(row["p_holm"])),
-        verdict_cell(row["verdict"]),
+        Cell("? nothing shown", detail=NONE_IN_EITHER, tone="unknown")
+        if nothing
+        else verdict_cell(row["verdict"]),
     )
 
 

@@ -30,6 +30,7 @@ from reports.numbers import caption_seconds, rate, share
 __all__ = [
     "ALPHA",
     "COLUMNS",
+    "NONE_IN_EITHER",
     "RATE_COLUMNS",
     "SHARE_COLUMNS",
     "TOO_FEW",
@@ -46,6 +47,7 @@ __all__ = [
 
 ALPHA = 0.05
 TOO_FEW = "too few faults, or too few of them detected, to compare percentiles"
+NONE_IN_EITHER = "0 against 0: says nothing where the network takes no healthy client for dead"
 
 Verdict = tuple[str, str]
 """Verdict and its reason, one sentence."""
@@ -257,12 +259,12 @@ def judge_curve(row: pd.Series[float]) -> Verdict:
 
 
 def judge_rate(row: pd.Series[float]) -> Verdict:
-    """More false suspicions than before, significantly: fail. No higher a rate: pass."""
+    """More false suspicions than before, significantly: fail. No higher a rate: pass. None at all: nothing is shown."""
     before = row["count_before"] / row["client_days_before"]
     after = row["count_after"] / row["client_days_after"]
     text = f"{rate(before)} → {rate(after)} per client-day"
     if not row["count_before"] and not row["count_after"]:
-        return "pass", "none in either run"
+        return "unknown", NONE_IN_EITHER
     if after <= before:
         return "pass", text
     if row["p_holm"] < ALPHA:

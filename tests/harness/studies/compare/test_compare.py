@@ -62,7 +62,8 @@ def test_a_handful_of_faults_is_listed_and_does_not_hold_up_the_rest(tmp_path: P
     found = compare([write(tmp_path / name, BASE, few, plan="one") for name in ("a", "b")])
     assert found.verdict == "pass"
     assert "(1 more have too few faults to say)" in found.headline
-    assert len(found.rows("unknown")) == 1
+    too_few, nothing = found.rows("unknown")
+    assert "too few faults" in too_few and "0 against 0" in nothing
 
 
 def test_more_false_suspicions_are_a_regression(tmp_path: Path) -> None:
@@ -86,11 +87,24 @@ def test_runs_of_different_scenarios_are_refused_with_what_differs(tmp_path: Pat
     runs = [write(tmp_path / "a", BASE), write(tmp_path / "b", BASE, scenario=other)]
     with pytest.raises(CannotCompare) as refused:
         compare(runs)
+    assert "--ignore-scenario-difference" in str(refused.value)
     assert "liveness.max_failures: 3 → 4" in str(refused.value)
     assert "faults[frozen].share: – → 5%" in str(refused.value)
     assert "host_crash" not in str(refused.value), "what is the same is not listed"
     found = compare(runs, allow_different=True)
     assert "differs in the scenario: liveness.max_failures: 3 → 4" in markdown(found)
+
+
+def test_another_policy_alone_is_what_is_to_be_compared(tmp_path: Path) -> None:
+    runs = [write(tmp_path / "a", BASE), write(tmp_path / "b", BASE, scenario=changed(max_failures=4))]
+    assert [str(d) for d in compare(runs).differences] == ["liveness.max_failures: 3 → 4"]
+
+
+def test_no_false_suspicion_in_either_run_shows_nothing(tmp_path: Path) -> None:
+    found = compare([write(tmp_path / n, BASE, plan="one", suspicions=(0, 10.0)) for n in ("a", "b")])
+    assert found.verdict == "pass"
+    (said,) = found.rows("unknown")
+    assert "0 against 0: says nothing" in said
 
 
 def test_a_gateway_with_a_policy_of_its_own_is_compared_and_named(tmp_path: Path) -> None:
