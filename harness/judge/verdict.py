@@ -92,4 +92,6 @@ def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
     if alone:
         return found("pass", "All thresholds hold; theory has no law to compare with", Exit.GOOD)
     held = "all thresholds hold and the" if len(thresholds) else "the"
-    return found("pass", f"{held} engines agree".capitalize(), Exit.GOOD)
+    sure = int((compared["verdict"] == "pass").sum())
+    part = f" as far as could be decided: {sure} of {len(compared)}" if sure < len(compared) else ""
+    return found("pass", f"{held} engines agree{part}".capitalize(), Exit.GOOD)

@@ -47,13 +47,17 @@ def facts(tables: RunTables, agreement: str, exit_code: int) -> list[Cell]:
     held = int((thresholds == "pass").sum())
     agree: dict[str, tuple[str, Tone]] = {"pass": ("yes", "pass"), "fail": ("no", "fail")}
     answer, answer_tone = agree.get(agreement, ("undecided", "unknown"))
+    detail, compared = "engines agree", tables.table("agreement")["verdict"]
+    decided = int((compared != "unknown").sum())
+    if answer == "yes" and decided < len(compared):
+        answer, detail = f"{decided} of {len(compared)}", "comparisons agree, the rest undecided"
     all_held: Tone = (
         "fail" if (thresholds == "fail").any() else "pass" if held == len(thresholds) else "unknown"
     )
     epsilon_s = tables.number("epsilon_s")
     complete = {True: "complete", False: "partial", None: "not said"}[tables.complete]
     return [
-        Cell(answer, detail="engines agree", tone=answer_tone),
+        Cell(answer, detail=detail, tone=answer_tone),
         *_lost(tables),
         Cell(f"{held} of {len(thresholds)}", detail="thresholds hold", tone=all_held)
         if len(thresholds)

@@ -102,6 +102,17 @@ def test_the_larger_problem_names_it(
     assert (found.headline.status, int(found.exit_code)) == expected, sentence
 
 
+def test_an_agreement_of_which_much_is_undecided_says_how_much_was_decided() -> None:
+    told = {"sound": True, "engines": ["real"], "status": "complete"}
+    rows = compared(("real", "pass"), ("real", "unknown"), ("real", "unknown"))
+    of = RunTables(
+        Path(), told, {}, frozenset(), {name: frame(name) for name in SCHEMAS} | {"agreement": rows}
+    )
+    found = weigh(of, judge(rows, sound=True))
+    assert found.headline.sentence == "The engines agree as far as could be decided: 1 of 3"
+    assert found.exit_code == 0
+
+
 def test_why_a_run_is_unsound_is_said_once() -> None:
     told = {"sound": False, "unsound_reasons": ["a loop lagged"], "engines": ["real"], "status": "complete"}
     doubted = [(f"detection_latency.p{n} < 9s", float("nan"), "unknown", UNSOUND) for n in (50, 99)]
