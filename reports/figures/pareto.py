@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,7 +20,14 @@ __all__ = ["pareto"]
 
 _FLOOR = 1e-6  # per client-day: one in 2,700 years; fewer cannot be told from none
 _MOST_DOTS = 3000
+_LETTER, _TWO_LINES = 0.0075, 0.08  # of the axes: a letter's width and the height of two lines at 12 pt
+_RING = np.array(
+    [(x, y) for x in (-0.006, 0, 0.006) for y in (-0.01, 0, 0.01)]
+)  # of the axes, around the dot
+_PALE = 0.01  # of the axes: so much farther away rather than a pale dot hidden
+_GAP = np.array((0.01, 0.02))  # of the axes, around the box
 _LIMIT = "#555555"
+_Limits = tuple[float | None, float | None]  # detection latency in seconds, false suspicions a client-day
 _LIMIT_LINE: Mapping[str, Any] = {"color": _LIMIT, "linestyle": (0, (4, 2)), "linewidth": 1.4, "zorder": 1}
 
 
@@ -56,7 +64,7 @@ def pareto(
     axes.step(lower["detect_p99_s"], lower["y"], where="post", color=GREEN, linewidth=1.6, zorder=3)
     _dots(axes, front[~front["feasible"]], GREEN, 0.35, rows)
     _dots(axes, front[front["feasible"]], GREEN, 0.95, rows)
-    _axes(axes, rows)
+    _axes(axes, rows, latency_limit_s, mistake_limit)
     if latency_limit_s is not None:
         axes.axvline(latency_limit_s, **_LIMIT_LINE)
         text, where = f" your bound: {plain(latency_limit_s)}{NBSP}s", axes.get_xaxis_transform()
@@ -70,7 +78,7 @@ def pareto(
         axes.axhline(y, **_LIMIT_LINE)
         axes.text(0.995, y, text, fontsize=11, transform=where, va="bottom", ha="right", color=_LIMIT)
     for row in rows[rows["recommended"]].to_dict("records"):
-        _recommended(axes, row)
+        _recommended(axes, rows, row, (latency_limit_s, mistake_limit))
     return finish(
         figure, "No policy is faster, more often right and cheaper than these", caption, _legend(rows)
     )
@@ -83,8 +91,42 @@ def _dots(axes: Axes, rows: pd.DataFrame, colour: str, alpha: float, of: pd.Data
     axes.scatter(rows["detect_p99_s"], rows["y"], s=sizes, **look)
 
 
-def _recommended(axes: Axes, row: Mapping[Hashable, Any]) -> None:
-    x, y = row["detect_p99_s"], row["y"]
+def _free_corner(
+    axes: Axes, rows: pd.DataFrame, here: tuple[float, float], limits: _Limits, size: tuple[float, float]
+) -> tuple[float, float]:
+    """The lower left corner, in shares of the axes, where a box of this size covers the least.
+
+    The front, the recommended dot and the bounds come first; then it is near the dot rather than free of pale ones.
+    """
+    to_axes = axes.transScale + axes.transLimits
+    spots = to_axes.transform(rows[["detect_p99_s", "y"]].to_numpy(dtype=float))
+    at = to_axes.transform(here)
+    along = np.linspace(0, 1, 101)
+    latency_s, mistakes = (np.nan if limit is None else max(limit, _FLOOR) for limit in limits)
+    bound = to_axes.transform((latency_s, mistakes))
+    upright = np.column_stack((0 * along + bound[0], along))
+    flat = np.column_stack((along, 0 * along + bound[1]))
+    label = flat[along > 0.75] + (0, 0.03)
+    kept_free = np.vstack((spots[rows["pareto"].to_numpy()], upright, flat, label, at + _RING))
+
+    def badness(corner: tuple[float, float]) -> tuple[int, float]:
+        low, high = np.array(corner) - _GAP, np.array(corner) + size + _GAP
+        hidden, pale = (
+            int(((points > low) & (points < high)).all(axis=1).sum()) for points in (kept_free, spots)
+        )
+        return hidden, float(np.hypot(*((low + high) / 2 - at))) + _PALE * pale
+
+    width, height = size
+    corners = (
+        (float(x), float(y))
+        for x in np.arange(0.02, 1 - width, 0.01)
+        for y in np.arange(0.04, 0.93 - height, 0.01)
+    )
+    return min(corners, key=badness, default=(0.02, 0.04))
+
+
+def _recommended(axes: Axes, rows: pd.DataFrame, row: Mapping[Hashable, Any], limits: _Limits) -> None:
+    x, y = float(row["detect_p99_s"]), float(row["y"])
     axes.scatter([x], [y], s=330, facecolors="none", edgecolors=VERMILION, linewidths=3, zorder=5)
     kept = "recommended" if row["feasible"] else "recommended, for none keeps every bound"
     text = (
@@ -93,11 +135,12 @@ def _recommended(axes: Axes, row: Mapping[Hashable, Any]) -> None:
         f"p99 {caption_seconds(x)}, {_mistakes(row['false_per_client_day'])} false per client-day, "
         f"{plain(row['frames_per_s'])} frames/s"
     )
-    # Below and left of the front there is nothing: whatever lay there would beat it.
+    size = (_LETTER * max(map(len, text.split("\n"))), _TWO_LINES)
+    left, low = _free_corner(axes, rows, (x, y), limits, size)
     axes.annotate(
         text,
         (x, y),
-        xytext=(0.025, 0.12),
+        xytext=(left, low + size[1] / 2),
         textcoords="axes fraction",
         ha="left",
         va="center",
@@ -109,11 +152,14 @@ def _recommended(axes: Axes, row: Mapping[Hashable, Any]) -> None:
     )
 
 
-def _axes(axes: Axes, rows: pd.DataFrame) -> None:
+def _axes(axes: Axes, rows: pd.DataFrame, latency_limit_s: float | None, mistake_limit: float | None) -> None:
+    """Scales and edges: every policy is within, and every bound."""
+    latencies_s = [*rows["detect_p99_s"].agg(["min", "max"]), *([latency_limit_s] if latency_limit_s else [])]
+    mistakes = [*rows["y"].agg(["min", "max"]), *([max(mistake_limit, _FLOOR)] if mistake_limit else [])]
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(rows["detect_p99_s"].min() / 1.25, rows["detect_p99_s"].max() * 1.25)
-    axes.set_ylim(rows["y"].min() / 2.5, rows["y"].max() * 2.5)
+    axes.set_xlim(min(latencies_s) / 1.25, max(latencies_s) * 1.25)
+    axes.set_ylim(min(mistakes) / 2.5, max(mistakes) * 2.5)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
     axes.xaxis.set_major_formatter(grouped(".4g"))
     axes.xaxis.set_minor_formatter(NullFormatter())

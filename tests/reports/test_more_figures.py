@@ -259,6 +259,18 @@ def test_a_heat_map_of_two_policies_in_one_cell_is_refused() -> None:
         heat_map(pd.concat([policies(), policies()]))
 
 
+def test_a_bound_beyond_every_policy_is_on_the_axes_and_the_box_hides_no_front() -> None:
+    table = policies()
+    figure = pareto(table, latency_limit_s=9000, mistake_limit=1e-5)
+    (axes,) = figure.get_axes()
+    assert axes.get_xlim()[1] > 9000
+    assert axes.get_ylim()[0] < 1e-5
+    figure.canvas.draw()
+    (box,) = (text.get_window_extent() for text in axes.texts if "recommended" in text.get_text())
+    front = table.loc[table["pareto"], ["detect_p99_s", "false_per_client_day"]].clip(lower=1e-6).to_numpy()
+    assert not any(box.contains(*axes.transData.transform(point)) for point in front)
+
+
 def test_the_pareto_line_never_rises() -> None:
     (axes,) = pareto(policies()).get_axes()
     line = np.asarray(axes.lines[0].get_ydata(), dtype=float)
