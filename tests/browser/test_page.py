@@ -122,6 +122,8 @@ async def a_reload(cases: Cases, page: Page) -> None:
     watcher = await cases.it.join("watcher")
     await watcher.send(type="watch", user_ids=["ann"])
     await watcher.receive()
+    there = await watcher.receive()
+    assert (there["type"], there["user_id"]) == ("online", "ann")
     watcher.live()
     cases.begin()
     await page.call("Page.reload")
