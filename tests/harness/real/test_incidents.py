@@ -56,7 +56,8 @@ incidents:
     outcome = run(told, engines=("theory", "real"), root=tmp_path)
     directory = latest(tmp_path)
     found = rows(directory)
-    assert outcome.exit_code in (Exit.GOOD, Exit.UNSOUND), outcome
+    # Theory has no law for incidents, so nothing is compared.
+    assert outcome.exit_code in (Exit.UNDECIDED, Exit.UNSOUND), outcome
     assert list(found.index) == [one.incident_id for one in make_plan(told).incidents]
     assert found["clients_away"].eq(0).all(), found["clients_away"]
     assert found.loc[["node_crash", "node_drain"], "clients_lost"].gt(0).all()
