@@ -11,11 +11,11 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from harness.live.counts import BUCKETS_S
 from harness.live.run import LiveRun
+from reference_server.api.exposition import scraped
 
 __all__ = ["LiveMetrics"]
 
@@ -34,11 +34,7 @@ class LiveMetrics(Collector):
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics and their media type, in the format that an ``Accept`` header prefers."""
-        try:
-            encoder, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # the library cannot bear a version that is no number
-            encoder, content_type = choose_encoder("")
-        return encoder(self._registry), content_type
+        return scraped(self._registry, accept)
 
     def collect(self) -> Iterator[Metric]:
         """Return every metric as it is now."""

@@ -50,6 +50,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from reference_server.api.exposition import scraped
 from reference_server.api.metrics import Metrics
 from reference_server.config import GatewayConfig
 from reference_server.gateway import Gateway
@@ -234,7 +235,7 @@ def create_app(gateway: Gateway) -> Starlette:
     async def scrape(request: Request) -> Response:
         if not config.is_local:
             _check_operator(request, config)
-        text, content_type = metrics.scrape(request.headers.get("accept", ""))
+        text, content_type = scraped(metrics.registry, request.headers.get("accept", ""))
         return Response(text, headers={"Content-Type": content_type})
 
     async def client_config(_request: Request) -> Response:

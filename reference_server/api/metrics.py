@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from prometheus_client import Gauge, Info, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from reference_server.gateway import Gateway
@@ -22,7 +21,7 @@ class Metrics:
     """The metrics of one gateway; one object for each."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._registry = registry = gateway.counters.registry
+        self.registry = registry = gateway.counters.registry
         Info("flatline_node", "This process.", registry=registry).info({"node": gateway.config.node})
         limiter, store, cluster = gateway.limiter, gateway.store, gateway.cluster
         gauges = {
@@ -51,14 +50,6 @@ class Metrics:
             Gauge(f"flatline_{name}", about, registry=registry).set_function(value)
         registry.register(_Totals(gateway))
         ProcessCollector(registry=registry)  # CPU, memory, descriptors; Linux only
-
-    def scrape(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics and their media type, in the format that an ``Accept`` header prefers."""
-        try:
-            encoder, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # the library cannot bear a version that is no number
-            encoder, content_type = choose_encoder("")
-        return encoder(self._registry), content_type
 
 
 class _Totals(Collector):
