@@ -24,8 +24,7 @@ class PresenceWatch:
 
     def __init__(self, source: Source = Source.STORE) -> None:
         self._source = source
-        self._users: dict[str, str] = {}  # session -> user
-        self._connected: dict[str, None] = {}  # sessions, in the order in which they are asked for
+        self._connected: dict[str, str] = {}  # session -> user, in the order in which they are asked for
         self._gone: set[str] = set()
         self._asked_s: dict[str, float] = {}  # when the last question about a session was asked
 
@@ -37,11 +36,8 @@ class PresenceWatch:
         """Take note of a client's event."""
         one = event.session_id
         match event.kind:
-            case EventKind.LOGGED_IN:
-                self._users[one] = str(event.detail.get("user_id", ""))
             case EventKind.CONNECTED:
-                self._users.setdefault(one, str(event.detail.get("user_id", "")))
-                self._connected[one] = None
+                self._connected[one] = str(event.detail["user_id"])
             case EventKind.DISCONNECTED | EventKind.SESSION_UNKNOWN:
                 self._connected.pop(one, None)
                 self._gone.discard(one)
@@ -52,7 +48,7 @@ class PresenceWatch:
         asked = list(self._connected)[:most]
         for one in asked:
             self._connected[one] = self._connected.pop(one)
-        return {one: self._users[one] for one in asked}
+        return {one: self._connected[one] for one in asked}
 
     def answer(
         self, statuses: Mapping[str, str | None], asked_s: float, answered_s: float
@@ -71,6 +67,6 @@ class PresenceWatch:
             if gone != (one in self._gone):
                 (self._gone.add if gone else self._gone.discard)(one)
                 kind = EventKind.STATUS_GONE if gone else EventKind.STATUS_SHOWN
-                detail = {"user_id": self._users[one], "previous_poll_s": self._asked_s.get(one)}
+                detail = {"user_id": self._connected[one], "previous_poll_s": self._asked_s.get(one)}
                 yield Event(answered_s, self._source, kind, one, detail=detail)
             self._asked_s[one] = asked_s

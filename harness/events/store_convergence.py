@@ -97,13 +97,18 @@ class StoreConvergence:
     def _of_client(self, event: Event) -> None:
         one = self._sessions.get(event.session_id)
         if one is None:
+            if event.kind not in (EventKind.LOGGED_IN, EventKind.CONNECTED):
+                return  # of a session that its client has left
             user_id = str(event.detail.get("user_id", ""))
             one = self._sessions[event.session_id] = _Session(user_id)
+            one.left = self._of_user.get(user_id, event.session_id) != event.session_id
+        before = None
         match event.kind:
             case EventKind.LOGGED_IN:
                 one.user_id = str(event.detail.get("user_id", one.user_id))
+                one.left = False
                 before = self._of_user.get(one.user_id)
-                if before is not None and before != event.session_id:
+                if before in self._sessions and before != event.session_id:
                     self._sessions[before].left = True
                 self._of_user[one.user_id] = event.session_id
             case EventKind.CONNECTED:
@@ -123,6 +128,15 @@ class StoreConvergence:
             elif event.kind is EventKind.FAULT_INJECTED:
                 incident.differ.discard(event.session_id)
                 incident.ghosts.discard(event.session_id)
+        self._forget_if_left(event.session_id)
+        if before is not None:
+            self._forget_if_left(before)
+
+    def _forget_if_left(self, session_id: str) -> None:
+        """Forget a session that its client has left, and that no open incident has hit: nobody asks for it again."""
+        one = self._sessions.get(session_id)
+        if one is not None and one.left and not any(session_id in each.hit for each in self._open):
+            del self._sessions[session_id]
 
     def _begin(self, event: Event) -> None:
         cuts, stops = bool(event.detail["cuts_connections"]), bool(event.detail["stops_loop"])
@@ -183,6 +197,8 @@ class StoreConvergence:
                 incident.difference_seen_s = asked_s
             elif not incident.ghosts:
                 self._open.remove(incident)
+                for session_id in incident.hit:
+                    self._forget_if_left(session_id)
                 yield self._event(EventKind.STORE_AGREES, incident, incident.difference_seen_s, answered_s)
 
     def _judge(self, incident: _Incident, found: Mapping[str, Records]) -> None:

@@ -9,8 +9,8 @@ It asks the gateway nothing, so it goes on when that is frozen, and it does not 
 which come late or not at all.
 
 The faulted sessions are looked at every few milliseconds, less often where there are so many that the looks would
-take more than a fifth of its time. Once a second a sample counts the existing keys of all sessions that clients
-were ever given (``EXISTS`` in chunks; ``SCAN`` would walk every key of the server), their users' status keys and the
+take more than a fifth of its time. Once a second a sample counts the existing keys of the sessions that clients
+were given (``EXISTS`` in chunks; ``SCAN`` would walk every key of the server), their users' status keys and the
 members of the online set, reads how often each command was called (``INFO commandstats``, without the watch's own
 calls), and looks whether the store shows whoever is connected (rules: `harness/events/presence_watch.py`). Redis may be
 down, stalled or restarted: the watch keeps asking. `previous_poll_s` of a `store_cleared` then shows how
@@ -201,13 +201,14 @@ class Watch:
 
     def _sample(self) -> bool:
         self._look_who_is_shown()
-        keys = self._clearing.session_keys, list(self._clearing.status_keys)
+        clearing = self._clearing
+        keys = list(clearing.session_keys), list(clearing.status_keys), clearing.left_keys
         answer = self._store.ask(lambda r: _count(r, *keys, self._online_key))
         if answer is None:
             return False
-        sessions, shown, online, commands = answer.value
+        sessions, shown, left, online, commands = answer.value
         detail = {
-            "sessions": sessions,
+            "sessions": sessions + clearing.on_left(left),
             "shown": shown,
             "online": online,
             "watched": len(self._clearing.watched),
@@ -238,9 +239,13 @@ class Watch:
 
 
 def _count(
-    r: redis.Redis, session_keys: Sequence[bytes], status_keys: Sequence[bytes], online_key: str
-) -> tuple[int, int, int, dict[str, int]]:
-    """Count existing sessions, existing statuses and members of the online set; and calls of each command."""
+    r: redis.Redis,
+    session_keys: Sequence[bytes],
+    status_keys: Sequence[bytes],
+    left_keys: Sequence[bytes],
+    online_key: str,
+) -> tuple[int, int, list[bytes | None], int, dict[str, int]]:
+    """Count sessions, statuses and members of the online set, and calls of each command; read what was left."""
     pipeline = r.pipeline(transaction=False)
     sizes = []
     for keys in (session_keys, status_keys):
@@ -248,6 +253,8 @@ def _count(
         for n in range(0, len(keys), _SAMPLE_CHUNK):
             pipeline.exists(*keys[n : n + _SAMPLE_CHUNK])
     first_status, rest = sizes[1], len(pipeline)
+    for n in range(0, len(left_keys), _SAMPLE_CHUNK):
+        pipeline.mget(left_keys[n : n + _SAMPLE_CHUNK])
     pipeline.zcard(online_key)
     pipeline.info("commandstats")
     answers = pipeline.execute()
@@ -256,7 +263,8 @@ def _count(
         for name, found in answers[-1].items()
         if not _NO_RECORDS.fullmatch(name)
     }
-    return sum(answers[:first_status]), sum(answers[first_status:rest]), answers[-2], calls
+    left = [value for chunk in answers[rest:-2] for value in chunk]
+    return sum(answers[:first_status]), sum(answers[first_status:rest]), left, answers[-2], calls
 
 
 def _run(watch: Watch, store: Store, out: EventWriter, poll_s: float, now_s: Callable[[], float]) -> None:

@@ -4,6 +4,9 @@ Says what to ask Redis and judges the answers; reads no clock, no file and no so
 
 A session is cleared when its user's status record is gone or names another session; a session record may outlive
 it. The moment lies between the last question that still found it and the answer that did not.
+
+Counted are the records of every session that a client was given, until it has another and the old one's record has
+been gone for a while: a run of many logins must not make each sample dearer than the one before.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from reference_server.events import Event, EventKind, Source
 __all__ = ["MGet", "StoreClearing", "WatchedSession"]
 
 _CHUNK = 500  # sessions in one MGET: Redis serves nobody else for a fraction of a millisecond
+_LOOKS_IN_VAIN = (
+    60  # for a session left: a node that still holds it may write its record again after an outage
+)
 
 
 @dataclass(slots=True)
@@ -48,16 +54,22 @@ class StoreClearing:
         self._prefix = prefix
         self._faulted: set[str] = set()
         self.watched: dict[str, WatchedSession] = {}
-        self.session_keys: list[bytes] = []  # of every session that a client was ever given
-        self.status_keys: dict[bytes, None] = {}  # of their users
+        self._latest: dict[str, str] = {}  # user -> session
+        self.session_keys: dict[bytes, None] = {}  # of each user's latest session
+        self.status_keys: dict[bytes, None] = {}  # of the users
+        self._left: dict[str, int] = {}  # older sessions: looks in vain one after the other
 
     def on_client_event(self, event: Event) -> None:
         """Take note of a log-in, a fault, or a recovery from one; other events do not matter."""
         session_id = event.session_id
         if event.kind is EventKind.LOGGED_IN:
-            self.session_keys.append(f"{self._prefix}session:{session_id}".encode())
-            if user_id := event.detail.get("user_id"):
-                self.status_keys[self._status_key(user_id)] = None
+            user_id = event.detail["user_id"]
+            self.status_keys[self._status_key(user_id)] = None
+            if (before := self._latest.get(user_id)) is not None and before != session_id:
+                del self.session_keys[self._session_key(before)]
+                self._left[before] = 0
+            self._latest[user_id] = session_id
+            self.session_keys[self._session_key(session_id)] = None
         elif event.kind is EventKind.FAULT_INJECTED and session_id not in self._faulted:
             self._faulted.add(session_id)
             user_id = event.detail["user_id"]
@@ -66,6 +78,23 @@ class StoreClearing:
             self.watched[session_id] = watched
         elif event.kind is EventKind.FAULT_RECOVERED:
             self.watched.pop(session_id, None)
+
+    @property
+    def left_keys(self) -> list[bytes]:
+        """Keys of the sessions that are nobody's latest, and may be there all the same."""
+        return [self._session_key(one) for one in self._left]
+
+    def on_left(self, values: Sequence[bytes | None]) -> int:
+        """Take the answers for `left_keys`, all of them; return how many are there. Forget whoever is gone for good."""
+        for one, value in zip(list(self._left), values, strict=True):
+            self._left[one] = self._left[one] + 1 if value is None else 0
+            if self._left[one] >= _LOOKS_IN_VAIN:
+                del self._left[one]
+                self._faulted.discard(one)
+        return sum(value is not None for value in values)
+
+    def _session_key(self, session_id: str) -> bytes:
+        return f"{self._prefix}session:{session_id}".encode()
 
     def _status_key(self, user_id: str) -> bytes:
         return f"{self._prefix}status:{user_id}".encode()

@@ -119,3 +119,26 @@ def test_each_end_is_told_once_with_the_last_look_that_found_something() -> None
     of.take(client(12.5, K.CONNECTED, connection="c1", node="node-2"))
     assert seen(of, {"s0": held("s0", "c1")}, 13.0) == [K.STORE_AGREES]
     assert not of.is_open and not of.questions()
+
+
+def test_sessions_that_were_left_are_forgotten_but_for_those_that_an_open_incident_has_hit() -> None:
+    def again(n: int) -> list[Event]:
+        user, session = {"user_id": "u"}, f"s{n}"
+        return [
+            Event(n, Source.CLIENT, kind, session, f"c{n}", "node-1", "", user)
+            for kind in (K.LOGGED_IN, K.CONNECTED, K.DISCONNECTED)
+        ]
+
+    of = course(*(event for n in range(5) for event in again(n)), *again(5)[:2], CRASH)
+    assert list(of.questions()) == ["s5"]
+    for event in again(20):
+        of.take(event)
+    assert list(of.questions()) == ["s5"]
+    assert seen(of, {"s5": ("c5", "s5|c5")}) == []
+    assert seen(of, {}) == [K.GHOSTS_GONE, K.STORE_AGREES]
+    of.take(client(21.0, K.FAULT_INJECTED, "s5"))  # its client's line came late
+    for event in again(30)[:2]:
+        of.take(event)
+    of.take(incident(40.0, "store_flush"))
+    assert list(of.questions()) == ["s30"]
+    assert len(of._sessions) == 1

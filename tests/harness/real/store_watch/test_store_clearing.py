@@ -70,8 +70,37 @@ def test_a_healthy_session_is_counted_but_not_watched() -> None:
     clearing.on_client_event(client(EventKind.LOGGED_IN))
     clearing.on_client_event(client(EventKind.CONNECTED))
     assert clearing.queries() == []
-    assert clearing.session_keys == [b"p:session:s1"]
+    assert list(clearing.session_keys) == [b"p:session:s1"]
     assert list(clearing.status_keys) == [b"p:status:u1"]
+
+
+def test_a_session_left_is_counted_while_it_is_there_and_forgotten_when_it_is_gone_for_good() -> None:
+    clearing = StoreClearing("p:")
+    for n in (1, 2):
+        clearing.on_client_event(client(EventKind.LOGGED_IN, f"s{n}"))
+    assert list(clearing.session_keys) == [b"p:session:s2"]
+    assert [clearing.on_left([value]) for value in (b"u1|c1", GONE, b"u1|c1")] == [1, 0, 1]  # written again
+    for _ in range(60):
+        assert clearing.left_keys == [b"p:session:s1"]
+        assert clearing.on_left([GONE]) == 0
+    assert clearing.left_keys == []
+
+
+def test_a_user_who_logs_in_again_and_again_leaves_nothing_behind() -> None:
+    clearing = StoreClearing("p:")
+
+    def held() -> int:
+        return sum(len(kept) for kept in vars(clearing).values() if not isinstance(kept, str))
+
+    sizes = []
+    for n in range(500):
+        clearing.on_client_event(client(EventKind.LOGGED_IN, f"s{n}"))
+        clearing.on_client_event(client(EventKind.FAULT_INJECTED, f"s{n}"))
+        for query in clearing.queries():
+            clearing.on_answer(query, [GONE], n, n + 0.1)
+        clearing.on_left([GONE] * len(clearing.left_keys))
+        sizes.append(held())
+    assert max(sizes[100:]) == sizes[100]
 
 
 def test_queries_come_in_chunks_and_answers_stay_with_their_sessions() -> None:
