@@ -404,12 +404,11 @@ class _Replay:
             return  # only its node knew it, and may have gone
         last = max(before, key=lambda one: one.asked_s)
         if not self._schedule.survives_connection:
-            alive_s = min(last.answered_s if last.ended_s == _EVER else last.ended_s, at_s)
-            alive_s = min([alive_s, *(began_s for began_s, _ in last.silences)])
+            # A try of which nobody knows what became may have ended the one before, and prolongs nothing for certain.
+            known = max((one for one in before if one.served), key=lambda one: one.asked_s, default=last)
+            alive_s = min([at_s, known.ended_s, *(began_s for began_s, _ in known.silences)])
             if not last.served:
-                alive_s = last.asked_s
-            if last.served and last.ended_s == _EVER and not last.silences:
-                alive_s = at_s
+                alive_s = min(alive_s, last.asked_s)
             if at_s - alive_s > min(b.resume_s, b.lease_s) - b.slack_s:
                 return
         # Served last on one node, it is no concern of the nodes before.

@@ -146,6 +146,15 @@ def test_a_session_waits_for_its_resume_window(away_s: float, wrong: bool) -> No
     assert told.kinds() == ["session_lost"] * wrong
 
 
+@pytest.mark.parametrize(("away_s", "wrong"), [(0.4, True), (3.0, False)])
+def test_a_try_whose_end_nobody_knows_prolongs_nothing(away_s: float, wrong: bool) -> None:
+    told, op = online()
+    told.ended(3.0, op, by="self", code=1000)
+    told.connect(2.9 + away_s, 4, "s", 3, "unknown", "store_unavailable")
+    told.connect(3.0 + away_s, 4, "s", 2, "failed", "session_unknown")
+    assert told.kinds() == ["session_lost"] * wrong
+
+
 def test_where_sessions_survive_their_connections_it_waits_for_ever() -> None:
     told, op = online()
     told.ended(3.0, op, by="self", code=1000)
