@@ -358,8 +358,9 @@ class _Replay:
                 node_went = self._fault_of(link.node, _ENDS, at_s - b.slack_s, at_s)
                 # A host's old connections are reset when it is back and something is sent.
                 node_went |= self._fault_of(link.node, ["host"], link.answered_s, at_s)
+                # TCP tries again at doubling pauses: it may be silent for as long again as its network was gone.
                 was_silent = any(
-                    over_s - began_s > b.patience_s - b.slack_s / 2 for began_s, over_s in link.silences
+                    2 * (over_s - began_s) > b.patience_s - b.slack_s / 2 for began_s, over_s in link.silences
                 )
                 if not node_went and not was_silent:
                     says = "without a word" if code == 1006 else f"with {code}"
