@@ -2,10 +2,11 @@
 
     python bench/fuzz.py [--cases 20000] [--seed 1] [--shards 2] [--tls]
 
-Each shard is a process with a seed of its own, so a finding is repeated by its seed and number. A case is a connection:
-a WebSocket that authenticates or not and then sends right, bent or random frames, or an HTTP request of that kind,
-whole, cut short or pipelined, ended by a close, a FIN or a RST. Afterwards: no line in the gateway's log, as many
-descriptors as before, no session or record left, a login and a connection as ever. Exit 1 where that does not hold.
+Each shard is a process with a seed of its own, so a finding is repeated by its seed and number. A case is a connection
+of nearly three frames or requests: a WebSocket that authenticates or not and then sends right, bent or random frames,
+or an HTTP request of that kind, whole, cut short or pipelined, ended by a close, a FIN or a RST. Afterwards: no line in
+the gateway's log, as many descriptors as before, no session or record left, a login and a connection as ever. Exit 1
+where that does not hold.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -88,8 +90,8 @@ def bent(rng: random.Random, data: bytes) -> bytes:
     return bytes(kept[: rng.randrange(len(kept) + 1)] if rng.random() < 0.1 else kept)
 
 
-def request(rng: random.Random, token: str) -> bytes:
-    """An HTTP request, or two that do not wait for each other."""
+def requests(rng: random.Random, token: str) -> list[bytes]:
+    """An HTTP request, or several that do not wait for each other."""
     body = message(rng, token) if rng.random() < 0.7 else rng.randbytes(rng.randrange(300))
     method = rng.choice(["GET", "POST", "POST", "PUT", "HEAD", "OPTIONS", "\x01"])
     path = rng.choice(_PATHS) + rng.choice(
@@ -98,27 +100,30 @@ def request(rng: random.Random, token: str) -> bytes:
     size = len(body) if rng.random() < 0.8 else rng.randrange(100_000)
     framing = f"Content-Length: {size}" if rng.random() < 0.8 else "Transfer-Encoding: chunked"
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\n{framing}\r\nAuthorization: Bearer {rng.random()}\r\n\r\n"
-    return head.encode("latin-1") + body + (request(rng, token) if rng.random() < 0.2 else b"")
+    return [head.encode("latin-1") + body, *(requests(rng, token) if rng.random() < 0.2 else [])]
 
 
-def shard(ports: dict[str, int], seed: int, cases: int, ca: str) -> int:
-    """Do some cases; return how many connections could not be made."""
-    rng, refused = random.Random(seed), 0
+def shard(ports: dict[str, int], seed: int, cases: int, ca: str) -> Counter[str]:
+    """Do some cases; return how many frames and requests were sent, and how many connections could not be made."""
+    rng, done = random.Random(seed), Counter[str]()
     context = client_context(ca) if ca else None
     tokens = [_log_in(ports, f"fuzz-{seed}-{n}", context) for n in range(_USERS)]
     for _ in range(cases):
         is_http, token, end = rng.random() < 0.4, rng.choice(tokens), rng.choice(_ENDS)
         if is_http:
-            said: bytes | tuple[bytes, bytes] = bent(rng, request(rng, token))
+            asked = requests(rng, token)
+            said: bytes | tuple[bytes, bytes] = bent(rng, b"".join(asked))
+            done["requests"] += len(asked)
         else:
             named = (
                 frame_of(json.dumps({"type": "auth", "token": token}).encode()) if rng.random() < 0.7 else b""
             )
-            frames = b"".join(frame(rng, token) for _ in range(rng.randrange(1, 6)))
-            said = (_HELLO if rng.random() < 0.9 else bent(rng, _HELLO)), named + bent(rng, frames)
+            frames = [frame(rng, token) for _ in range(rng.randrange(1, 6))]
+            said = (_HELLO if rng.random() < 0.9 else bent(rng, _HELLO)), named + bent(rng, b"".join(frames))
+            done["frames"] += len(frames) + bool(named)
         with suppress(OSError):
-            refused += not _case(ports["http_port" if is_http else "port"], said, end, context)
-    return refused
+            done["refused"] += not _case(ports["http_port" if is_http else "port"], said, end, context)
+    return done
 
 
 def frame_of(text: bytes) -> bytes:
@@ -189,12 +194,20 @@ def fuzz(cases: int, seed: int, shards: int, *, tls: bool, folder: Path) -> list
         before = gateway.num_fds()
         argv = [sys.executable, __file__, "--role", "shard", "--ports", json.dumps(ports), "--ca", ca]
         workers = [
-            subprocess.Popen([*argv, "--seed", str(seed * 1000 + n), "--cases", str(cases // shards)])
+            subprocess.Popen(
+                [*argv, "--seed", str(seed * 1000 + n), "--cases", str(cases // shards)],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
             for n in range(shards)
         ]
-        failed = [worker.wait() for worker in workers]
-        if any(failed):
-            wrong.append(f"{sum(map(bool, failed))} shards could not connect, or died")
+        done = Counter[str]()
+        for worker in workers:
+            said, _ = worker.communicate()
+            done += Counter(json.loads(said or "{}"))
+        failed = sum(worker.returncode != 0 for worker in workers)
+        if failed or done["refused"] > cases // 100:
+            wrong.append(f"{failed} shards died, {done['refused']} connections could not be made")
         children.check()
         deadline_s = time.monotonic() + 15
         while gateway.num_fds() > before and time.monotonic() < deadline_s:
@@ -213,7 +226,9 @@ def fuzz(cases: int, seed: int, shards: int, *, tls: bool, folder: Path) -> list
             wrong.append(f"the log: {len(said.splitlines())} lines: {sorted(errors)[:20]}")
         rss = gateway.memory_info().rss / (1 << 20)
         print(
-            f"{cases} cases of seed {seed}{', TLS' * tls}: {now} descriptors (before {before}), {rss:.0f} MiB"
+            f"{cases} connections of seed {seed}{', TLS' * tls}, {done['frames']} frames, {done['requests']} requests: "
+            f"{now} descriptors (before {before}), {rss:.0f} MiB",
+            flush=True,
         )
     return wrong
 
@@ -229,7 +244,8 @@ def main() -> int:
     parser.add_argument("--ca", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.role == "shard":
-        return int(shard(options.ports, options.seed, options.cases, options.ca) > options.cases // 100)
+        print(json.dumps(shard(options.ports, options.seed, options.cases, options.ca)))
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         wrong = fuzz(options.cases, options.seed, options.shards, tls=options.tls, folder=Path(folder))
     for one in wrong:
