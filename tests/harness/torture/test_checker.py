@@ -110,7 +110,9 @@ def test_only_what_ends_a_node_may_end_the_connections_of_its_healthy_clients(
 
 
 @pytest.mark.parametrize(("cut_s", "wrong"), [(0.4, True), (1.1, False), (3.0, False)])
-def test_a_cut_is_an_excuse_only_if_with_tcps_next_try_it_is_longer_than_the_patience(cut_s: float, wrong: bool) -> None:
+def test_a_cut_is_an_excuse_if_until_tcps_next_try_it_outlasts_the_patience(
+    cut_s: float, wrong: bool
+) -> None:
     told, op = online()
     told.note(2.0, "silent", op=op).note(2.0 + cut_s, "heard", op=op).ended(6.0, op)
     assert told.kinds() == ["thrown_out"] * wrong
