@@ -445,15 +445,16 @@ class Gateway:
         yield from self.windows.waiting()
 
     def on_reaped(self, record: Record, dead: str, drained: bool) -> None:
-        """Log a session of a dead node that this one has ended; one that drained has logged it itself."""
+        """Log a session of a node that ended, which this one has cleaned up; a suspicion, unless that node drained."""
+        session, owner = record.session_id, record.owner
         if self.ledger is not None:
             self.ledger.ended(record, Cause.NODE_LEASE, None)
         if not drained:
             self.counters.suspicions.labels(Cause.NODE_LEASE).inc()
             about = {"user_id": record.user_id, "incarnation": dead}
-            self.telemetry.log(
-                EventKind.SUSPECTED, record.session_id, record.owner, Cause.NODE_LEASE, **about
-            )
+            self.telemetry.log(EventKind.SUSPECTED, session, owner, Cause.NODE_LEASE, **about)
+        self.lines.socket_gone(session, owner)
+        self.lines.removed(session, owner, record.user_id)
 
     def end_session(self, owner: str, how: str) -> None:
         """End a connection whose session was ended here or on another node."""

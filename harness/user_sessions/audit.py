@@ -90,6 +90,7 @@ class Ledger(NamedTuple):
     """The ledger's rows that are open, and those of the sessions that memory or Redis knows."""
 
     rows: Mapping[str, Row]
+    online_users: frozenset[str]  # as the table of users has them
     total: int = 0  # rows that it has, these and all others
 
 
@@ -132,12 +133,15 @@ def differences(snapshot: Snapshot) -> list[Difference]:
     login_without_record    a row waits for a connection, and Redis does not know its session
     record_not_in_ledger    a session record whose row is missing
     record_of_ended_session a session record whose row is over for good
+    user_online_nobody      a user's ``online_status`` is 1 and none of the user's rows is online
+    user_not_online         a row is online and its user's ``online_status`` is not 1
     ======================= =====================================================================
     """
     memory, store, ledger = snapshot
     pairs: tuple[tuple[Callable[..., Iterator[Difference]], tuple[Any, ...]], ...] = (
         (_within_memory, (memory,)),
         (_within_store, (store,)),
+        (_within_ledger, (ledger,)),
         (_memory_and_store, (memory, store)),
         (_memory_and_ledger, (memory, ledger)),
         (_store_and_ledger, (store, ledger)),
@@ -192,6 +196,16 @@ def _within_store(store: Store) -> Iterator[Difference]:
         incarnation = _split(record)[1].rpartition(":")[0]
         if incarnation and store.lists.get(incarnation, {}).get(session) != record:
             yield Difference("list_missing", session, f"{record!r} is not in the list of {incarnation}")
+
+
+def _within_ledger(ledger: Ledger) -> Iterator[Difference]:
+    online = {row.user_id: row.session_id for row in ledger.rows.values() if row.online}
+    for user in ledger.online_users - online.keys():
+        yield Difference("user_online_nobody", user, "online_status is 1; no row of the user is online")
+    for user in online.keys() - ledger.online_users:
+        yield Difference(
+            "user_not_online", user, f"online_status is not 1; the row of {online[user]} is online"
+        )
 
 
 def _memory_and_store(memory: Memory, store: Store) -> Iterator[Difference]:
@@ -430,7 +444,9 @@ def _ledger(url: str, known: set[str]) -> Ledger:
             for chunk in _chunks(sorted(known - rows.keys())):
                 found = connection.execute(query.where(c.session_id.in_(chunk)))
                 rows |= {row[0]: Row(*row) for row in found}
-        return Ledger(rows, total)
+            users = tables.users.c
+            online = connection.scalars(select(users.user_id).where(users.online_status == 1))
+            return Ledger(rows, frozenset(online), total)
     finally:
         engine.dispose()
 

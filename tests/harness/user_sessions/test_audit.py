@@ -36,6 +36,7 @@ def agreed() -> dict[str, Any]:
             "s-cyd": Row("s-cyd", "cyd", False, "", "n1", "", False),
             "s-dan": Row("s-dan", "dan", False, B, "n1", "logout", False),
         },
+        "users": {"ann"},
     }
 
 
@@ -43,7 +44,7 @@ def snapshot(parts: dict[str, Any]) -> Snapshot:
     return Snapshot(
         Memory(parts["live"], parts["waiting"]),
         Store(parts["sessions"], parts["statuses"], frozenset(parts["online"]), parts["lists"]),
-        Ledger(parts["rows"]),
+        Ledger(parts["rows"], frozenset(parts["users"])),
     )
 
 
@@ -93,13 +94,18 @@ CASES: dict[str, tuple[list[tuple[str, Any, Any]], set[tuple[str, str]]]] = {
         [("lists", "n1.aaaaaaaa", {"s-bob": f"bob|{B}"})],
         {("list_missing", "s-ann")},
     ),
-    "a ghost row": ([("rows", "s", ROW)], {("ledger_online_nobody", "s")}),
+    "a ghost row": ([("rows", "s", ROW)], {("ledger_online_nobody", "s"), ("user_not_online", "eve")}),
+    "a user whom the ledger calls online without a row": (
+        [("users", "eve", True)],
+        {("user_online_nobody", "eve")},
+    ),
+    "a user whom the ledger does not call online": ([("users", "ann", None)], {("user_not_online", "ann")}),
     "a connection without a row": (
-        [("rows", "s-ann", None)],
+        [("rows", "s-ann", None), ("users", "ann", None)],
         {("live_not_in_ledger", "s-ann"), ("record_not_in_ledger", "s-ann")},
     ),
     "a connection whose row is offline": (
-        [("rows", "s-ann", Row("s-ann", "ann", False, A, "n1", "ttl", False))],
+        [("rows", "s-ann", Row("s-ann", "ann", False, A, "n1", "ttl", False)), ("users", "ann", None)],
         {("live_but_offline", "s-ann")},
     ),
     "a connection whose row names another": (
@@ -140,8 +146,8 @@ def test_what_is_a_difference(name: str) -> None:
     changes, expected = CASES[name]
     parts = agreed()
     for where, key, value in changes:
-        if where == "online":
-            (parts["online"].add if value else parts["online"].discard)(key)
+        if where in ("online", "users"):
+            (parts[where].add if value else parts[where].discard)(key)
         else:
             change(parts, where, key, value)
     assert {(one.kind, one.subject) for one in differences(snapshot(parts))} == expected

@@ -269,7 +269,11 @@ def test_what_happens_while_the_channels_are_down_is_made_up_for(two: Any) -> No
 
 
 @pytest.mark.parametrize("survives", [False, True])
-def test_a_drained_node_s_sessions_end_with_their_window_and_a_peer_tells(two: Any, survives: bool) -> None:
+def test_a_drained_node_s_sessions_end_with_their_window_and_a_peer_tells(
+    two: Any, survives: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "reference_server.session")
+
     async def scenario() -> None:
         async with two(session_survives_connection=survives) as (a, b):
             watcher = await watching(b, "stays", "goes")
@@ -285,6 +289,9 @@ def test_a_drained_node_s_sessions_end_with_their_window_and_a_peer_tells(two: A
             assert b.records(goes.session_id, "goes") == ("goes|:0" if survives else None, None, False)
             assert b.records(again.session_id, "stays") == mine(again)
             assert b.events(EventKind.SUSPECTED) == [], "the node that drained has logged it"
+            text = f"Removed session {goes.session_id}; user goes, request {goes.ready['connection_id']}"
+            await until(lambda: text in caplog.messages, "its clean-up is logged")
+            assert not b.gateway.lines.is_half_released(goes.ready["connection_id"])
             nodes: Any = b.store.hkeys(f"{b.config.key_prefix}nodes")
             assert nodes == [b.gateway.owners.incarnation.encode()]
 

@@ -62,8 +62,14 @@ async def watching(it: Running, *user_ids: str) -> Any:
 
 @pytest.mark.parametrize("survives", [False, True])
 def test_a_killed_node_s_sessions_are_ended_by_its_peer_within_the_bound(
-    children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path, survives: bool
+    children: Children,
+    private_redis: RedisServer,
+    key_prefix: str,
+    tmp_path: Path,
+    survives: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", "reference_server.session")
     killed, ports = start_node(children, private_redis, key_prefix, tmp_path, node="a")
     (tmp_path / "b").mkdir()
 
@@ -95,6 +101,8 @@ def test_a_killed_node_s_sessions_are_ended_by_its_peer_within_the_bound(
             assert (reaped.cause, reaped.node) == (Cause.NODE_LEASE, "b")
             assert reaped.connection_id == bob_ready["connection_id"]
             assert reaped.detail["incarnation"].startswith("a.")
+            about = f"{bob_ready['session_id']}; user bob, request {bob_ready['connection_id']}"
+            assert f"Removed session {about}" in caplog.messages
             owner = again.ready["connection_id"]
             expected = (f"ann|{owner}", f"{again.session_id}|{owner}", True)
             assert it.records(again.session_id, "ann") == expected
