@@ -236,7 +236,7 @@ async def _final(
     node = 0
     for client in clients:
         client.wanted = False
-        for session, token in client.tokens.items():
+        for session, token in list(client.tokens.items()):  # a client may still be logging in
             node = node % len(nodes) + 1
             if client.connection is None or not client.connection.open or session != client.session:
                 outcome, code = await everybody.probe(token, node)
