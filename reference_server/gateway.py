@@ -400,9 +400,8 @@ class Gateway:
         if connection.record is not None and connection.connected_s:
             self.counters.ends.labels(connection.cause).inc()
             self._log(EventKind.SOCKET_CLOSED, connection)
-            records_are_gone = self.lines.is_half_released(connection.record.owner)
-            if connection.cause not in _RECORDS_ARE_ANOTHERS or records_are_gone:
-                self.lines.socket_gone(connection.record.session_id, connection.record.owner)
+            session, owner = connection.record.session_id, connection.record.owner
+            self.lines.socket_gone(session, owner, has_records=connection.cause not in _RECORDS_ARE_ANOTHERS)
 
     def _on_cleared(self, record: Record, gone: bool) -> None:
         """Note that the records of an ended connection are gone, or another connection's."""

@@ -117,17 +117,13 @@ class SessionLines:
         self._say(logging.INFO, text, "removed", session_id, *fields.values(), **fields)
         self.socket_gone(session_id, connection_id)
 
-    def socket_gone(self, session_id: str, connection_id: str) -> None:
-        """The connection's socket is gone. Released is what has neither a socket nor records any more."""
+    def socket_gone(self, session_id: str, connection_id: str, *, has_records: bool = True) -> None:
+        """The connection's socket is gone. Released is what has neither a socket nor records of its own any more."""
         if connection_id in self._half_released:
             self._half_released.discard(connection_id)
             self._say(logging.INFO, "Session %s resources released", "released", session_id)
-        elif self.wanted:
+        elif self.wanted and has_records:
             self._half_released.add(connection_id)
-
-    def is_half_released(self, connection_id: str) -> bool:
-        """Whether the socket or the records of a connection are gone, and not both."""
-        return connection_id in self._half_released
 
     def resumed(self, connection_id: str) -> None:
         """The session goes on with another connection: its records are not removed."""

@@ -414,6 +414,9 @@ class GatewayConnection(asyncio.Protocol):
         self._cancel_timer()
         self._on_peer_end(cause_of_loss(exc))
         self._socket_is_gone = True
+        # It refers to itself through these two, and full collections nearly never come (`__main__.py`).
+        self._parser.parser.close()
+        self._parser.parser_exc = None
         self.owner.limiter.leave(self)
         if self.phase is Phase.ENDED:
             self.owner.on_socket_gone(self)

@@ -515,14 +515,16 @@ def test_a_user_id_may_hold_any_text(start: Any) -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize("how", ["close", "abort", "silence"])
+@pytest.mark.parametrize("how", ["close", "abort", "silence", "nonsense"])
 def test_an_ended_connection_is_taken_apart_without_the_garbage_collector(start: Any, how: str) -> None:
     """Full collections are rare in a gateway (they stall its loop), so cycles would be leaks."""
 
     async def scenario() -> None:
         async with start(QUICK) as it:
             client = await it.join("ann", live=True)
-            held = weakref.ref(it.gateway.live[client.ready["connection_id"]])
+            connection = it.gateway.live[client.ready["connection_id"]]
+            held = [weakref.ref(connection), weakref.ref(connection._parser)]
+            del connection
             gc.collect()
             gc.disable()
             try:
@@ -533,8 +535,10 @@ def test_an_ended_connection_is_taken_apart_without_the_garbage_collector(start:
                         client.socket.transport.abort()
                     case "silence":
                         await client.die()
+                    case "nonsense":
+                        client.socket.transport.write(b"\xff\xff\xff")
                 await it.verdict(client.session_id)
-                await until(lambda: held() is None, "let go")
+                await until(lambda: not any(one() for one in held), "let go")
             finally:
                 gc.enable()
 

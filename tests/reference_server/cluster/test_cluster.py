@@ -291,7 +291,7 @@ def test_a_drained_node_s_sessions_end_with_their_window_and_a_peer_tells(
             assert b.events(EventKind.SUSPECTED) == [], "the node that drained has logged it"
             text = f"Removed session {goes.session_id}; user goes, request {goes.ready['connection_id']}"
             await until(lambda: text in caplog.messages, "its clean-up is logged")
-            assert not b.gateway.lines.is_half_released(goes.ready["connection_id"])
+            assert not b.gateway.lines._half_released & {goes.ready["connection_id"]}
             nodes: Any = b.store.hkeys(f"{b.config.key_prefix}nodes")
             assert nodes == [b.gateway.owners.incarnation.encode()]
 
