@@ -39,6 +39,7 @@ __all__ = [
     "TablesError",
     "check_format",
     "frame",
+    "frame_of_columns",
     "load_run",
 ]
 
@@ -620,11 +621,21 @@ def frame(name: str, rows: Iterable[Sequence[Any]] = ()) -> pd.DataFrame:
         ValueError: a row has other columns.
     """
     given = list(rows)
-    if not given:  # as most tables of most runs are
-        return _empty(name).copy()
-    schema, columns = SCHEMAS[name], list(zip(*given, strict=True))
+    return frame_of_columns(name, list(zip(*given, strict=True)) if given else [()] * len(SCHEMAS[name]))
+
+
+def frame_of_columns(name: str, columns: Sequence[Sequence[Any] | np.ndarray[Any, Any]]) -> pd.DataFrame:
+    """Make the table ``name`` of its columns in order, each of the same length.
+
+    Raises:
+        KeyError: no such table.
+        ValueError: other columns.
+    """
+    schema = SCHEMAS[name]
     if len(columns) != len(schema):
-        raise ValueError(f"{name}: rows of {len(columns)} columns; allowed: {len(schema)}")
+        raise ValueError(f"{name}: {len(columns)} columns; allowed: {len(schema)}")
+    if not len(columns[0]):  # as most tables of most runs are
+        return _empty(name).copy()
     # Each column with its type: pandas takes four times as long to find the types out and then to change them.
     typed = {
         column: pd.array(values, dtype="str") if dtype == "str" else np.array(values, dtype=dtype)

@@ -8,9 +8,13 @@ generators on other hosts: how well their clocks are known, and which of them di
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from reference_server.events import Event, EventKind, Source
 from reports.run_tables import MEASURED_ENGINES
@@ -18,11 +22,101 @@ from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.faults import PlannedFault
 from scenarios.plan import Plan
 
-__all__ = ["History", "InjectedFault", "Lost", "Workers", "workers_of"]
+__all__ = [
+    "Columns",
+    "FaultColumns",
+    "History",
+    "InjectedFault",
+    "Lost",
+    "Workers",
+    "pairs",
+    "ranks",
+    "workers_of",
+]
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+Texts = NDArray[np.object_]
 
 
-@dataclass(frozen=True, slots=True)
-class InjectedFault:
+class Columns:
+    """Events of one kind as arrays, in the log's order: what is asked of a million at once.
+
+    ``time_s`` is scenario seconds, float64. ``session`` and ``connection`` are a history's codes of the texts
+    (`History.code`), int64, 0 for none. All have shape (n,).
+    """
+
+    def __init__(self, events: Sequence[Event], speedup: float, code: Callable[[str], int]) -> None:
+        self.events = events
+        self.time_s: Floats = np.array([e.time_s for e in events], dtype=float) * speedup
+        self.session = _codes([e.session_id for e in events], code)
+        self.connection = _codes([e.connection_id for e in events], code)
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    @cached_property
+    def cause(self) -> Texts:
+        """Each event's cause."""
+        return texts(e.cause for e in self.events)
+
+    @cached_property
+    def node(self) -> Texts:
+        """Each event's node."""
+        return texts(e.node for e in self.events)
+
+    @cached_property
+    def cause_rank(self) -> Codes:
+        """Numbers in the order of the causes as texts."""
+        return ranks(self.cause)
+
+    @cached_property
+    def node_rank(self) -> Codes:
+        """Numbers in the order of the nodes as texts."""
+        return ranks(self.node)
+
+
+class FaultColumns(NamedTuple):
+    """`History.injected_faults` as arrays of shape (n,). Scenario seconds."""
+
+    injected_s: Floats  # NaN: it never took effect
+    recovered_s: Floats  # inf: never
+    session: Codes
+    connection: Codes
+
+
+def _codes(texts: Sequence[str], code: Callable[[str], int]) -> Codes:
+    return np.fromiter(map(code, texts), dtype=np.int64, count=len(texts))
+
+
+def texts(values: Iterable[str]) -> Texts:
+    """An array of texts, of dtype object: shape (n,)."""
+    given = list(values)
+    found = np.empty(len(given), dtype=object)
+    found[:] = given
+    return found
+
+
+def ranks(values: Iterable[Any]) -> Codes:
+    """Return a number for each value, in their order. For few different ones."""
+    given = list(values)
+    place = {value: n for n, value in enumerate(sorted(set(given)))}
+    return np.array([place[value] for value in given], dtype=np.int64)
+
+
+def pairs(left: Codes, right: Codes) -> tuple[Codes, Codes]:
+    """Return every (i, j) with ``left[i] == right[j]``, ordered by i and then by j."""
+    order = np.argsort(right, kind="stable")
+    ordered = right[order]
+    begin = np.searchsorted(ordered, left, side="left")
+    count = np.searchsorted(ordered, left, side="right") - begin
+    i = np.repeat(np.arange(len(left)), count)
+    within = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
+    return i, order[np.repeat(begin, count) + within]
+
+
+class InjectedFault(NamedTuple):
     """A planned fault as it went. Times are scenario seconds from the run's origin.
 
     ``injected_s`` is None for a fault that never took effect before the run's end.
@@ -90,6 +184,13 @@ class History:
         self._of: dict[tuple[EventKind, Source | None], list[Event]] = {}
         self._by_session: dict[tuple[EventKind, Source | None], dict[str, list[Event]]] = {}
         self._by_fault: dict[EventKind, dict[str, list[Event]]] = {}
+        self._columns: dict[tuple[EventKind, Source | None], Columns] = {}
+        self._codes: defaultdict[str, int] = defaultdict()
+        self._codes.default_factory = self._codes.__len__
+        self.code = (
+            self._codes.__getitem__
+        )  # a number for a session's or connection's id, the same whenever asked
+        self.code("")
         self._kinds = {
             kind: [event for event in found if event.time_s <= cut_s] for kind, found in kinds.items()
         }
@@ -105,6 +206,16 @@ class History:
         if (kind, witness) not in self._of:
             self._of[kind, witness] = [e for e in self._kinds.get(kind, ()) if e.source is witness]
         return self._of[kind, witness]
+
+    def columns(self, kind: EventKind, witness: Source | None = None) -> Columns:
+        """Events of one kind as arrays; the arguments are those of `of`."""
+        if (kind, witness) not in self._columns:
+            self._columns[kind, witness] = Columns(self.of(kind, witness), self._speedup, self.code)
+        return self._columns[kind, witness]
+
+    def names(self) -> list[str]:
+        """What each code stands for, by the code."""
+        return list(self._codes)
 
     def of_sessions(self, session_ids: Collection[str]) -> list[Event]:
         """Every event of some sessions."""
@@ -143,31 +254,37 @@ class History:
         """Every planned fault, in the plan's order."""
         injected = self.by_fault(EventKind.FAULT_INJECTED)
         recovered = self.by_fault(EventKind.FAULT_RECOVERED)
-        connected = self.by_session(EventKind.CONNECTED, Source.CLIENT)
         return tuple(
-            self._injected_fault(
-                fault, injected.get(fault.fault_id, []), recovered.get(fault.fault_id, []), connected
-            )
+            self._injected_fault(fault, injected.get(fault.fault_id), recovered.get(fault.fault_id))
             for fault in self.plan.faults
         )
 
+    @cached_property
+    def fault_columns(self) -> FaultColumns:
+        """`injected_faults` as arrays."""
+        faults, nan, never = self.injected_faults, float("nan"), float("inf")
+        return FaultColumns(
+            np.array([nan if f.injected_s is None else f.injected_s for f in faults], dtype=float),
+            np.array([never if f.recovered_s is None else f.recovered_s for f in faults], dtype=float),
+            _codes([f.session_id for f in faults], self.code),
+            _codes([f.connection_id for f in faults], self.code),
+        )
+
     def _injected_fault(
-        self,
-        fault: PlannedFault,
-        injected: list[Event],
-        recovered: list[Event],
-        connected: dict[str, list[Event]],
+        self, fault: PlannedFault, injected: list[Event] | None, recovered: list[Event] | None
     ) -> InjectedFault:
         if not injected:
             return InjectedFault(fault, None, None, "", "", None)
-        hit = min(injected, key=lambda event: (event.time_s, event.session_id, event.connection_id))
-        back = [event.time_s for event in recovered if event.time_s >= hit.time_s]
+        hit = injected[0]
+        if len(injected) > 1:
+            hit = min(injected, key=lambda event: (event.time_s, event.session_id, event.connection_id))
+        back = [event.time_s for event in recovered or () if event.time_s >= hit.time_s]
         scheduled = hit.detail.get("scheduled_s")
         connection = hit.connection_id
         if not connection:
             earlier = [
                 (event.time_s, event.connection_id)
-                for event in connected.get(hit.session_id, [])
+                for event in self.by_session(EventKind.CONNECTED, Source.CLIENT).get(hit.session_id, ())
                 if event.time_s <= hit.time_s
             ]
             connection = max(earlier)[1] if earlier else ""

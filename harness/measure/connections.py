@@ -17,25 +17,28 @@ the fault's label in ``hampered_by``. So a row without one begins with its conne
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from harness.events.history import History, InjectedFault
-from harness.events.incident_windows import IncidentWindow, incident_windows, laid_to
+from harness.events.history import Codes, Columns, Flags, Floats, History, InjectedFault, Texts, pairs, texts
+from harness.events.incident_windows import incident_windows, laid_to
+from harness.measure.detections import first_of_each
 from harness.measure.health import outages, poisson_interval
 from harness.theory.law import Law
 from reference_server.durations import DAY_S
-from reference_server.events import Cause, Event, EventKind, Source
-from reports.run_tables import frame
+from reference_server.events import Cause, EventKind, Source
+from reports.run_tables import SCHEMAS, frame, frame_of_columns
 
-__all__ = ["AUTHORS", "HealthyConnection", "expected_losses", "healthy_connections", "losses", "table_of"]
+__all__ = ["AUTHORS", "expected_losses", "healthy_connections", "losses", "table_of"]
 
 AUTHORS = ("gateway", "middle", "client", "gateway_failure", "take_over", "drain")
+_FIELDS = ["until_s" if name == "watched_s" else name for name in SCHEMAS["healthy_connections"]][1:]
 _INF = float("inf")
+_OPEN = "open"
 _SENT_AWAY = {Cause.TAKE_OVER: "take_over", Cause.DRAIN: "drain"}
 # What the gateway decides by itself; every other cause of its is how it learnt of an end.
 _DECISIONS = frozenset(
@@ -52,89 +55,135 @@ _LEARNT = frozenset({Cause.CLOSE_FRAME, Cause.TCP_FIN, Cause.TCP_RESET})
 _CLOCKS_S = 1.0  # real seconds by which a client on another host may seem to have known first
 
 
-class HealthyConnection(NamedTuple):
-    """One row of healthy_connections.csv, and where its time lies. Scenario seconds."""
+def healthy_connections(history: History) -> pd.DataFrame:
+    """Follow the connections of every client, the clients in the order of their first ones.
 
-    session_id: str
-    client: str
-    node: str
-    connected_s: float
-    until_s: float
-    outcome: str  # lost, ended, censored
-    author: str = ""
-    cause: str = ""
-    incident: str = ""
-    hampered_by: str = ""
-    in_outage: bool = False
-    session_lost: bool = False
-    offline_s: float = 0.0
+    Returns:
+        The columns of healthy_connections.csv without the engine, and ``until_s`` in the place of ``watched_s``.
+    """
+    began = _begun(history)
+    ends = _Ends(history, began)
+    rows = _healthy_parts(history, began, ends)
+    windows, away = incident_windows(history), outages(history)
+    lost = np.flatnonzero(rows["outcome"].to_numpy() == "lost")
+    mine, until_s = rows["row"].to_numpy()[lost], rows["until_s"].to_numpy()[lost]
+    node, client = rows["node"].to_numpy()[lost], rows["client"].to_numpy()[lost]
+    unknown = history.columns(EventKind.SESSION_UNKNOWN)
+    i, j = pairs(began.session[mine], unknown.session)
+    session_lost = began.next_is_other[mine].copy()
+    session_lost[i[unknown.time_s[j] >= until_s[i]]] = True
+    columns: dict[str, NDArray[Any]] = {str(name): rows[name].to_numpy() for name in rows}
+    more = {"incident": texts([""] * len(rows)), "in_outage": np.zeros(len(rows), dtype=bool)}
+    more |= {"session_lost": np.zeros(len(rows), dtype=bool), "offline_s": np.zeros(len(rows))}
+    if windows:
+        more["incident"][lost] = [laid_to(windows, *one) for one in zip(until_s, node, strict=True)]
+    if away:
+        more["in_outage"][lost] = [
+            any(_bears_on(spell, time_s) for spell in away.get(one, ()))
+            for one, time_s in zip(client, until_s, strict=True)
+        ]
+    more["session_lost"][lost] = session_lost
+    more["offline_s"][lost] = np.maximum(0.0, np.minimum(began.next_s[mine], history.end_s) - until_s)
+    columns |= more
+    return _objects({name: columns[name] for name in _FIELDS})
 
 
-class _End(NamedTuple):
-    """How a connection ended, as far as it did."""
-
-    time_s: float
-    author: str  # empty: somebody asked for it
-    cause: str
+def _objects(columns: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
+    """Make a DataFrame whose texts stay objects: they are checked when the table is made."""
+    return pd.DataFrame({name: pd.Series(column, dtype=column.dtype) for name, column in columns.items()})
 
 
-def healthy_connections(history: History) -> list[HealthyConnection]:
-    """Follow the connections of every client, the clients in the order of their first ones."""
-    windows = incident_windows(history)
-    ended = _ends(history, windows)
-    away = outages(history)
+class _Begun(NamedTuple):
+    """Every connection of a client, by its own word: the clients by their first, and each one's in order of time."""
+
+    client: Texts
+    number: Codes  # of the client
+    session: Codes
+    connection: Codes
+    session_id: Texts
+    node: Texts
+    start_s: Floats
+    next_s: Floats  # when the client's next one began; inf: none did
+    next_is_other: Flags  # the next one is of another session
+
+
+def _begun(history: History) -> _Begun:
+    seen = history.columns(EventKind.CONNECTED, Source.CLIENT)
+    _, first, same = np.unique(_key(seen), return_index=True, return_inverse=True)
+    last = np.zeros(len(first), dtype=np.int64)
+    last[same] = np.arange(len(seen))  # of a connection that is told of twice, the last word
+    chosen = last[np.argsort(first, kind="stable")]
+    events = [seen.events[n] for n in chosen.tolist()]
+    clients = [str(event.detail.get("client", event.session_id)) for event in events]
+    numbers: dict[str, int] = {}
+    number = np.array([numbers.setdefault(client, len(numbers)) for client in clients], dtype=np.int64)
+    order = np.lexsort((seen.time_s[chosen], number))
+    chosen, number = chosen[order], number[order]
+    start_s, session = seen.time_s[chosen], seen.session[chosen]
+    again = np.append(number[1:] == number[:-1], False)[: len(number)]
+    return _Begun(
+        texts(clients)[order],
+        number,
+        session,
+        seen.connection[chosen],
+        texts(seen.events[n].session_id for n in chosen.tolist()),
+        seen.node[chosen],
+        start_s,
+        np.where(again, np.append(start_s[1:], _INF)[: len(start_s)], _INF),
+        again & (np.append(session[1:], -1)[: len(session)] != session),
+    )
+
+
+def _key(seen: Columns | _Begun) -> Codes:
+    """One number for a session and a connection together."""
+    return seen.session << 32 | seen.connection
+
+
+def _healthy_parts(history: History, began: _Begun, ends: _Ends) -> pd.DataFrame:
+    """Cut each connection where a fault hit its client; ``row`` is its place in ``began``."""
     hit = {str(f.planned.client): f for f in history.injected_faults if f.injected_s is not None}
-    unknown = history.by_session(EventKind.SESSION_UNKNOWN)
-    begun = {
-        (event.session_id, event.connection_id): event
-        for event in history.of(EventKind.CONNECTED, Source.CLIENT)
-    }
-    starts: dict[str, list[tuple[float, Event]]] = defaultdict(list)
-    for event in begun.values():
-        client = str(event.detail.get("client", event.session_id))
-        starts[client].append((history.time_s(event), event))
-    rows: list[HealthyConnection] = []
-    for client, mine in starts.items():
-        mine.sort(key=lambda pair: pair[0])
-        for n, (start_s, event) in enumerate(mine):
-            next_s, later = mine[n + 1] if n + 1 < len(mine) else (_INF, None)
-            end = ended(event, start_s, next_s)
-            for row in _healthy_parts(client, event, start_s, end, hit.get(client), history.end_s):
-                if row.outcome != "lost":
-                    rows.append(row)
-                    continue
-                back_s = min(next_s, history.end_s)
-                told_unknown = any(history.time_s(e) >= row.until_s for e in unknown.get(row.session_id, ()))
-                rows.append(
-                    row._replace(
-                        incident=laid_to(windows, row.until_s, row.node),
-                        in_outage=any(_bears_on(spell, row.until_s) for spell in away.get(client, ())),
-                        session_lost=told_unknown or bool(later and later.session_id != row.session_id),
-                        offline_s=max(0.0, back_s - row.until_s),
-                    )
-                )
-    return rows
+    faults = [hit.get(client) for client in began.client] if hit else [None] * len(began.client)
+    hit_s = np.array(
+        [_INF if f is None or f.injected_s is None else f.injected_s for f in faults], dtype=float
+    )
+    again_s = np.array([_INF if f is None else _healthy_again_s(f) for f in faults], dtype=float)
+    label = texts("" if f is None else f.planned.fault for f in faults)
+    over = ends.author != _OPEN
+    until_s = np.where(over, ends.time_s, history.end_s)
+    outcome = np.where(~over, "censored", np.where(ends.author != "", "lost", "ended")).astype(object)
+    author, cause = np.where(over, ends.author, ""), np.where(over, ends.cause, "")
+    spared = hit_s >= until_s  # not hit while it lasted
+    hit_before, hit_in = ~spared & (hit_s < began.start_s), ~spared & (hit_s > began.start_s)
+    to_its_end = spared | hit_before
+    first = np.flatnonzero(to_its_end | hit_in)
+    second = np.flatnonzero(~to_its_end & (again_s < until_s))
+    whole = to_its_end[first]
+    row = np.concatenate((first, second))
+    order = np.argsort(row, kind="stable")
+    none = np.full(len(first), "", dtype=object)
+    return _objects(
+        {
+            name: np.concatenate(parts)[order]
+            for name, parts in {
+                "row": (first, second),
+                "session_id": (began.session_id[first], began.session_id[second]),
+                "client": (began.client[first], began.client[second]),
+                "node": (began.node[first], began.node[second]),
+                "connected_s": (began.start_s[first], again_s[second]),
+                "until_s": (np.where(whole, until_s[first], hit_s[first]), until_s[second]),
+                "outcome": (np.where(whole, outcome[first], "ended"), outcome[second]),
+                "author": (np.where(whole, author[first], ""), author[second]),
+                "cause": (np.where(whole, cause[first], label[first]), cause[second]),
+                "hampered_by": (np.where(hit_before[first], label[first], none), label[second]),
+            }.items()
+        }
+    )
 
 
-def _healthy_parts(
-    client: str, event: Event, start_s: float, end: _End | None, fault: InjectedFault | None, run_end_s: float
-) -> Iterator[HealthyConnection]:
-    until_s = end.time_s if end else run_end_s
-    outcome = "censored" if end is None else "lost" if end.author else "ended"
-    author, cause = (end.author, end.cause) if end else ("", "")
-    whole = HealthyConnection(event.session_id, client, event.node, start_s, until_s, outcome, author, cause)
-    if fault is None or fault.injected_s is None or fault.injected_s >= until_s:
-        yield whole
-        return
-    label, hit_s, back_s = fault.planned.fault, fault.injected_s, fault.recovered_s
-    if hit_s < start_s:
-        yield whole._replace(hampered_by=label)
-        return
-    if hit_s > start_s:
-        yield whole._replace(until_s=hit_s, outcome="ended", author="", cause=label)
-    again_s = hit_s if fault.planned.params.only_hampers else back_s
-    if again_s is not None and again_s < until_s:
-        yield whole._replace(connected_s=again_s, hampered_by=label)
+def _healthy_again_s(fault: InjectedFault) -> float:
+    """When its client can be called healthy again, if hampered; inf: never."""
+    back_s = fault.injected_s if fault.planned.params.only_hampers else fault.recovered_s
+    return _INF if back_s is None else back_s
 
 
 def _bears_on(spell: tuple[float, float], time_s: float) -> bool:
@@ -143,55 +192,70 @@ def _bears_on(spell: tuple[float, float], time_s: float) -> bool:
     return start_s <= time_s <= stop_s + (stop_s - start_s)
 
 
-def _ends(
-    history: History, windows: Sequence[IncidentWindow]
-) -> Callable[[Event, float, float], _End | None]:
-    """Return what tells of a connection, its begin and the client's next one how it ended; None: it did not."""
-    verdicts = _first_of_each([e for e in history.of(EventKind.SUSPECTED) if e.cause != Cause.NODE_LEASE])
-    told = _first_of_each(history.of(EventKind.DISCONNECTED, Source.CLIENT))
-    clocks_s = history.clock.scenario_s(_CLOCKS_S)
+class _Ends:
+    """How each connection ended, as far as it did: arrays of shape (connections,).
 
-    def end_of(event: Event, start_s: float, next_s: float) -> _End | None:
-        key = (event.session_id, event.connection_id)
-        verdict, word = verdicts.get(key), told.get(key)
-        decided_s = history.time_s(verdict) if verdict else _INF
-        noticed_s = history.time_s(word) if word else _INF
-        known_s = min(decided_s, noticed_s, next_s)
-        for window in windows:
-            if window.kills_node and window.node == event.node and start_s <= window.start_s <= known_s:
-                return _End(window.start_s, "gateway_failure", window.kind)
-        if verdict is not None and verdict.cause in _DECISIONS and decided_s <= noticed_s + clocks_s:
-            return _End(
-                min(decided_s, noticed_s), _SENT_AWAY.get(Cause(verdict.cause), "gateway"), verdict.cause
-            )
-        if word is not None and word.cause == Cause.CLIENT_LIMIT:
-            return _End(min(decided_s, noticed_s), "client", word.cause)
-        if verdict is not None and decided_s <= noticed_s:
-            if verdict.cause == Cause.LOGOUT:
-                return _End(decided_s, "", verdict.cause)
-            return _End(decided_s, "middle" if verdict.cause in _LEARNT else "gateway", verdict.cause)
-        if word is not None:
-            return _End(noticed_s, "middle", word.cause)
-        return _End(next_s, "middle", "") if next_s < _INF else None
+    ``author`` is empty where somebody asked for it, and `_OPEN` where it did not end.
+    """
 
-    return end_of
+    def __init__(self, history: History, began: _Begun) -> None:
+        n = len(began.client)
+        self.time_s: Floats = np.full(n, _INF)
+        self.author: Texts = np.full(n, _OPEN, dtype=object)
+        self.cause: Texts = np.full(n, "", dtype=object)
+        key = _key(began)
+        suspected = history.columns(EventKind.SUSPECTED)
+        decided_s, verdict = _first_of(suspected, key, suspected.cause != Cause.NODE_LEASE)
+        told = history.columns(EventKind.DISCONNECTED, Source.CLIENT)
+        noticed_s, word = _first_of(told, key, np.ones(len(told), dtype=bool))
+        first_s = np.minimum(decided_s, noticed_s)
+        known_s = np.minimum(first_s, began.next_s)
+        decided, noticed, next_came = decided_s < _INF, noticed_s < _INF, began.next_s < _INF
+        for window in incident_windows(history):
+            if window.kills_node:
+                during = (began.start_s <= window.start_s) & (window.start_s <= known_s)
+                died = during & (began.node == window.node)
+                self._settle(died, np.full(n, window.start_s), "gateway_failure", texts([window.kind] * n))
+        in_time = decided_s <= noticed_s + history.clock.scenario_s(_CLOCKS_S)
+        decision = decided & in_time & _among(verdict, _DECISIONS)
+        for cause, author in _SENT_AWAY.items():
+            self._settle(decision & (verdict == cause), first_s, author, verdict)
+        self._settle(decision, first_s, "gateway", verdict)
+        self._settle(noticed & (word == Cause.CLIENT_LIMIT), first_s, "client", word)
+        before = decided & (decided_s <= noticed_s)
+        self._settle(before & (verdict == Cause.LOGOUT), decided_s, "", verdict)
+        self._settle(before & _among(verdict, _LEARNT), decided_s, "middle", verdict)
+        self._settle(before, decided_s, "gateway", verdict)
+        self._settle(noticed, noticed_s, "middle", word)
+        self._settle(next_came, began.next_s, "middle", np.full(n, "", dtype=object))
+
+    def _settle(self, which: Flags, time_s: Floats, author: str, cause: Texts) -> None:
+        """Say it of those that nothing was said of yet."""
+        which = which & (self.author == _OPEN)
+        self.time_s[which], self.author[which], self.cause[which] = time_s[which], author, cause[which]
 
 
-def _first_of_each(events: Sequence[Event]) -> dict[tuple[str, str], Event]:
-    found: dict[tuple[str, str], Event] = {}
-    for event in sorted(events, key=lambda e: (e.time_s, e.cause), reverse=True):
-        found[event.session_id, event.connection_id] = event
-    return found
+def _among(causes: Texts, wanted: Collection[str]) -> Flags:
+    return np.array([cause in wanted for cause in causes], dtype=bool)
 
 
-def table_of(engine: str, rows: Sequence[HealthyConnection]) -> pd.DataFrame:
-    """Return healthy_connections.csv of one engine."""
-    return frame(
+def _first_of(seen: Columns, key: Codes, which: Flags) -> tuple[Floats, Texts]:
+    """When the first of some events about each connection was, and its cause; inf and empty where there is none."""
+    time_s, cause = np.full(len(key), _INF), np.full(len(key), "", dtype=object)
+    there = np.flatnonzero(which)
+    i, j = pairs(key, _key(seen)[there])
+    i, j = first_of_each(i, seen, there[j])
+    time_s[i], cause[i] = seen.time_s[j], seen.cause[j]
+    return time_s, cause
+
+
+def table_of(engine: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return healthy_connections.csv of one engine, of what `healthy_connections` found."""
+    watched_s = rows["until_s"] - rows["connected_s"]
+    columns = [watched_s if name == "until_s" else rows[name] for name in _FIELDS]
+    return frame_of_columns(
         "healthy_connections",
-        (
-            (engine, r.session_id, r.client, r.node, r.connected_s, r.until_s - r.connected_s, *r[5:])
-            for r in rows
-        ),
+        [np.full(len(rows), engine, dtype=object), *(column.to_numpy() for column in columns)],
     )
 
 

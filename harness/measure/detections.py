@@ -22,17 +22,19 @@ happen, or where its witness left no log: watching without a witness would be no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from harness.events.history import History, InjectedFault
+from harness.events.history import Codes, Columns, Flags, Floats, History, Texts, pairs, texts
 from harness.events.incident_windows import incident_windows
-from reference_server.events import Event, EventKind, Source
-from reports.run_tables import MILESTONES, frame
+from reference_server.events import EventKind, Source
+from reports.run_tables import MILESTONES, frame, frame_of_columns
 
-__all__ = ["Outcomes", "find_outcomes"]
+__all__ = ["Outcomes", "find_outcomes", "first_of_each"]
 
 _NODE_DIED = "the node was killed before it closed the socket: its kernel did, and nobody saw it"
 _NO_LOG = "no log of the {}"
@@ -46,197 +48,249 @@ class Outcomes(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """A milestone that was reached."""
+    """Of each fault, when a milestone was reached, or why it cannot be; arrays of shape (faults,)."""
 
-    time_s: float
-    cause: str = ""
-    node: str = ""
-    after_s: float | None = None  # it happened between then and time_s; None: at time_s
+    time_s: Floats  # NaN: it was not
+    cause: Texts
+    node: Texts
+    after_s: Floats  # it happened between then and time_s; NaN: at time_s
+    missing: Texts  # the reason why it cannot be; empty: it can
 
-
-class _Missing(NamedTuple):
-    """A milestone that cannot be."""
-
-    reason: str
+    def where(self, possible: Flags, reason: str) -> _Seen:
+        """The same, with the reason where it is not possible and none is given yet."""
+        missing = self.missing.copy()
+        missing[~possible & (missing == "")] = reason
+        return self._replace(missing=missing)
 
 
 def find_outcomes(history: History) -> Outcomes:
     """Follow every planned fault through all milestones."""
     follow = _Follower(history)
-    rows: list[tuple[object, ...]] = []
+    faults = history.injected_faults
+    found = [follow.find(milestone) for milestone in MILESTONES]
+    told = [follow.outcome(one) for one in found]
+    each = len(MILESTONES)
+
+    def of_fault(values: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
+        return np.repeat(np.asarray(values), each)
+
+    def of_milestone(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+        return np.stack(arrays, axis=1).ravel() if len(faults) else np.zeros(0)
+
+    n = len(faults) * each
     reasons: Counter[tuple[str, str, str, str]] = Counter()
-    for injected in history.injected_faults:
-        for milestone, row, reason in follow(injected):
-            rows.append(row)
-            if reason:
-                reasons[history.engine, injected.planned.fault, milestone, reason] += 1
+    for milestone, seen in zip(MILESTONES, found, strict=True):
+        for place in np.flatnonzero(seen.missing != ""):
+            reasons[history.engine, faults[place].planned.fault, milestone, seen.missing[place]] += 1
+    columns = [
+        np.full(n, history.engine, dtype=object),
+        of_fault(texts(f.planned.fault_id for f in faults)),
+        of_fault(texts(f.planned.fault for f in faults)),
+        of_fault(texts(f.session_id for f in faults)),
+        of_fault(follow.node),
+        np.tile(texts(MILESTONES), len(faults)),
+        of_milestone([one.cause for one in told]),
+        of_milestone([one.outcome for one in told]),
+        of_fault(follow.injected_s),
+        of_milestone([one.duration_s for one in told]),
+        np.full(n, history.clock.speedup),
+        of_milestone([one.earliest_s for one in told]),
+    ]
     return Outcomes(
-        frame("detections", rows),
+        frame_of_columns("detections", columns),
         frame("not_applicable", [(*key, count) for key, count in sorted(reasons.items())]),
     )
+
+
+def first_of_each(fault: Codes, seen: Columns, event: Codes, *, by_node: bool = False) -> tuple[Codes, Codes]:
+    """The first event of each fault, of pairs of them; of those at the same moment the cause decides, a stable winner.
+
+    Args:
+        fault: of each pair, ascending, shape (n,).
+        seen: the events.
+        event: of each pair, its place in ``seen``, shape (n,).
+        by_node: of equal causes the node decides, too.
+
+    Returns:
+        Faults that have one, and the place of it.
+    """
+    last = (seen.node_rank[event],) if by_node else ()
+    order = np.lexsort((*last, seen.cause_rank[event], seen.time_s[event], fault))
+    fault, event = fault[order], event[order]
+    first = np.diff(fault, prepend=-1) != 0
+    return fault[first], event[first]
+
+
+class _Outcome(NamedTuple):
+    """Of one milestone; arrays of shape (faults,)."""
+
+    outcome: Texts
+    duration_s: Floats  # scenario seconds
+    cause: Texts  # the layer that caught it
+    earliest_s: Floats
 
 
 class _Follower:
     def __init__(self, history: History) -> None:
         self._h = history
+        self._faults = history.injected_faults
+        self._of = history.fault_columns
+        self.injected_s = self._of.injected_s
         self._windows = incident_windows(history)
         self._server = Source.GATEWAY if history.witnessed is None else Source.OBSERVER
-        self._suspected = history.by_session(EventKind.SUSPECTED)
-        self._closed = history.by_session(EventKind.SOCKET_CLOSED)
-        self._cleared = history.by_session(EventKind.STORE_CLEARED)
-        self._told = history.by_session(EventKind.PEER_NOTIFIED)
-        self._accepted = history.by_fault(EventKind.LOGGED_IN)
-        self._refused = history.by_fault(EventKind.LOGIN_REFUSED)
-        self._nodes = {
+        nodes = {
             event.connection_id: event.node
             for event in history.of(EventKind.CONNECTED, Source.GATEWAY)
             if event.connection_id and event.node
         }
-        self._watchers = Counter(
-            watched for clients in history.plan.watches.values() for watched in set(clients)
-        )
+        self._on_node = texts(nodes.get(f.connection_id, "") for f in self._faults)
+        self._hopeless = self._why_hopeless()
+        self._possible = np.flatnonzero(self._hopeless == "")
+        self._verdict = self._first_on_connection(EventKind.SUSPECTED)
+        self.node = np.where(self._verdict.node != "", self._verdict.node, self._on_node)
 
-    def __call__(self, injected: InjectedFault) -> Iterator[tuple[str, tuple[object, ...], str]]:
-        """Yield (milestone, row, reason why it is not applicable) for each milestone."""
-        h, fault = self._h, injected.planned
-        hopeless = self._hopeless(injected)
-        verdict = self._first_on_connection(self._suspected, injected) if not hopeless else None
-        node = (verdict.node if verdict else "") or self._nodes.get(injected.connection_id, "")
-        for milestone in MILESTONES:
-            found = _Missing(hopeless) if hopeless else self._find(milestone, injected, verdict)
-            outcome, duration_s, cause = self._outcome(injected, found, verdict)
-            injected_s = float("nan") if injected.injected_s is None else injected.injected_s
-            earliest_s = duration_s
-            if outcome == "detected" and isinstance(found, _Seen) and found.after_s is not None:
-                earliest_s = min(duration_s, max(0.0, found.after_s - injected_s))
-            row = (
-                h.engine,
-                fault.fault_id,
-                fault.fault,
-                injected.session_id,
-                node,
-                milestone,
-                cause,
-                outcome,
-                injected_s,
-                duration_s,
-                h.clock.speedup,
-                earliest_s,
-            )
-            yield milestone, row, found.reason if isinstance(found, _Missing) else ""
+    def _nothing(self) -> _Seen:
+        n = len(self._faults)
+        empty = np.full(n, "", dtype=object)
+        return _Seen(np.full(n, np.nan), empty, empty, np.full(n, np.nan), self._hopeless)
 
-    def _hopeless(self, injected: InjectedFault) -> str:
-        """Why nothing about this fault can be measured; empty where it can."""
-        if injected.injected_s is None:
-            return "the fault never took effect"
-        if not injected.session_id:
-            return "the client had no session"
-        for event in self._suspected.get(injected.session_id, []):
-            # Only on the very connection: a verdict without one may be about an older connection.
-            if (
-                injected.connection_id
-                and event.connection_id == injected.connection_id
-                and self._h.time_s(event) < injected.injected_s
-            ):
-                return "the gateway had given the connection up before the fault"
-        return ""
+    def _why_hopeless(self) -> Texts:
+        """Why nothing about a fault can be measured; empty where it can."""
+        of, seen = self._of, self._h.columns(EventKind.SUSPECTED)
+        reasons = np.full(len(self._faults), "", dtype=object)
+        i, j = pairs(of.session, seen.session)
+        # Only on the very connection: a verdict without one may be about an older connection.
+        same = (of.connection[i] != 0) & (seen.connection[j] == of.connection[i])
+        before = seen.time_s[j] < of.injected_s[i]
+        reasons[i[same & before]] = "the gateway had given the connection up before the fault"
+        reasons[of.session == 0] = "the client had no session"
+        reasons[np.isnan(of.injected_s)] = "the fault never took effect"
+        return reasons
 
-    def _find(
-        self, milestone: str, injected: InjectedFault, verdict: _Seen | None
-    ) -> _Seen | _Missing | None:
+    def find(self, milestone: str) -> _Seen:
+        """When each fault reached a milestone."""
+        watch = Source.STORE if self._h.witnessed is None else Source.OBSERVER
+        if self._h.witnessed is not None and milestone not in self._h.witnessed:
+            return self._all_missing("no witness of this target sees it")
         match milestone:
-            case _ if self._h.witnessed is not None and milestone not in self._h.witnessed:
-                return _Missing("no witness of this target sees it")
+            case "suspected" | "socket_closed" if not self._h.saw(self._server):
+                return self._all_missing(_NO_LOG.format(self._server))
             case "suspected":
-                return verdict if self._h.saw(self._server) else _Missing(_NO_LOG.format(self._server))
+                return self._verdict
             case "socket_closed":
-                if not self._h.saw(self._server):
-                    return _Missing(_NO_LOG.format(self._server))
-                closed = self._first_on_connection(self._closed, injected)
-                return _Missing(_NODE_DIED) if self._died_first(injected, closed) else closed
+                closed = self._first_on_connection(EventKind.SOCKET_CLOSED)
+                return closed.where(~self._died_first(closed), _NODE_DIED)
+            case "store_cleared" if not self._h.saw(watch):
+                return self._all_missing(_NO_LOG.format("store watch" if watch is Source.STORE else watch))
             case "store_cleared":
-                watch = Source.STORE if self._h.witnessed is None else Source.OBSERVER
-                if not self._h.saw(watch):
-                    return _Missing(_NO_LOG.format("store watch" if watch is Source.STORE else watch))
-                return self._first(self._cleared.get(injected.session_id, []), injected)
+                return self._first(self._h.columns(EventKind.STORE_CLEARED))
             case "peers_notified":
-                return self._last_watcher(injected)
+                return self._last_watcher()
             case _:
-                return self._accepted_login(injected)
+                return self._accepted_login()
 
-    def _died_first(self, injected: InjectedFault, closed: _Seen | None) -> bool:
+    def _all_missing(self, reason: str) -> _Seen:
+        return self._nothing().where(np.zeros(len(self._faults), dtype=bool), reason)
+
+    def _died_first(self, closed: _Seen) -> Flags:
         """Whether the node was killed after the fault and before it closed the socket: its kernel did then."""
-        if not self._windows:
-            return False
-        assert injected.injected_s is not None
-        node, until_s = (
-            self._nodes.get(injected.connection_id, ""),
-            closed.time_s if closed else self._h.end_s,
+        until_s = np.where(np.isnan(closed.time_s), self._h.end_s, closed.time_s)
+        died = np.zeros(len(self._faults), dtype=bool)
+        for window in self._windows:
+            if window.kills_node:
+                during = (self.injected_s <= window.start_s) & (window.start_s <= until_s)
+                died |= during & (self._on_node == window.node)
+        return died
+
+    def _first_on_connection(self, kind: EventKind) -> _Seen:
+        return self._first(self._h.columns(kind), on_connection=True)
+
+    def _first(self, seen: Columns, *, on_connection: bool = False) -> _Seen:
+        """The first event about each fault's session, or the very connection, since the fault."""
+        i, j = pairs(self._of.session[self._possible], seen.session)
+        i = self._possible[i]
+        if on_connection:
+            ours, its = self._of.connection[i], seen.connection[j]
+            keep = (its == ours) | (its == 0) | (ours == 0)
+            i, j = i[keep], j[keep]
+        return self._first_of(i, seen, j)
+
+    def _first_of(self, i: Codes, seen: Columns, j: Codes) -> _Seen:
+        keep = seen.time_s[j] >= self.injected_s[i]
+        i, j = first_of_each(i[keep], seen, j[keep], by_node=True)
+        looked_s = [seen.events[place].detail.get("previous_poll_s") for place in j.tolist()]
+        after_s = [np.nan if one is None else self._h.clock.scenario_s(float(one)) for one in looked_s]
+        found = self._nothing()
+        cause, node = found.cause.copy(), found.node.copy()
+        found.time_s[i], cause[i], node[i], found.after_s[i] = (
+            seen.time_s[j],
+            seen.cause[j],
+            seen.node[j],
+            after_s,
         )
-        return any(
-            window.kills_node and window.node == node and injected.injected_s <= window.start_s <= until_s
-            for window in self._windows
+        return found._replace(cause=cause, node=node)
+
+    def _last_watcher(self) -> _Seen:
+        watched = Counter(one for clients in self._h.plan.watches.values() for one in set(clients))
+        expected = np.array([watched[f.planned.client] for f in self._faults], dtype=np.int64)
+        found = self._nothing().where(expected > 0, "nobody watches this user")
+        told, possible = self._h.columns(EventKind.PEER_NOTIFIED), self._possible
+        users = np.array(
+            [self._h.code(f"user-{self._faults[n].planned.client}") for n in possible], dtype=np.int64
         )
+        both = [pairs(self._of.session[possible], told.session), pairs(users, told.session)]
+        i = possible[np.concatenate([i for i, _ in both])]
+        j = np.concatenate([j for _, j in both])
+        keep = told.time_s[j] >= self.injected_s[i]
+        i, j = i[keep], j[keep]
+        numbers: dict[object, int] = {}
+        watchers = [numbers.setdefault(e.detail.get("watcher"), len(numbers)) for e in told.events]
+        by = np.array(watchers, dtype=np.int64)[j]
+        order = np.lexsort((told.time_s[j], by, i))
+        i, j, by = i[order], j[order], by[order]
+        first = (np.diff(i, prepend=-1) != 0) | (np.diff(by, prepend=-1) != 0)
+        i, time_s = i[first], told.time_s[j[first]]
+        count = np.bincount(i, minlength=len(self._faults))
+        last_s = np.full(len(self._faults), -np.inf)
+        np.maximum.at(last_s, i, time_s)
+        all_told = (expected > 0) & (count >= expected)
+        return found._replace(time_s=np.where(all_told, last_s, np.nan))
 
-    def _first_on_connection(self, events: dict[str, list[Event]], injected: InjectedFault) -> _Seen | None:
-        ours = injected.connection_id
-        found = events.get(injected.session_id, [])
-        return self._first(
-            [e for e in found if e.connection_id == ours or not e.connection_id or not ours], injected
+    def _accepted_login(self) -> _Seen:
+        tries_s = np.array(
+            [np.nan if (s := f.planned.relogin_after_s) is None else s for f in self._faults], dtype=float
         )
+        place = {f.planned.fault_id: n for n, f in enumerate(self._faults)}
+        accepted = self._h.columns(EventKind.LOGGED_IN)
+        named = [e.detail.get("fault_id") for e in accepted.events]
+        of_fault = np.array([-1 if one is None else place.get(one, -1) for one in named], dtype=np.int64)
+        i, j = pairs(self._possible, of_fault)
+        found = self._first_of(self._possible[i], accepted, j)
+        refused = self._h.by_fault(EventKind.LOGIN_REFUSED)
+        at_once = ~np.isnan(found.time_s) & ~np.array(
+            [f.planned.fault_id in refused for f in self._faults], dtype=bool
+        )
+        # Their own wait before the first attempt is not a lock-out.
+        found.time_s[at_once] = self.injected_s[at_once]
+        found.cause[at_once] = ""
+        found.after_s[at_once] = np.nan
+        found = found.where(~np.isnan(tries_s), "the user does not try again")
+        too_late = self.injected_s + tries_s > self._h.end_s
+        return found.where(~too_late, "the run ends before the user tries again")
 
-    def _first(self, events: Iterable[Event], injected: InjectedFault) -> _Seen | None:
-        assert injected.injected_s is not None
-        first: _Seen | None = None
-        for event in events:
-            time_s = self._h.time_s(event)
-            if time_s >= injected.injected_s:
-                looked_s = event.detail.get("previous_poll_s")
-                after_s = None if looked_s is None else self._h.clock.scenario_s(float(looked_s))
-                seen = _Seen(time_s, event.cause, event.node, after_s)
-                # Two verdicts at the same moment have a stable winner.
-                first = seen if first is None or seen[:3] < first[:3] else first
-        return first
-
-    def _last_watcher(self, injected: InjectedFault) -> _Seen | _Missing | None:
-        expected = self._watchers[injected.planned.client]
-        if not expected:
-            return _Missing("nobody watches this user")
-        assert injected.injected_s is not None
-        told: dict[object, float] = {}
-        user = f"user-{injected.planned.client}"
-        for event in self._told.get(injected.session_id, []) + self._told.get(user, []):
-            time_s = self._h.time_s(event)
-            if time_s >= injected.injected_s:
-                watcher = event.detail.get("watcher")
-                told[watcher] = min(time_s, told.get(watcher, time_s))
-        return _Seen(max(told.values())) if len(told) >= expected else None
-
-    def _accepted_login(self, injected: InjectedFault) -> _Seen | _Missing | None:
-        after_s = injected.planned.relogin_after_s
-        if after_s is None:
-            return _Missing("the user does not try again")
-        assert injected.injected_s is not None
-        if injected.injected_s + after_s > self._h.end_s:
-            return _Missing("the run ends before the user tries again")
-        fault_id = injected.planned.fault_id
-        accepted = self._first(self._accepted.get(fault_id, []), injected)
-        if accepted and not self._refused.get(fault_id):
-            # Their own wait before the first attempt is not a lock-out.
-            return _Seen(injected.injected_s)
-        return accepted
-
-    def _outcome(
-        self, injected: InjectedFault, found: _Seen | _Missing | None, verdict: _Seen | None
-    ) -> tuple[str, float, str]:
-        """Return outcome, duration in scenario seconds, and the layer that caught it."""
-        if isinstance(found, _Missing):
-            return "not_applicable", float("nan"), ""
-        assert injected.injected_s is not None
-        back_s = injected.recovered_s
-        if found is not None and (back_s is None or found.time_s <= back_s):
-            by_verdict = verdict.cause if verdict and verdict.time_s <= found.time_s else ""
-            return "detected", found.time_s - injected.injected_s, found.cause or by_verdict
-        if back_s is not None:
-            return "recovered", back_s - injected.injected_s, ""
-        return "censored", self._h.end_s - injected.injected_s, ""
+    def outcome(self, found: _Seen) -> _Outcome:
+        """What became of each fault at a milestone."""
+        n, back_s, verdict = len(self._faults), self._of.recovered_s, self._verdict
+        possible = found.missing == ""
+        detected = possible & (found.time_s <= back_s)
+        recovered = possible & ~detected & (back_s < np.inf)
+        outcome = np.full(n, "not_applicable", dtype=object)
+        outcome[possible] = "censored"
+        outcome[detected], outcome[recovered] = "detected", "recovered"
+        until_s = np.where(detected, found.time_s, np.where(recovered, back_s, self._h.end_s))
+        duration_s = np.where(possible, until_s - self.injected_s, np.nan)
+        by_verdict = np.where(verdict.time_s <= found.time_s, verdict.cause, "")
+        cause = np.where(detected, np.where(found.cause != "", found.cause, by_verdict), "")
+        earliest_s = np.minimum(duration_s, np.maximum(0.0, found.after_s - self.injected_s))
+        between = detected & ~np.isnan(found.after_s)
+        return _Outcome(outcome, duration_s, cause, np.where(between, earliest_s, duration_s))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.events.history import History
+from harness.events.history import Codes, Flags, Floats, History, Texts, ranks, texts
 from harness.events.incident_windows import IncidentWindow, incident_windows, laid_to
 from reference_server.durations import DAY_S
 from reference_server.events import Cause, Event, EventKind, Source
@@ -67,78 +67,123 @@ class Mistake(NamedTuple):
     incident: str = ""  # that it is laid to
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Health:
     """When clients were connected with no fault in effect, and the false suspicions among them."""
 
-    alive_s: list[tuple[float, float]] = field(default_factory=list)  # [from, to) of one client each
-    mistakes: list[Mistake] = field(default_factory=list)
-    connected_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # per client
+    alive_s: Floats  # (n, 2): [from, to) of one client each
+    mistakes: list[Mistake]
+    clients: Texts  # of each connection that began: whose it is
+    connected_s: Floats  # and when it began
 
     @property
     def client_days(self) -> float:
         """Healthy connected time of all clients, scenario days."""
-        return sum(stop - start for start, stop in self.alive_s) / DAY_S
+        lengths_s: list[float] = (self.alive_s[:, 1] - self.alive_s[:, 0]).tolist()
+        return sum(lengths_s) / DAY_S
 
 
-class _Step(NamedTuple):
-    """Something that changes a session's state. At equal times the rank decides, not the log's order.
-
-    A fault precedes the suspicion and the suspicion precedes the recovery, as in `detections.py`: the same
-    verdict is never both a detection and a false suspicion.
-    """
-
-    time_s: float
-    rank: int
-    connection_id: str
-    cause: str
-    node: str
-
-
+# Something that changes a session's state. At equal times this order decides, not the log's:
+# a fault precedes the suspicion and the suspicion precedes the recovery, as in `detections.py`: the same
+# verdict is never both a detection and a false suspicion.
 _CONNECTED, _INJECTED, _SUSPECTED, _RECOVERED, _DISCONNECTED = range(5)
+
+
+class _Steps(NamedTuple):
+    """Arrays of shape (n,): a session's steps are together and in order."""
+
+    session: Codes
+    time_s: Floats
+    rank: Codes
+    connection: Codes
+    cause: Texts
+    node: Texts
+
+    def at(self, places: Codes | Flags) -> _Steps:
+        return _Steps._make(array[places] for array in self)
 
 
 def find_health(history: History) -> Health:
     """Follow every session through connections, faults and verdicts."""
-    steps: dict[str, list[_Step]] = defaultdict(list)
-    clients: dict[str, str] = {}
-    health = Health()
-
     happened = incident_windows(history)
-    reaped = any(e.cause == Cause.NODE_LEASE for e in history.of(EventKind.SUSPECTED))
-    begun = {e.connection_id: e for e in history.of(EventKind.CONNECTED) if e.node} if reaped else {}
+    logged, came = history.of(EventKind.LOGGED_IN), history.columns(EventKind.CONNECTED, Source.CLIENT)
+    clients = {e.session_id: str(e.detail.get("client", e.session_id)) for e in logged}
+    whose = []
+    for event in came.events:
+        client = str(event.detail.get("client", clients.get(event.session_id, event.session_id)))
+        clients[event.session_id] = client
+        whose.append(client)
+    steps = _steps(history, happened)
+    logged_by_one = [history.code(session_id) for session_id in clients]
+    names = history.names()
+    known = np.zeros(len(names), dtype=bool)
+    known[logged_by_one] = True
+    alive_s, wrong = _follow(steps, known, history.end_s)
+    mistakes = []
+    for n in wrong.tolist():
+        session_id, time_s, node = names[steps.session[n]], float(steps.time_s[n]), steps.node[n]
+        client, incident = clients.get(session_id, session_id), laid_to(happened, time_s, node)
+        mistakes.append(Mistake(time_s, session_id, client, node, steps.cause[n], incident))
+    return Health(alive_s, mistakes, texts(whose), came.time_s)
 
-    def note(event: Event, rank: int) -> None:
-        time_s, cause, node = history.time_s(event), event.cause, event.node
-        if cause == Cause.NODE_LEASE and (first := begun.get(event.connection_id)) is not None:
-            node = first.node  # its peer says it
-            if _had_died(happened, node, history.time_s(first), time_s):
-                cause = _NODE_DIED
-        steps[event.session_id].append(_Step(time_s, rank, event.connection_id, cause, node))
 
-    for event in history.of(EventKind.LOGGED_IN):
-        clients[event.session_id] = str(event.detail.get("client", event.session_id))
-    for event in history.of(EventKind.CONNECTED, Source.CLIENT):
-        client = clients[event.session_id] = str(
-            event.detail.get("client", clients.get(event.session_id, event.session_id))
+def _steps(history: History, happened: Iterable[IncidentWindow]) -> _Steps:
+    """Gather what changes a session's state: the sessions in the order of their names."""
+    parts = []
+    for kind, witness, rank in (
+        (EventKind.CONNECTED, Source.CLIENT, _CONNECTED),
+        (EventKind.SUSPECTED, None, _SUSPECTED),
+        (EventKind.DISCONNECTED, Source.CLIENT, _DISCONNECTED),
+    ):
+        seen = history.columns(kind, witness)
+        parts.append(
+            _Steps(
+                seen.session,
+                seen.time_s,
+                np.full(len(seen), rank),
+                seen.connection,
+                seen.cause.copy(),
+                seen.node.copy(),
+            )
         )
-        health.connected_s[client].append(history.time_s(event))
-        note(event, _CONNECTED)
-    for event in history.of(EventKind.SUSPECTED):
-        note(event, _SUSPECTED)
-    for event in history.of(EventKind.DISCONNECTED, Source.CLIENT):
-        note(event, _DISCONNECTED)
-    for injected in history.injected_faults:
-        if injected.injected_s is not None:
-            steps[injected.session_id].append(_Step(injected.injected_s, _INJECTED, "", "", ""))
-            if injected.recovered_s is not None:
-                steps[injected.session_id].append(_Step(injected.recovered_s, _RECOVERED, "", "", ""))
-    for session_id in sorted(steps):
-        _follow(session_id, clients.get(session_id), sorted(steps[session_id]), health, history.end_s)
-    health.mistakes = [
-        one._replace(incident=laid_to(happened, one.time_s, one.node)) for one in health.mistakes
-    ]
-    return health
+    _lay_to_dead_nodes(history, happened, parts[1])
+    of = history.fault_columns
+    for time_s, rank in ((of.injected_s, _INJECTED), (of.recovered_s, _RECOVERED)):
+        n = len(time_s)
+        none, empty = np.zeros(n, dtype=np.int64), texts([""] * n)
+        took_effect = np.isfinite(time_s) & np.isfinite(of.injected_s)
+        parts.append(_Steps(of.session, time_s, np.full(n, rank), none, empty, empty).at(took_effect))
+    steps = _Steps._make(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    names = history.names()
+    by_name = np.zeros(len(names), dtype=np.int64)
+    there = np.unique(steps.session).tolist()
+    by_name[sorted(there, key=names.__getitem__)] = np.arange(len(there))
+    steps = steps.at(np.lexsort((steps.rank, steps.time_s, by_name[steps.session])))
+    same = np.ones(max(0, len(steps.rank) - 1), dtype=bool)
+    for array in (steps.session, steps.time_s, steps.rank):
+        same &= array[1:] == array[:-1]
+    if same.any():  # then the texts decide
+        tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+        told = [(names[steps.connection[n]], steps.cause[n], steps.node[n]) for n in tied.tolist()]
+        by_text = np.zeros(len(steps.rank), dtype=np.int64)
+        by_text[tied] = ranks(told)
+        steps = steps.at(np.lexsort((by_text, steps.rank, steps.time_s, by_name[steps.session])))
+    return steps
+
+
+def _lay_to_dead_nodes(history: History, happened: Iterable[IncidentWindow], suspected: _Steps) -> None:
+    """Of verdicts that a peer gave because of a lease: which node held the connection, and whether it had died."""
+    reaped = np.flatnonzero(suspected.cause == Cause.NODE_LEASE)
+    if not len(reaped):
+        return
+    events = history.of(EventKind.SUSPECTED)
+    begun = {e.connection_id: e for e in history.of(EventKind.CONNECTED) if e.node}
+    for n in reaped.tolist():
+        first = begun.get(events[n].connection_id)
+        if first is not None:
+            suspected.node[n] = first.node
+            if _had_died(happened, first.node, history.time_s(first), float(suspected.time_s[n])):
+                suspected.cause[n] = _NODE_DIED
 
 
 def _had_died(happened: Iterable[IncidentWindow], node: str, connected_s: float, now_s: float) -> bool:
@@ -148,46 +193,73 @@ def _had_died(happened: Iterable[IncidentWindow], node: str, connected_s: float,
     )
 
 
-def _follow(session_id: str, client: str | None, steps: list[_Step], health: Health, end_s: float) -> None:
-    connection: str | None = None
-    since_s: float | None = None
-    dead = False
+def _follow(steps: _Steps, known: Flags, end_s: float) -> tuple[Floats, Codes]:
+    """Follow all sessions at once: the first step of each, the second of each, and so on.
 
-    def bank(until_s: float) -> None:
-        nonlocal since_s
-        if since_s is not None and until_s > since_s:
-            health.alive_s.append((since_s, until_s))
-        since_s = None
+    Args:
+        steps: of the sessions.
+        known: of each session's code, whether a client ever logged it.
+        end_s: the run's end.
 
-    for step in steps:
-        match step.rank:
-            case 0:  # connected
-                connection = step.connection_id
-                if not dead and since_s is None:
-                    since_s = step.time_s
-            case 1:  # a fault takes effect
-                bank(step.time_s)
-                dead = True
-            case 2:  # suspected
-                # A session that no client ever logged is taken for healthy: rather a false suspicion
-                # too many than one too few. Where the client has left this connection, it is none.
-                ours = connection is not None and (
-                    not connection or not step.connection_id or connection == step.connection_id
-                )
-                if not dead and (ours or client is None) and step.cause not in _NO_SUSPICION:
-                    health.mistakes.append(
-                        Mistake(step.time_s, session_id, client or session_id, step.node, step.cause)
-                    )
-                if ours:
-                    bank(step.time_s)
-                    connection = None
-            case 3:  # recovered
-                dead = False
-                since_s = step.time_s if connection is not None else None
-            case _ if not step.connection_id or step.connection_id == connection:  # disconnected
-                bank(step.time_s)
-                connection = None
-    bank(end_s)
+    Returns:
+        When a client was alive, [from, to), ordered by session and time, shape (n, 2); and which steps are suspicions
+        of a healthy client.
+    """
+    begin = np.flatnonzero(np.diff(steps.session, prepend=-1) != 0)
+    count = np.diff(begin, append=len(steps.session))
+    by_count = np.argsort(-count, kind="stable")  # so those that go on come first
+    begin, count = begin[by_count], count[by_count]
+    connection = np.full(len(begin), -1)  # -1: none
+    since_s = np.full(len(begin), np.nan)  # NaN: not alive
+    dead = np.zeros(len(begin), dtype=bool)
+    doubts = ~np.array([cause in _NO_SUSPICION for cause in steps.cause], dtype=bool)
+    of_client = known[steps.session]
+    spans: list[tuple[Codes, Floats, Floats]] = []
+    mistakes: list[Codes] = []
+
+    def bank(which: Flags, places: Codes, until_s: Floats) -> None:
+        """Those end their time alive, if they were."""
+        now = since_s[: len(which)]
+        full = which & (until_s > now)
+        spans.append((places[full], now[full], until_s[full]))
+        now[which] = np.nan
+
+    for k in range(int(count.max(initial=0))):
+        going = int(np.searchsorted(-count, -k, side="left"))
+        at = begin[:going] + k
+        rank, time_s, its = steps.rank[at], steps.time_s[at], steps.connection[at]
+        mine, doomed, alive_since_s = connection[:going], dead[:going], since_s[:going]
+        match = (mine == 0) | (its == 0) | (mine == its)
+
+        came = rank == _CONNECTED
+        mine[came] = its[came]
+        begins = came & ~doomed & np.isnan(alive_since_s)
+        alive_since_s[begins] = time_s[begins]
+
+        injected = rank == _INJECTED
+        bank(injected, at, time_s)
+        doomed[injected] = True
+
+        # A session that no client ever logged is taken for healthy: rather a false suspicion
+        # too many than one too few. Where the client has left this connection, it is none.
+        suspected = rank == _SUSPECTED
+        ours = suspected & (mine != -1) & match
+        mistakes.append(at[suspected & ~doomed & (ours | ~of_client[at]) & doubts[at]])
+
+        back = rank == _RECOVERED
+        doomed[back] = False
+        alive_since_s[back] = np.where(mine[back] != -1, time_s[back], np.nan)
+
+        left = (rank == _DISCONNECTED) & ((its == 0) | (its == mine))
+        over = ours | left
+        bank(over, at, time_s)
+        mine[over] = -1
+    # The last step of a session has banked nothing where something is left to bank: its place is free.
+    bank(np.ones(len(begin), dtype=bool), begin + count - 1, np.full(len(begin), end_s))
+    place, start_s, stop_s = map(np.concatenate, zip(*spans, strict=True))
+    order = np.argsort(place, kind="stable")
+    wrong = np.sort(np.concatenate(mistakes)) if mistakes else np.zeros(0, dtype=np.int64)
+    return np.column_stack((start_s, stop_s))[order], wrong
 
 
 def poisson_interval(count: int, exposure: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -208,7 +280,7 @@ def false_suspicions(history: History, health: Health) -> pd.DataFrame:
     count, days = len(health.mistakes), health.client_days
     low, high = poisson_interval(count, days)
     rate = count / days if days > 0 else float("nan")
-    row = (history.engine, len(health.connected_s.keys() - hit), days, count, rate, low, high)
+    row = (history.engine, len(set(health.clients) - hit), days, count, rate, low, high)
     return frame("false_suspicions", [row])
 
 
@@ -216,8 +288,13 @@ def false_suspicion_events(history: History, health: Health) -> pd.DataFrame:
     """One row per false suspicion. It lasts until the client connects again, or else until the run's end."""
     away = outages(history)
     rows = []
+    wronged = {one.client for one in health.mistakes}
+    connected_s: dict[str, list[float]] = defaultdict(list)
+    for client, time_s in zip(health.clients, health.connected_s.tolist(), strict=True):
+        if client in wronged:
+            connected_s[client].append(time_s)
     for one in sorted(health.mistakes):
-        again = min((t for t in health.connected_s.get(one.client, []) if t > one.time_s), default=None)
+        again = min((t for t in connected_s[one.client] if t > one.time_s), default=None)
         stop_s = history.end_s if again is None else again
         in_outage = any(start <= one.time_s < stop for start, stop in away.get(one.client, []))
         rows.append(

@@ -8,24 +8,22 @@ first look that found nothing and ends with the first that found the record agai
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 import pandas as pd
 
 from harness.events.history import History
-from harness.measure.connections import HealthyConnection
 from reference_server.events import EventKind
 from reports.run_tables import frame
 
 __all__ = ["presence_gaps"]
 
 
-def presence_gaps(history: History, connections: Sequence[HealthyConnection]) -> pd.DataFrame:
+def presence_gaps(history: History, connections: pd.DataFrame) -> pd.DataFrame:
     """One row a gap, the first ones first.
 
     Args:
         history: of one engine.
-        connections: of its healthy clients.
+        connections: of its healthy clients, as `healthy_connections` finds them.
     """
     seen = [*history.of(EventKind.STATUS_GONE), *history.of(EventKind.STATUS_SHOWN)]
     absent: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -38,22 +36,19 @@ def presence_gaps(history: History, connections: Sequence[HealthyConnection]) ->
     for session_id, begun_s in since_s.items():
         absent[session_id].append((begun_s, float("inf")))
     rows = []
-    for one in connections:
-        for begin_s, stop_s in absent.get(one.session_id, ()):
-            from_s, to_s = max(begin_s, one.connected_s), min(stop_s, one.until_s)
+    watched = connections[connections["session_id"].isin(absent)] if absent else connections.iloc[:0]
+    columns = ("session_id", "client", "connected_s", "until_s", "hampered_by")
+    for session_id, client, connected_s, until_s, hampered_by in watched[list(columns)].to_numpy().tolist():
+        for begin_s, stop_s in absent[session_id]:
+            from_s, to_s = max(begin_s, connected_s), min(stop_s, until_s)
             # The watch notes it anew for each connection, but not for a connection's later part.
-            if from_s < to_s and (begin_s >= one.connected_s or one.hampered_by):
-                length_s, since_connect_s = to_s - from_s, from_s - one.connected_s
-                shown_again = stop_s <= one.until_s
+            if from_s < to_s and (begin_s >= connected_s or hampered_by):
+                length_s, since_connect_s, shown_again = (
+                    to_s - from_s,
+                    from_s - connected_s,
+                    stop_s <= until_s,
+                )
                 rows.append(
-                    (
-                        history.engine,
-                        one.session_id,
-                        one.client,
-                        from_s,
-                        since_connect_s,
-                        length_s,
-                        shown_again,
-                    )
+                    (history.engine, session_id, client, from_s, since_connect_s, length_s, shown_again)
                 )
     return frame("presence_gaps", sorted(rows, key=lambda row: (row[3], row)))

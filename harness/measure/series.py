@@ -11,16 +11,16 @@ that too is what a client was told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.events.history import History
-from harness.measure.connections import HealthyConnection
+from harness.events.history import History, pairs
+from harness.measure.detections import first_of_each
 from reference_server.events import Event, EventKind, Source
-from reports.run_tables import frame
+from reports.run_tables import frame, frame_of_columns
 
 __all__ = [
     "at_same_phase",
@@ -58,21 +58,12 @@ def injections(history: History) -> pd.DataFrame:
     A fault that names no due time of its own is due when the plan says. Faults that never took effect
     have no row: a NAT mapping that traffic kept alive was not late.
     """
-    rows = []
-    for injected in history.injected_faults:
-        if injected.injected_s is not None:
-            due_s = injected.planned.at_s if injected.scheduled_s is None else injected.scheduled_s
-            rows.append(
-                (
-                    history.engine,
-                    injected.planned.fault_id,
-                    injected.planned.fault,
-                    due_s,
-                    injected.injected_s,
-                    injected.injected_s - due_s,
-                )
-            )
-    return frame("injections", rows)
+    hit = [f for f in history.injected_faults if f.injected_s is not None]
+    due_s = np.array([f.planned.at_s if f.scheduled_s is None else f.scheduled_s for f in hit], dtype=float)
+    injected_s = np.array([f.injected_s for f in hit], dtype=float)
+    ids, labels = [f.planned.fault_id for f in hit], [f.planned.fault for f in hit]
+    columns = ([history.engine] * len(hit), ids, labels, due_s, injected_s, injected_s - due_s)
+    return frame_of_columns("injections", columns)
 
 
 def ghosts(history: History, detections: pd.DataFrame) -> pd.DataFrame:
@@ -92,7 +83,7 @@ def _ghost_rows(history: History, detections: pd.DataFrame) -> pd.DataFrame:
 
 
 def population(
-    history: History, connections: Sequence[HealthyConnection], gaps: pd.DataFrame, detections: pd.DataFrame
+    history: History, connections: pd.DataFrame, gaps: pd.DataFrame, detections: pd.DataFrame
 ) -> pd.DataFrame:
     """Live clients, those that should live, status records in the store, ghosts and gaps, at each sample of the store.
 
@@ -101,7 +92,7 @@ def population(
 
     Args:
         history: of one engine.
-        connections: of its healthy clients.
+        connections: of its healthy clients, as `healthy_connections` finds them.
         gaps: its presence_gaps.csv.
         detections: its detections.csv.
     """
@@ -142,7 +133,7 @@ def population(
     )
 
 
-def counted(history: History, connections: Sequence[HealthyConnection]) -> pd.DataFrame:
+def counted(history: History, connections: pd.DataFrame) -> pd.DataFrame:
     """What a server that is not ours says of its number of connections, beside the clients that live.
 
     It pairs no clients. What a healthy client's connection has just begun or ended may be in one of the two alone.
@@ -162,34 +153,24 @@ def counted(history: History, connections: Sequence[HealthyConnection]) -> pd.Da
     )
 
 
-def _alive_at(times: Times, history: History, connections: Sequence[HealthyConnection]) -> NDArray[np.int64]:
+def _alive_at(times: Times, history: History, connections: pd.DataFrame) -> NDArray[np.int64]:
     """How many healthy clients were connected at each time."""
-    alive = np.array([(c.connected_s, c.until_s) for c in connections], dtype=float).reshape(-1, 2)
     # Whoever is alive when the run ends is alive in the sample at its end as well.
-    until = np.where(alive[:, 1] >= history.end_s, np.inf, alive[:, 1])
-    return _count(times, alive[:, 0], until)
+    until = connections["until_s"].where(connections["until_s"] < history.end_s, np.inf)
+    return _count(times, connections["connected_s"].to_numpy(), until.to_numpy())
 
 
 def _out_of_action(history: History) -> tuple[Times, Times]:
     """From when to when a fault kept each client from being connected: until it recovered or connected again."""
-    connected: dict[str, list[float]] = {
-        str(injected.planned.client): []
-        for injected in history.injected_faults
-        if injected.injected_s is not None
-    }
-    for event in history.of(EventKind.CONNECTED, Source.CLIENT):
-        if (client := str(event.detail.get("client"))) in connected:
-            connected[client].append(history.time_s(event))
-    spans = []
-    for injected in history.injected_faults:
-        hit_s = injected.injected_s
-        if hit_s is not None and not injected.planned.params.only_hampers:
-            mine = connected.get(str(injected.planned.client), [])
-            again_s = min((time_s for time_s in mine if time_s > hit_s), default=np.inf)
-            back_s = np.inf if injected.recovered_s is None else injected.recovered_s
-            spans.append((hit_s, min(again_s, back_s)))
-    hit, over = np.array(spans, dtype=float).reshape(-1, 2).T
-    return hit, over
+    faults, of = history.injected_faults, history.fault_columns
+    away = [n for n, f in enumerate(faults) if f.injected_s is not None and not f.planned.params.only_hampers]
+    place = {str(faults[n].planned.client): n for n in away}
+    seen = history.columns(EventKind.CONNECTED, Source.CLIENT)
+    fault = np.array([place.get(str(e.detail.get("client")), -1) for e in seen.events], dtype=np.int64)
+    later = (fault >= 0) & (seen.time_s > of.injected_s[fault] if len(faults) else False)
+    over_s = of.recovered_s.copy()
+    np.minimum.at(over_s, fault[later], seen.time_s[later])
+    return of.injected_s[away], over_s[away]
 
 
 def _count(times: Times, starts: Times, stops: Times) -> NDArray[np.int64]:
@@ -277,22 +258,17 @@ def tcp_info(history: History) -> pd.DataFrame:
     `unacked_share`: data on the way that nothing acknowledged. `retransmitted_share`: sent again at
     least once. Both are near 1 for real silence and 0 for a client that only does not answer.
     """
-    suspected = history.by_session(EventKind.SUSPECTED)
+    of, suspected = history.fault_columns, history.columns(EventKind.SUSPECTED)
+    hit = np.flatnonzero(~np.isnan(of.injected_s))
+    i, j = pairs(of.session[hit], suspected.session)
+    i = hit[i]
+    about_it = (suspected.connection[j] == 0) | (suspected.connection[j] == of.connection[i])
+    time_s = suspected.time_s[j]
+    keep = about_it & (of.injected_s[i] <= time_s) & (time_s <= of.recovered_s[i])
     found: dict[str, list[tuple[bool, bool]]] = {}
-    for injected in history.injected_faults:
-        if injected.injected_s is None:
-            continue
-        verdicts = [
-            event
-            for event in suspected.get(injected.session_id, [])
-            if event.connection_id in ("", injected.connection_id)
-            and injected.injected_s <= history.time_s(event)
-            and (injected.recovered_s is None or history.time_s(event) <= injected.recovered_s)
-        ]
-        first = min(verdicts, key=lambda event: (event.time_s, event.cause), default=None)
-        info = first.detail.get("tcp_info") if first else None
-        if info:
-            found.setdefault(injected.planned.fault, []).append(
+    for fault, first in zip(*first_of_each(i[keep], suspected, j[keep]), strict=True):
+        if info := suspected.events[first].detail.get("tcp_info"):
+            found.setdefault(history.injected_faults[fault].planned.fault, []).append(
                 (info.get("unacked", 0) > 0, info.get("retransmits", 0) >= 1)
             )
     return frame(
@@ -351,12 +327,10 @@ def handshakes(history: History) -> pd.DataFrame:
 
     `took_s` is real seconds; of a simulation, scenario seconds.
     """
-    rows = [
-        (history.engine, history.time_s(event), float(event.detail["took_s"]))
-        for event in history.of(EventKind.CONNECTED, Source.CLIENT)
-        if "took_s" in event.detail
-    ]
-    return frame("handshakes", rows)
+    seen = history.columns(EventKind.CONNECTED, Source.CLIENT)
+    told = [n for n, event in enumerate(seen.events) if "took_s" in event.detail]
+    took_s = [float(seen.events[n].detail["took_s"]) for n in told]
+    return frame_of_columns("handshakes", ([history.engine] * len(told), seen.time_s[told], took_s))
 
 
 _BINS = 240  # as many as a slide's width can show
@@ -384,12 +358,10 @@ def reconnects(history: History, width_s: float | None = None) -> pd.DataFrame:
         return frame("reconnects", [])
 
     def counts(kind: EventKind, resumed: bool = False) -> NDArray[np.int64]:
-        times = history.times_s(kind, Source.CLIENT)
+        seen = history.columns(kind, Source.CLIENT)
+        times = seen.time_s
         if resumed:
-            events = history.of(kind, Source.CLIENT)
-            times = [
-                time_s for time_s, event in zip(times, events, strict=True) if event.detail.get("resumed")
-            ]
+            times = times[np.array([bool(e.detail.get("resumed")) for e in seen.events], dtype=bool)]
         return np.histogram(times, edges)[0].astype(np.int64)
 
     gone, back, unknown, accepted, refused = map(counts, _KINDS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -88,22 +89,28 @@ def _row(history: History, fault: str, figure: str, count: int, of: int, note: s
 
 def _returns(history: History) -> Iterator[Row]:
     hit = {s.session_id: s for s in history.injected_faults if s.injected_s is not None}
-    known: set[str] = set()
     resumed: Counter[str] = Counter()
     refused: Counter[str] = Counter()
-    attempts = stale = 0
-    events = [*history.of(EventKind.CONNECTED, Source.CLIENT), *history.of(EventKind.SESSION_UNKNOWN)]
-    for event in sorted(events, key=lambda e: (e.time_s, e.session_id, e.kind)):
-        attempts += 1
-        unknown = event.kind is EventKind.SESSION_UNKNOWN
-        stale += unknown
-        if event.session_id in known:
-            injected = hit.get(event.session_id)
-            struck = injected is not None and (injected.injected_s or 0.0) <= history.time_s(event)
-            fault = injected.planned.fault if injected and struck else "no fault"
-            (refused if unknown else resumed)[fault] += 1
-        elif not unknown:
-            known.add(event.session_id)
+    came, told = (
+        history.columns(EventKind.CONNECTED, Source.CLIENT),
+        history.columns(EventKind.SESSION_UNKNOWN),
+    )
+    time_s, session = np.concatenate((came.time_s, told.time_s)), np.concatenate((came.session, told.session))
+    unknown = np.repeat((False, True), (len(came), len(told)))
+    attempts, stale = len(session), len(told)
+    order = np.lexsort((unknown, time_s, session))
+    session, unknown = session[order], unknown[order]
+    place = np.arange(attempts)
+    # In the order of each session's attempts: when it was let in for the first time.
+    first_in = np.full(int(session.max(initial=0)) + 1, attempts)
+    np.minimum.at(first_in, session[~unknown], place[~unknown])
+    for n in np.flatnonzero(place > first_in[session]):
+        at = order[n]
+        event = came.events[at] if at < len(came) else told.events[at - len(came)]
+        injected = hit.get(event.session_id)
+        struck = injected is not None and (injected.injected_s or 0.0) <= time_s[at]
+        fault = injected.planned.fault if injected and struck else "no fault"
+        (refused if unknown[n] else resumed)[fault] += 1
     total, lost = resumed.total(), refused.total()
     yield _row(history, "", "resumed", total, total + lost)
     for fault in sorted(resumed.keys() | refused.keys()):

@@ -7,13 +7,7 @@ from typing import Any
 import pytest
 
 from harness.events.history import History
-from harness.measure.connections import (
-    HealthyConnection,
-    expected_losses,
-    healthy_connections,
-    losses,
-    table_of,
-)
+from harness.measure.connections import expected_losses, healthy_connections, losses, table_of
 from harness.measure.presence import presence_gaps
 from harness.theory.law import Law
 from reference_server.durations import DAY_S
@@ -39,8 +33,8 @@ from tests.harness.handmade import (
 LOST_S = 50.0
 
 
-def rows_of(*parts: Any, of: Plan | None = None, clock: RunClock = SCENARIO_TIME) -> list[HealthyConnection]:
-    return healthy_connections(history_of(*parts, of=of, clock=clock))
+def rows_of(*parts: Any, of: Plan | None = None, clock: RunClock = SCENARIO_TIME) -> list[Any]:
+    return list(healthy_connections(history_of(*parts, of=of, clock=clock)).itertuples(index=False))
 
 
 def history_of(*parts: Any, of: Plan | None = None, clock: RunClock = SCENARIO_TIME) -> History:
