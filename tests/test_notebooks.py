@@ -50,6 +50,10 @@ HEADLINES = {
     "05-bring-your-own-data.ipynb": """{
         "all": rows[0][3:], "naive": rows[3][3:], "exit": [int(verdict.exit_code), int(control.exit_code)],
         "incidents": len(incidents), "kept": int((outcome == "detected").sum())}""",
+    "06-internet-scale.ipynb": """{
+        "plan": plan_rows(planned), "users": users, "off": dict(checked["off by, %"]),
+        "fan_out": fan_out.reset_index().to_numpy().tolist(), "said": checked["predicted"].tolist(),
+        "carried": {k: [list(map(float, pair)) for pair in v] for k, v in carried.items()}}""",
 }
 
 
@@ -78,7 +82,7 @@ def headline(name: str) -> Any:
     return json.loads(notebook.cells[-1].outputs[0].text)
 
 
-def test_there_are_five_and_each_has_a_headline() -> None:
+def test_there_are_six_and_each_has_a_headline() -> None:
     assert set(NOTEBOOKS) == HEADLINES.keys() == CHECKS.keys()
 
 
@@ -178,12 +182,26 @@ def own_data_are_held_against_the_law_of_the_configuration(found: Any) -> None:
     assert found["exit"] == [0, 99]
 
 
+def the_page_says_what_the_model_says_and_what_it_was_off_by(found: Any) -> None:
+    page = (HERE.parent / "docs" / "internet-scale.md").read_text("utf-8")
+    assert "| | " + " | ".join(f"{n:,}" for n in found["users"]) + " |" in page
+    for row in found["plan"]:
+        assert "| " + " | ".join(row) + " |" in page
+    for users, announced, nodes, _, mbit_per_s, _, _, commands, _, gib in found["fan_out"]:
+        assert f"| {users} | {announced:,.0f} | {nodes:,.0f} | {mbit_per_s:,.0f} | {commands:,.0f} | {gib:.1f} |" in page
+    for (name, off), said in zip(found["off"].items(), found["said"], strict=True):
+        assert f"| {name} | {said:.1f} ± " in page and f"| {off:+.0f} % |" in page
+        # What the model was off by is carried on.
+        assert all(half >= abs(off) / 100 * value * (1 - 1e-9) for value, half in found["carried"][name])
+
+
 CHECKS = {
     "01-read-one-run.ipynb": one_run_is_read_right,
     "02-tune-a-policy.ipynb": the_tuned_policy_keeps_its_wants_by_theory_too,
     "03-why-a-send-only-heartbeat-misses-a-cut.ipynb": a_send_only_heartbeat_has_tcps_latency_not_its_own,
     "04-plan-capacity.ipynb": the_plan_is_two_frames_a_client_and_interval,
     "05-bring-your-own-data.ipynb": own_data_are_held_against_the_law_of_the_configuration,
+    "06-internet-scale.ipynb": the_page_says_what_the_model_says_and_what_it_was_off_by,
 }
 
 
