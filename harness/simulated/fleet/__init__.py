@@ -8,7 +8,8 @@ Each client is a state machine that goes from event to event (ping, answer, dead
 idle sweep, TCP's give-up) with drawn round trips and outages. No closed form of a detection time is used. What is
 jumped over are quiet runs in which the *drawn* network cannot matter: pings that arrive before the next outage
 begins or after it has ended, and whose round trip is below the deadline. How many such pings come before the next
-slow one is drawn too (a geometric law, exact for independent round trips).
+slow one is drawn too (a geometric law, exact for independent round trips). And outages that are over, with all that
+they held up, before anybody's patience is, whenever they come (`machine.harmless_outages`).
 
 What it leaves out, beyond what the SimPy engine leaves out:
 

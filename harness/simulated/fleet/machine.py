@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.simulated.fleet.draws import FloatArray, Index, RoundTrips
-from harness.simulated.fleet.outages import Flags, OutageProcess
+from harness.simulated.fleet.outages import Flags, Harmless, OutageProcess
 from harness.simulated.fleet.record import Record
 from harness.simulated.network import kernel_patience_s
 from reference_server.events import Cause
@@ -21,7 +21,7 @@ from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.client_rules import Reconnect
 from scenarios.network import ORPHAN_TRIES, Network
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "harmless_outages"]
 
 # A client's clocks: when the next event of each kind comes, inf where none will.
 _DUE, _ANSWER, _DELIVER, _GIVE_UP, _IDLE, _END, _LEAVE, _RECOVER = range(8)
@@ -609,6 +609,37 @@ class PingDetectors:
 # A SYN into a cut is sent again after 1, 3 and 7 s; the client gives up after 10 s.
 _SYN_WAITS_S = (1.0, 2.0, 4.0, 3.0)
 _HANDSHAKES = 2.0  # round trips before the first message: TCP, WebSocket upgrade
+_RARE = 1e-12  # so rarely is a round trip or a back-off longer than what is reckoned with
+
+
+def harmless_outages(
+    policy: LivenessPolicy, network: Network, reconnect: Reconnect, horizon_s: float
+) -> Harmless:
+    """Which outages cannot lead to a verdict, whatever the ping that they meet.
+
+    Where R = T and no round trip misses the deadline, one changes nothing if TCP's retransmission has brought what was
+    stuck, and its answers are there, before any limit runs out: the pings leave when they would have left anyway, and
+    as many are answered. Its length is then at most a step of TCP's ladder that is below all limits. It must not meet
+    what the outage before or the one after has left: a client that is not back yet, a retransmission under way.
+    """
+    trip_s = float(network.round_trip.quantile(1 - _RARE))
+    ladder, interval_s = sorted(network.rto_ladder), policy.interval_s
+    if policy.retry_s != interval_s or 1 - float(network.round_trip.cdf(policy.heartbeat_timeout)) > 0:
+        return Harmless(-1.0, 0.0, horizon_s)
+    idle_s = [limit for limit in (policy.session_timeout, reconnect.idle_limit) if limit is not None]
+    longest_s = min(
+        policy.patience_s,
+        kernel_patience_s(policy.tcp_user_timeout, ladder),
+        *(limit - interval_s - trip_s for limit in idle_s),
+    )
+    step_s = max((step for step in ladder if step + 2 * trip_s < longest_s), default=0.0)
+    again_s = float(reconnect.back_off_s(60, np.array(1 - _RARE)))
+    # What an outage leaves lasts so long at most: until its retransmission, or until its client has learnt of the
+    # verdict and is back, perhaps with a new login.
+    longest_gap_s = float(np.diff([0.0, *ladder]).max())
+    back_s = 2 * (again_s + sum(_SYN_WAITS_S) + (_HANDSHAKES + 3) * trip_s)
+    apart_s = interval_s + policy.patience_s + longest_gap_s + (reconnect.idle_limit or 0.0) + back_s
+    return Harmless(step_s - trip_s if step_s else -1.0, apart_s, horizon_s)
 
 
 def connect(

@@ -7,13 +7,15 @@ since the run's start, arrays of float64, shape (n,) for all clients and (m,) fo
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 from harness.simulated.fleet.draws import Draws, FloatArray, Index
 from scenarios.network import Nat, Outages
 
-__all__ = ["BehindNat", "Flags", "ForgetfulNat", "OneFault", "OutageProcess", "RecurringOutages"]
+__all__ = ["BehindNat", "Flags", "ForgetfulNat", "Harmless", "OneFault", "OutageProcess", "RecurringOutages"]
 
 Flags = npt.NDArray[np.bool_]
 
@@ -81,24 +83,50 @@ class OutageProcess:
         """These clients have a new connection since ``at_s``, the one before was over at ``ended_s``."""
 
 
+class Harmless(NamedTuple):
+    """Which outages change nothing but when some answers come, whatever ping they meet. Seconds."""
+
+    longest_s: float  # below 0: none
+    apart_s: float  # they are so far from the outage before and the one after, and from the run's end
+    until_s: float  # the run's end
+
+
 class RecurringOutages(OutageProcess):
-    """Outages of healthy clients: a Poisson process, the next one counted from the end of the last."""
+    """Outages of healthy clients: a Poisson process, the next one counted from the end of the last.
+
+    All of them are drawn; those that are harmless are passed over here, before any ping is looked at.
+    """
 
     recurs = True
 
-    def __init__(self, clients: int, law: Outages, from_s: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self, clients: int, law: Outages, from_s: float, rng: np.random.Generator, harmless: Harmless
+    ) -> None:
         super().__init__(clients)
         self._every_s = law.every
         self._lengths = Draws(law.length, rng)
         self._rng = rng
+        self._harmless = harmless
+        self._calm_s = self._drawn_calm_s(clients)  # from the end of the current outage to the next one
         self.ends_s[:] = from_s
         self.advance(np.arange(clients))
 
+    def _drawn_calm_s(self, count: int) -> FloatArray:
+        return self._rng.exponential(self._every_s, count)
+
     def advance(self, who: Index) -> None:
-        """Draw the next outage."""
-        begins_s = self.ends_s[who] + self._rng.exponential(self._every_s, len(who))
-        self.begins_s[who] = begins_s
-        self.ends_s[who] = begins_s + self._lengths.take(len(who))
+        """Draw the next outage that is to be looked at."""
+        longest_s, apart_s, until_s = self._harmless
+        ended_s, before_s = self.ends_s[who], self._calm_s[who]
+        while who.size:
+            begins_s, length_s = ended_s + before_s, self._lengths.take(len(who))
+            ends_s, after_s = begins_s + length_s, self._drawn_calm_s(len(who))
+            over = (length_s <= longest_s) & (np.minimum(before_s, after_s) >= apart_s)
+            over &= ends_s + apart_s < until_s
+            met = ~over
+            now = who[met]
+            self.begins_s[now], self.ends_s[now], self._calm_s[now] = begins_s[met], ends_s[met], after_s[met]
+            who, ended_s, before_s = who[over], ends_s[over], after_s[over]
 
 
 class OneFault(OutageProcess):

@@ -12,8 +12,15 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from harness.simulated.fleet.draws import RoundTrips
-from harness.simulated.fleet.machine import Machine
-from harness.simulated.fleet.outages import BehindNat, ForgetfulNat, OneFault, OutageProcess, RecurringOutages
+from harness.simulated.fleet.machine import Machine, harmless_outages
+from harness.simulated.fleet.outages import (
+    BehindNat,
+    ForgetfulNat,
+    Harmless,
+    OneFault,
+    OutageProcess,
+    RecurringOutages,
+)
 from harness.simulated.fleet.record import Record
 from harness.simulated.fleet.result import FleetResult
 from reference_server.errors import FlatlineError
@@ -229,8 +236,12 @@ def _run_part(
     trips, spells, moves = (np.random.default_rng(s) for s in seed.spawn(3))
     ramp = policy.interval_s if ramp_s is None else ramp_s
     round_trips = RoundTrips(network.round_trip, policy.heartbeat_timeout, trips)
-    way = _way(clients, network, fault, ramp, spells)
-    if network.nat is not None and not kept_by_pings(network.nat, policy):
+    behind_nat = network.nat is not None and not kept_by_pings(network.nat, policy)
+    harmless = harmless_outages(policy, network, reconnect, ramp + duration_s)
+    if behind_nat:  # a packet that comes late may find its mapping gone
+        harmless = harmless._replace(longest_s=-1.0)
+    way = _way(clients, network, fault, ramp, spells, harmless)
+    if network.nat is not None and behind_nat:
         longest_gap_s = policy.interval_s + round_trips.fast_below_s / 2
         way = BehindNat(way, network.nat, longest_gap_s)
     record = Record(clients, policy, faults=fault is not None)
@@ -250,11 +261,18 @@ def _run_part(
 
 
 def _way(
-    clients: int, network: Network, fault: Fault | None, ramp_s: float, rng: np.random.Generator
+    clients: int,
+    network: Network,
+    fault: Fault | None,
+    ramp_s: float,
+    rng: np.random.Generator,
+    harmless: Harmless,
 ) -> OutageProcess:
     if fault is None:
         law = network.outages
-        return OutageProcess(clients) if law is None else RecurringOutages(clients, law, ramp_s, rng)
+        return (
+            OutageProcess(clients) if law is None else RecurringOutages(clients, law, ramp_s, rng, harmless)
+        )
     at_s = ramp_s + fault.at.sample(rng, clients)
     match fault:
         case NatTimeout():
