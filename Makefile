@@ -62,12 +62,13 @@ check: $(VENV)/.dev
 # Those of minutes; the long searches for what is wrong (fuzz, torture_bugs, agreement_false_alarms) are started by name.
 BENCHES := heartbeat logins tls simulated fleet measure tune kernel_witness real_clients outsider dashboards
 bench: $(VENV)/.dev
-	@failed=; for bench in $(BENCHES); do echo "== bench/$$bench.py"; $(BIN)/python -m bench.$$bench || failed="$$failed $$bench"; done; \
+	@failed=; for bench in $(BENCHES); do echo "== bench/$$bench.py"; $(BIN)/python -m bench.$$bench --save docs/performance.json || failed="$$failed $$bench"; done; \
+	$(BIN)/python docs/generate.py; \
 	test -z "$$failed" || { echo "beyond their bounds:$$failed"; exit 1; }
 
-# A quarter of an hour, 4 GiB, two idle cores. The routine one is `$(BIN)/python bench/scale.py`: 20,000 clients, four minutes.
+# A quarter of an hour, 4 GiB, two idle cores. The routine one is `$(BIN)/python -m bench.scale`: 20,000 clients, four minutes.
 bench-scale: $(VENV)/.dev
-	@$(BIN)/python bench/scale.py --clients 100000 --nodes 6 --rate 170
+	@$(BIN)/python -m bench.scale --clients 100000 --nodes 6 --rate 170 --save docs/performance.json
 
 sample: $(VENV)/.run
 	@$(BIN)/flatline demo

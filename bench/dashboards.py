@@ -7,6 +7,7 @@ returned; exit code 1 where one returned nothing. Without Prometheus it says so,
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import re
@@ -21,6 +22,7 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
+from bench.figures import Figure, add_save, keep
 from harness.real.processes.children import Children
 from harness.real.processes.redis import quiet_port
 from harness.runs.directory import RunDir, find_run
@@ -94,6 +96,9 @@ def is_far(page: int) -> bool:
 
 def main() -> int:
     """Run, scrape, ask, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_save(parser)
+    given = parser.parse_args()
     program = shutil.which("prometheus")
     if program is None:
         print("no prometheus on the PATH (apt install prometheus): nothing was tried")
@@ -139,7 +144,8 @@ def main() -> int:
                     f"  {'ok' if found else 'NOTHING':8}{panel}: {query}\n{'':10}{len(found)} series: {shown}"
                 )
         print(f"\n{empty} queries returned nothing")
-        return 1 if empty else 0
+        figures = [Figure("queries without an answer", float(empty), "", "all of the dashboards'", most=0)]
+        return int(not keep(given.save, "dashboards", figures))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from collections.abc import Generator, Iterator
 import numpy as np
 import simpy
 
+from bench.figures import Figure, add_save, keep
 from harness.simulated import simulate
 from harness.simulated.fleet import run_fleet
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
@@ -119,6 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--million", type=int, default=1_000_000)
     parser.add_argument("--jobs", type=int, default=2)
+    add_save(parser)
     given = parser.parse_args(argv)
     clients, duration_s = given.clients, given.hours * 3600.0
 
@@ -176,6 +178,24 @@ def main(argv: list[str] | None = None) -> None:
         f"{given.million:,} clients, 24 h, {result.beats:,} beats, {result.false_suspicions:,} false suspicions, "
         f"{result.healthy_client_s / 86400:,.0f} healthy client-days: {wall_s:.1f} s by the wall clock on "
         f"{given.jobs} processes (wanted: {MOST_MILLION_S:.0f} s for a million)"
+    )
+    keep(
+        given.save,
+        "fleet",
+        [
+            Figure(
+                f"fleet, {clients:,} clients, {given.hours:g} h",
+                ratio,
+                against="plain SimPy",
+                least=LEAST_RATIO,
+            ),
+            Figure(
+                "the SimPy engine, with log and store", plain_s / simpy_s, against="plain SimPy", least=1.0
+            ),
+            Figure(
+                f"{given.million:,} clients, 24 h, {given.jobs} processes", wall_s, "s", most=MOST_MILLION_S
+            ),
+        ],
     )
 
 

@@ -1,6 +1,6 @@
 """What a heartbeat costs: this gateway against bare `websockets`, and against a task a connection.
 
-    python bench/heartbeat.py [--clients 2000] [--interval-s 1] [--seconds 6] [--rounds 3]
+    python -m bench.heartbeat [--clients 2000] [--interval-s 1] [--seconds 6] [--rounds 3]
 
 The servers take turns under the same load, each in a process of its own, with clients on raw sockets in
 another one. CPU is the server process's, user and system, from the kernel; a beat is a heartbeat and its
@@ -35,6 +35,7 @@ import uvloop
 from redis.asyncio import BlockingConnectionPool, Redis
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
+from bench.figures import Figure, add_save, keep
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import redis_server
 from reference_server.frames import HEARTBEAT
@@ -159,7 +160,7 @@ def measure(kind: str, options: argparse.Namespace, redis_url: str, folder: Path
             paths = [f"/ws/{_log_in(ports['http_port'], n)}" for n in range(options.clients)]
         (folder / "paths.json").write_text(json.dumps(paths))
         before = process.memory_info().rss
-        load = [sys.executable, __file__, "--role", "load", "--port", str(ports["port"])]
+        load = [sys.executable, "-m", "bench.heartbeat", "--role", "load", "--port", str(ports["port"])]
         children.start("load", [*load, "--folder", str(folder)], log=folder / "load.log")
         _wait_for(connected, children)
         time.sleep(options.interval_s + 0.5)
@@ -177,7 +178,7 @@ def _start_server(
     kind: str, options: argparse.Namespace, redis_url: str, children: Children, folder: Path, ready: Path
 ) -> Child:
     if kind not in GATEWAYS:
-        argv = [__file__, "--role", kind, "--folder", str(folder), "--redis", redis_url]
+        argv = ["-m", "bench.heartbeat", "--role", kind, "--folder", str(folder), "--redis", redis_url]
         argv += ["--interval-s", str(options.interval_s)]
     else:
         policy = {
@@ -234,6 +235,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--redis", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    add_save(parser)
     options = parser.parse_args()
     if options.role == "load":
         paths = json.loads((options.folder / "paths.json").read_text())
@@ -275,6 +277,25 @@ def report(costs: dict[str, list[Cost]], options: argparse.Namespace) -> int:
     good = good and ours.bytes <= MOST_BYTES
     print(
         f"limits: {MOST_CPU_RATIO}× bare, half of tasks, {MOST_BYTES // 1024} KiB: {'met' if good else 'MISSED'}"
+    )
+    keep(
+        options.save,
+        "heartbeat",
+        [
+            Figure(
+                "processor, a heartbeat",
+                ours.cpu_us / bare.cpu_us,
+                against="bare websockets",
+                most=MOST_CPU_RATIO,
+            ),
+            Figure(
+                "processor, a heartbeat",
+                ours.cpu_us / middle["tasks"].cpu_us,
+                against="a task a client",
+                most=0.5,
+            ),
+            Figure("memory of a connection", ours.bytes / 1024, "KiB", most=MOST_BYTES / 1024),
+        ],
     )
     return 0 if good else 1
 

@@ -1,6 +1,6 @@
 """What the durable ledger costs a login: logins a second and how long one waits, with and without it.
 
-    python bench/logins.py [--logins 3000] [--at-once 64] [--rounds 3] [--ledger URL]
+    python -m bench.logins [--logins 3000] [--at-once 64] [--rounds 3] [--ledger URL]
 
 Gateways take turns under the same load: so many clients in another process, each logging in again as soon
 as it is answered, on a connection that it keeps. A login is committed before it is answered; what shows is
@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 import uvloop
 
+from bench.figures import Figure, add_save, keep
 from harness.real.processes.children import Children
 from harness.real.processes.redis import redis_server
 
@@ -90,6 +91,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ledger", help="another one, say postgresql+psycopg://…")
+    add_save(parser)
     options = parser.parse_args()
     kinds = ["none", "sqlite"] + (["given"] if options.ledger else [])
     found: dict[str, list[tuple[float, float, float, float]]] = {kind: [] for kind in kinds}
@@ -106,9 +108,14 @@ def main() -> None:
     print(f"{options.logins} logins, {options.at_once} at once, median of {options.rounds} rounds")
     print(f"{'ledger':10}{'logins/s':>10}{'to none':>10}{'p50 ms':>10}{'p99 ms':>10}{'CPU µs':>10}")
     none = statistics.median(row[0] for row in found["none"])
+    figures = []
     for kind, rows in found.items():
         rate, p50, p99, cpu = (statistics.median(row[i] for row in rows) for i in range(4))
         print(f"{kind:10}{rate:10.0f}{rate / none:9.2f}×{p50:10.1f}{p99:10.1f}{cpu:10.0f}")
+        if kind != "none":
+            figures.append(Figure(f"logins a second with {kind}", rate / none, against="no ledger"))
+        figures.append(Figure(f"processor of a login, ledger {kind}", cpu, "µs"))
+    keep(options.save, "logins", figures)
 
 
 if __name__ == "__main__":

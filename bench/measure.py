@@ -7,15 +7,16 @@ lines says more than the seconds, which are this machine's and of CPU time. Peak
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
 
+from bench.figures import Figure, add_save, keep
 from harness.events.log import read_log, write_log
 from harness.measure.one_engine import measure
 from harness.measure.quality_of_service import detections_by_layer, incidence_by_cause, qos, survival
@@ -28,6 +29,8 @@ from scenarios.plan import Plan
 CLIENT, GATEWAY, STORE, K = Source.CLIENT, Source.GATEWAY, Source.STORE, EventKind
 PER_FAULTED = 16
 HORIZON_S = 600.0
+MOST_S = 5.0  # for a million
+MOST_BYTES = 8 * 2**30 / 1e7  # of ten million in 8 GiB
 
 
 def make_plan(faulted: int) -> Plan:
@@ -86,8 +89,12 @@ def make_log(path: Path, plan: Plan) -> None:
     write_log(path, sorted(make_events(plan), key=lambda event: event.time_s))
 
 
-def main(wanted: int = 1_000_000) -> None:
-    plan = make_plan(max(1, wanted // PER_FAULTED))
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("events", nargs="?", type=int, default=1_000_000)
+    add_save(parser)
+    given = parser.parse_args(argv)
+    plan = make_plan(max(1, given.events // PER_FAULTED))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "events.jsonl"
         maker = get_context("fork").Process(target=make_log, args=(path, plan))
@@ -122,7 +129,18 @@ def main(wanted: int = 1_000_000) -> None:
         f"log to figures: {done - parsed:.2f} s, {(done - parsed) / (parsed - began):.2f} × json.loads; "
         f"peak memory {peak_gib:.2f} GiB, {peak_gib * 2**30 / lines:.0f} bytes an event"
     )
+    keep(
+        given.save,
+        "measure",
+        [
+            Figure(f"{lines:,} events, log to figures", done - parsed, "s", most=MOST_S * lines / 1e6),
+            Figure(
+                "log to figures", (done - parsed) / (parsed - began), against="json.loads of the same lines"
+            ),
+            Figure("peak memory, an event", peak_gib * 2**30 / lines, "bytes", most=MOST_BYTES),
+        ],
+    )
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:]))
+    main()

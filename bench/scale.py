@@ -1,6 +1,6 @@
 """Very many real clients: is every fault accounted for, nobody else suspected, every heartbeat in time?
 
-    python bench/scale.py [--clients 20000] [--nodes 2] [--workers N] [--rate 350]     (`make bench-scale`: 100,000)
+    python -m bench.scale [--clients 20000] [--nodes 2] [--workers N] [--rate 350]     (`make bench-scale`: 100,000)
 
 Runs the scenario `scale` for real (T = 30 s, 1 % host crashes, 1 % refreshes) and reads the run's own tables.
 Clients come at a fixed rate, so that logins and handshakes leave the machine's cores room for heartbeats.
@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from bench.figures import Figure, add_save, keep
 from harness.real.engine import RealSetup
 from harness.real.machine_limits import this_machine, workers_for
 from harness.real.resources import RepeatingThread
@@ -81,6 +82,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, help="generator processes; default: what they need")
     parser.add_argument("--rate", type=float, default=350.0, help="clients that come a second")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
+    add_save(parser)
     options = parser.parse_args()
     scenario = load_scenario(
         "scale",
@@ -146,6 +148,24 @@ def main() -> int:
     print(
         f"limits: all accounted for, none false, p99 below {MOST_LATE * interval_s:g} s, sound: "
         f"{'met' if good else 'MISSED'}"
+    )
+    kib = {role: float(size) / options.clients / _KIB for role, size in most.items()}
+    keep(
+        options.save,
+        "scale",
+        [
+            Figure(f"{options.clients:,} clients, from start to report", took_s, "s"),
+            Figure(
+                "faults accounted for",
+                accounted / (round(options.clients * 0.01) * 2),
+                against="planned",
+                least=1.0,
+            ),
+            Figure("false suspicions", float(suspicions), "", most=0.0),
+            Figure("p99 lateness of heartbeats", late_s, "s", most=MOST_LATE * interval_s),
+            Figure("sound", float(bool(summary["sound"])), "", least=1.0),
+            *(Figure(f"memory of a client, {role}", size, "KiB") for role, size in kib.items()),
+        ],
     )
     return 0 if good else 1
 

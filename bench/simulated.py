@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import simpy
 
+from bench.figures import Figure, add_save, keep
 from harness.simulated import simulate
 from reference_server.events import EventKind
 from scenarios.plan import make_plan
@@ -105,6 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
+    add_save(parser)
     asked = parser.parse_args(argv)
     what = scenario(asked.clients, asked.hours)
     looped = scenario(asked.clients, asked.hours, gateway={"heartbeat_service": 60e-6})
@@ -124,9 +126,14 @@ def main(argv: list[str] | None = None) -> int:
     if len(counts) != 1:
         print(f"they do not find the same number of dead clients: {sorted(counts)}")
         return 1
+    figures = []
     for kind, wanted in LEAST_RATIOS.items():
         ratio = min(runs["plain SimPy" + kind][2]) / min(runs["engine" + kind][2])
         print(f"engine against plain model{kind}: {ratio:.2f} × (at least {wanted:g} wanted)")
+        figures.append(
+            Figure(f"the SimPy engine{kind}", ratio, against=f"a plain SimPy model{kind}", least=wanted)
+        )
+    keep(asked.save, "simulated", figures)
     return 0
 
 

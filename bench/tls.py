@@ -1,6 +1,6 @@
 """What TLS costs the gateway: a heartbeat's bytes and CPU, a handshake's (full, resumed), a connection's memory.
 
-    python bench/tls.py [--clients 500] [--handshakes 600] [--seconds 5] [--rounds 3]
+    python -m bench.tls [--clients 500] [--handshakes 600] [--seconds 5] [--rounds 3]
 
 Two gateways take turns, one plain and one with TLS 1.3 (a P-256 certificate made here), under the same load of one
 client process with blocking sockets. CPU is the gateway process's, user and system; bytes are what the kernel counted
@@ -30,6 +30,7 @@ from pathlib import Path
 
 import psutil
 
+from bench.figures import Figure, add_save, keep
 from harness.real.processes.certificate import own_certificate
 from harness.real.processes.children import Children
 from harness.real.processes.redis import redis_server
@@ -198,6 +199,7 @@ def main() -> int:
     parser.add_argument("--interval-s", type=float, default=0.5)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
+    add_save(parser)
     options = parser.parse_args()
     raise_descriptor_limit()
     costs: dict[str, list[Cost]] = {"plain": [], "tls": []}
@@ -241,6 +243,19 @@ def report(costs: dict[str, list[Cost]], options: argparse.Namespace) -> int:
     good = abs(more - MOST_BEAT_BYTES) < 2 and held < MOST_MEMORY
     good = good and middle("tls", "handshake_cpu_us", "resumed") < middle("tls", "handshake_cpu_us", "full")
     print(f"limits: {MOST_BEAT_BYTES} bytes a beat, {MOST_MEMORY // 1024} KiB: {'met' if good else 'MISSED'}")
+    names = {
+        "processor, a heartbeat": rows[1],
+        "processor, a full handshake": rows[5],
+        "processor, resumed": rows[6],
+    }
+    ratios = [
+        Figure(what, middle("tls", name, of_tls) / middle("plain", name, of_plain), against="without TLS")
+        for what, (_, name, of_plain, of_tls) in names.items()
+    ]
+    held_kib = Figure(
+        "memory of a connection, more", held / 1024, "KiB", "without TLS", most=MOST_MEMORY / 1024
+    )
+    keep(options.save, "tls", [*ratios, held_kib])
     return 0 if good else 1
 
 

@@ -1,6 +1,6 @@
 """What a held client costs here and in Tsung: the same clients on the same server, one tool after the other.
 
-    python bench/tsung.py [--clients 10000] [--interval-s 10] [--seconds 20] [--rate 250]
+    python -m bench.tsung [--clients 10000] [--interval-s 10] [--seconds 20] [--rate 250]
 
 One gateway sends every client a heartbeat each interval and never suspects anybody. Tsung's users have a session
 id made beforehand, connect and wait; ours log in, connect, and answer every heartbeat, and each connect is in an
@@ -31,6 +31,7 @@ from pathlib import Path
 
 import psutil
 
+from bench.figures import Figure, add_save, keep
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import redis_server
 from harness.runs.directory import RunDir
@@ -117,8 +118,9 @@ def hold(child: Child, children: Children, http_port: int, options: argparse.Nam
     began_s, cpu = time.monotonic(), cpu_s(child.pid)
     time.sleep(options.seconds)
     used_s, seconds = cpu_s(child.pid) - cpu, time.monotonic() - began_s
-    heartbeats = options.clients * seconds / options.interval_s
-    return Cost((resident(child.pid) - before) / options.clients, before, 1e6 * used_s / heartbeats)
+    heartbeats, held_bytes = options.clients * seconds / options.interval_s, resident(child.pid)
+    each = (held_bytes - before) / options.clients
+    return Cost(each, before, held_bytes / options.clients, 1e6 * used_s / heartbeats)
 
 
 def tsung(children: Children, ports: dict[str, int], options: argparse.Namespace, folder: Path) -> Cost:
@@ -182,6 +184,7 @@ def main() -> int:
     parser.add_argument("--interval-s", type=float, default=10.0)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--rate", type=float, default=250.0, help="clients that come a second")
+    add_save(parser)
     options = parser.parse_args()
     if shutil.which("tsung") is None or shutil.which("epmd") is None:
         print("skipped: tsung is not installed (Debian: apt-get install tsung)")
@@ -246,6 +249,15 @@ def report(theirs: Cost, mine: Cost, options: argparse.Namespace) -> int:
     )
     good = memory <= MOST_MEMORY_RATIO
     print(f"limit: {MOST_MEMORY_RATIO:g}× Tsung's memory a client: {'met' if good else 'MISSED'}")
+    keep(
+        options.save,
+        "tsung",
+        [
+            Figure("memory of a client", memory, against="Tsung", most=MOST_MEMORY_RATIO),
+            Figure("memory of a client", mine.bytes / 1024, "KiB", f"Tsung's {theirs.bytes / 1024:.1f}"),
+            Figure("processor, a heartbeat", mine.cpu_us / theirs.cpu_us, against="Tsung"),
+        ],
+    )
     return 0 if good else 1
 
 

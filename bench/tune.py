@@ -1,15 +1,17 @@
 """How long the tuner takes: a full search of the default space with its tables and text.
 
-    python bench/tune.py
+    python -m bench.tune
 
 Exits with 1 if it takes longer than 10 s. What `flatline tune` simulates afterwards is not counted.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 
+from bench.figures import Figure, add_save, keep
 from harness.policy.tune.conditions import conditions_of_profile
 from harness.policy.tune.explain import explain
 from harness.policy.tune.recommend import recommend
@@ -20,7 +22,10 @@ PROFILE = "office-wifi-60s-lb"
 MOST_S = 10.0
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_save(parser)
+    given = parser.parse_args(argv)
     where, requirements = conditions_of_profile(PROFILE), parse_requirements(budget="60/s")
     began = time.perf_counter()
     answer = recommend(where, requirements)
@@ -36,7 +41,11 @@ def main() -> int:
         f"{len(answer.pareto):,} in the Pareto set, {len(told.splitlines())} lines of text"
     )
     print(f"search {search_s:.2f} s, with tables and text {full_s:.2f} s (at most {MOST_S:g} s)")
-    return int(full_s > MOST_S)
+    figures = [
+        Figure("a recommendation, with tables and text", full_s, "s", most=MOST_S),
+        Figure("of it the search", search_s / full_s, against="the whole"),
+    ]
+    return int(not keep(given.save, "tune", figures))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,47 @@ def pages() -> dict[str, str]:
         "reference-tables.md": tables_reference(),
         "who-notices-a-dead-client.md": _GENERATED
         + compared(orjson.loads((_DOCS / "who-notices-a-dead-client.json").read_bytes())),
+        "performance.md": _GENERATED + _performance(orjson.loads((_DOCS / "performance.json").read_bytes())),
     }
+
+
+def _performance(kept: Mapping[str, Any]) -> str:
+    """The page of what the benches found, by the file that `bench/figures.py` keeps."""
+    parts = [
+        "# Performance\n",
+        "Made of the last `make bench` (and `make bench-scale`) that was kept. A ratio is to a baseline that ran "
+        "in the same minute on the same machine; it says more than seconds do. A figure beyond its bound is **bold**. "
+        "`python -m bench.NAME --save docs/performance.json` measures one anew, `python docs/generate.py` makes the "
+        "page.\n",
+    ]
+    beyond = sorted(name for name, one in kept.items() if not all(f["within"] for f in one["figures"]))
+    parts.append(f"Beyond a bound: {', '.join(beyond) or 'none'}.\n")
+    rows = []
+    for name, one in sorted(kept.items()):
+        for figure in one["figures"]:
+            value = f"{figure['value']:,.3g}" if abs(figure["value"]) < 1000 else f"{figure['value']:,.0f}"
+            told = f"{value} {figure['unit']}".strip()
+            bounds = [
+                f"at {word} {figure[word]:,.4g}" for word in ("least", "most") if figure[word] is not None
+            ]
+            shown = told if figure["within"] else f"**{told}**"
+            rows.append([f"`{name}`", figure["what"], shown, figure["against"], ", ".join(bounds)])
+    parts.append(_table(("bench", "what", "measured", "against", "bound"), rows))
+    parts.append("\n## Where and when\n")
+    rows = [
+        [
+            f"`{name}`",
+            f"{one['date']} UTC",
+            f"`{one['commit']}`",
+            f"{m['cores']} cores, {m['cpu']}, {m['memory_gib']} GiB",
+            f"{m['kernel']}, Python {m['python']}",
+            f"{one['load_average']:g}",
+        ]
+        for name, one in sorted(kept.items())
+        for m in [one["machine"]]
+    ]
+    parts.append(_table(("bench", "date", "commit (+: changed)", "machine", "system", "load average"), rows))
+    return "\n".join(parts)
 
 
 def _commands() -> str:

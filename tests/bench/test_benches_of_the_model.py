@@ -14,7 +14,7 @@ RATIO = r"\d+(\.\d+)?(x| ×)"
 
 
 def test_measuring(capsys: pytest.CaptureFixture[str]) -> None:
-    bench.measure.main(3000)
+    bench.measure.main(["3000"])
     told = capsys.readouterr().out
     assert "187 faults" in told
     assert f"{187 * 5} milestones detected" in told
