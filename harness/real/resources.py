@@ -85,21 +85,24 @@ class ResourceSampler(RepeatingThread):
         self._out.close()
 
     def _sample_all(self) -> None:
+        # Once for all of them: to ask each for its forks is to walk every process of the machine as often.
+        forks: dict[int, list[int]] = {}
+        for process in psutil.process_iter(["ppid"]):
+            forks.setdefault(process.info["ppid"], []).append(process.pid)
         for name, pid in list(self._pids.items()):
-            for event in self._sample(name, pid):
+            for event in self._sample(name, pid, forks):
                 self._out.write(event)
         self._out.flush()
 
-    def _sample(self, name: str, pid: int) -> list[Event]:
+    def _sample(self, name: str, pid: int, forks: Mapping[int, list[int]]) -> list[Event]:
         role, _, node = name.partition("/")
         events = []
-        try:
-            root = self._process(pid)
-            family = [root, *(self._process(fork.pid) for fork in root.children(recursive=True))]
-        except psutil.NoSuchProcess:
-            return []
-        for process in family:
+        family = [pid]
+        for one in family:
+            family += forks.get(one, ())
+        for one in family:
             try:
+                process = self._process(one)
                 detail = {"role": role} | usage_of(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue  # it ended in between; a zombie has no descriptors to count

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from reference_server.session_log import without_controls
@@ -17,6 +18,7 @@ __all__ = ["LoginRate", "Origin", "address_of", "is_in", "network_of"]
 Network = IPv4Network | IPv6Network
 _MOST_DEVICE, _MOST_AGENT = 50, 512
 _MINUTE_S = 60.0
+_MOST_REMEMBERED = 4096  # addresses: to read one takes longer than all else that is done with it
 _MOST_KEYS = 100_000  # then those whose minute is over are forgotten
 
 
@@ -62,6 +64,7 @@ class LoginRate:
         return 0.0
 
 
+@lru_cache(_MOST_REMEMBERED)
 def network_of(address: str) -> str:
     """Return what one client has of addresses: an IPv4 address, or 64 bits of an IPv6 one; "": none."""
     found = _parse(address)
@@ -94,6 +97,7 @@ def is_in(address: str, networks: Collection[Network]) -> bool:
     )
 
 
+@lru_cache(_MOST_REMEMBERED)
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
     try:
         found = ip_address(text.partition("%")[0])
