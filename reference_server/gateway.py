@@ -122,6 +122,7 @@ class Gateway:
         self.reconcile = self.presence.reconcile
         self._sweep_phase_s = float(sweep_rng.uniform(0.0, policy.sweep_interval))
         self._tasks: list[Task[None]] = []
+        self._hears_presence: Task[None] | None = None  # while somebody here watches anybody
         self._server: Server | None = None
         self.draining = False
 
@@ -158,10 +159,10 @@ class Gateway:
             subscribed.set()
             self.cluster.on_subscribed()
 
-        channels = {self.presence.channel: self.presence.deliver, self.router.channel: self.router.deliver}
+        told_us = {self.router.channel: self.router.deliver}
         self._tasks = [
             create_task(self.store.run()),
-            create_task(listen_to(self.redis, channels, on_subscribed)),
+            create_task(listen_to(self.redis, told_us, on_subscribed)),
             create_task(self.sweeper.run(self._sweep_phase_s)),
             create_task(self.cluster.run()),
             create_task(self.logins.repair()),
@@ -214,7 +215,7 @@ class Gateway:
         if self.ledger is not None and not await self.ledger.close(_LEDGER_DRAIN_S):
             _log.warning("the ledger: %d rows were not written", self.ledger.pending)
         self.logins.stop()
-        for task in self._tasks:
+        for task in (*self._tasks, *([self._hears_presence] if self._hears_presence else [])):
             task.cancel()
         await self.redis.aclose()
         self.telemetry.close()
@@ -358,10 +359,24 @@ class Gateway:
             case {"type": "watch", "user_ids": list(user_ids)} if _are_ids(user_ids):
                 if not self.presence.watch(connection, user_ids, _MOST_WATCHED):
                     connection.send_error("too_many", f"at most {_MOST_WATCHED} users")
+                self._hear_presence()
             case {"type": "send", "user_id": str(user_id), "payload": payload} if _are_ids([user_id]):
                 self.router.pass_on(connection, user_id, payload)
             case _:
                 connection.send_error("unknown_message", f"not understood: {message['type']:.40}")
+
+    def _hear_presence(self) -> None:
+        """Listen while somebody here watches anybody: each announcement is work for every node that listens."""
+        if self.presence.is_watched == (self._hears_presence is not None):
+            return
+        if self._hears_presence is not None:
+            self._hears_presence.cancel()
+            self._hears_presence = None
+        else:
+            channels = {self.presence.channel: self.presence.deliver}
+            # Whatever was said before the subscription stood is asked for when it does.
+            self._hears_presence = create_task(listen_to(self.redis, channels, self.presence.reconcile))
+            self._hears_presence.add_done_callback(_report_failure)
 
     def on_traced_heartbeat(self, connection: GatewayConnection) -> None:
         """Log one heartbeat."""
@@ -380,6 +395,7 @@ class Gateway:
         record = connection.record
         del self.live[record.owner]
         self.presence.forget(connection)
+        self._hear_presence()
         if self._online is not None:
             self._online.remove(record.user_id)
         sock = connection.transport.get_extra_info("socket")  # None: it is gone already

@@ -10,7 +10,8 @@ From a user's id to the connections that have the user's records, through one ch
 A message is delivered once or not at all, never kept: who is not online is not reached. The last three are
 published by the scripts in one step with the records, so that a lost one is found out at the next refresh.
 
-`listen_to` is one subscription to Redis for a whole gateway. Pub/sub keeps nothing: what is published while the
+`listen_to` is one subscription to Redis for a whole gateway (another one, of presence, stands while a client here
+watches somebody). Pub/sub keeps nothing: what is published while the
 subscription is down is lost, and whoever listens is told when it stands again.
 """
 

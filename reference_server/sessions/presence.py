@@ -77,6 +77,11 @@ class Presence:
         self._watched: dict[Watcher, set[str]] = {}
         self.undelivered = 0  # announcements dropped because a client's buffer was full
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody here watches anybody."""
+        return bool(self._users)
+
     def watch(self, watcher: Watcher, user_ids: Iterable[str], most: int) -> bool:
         """Watch these users too; False: they would be above ``most``.
 

@@ -9,11 +9,12 @@ It asks the gateway nothing, so it goes on when that is frozen, and it does not 
 which come late or not at all.
 
 The faulted sessions are looked at every few milliseconds, less often where there are so many that the looks would
-take more than a fifth of its time. Once a second a sample counts the existing keys of the sessions that clients
-were given (``EXISTS`` in chunks; ``SCAN`` would walk every key of the server), their users' status keys and the
-members of the online set, reads how often each command was called (``INFO commandstats``, without the watch's own
-calls), and looks whether the store shows whoever is connected (rules: `harness/events/presence_watch.py`). Redis may be
-down, stalled or restarted: the watch keeps asking. `previous_poll_s` of a `store_cleared` then shows how
+take more than a fifth of its time. It looks whether the store shows whoever is connected (rules:
+`harness/events/presence_watch.py`) and counts the existing keys of the sessions that clients were given (``EXISTS``;
+``SCAN`` would walk every key of the server): each of them once a second, or more rarely where there are very many, some
+at a time between two looks. Once a second a sample says what was counted, how many users have a status, how many
+members the online set, and how often each command was called (``INFO commandstats``, without the watch's own calls).
+Redis may be down, stalled or restarted: the watch keeps asking. `previous_poll_s` of a `store_cleared` then shows how
 wide its moment is, and `store_gap_s` of the next sample how long no answer came (`store_wait_s`: the longest wait for
 one that did; `largest_gap_s`: the longest time between two looks at the faulted sessions).
 """
@@ -61,7 +62,7 @@ _NO_RECORDS = re.compile(
     r"cmdstat_(acl|auth|client|cluster|command|config|echo|eval|evalsha|exec|exists|flush\w+|hello|info|mget|multi|ping|"
     r"publish|p?(un)?subscribe|reset|script|select|zcard)(\|.*)?"
 )
-_SESSIONS_PER_S = 20_000  # asked for after an incident: more would take the time of Redis and of this process
+_SESSIONS_PER_S = 20_000  # asked for, counted: more would take the time of Redis and of this process
 
 _log = logging.getLogger(ROLE)
 
@@ -135,6 +136,10 @@ class Watch:
         self._largest_gap_s = 0.0  # between two such looks, since the last sample
         self.look_took_s = 0.0  # the last of them, of Redis's time
         self._next_look_s = self._next_sample_s = self._next_comparison_s = 0.0
+        self._next_shown_s = self._next_count_s = 0.0
+        self._uncounted: list[bytes] = []  # session keys that this count has not asked for yet
+        self._found = 0  # of those that it has, how many exist
+        self._sessions = 0  # that existed by the last count of all
 
     def read_logs(self, now_s: float) -> None:
         """Take up what clients and harness have logged since the last call."""
@@ -163,6 +168,10 @@ class Watch:
         self.look_took_s = self._store.waited_s - waited_s
         if now_s >= self._next_comparison_s:
             self._next_comparison_s = now_s + self._compare(now_s)
+        if now_s >= self._next_shown_s:
+            self._next_shown_s = now_s + self._look_who_is_shown()
+        if now_s >= self._next_count_s:
+            self._next_count_s = now_s + self._count_some()
         if now_s >= self._next_sample_s and self._sample():
             self._next_sample_s = now_s + self._sample_s
         self._out.flush()
@@ -200,16 +209,15 @@ class Watch:
         return len(sessions) / _SESSIONS_PER_S
 
     def _sample(self) -> bool:
-        self._look_who_is_shown()
         clearing = self._clearing
-        keys = list(clearing.session_keys), list(clearing.status_keys), clearing.left_keys
-        answer = self._store.ask(lambda r: _count(r, *keys, self._online_key))
+        absent = [f"{self._prefix}status:{user}" for user in self._presence.absent]
+        answer = self._store.ask(lambda r: _count(r, absent, clearing.left_keys, self._online_key))
         if answer is None:
             return False
-        sessions, shown, left, online, commands = answer.value
+        shown, left, online, commands = answer.value
         detail = {
-            "sessions": sessions + clearing.on_left(left),
-            "shown": shown,
+            "sessions": self._sessions + clearing.on_left(left),
+            "shown": self._presence.shown + shown,
             "online": online,
             "watched": len(self._clearing.watched),
             "store_gap_s": self._store.gap_s,
@@ -221,38 +229,47 @@ class Watch:
         self._out.write(Event(answer.answered_s, Source.STORE, EventKind.STORE_SAMPLE, detail=detail))
         return True
 
-    def _look_who_is_shown(self) -> None:
-        asked = self._presence.questions(round(_SESSIONS_PER_S * self._sample_s))
-        sessions = list(asked)
-        for n in range(0, len(sessions), _ASK_CHUNK):
-            chunk = sessions[n : n + _ASK_CHUNK]
-            keys = [f"{self._prefix}status:{asked[one]}" for one in chunk]
+    def _look_who_is_shown(self) -> float:
+        """Look for those who have waited longest; return how long until the next ones, in seconds."""
+        asked = self._presence.questions(_ASK_CHUNK)
+        keys = [f"{self._prefix}status:{user}" for user in asked.values()]
+        if asked:
             answer = self._store.ask(partial(redis.Redis.mget, keys=keys))
             if answer is None:
-                return
-            statuses = {
-                one: None if found is None else found.decode()
-                for one, found in zip(chunk, answer.value, strict=True)
-            }
+                return 0.0
+            found = [None if status is None else status.decode() for status in answer.value]
+            statuses = dict(zip(asked, found, strict=True))
             for event in self._presence.answer(statuses, answer.asked_s, answer.answered_s):
                 self._out.write(event)
+        return self._pause_s(len(asked), len(self._presence))
+
+    def _count_some(self) -> float:
+        """Count on; return how long until the next ones, in seconds."""
+        uncounted = self._uncounted or list(self._clearing.session_keys)
+        part, rest = uncounted[:_SAMPLE_CHUNK], uncounted[_SAMPLE_CHUNK:]
+        if part:
+            answer = self._store.ask(lambda r: r.exists(*part))
+            if answer is None:
+                return 0.0
+            self._found += answer.value
+        if not rest:
+            self._sessions, self._found = self._found, 0
+        self._uncounted = rest
+        return self._pause_s(len(part), len(self._clearing.session_keys))
+
+    def _pause_s(self, some: int, of: int) -> float:
+        """How long to wait after some of so many: all have their turn within a sample, unless they are too many."""
+        return max(self._sample_s * (some / max(1, of) if some else 1.0), some / _SESSIONS_PER_S)
 
 
 def _count(
-    r: redis.Redis,
-    session_keys: Sequence[bytes],
-    status_keys: Sequence[bytes],
-    left_keys: Sequence[bytes],
-    online_key: str,
-) -> tuple[int, int, list[bytes | None], int, dict[str, int]]:
-    """Count sessions, statuses and members of the online set, and calls of each command; read what was left."""
+    r: redis.Redis, status_keys: Sequence[str], left_keys: Sequence[bytes], online_key: str
+) -> tuple[int, list[bytes | None], int, dict[str, int]]:
+    """Count statuses and members of the online set, and calls of each command; read what was left."""
     pipeline = r.pipeline(transaction=False)
-    sizes = []
-    for keys in (session_keys, status_keys):
-        sizes.append(len(pipeline))
-        for n in range(0, len(keys), _SAMPLE_CHUNK):
-            pipeline.exists(*keys[n : n + _SAMPLE_CHUNK])
-    first_status, rest = sizes[1], len(pipeline)
+    for n in range(0, len(status_keys), _SAMPLE_CHUNK):
+        pipeline.exists(*status_keys[n : n + _SAMPLE_CHUNK])
+    rest = len(pipeline)
     for n in range(0, len(left_keys), _SAMPLE_CHUNK):
         pipeline.mget(left_keys[n : n + _SAMPLE_CHUNK])
     pipeline.zcard(online_key)
@@ -264,7 +281,7 @@ def _count(
         if not _NO_RECORDS.fullmatch(name)
     }
     left = [value for chunk in answers[rest:-2] for value in chunk]
-    return sum(answers[:first_status]), sum(answers[first_status:rest]), left, answers[-2], calls
+    return sum(answers[:rest]), left, answers[-2], calls
 
 
 def _run(watch: Watch, store: Store, out: EventWriter, poll_s: float, now_s: Callable[[], float]) -> None:

@@ -56,7 +56,6 @@ class StoreClearing:
         self.watched: dict[str, WatchedSession] = {}
         self._latest: dict[str, str] = {}  # user -> session
         self.session_keys: dict[bytes, None] = {}  # of each user's latest session
-        self.status_keys: dict[bytes, None] = {}  # of the users
         self._left: dict[str, int] = {}  # older sessions: looks in vain one after the other
 
     def on_client_event(self, event: Event) -> None:
@@ -64,7 +63,6 @@ class StoreClearing:
         session_id = event.session_id
         if event.kind is EventKind.LOGGED_IN:
             user_id = event.detail["user_id"]
-            self.status_keys[self._status_key(user_id)] = None
             if (before := self._latest.get(user_id)) is not None and before != session_id:
                 del self.session_keys[self._session_key(before)]
                 self._left[before] = 0

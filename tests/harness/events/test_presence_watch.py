@@ -41,3 +41,15 @@ def test_whoever_is_not_connected_is_not_asked_for() -> None:
 def test_with_more_sessions_than_questions_all_have_their_turn() -> None:
     watch = watch_of(0, 1, 2)
     assert [list(watch.questions(2)) for _ in range(3)] == [["s0", "s1"], ["s2", "s0"], ["s1", "s2"]]
+
+
+def test_users_with_a_status_are_counted_by_answers_and_those_without_a_client_are_named() -> None:
+    watch = watch_of(0, 1)
+    watch.take(event(2.0, CLIENT, K.LOGGED_IN, "s2", "", user_id="user-2"))
+    assert (watch.shown, list(watch.absent)) == (2, ["user-2"])
+    assert kinds(watch, None, 3.0) and watch.shown == 1
+    assert kinds(watch, "elsewhere|c9", 4.0) == [] and watch.shown == 2
+    watch.take(event(5.0, CLIENT, K.SESSION_UNKNOWN, "s0", "c0"))
+    assert (watch.shown, list(watch.absent)) == (1, ["user-2", "user-0"])
+    watch.take(event(6.0, CLIENT, K.LOGGED_IN, "s1", "", user_id="user-1"))  # at another device
+    assert (watch.shown, list(watch.absent)) == (1, ["user-2", "user-0"])

@@ -71,7 +71,6 @@ def test_a_healthy_session_is_counted_but_not_watched() -> None:
     clearing.on_client_event(client(EventKind.CONNECTED))
     assert clearing.queries() == []
     assert list(clearing.session_keys) == [b"p:session:s1"]
-    assert list(clearing.status_keys) == [b"p:status:u1"]
 
 
 def test_a_session_left_is_counted_while_it_is_there_and_forgotten_when_it_is_gone_for_good() -> None:
