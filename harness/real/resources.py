@@ -31,8 +31,16 @@ def usage_of(process: psutil.Process) -> dict[str, Any]:
             "pid": process.pid,
             "cpu_percent": process.cpu_percent(),
             "rss_bytes": process.memory_info().rss,
-            "descriptors": process.num_fds(),
+            # Linux says how many since 6.2; else they are counted one by one, tens of thousands of sockets a second.
+            "descriptors": _stated_descriptors(process.pid) or process.num_fds(),
         }
+
+
+def _stated_descriptors(pid: int) -> int:
+    try:
+        return Path(f"/proc/{pid}/fd").stat().st_size
+    except OSError:
+        return 0
 
 
 class RepeatingThread:

@@ -13,12 +13,12 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from reference_server.session_log import without_controls
 
-__all__ = ["LoginRate", "Origin", "address_of", "is_in", "network_of"]
+__all__ = ["MOST_REMEMBERED", "LoginRate", "Origin", "address_of", "is_in", "network_of"]
 
 Network = IPv4Network | IPv6Network
 _MOST_DEVICE, _MOST_AGENT = 50, 512
 _MINUTE_S = 60.0
-_MOST_REMEMBERED = 4096  # addresses: to read one takes longer than all else that is done with it
+MOST_REMEMBERED = 4096  # addresses: to read one takes longer than all else that is done with it
 _MOST_KEYS = 100_000  # then those whose minute is over are forgotten
 
 
@@ -64,7 +64,7 @@ class LoginRate:
         return 0.0
 
 
-@lru_cache(_MOST_REMEMBERED)
+@lru_cache(MOST_REMEMBERED)
 def network_of(address: str) -> str:
     """Return what one client has of addresses: an IPv4 address, or 64 bits of an IPv6 one; "": none."""
     found = _parse(address)
@@ -97,7 +97,7 @@ def is_in(address: str, networks: Collection[Network]) -> bool:
     )
 
 
-@lru_cache(_MOST_REMEMBERED)
+@lru_cache(MOST_REMEMBERED)
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
     try:
         found = ip_address(text.partition("%")[0])

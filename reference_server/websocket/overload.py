@@ -12,6 +12,7 @@ import typing
 from asyncio import BaseTransport, Protocol, TimerHandle, Transport, get_running_loop
 from collections import Counter
 from collections.abc import Callable, Hashable
+from functools import lru_cache
 from ipaddress import ip_network
 from time import monotonic
 from typing import cast
@@ -19,7 +20,7 @@ from typing import cast
 import orjson
 
 from reference_server.config import GatewayConfig
-from reference_server.sessions.origin import is_in, network_of
+from reference_server.sessions.origin import MOST_REMEMBERED, is_in, network_of
 
 __all__ = ["RETRY_AFTER_S", "SENTENCES", "ConnectionLimiter", "RejectedConnection", "most_sockets"]
 
@@ -93,6 +94,11 @@ class _Waiting:
         return oldest if monotonic() - self._since[oldest][0] >= patience_s else None
 
 
+@lru_cache(MOST_REMEMBERED)
+def _is_public(network: str) -> bool:
+    return network != "" and ip_network(network).is_global
+
+
 def _network(transport: BaseTransport) -> str:
     return network_of((transport.get_extra_info("peername") or ("",))[0])
 
@@ -149,7 +155,7 @@ class ConnectionLimiter:
         if is_in(network.partition("/")[0], self._trusted):
             return float("inf")
         if self._most_of_network is None:  # load generators and proxies are at home
-            return _MOST_OF_NETWORK if network and ip_network(network).is_global else float("inf")
+            return _MOST_OF_NETWORK if _is_public(network) else float("inf")
         return self._most_of_network
 
     def leave(self, sock: Socket) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import ssl
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -88,20 +89,17 @@ class Gateways:
         self._rng = rng
         self._is_loopback = sys.platform == "linux" and all(_is_loopback(uri.host) for uri in self._uris)
 
-    def to_try(self, home: int | None) -> list[int]:
-        """Return the places of the nodes' URLs in the order to try them: home (from 1) first, then at random.
+    def to_try(self, home: int | None) -> Iterator[int]:
+        """Yield the places of the nodes' URLs in the order to try them: home (from 1) first, then at random.
 
         What a load balancer does that knows at once which node is there: whoever is refused by one asks
         the next in the same attempt.
         """
         count = len(self._uris)
-        if count == 1:
-            return [0]
-        order: list[int] = self._rng.permutation(count).tolist()
-        if home is not None and home <= count:
-            order.remove(home - 1)
-            order.insert(0, home - 1)
-        return order
+        first = home - 1 if home is not None and home <= count else -1
+        if first >= 0:
+            yield first  # nearly always there: nothing need be drawn
+        yield from (n for n in self._rng.permutation(count).tolist() if n != first)
 
     def login(self, user_id: str, home: int | None = None) -> tuple[str, str]:
         """Log a user in over HTTP, at any node; return the token and the id of the session.

@@ -24,9 +24,9 @@ COMES_S = {"in time": 0.1, "after its fault was due": 20.0}
 def test_a_fault_waits_for_its_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     faults = [{"kind": "orderly_close", "share": 1.0, "at": "3s"}]
     scenario = load_scenario("demo", clients=1, ramp="1s", duration="60s", faults=faults, speedup=1)
-    plan, now_s = make_plan(scenario), 0.0
+    plan, clock = make_plan(scenario), [0.0]
     (fault,) = plan.faults
-    monkeypatch.setattr("harness.real.generator.shared.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("harness.real.generator.shared.time.monotonic", lambda: clock[0])
     directory = RunDir(tmp_path)
     directory.logs.mkdir()
     target = Target(("ws://127.0.0.1:1/ws",), ("http://127.0.0.1:1",))
@@ -40,14 +40,14 @@ def test_a_fault_waits_for_its_client(tmp_path: Path, monkeypatch: pytest.Monkey
 
     client = Client(0, run)
     client.start(paced=False)
-    for now_s in (COMES_S[when] - 0.01, COMES_S[when]):
+    for clock[0] in (COMES_S[when] - 0.01, COMES_S[when]):
         run.loop._on_time()
     assert not injected()
     ours, theirs = socket.socketpair()
     client.wire, client.session_id, client.connection_id = WebSocketConnection(ours), "s", "c"
     client._settle([])
-    due_s = fault.at_s if when == "in time" else now_s + fault.at_s - plan.connect_at_s(0)
-    for now_s in (due_s - 0.01, due_s):
+    due_s = fault.at_s if when == "in time" else clock[0] + fault.at_s - plan.connect_at_s(0)
+    for clock[0] in (due_s - 0.01, due_s):
         assert not injected()
         run.loop._on_time()
     (event,) = injected()
