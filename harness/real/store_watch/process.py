@@ -311,7 +311,9 @@ def _run(watch: Watch, store: Store, out: EventWriter, poll_s: float, now_s: Cal
         if last:
             return
         due_s = max(due_s + poll_s, done_s, asked_s + (1 + _REST) * watch.look_took_s)
-        last = signal.sigtimedwait(ends, max(0.0, due_s - now_s())) is not None
+        told = signal.sigtimedwait(ends, max(0.0, due_s - now_s()))
+        # Python returns something, too, when another signal (a debugger's) interrupts a wait that is over by then.
+        last = told is not None and told.si_signo in ends
 
 
 def main() -> None:
