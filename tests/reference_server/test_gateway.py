@@ -21,6 +21,7 @@ from reference_server.sessions.records import session_id_of
 from reference_server.sessions.redis_writer import Call
 from reference_server.sessions.scripts import Script
 from tests.reference_server.gateways import PONG, QUICK, QUIET, Client, run, running, until
+from tests.reference_server.storm import HELLO
 
 pytestmark = pytest.mark.real
 
@@ -568,5 +569,34 @@ def test_a_kick_that_is_faster_than_the_answer_to_the_connect_is_not_lost(
             client = await it.join("ann")
             assert await _closed(client) == code
             assert not gateway.live
+
+    run(scenario())
+
+
+def test_a_plain_handshake_is_answered_as_any_other(start: Any) -> None:
+    """In one piece without the library's parser, in two pieces with it; what follows is the same."""
+
+    async def answers(it: Any, cut: int) -> tuple[list[bytes], Any]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        writer.write(HELLO[:cut])
+        await asyncio.sleep(0.02)
+        writer.write(HELLO[cut:])
+        lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+        auth = b'{"type":"auth","token":"%b"}' % (await it.login("ann")).encode()
+        for text in (auth, b"{}"):
+            writer.write(bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text)
+        frames = []
+        for _ in range(2):
+            size = (await reader.readexactly(2))[1]
+            size = int.from_bytes(await reader.readexactly(2)) if size == 126 else size
+            frames.append(json.loads(await reader.readexactly(size)))
+        writer.close()
+        told = [frame.get("user_id", frame.get("code")) for frame in frames]
+        return sorted(line for line in lines if not line.startswith(b"Date:")), sorted(told)
+
+    async def scenario() -> None:
+        async with start() as it:
+            whole, pieces = await answers(it, len(HELLO)), await answers(it, 5)
+            assert whole == pieces and whole[1] == ["ann", "malformed"]
 
     run(scenario())
