@@ -53,7 +53,10 @@ _PLAIN_HANDSHAKE = re.compile(
     rb"Sec-WebSocket-Key: ([A-Za-z0-9+/]{22}==)\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 _PLAIN_REQUEST = Request("/ws", Headers())
-_CONSENT = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+_CONSENT = (
+    b"HTTP/1.1 101 Switching Protocols\r\n"
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+)
 _NO_PARSER = ServerProtocol()
 _HEAD_ENDS = b"\r\n\r\n"
 _SLICE = 4096  # bytes parsed between two looks at the rate: 700 empty frames, a few milliseconds
