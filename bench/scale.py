@@ -116,6 +116,9 @@ def main() -> int:
     resources = table("resources")
     most = peak(resources)
     steady = resources[resources["time_s"] > scenario.ramp]
+    ramp = resources[(resources["time_s"] > 1) & (resources["time_s"] <= scenario.ramp)]
+    seconds = ramp["time_s"].max() - ramp["time_s"].min()
+    newcomer_ms = 10 * ramp.groupby("role")["cpu_percent"].sum() / seconds / options.rate
     cpu = steady.groupby(["role", "pid"])["cpu_percent"].mean().groupby("role").sum()
     workers = options.workers or workers_for(options.clients, this_machine())
 
@@ -139,6 +142,10 @@ def main() -> int:
     for role, size in most.items():
         print(f"  {role:12} {size / _GIB:6.2f} GiB  {size / options.clients / _KIB:6.1f} KiB a client")
     print("CPU after the ramp: " + ", ".join(f"{role} {used:.0f} %" for role, used in cpu.items()))
+    print(
+        "CPU of the ramp, ms a client that comes, heartbeats of those who are there with it: "
+        + ", ".join(f"{role} {ms:.2f}" for role, ms in newcomer_ms.items())
+    )
     good = (
         accounted == round(options.clients * 0.01) * 2
         and suspicions == 0
