@@ -86,7 +86,8 @@ class Gateway:
         self.redis = open_redis(config.redis_url)
         self.counters = Counters()
         self.lines = SessionLines()
-        self.store = StoreWriter(self.redis, Script, config.key_prefix)
+        self._store_redis = open_redis(config.redis_url, None)
+        self.store = StoreWriter(self._store_redis, Script, config.key_prefix)
         self.codes = Codes(self.store, policy.code_ttl, config.code_secret)
         self.owners = Owners(config.node)
         self.sessions = Sessions(self.store, self.owners, config, self._on_cleared)
@@ -218,6 +219,7 @@ class Gateway:
         for task in (*self._tasks, *([self._hears_presence] if self._hears_presence else [])):
             task.cancel()
         await self.redis.aclose()
+        await self._store_redis.aclose()
         self.telemetry.close()
 
     def health(self) -> dict[str, Any]:

@@ -73,15 +73,19 @@ class Call:
     durable_key: str | None = None
 
 
-def open_redis(url: str) -> Redis:
-    """Return a client that waits 1 s at most and does not try again by itself.
+def open_redis(url: str, answers_in_s: float | None = _ANSWER_DEADLINE_S) -> Redis:
+    """Return a client that waits so long for each answer at most and does not try again by itself.
+
+    Args:
+        url: of a Redis.
+        answers_in_s: None: it is for whoever asks to wait no longer than that, which spares a timer an answer.
 
     Raises:
         ValueError: the URL is not one of a Redis.
     """
     return Redis.from_url(
         url,
-        socket_timeout=_ANSWER_DEADLINE_S,
+        socket_timeout=answers_in_s,
         socket_connect_timeout=_ANSWER_DEADLINE_S,
         retry=Retry(NoBackoff(), 0),
     )
@@ -157,7 +161,8 @@ class StoreWriter:
             await asyncio.sleep(_GATHER_S)
             batch = self._take()
             try:
-                answers = await self._execute(batch) if batch else []
+                async with asyncio.timeout(_ANSWER_DEADLINE_S):
+                    answers = await self._execute(batch) if batch else []
             except STORE_LOST as error:
                 self._keep(batch)
                 await self._until_back(error)
@@ -242,8 +247,9 @@ class StoreWriter:
             wait_s = min(2 * wait_s, _LAST_RETRY_S)
             try:
                 # Idle connections may be of the server that is gone: each of them would cost a try.
-                await self._redis.connection_pool.disconnect(inuse_connections=False)
-                await self._redis.ping()
+                async with asyncio.timeout(_ANSWER_DEADLINE_S):
+                    await self._redis.connection_pool.disconnect(inuse_connections=False)
+                    await self._redis.ping()
             except STORE_LOST:
                 continue
             break
