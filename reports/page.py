@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -60,7 +61,7 @@ class Table:
     folded: bool = False
     block: ClassVar[str] = "table"
 
-    @property
+    @cached_property
     def flush_right(self) -> list[bool]:
         """Which columns hold numbers."""
         return [any(row[n].numeric for row in self.rows) for n in range(len(self.columns))]

@@ -49,23 +49,25 @@ def read_yaml(text: str) -> Any:
         yaml.YAMLError: it is none, or too large (`YamlTooLarge`).
         ValueError: a value is none of its kind, as a date.
     """
+    return yaml_and_tree(text)[0]
+
+
+def yaml_and_tree(text: str) -> tuple[Any, yaml.Node | None]:
+    """Return what a YAML text says, and its nodes, which know their lines; raises as `read_yaml` does."""
     if len(text) > _MOST_CHARACTERS:
         raise YamlTooLarge(f"larger than {_MOST_CHARACTERS:,} characters")
     loader = _Loader(text)
     try:
         tree: yaml.Node | None = loader.get_single_node()
         if tree is None:
-            return None
+            return None, None
         if _values(tree, {}) > _MOST_VALUES:
             raise YamlTooLarge(f"aliases make more than {_MOST_VALUES:,} values of it")
-        return loader.construct_document(tree)
+        value = loader.construct_document(tree)
     finally:
         loader.dispose()
-
-
-def yaml_and_tree(text: str) -> tuple[Any, yaml.Node | None]:
-    """Return what a YAML text says, and its nodes, which know their lines; raises as `read_yaml` does."""
-    return read_yaml(text), yaml.compose(text, Loader=yaml.SafeLoader)
+    # Mappings that take in others (`<<`) were changed by that.
+    return value, yaml.compose(text, Loader=yaml.SafeLoader) if "<<" in text else tree
 
 
 def read_yaml_text(path: Path) -> str:
