@@ -20,6 +20,8 @@ from typing import Any
 
 import orjson
 
+sys.modules["opentelemetry"] = None  # type: ignore[assignment]  # redis-py would import it, a sixth of the start
+
 from reference_server.api.http import HttpServer
 from reference_server.config import GatewayConfig
 from reference_server.gateway import Gateway
@@ -29,7 +31,6 @@ from reference_server.session_log import configure_logging
 from reference_server.websocket.listener import listen, raise_descriptor_limit
 
 __all__ = ["main"]
-
 
 _BAD_CONFIG = 2
 

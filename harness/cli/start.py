@@ -137,7 +137,7 @@ def locust_command(
         print(_LOCUSTFILE)
         return
     os.environ.setdefault("LOCUST_WEB_HOST", "127.0.0.1")
-    argv = [sys.executable, "-m", "locust", "-f", str(_LOCUSTFILE), *context.args]
+    argv = [sys.executable, "-m", "harness.real.generator", *context.args]
     if {"-h", "--help"} & set(context.args):  # Locust prints its own options before it has read a locustfile
         argv = [sys.executable, "-c", _ALL_OPTIONS]
     sys.stdout.flush()

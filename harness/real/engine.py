@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 from harness.real.errors import CannotRun
 from harness.real.incidents import Incidents, check_incidents, drain_spread_s
@@ -33,7 +32,6 @@ from harness.real.targets.describe import attached_port, other_versions, trust_o
 from harness.real.targets.process import check_target, start_observer, wait_ready
 from harness.runs.directory import RunDir
 from harness.theory.tcp import tcp_give_up_s
-from harness.user_sessions.audit import AuditTarget, CannotAudit, audit
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
@@ -130,7 +128,6 @@ _TLS = (
     "a proxy that ends TLS before the gateway, or a browser's own TLS",
 )
 _HOSTS_COME_WITHIN_S = 600.0  # somebody starts them by hand
-_LOCUSTFILE = Path(__file__).with_name("generator") / "locustfile.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +173,8 @@ def run_real(
 ) -> None:
     """Run a plan against the reference gateway; the logs are in `run.logs` afterwards.
 
-    1. Start Redis, the gateway nodes, the store watch.
-    2. Start Locust: its clients follow the plan by themselves.
+    1. Start Redis, the gateway nodes, the store watch, Locust.
+    2. Once the nodes listen, tell Locust where: its clients follow the plan by themselves.
     3. Do the plan's incidents to nodes and store on time, and wait for the horizon.
     4. With a ledger, compare it with memory and Redis.
     5. End everything, the last started first.
@@ -241,35 +238,39 @@ def run_real(
             network.gateway,
             network.hosts,
         )
-        nodes.wait()
+        # They import while the nodes do: the clients come once they are told where to.
         watch = start_store_watch(children, redis, run, origin_s, setup.store_sample_s)
-        pids = {f"gateway/{node.name}": node.child.pid for node in nodes}
-        ws_urls, middle = nodes.ws_urls, scenario.network.nat
-        if setup.network in ("nginx", "haproxy") and middle is not None:
-            idle_s = scenario.clock.real_s(middle.idle_timeout)
-            ports = [node.port for node in nodes]
-            if middle.at == "client":
-                delay, ports = start_delay(children, run.logs, run.scenario, ports)
-                pids["delay"] = delay.pid
-            proxy, ports = start_proxy(setup.network, children, run.logs, ports, idle_s, plan.clients)
-            ws_urls = ",".join(f"ws://{network.gateway}:{port}/ws" for port in ports)
-            pids["proxy"] = proxy.pid
+        proxied = setup.network in PROXIES
+        delayed = proxied and scenario.network.nat is not None and scenario.network.nat.at == "client"
         with network.at_clients():
             locust = _locust(
                 children,
                 plan,
                 run,
                 (
-                    *("--ws-url", ws_urls, "--http-url", nodes.http_urls),
                     *(["--tls-ca", str(tls.ca)] if tls is not None else []),
-                    *(["--has-real-middle"] if setup.network in PROXIES else []),
-                    *(["--has-real-round-trip"] if "delay" in pids else []),
+                    *(["--has-real-middle"] if proxied else []),
+                    *(["--has-real-round-trip"] if delayed else []),
                     *(["--otel"] if setup.otel else []),
                 ),
                 origin_s,
                 workers,
                 setup.hosts,
             )
+        nodes.wait()
+        pids = {f"gateway/{node.name}": node.child.pid for node in nodes}
+        ws_urls, middle = nodes.ws_urls, scenario.network.nat
+        if setup.network in ("nginx", "haproxy") and middle is not None:
+            idle_s = scenario.clock.real_s(middle.idle_timeout)
+            ports = [node.port for node in nodes]
+            if delayed:
+                delay, ports = start_delay(children, run.logs, run.scenario, ports)
+                pids["delay"] = delay.pid
+            proxy, ports = start_proxy(setup.network, children, run.logs, ports, idle_s, plan.clients)
+            ws_urls = ",".join(f"ws://{network.gateway}:{port}/ws" for port in ports)
+            pids["proxy"] = proxy.pid
+            children.end_first(locust)
+        run.write_json(run.urls, {"ws": ws_urls, "http": nodes.http_urls})
         pids |= {"store-watch": watch.pid, "generator": locust.pid}
         if redis.child is not None:
             pids["redis"] = redis.child.pid
@@ -318,20 +319,11 @@ def _run_target(
         ports = port, quiet_port()
         run.write_json(run.target, target.model_dump(mode="json"))
         observer = start_observer(children, target, run, origin_s, ports, redis.url if redis else "")
+        options = (*trust_of(target), *(["--otel"] if setup.otel else []))
+        locust = _locust(children, plan, run, options, origin_s, workers, 0)
         pid = wait_ready(children, target, run)
         url, login_url = urls_of(target, ports)
-        locust = _locust(
-            children,
-            plan,
-            run,
-            (
-                *("--ws-url", url, "--http-url", login_url, *trust_of(target)),
-                *(["--otel"] if setup.otel else []),
-            ),
-            origin_s,
-            workers,
-            0,
-        )
+        run.write_json(run.urls, {"ws": url, "http": login_url})
         pids = {"observer": observer.pid, "generator": locust.pid}
         if pid is not None:
             pids["target"] = pid
@@ -364,6 +356,12 @@ def _audit(
     What differs has to do so for a resume window and a second, five seconds at most. Nodes that were killed for good
     are not asked: what they have left behind is for the others to clear, and a difference while it is there.
     """
+    from harness.user_sessions.audit import (
+        AuditTarget,
+        CannotAudit,
+        audit,
+    )  # SQLAlchemy, which most runs do without
+
     urls = nodes.http_urls.split(",")
     running = tuple(url for url, node in zip(urls, nodes, strict=True) if node.runs)
     target = AuditTarget(
@@ -540,12 +538,11 @@ def _locust(
     hosts: int,
 ) -> Child:
     argv = _python(
-        "locust",
-        "--locustfile",
-        str(_LOCUSTFILE),
+        "harness.real.generator",
         "--headless",
         "--only-summary",
         "--with-parent",
+        "--await-urls",
         # All users at once: each then waits for its own moment of the plan's ramp.
         *("--users", str(plan.clients), "--spawn-rate", str(plan.clients)),
         *("--run-dir", str(run.path), "--origin-s", repr(origin_s)),

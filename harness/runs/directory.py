@@ -121,6 +121,11 @@ class RunDir:
         return self.logs / "pids.json"
 
     @property
+    def urls(self) -> Path:
+        """Where clients find the server (JSON: ws, http, separated by commas); there once it is ready."""
+        return self.logs / "urls.json"
+
+    @property
     def target(self) -> Path:
         """What the observer is told of a server that is not ours, a `Target` (JSON); there is none with our gateway."""
         return self.logs / "target.json"

@@ -105,6 +105,7 @@ class RampShape(LoadTestShape):
 
 
 _LOOK_S = 0.5
+_URLS_POLL_S = 0.01
 _LAST_LINES_S = 0.5  # until every log is written out
 _CLOCK_HOLDS_S = 60.0  # on another host it is set anew now and then
 
@@ -170,7 +171,9 @@ class Suite:
     # -- a test begins and ends --------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin a test: the plan's time zero is now, for all workers alike."""
+        """Begin a test: the plan's time zero is now, for all workers alike; or once the server is there."""
+        if self.options.await_urls and not self._is_worker:
+            self._await_urls(RunDir(Path(self.options.run_dir)))
         self._run = run = self._join() if self._is_worker else self._begin()
         runner = self._environment.runner
         if isinstance(runner, MasterRunner):
@@ -215,6 +218,12 @@ class Suite:
                 self._follower.kill()
             self._live.follow(run.scenario.name, run.plan, run.directory.logs, run.scenario.clock)
             self._follower = gevent.spawn(self._look, self._live)
+
+    def _await_urls(self, run: RunDir) -> None:
+        while not run.urls.exists():
+            gevent.sleep(_URLS_POLL_S)
+        found = run.read_json(run.urls)
+        self.options.ws_url, self.options.http_url = found["ws"], found["http"]
 
     def stop(self) -> None:
         """End a test: its log is whole afterwards."""

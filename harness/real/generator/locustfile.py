@@ -97,6 +97,12 @@ def _options(parser: LocustArgumentParser) -> None:
         help="the round trip is made elsewhere: answers are sent at once",
     )
     parser.add_argument(
+        "--await-urls",
+        action="store_true",
+        include_in_web_ui=False,
+        help="begin once the URLs are in the run directory",
+    )
+    parser.add_argument(
         "--with-parent",
         action="store_true",
         include_in_web_ui=False,

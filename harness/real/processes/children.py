@@ -152,6 +152,12 @@ class Children:
         """From now on its end is no death: somebody has been told to end it."""
         child.may_die = True
 
+    def end_first(self, child: Child) -> None:
+        """Stop it before all others, as though it had been started last."""
+        with _deferred_interrupts():
+            self._running.remove(child)
+            self._running.append(child)
+
     def start_again(self, child: Child) -> Child:
         """Start a child anew, with the same command line, in the place of one that has ended.
 

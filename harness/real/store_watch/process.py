@@ -26,12 +26,16 @@ import logging
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+# Where OpenTelemetry is installed, redis-py would import it: a third of this process's start.
+sys.modules["opentelemetry"] = None  # type: ignore[assignment]
 
 import redis
 from redis.backoff import NoBackoff

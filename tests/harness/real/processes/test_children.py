@@ -121,7 +121,7 @@ def test_a_second_interrupt_does_not_wait_for_the_stubborn(tmp_path: Path) -> No
         assert all_gone(pids)
 
 
-def test_children_stop_in_reverse_order(tmp_path: Path) -> None:
+def test_children_stop_in_reverse_order_but_for_one_that_is_to_be_the_first(tmp_path: Path) -> None:
     order = tmp_path / "order"
     script = (
         "import signal, sys, time\n"
@@ -133,11 +133,12 @@ def test_children_stop_in_reverse_order(tmp_path: Path) -> None:
         "time.sleep(600)\n"
     )
     with Children() as children:
-        for name in ("redis", "gateway", "clients"):
+        for name in ("redis", "gateway", "clients", "proxy"):
             child = children.start(name, [sys.executable, "-c", script, name], log=tmp_path / f"{name}.log")
             wait_until(child.log.read_bytes, f"{name} is up")
         children.check()
-    assert order.read_text().split() == ["clients", "gateway", "redis"]
+        children.end_first(next(child for child in children if child.name == "clients"))
+    assert order.read_text().split() == ["clients", "proxy", "gateway", "redis"]
 
 
 def test_a_death_is_reported_with_the_end_of_the_log(tmp_path: Path) -> None:
