@@ -45,7 +45,6 @@ def assert_in(found: list[Silenced], range_s: tuple[float, float]) -> None:
         assert range_s[0] - client.slack_s <= client.detection_s <= range_s[1] + client.slack_s
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize(
     ("target", "path"),
     [("websockets", "/"), ("uvicorn", "/"), ("python-socketio", ENGINE_IO), ("aiohttp", "/")],
@@ -60,7 +59,6 @@ def test_a_silent_client_is_noticed_in_the_stated_range(target: str, path: str, 
         assert client.detection_s == pytest.approx(expected_s, abs=client.slack_s)
 
 
-@pytest.mark.alone
 def test_a_user_timeout_below_the_deadline_comes_first(tmp_path: Path) -> None:
     require_silence()
     policy = POLICY.model_copy(update={"max_failures": 6, "tcp_user_timeout": 0.5})
@@ -70,7 +68,6 @@ def test_a_user_timeout_below_the_deadline_comes_first(tmp_path: Path) -> None:
     assert_in(found, emitted.detection_range_s)
 
 
-@pytest.mark.alone
 def test_aiohttp_left_alone_rounds_both_times_up(tmp_path: Path) -> None:
     """With the threshold below them, 0.6 s and 0.3 s become whole seconds of the loop's clock."""
     require_stack("aiohttp")
