@@ -188,8 +188,8 @@ def measure_run(
     slack = Slack.of(scenario, soundness, *grains_s)
     facts = _facts(scenario, plan, log, measured, soundness, slack, provenance)
     tables = RunTables(run.path, facts, provenance, frozenset(), frames)
-    frames["agreement"] = compare(tables, scenario.agreement.model_dump(), slack)
     thresholds, unsound = check_thresholds(scenario), tables.sound is False
+    frames["agreement"] = compare(tables, scenario.agreement.model_dump(), slack, unsound=unsound)
     judged = (
         evaluate(thresholds, tables, unsound=unsound),
         default_thresholds(thresholds, tables, unsound=unsound),

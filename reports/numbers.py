@@ -13,9 +13,11 @@ from typing import Final
 
 __all__ = [
     "ABSENT",
+    "MINUS",
     "NBSP",
     "caption_seconds",
     "cause_name",
+    "change",
     "count",
     "interval",
     "milliseconds",
@@ -32,7 +34,7 @@ __all__ = [
 
 ABSENT: Final = "–"
 NBSP: Final = "\u00a0"  # between a number and its unit
-_MINUS: Final = "\u2212"
+MINUS: Final = "\u2212"
 _CAUSES: Final = {
     "close_frame": "close frame",
     "tcp_fin": "TCP FIN",
@@ -64,11 +66,11 @@ def _dash_where_absent(text: Callable[[float], str]) -> Callable[[float | None],
 def seconds(value: float) -> str:
     """Seconds with the digits that matter: 924.6, 84.97, 0.012, 0.0005; a dash where there is none."""
     if math.isinf(value):
-        return "never" if value > 0 else f"{_MINUS}∞"
+        return "never" if value > 0 else f"{MINUS}∞"
     size = abs(value)
     digits = 1 if size >= 99.995 else 2 if size >= 0.9995 else 3 if size >= 0.00995 or not size else 4
     text = f"{size:,.{digits}f}"
-    return f"{_MINUS}{text}" if value < 0 and float(text.replace(",", "")) else text
+    return f"{MINUS}{text}" if value < 0 and float(text.replace(",", "")) else text
 
 
 def signed_seconds(value: float | None) -> str:
@@ -76,7 +78,7 @@ def signed_seconds(value: float | None) -> str:
     text = seconds(value)
     if text == "never":
         return "+∞"
-    if text == ABSENT or text.startswith(_MINUS) or not text.strip("0.,"):
+    if text == ABSENT or text.startswith(MINUS) or not text.strip("0.,"):
         return text
     return f"+{text}"
 
@@ -142,6 +144,16 @@ def plain(value: float) -> str:
 def percent(value: float) -> str:
     """Return a number that is a percentage already, with three significant digits: 2.69 %, 104 %."""
     return f"{rate(value)}{NBSP}%"
+
+
+def change(before: float, after: float) -> str:
+    """Return how a value is above or below an earlier one: ``+12.3 %``, ``the same``; a dash against 0."""
+    if after == before:
+        return "the same"
+    if not before:
+        return ABSENT
+    more = 100 * (after / before - 1)
+    return f"{'+' if more >= 0 else MINUS}{percent(abs(more))}"
 
 
 @_dash_where_absent

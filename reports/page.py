@@ -66,6 +66,17 @@ class Table:
         """Which columns hold numbers."""
         return [any(row[n].numeric for row in self.rows) for n in range(len(self.columns))]
 
+    @property
+    def headings(self) -> list[str]:
+        """What each column is called where nothing stands over it."""
+        if not self.groups:
+            return list(self.columns)
+        over = [heading for heading, width in self.groups for _ in range(width)]
+        return [
+            f"{heading}: {column}" if heading else column
+            for heading, column in zip(over, self.columns, strict=True)
+        ]
+
 
 @dataclass(frozen=True)
 class Picture:

@@ -89,7 +89,7 @@ def _table(table: Table) -> Iterator[str]:
         yield f"{len(table.rows)} rows in [{table.csv}]({table.csv})."
         return
     rows = [[_cell(cell) for cell in row] for row in table.rows]
-    yield markdown_table(_headings(table), rows, flush_right=table.flush_right)
+    yield markdown_table(table.headings, rows, flush_right=table.flush_right)
     if table.note:
         yield f"\n{_plain(table.note)}"
 
@@ -116,16 +116,6 @@ def markdown_table(
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in lines]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _headings(table: Table) -> list[str]:
-    if not table.groups:
-        return list(table.columns)
-    over = [heading for heading, width in table.groups for _ in range(width)]
-    return [
-        f"{heading}: {column}" if heading else column
-        for heading, column in zip(over, table.columns, strict=True)
-    ]
 
 
 def _cell(cell: Cell) -> str:

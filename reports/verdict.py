@@ -72,7 +72,7 @@ def as_junit(tables: RunTables) -> str:
     """Return the run as a JUnit test suite: a case for soundness, one a threshold, one a fault and pair of engines.
 
     What was missed or disagrees is a failure; an unsound run is an error, and so is an undecided threshold, for that is
-    no pass. Comparisons that too few faults were there for are skipped.
+    no pass. Comparisons that could not be decided are skipped.
     """
     name = str(tables.summary.get("name", tables.path.name))
     suite = ElementTree.Element("testsuite", name=f"flatline {name}")
@@ -107,4 +107,5 @@ def _cases(tables: RunTables) -> Iterator[tuple[str, str, str, str]]:
         elif (rows["verdict"] == "pass").any():
             yield "agreement", title, "", ""
         else:
-            yield "agreement", title, "skipped", "too little was seen to compare"
+            why = "the run is unsound" if tables.sound is False else "too little was seen to compare"
+            yield "agreement", title, "skipped", why

@@ -81,23 +81,46 @@ def compare_command(
         bool, typer.Option("--allow-partial", help="compare what an interrupted run has measured")
     ] = False,
     strict: Annotated[bool, typer.Option(help="unknown is a failure, too")] = False,
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B",
+            help="what charts call the runs, one a run; default: the settings that differ",
+            show_default=False,
+        ),
+    ] = "",
     output: Annotated[
         Path | None, typer.Option(help="write comparison.html, comparison.md, tables and figures there")
     ] = None,
+    pdf: Annotated[
+        bool,
+        typer.Option(
+            "--pdf", help="also write comparison.pdf there, printed by an installed Chromium or Chrome"
+        ),
+    ] = False,
     root: Root = Path("runs"),
 ) -> None:
     """Compare runs with the first one: exit 99 where detection got slower or healthy clients are dropped more."""
+    from harness.print_pdf import find_browser, print_pdf
     from harness.runs.directory import find_run
     from harness.studies.compare.compare import compare
     from harness.studies.compare.page import markdown, save_comparison
 
+    if pdf and output is None:
+        raise typer.BadParameter("--pdf: prints comparison.html; allowed: with --output FOLDER")
+    browser = find_browser() if pdf else ""
     comparison = compare(
-        [find_run(name, root).path for name in runs], allow_different=different, allow_partial=partial
+        [find_run(name, root).path for name in runs],
+        labels=[label.strip() for label in labels.split(",")] if labels else [],
+        allow_different=different,
+        allow_partial=partial,
     )
     show_markdown(markdown(comparison))
     if output is not None:
-        save_comparison(comparison, output)
+        page = save_comparison(comparison, output)[0]
         say(f"written: {output}")
+        if pdf:
+            say(f"printed: {print_pdf(page, browser)}")
     raise typer.Exit(comparison.exit_code(strict=strict))
 
 

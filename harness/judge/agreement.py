@@ -19,7 +19,7 @@ The rule, for a difference d = left − right with tolerance t:
   Kolmogorov's law). Between two engines: the interval of d leaves 0 out, or the exact two-sample test says so. All at
   a level that is shared by all comparisons of the report (Bonferroni), so that if the engines agree, any red
   comparison of this kind at all comes up at most once in a hundred reports.
-* **unknown**: neither.
+* **unknown**: neither; or it would be a pass, and the run is unsound: numbers that agree by luck are no proof.
 
 These tests take the faults for independent draws. Where they share something random, as the phase of one sweep, only
 the range is judged; the others are unknown and say why.
@@ -59,6 +59,7 @@ __all__ = ["AgreementVerdict", "compare", "judge"]
 FALSE_ALARM: Final = 0.01  # of a whole report in which everything agrees
 SHARE_TOLERANCE: Final = 0.05  # where the law leaves it to chance who is detected
 SHAPE_TOLERANCE: Final = 0.05  # Kolmogorov's distance, in probability
+_NO_PROOF: Final = "within its tolerance, but the run is unsound"
 Row = dict[str, object]
 
 
@@ -77,7 +78,9 @@ class AgreementVerdict(NamedTuple):
         return Headline(self.verdict, self.reason)
 
 
-def compare(tables: RunTables, tolerances: Mapping[str, float], slack: Slack) -> pd.DataFrame:
+def compare(
+    tables: RunTables, tolerances: Mapping[str, float], slack: Slack, *, unsound: bool = False
+) -> pd.DataFrame:
     """Return agreement.csv: one row a comparison.
 
     ``lo_s`` and ``hi_s`` are the 95 % interval of the difference, empty where n sets no such bound.
@@ -86,6 +89,7 @@ def compare(tables: RunTables, tolerances: Mapping[str, float], slack: Slack) ->
         tables: the run; ``laws`` and ``detections`` are used.
         tolerances: of ``p50``, ``p95``, ``p99`` as shares of the law's value.
         slack: how far off the engines' times may be.
+        unsound: the run is not to be believed, and no comparison of it passes.
 
     Raises:
         ValueError: a percentile has no tolerance, or a negative one.
@@ -105,6 +109,8 @@ def compare(tables: RunTables, tolerances: Mapping[str, float], slack: Slack) ->
     ]
     rows += healthy.rows(family)
     table = pd.DataFrame(rows, columns=list(SCHEMAS["agreement"]))
+    if unsound:
+        table.loc[table["verdict"] == "pass", ["verdict", "reason"]] = ["unknown", _NO_PROOF]
     numbers = ["left_s", "right_s", "difference_s", "tolerance_s", "lo_s", "hi_s"]
     table[numbers] = table[numbers].astype("float64").replace([np.inf, -np.inf], np.nan)
     return table.astype(dict(SCHEMAS["agreement"]))

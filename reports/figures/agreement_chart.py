@@ -96,6 +96,6 @@ def _legend(pairs: list[tuple[str, str]]) -> list[Line2D | Patch]:
         *(line_key(_PAIRS[pair], " − ".join(pair)) for pair in pairs),
         dot_key("#555555", "pass"),
         dot_key("#555555", "fail", "X"),
-        dot_key("#555555", "too few faults", markerfacecolor="white"),
+        dot_key("#555555", "undecided", markerfacecolor="white"),
         Patch(color=GREEN, alpha=0.13, label="tolerance"),
     ]

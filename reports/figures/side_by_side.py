@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reports.figures.data import NothingToDraw, thinned
-from reports.numbers import count, percent
+from reports.numbers import change, count
 from reports.style import BLUE, INK, MUTED, VERMILION, finish, line_key, new_figure, no_data, styled
 
 __all__ = ["MOST_RUNS", "OneRun", "side_by_side"]
@@ -112,12 +112,7 @@ def _ghost_seconds(population: pd.DataFrame) -> float:
 
 def _change(values: Sequence[float], n: int) -> str:
     """How a run's value is above or below the baseline's."""
-    if n == 0 or not values[0]:
-        return ""
-    if values[n] == values[0]:
-        return " (the same)"
-    more = 100 * (values[n] / values[0] - 1)
-    return f" ({'+' if more >= 0 else '−'}{percent(abs(more))})"
+    return f" ({change(values[0], values[n])})" if n and values[0] else ""
 
 
 def _short(label: str, n: int) -> str:

@@ -11,12 +11,20 @@ import pandas as pd
 from reports.gallery import Gallery
 from reports.numbers import ABSENT, count, share, signed_seconds, words
 from reports.page import Block, Cell, Headline, Section, Table, Text
+from reports.run_tables import PERCENTILES
 from reports.sections.cells import mark, missing, seconds_cell, verdict_cell
 
 __all__ = ["agreement_section"]
 
 _PAIRS = (("real", "theory"), ("simulated", "theory"), ("real", "simulated"))
-_FIGURES = ("p50", "p95", "p99", "range", "share", "shape", "count")
+_FIGURES = {
+    **{name: name for name in PERCENTILES},
+    "range": "all in range",
+    "share": "share detected",
+    "shape": "whole curve",
+    "count": "losses",
+}
+"""By its name in agreement.csv, what is compared."""
 _SHARES = ("share", "shape")
 _MOST_FAILURES = 30
 
@@ -42,10 +50,10 @@ def agreement_section(table: pd.DataFrame, verdict: Headline, gallery: Gallery) 
             "A percentile agrees if the difference is within the tolerance and its 95 % interval reaches no "
             "further than the tolerance to either side. It disagrees if it is outside and chance does not explain "
             "it, at a level that all comparisons share: in a run in which everything agrees, any red percentile "
-            "or share at all comes up at most once in a hundred. “range” asks of every single detection whether "
-            "it lies in the law’s range, give or take ε (real) or a round trip (simulated); “share” asks whether "
-            "as many were detected as the law says, “shape” whether the whole distribution is the law’s, “count” "
-            "whether healthy clients lost as many connections."
+            "or share at all comes up at most once in a hundred. “All in range” asks whether every single detection "
+            "lies in the law’s range, give or take ε (real) or a round trip (simulated); “share detected” whether "
+            "as many were detected as the law says, “whole curve” whether the whole distribution is the law’s, "
+            "“losses” whether healthy clients lost as many connections."
         )
     )
     blocks.append(_list(table, "Every comparison", folded=True))
@@ -71,10 +79,10 @@ def _matrices(table: pd.DataFrame) -> Iterator[Table]:
             for fault, milestone in cases
         ]
         yield Table(
-            ("fault", "until", *figures),
+            ("fault", "until", *(_FIGURES[figure] for figure in figures)),
             rows,
             title=" − ".join(pair),
-            note="Differences in seconds; for “share” and “shape” in percentage points, for “count” in connections.",
+            note="Differences in seconds; for shares and curves in percentage points, for losses in connections.",
             csv="agreement.csv",
             folded=n > 0 and not (mine["verdict"] == "fail").any(),
         )
@@ -94,8 +102,8 @@ def _list(table: pd.DataFrame, title: str, folded: bool = False) -> Table:
     columns = (
         "verdict",
         "fault",
-        "milestone",
-        "figure",
+        "until",
+        "compared",
         "engines",
         "values",
         "difference",
@@ -107,15 +115,16 @@ def _list(table: pd.DataFrame, title: str, folded: bool = False) -> Table:
         [list(_row(row)) for row in table.to_dict("records")],
         title=title,
         csv="agreement.csv",
-        note="Seconds; for “share” and “shape” fractions.",
+        note="Seconds; for shares and curves percent.",
         folded=folded,
     )
 
 
 def _row(row: Mapping[Hashable, Any]) -> Iterator[Cell]:
     yield verdict_cell(row["verdict"])
-    for name in ("fault", "milestone", "figure"):
-        yield Cell(words(row[name]) if name == "milestone" else row[name])
+    yield Cell(row["fault"])
+    yield Cell(words(row["milestone"]))
+    yield Cell(_FIGURES[row["figure"]])
     yield Cell(f"{row['left']} − {row['right']}")
     left, right, difference, tolerance = (
         _value(row["figure"], row[name], signed=name == "difference_s")

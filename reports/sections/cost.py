@@ -11,7 +11,7 @@ from reports.page import Cell, Section, Table
 from reports.run_tables import RunTables
 from reports.sections.cells import missing
 
-__all__ = ["cost_section", "cost_sentences"]
+__all__ = ["COST_FIGURES", "COST_RATES", "cost_section", "cost_sentences"]
 
 _FIGURES: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "clients": ("connections, mean", count),
@@ -26,6 +26,10 @@ _OF_TLS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "tls_handshake_bytes": ("TLS handshakes: bytes", size_bytes),
     "tls_handshake_cpu_s": ("TLS handshakes: the gateway’s CPU", seconds),
 }
+COST_FIGURES: Mapping[str, tuple[str, Callable[[float], str]]] = {**_FIGURES, **_OF_TLS}
+"""By its column in cost.csv, what a figure of cost is called and how its value is written."""
+COST_RATES = tuple(name for name in COST_FIGURES if name.endswith("_per_s"))
+"""Those of them that grow with the number of connections."""
 
 
 def cost_section(tables: RunTables) -> Section:
@@ -37,7 +41,7 @@ def cost_section(tables: RunTables) -> Section:
     speaks_tls = bool(found["tls_handshake_bytes"].notna().any())
     rows = [
         [Cell(what), *(_cell(text, float(row[name])) for row in engines.values())]
-        for name, (what, text) in {**_FIGURES, **(_OF_TLS if speaks_tls else {})}.items()
+        for name, (what, text) in (COST_FIGURES if speaks_tls else _FIGURES).items()
     ]
     basis = "; ".join(f"{engine}: {row['basis']}" for engine, row in engines.items())
     tls = "and TLS’s records" if speaks_tls else "without TLS"

@@ -42,6 +42,7 @@ def facts(tables: RunTables, agreement: str, exit_code: int) -> list[Cell]:
     """Return the facts beside the verdict: each cell's text is the answer, its detail says to what."""
     sound = {True: "sound", False: "unsound", None: "not judged"}[tables.sound]
     tone: dict[bool | None, Tone] = {True: "pass", False: "fail", None: "unknown"}
+    ended: dict[bool | None, Tone] = tone | {True: ""} if tables.sound is False else tone
     thresholds = tables.table("thresholds")["verdict"]
     thresholds = thresholds[thresholds != "not_asked"]
     held = int((thresholds == "pass").sum())
@@ -70,7 +71,7 @@ def facts(tables: RunTables, agreement: str, exit_code: int) -> list[Cell]:
             if "real" in tables.engines
             else [Cell("none", detail="real run", tone="unknown")]
         ),
-        Cell(complete, detail="run", tone=tone[tables.complete]),
+        Cell(complete, detail="run", tone=ended[tables.complete]),
         Cell(str(int(exit_code)), detail="exit code"),
     ]
 
@@ -83,7 +84,7 @@ def _lost(tables: RunTables) -> Iterator[Cell]:
     too_many = (said["expression"].str.startswith("healthy.") & (said["verdict"] == "fail")).any()
     for row in found.to_dict("records"):
         text = f"{count(row['clients'])} of {count(row['healthy_clients'])}"
-        tone: Tone = "fail" if too_many else "" if row["clients"] else "pass"
+        tone: Tone = "fail" if too_many else "" if row["clients"] or tables.sound is False else "pass"
         yield Cell(text, detail="healthy clients lost a connection", tone=tone)
 
 
@@ -124,7 +125,7 @@ def reading(tables: RunTables) -> list[tuple[str, str]]:
         (
             "✓ ✗ ?",
             "within the tolerance, and with enough faults to tell; outside it, and not by chance; "
-            "undecided, mostly too few faults.",
+            "undecided: mostly too few faults, or an unsound run.",
         ),
         (
             "ε",
@@ -147,6 +148,7 @@ def overview_section(tables: RunTables, agreement: pd.DataFrame) -> Section:
     engine = tables.measured_engines[-1] if tables.measured_engines else ""
     qos = tables.table("qos")
     rows = qos[(qos["milestone"] == "suspected") & (qos["engine"] == engine)]
+    why = "rests on an unsound run" if tables.sound is False else "had too few faults to tell"
     blocks: list[Block] = []
     if rows.empty:
         blocks.append(Text("No fault was measured in this run.", "missing"))
@@ -156,7 +158,7 @@ def overview_section(tables: RunTables, agreement: pd.DataFrame) -> Section:
                 _COLUMNS,
                 [_row(tables, agreement, engine, row) for row in rows.to_dict("records")],
                 note=f"Measured by the {engine} engine. “Agrees” counts every comparison of that fault between theory, "
-                f"simulation and reality; what is undecided had too few faults to tell. {INTERVALS}",
+                f"simulation and reality; what is undecided {why}. {INTERVALS}",
             )
         )
     blocks += [Text(sentence) for sentence in _answers(tables, engine)]
@@ -195,7 +197,7 @@ def _row(tables: RunTables, agreement: pd.DataFrame, engine: str, row: Mapping[H
     parts = {"fail": "disagree", "pass": "agree", "unknown": "undecided"}
     weighed = ", ".join(f"{verdicts[v]} {said}" for v, said in parts.items() if v in verdicts)
     said = verdict_cell(agrees)
-    if tables.sound is False and agrees == "pass":  # numbers that agree by luck are no proof
+    if tables.sound is False and agrees == "unknown":
         said = Cell("? unsound run", tone="unknown")
     return [
         Cell(fault),

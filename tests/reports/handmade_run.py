@@ -89,7 +89,7 @@ def slack_of(tables: RunTables) -> Slack:
 
 def judged(tables: RunTables) -> tuple[RunTables, AgreementVerdict, RunVerdict]:
     """The run with its agreement.csv, whether the engines agree, and the verdict."""
-    comparisons = compare(tables, TOLERANCES, slack_of(tables))
+    comparisons = compare(tables, TOLERANCES, slack_of(tables), unsound=tables.sound is False)
     tables = replace(tables, frames={**tables.frames, "agreement": comparisons})
     agreement = judge(comparisons, sound=tables.sound)
     return tables, agreement, weigh(tables, agreement)

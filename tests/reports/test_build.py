@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from reports import numbers
 from reports.run_tables import SCHEMAS, load_run
+from reports.verdict import as_junit
 from tests.reports.handmade_run import DEMO, Built, Fault, HandmadeRun, build, handmade_run, judged
 
 pytestmark = pytest.mark.pictures
@@ -283,8 +285,16 @@ def test_verdicts(
 def test_faults_of_an_unsound_run_do_not_pass(tmp_path: Path) -> None:
     run = handmade_run(ONE)
     _unsound(run)
-    page = build(run.write(tmp_path)).html.read_text()
+    built = build(run.write(tmp_path))
+    page = built.html.read_text()
     assert "? unsound run" in page[page.index('id="overview"') : page.index('id="thresholds"')]
+    assert (built.agreement.passed, built.agreement.failed) == (0, 0)
+    section = page[page.index('<section id="agreement"') :]
+    section = section[: section.index("</section>")]
+    assert "✓" not in section and "within its tolerance, but the run is unsound" in section
+    junit = ElementTree.fromstring(as_junit(load_run(tmp_path)))
+    agreement = [case for case in junit if case.attrib["classname"].endswith(".agreement")]
+    assert agreement and all(case.find("skipped") is not None for case in agreement)
 
 
 @pytest.mark.usefixtures("unrendered")

@@ -60,6 +60,7 @@ def changes(verdict: str = "fail", difference_s: float = 30.0) -> pd.DataFrame:
             "p50_lo_s": [difference_s - 1],
             "p50_hi_s": [difference_s + 1],
             "verdict": [verdict],
+            "reason": ["faster: p50 moved" if difference_s < -3 else ""],
         }
     )
 
@@ -208,7 +209,8 @@ def test_a_figure_without_data_says_so_in_a_sentence(name: str) -> None:
     ("verdict", "difference_s", "text"),
     [
         ("fail", 30.0, "p50 +30.00 s (+29.00 to +31.00): slower"),
-        ("pass", -3.0, "p50 −3.00 s (−4.00 to −2.00): ok"),
+        ("pass", -3.0, "p50 −3.00 s (−4.00 to −2.00): no slower"),
+        ("pass", -9.0, "p50 −9.00 s (−10.00 to −8.00): faster"),
         ("unknown", 0.5, "p50 +0.500 s (−0.500 to +1.50): undecided"),
         ("fail", np.inf, "p50 85.00 → never: slower"),
     ],
@@ -222,6 +224,15 @@ def test_before_and_after_says_what_became_of_the_median(
     assert text in found
     assert "host_crash  (n = 448)" in found
     assert "before (baseline)" in found
+
+
+@pytest.mark.parametrize(("runs", "drawn"), [(["before", "after"], True), (["before"], False)])
+def test_before_and_after_draws_theory_where_every_run_has_a_law(runs: list[str], drawn: bool) -> None:
+    law = pd.DataFrame({"fault": "host_crash", "milestone": "suspected", "duration_s": [70.0, 100.0]})
+    laws = pd.concat([law.assign(run=run, probability=[0.0, 1.0]) for run in runs])
+    figure = before_after(survival(), changes(), labels=RUNS, faults=["host_crash"], law_curves=laws)
+    black = [line for line in figure.axes[0].lines if line.get_color() == "#000000"]
+    assert (len(black), "theory of each" in written(figure)) == ((2, True) if drawn else (0, False))
 
 
 def test_before_and_after_refuses_more_runs_than_it_has_colours() -> None:

@@ -26,8 +26,12 @@ from harness.studies.compare.statistical_tests import (
     judge_share,
 )
 from reference_server.errors import Exit
+from reports.run_tables import ENGINES
+from reports.sections.cost import COST_FIGURES, COST_RATES
 
 __all__ = ["MARGIN", "CannotCompare", "Comparison", "compare"]
+
+COST_COLUMNS = [*("baseline", "candidate", "engine", "figure", "before", "after", "change", "change_share")]
 
 MARGIN = 0.03
 """A median that moved by less than this share of itself has not regressed; as far as engines may disagree."""
@@ -47,6 +51,7 @@ class Comparison:
     curves: pd.DataFrame = field(repr=False)  # log-rank, medians, 99th percentiles
     rates: pd.DataFrame = field(repr=False)  # false suspicions
     shares: pd.DataFrame = field(repr=False)  # faults detected
+    costs: pd.DataFrame = field(repr=False)  # of cost.csv; not judged
     tests: int
     margin: float
     seed: int
@@ -82,6 +87,7 @@ class Comparison:
 def compare(
     runs: Sequence[Path],
     *,
+    labels: Sequence[str] = (),
     allow_different: bool = False,
     allow_partial: bool = False,
     margin: float = MARGIN,
@@ -95,10 +101,12 @@ def compare(
        by fault where both ran the same plan.
     3. Rates of false suspicion: exact conditional test, rate ratio.
     4. Detected shares: Fisher's exact test, difference.
-    5. Correct all p-values of the comparison together (Holm), judge each row, and weigh them.
+    5. Costs: what each run took, beside each other; one run has one value of it, so nothing is tested.
+    6. Correct all p-values of the comparison together (Holm), judge each row, and weigh them.
 
     Args:
         runs: run directories, the baseline first.
+        labels: what to call them, one a run; none: the settings that differ.
         allow_different: compare runs whose scenarios differ by more than the policy.
         allow_partial: compare what interrupted runs have measured.
         margin: how much slower, as a share of the baseline's median, is still no regression.
@@ -108,7 +116,7 @@ def compare(
         CannotCompare: too few runs, nothing measured, other scenarios than their policy makes, or nothing in common.
         TablesError: a run cannot be read.
     """
-    inputs = read_inputs(runs, allow_partial=allow_partial)
+    inputs = read_inputs(runs, labels=labels, allow_partial=allow_partial)
     apart = differences(inputs)
     if not allow_different and any(d.experiment and not d.policy for d in apart):
         listed = "".join(f"\n  {difference}" for difference in apart if difference.experiment)
@@ -141,9 +149,45 @@ def compare(
     )
     judged = pd.concat([t[["verdict", "reason"]] for t in (curves, rates, shares)])
     verdict, headline = _weigh(judged)
+    costs = pd.concat([_costs(baseline, c) for c in candidates], ignore_index=True)
     return Comparison(
-        tuple(inputs), tuple(apart), curves, rates, shares, tests, margin, seed, unsound, verdict, headline
+        tuple(inputs),
+        tuple(apart),
+        curves,
+        rates,
+        shares,
+        costs,
+        tests,
+        margin,
+        seed,
+        unsound,
+        verdict,
+        headline,
     )
+
+
+def _costs(baseline: Input, candidate: Input) -> pd.DataFrame:
+    """One row an engine and figure of cost that both runs have: before, after, the change, and that as a share.
+
+    Rates are per 1,000 connections: what a run leaves connected longer is no traffic that its policy asks for.
+    """
+    before, after = (one.tables.table("cost").set_index("engine") for one in (baseline, candidate))
+    rows = []
+    for engine in (
+        engine for engine in reversed(ENGINES) if engine in before.index and engine in after.index
+    ):
+        for name in COST_FIGURES:
+            old, new = (_cost(table.loc[engine], name) for table in (before, after))
+            if np.isfinite(old) and np.isfinite(new):
+                share = (new - old) / old if old else float("nan")
+                rows.append((baseline.label, candidate.label, engine, name, old, new, new - old, share))
+    return pd.DataFrame(rows, columns=COST_COLUMNS)
+
+
+def _cost(row: pd.Series[float], name: str) -> float:
+    if name not in COST_RATES:
+        return float(row[name])
+    return 1000 * float(row[name]) / float(row["clients"]) if row["clients"] else float("nan")
 
 
 def _stacked(tables: list[pd.DataFrame]) -> pd.DataFrame:

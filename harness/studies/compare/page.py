@@ -18,10 +18,23 @@ from reports.figures.before_after import before_after
 from reports.figures.data import NothingToDraw
 from reports.figures.detection_curves import curve_of, step_of
 from reports.figures.side_by_side import MOST_RUNS, OneRun, side_by_side
-from reports.numbers import ABSENT, NBSP, count, interval, rate, seconds, share, signed_seconds, words
+from reports.numbers import (
+    ABSENT,
+    MINUS,
+    NBSP,
+    change,
+    count,
+    interval,
+    rate,
+    seconds,
+    share,
+    signed_seconds,
+    words,
+)
 from reports.page import Block, Cell, Headline, Page, Picture, Section, Table, Text
 from reports.render import render_html, render_markdown
 from reports.sections.cells import engine_cell, verdict_cell
+from reports.sections.cost import COST_FIGURES, COST_RATES
 from reports.style import save
 
 __all__ = ["markdown", "save_comparison"]
@@ -43,7 +56,9 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _page(comparison: Comparison, pictures: Sequence[Block] = ()) -> Page:
-    baseline, *others = comparison.labels
+    runs = [
+        one.label if one.label == one.run else f"{one.label} (run {one.run})" for one in comparison.inputs
+    ]
     differing = (
         f"{'differs in the scenario' if d.experiment else 'differs'}: {d}" for d in comparison.differences
     )
@@ -52,7 +67,7 @@ def _page(comparison: Comparison, pictures: Sequence[Block] = ()) -> Page:
     return Page(
         name="Comparison",
         description="",
-        subtitle=f"{', '.join(others)} against the baseline {baseline}",
+        subtitle=f"{'; '.join(runs[1:])} against the baseline {runs[0]}",
         headline=Headline(comparison.verdict, comparison.headline, reasons),
         facts=[
             Cell(str(comparison.tests), detail="comparisons tested"),
@@ -107,6 +122,35 @@ def _sections(comparison: Comparison) -> Iterable[Section]:
                 [*([Cell(row["candidate"])] if several else []), *cells(row)] for row in _worst_first(table)
             ]
             yield Section(anchor, title, [Table([*(["run"] if several else []), *header], rows)])
+    if len(comparison.costs):
+        yield _costs(comparison)
+
+
+def _costs(comparison: Comparison) -> Section:
+    several = len(comparison.inputs) > 2
+    rows = []
+    for row in comparison.costs.to_dict("records"):
+        what, text = COST_FIGURES[row["figure"]]
+        of = " per 1,000 connections" if row["figure"] in COST_RATES else ""
+        apart = float(row["change"])
+        sign = "+" if apart > 0 else MINUS if apart < 0 else ""
+        rows.append(
+            [
+                *([Cell(row["candidate"])] if several else []),
+                engine_cell(row["engine"]),
+                Cell(f"{what}{of}"),
+                Cell(text(row["before"]), row["before"]),
+                Cell(text(row["after"]), row["after"]),
+                Cell(f"{sign}{text(abs(apart))}", apart),
+                Cell(change(row["before"], row["after"]), row["change_share"]),
+            ]
+        )
+    columns = (*(["run"] if several else []), "engine", "what", "before", "after", "change", "in percent")
+    note = (
+        "Rates are after the ramp, per second of the scenario. Nothing is tested: a run has one value of each. CPU and "
+        "memory are a machine's on that day; small changes of them are chance."
+    )
+    return Section("cost", "What it costs", [Table(columns, rows, note=note, csv="costs.csv")])
 
 
 def _changed(shares: pd.DataFrame) -> pd.DataFrame:
@@ -182,7 +226,7 @@ def _share(row: dict[Any, Any]) -> tuple[Cell, ...]:
 
 
 def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write comparison.html and .md, curves.csv, rates.csv, shares.csv and the figures.
+    """Write comparison.html and .md, curves.csv, rates.csv, shares.csv, costs.csv and the figures.
 
     Returns:
         What was written. Files of an earlier comparison in the same folder are replaced.
@@ -200,7 +244,7 @@ def save_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     html.write_text(render_html(page), encoding="utf-8")
     text.write_text(render_markdown(page, folder), encoding="utf-8")
     written = [html, text]
-    for name in ("curves", "rates", "shares"):
+    for name in ("curves", "rates", "shares", "costs"):
         written.append(folder / f"{name}.csv")
         getattr(comparison, name).to_csv(written[-1], index=False)
     return [*written, *(path for p in pictures if isinstance(p, Picture) for path in (p.svg, p.png))]
@@ -211,6 +255,9 @@ def _pictures(comparison: Comparison, folder: Path) -> Iterator[Picture | Text]:
     engine = _engine(comparison)
     curves = pd.concat(
         [one.tables.table("survival").assign(run=one.label) for one in comparison.inputs], ignore_index=True
+    )
+    laws = pd.concat(
+        [one.tables.table("law_curves").assign(run=one.label) for one in comparison.inputs], ignore_index=True
     )
     curves, changes = (table[table["engine"] == engine] for table in (curves, comparison.curves))
     faults = list(dict.fromkeys(changes["fault"]))
@@ -227,7 +274,9 @@ def _pictures(comparison: Comparison, folder: Path) -> Iterator[Picture | Text]:
     for n, start in enumerate(range(0, len(rising), _PANELS), 1):
         shown = rising[start : start + _PANELS]
         try:
-            figure = before_after(curves, changes, labels=comparison.labels, faults=shown, caption=caption)
+            figure = before_after(
+                curves, changes, labels=comparison.labels, faults=shown, law_curves=laws, caption=caption
+            )
         except NothingToDraw:
             continue
         title = f"Before and after: {', '.join(shown)}"

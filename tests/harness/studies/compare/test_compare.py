@@ -11,7 +11,7 @@ import pytest
 from harness.studies.compare.compare import CannotCompare, Comparison, compare
 from harness.studies.compare.page import markdown, save_comparison
 from reference_server.errors import Exit
-from reports.run_tables import TablesError
+from reports.run_tables import TablesError, frame
 from tests.harness.studies.compare.runs import SCENARIO, rows, uniform, write
 
 BASE = rows(uniform(400, 70, 100, 1))
@@ -222,7 +222,7 @@ def test_it_is_saved_as_files(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "out").rglob("*.*")}
     assert names == {path.name for path in written}, "and what was there before is gone"
     assert names == {
-        *("comparison.html", "comparison.md", "curves.csv", "rates.csv", "shares.csv"),
+        *("comparison.html", "comparison.md", "curves.csv", "rates.csv", "shares.csv", "costs.csv"),
         *("before_after_1.svg", "before_after_1.png"),
     }
     page = (tmp_path / "out" / "comparison.html").read_text()
@@ -230,6 +230,64 @@ def test_it_is_saved_as_files(tmp_path: Path) -> None:
     assert "No runs side by side: nothing was sampled" in page
     again = pd.read_csv(tmp_path / "out" / "curves.csv")
     assert again["p50_difference_s"].iloc[0] == pytest.approx(found.curves["p50_difference_s"].iloc[0])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "labels"),
+    [
+        ({}, {}, ("a", "b")),
+        ({}, {"heartbeat_interval": "10s", "max_failures": 2}, ("T = 30 s, k = 3", "T = 10 s, k = 2")),
+        ({"retry_interval": "1.5s"}, {}, ("R = 1.5 s", "R = T")),
+        (
+            {"session_timeout": "5m"},
+            {"session_timeout": None},
+            ("session timeout = 5 min", "session timeout = none"),
+        ),
+    ],
+)
+def test_runs_are_called_by_what_differs(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any], labels: tuple[str, ...]
+) -> None:
+    found = compare(
+        [write(tmp_path / name, BASE, scenario=changed(**own)) for name, own in (("a", before), ("b", after))]
+    )
+    assert tuple(label.replace("\N{NO-BREAK SPACE}", " ") for label in found.labels) == labels
+
+
+def test_what_a_gateway_ran_itself_and_other_settings_are_in_the_label(tmp_path: Path) -> None:
+    other = {**SCENARIO, "clients": 300}
+    runs = [
+        write(tmp_path / "a", BASE),
+        write(tmp_path / "b", BASE, scenario=other, gateway={"max_failures": 4}),
+    ]
+    assert compare(runs, allow_different=True).labels == ("k = 3, clients = 400", "k = 4, clients = 300")
+    again = [write(tmp_path / "c", BASE), write(tmp_path / "d", BASE, scenario={**SCENARIO, "seed": 2})]
+    assert compare(again).labels == ("seed = 1", "seed = 2")
+
+
+def test_labels_of_ones_own_are_one_a_run(tmp_path: Path) -> None:
+    runs = [write(tmp_path / "a", BASE), write(tmp_path / "b", BASE)]
+    found = compare(runs, labels=["today", "wanted"])
+    assert found.curves["candidate"].unique().tolist() == ["wanted"]
+    assert "wanted (run b) against the baseline today (run a)" in markdown(found)
+    for wrong in (["today"], ["today", "today"], ["today", ""]):
+        with pytest.raises(CannotCompare, match="--labels"):
+            compare(runs, labels=wrong)
+
+
+def test_costs_are_beside_each_other(tmp_path: Path) -> None:
+    runs = []
+    for name, clients, frames in (("a", 200, 20.0), ("b", 100, 30.0)):
+        runs.append(write(tmp_path / name, BASE))
+        costs = frame("cost", []).reindex(range(1))
+        costs.assign(engine="simulated", clients=clients, frames_per_s=frames).to_csv(
+            runs[-1] / "cost.csv", index=False
+        )
+    found = compare(runs)
+    rates = found.costs.set_index("figure").loc["frames_per_s"]
+    assert (rates["before"], rates["after"], rates["change_share"]) == (100, 300, pytest.approx(2.0))
+    assert "| frames a second per 1,000 connections | 100 | 300 | +200 | +200" in markdown(found)
+    assert set(found.costs["figure"]) == {"clients", "frames_per_s"}, "and what nobody measured has no row"
 
 
 def test_two_runs_of_the_same_name_keep_apart(tmp_path: Path) -> None:
