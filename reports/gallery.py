@@ -134,7 +134,11 @@ def _plan(
         timeline = partial(figures.timeline, of("timelines"), fault, caption=caption_of_one)
         yield "timelines", f"timeline_{fault}", f"Timeline of one client: {fault}", timeline
     title = "Live clients, sessions in the store and ghosts over the run"
-    live = partial(figures.live_sessions, of("population"), windows, of("counted"), caption=caption)
+    again = of("qos")[(of("qos")["milestone"] == "locked_out") & (of("qos")["engine"] == "real")]
+    more = (
+        " Users who logged in again are in the store, and no client of the run." if again["n"].any() else ""
+    )
+    live = partial(figures.live_sessions, of("population"), windows, of("counted"), caption=caption + more)
     yield "live", "live_sessions", title, live
     if figures.en_masse(of("reconnects")):
         storm = partial(figures.storm, of("reconnects"), windows, caption=caption)

@@ -177,17 +177,18 @@ def _costs(baseline: Input, candidate: Input) -> pd.DataFrame:
         engine for engine in reversed(ENGINES) if engine in before.index and engine in after.index
     ):
         for name in COST_FIGURES:
-            old, new = (_cost(table.loc[engine], name) for table in (before, after))
+            old, new = (_cost(table, engine, name) for table in (before, after))
             if np.isfinite(old) and np.isfinite(new):
                 share = (new - old) / old if old else float("nan")
                 rows.append((baseline.label, candidate.label, engine, name, old, new, new - old, share))
     return pd.DataFrame(rows, columns=COST_COLUMNS)
 
 
-def _cost(row: pd.Series[float], name: str) -> float:
+def _cost(table: pd.DataFrame, engine: str, name: str) -> float:
+    value, clients = (float(table.at[engine, column]) for column in (name, "clients"))
     if name not in COST_RATES:
-        return float(row[name])
-    return 1000 * float(row[name]) / float(row["clients"]) if row["clients"] else float("nan")
+        return value
+    return 1000 * value / clients if clients else float("nan")
 
 
 def _stacked(tables: list[pd.DataFrame]) -> pd.DataFrame:
