@@ -44,6 +44,13 @@ def test_without_a_browser_it_says_so_first(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MachineError, match="install one"):
         find_browser()
-    result = CliRunner().invoke(app, ["report", "no-such", "--pdf"])
-    assert result.exit_code == Exit.MACHINE_CANNOT
-    assert "neither Chromium nor Chrome" in result.output
+    for command in (["report", "no-such"], ["compare", "no-such", "neither", "--output", str(tmp_path)]):
+        result = CliRunner().invoke(app, [*command, "--pdf"])
+        assert result.exit_code == Exit.MACHINE_CANNOT
+        assert "neither Chromium nor Chrome" in result.output
+
+
+def test_a_comparison_is_printed_where_it_is_written() -> None:
+    result = CliRunner().invoke(app, ["compare", "no-such", "neither", "--pdf"])
+    assert result.exit_code == Exit.BAD_INPUT
+    assert "with --output FOLDER" in result.output

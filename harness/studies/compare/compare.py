@@ -185,7 +185,7 @@ def _costs(baseline: Input, candidate: Input) -> pd.DataFrame:
 
 
 def _cost(table: pd.DataFrame, engine: str, name: str) -> float:
-    value, clients = (float(table.at[engine, column]) for column in (name, "clients"))
+    value, clients = (float(table[column].to_dict()[engine]) for column in (name, "clients"))
     if name not in COST_RATES:
         return value
     return 1000 * value / clients if clients else float("nan")
