@@ -27,9 +27,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
@@ -49,7 +48,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reference_server.api.exposition import scraped
 from reference_server.api.metrics import Metrics
@@ -67,10 +66,6 @@ from reference_server.websocket.tls import TlsProtocol
 __all__ = ["HttpServer", "create_app"]
 
 _LOGIN, _HEALTH = "/user/login", "/healthz"
-_LOGIN_LINE = b"POST %b HTTP/1.1" % _LOGIN.encode()
-_PLAIN_HEADER = re.compile(
-    rb"(?i:accept|accept-encoding|content-length|content-type|host|user-agent): [!-~](?:[ -~]*[!-~])?"
-)
 _SENDER = "operator"
 _MOST_BODY_BYTES = 16_384
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
@@ -78,12 +73,9 @@ _AWAY: dict[type[Exception], tuple[str, str]] = {
     StoreUnavailable: ("store_unavailable", "the session store does not answer"),
     LedgerUnavailable: ("ledger_unavailable", "the session ledger cannot be written"),
 }
-_TOLD: tuple[type[Exception], ...] = (HTTPException, *_AWAY)  # who asked is told what is wrong
 
 Id = Annotated[str, Field(strict=True, min_length=1, max_length=128, pattern=r"^[^\x00]*$")]
 """Text of a body. PostgreSQL keeps no NUL."""
-PlainLogin = Callable[[bytes, str, str], Awaitable[Response]]
-"""Answers the body of a login, from this peer and user agent."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -182,11 +174,10 @@ def create_app(gateway: Gateway) -> Starlette:
         issued = await gateway.codes.issue(body.user_id)
         return _json_answer({"code": issued, "expires_in_s": config.policy.code_ttl})
 
-    async def login(data: bytes, peer: str, forwarded: Sequence[str], agent: str) -> Response:
+    async def login(request: Request) -> Response:
         _refuse_while_closed(gateway)
-        body = _validated(_Login, _from_json(data))
-        address = address_of(peer, forwarded, config.trusted_proxies)
-        user_id, origin = body.user_id, Origin.of(body.device_type or "web", address, agent)
+        body = await _read_body(request, _Login)
+        user_id, origin = body.user_id, _origin(request, body.device_type or "web", config)
         if is_in(origin.ip_address, config.denied_ips):
             raise Refused(403, "ip_denied", f"{origin.ip_address} may not log in here")
         # The address first: who is above its rate does not use up another user's.
@@ -202,18 +193,6 @@ def create_app(gateway: Gateway) -> Starlette:
             raise Refused(409, "already_online", f"{user_id} is online; log out there first")
         gateway.counters.logins.labels("ok").inc()
         return _json_answer({"token": token, "session_id": session_id_of(token), "user_id": user_id})
-
-    async def any_login(request: Request) -> Response:
-        data = await _read(request)
-        peer = request.client.host if request.client is not None else ""
-        headers = request.headers
-        return await login(data, peer, headers.getlist("x-forwarded-for"), headers.get("user-agent", ""))
-
-    async def plain_login(data: bytes, peer: str, agent: str) -> Response:
-        try:
-            return await login(data, peer, (), agent)
-        except _TOLD as error:
-            return answer_error(error, is_login=True)
 
     async def logout(request: Request) -> Response:
         body = await _read_body(request, _Logout)
@@ -275,7 +254,7 @@ def create_app(gateway: Gateway) -> Starlette:
     routes = [
         Route("/", page),
         Route("/user/code", code, methods=["POST"]),
-        Route(_LOGIN, any_login, methods=["POST"]),
+        Route(_LOGIN, login, methods=["POST"]),
         Route("/user/logout", logout, methods=["POST"]),
         Route("/api/sessions", sessions),
         Route("/api/config", client_config),
@@ -285,32 +264,26 @@ def create_app(gateway: Gateway) -> Starlette:
         Mount("/static", _Static(directory=_STATIC)),
     ]
 
-    def answer_error(error: Exception, *, is_login: bool) -> Response:
+    def on_error(request: Request, error: Exception) -> Response:
         refused = _refused(error)
-        if is_login:
+        if request.url.path == _LOGIN and request.method == "POST":
             gateway.counters.logins.labels(refused.code).inc()
         body = {"error": {"code": refused.code, "message": refused.detail}}
         answer = _json_answer(body, refused.status_code)
         answer.headers.update(refused.headers or {})
         return answer
 
-    def on_error(request: Request, error: Exception) -> Response:
-        return answer_error(error, is_login=request.url.path == _LOGIN and request.method == "POST")
-
-    app = Starlette(routes=routes, exception_handlers=dict.fromkeys(_TOLD, on_error))
-    app.state.plain_login = plain_login
-    return app
+    return Starlette(routes=routes, exception_handlers=dict.fromkeys((HTTPException, *_AWAY), on_error))
 
 
 class HttpServer(uvicorn.Server):
     """uvicorn as a guest in the gateway's loop: signals and the end of the process are not its business."""
 
     def __init__(self, gateway: Gateway) -> None:
-        app = create_app(gateway)
         super().__init__(
             uvicorn.Config(
-                app,
-                http=_behind_tls(gateway, app.state.plain_login),  # type: ignore[arg-type]  # what uvicorn does is to call it
+                create_app(gateway),
+                http=_behind_tls(gateway),  # type: ignore[arg-type]  # what uvicorn does is to call it
                 log_level="error",  # what strangers send is not worth a line
                 lifespan="off",
                 ws="none",
@@ -344,9 +317,9 @@ class HttpServer(uvicorn.Server):
             await self._task
 
 
-def _behind_tls(gateway: Gateway, login: PlainLogin) -> Callable[..., asyncio.Protocol]:
+def _behind_tls(gateway: Gateway) -> Callable[..., asyncio.Protocol]:
     """Return what makes the protocol of a socket: `_bounded`, behind TLS where there is a certificate."""
-    bounded, limiter = _bounded(gateway, login), gateway.limiter
+    bounded, limiter = _bounded(gateway), gateway.limiter
 
     def make(**of_uvicorn: Any) -> asyncio.Protocol:
         protocol = partial(bounded, **of_uvicorn)
@@ -357,25 +330,18 @@ def _behind_tls(gateway: Gateway, login: PlainLogin) -> Callable[..., asyncio.Pr
     return make
 
 
-def _bounded(gateway: Gateway, login: PlainLogin) -> type[H11Protocol]:
+def _bounded(gateway: Gateway) -> type[H11Protocol]:
     """Return uvicorn's protocol with what it lacks: deadlines, a budget, and an answer to any bytes without a log line.
 
     A request, from its first byte (the first one: from the connection) until its answer has been taken, has
     `_REQUEST_S`: a byte now and then does not prolong that. Above the budget for this port only health is told.
-
-    A login as programs send it (`_read_plain_login`) is answered without parser and framework: two thirds of its cost.
     """
     limiter = gateway.limiter
 
     class Bounded(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._login: asyncio.Task[None] | None = None
-            self._was_served = False
-            is_within = limiter.enter_http(self)
-            # Behind TLS more may come while reading is paused.
-            self._takes_logins = is_within and self.scheme == "http"
-            if not is_within:
+            if not limiter.enter_http(self):
                 self.app = _only_health(self.app)
             self._began_s = self.loop.time()
             self._deadline: asyncio.Handle | None = self.loop.call_later(_REQUEST_S, self._on_deadline)
@@ -391,14 +357,6 @@ def _bounded(gateway: Gateway, login: PlainLogin) -> type[H11Protocol]:
                 self._began_s = self.loop.time()
                 if self._deadline is None:
                     self._deadline = self.loop.call_later(_REQUEST_S, self._on_deadline)
-                if self._takes_logins and (plain := _read_plain_login(data)) is not None:
-                    self._unset_keepalive_if_required()
-                    self.flow.pause_reading()  # the next request waits for the answer
-                    limiter.heard_http(self)
-                    self._login = self.loop.create_task(self._log_in(*plain))
-                    self._login.add_done_callback(self.tasks.discard)
-                    self.tasks.add(self._login)
-                    return
             try:
                 super().data_received(data)
             except h11.LocalProtocolError:  # an answer to bytes that nothing can be answered to
@@ -407,27 +365,9 @@ def _bounded(gateway: Gateway, login: PlainLogin) -> type[H11Protocol]:
             if cycle is not None and not (cycle.more_body or cycle.response_complete):
                 limiter.heard_http(self)
 
-        async def _log_in(self, body: bytes, agent: str) -> None:
-            try:
-                answer = await login(body, self.client[0] if self.client is not None else "", agent)
-                if not self.transport.is_closing():
-                    self.transport.write(_on_wire(answer, self.server_state.default_headers))
-            except BaseException:
-                self.transport.abort()
-                raise
-            self._login = None
-            self.on_response_complete()
-
         def on_response_complete(self) -> None:
-            self._was_served = True
             limiter.answered_http(self)
             super().on_response_complete()
-
-        def shutdown(self) -> None:
-            if self._login is None:
-                super().shutdown()
-            else:
-                self._login.add_done_callback(lambda _: self.transport.close())
 
         def send_400_response(self, msg: str) -> None:
             if self.cycle is not None:  # nobody waits for the answer any more
@@ -444,8 +384,7 @@ def _bounded(gateway: Gateway, login: PlainLogin) -> type[H11Protocol]:
 
         def _is_idle(self) -> bool:
             return (
-                self._login is None
-                and self.conn.our_state is h11.IDLE
+                self.conn.our_state is h11.IDLE
                 and self.conn.their_state is h11.IDLE
                 and not self.conn.trailing_data[0]
                 and self.transport.get_write_buffer_size() == 0
@@ -456,36 +395,10 @@ def _bounded(gateway: Gateway, login: PlainLogin) -> type[H11Protocol]:
             left_s = self._began_s + _REQUEST_S - self.loop.time()
             if left_s > 0:
                 self._deadline = self.loop.call_later(left_s, self._on_deadline)
-            elif not self._was_served or not self._is_idle():
+            elif self.cycle is None or not self._is_idle():
                 self.transport.abort()
 
     return Bounded
-
-
-def _read_plain_login(data: bytes) -> tuple[bytes, str] | None:
-    """Return body and user agent of a login that is here whole, and nothing else; None: a parser has to read it.
-
-    Only headers that do not change how a message is read, each of them once, and as many bytes as they say.
-    """
-    head, _, body = data.partition(b"\r\n\r\n")
-    first, *lines = head.split(b"\r\n")
-    if first != _LOGIN_LINE or not all(map(_PLAIN_HEADER.fullmatch, lines)):
-        return None
-    headers = {name.lower(): value for name, _, value in (line.partition(b": ") for line in lines)}
-    if (
-        len(headers) < len(lines)
-        or b"host" not in headers
-        or headers.get(b"content-length") != b"%d" % len(body)
-    ):
-        return None
-    return body, headers.get(b"user-agent", b"").decode()
-
-
-def _on_wire(answer: Response, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return an answer as bytes, with some headers more."""
-    first = b"HTTP/1.1 %d %b\r\n" % (answer.status_code, STATUS_PHRASES[answer.status_code])
-    lines = [b"%b: %b\r\n" % header for header in (*headers, *answer.raw_headers)]
-    return b"".join((first, *lines, b"\r\n", answer.body))
 
 
 def _only_health(app: ASGIApp) -> ASGIApp:
@@ -566,29 +479,16 @@ async def _read_body(request: Request, model: type[M]) -> M:
     Raises:
         Refused: it is none, or too large, or not what the model says.
     """
-    return _validated(model, _from_json(await _read(request)))
-
-
-async def _read(request: Request) -> bytes:
     data = bytearray()
     try:
         async for chunk in request.stream():
             data += chunk
-            _check_size(data)
+            if len(data) > _MOST_BODY_BYTES:
+                raise Refused(413, "too_large", f"at most {_MOST_BODY_BYTES} bytes")
     except ClientDisconnect as error:
         raise _bad_request("the body ended early") from error
-    return bytes(data)
-
-
-def _check_size(data: bytes | bytearray) -> None:
-    if len(data) > _MOST_BODY_BYTES:
-        raise Refused(413, "too_large", f"at most {_MOST_BODY_BYTES} bytes")
-
-
-def _from_json(data: bytes) -> Any:
-    _check_size(data)
     try:
-        return orjson.loads(data)
+        return _validated(model, orjson.loads(data))
     except orjson.JSONDecodeError as error:
         raise _bad_request(f"the body is not JSON: {error}") from error
 
@@ -600,3 +500,10 @@ def _validated(model: type[M], values: Any) -> M:
         first = error.errors()[0]
         where = f'"{first["loc"][0]}"' if first["loc"] else "the body"
         raise _bad_request(f"{where}: {first['msg']}") from error
+
+
+def _origin(request: Request, device_type: str, config: GatewayConfig) -> Origin:
+    peer = request.client.host if request.client is not None else ""
+    forwarded = request.headers.getlist("x-forwarded-for")
+    address = address_of(peer, forwarded, config.trusted_proxies)
+    return Origin.of(device_type, address, request.headers.get("user-agent", ""))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import re
 from collections import deque
 from contextlib import suppress
 from enum import Enum, auto
@@ -21,13 +20,10 @@ from time import monotonic
 from typing import Any, Protocol, cast
 
 import orjson
-from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import SEND_EOF, Side, State
-from websockets.protocol import Protocol as WebSocketProtocol
+from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
-from websockets.utils import accept_key
 
 from reference_server.config import GatewayConfig
 from reference_server.events import Cause
@@ -47,17 +43,6 @@ _LIBRARY_LOG.setLevel(logging.WARNING)  # at DEBUG it writes out every frame, an
 _ANSWER_HEAD = bytes((0x80 | _TEXT, 0x80 | len(PONG_TEXT)))
 _ANSWER_SIZE = 2 + 4 + len(PONG_TEXT)
 _ANSWER_BITS = int.from_bytes(PONG_TEXT)
-# What programs send that want no options, word for word: read so, a third of a newcomer's cost is saved.
-_PLAIN_HANDSHAKE = re.compile(
-    rb"GET /ws HTTP/1\.1\r\nHost: [!-~]+\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    rb"Sec-WebSocket-Key: ([A-Za-z0-9+/]{22}==)\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
-_PLAIN_REQUEST = Request("/ws", Headers())
-_CONSENT = (
-    b"HTTP/1.1 101 Switching Protocols\r\n"
-    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
-)
-_NO_PARSER = ServerProtocol()
 _HEAD_ENDS = b"\r\n\r\n"
 _SLICE = 4096  # bytes parsed between two looks at the rate: 700 empty frames, a few milliseconds
 _RATE_WINDOW_S = 1.0
@@ -168,7 +153,7 @@ class GatewayConnection(asyncio.Protocol):
     transport: asyncio.Transport
 
     def __init__(self, owner: Owner) -> None:
-        self._parser: WebSocketProtocol = _NO_PARSER  # of its own from the first bytes on
+        self._parser = ServerProtocol(max_size=owner.config.max_message_bytes, logger=_LIBRARY_LOG)
         self.owner = owner
         self.config = owner.config
         self.phase = Phase.OPENING
@@ -200,16 +185,7 @@ class GatewayConnection(asyncio.Protocol):
         self._abort_after(self.config.auth_timeout_s)
 
     def _shake_hands(self, data: bytes) -> None:
-        of_library: dict[str, Any] = {"max_size": self.config.max_message_bytes, "logger": _LIBRARY_LOG}
-        if self._parser is _NO_PARSER:
-            plain = _PLAIN_HANDSHAKE.fullmatch(data)
-            if plain is not None and self.owner.refusal(_PLAIN_REQUEST.path) is None:
-                self._parser = WebSocketProtocol(Side.SERVER, **of_library)  # it is open
-                self.transport.write(_CONSENT % accept_key(plain[1].decode()).encode())
-                self._on_handshake(_PLAIN_REQUEST)
-                return
-            self._parser = ServerProtocol(**of_library)
-        parser = cast(ServerProtocol, self._parser)
+        parser = self._parser
         events: list[Any] = []
         # The parser would take what follows the request for frames, and it cannot bear those before its answer.
         while data and not (events or parser.close_expected()):
@@ -226,16 +202,13 @@ class GatewayConnection(asyncio.Protocol):
             parser.send_response(parser.reject(*refusal) if refusal else parser.accept(request))
         self._write(parser.data_to_send())
         if request is not None and parser.state is State.OPEN:
-            self._on_handshake(request)
+            self._cancel_timer()
+            self.phase = Phase.ANONYMOUS
+            self.last_seen_s = monotonic()
+            self.owner.limiter.opening.discard(self)
+            self.owner.on_handshake(self, request)
         elif parser.close_expected():
             self.transport.close()  # once the refusal is written
-
-    def _on_handshake(self, request: Request) -> None:
-        self._cancel_timer()
-        self.phase = Phase.ANONYMOUS
-        self.last_seen_s = monotonic()
-        self.owner.limiter.opening.discard(self)
-        self.owner.on_handshake(self, request)
 
     # -- what comes in -------------------------------------------------------------------------
 

@@ -573,8 +573,8 @@ def test_a_kick_that_is_faster_than_the_answer_to_the_connect_is_not_lost(
     run(scenario())
 
 
-def test_a_plain_handshake_is_answered_as_any_other(start: Any) -> None:
-    """In one piece without the library's parser, in two pieces with it; what follows is the same."""
+def test_a_handshake_in_pieces_is_answered_as_one_in_one_piece(start: Any) -> None:
+    """And what follows is the same."""
 
     async def answers(it: Any, cut: int) -> tuple[list[bytes], Any]:
         reader, writer = await asyncio.open_connection("127.0.0.1", it.port)

@@ -11,7 +11,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness.real.processes.redis import RedisServer
-from reference_server.api.http import _read_plain_login
 from tests.reference_server.gateways import QUICK, QUIET, Running, run, running, until
 
 pytestmark = pytest.mark.real
@@ -272,82 +271,5 @@ def test_the_page_and_its_files_are_served_with_a_policy_that_lets_nothing_else_
             assert (status, told["websocket_port"]) == (200, it.port)
             status, answer = await it.http("GET", "/static/../http.py")
             assert (status, answer["error"]["code"]) == (404, "not_found")
-
-    run(scenario())
-
-
-WHOLE = b"POST /user/login HTTP/1.1\r\nHost: x\r\nUser-Agent: a b\r\nContent-Length: %d\r\n\r\n%b"
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "is_plain"),
-    [
-        (b"", b"", True),
-        (b"Host: x", b"hOST: x:1\r\nAccept: */*", True),
-        (b"Host: x", b"Host: x\r\nHost: x", False),
-        (b"Host: x\r\n", b"", False),
-        (b"Host: x", b"Host:  x", False),
-        (b"Host: x", b"Host: x\r\nX: y", False),
-        (b"Host: x", b"Host: x\r\nConnection: close", False),
-        (b"Host: x", b"Host: x\r\nTransfer-Encoding: chunked", False),
-        (b"Host: x", b"Host: x\r\nExpect: 100-continue", False),
-        (b"Host: x", b"Host: x\r\n folded", False),
-        (b"Host: x\r\n", b"Host: x\n", False),
-        (b"Host: x", b"Host: x\x00", False),
-        (b"Host: x", b"Host: \xff", False),
-        (b"Length: 2", b"Length: 02", False),
-        (b"Length: 2", b"Length: +2", False),
-        (b"Length: 2", b"Length: 1", False),
-        (b"Length: 2", b"Length: 3", False),
-        (b"Length: 2", b"Length: 2\r\nContent-Length: 2", False),
-        (b"{}", b"{}GET / HTTP/1.1\r\nHost: x\r\n\r\n", False),
-        (b"POST", b"post", False),
-        (b"login", b"login?x=1", False),
-        (b"/user/login", b"//user/login", False),
-        (b"1.1", b"1.0", False),
-        (b"POST", b"\r\nPOST", False),
-    ],
-)
-def test_a_login_that_needs_a_parser_gets_one(old: bytes, new: bytes, is_plain: bool) -> None:
-    data = (WHOLE % (2, b"{}")).replace(old, new, 1)
-    assert (_read_plain_login(data) == (b"{}", "a b")) == is_plain
-    assert is_plain or _read_plain_login(data) is None
-
-
-def test_a_login_without_a_parser_is_answered_as_with_one(start: Any) -> None:
-    """In one piece and in two, one after the other on one connection, good ones and others."""
-    bodies = [
-        (b'{"user_id": "ann"}', b"200"),
-        (b'{"user_id": ""}', b"400"),
-        (b"{", b"400"),
-        (b" " * 20_000, b"413"),
-        (b'{"user_id": "\\u0000"}', b"400"),
-        (b'{"user_id": "bob"}', b"200"),
-    ]
-
-    async def answer(reader: asyncio.StreamReader) -> tuple[bytes, dict[bytes, bytes], bytes]:
-        first, *lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
-        headers = dict(line.split(b": ", 1) for line in lines if line)
-        body = await reader.readexactly(int(headers.pop(b"content-length")))
-        headers.pop(b"date")
-        return first, headers, b"token" if b"token" in body else body
-
-    async def scenario() -> None:
-        async with start() as it:
-            reader, writer = await asyncio.open_connection("127.0.0.1", it.http_port)
-            for body, status in bodies:
-                whole, answers = WHOLE % (len(body), body), []
-                for cut in (len(whole), 5):
-                    writer.write(whole[:cut])
-                    await asyncio.sleep(0.02)
-                    writer.write(whole[cut:])
-                    answers.append(await answer(reader))
-                assert answers[0] == answers[1] and status in answers[0][0], body
-            writer.write((WHOLE % (18, bodies[0][0])) * 3)  # a pipeline is the parser's business
-            assert [(await answer(reader))[2] for _ in range(3)] == [b"token"] * 3
-            writer.close()
-            counted = await scraped(it)
-            assert counted["flatline_logins_total", "ok"] == 7
-            assert counted["flatline_logins_total", "bad_request"] == 6
 
     run(scenario())
