@@ -68,7 +68,7 @@ def test_a_command_of_the_documentation_is_one_of_ours(line: str) -> None:
 def test_those_that_become_locusts_process_are_too() -> None:
     """All of their options in one, for a process takes as long as all other commands together."""
     options = [word for line in LOCUSTS for word in shlex.split(line)[2:]]
-    argv = [sys.executable, "-m", "harness", "locust", *options, "--help"]
+    argv = [sys.executable, "-m", "harness", "locust", *options, "--help-all"]
     assert len(LOCUSTS) > 1
     assert "--scenario" in subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -44,18 +45,21 @@ from reference_server.session_log import LogFormat, LogLevel
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from harness.doctor import Check
     from harness.real.engine import RealSetup
     from reference_server.liveness.heartbeat_policy import LivenessPolicy
     from scenarios.schema import Scenario
 
 __all__ = ["main"]
 
+_DOCTOR_WIDTH = 98  # a terminal, or a mail; what is longer goes on in the next line
+
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # plain: boxes would take as long as all the rest of a `--help`
     help="How long until your gateway knows that a WebSocket client has died?\n\n"
     "Exit codes: 0 good, 2 bad input, 3 unsound run, 4 this machine cannot, 5 an audit found differences, "
     "97 too little was seen for a verdict, 99 thresholds missed, healthy clients lost or engines disagree, "
@@ -167,7 +171,7 @@ TargetOf = Annotated[
 ]
 
 
-@app.command()
+@app.command("demo")
 def demo(
     root: Root = Path("runs"),
     redis: Redis = None,
@@ -234,7 +238,8 @@ def run_command(
     otel: Annotated[
         bool,
         typer.Option(
-            "--otel", help="Locust's option: metrics go where OTEL_* of the environment says; flatline[otel]"
+            "--otel",
+            help="Locust's option: metrics go where OTEL_* of the environment says; needs the extra `otel`",
         ),
     ] = False,
     allow_undecided: AllowUndecided = False,
@@ -274,7 +279,7 @@ def run_command(
     _run(loaded, engines, root, setup, allow_undecided, as_json, junit, summary, page)
 
 
-@app.command()
+@app.command("report")
 def report(
     run_name: Annotated[str, typer.Argument(metavar="RUN", help="run directory, its name, or latest")],
     root: Root = Path("runs"),
@@ -303,7 +308,7 @@ def report(
     finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit, summary=summary)
 
 
-@app.command()
+@app.command("serve")
 def serve(
     scenario: Annotated[
         str | None, typer.Argument(help="its policy is served; default: the preset ours", show_default=False)
@@ -353,7 +358,7 @@ def serve(
     serve_forever(served, port, http_port, root, redis, ledger, say, **options)
 
 
-@app.command()
+@app.command("schema")
 def schema(
     of: Annotated[
         Literal["scenario", "policy", "target"], typer.Argument(help="of which files")
@@ -368,7 +373,7 @@ def schema(
     sys.stdout.write(json.dumps(models[of].model_json_schema(), indent=2, ensure_ascii=False) + "\n")
 
 
-@app.command()
+@app.command("scenarios")
 def scenarios() -> None:
     """List the built-in scenarios."""
     from scenarios.load import built_in, load_scenario
@@ -388,7 +393,7 @@ def scenarios() -> None:
     )
 
 
-@app.command()
+@app.command("doctor")
 def doctor(
     clean: Annotated[
         bool, typer.Option("--clean", help="remove what killed runs have left, no more")
@@ -407,18 +412,23 @@ def doctor(
         say(f"{len(removed)} leftovers of killed runs removed")
         return
 
-    show_table(
-        ("", "check", "found", "needed for", "what helps"),
-        [
-            ("ok" if check.ok else "NO", check.name, check.found, check.needed_for, check.help)
-            for check in machine.diagnose()
-        ],
-    )
+    show_table(("", "check", "found"), [_checked(check) for check in machine.diagnose()], width=_DOCTOR_WIDTH)
     say("\nHow a real run would make each fault here:")
+    made = machine.mechanisms()
     show_table(
         ("fault", "mechanism here", "what it cannot show"),
-        [(m.fault, m.here or f"NO: {m.why}", m.cannot_show) for m in machine.mechanisms()],
+        [(m.fault, m.here, m.cannot_show) for m in made if m.here],
+        width=_DOCTOR_WIDTH,
     )
+    for why in dict.fromkeys(m.why for m in made if not m.here):
+        say(f"\nNOT here: {', '.join(m.fault for m in made if m.why == why and not m.here)}")
+        say(textwrap.fill(why, _DOCTOR_WIDTH))
+
+
+def _checked(check: Check) -> tuple[str, str, str]:
+    if check.ok:
+        return "ok", check.name, check.found
+    return "NO", check.name, f"{check.found}\nneeded for: {check.needed_for}\nwhat helps: {check.help}"
 
 
 def _load(name: str, policy: Path | None = None, **overrides: float | str | None) -> Scenario:
@@ -487,4 +497,9 @@ for _commands in (start, catalogue, policy, probe, runs, simulate, studies, targ
 
 def main() -> None:
     """Entry point of the `flatline` command."""
+    asked = sys.argv[1] if len(sys.argv) > 1 else ""
+    commands = [command for command in app.registered_commands if command.name == asked]
+    groups = [group for group in app.registered_groups if group.name == asked]
+    if commands or groups:  # to read the options of all the others takes longer than the rest of a `--help`
+        app.registered_commands, app.registered_groups = commands, groups
     app()

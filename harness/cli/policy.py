@@ -269,13 +269,23 @@ def emit_command(
     loaded = load_scenario(scenario)
     if policy is None and not isinstance(loaded.detector, Ping):
         raise CannotEmit(f"detector {loaded.detector.kind}: other stacks have ping and deadline alone")
-    emitted = emit(loaded.liveness if policy is None else load_policy(policy), target)
+    asked = loaded.liveness if policy is None else load_policy(policy)
+    emitted = emit(asked, target)
     if output is None:
         typer.echo(emitted.text, nl=False)
     else:
         output.write_text(emitted.text, encoding="utf-8")
     lo_s, hi_s = emitted.detection_range_s
-    say(f"{emitted.target}: a silent peer is noticed after {lo_s:g} to {hi_s:g} s")
+    say(
+        f"{emitted.target}: a silent peer is noticed {lo_s:g} to {hi_s:g} s after its death, by the ping it dies after"
+    )
+    if (own := asked.detection_range_s) is not None and own != emitted.detection_range_s:
+        late_s = round(hi_s - own[1], 6)
+        say(
+            f"the policy itself says {own[0]:g} to {own[1]:g} s; what {emitted.target} does differently is below"
+        )
+        if 0 < late_s < asked.heartbeat_timeout:
+            say(f"where {own[1]:g} s is a bound to keep: take {late_s:g} s from heartbeat_timeout before")
     for note in emitted.notes:
         say(f"  * {note}")
 

@@ -59,8 +59,8 @@ def probe_command(
 
     Connects, listens, has clients fall silent and revives each at a moment of its own. Ends with a sentence, what lint
     says of it behind the boxes that there are profiles of, and, with --output, a target file. Exit codes: 0 measured,
-    2 bad input or nobody let in, 3 healthy clients were ended, 4 this machine cannot, 97 too few answers,
-    130 interrupted (what was measured is printed).
+    2 bad input or nobody let in, 3 healthy clients were ended, 4 this machine cannot, 97 too few answers, or the
+    server went away, 130 interrupted (what was measured is printed).
     """
     from harness.studies.probe import probe
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.terminal import duration_s, say, show_markdown, show_table
+from harness.cli.terminal import Group, duration_s, say, show_markdown, show_table
 
 __all__ = ["register"]
 
@@ -15,8 +15,10 @@ Root = Annotated[Path, typer.Option("--runs", help="folder of run directories")]
 
 Baselines = Annotated[Path, typer.Option("--baselines", help="folder of baselines, to be committed")]
 
-baseline_app = typer.Typer(no_args_is_help=True, help="Keep a good run, and compare later ones with it.")
-runs_app = typer.Typer(no_args_is_help=False, help="List, show or prune run directories.")
+baseline_app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Keep a good run, and compare later ones with it."
+)
+runs_app = typer.Typer(cls=Group, no_args_is_help=False, help="List, show or prune run directories.")
 
 
 def register(app: typer.Typer) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +49,7 @@ def init_command(
     Whatever is given as an option is not asked; without a terminal the defaults answer.
     """
     from harness.first_file import first_scenario, first_target
+    from harness.real.network.silence import silence_available
 
     def ask(given: str | int | None, question: str, default: str) -> str:
         if given is not None or not sys.stdin.isatty():
@@ -64,8 +65,10 @@ def init_command(
     if not misses.isdecimal() or misses == "0":
         raise typer.BadParameter(f"--failures {misses!r}; allowed: a whole number above 0")
     ours = where == "ours"
-    write = first_scenario if ours else partial(first_target, where)
-    text = write(pings, waits, int(misses))
+    if ours:
+        text = first_scenario(pings, waits, int(misses), silence=silence_available().ok)
+    else:
+        text = first_target(where, pings, waits, int(misses))
     file = output or Path("flatline.yaml" if ours else "target.yaml")
     if file.exists():
         say(f"error: {file} is there already; allowed: --output with another name", "red")
@@ -98,7 +101,7 @@ def notebooks_command(
         Path, typer.Argument(help="made for them, with the examples, unless it is there")
     ] = Path("flatline-examples"),
 ) -> None:
-    """Open the notebooks in JupyterLab, with this Python as their kernel; needs `pip install 'flatline[notebooks]'`.
+    """Open the notebooks in JupyterLab, with this Python as their kernel; needs the extra `notebooks`.
 
     Options that are not known here are Jupyter's: `flatline notebooks --no-browser`.
     """
@@ -131,14 +134,19 @@ def locust_command(
 ) -> None:
     """Run Locust with flatline's clients: `flatline locust -u 2000 -r 100 -t 5m`, with any of Locust's options.
 
-    `flatline locust --help` shows all of them. Its web page is on this machine alone unless --web-host says otherwise.
+    `--help-all` shows them all. Its web page is on this machine alone unless --web-host says otherwise.
     """
     if path:
         print(_LOCUSTFILE)
         return
+    if {"-h", "--help"} & set(context.args):
+        from harness.real.locust_options import help_text
+
+        print(help_text(inspect.getdoc(locust_command) or ""), end="")
+        return
     os.environ.setdefault("LOCUST_WEB_HOST", "127.0.0.1")
     argv = [sys.executable, "-m", "harness.real.generator", *context.args]
-    if {"-h", "--help"} & set(context.args):  # Locust prints its own options before it has read a locustfile
+    if "--help-all" in context.args:  # Locust prints its own options before it has read a locustfile
         argv = [sys.executable, "-c", _ALL_OPTIONS]
     sys.stdout.flush()
     os.execv(sys.executable, argv)  # Ctrl-C and the exit code are Locust's own

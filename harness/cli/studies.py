@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.terminal import progress, say, show_markdown, show_table
 from reference_server.errors import Exit
+
+if TYPE_CHECKING:
+    from scenarios.schema import Scenario
 
 __all__ = ["register"]
 
@@ -33,9 +36,16 @@ def capacity_command(
     nodes: Annotated[str, typer.Option(help="numbers of gateway nodes, as 1,2,4,8")] = "1",
     real: Annotated[bool, typer.Option("--real/--simulated", help="which engine")] = True,
     calibration: Annotated[
-        Path | None, typer.Option(help="service times for --simulated, from `flatline calibrate`")
+        Path | None,
+        typer.Option(
+            help="service times for --simulated, from `flatline calibrate`; default: those of a small machine"
+        ),
     ] = None,
     users: Annotated[str, typer.Option(help="users to plan for")] = "100000,1000000,5000000",
+    node_cores: Annotated[
+        int, typer.Option(min=1, help="of a node of the plan: a gateway process runs on each")
+    ] = 1,
+    node_gib: Annotated[float, typer.Option(min=0.5, help="memory of a node of the plan")] = 8.0,
     speedup: Annotated[float | None, typer.Option(help="replace the scenario's speedup")] = None,
     connects_per_s: Annotated[
         float, typer.Option(min=1, help="clients come no faster than this, real seconds")
@@ -64,8 +74,8 @@ def capacity_command(
     Where no load holds there is no plan: it exits with 3 where none was sound either, else with 97.
     """
     from harness.real.processes.children import end_on_sigterm
-    from harness.studies.calibrate import calibrated
-    from harness.studies.capacity.extrapolation import with_tls_cost
+    from harness.studies.calibrate import ANOTHER_MACHINE, calibrated
+    from harness.studies.capacity.extrapolation import Assumptions, with_tls_cost
     from harness.studies.capacity.find_knee import Search, search
     from reports.capacity_page import HOW_TO_READ_A_PLAN
     from scenarios.load import load_scenario, replaced
@@ -75,6 +85,13 @@ def capacity_command(
         loaded = load_scenario(scenario, **changes)
         if calibration is not None:
             loaded = calibrated(loaded, calibration)
+        elif not real and not loaded.gateway.takes_time:
+            loaded = calibrated(loaded, ANOTHER_MACHINE)
+            say(
+                "no --calibration: the service times are those of one core of a small virtual machine "
+                f"({_took(loaded)}), good for an order of magnitude. "
+                "Yours: flatline run capacity --real-only; flatline calibrate latest; then --calibration FILE"
+            )
         if tls and not real and not loaded.network.tls:
             loaded = with_tls_cost(loaded)
         traffic: dict[str, Any] = {
@@ -98,6 +115,7 @@ def capacity_command(
             resolution=resolution,
             real=real,
             users=_numbers(users, "--users"),
+            assumptions=Assumptions(node_cores=node_cores, node_gib=node_gib),
             redis_url=redis,
             connects_per_s=connects_per_s,
             node_loss=node_loss,
@@ -111,6 +129,12 @@ def capacity_command(
         print(f"\nassumed: {'; '.join(found.assumed)}\n{HOW_TO_READ_A_PLAN}")
     print(f"report: {found.report}")
     raise typer.Exit(Exit.INTERRUPTED if found.interrupted else found.exit_code)
+
+
+def _took(scenario: Scenario) -> str:
+    gateway = scenario.gateway
+    beat_s, login_s = gateway.heartbeat_service.mean_s, gateway.handshake_service.mean_s
+    return f"{beat_s * 1e6:.0f} µs a heartbeat, {login_s * 1e3:.1f} ms a login"
 
 
 def _numbers(text: str, option: str) -> tuple[int, ...]:

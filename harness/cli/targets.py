@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 
-from harness.cli.terminal import progress, say, show_table
+from harness.cli.terminal import Group, progress, say, show_table
 
 if TYPE_CHECKING:
     from harness.studies.target_check import TargetCheck
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 target_app = typer.Typer(
-    no_args_is_help=True, help="Work with the file of a server that somebody else wrote."
+    cls=Group, no_args_is_help=True, help="Work with the file of a server that somebody else wrote."
 )
 
 
@@ -82,6 +81,8 @@ def check_command(
 
     A witness that misses known ends, or tells of them too late, is dropped with its reason.
     """
+    import orjson
+
     from harness.real.errors import CannotRun
     from harness.studies.targets_compared import measured_row, skipped_row
     from reference_server.errors import Exit

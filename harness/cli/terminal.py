@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markdown import Markdown
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from typer.core import TyperGroup
 
 from reference_server.errors import Exit, FlatlineError
-from reference_server.session_log import without_controls
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.progress import TaskID
 
     from harness.conclude import Outcome
 
@@ -30,6 +27,7 @@ __all__ = [
     "AllowUndecided",
     "AsJson",
     "Commands",
+    "Group",
     "JUnit",
     "PolicyFile",
     "Summary",
@@ -77,6 +75,7 @@ PolicyFile = Annotated[
 ]
 
 _PIPE_WIDTH = 240
+_SENTENCE = 200  # characters, at most
 
 asides = Console(stderr=True)
 """What is for people only: standard error."""
@@ -102,12 +101,23 @@ def warn(text: str) -> None:
     say(f"warning: {text}", "yellow")
 
 
-def show_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print a table on standard output; what strangers have put into a cell moves no cursor."""
+def show_table(header: Iterable[str], rows: Iterable[Iterable[str]], width: int = _PIPE_WIDTH) -> None:
+    """Print a table on standard output; what strangers have put into a cell moves no cursor.
+
+    Args:
+        header: of its columns.
+        rows: a cell each.
+        width: in characters, at most: a cell that is wider goes on in the next line.
+    """
+    from rich.table import Table
+
+    from reference_server.session_log import without_controls
+
     table = Table(*header, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*("\n".join(map(without_controls, cell.split("\n"))) for cell in row))
-    _results().print(table, markup=False)
+    out = _results()
+    out.print(table, markup=False, width=min(width, out.width))
 
 
 def show_frame(table: pd.DataFrame) -> None:
@@ -123,6 +133,8 @@ def show_markdown(text: str) -> None:
     """Print Markdown on standard output: rendered on a terminal, as it is into a file or a pipe."""
     out = _results()
     if out.is_terminal:
+        from rich.markdown import Markdown
+
         out.print(Markdown(text))
     else:
         out.file.write(text if text.endswith("\n") else text + "\n")
@@ -178,6 +190,8 @@ def finish(
 @contextmanager
 def progress() -> Iterator[Callable[[str, float], None]]:
     """Show how much of each phase is done and how long the rest takes; without a terminal, its name only."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
@@ -199,8 +213,27 @@ def progress() -> Iterator[Callable[[str, float], None]]:
         yield show
 
 
-class Commands(TyperGroup):
+class Group(TyperGroup):
+    """Some commands under one name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the command that is named first; else the group's own options."""
+        if (
+            args and args[0] in self.commands
+        ):  # no option of the group is there: to find that out loads pydantic
+            ctx._protected_args, ctx.args = args[:1], args[1:]
+            return args[1:]
+        return super().parse_args(ctx, args)
+
+
+class Commands(Group):
     """The group of all commands: an error that can be foreseen is printed without a traceback."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List each with the whole first sentence of its help."""
+        rows = [(name, command.get_short_help_str(_SENTENCE)) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name, and exit with its error's code."""

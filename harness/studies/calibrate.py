@@ -32,7 +32,18 @@ from scenarios.load import Problem, ScenarioError, replaced
 from scenarios.read_yaml import read_yaml, read_yaml_text
 from scenarios.schema import Scenario
 
-__all__ = ["Calibration", "CannotCalibrate", "Fitted", "Service", "calibrate", "calibrated"]
+__all__ = [
+    "ANOTHER_MACHINE",
+    "Calibration",
+    "CannotCalibrate",
+    "Fitted",
+    "Service",
+    "calibrate",
+    "calibrated",
+]
+
+ANOTHER_MACHINE = Path(__file__).parents[1] / "data" / "calibration.yaml"
+"""A calibration that comes along, with its source: for whoever has none."""
 
 STALL_S = 0.05  # a lag from here on is a stall, not the loop's daily work
 _ROLE = "gateway"
@@ -135,6 +146,11 @@ def calibrate(run: RunDir) -> Calibration:
     Raises:
         CannotCalibrate: no log of a real gateway, or too little of it.
     """
+    if (steps := run.path / "steps").is_dir():
+        raise CannotCalibrate(
+            f"{run.path} holds the steps of a search, each of them a run; allowed: one, as of "
+            f"`flatline runs --runs {steps}`, by --runs {steps}; or `flatline run capacity --real-only` first"
+        )
     try:
         events = read_log(run.events).events
     except OSError as error:

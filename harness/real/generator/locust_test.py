@@ -14,16 +14,17 @@ the horizon and says which workers were lost. With `--shape` the number of clien
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 import gevent
 import numpy as np
@@ -37,31 +38,19 @@ from harness.real.generator.remote_workers import Coordinator, WorkerHost, in_or
 from harness.real.generator.shard import ClientIndexPool, WorkerShard
 from harness.real.generator.shared import Generator, OnRequest
 from harness.real.generator.web_ui import LivenessPages
+from harness.real.locust_options import SHAPES
 from harness.real.tls import check_insecure
 from harness.runs.directory import RunDir, new_run
-from reference_server.errors import Exit
+from reference_server.errors import Exit, FlatlineError
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source
 from scenarios.load import dump_scenario, load_scenario
 from scenarios.plan import Plan, make_plan
 from scenarios.schema import Scenario
 
-__all__ = ["SHAPES", "RampShape", "Suite"]
+__all__ = ["RampShape", "Suite"]
 
-_STEPS = 5
-_BASE = 0.2
-
-# (share of the length, share of the most), joined by straight lines.
-SHAPES: Mapping[str, tuple[tuple[float, float], ...]] = MappingProxyType(
-    {
-        "ramp": ((0.0, 0.0), (0.6, 1.0), (1.0, 1.0)),
-        "step": tuple(
-            (edge / _STEPS, (step + 1) / _STEPS) for step in range(_STEPS) for edge in (step, step + 1)
-        ),
-        "spike": ((0.0, _BASE), (0.4, _BASE), (0.4, 1.0), (0.6, 1.0), (0.6, _BASE), (1.0, _BASE)),
-        "soak": ((0.0, 0.0), (0.1, 1.0), (0.9, 1.0), (1.0, 0.0)),
-    }
-)
+_PATIENCE_S = 2.0
 
 
 class RampShape(LoadTestShape):
@@ -147,10 +136,12 @@ class Suite:
         self._coordinator = Coordinator(runner) if isinstance(runner, MasterRunner) else None
         self._worker_host = WorkerHost(runner) if isinstance(runner, WorkerRunner) else None
         self._lost: set[str] = set()
-        _target(self.options)  # refused here; a worker elsewhere is told the URLs when it begins
+        target = _target(self.options)  # refused here; a worker elsewhere is told the URLs when it begins
         if not self._is_worker:
             _refuse_a_second_run(self.options)
             scenario = self._scenario()
+            if self.options.headless and not self.options.with_parent:
+                _refuse_where_nobody_listens([*target.http_urls, *target.ws_urls])
             if self.options.shape:
                 length_s = self.options.run_time or scenario.clock.real_s(scenario.horizon_s)
                 self.options.run_time = None  # Locust would wait for it after the shape's end
@@ -345,8 +336,9 @@ class Suite:
         """Log each worker that is gone, with the number of clients that went with it."""
         run, runner = self._run, self._environment.runner
         assert run is not None and self._coordinator is not None and isinstance(runner, MasterRunner)
-        with EventWriter(run.directory.log("harness", f"master-{os.getpid()}")) as log:
-            watched = dict(enumerate(names))
+        watched = dict(enumerate(names))
+        with ExitStack() as stack:
+            log: EventWriter | None = None  # there where it says something: an empty one is missing evidence
             while watched:
                 gevent.sleep(_LOOK_S)
                 for position, name in list(watched.items()):
@@ -360,6 +352,10 @@ class Suite:
                     print(f"flatline: worker {called} died, and {lost} clients with it", flush=True)
                     detail = {"worker": called, "clients": lost}
                     now_s = time.monotonic() - run.origin_s
+                    if log is None:
+                        log = stack.enter_context(
+                            EventWriter(run.directory.log("harness", f"master-{os.getpid()}"))
+                        )
                     log.write(Event(now_s, Source.HARNESS, EventKind.WORKER_LOST, detail=detail))
                     log.flush()
 
@@ -388,6 +384,28 @@ def _target(options: Namespace) -> Target:
     if options.tls_insecure:
         check_insecure([*ws_urls, *http_urls], "--tls-insecure")
     return Target(tuple(ws_urls), tuple(http_urls), options.tls_ca, not options.tls_insecure)
+
+
+def _refuse_where_nobody_listens(urls: list[str]) -> None:
+    """Send no clients to where nothing is: each would find out by itself, again and again.
+
+    Raises:
+        FlatlineError: every address refuses.
+    """
+    for url in urls:
+        there = urlsplit(url)
+        port = there.port or (443 if there.scheme in ("https", "wss") else 80)
+        try:
+            socket.create_connection((there.hostname, port), timeout=_PATIENCE_S).close()
+        except ConnectionRefusedError:
+            continue
+        except OSError:  # the clients say what it is
+            return
+        return
+    raise FlatlineError(
+        f"nobody listens at {', '.join(urls)}; allowed: after `flatline serve` in another terminal, or with --ws-url "
+        "and --http-url of a server that runs"
+    )
 
 
 def _refuse_a_second_run(options: Namespace) -> None:

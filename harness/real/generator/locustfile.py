@@ -21,9 +21,10 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
 from harness.real.generator.client import Client
-from harness.real.generator.locust_test import SHAPES, Suite
+from harness.real.generator.locust_test import Suite
 from harness.real.generator.shared import OnRequest
 from harness.real.generator.target_client import client_of
+from harness.real.locust_options import add_options
 from harness.real.processes.die_with_parent import die_with_parent
 from reference_server.errors import Exit, FlatlineError
 from reference_server.websocket.listener import raise_descriptor_limit
@@ -31,52 +32,7 @@ from reference_server.websocket.listener import raise_descriptor_limit
 
 @events.init_command_line_parser.add_listener
 def _options(parser: LocustArgumentParser) -> None:
-    group = parser.add_argument_group("flatline")
-    group.add_argument(
-        "--scenario",
-        default="demo",
-        env_var="FLATLINE_SCENARIO",
-        help="built-in scenario or file; -u, -r, -t replace its clients, ramp, duration",
-    )
-    group.add_argument(
-        "--run-dir",
-        default="",
-        env_var="FLATLINE_RUN_DIR",
-        help="write the event log there, for instance beside that of `flatline serve`, whose "
-        "directory it prints: the run is then judged and gives the exit code; "
-        "default: a new directory under runs/",
-    )
-    group.add_argument(
-        "--ws-url",
-        default="ws://127.0.0.1:8765/ws",
-        env_var="FLATLINE_WS_URL",
-        help="the gateway's WebSocket endpoint; several nodes: separated by commas",
-    )
-    group.add_argument(
-        "--http-url",
-        default="http://127.0.0.1:8766",
-        env_var="FLATLINE_HTTP_URL",
-        help="the gateway's HTTP API; several nodes: commas, in the same order",
-    )
-    group.add_argument(
-        "--tls-ca",
-        default="",
-        env_var="FLATLINE_TLS_CA",
-        help="file (PEM) with the CA to trust where the URLs say wss and https; default: the system's",
-    )
-    group.add_argument(
-        "--tls-insecure",
-        action="store_true",
-        env_var="FLATLINE_TLS_INSECURE",
-        help="trust any certificate; for servers on loopback alone",
-    )
-    group.add_argument(
-        "--shape",
-        default="",
-        choices=["", *SHAPES],
-        env_var="FLATLINE_SHAPE",
-        help="a shape of the load over -t, with -u clients at its highest; default: none",
-    )
+    add_options(parser.add_argument_group("flatline"))
     parser.add_argument(
         "--origin-s",
         type=float,

@@ -44,6 +44,7 @@ from scenarios.target import filled
 __all__ = [
     "End",
     "Manners",
+    "NobodyListens",
     "OutsideClient",
     "OutsideServer",
     "Refusal",
@@ -64,6 +65,10 @@ _AT_ONCE_S = 0.1  # beyond a round trip: the answer of a kernel that knows the c
 
 class Refusal(Exception):
     """No connection: the sentence says what came instead."""
+
+
+class NobodyListens(Refusal):
+    """The port refuses: the server was not started, or is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +228,10 @@ class OutsideClient:
                     raise Refusal(f"it speaks no HTTP{_said(data)}")
         except ssl.SSLError as error:
             raise Refusal(f"TLS: {getattr(error, 'verify_message', '') or error.reason or error}") from error
+        except ConnectionRefusedError as error:
+            raise NobodyListens(
+                "nobody listens there (connection refused): start the server first, or mend the host or the port"
+            ) from error
         except OSError as error:
             raise Refusal(str(error.strerror or error)) from error
         head, end, rest = data.partition(b"\r\n\r\n")

@@ -74,7 +74,8 @@ class Assumptions:
 
     busiest: float = 0.6  # of a core: above it queues grow faster than load
     memory_share: float = 0.7  # of a node's memory for the gateway's process
-    node_gib: float = 8.0  # one gateway process on one core, with this much memory
+    node_cores: int = 1  # of a node, a gateway process on each
+    node_gib: float = 8.0  # of a node
     kernel_bytes: float = 8192.0  # of an idle socket in the kernel, not in the process's memory
     session_s: float = 3600.0  # how long a user stays: each session is a login and an end
     store_commands_per_s: float = 50_000.0  # of one Redis shard, with half of it to spare
@@ -83,12 +84,17 @@ class Assumptions:
     commands_per_session: float = 11.0
     store_bytes_per_session: float = 640.0
 
+    @property
+    def _processes(self) -> str:
+        one = self.node_cores == 1
+        return "one process on one core" if one else f"{self.node_cores} processes on as many cores"
+
     def lines(self, reconnect: Reconnect, *, of_a_model: bool) -> list[str]:
         """Each of them in words, with the clients' back-off; those that real steps measure only where a model ran."""
         first_s = reconnect.back_off_s(1, np.array([0.0, 0.5, 1.0]))
         told = [
             f"a core is at most {self.busiest:.0%} busy",
-            f"a node is one process on one core, with {self.node_gib:g} GiB, of which it uses {self.memory_share:.0%} "
+            f"a node is {self._processes}, with {self.node_gib:g} GiB, of which it uses {self.memory_share:.0%} "
             "(the plan's cores and memory have this room in them)",
             f"the kernel takes {self.kernel_bytes / 1024:g} KiB a socket",
             f"a user stays for {self.session_s / 3600:g} h, and takes as much to come back as to log in",
@@ -275,7 +281,8 @@ def plan(costs: UnitCosts, users: Sequence[int], given: Assumptions, reconnect: 
         most_cores, most_gib, most_commands = (
             size[2] if math.isfinite(size[2]) else size[0] for size in (cores, gib, commands)
         )
-        survivors = math.ceil(max(most_cores, most_gib / given.node_gib, 1.0))
+        survivors = math.ceil(max(most_cores / given.node_cores, most_gib / given.node_gib, 1.0))
+        processes = survivors * given.node_cores
         hit = math.ceil(n / (survivors + 1))
         row = {
             "users": n,
@@ -293,11 +300,11 @@ def plan(costs: UnitCosts, users: Sequence[int], given: Assumptions, reconnect: 
             "storm_asked_per_s": hit * at_once,
         }
         login = costs.login_core_s
-        busy = [one * given.busiest / survivors for one in cores]
+        busy = [one * given.busiest / processes for one in cores]
         # The dearer a login and the busier the others, the fewer: value, lo, hi.
         pairs = ((login.value, busy[0]), (login.hi, busy[2]), (login.lo, busy[1]))
         taken = [
-            survivors * max(0.0, 1 - load) / cost_s if cost_s > 0 else math.inf for cost_s, load in pairs
+            processes * max(0.0, 1 - load) / cost_s if cost_s > 0 else math.inf for cost_s, load in pairs
         ]
         if not math.isfinite(costs.core_share.half + login.half):
             taken[1:] = 0.0, math.inf

@@ -25,7 +25,7 @@ from harness.policy.lint import Finding, lint
 from harness.policy.profiles import HeartbeatProfile, load_profiles
 from harness.real.errors import CannotRun
 from harness.real.network.silence import silence_available
-from harness.real.targets.revival import OutsideServer, Refusal, Silence
+from harness.real.targets.revival import NobodyListens, OutsideServer, Refusal, Silence
 from harness.real.targets.sock_diag import sock_diag_works
 from harness.statistics.current_status import QUANTILES
 from harness.studies.probe.heard import Heard, contradiction, heartbeat_of, profile_of
@@ -37,6 +37,7 @@ from scenarios.target import Heartbeat
 
 __all__ = ["Probe", "ProbeError", "probe", "server_of"]
 
+_GONE = "the server went away while it was probed: what was measured before stands, the rest is not known"
 _MOST_LOST = 0.05  # of the clients: above, the server does not keep healthy ones, or this machine is too slow
 _LEAST_TOLD = 10
 _GRAIN_S = 0.05
@@ -56,6 +57,7 @@ class Probe:
     heard: Heard = field(default_factory=Heard)
     revived: Revived = field(default_factory=Revived)
     interrupted: bool = False
+    gone: bool = False  # the server, before the end
 
     @property
     def kept(self) -> bool:
@@ -67,6 +69,8 @@ class Probe:
         """What explains all that was seen, or `unknown` and why nothing does."""
         if not self.kept:
             return Heartbeat(model="unknown"), "no client lived"
+        if self.gone and not self.revived.rounds:
+            return Heartbeat(model="unknown"), "the server went away before a silent client was ended"
         told = self.revived.told
         moments, gone = [one.silent_s for one in told], [bool(one.gone) for one in told]
         found, why = heartbeat_of(self.heard, moments, gone)
@@ -103,9 +107,11 @@ class Probe:
 
     @property
     def exit_code(self) -> Exit:
-        """0: measured; 3: healthy clients were lost; 97: too few answers; 130: interrupted."""
+        """0: measured; 3: healthy clients were lost; 97: too few answers, or the server went away; 130: interrupted."""
         if self.interrupted:
             return Exit.INTERRUPTED
+        if self.gone:
+            return Exit.UNDECIDED
         clients = len(self.revived.answers) + self.revived.lost
         if not self.kept or self.revived.lost > _MOST_LOST * clients:
             return Exit.UNSOUND
@@ -121,7 +127,11 @@ class Probe:
                 return "nothing was measured"
             return f"no client lived: the server ends every one{self._lives()}"
         if law is None:
-            return "no client was revived yet"
+            return (
+                "the server went away before any client was revived"
+                if self.gone
+                else "no client was revived yet"
+            )
         n = f"n = {law.n}"
         if not law.ended:
             last_s = float(law.time_s[-1])
@@ -253,7 +263,8 @@ class Probe:
         """What was found, for people."""
         heard, law = self.heard, self.revived.law
         heartbeat, why = self.heartbeat
-        found = [f"dialect: {self.server.dialect.name}{' (guessed)' if self.guessed else ''}"]
+        found = [_GONE] if self.gone else []
+        found += [f"dialect: {self.server.dialect.name}{' (guessed)' if self.guessed else ''}"]
         words = {"ping": "pings", "heartbeat": "heartbeats of its dialect", "message": "messages"}
         if heard.period_s is not None:
             low, high = min(heard.interval_s), max(heard.interval_s)
@@ -263,7 +274,7 @@ class Probe:
         elif heard.clients["healthy"]:
             found.append(f"it sends no heartbeat within {heard.watched_s:.3g} s")
         if self.kept:
-            found += self._what_matters()
+            found += [] if self.gone and not self.revived.rounds else self._what_matters()
             found.append(
                 f"a quiet client costs {60 * heard.frames_s:.3g} frames and {60 * heard.bytes_s:.0f} bytes a minute"
             )
@@ -362,7 +373,7 @@ def probe(
         progress: told phase and share done.
 
     Raises:
-        ProbeError: it cannot be probed, or lets nobody in.
+        ProbeError: it cannot be probed, lets nobody in, or is gone before anything was measured.
         CannotRun: a cut is asked for, and this kernel refuses it.
     """
     server = server_of(url, dialect, headers, subprotocol, tls_ca=tls_ca, is_mine=is_mine)
@@ -412,4 +423,8 @@ async def _probe(
     except Stopped:
         found.interrupted = True
     except Refusal as error:
-        raise ProbeError(f"{found.server.url}: {error}") from error
+        found.gone = isinstance(error, NobodyListens) and bool(found.heard.clients)
+        if not found.gone:
+            raise ProbeError(f"{found.server.url}: {error}") from error
+        if not found.revived.rounds and not found.kept:  # it took all of them along: none was ended by a rule
+            found.heard.ended.clear()

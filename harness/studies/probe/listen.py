@@ -25,10 +25,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from harness.real.targets.revival import End, Manners, OutsideClient, OutsideServer, declares_beat
+from harness.real.targets.revival import (
+    End,
+    Manners,
+    NobodyListens,
+    OutsideClient,
+    OutsideServer,
+    Refusal,
+    declares_beat,
+)
 from harness.studies.probe.heard import Ended, Heard, Role
 
-__all__ = ["DEFAULT_BEAT_S", "Stopped", "listen", "pause", "unless_stopped"]
+__all__ = ["DEFAULT_BEAT_S", "Stopped", "listen", "pause", "still_there", "unless_stopped"]
 
 DEFAULT_BEAT_S = 20.0
 """Of clients whose dialect tells the server how often they beat, where nobody says how often."""
@@ -101,7 +109,7 @@ async def listen(
         progress: told the share that is done.
 
     Raises:
-        Refusal: not even the first client is let in.
+        Refusal: a client is not let in; NobodyListens: the server is not there, or no more.
         Stopped: see `pause`.
     """
     if beat_s is None and declares_beat(server.dialect, server.options):
@@ -120,6 +128,8 @@ async def listen(
         roles["beats_alone"] = (_CANARIES, Manners(pongs=False, answers=False, beat_s=beat_s))
         roles["stopped"] = (_SILENT, Manners(beat_s=beat_s))
     await _watch(server, roles, heard, within_s, stop, progress)
+    if heard.all_ended("healthy"):
+        await still_there(server)
     if beat_s is None and heard.all_ended("healthy"):
         # No answer keeps it content: does a beat?
         heard.ended["no_beats"], heard.clients["no_beats"] = heard.ended.pop("healthy"), _FEW
@@ -135,6 +145,23 @@ async def listen(
             "stopped": (_SILENT, beating),
         }
         await _watch(server, again, heard, max(within_s, 4 * life_s), stop, progress)
+
+
+async def still_there(server: OutsideServer) -> None:
+    """Ask for one more connection: clients that all ended at once may have lost their server.
+
+    Raises:
+        NobodyListens: it is gone.
+    """
+    client = OutsideClient(server, next(_numbers), Manners(), float("inf"))
+    try:
+        await client.open()
+    except NobodyListens:
+        raise
+    except Refusal:
+        return
+    finally:
+        client.close()
 
 
 async def _watch(

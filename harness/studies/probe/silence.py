@@ -14,10 +14,18 @@ from itertools import count
 
 import numpy as np
 
-from harness.real.targets.revival import Manners, OutsideClient, OutsideServer, Refusal, Revival, Silence
+from harness.real.targets.revival import (
+    Manners,
+    NobodyListens,
+    OutsideClient,
+    OutsideServer,
+    Refusal,
+    Revival,
+    Silence,
+)
 from harness.statistics.current_status import CurrentStatus, bracket, current_status, next_moments
 from harness.studies.probe.heard import Heard
-from harness.studies.probe.listen import pause, unless_stopped
+from harness.studies.probe.listen import pause, still_there, unless_stopped
 
 __all__ = ["Revived", "revive_in_rounds"]
 
@@ -72,6 +80,7 @@ async def revive_in_rounds(
     """Fill ``revived``.
 
     Raises:
+        NobodyListens: the server is gone; what was measured before the round that saw it go stands.
         Stopped: somebody has asked to stop.
     """
     rng = np.random.default_rng(seed)
@@ -83,6 +92,8 @@ async def revive_in_rounds(
         for client in pool:
             try:
                 await client.open()
+            except NobodyListens:
+                raise
             except Refusal:
                 revived.refused += 1
             await pause(max(1 / _CONNECTS_A_SECOND, min(phase_s, 2.0) / clients), stop)
@@ -96,8 +107,14 @@ async def revive_in_rounds(
             length_s = phase_s + float(moments.max())
             whole_s = time.monotonic() - began_s + length_s * (1 + (len(alive) + number - 1) // number)
             shown = asyncio.create_task(_show(began_s, whole_s, progress))
+            before, lost = len(revived.answers), revived.lost
             try:
                 await _round(part, moments, heard, revived, how, phase_s, rng, stop)
+                await still_there(server)
+            except NobodyListens:  # their answers may be those of a kernel without a server
+                del revived.answers[before:]
+                revived.lost = lost
+                raise
             finally:
                 shown.cancel()
             revived.rounds += 1

@@ -54,7 +54,6 @@ def write(folder: Path, text: str) -> str:
         (["run", "healthy", "--gateway-preset", "no-such"], "allowed: "),
         (["faults", "no-such"], "host_crash"),
         (["claims", "--faults", "no-such"], "no claim is about no-such"),
-        (["capacity", "--simulated"], "--calibration"),
         (["calibrate", "no-such"], "no run 'no-such'"),
         (["simulate", "healthy", "--calibration", "no-such.yaml"], "no-such.yaml"),
         (["serve", "--config", "no-such.yaml"], "no-such.yaml"),
@@ -206,4 +205,7 @@ def test_emit_prints_a_program_and_what_it_cannot_say() -> None:
     result = cli.invoke(app, ["emit", "websockets"])
     assert result.exit_code == Exit.GOOD
     compile(result.stdout, "emitted", "exec")
-    assert "a silent peer is noticed after" in result.stderr
+    assert "a silent peer is noticed 72 to 102 s after its death" in result.stderr
+    assert "the policy itself says 70 to 100 s" in result.stderr, "close_timeout comes on top"
+    assert "take 2 s from heartbeat_timeout" in result.stderr
+    assert "the policy itself" not in cli.invoke(app, ["emit", "uvicorn"]).stderr

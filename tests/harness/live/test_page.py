@@ -66,7 +66,7 @@ def read(url: str, **headers: str) -> bytes:
 
 def test_page_and_metrics_tell_the_same_numbers(followed: LiveRun) -> None:
     with live_page(followed, Address("127.0.0.1", 0)) as url:
-        assert b"<title>flatline: liveness" in read(url)
+        assert b"<title>flatline: live view" in read(url)
         data = orjson.loads(read(f"{url}/data"))
         metrics = read(url.replace("/liveness", "/metrics")).decode()
     found = {

@@ -8,7 +8,8 @@ import sys
 
 _ASK = """
 import json
-from harness.real.generator.locust_test import SHAPES, RampShape
+from harness.real.generator.locust_test import RampShape
+from harness.real.locust_options import SHAPES
 shapes = [RampShape(name, 100, 50.0) for name in SHAPES]
 times_s = (0, 10, 19.9, 20, 25, 30, 40, 49.9)
 print(json.dumps({n: [c.rises_for_s, [c.users(t) for t in times_s]] for n, c in zip(SHAPES, shapes)}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from harness.studies.capacity.extrapolation import (
 from harness.studies.capacity.find_knee import Search, find_knee
 from harness.studies.capacity.scaling_law import fit, reasons_against, usl
 from reference_server.errors import FlatlineError
+from scenarios.client_rules import Reconnect
 from scenarios.schema import Scenario
 
 KNEES: dict[str, tuple[int, dict[str, Any]]] = {
@@ -173,6 +175,11 @@ def test_a_plan_counts_what_is_assumed() -> None:
     assert row["cores"] == pytest.approx(1e6 * (50e-6 / 30 + 2e-3 / 3600) / 0.6)
     assert row["gib"] == pytest.approx(1e6 * 16 * 1024 / 2**30)
     assert row["nodes"] == 1 + math.ceil(max(row["cores_hi"], row["gib_hi"] / 4))
+    wide = planned(1_000_000, steps(), given=replace(given, node_cores=4, node_gib=64.0))
+    assert wide["nodes"] == 1 + math.ceil(max(row["cores_hi"] / 4, row["gib_hi"] / 64))
+    assert wide["cores"] == row["cores"] and "4 processes on as many cores" in " ".join(
+        replace(given, node_cores=4).lines(Reconnect(), of_a_model=False)
+    )
     assert row["store_commands_per_s"] == pytest.approx(1e6 * (20 / 3600 + 2 / 3600))
     assert row["store_shards"] == 1
     # 199 bytes: three TCP headers, the frames of a ping and its answer.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,13 +105,17 @@ def test_without_thresholds_nothing_can_break(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     given = tmp_path / "calibration.yaml"
-    given.write_text("gateway: {heartbeat_service: 1ms, handshake_service: 5ms}\n")
     arguments = ["capacity", "--simulated", "--start", "30", "--max", "40", "--runs", str(tmp_path)]
-    idle = CliRunner().invoke(app, arguments)
-    assert idle.exit_code == 2
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "280 µs a heartbeat, 3.2 ms a login" in done.stderr, "nobody's own, and it is told"
+    given.write_text("gateway: {heartbeat_service: 1ms, handshake_service: 5ms}\n")
+    for old in tmp_path.glob("2*"):
+        shutil.rmtree(old)
     arguments += ["--calibration", str(given)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
+    assert "no --calibration" not in done.stderr
     assert "nothing broke up to 40 clients, the highest load that was tried" in done.output
     assert "1 of 2 nodes with 40 clients died" in done.stderr
     assert "nodes, of which one may die" in done.stdout

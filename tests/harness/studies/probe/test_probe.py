@@ -178,3 +178,31 @@ def test_a_server_that_is_no_websocket_is_named_for_what_it_says(answer: bytes, 
 def test_a_port_without_a_server_is_refused() -> None:
     with pytest.raises(ProbeError, match=r"refused|failed"):
         probe(f"ws://127.0.0.1:{free_port()}/", within_s=2)
+
+
+@pytest.mark.parametrize("phase", ["listen", "silence"])
+def test_of_a_server_that_dies_meanwhile_what_was_measured_stands(phase: str) -> None:
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, str(SERVERS), "two_misses", str(port)], stdout=subprocess.PIPE, text=True
+    )
+
+    def kill_it(now: str, done: float) -> None:
+        if now == phase and done > 0.4:
+            server.kill()
+            server.wait()
+
+    with server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "listening\n"
+        one = probe(f"ws://127.0.0.1:{port}/", clients=30, within_s=3.5, seed=3, progress=kill_it)
+    assert one.gone and one.exit_code is Exit.UNDECIDED
+    assert "went away" in one.lines[0]
+    assert one.heard.period_s == pytest.approx(0.5, abs=0.05)
+    if phase == "listen":
+        assert one.heartbeat[0].model == "unknown", "nobody saw a rule end a client"
+        assert "went away" in one.sentence
+    else:
+        assert {bool(told.gone) for told in one.revived.told} <= {True, False}
+        assert len(one.revived.told) < 30
+        assert one.revived.lost == 0, "those that died with it"
