@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from harness.theory.literature.other_detectors import send_fails
 from harness.theory.tcp import tcp_give_up_s
-from notebooks.render import HERE, NOTEBOOKS, TIMEOUT_S, execute, warnings_of
+from notebooks.render import HERE, NOTEBOOKS, execute, warnings_of
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Exponential, Lognormal
 from scenarios.network import Network, Outages
@@ -73,11 +72,9 @@ def output_text(name: str) -> str:
 
 
 def headline(name: str) -> Any:
-    """Execute a notebook, without error or warning within a minute; return the numbers of its headline."""
-    began_s = time.monotonic()
+    """Execute a notebook, without error or warning; return the numbers of its headline."""
     asked = f"import json; print(json.dumps({HEADLINES[name]}, default=lambda x: x.item()))"
     notebook = execute(name, then=asked)
-    assert time.monotonic() - began_s < TIMEOUT_S
     assert warnings_of(notebook) == []
     return json.loads(notebook.cells[-1].outputs[0].text)
 
@@ -208,6 +205,6 @@ CHECKS = {
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_each_runs_within_a_minute_to_the_numbers_of_theory(name: str) -> None:
+def test_each_runs_to_the_numbers_of_theory(name: str) -> None:
     """In one test, for each execution of a notebook is a kernel of its own."""
     CHECKS[name](headline(name))

@@ -66,6 +66,7 @@ def test_each_difference_made_by_hand_is_found(
                 ("status_of_nobody", "ann"),
                 ("status_of_nobody", "nobody"),
                 ("ledger_online_nobody", "s-ghost"),
+                ("user_not_online", "ghost"),
             }
             wrong = await asyncio.to_thread(audit, target, 0.3)
             assert found(wrong) == expected
