@@ -54,12 +54,12 @@ from reports.numbers import share, signed_seconds
 from reports.page import Headline
 from reports.run_tables import PERCENTILES, SCHEMAS, RunTables
 
-__all__ = ["AgreementVerdict", "compare", "judge"]
+__all__ = ["NO_PROOF", "AgreementVerdict", "compare", "judge"]
 
 FALSE_ALARM: Final = 0.01  # of a whole report in which everything agrees
 SHARE_TOLERANCE: Final = 0.05  # where the law leaves it to chance who is detected
 SHAPE_TOLERANCE: Final = 0.05  # Kolmogorov's distance, in probability
-_NO_PROOF: Final = "within its tolerance, but the run is unsound"
+NO_PROOF: Final = "within its tolerance, but the run is unsound"
 Row = dict[str, object]
 
 
@@ -110,7 +110,7 @@ def compare(
     rows += healthy.rows(family)
     table = pd.DataFrame(rows, columns=list(SCHEMAS["agreement"]))
     if unsound:
-        table.loc[table["verdict"] == "pass", ["verdict", "reason"]] = ["unknown", _NO_PROOF]
+        table.loc[table["verdict"] == "pass", ["verdict", "reason"]] = ["unknown", NO_PROOF]
     numbers = ["left_s", "right_s", "difference_s", "tolerance_s", "lo_s", "hi_s"]
     table[numbers] = table[numbers].astype("float64").replace([np.inf, -np.inf], np.nan)
     return table.astype(dict(SCHEMAS["agreement"]))
