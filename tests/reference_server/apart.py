@@ -6,6 +6,7 @@ import json
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def start(
     folder: Path,
     *,
     preset: str | None = None,
+    python: Sequence[str] = (sys.executable,),
     **options: Any,
 ) -> tuple[Child, dict[str, int]]:
     """Start one and wait until it listens; return it and its ports. Its log is `events.jsonl`."""
@@ -38,7 +40,7 @@ def start(
         **options,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    argv = [sys.executable, "-m", "reference_server", "--config", str(folder / "config.json")]
+    argv = [*python, "-m", "reference_server", "--config", str(folder / "config.json")]
     argv += ["--preset", preset] if preset else []
     gateway = children.start("gateway", argv, log=folder / "gateway.log", may_finish=True)
     wait_until(lambda: ready.exists() or gateway.returncode is not None, "the ready file", 30.0)

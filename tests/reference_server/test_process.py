@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ from harness.real.processes.redis import RedisServer
 from reference_server.events import Cause, EventKind
 from reference_server.sessions.records import session_id_of
 from reference_server.websocket.listener import raise_descriptor_limit
-from tests.reference_server.apart import log_in, start
-from tests.reference_server.gateways import run
+from tests.reference_server.apart import ask, events, log_in, start
+from tests.reference_server.gateways import run, until
 
 pytestmark = pytest.mark.real
 
@@ -97,6 +98,57 @@ def test_a_silent_client_does_not_hold_up_the_end(
         client.transport.abort()
 
     run(scenario())
+
+
+def test_nothing_is_imported_once_it_listens(
+    children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
+) -> None:
+    """A module compiled at its first use holds up everybody's heartbeats by as long."""
+    policy = {
+        "heartbeat_interval": "0.2s",
+        "heartbeat_timeout": "0.1s",
+        "max_failures": 1,
+        "resume_window": "0.2s",
+    }
+    python = (sys.executable, "-X", "importtime")
+    gateway, ports = start(
+        children, private_redis, key_prefix, tmp_path, python=python, policy=policy, operator_token="secret"
+    )
+    log = tmp_path / "gateway.log"
+    at_start = log.read_text().splitlines()
+    assert len(at_start) > 100
+    silent, lively = log_in(ports, "ann"), log_in(ports, "bob")
+    for path in (
+        "/",
+        "/static/client.js",
+        "/static/none",
+        "/api/config",
+        "/api/sessions",
+        "/healthz",
+        "/metrics",
+    ):
+        with suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(f"http://127.0.0.1:{ports['http_port']}{path}", timeout=5).read()
+    assert ask(ports, "/user/code", {"user_id": "ann"})[0] == 200
+    assert ask(ports, "/user/code", {})[0] == 400
+
+    async def scenario() -> None:
+        url = f"ws://127.0.0.1:{ports['port']}/ws"
+        async with connect(url, ping_interval=None) as watcher:
+            await watcher.send(json.dumps({"type": "auth", "token": lively}))
+            gone = await connect(f"{url}/{silent}", ping_interval=None)
+            gone.transport.pause_reading()
+            record = f"{key_prefix}session:{session_id_of(silent)}"
+            await until(lambda: events(tmp_path, EventKind.SOCKET_CLOSED), "the verdict on who fell silent")
+            await until(lambda: not store.exists(record), "the clean-up")
+            gone.transport.abort()
+            assert ask(ports, "/user/logout", {"token": lively})[0] == 200
+
+    with redis.Redis.from_url(private_redis.url) as store:
+        run(scenario())
+    assert log.read_text().splitlines()[len(at_start) :] == []
+    gateway.send_signal(signal.SIGTERM)
+    assert gateway.wait(10) == 0
 
 
 def test_a_gateway_starts_without_redis_and_says_so(
