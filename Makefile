@@ -43,7 +43,7 @@ demo: $(VENV)/.run
 	@$(BIN)/flatline demo
 
 # Tests with sockets mostly wait, so more of them than cores run side by side. Those that judge the machine's lag
-# run one at a time. Beside both the tests on virtual time, which give way to everything (nice);
+# run one at a time. Beside both the tests on virtual time, which give way to everything (nice) and so may take long;
 # a file of these stays in one worker, for its tests share what they simulate. Each worker imports every file that
 # it is handed, so none gets a file without tests of its own; tests/conftest.py holds the files to these words.
 # The files with the longest tests come first, or a worker has one of them left when all others have ended.
@@ -51,7 +51,7 @@ LONG_SOCKETS := tests/test_notebooks.py tests/harness/real/test_middle.py tests/
 LONG_VIRTUAL := $(addprefix tests/,harness/simulated/fleet/test_fleet_agreement.py reports/test_build.py harness/judge/test_agreement.py \
 	harness/simulated/test_engine.py reports/test_figures.py test_docs.py)
 test: $(VENV)/.dev
-	@nice -n 19 $(BIN)/python -m pytest --durations 12 -n 2 --dist loadfile --no-loadscope-reorder -m 'not real and not root' $(LONG_VIRTUAL) $$(grep -rLE --include='test_*.py' '^pytestmark = .*mark\.(real|root)' tests) > $(VENV)/virtual.log 2>&1 & virtual=$$!; \
+	@nice -n 19 $(BIN)/python -m pytest --timeout 600 --durations 12 -n 2 --dist loadfile --no-loadscope-reorder -m 'not real and not root' $(LONG_VIRTUAL) $$(grep -rLE --include='test_*.py' '^pytestmark = .*mark\.(real|root)' tests) > $(VENV)/virtual.log 2>&1 & virtual=$$!; \
 	trap "kill $$virtual 2>/dev/null" INT TERM EXIT; \
 	$(BIN)/python -m pytest --durations 12 -n 3 --dist worksteal -m '(real or root) and not alone' $(LONG_SOCKETS) $$(grep -rlE --include='test_*.py' 'mark\.(real|root)|ledger' tests); sockets=$$?; \
 	$(BIN)/python -m pytest --durations 12 -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests); alone=$$?; \
