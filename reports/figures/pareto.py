@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
 
 from reports.figures.data import NothingToDraw, thinned
 from reports.numbers import NBSP, caption_seconds, plain, rate
@@ -109,20 +110,25 @@ def _free_corner(
     label = flat[along > 0.75] + (0, 0.03)
     kept_free = np.vstack((spots[rows["pareto"].to_numpy()], upright, flat, label, at + _RING))
 
-    def badness(corner: tuple[float, float]) -> tuple[int, float]:
-        low, high = np.array(corner) - _GAP, np.array(corner) + size + _GAP
-        hidden, pale = (
-            int(((points > low) & (points < high)).all(axis=1).sum()) for points in (kept_free, spots)
-        )
-        return hidden, float(np.hypot(*((low + high) / 2 - at))) + _PALE * pale
+    lefts, lows = np.arange(0.02, 1 - size[0], 0.01), np.arange(0.04, 0.93 - size[1], 0.01)
+    if not (len(lefts) and len(lows)):
+        return 0.02, 0.04
 
-    width, height = size
-    corners = (
-        (float(x), float(y))
-        for x in np.arange(0.02, 1 - width, 0.01)
-        for y in np.arange(0.04, 0.93 - height, 0.01)
-    )
-    return min(corners, key=badness, default=(0.02, 0.04))
+    def covered(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How many of these a box covers, by its left and its lower edge."""
+        within = (
+            (points[:, axis] > edges[:, None] - _GAP[axis])
+            & (points[:, axis] < edges[:, None] + size[axis] + _GAP[axis])
+            for axis, edges in enumerate((lefts, lows))
+        )
+        by_left, by_low = (inside.astype(np.float64) for inside in within)
+        return np.asarray(by_left @ by_low.T)
+
+    away = np.hypot(lefts[:, None] + size[0] / 2 - at[0], lows + size[1] / 2 - at[1])
+    hidden = covered(kept_free)
+    badness = np.where(hidden == hidden.min(), away + _PALE * covered(spots), np.inf)
+    left, low = np.unravel_index(np.argmin(badness), badness.shape)
+    return float(lefts[left]), float(lows[low])
 
 
 def _recommended(axes: Axes, rows: pd.DataFrame, row: Mapping[Hashable, Any], limits: _Limits) -> None:
