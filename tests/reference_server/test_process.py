@@ -38,6 +38,7 @@ def children() -> Iterator[Children]:
         yield started
 
 
+@pytest.mark.usefixtures("not_forked")
 def test_sigterm_closes_everybody_in_order_and_leaves_the_records_to_the_window(
     children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
 ) -> None:

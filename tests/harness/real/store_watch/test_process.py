@@ -128,6 +128,7 @@ def bench(private_redis: RedisServer, key_prefix: str, tmp_path: Path) -> Iterat
         bench.redis.close()
 
 
+@pytest.mark.usefixtures("not_forked")
 def test_deleted_keys_are_seen_within_a_poll_and_the_lag(bench: Bench) -> None:
     child = bench.start()
     bench.log_in(*range(20))
