@@ -1,4 +1,4 @@
-"""How a system keeps its records: when they are written, prolonged, and whether they expire at all. Data only.
+"""How a system keeps its records: when they are written, how soon again, and whether they expire at all. No I/O.
 
 The defaults are this gateway's own. The others are what documented systems do, kept to be measured.
 """
@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["RecordRules"]
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
+
+__all__ = ["RecordRules", "refresh_after_s"]
 
 
 class RecordRules(BaseModel):
@@ -48,3 +50,17 @@ class RecordRules(BaseModel):
     token_in_path: Annotated[
         bool, Field(description="let in whoever says /ws/{token}: a path is in the logs of every proxy")
     ] = False
+
+
+def refresh_after_s(policy: LivenessPolicy, rules: RecordRules) -> float:
+    """How long after a refresh a frame brings the next one; infinite where frames bring none.
+
+    Half of a TTL may be gone before it is refreshed: a refresh at every beat buys nothing.
+    """
+    match rules.refreshed:
+        case "when_half_gone" if rules.expire:
+            return min(policy.session_ttl, policy.status_ttl) / 2
+        case "at_each_frame":
+            return 0.0
+        case _:
+            return float("inf")

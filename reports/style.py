@@ -186,7 +186,12 @@ def _settle(figure: Figure) -> None:
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Write `<name>.svg` and `<name>.png` (1600 pixels wide); return both paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    svg, png = folder / f"{name}.svg", folder / f"{name}.png"
+    files = folder / f"{name}.svg", folder / f"{name}.png"
+    _render(figure, *files)
+    return files
+
+
+def _render(figure: Figure, svg: Path, png: Path) -> None:
     with rc_context(dict(_style())):
         # Lay out once and print from the canvases: `savefig` would lay out and draw twice for each file.
         engine = figure.get_layout_engine()
@@ -201,4 +206,3 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
         FigureCanvasAgg(figure).print_png(  # type: ignore[no-untyped-call]
             png, metadata={"Software": "flatline"}
         )
-    return svg, png

@@ -12,18 +12,20 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from sqlalchemy import inspect, text
 
 from harness.real.processes import children
 from harness.real.processes.children import Children
 from harness.real.processes.redis import RedisServer, RedisUnavailable, find_redis, redis_server
 from reference_server.ledger.table import ledger_url, open_engine
+from reports import style
 from reports.gallery import draw
 from tests.preloaded import Templates
 from tests.reference_server.ledger.postgres import postgres_server
 from tests.support import missing
 
-_START = children._popen
+_RENDER, _START = style._render, children._popen
 _WITH_SOCKETS = re.compile(r"mark\.(real|root)|ledger")  # as in the Makefile
 
 
@@ -53,13 +55,25 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def _blank(_figure: Figure, *files: Path) -> None:
+    for file in files:
+        file.write_text("<svg/>")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _reports_without_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
     """A report's pictures take longer than a simulation, so a module whose tests look at them is marked `pictures`."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("pictures") is None:
             patch.setattr("reports.build.draw", lambda *_: {})
+            patch.setattr("reports.style._render", _blank)
         yield
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made, but files of them are not: that takes four fifths of a report."""
+    monkeypatch.setattr("reports.style._render", _blank)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -81,6 +95,7 @@ def not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
 def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For one test that draws them in a module that does not."""
     monkeypatch.setattr("reports.build.draw", draw)
+    monkeypatch.setattr("reports.style._render", _RENDER)
 
 
 @pytest.fixture(scope="session")

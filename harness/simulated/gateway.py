@@ -18,7 +18,7 @@ from harness.simulated.model import Model
 from harness.simulated.store import StoreDown
 from reference_server.events import Cause, EventKind
 from reference_server.liveness.kinds import StateCheck
-from reference_server.sessions.records import refresh_after_s
+from reference_server.record_rules import refresh_after_s
 
 __all__ = ["Gateway"]
 

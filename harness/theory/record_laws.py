@@ -14,7 +14,7 @@ from harness.theory.fault_laws import age_of
 from harness.theory.law import Law
 from harness.theory.layer_laws import round_trip_of
 from reference_server.liveness.kinds import Probing
-from reference_server.sessions.records import refresh_after_s
+from reference_server.record_rules import refresh_after_s
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.faults import Fault
 from scenarios.schema import Scenario

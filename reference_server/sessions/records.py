@@ -23,8 +23,7 @@ from urllib.parse import quote
 from redis.asyncio import Redis
 
 from reference_server.config import GatewayConfig
-from reference_server.liveness.heartbeat_policy import LivenessPolicy
-from reference_server.record_rules import RecordRules
+from reference_server.record_rules import refresh_after_s
 from reference_server.sessions.owner_tokens import Owners
 from reference_server.sessions.redis_writer import Answer, Call, StoreUnavailable, StoreWriter
 from reference_server.sessions.scripts import Script
@@ -37,7 +36,6 @@ __all__ = [
     "Sessions",
     "WrongUser",
     "flush_records",
-    "refresh_after_s",
     "session_id_of",
 ]
 
@@ -328,20 +326,6 @@ class Sessions:
 
     def _status(self, slot: str) -> str:
         return f"{self._writer.prefix}status:{slot}"
-
-
-def refresh_after_s(policy: LivenessPolicy, rules: RecordRules) -> float:
-    """How long after a refresh a frame brings the next one; infinite where frames bring none.
-
-    Half of a TTL may be gone before it is refreshed: a refresh at every beat buys nothing.
-    """
-    match rules.refreshed:
-        case "when_half_gone" if rules.expire:
-            return min(policy.session_ttl, policy.status_ttl) / 2
-        case "at_each_frame":
-            return 0.0
-        case _:
-            return float("inf")
 
 
 def _milliseconds(seconds: float) -> int:

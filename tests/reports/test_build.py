@@ -9,7 +9,6 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from reports import numbers
 from reports.run_tables import SCHEMAS, load_run
@@ -171,30 +170,19 @@ def test_layers_and_omission_are_those_of_the_csv(whole: Built) -> None:
     )
 
 
-@pytest.fixture
-def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made, but files of them are not: that takes four fifths of a report."""
-
-    def save(_figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
-        folder.mkdir(exist_ok=True)
-        files = folder / f"{name}.svg", folder / f"{name}.png"
-        for file in files:
-            file.write_text("<svg/>")
-        return files
-
-    monkeypatch.setattr("reports.gallery.save", save)
-
-
 @pytest.fixture(scope="module")
 def of_one_fault(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return handmade_run(ONE).write(tmp_path_factory.mktemp("one"))
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reports.build.draw", lambda *_: {})
+
+
+@pytest.mark.usefixtures("undrawn")  # figures are tested without tables as well
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_a_report_without_one_of_its_tables(
-    of_one_fault: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("reports.build.draw", lambda *_: {})  # figures are tested without tables as well
+def test_a_report_without_one_of_its_tables(of_one_fault: Path, tmp_path: Path, name: str) -> None:
     run = Path(shutil.copytree(of_one_fault, tmp_path / "run"))
     (run / f"{name}.csv").unlink(missing_ok=True)
     assert "What it costs" in build(run).html.read_text()
@@ -228,7 +216,7 @@ def test_what_a_reviewer_asks_is_answered(whole: Built) -> None:
         assert answer in page, answer
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("undrawn")
 def test_a_moved_report_can_be_built_again(tmp_path: Path) -> None:
     first = build(handmade_run(ONE).write(tmp_path / "here"))
     once = first.html.read_text()
@@ -281,7 +269,7 @@ def test_verdicts(
     assert any(sentence in reason for reason in found.headline.reasons)
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("undrawn")
 def test_faults_of_an_unsound_run_do_not_pass(tmp_path: Path) -> None:
     run = handmade_run(ONE)
     _unsound(run)
@@ -297,7 +285,7 @@ def test_faults_of_an_unsound_run_do_not_pass(tmp_path: Path) -> None:
     assert agreement and all(case.find("skipped") is not None for case in agreement)
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("undrawn")
 def test_a_red_report_says_what_is_wrong(tmp_path: Path) -> None:
     """Interrupted as well, by a command that knows its own exit code; and its texts are text."""
     run = handmade_run(ONE)

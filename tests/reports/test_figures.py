@@ -17,6 +17,8 @@ from reports.run_tables import RunTables, load_run
 from reports.style import save
 from tests.reports.handmade_run import handmade_run, judged
 
+pytestmark = pytest.mark.pictures
+
 ROOT = Path(__file__).parents[2]
 
 

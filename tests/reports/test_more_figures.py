@@ -21,6 +21,8 @@ from reports.figures.pareto import pareto
 from reports.figures.storm import storm
 from reports.style import save
 
+pytestmark = pytest.mark.pictures
+
 RUNS = ("before", "after")
 
 

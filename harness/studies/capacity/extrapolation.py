@@ -23,7 +23,7 @@ from harness.theory.costs import (
     tls_handshakes,
 )
 from harness.theory.record_laws import refreshes_per_s
-from reference_server.sessions.records import refresh_after_s
+from reference_server.record_rules import refresh_after_s
 from scenarios.client_rules import Reconnect
 from scenarios.schema import Scenario
 

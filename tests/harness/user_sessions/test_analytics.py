@@ -136,6 +136,7 @@ def test_an_empty_ledger_has_no_numbers_and_no_chart(tmp_path: Path) -> None:
         active_users(found.daily)
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_command_prints_tells_programs_and_draws(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     fill(ledger_url(path), SESSIONS)

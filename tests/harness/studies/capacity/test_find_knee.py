@@ -35,6 +35,7 @@ def scenario(**changes: Any) -> Scenario:
     return Scenario.model_validate(given | changes)
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_knee_of_a_loop_of_known_speed(tmp_path: Path) -> None:
     what = Search(start=25, maximum=400, real=False, nodes=(1, 2), users=(10_000,))
     told: list[str] = []
