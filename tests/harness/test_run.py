@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,13 @@ import pandas as pd
 import psutil
 import pytest
 
+from harness.conclude import Outcome, conclude
 from harness.real.engine import RealSetup
-from harness.run import conclude, run
+from harness.run import run
 from harness.runs.directory import RunDir, find_run
 from reference_server.errors import Exit
+from reference_server.events import EventKind
+from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.load import parse_scenario
 from scenarios.schema import Scenario
 from tests.support import is_gone, require_silence, wait_until
@@ -169,12 +173,12 @@ HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 class Running:
     """`flatline run` as a user starts it, without figures."""
 
-    def __init__(self, root: Path, text: str, policy: str = POLICY, *, terminal: bool = False) -> None:
+    def __init__(self, root: Path, text: str, *, terminal: bool = False) -> None:
         self.root, self._terminal, self._shown = root, terminal, bytearray()
         file = root / "small.yaml"
         root.mkdir(exist_ok=True)
         base = "seed: 3\nclients: 40\nramp: 10s\nduration: 45s\nspeedup: 10\n"
-        file.write_text(base + policy + text)
+        file.write_text(base + POLICY + text)
         argv = [sys.executable, "-m", "tests.without_pictures", "run", str(file), "--runs", str(root)]
         screen, out = pty.openpty() if terminal else (None, subprocess.PIPE)
         self.process = subprocess.Popen(
@@ -272,29 +276,46 @@ def test_a_killed_run_leaves_no_child_and_its_log_can_be_reported(tmp_path: Path
     assert (rows(running.run.path)["injected_at_s"] != "").any()
 
 
+def run_and(
+    told: Scenario, root: Path, kind: EventKind, act: Callable[[dict[str, int]], None]
+) -> tuple[Outcome, dict[str, int]]:
+    """Run it; do something to its processes, by their names, once a client has logged such an event."""
+    pids: dict[str, int] = {}
+
+    def look(_phase: str, _done: float) -> None:
+        logs = find_run("latest", root).client_logs()
+        if not pids and any(f'"kind":"{kind}"'.encode() in log.read_bytes() for log in logs):
+            pids.update(find_run("latest", root).read_json(find_run("latest", root).pids))
+            act(pids)
+
+    return run(told, root=root, progress=look), pids
+
+
 def test_a_stopped_gateway_still_has_the_store_watch_see_its_rows(tmp_path: Path) -> None:
     """The store's own TTL clears the records; the gateway's word is not needed for it."""
-    short_ttl = POLICY.replace("resume_window: 4s", "session_ttl: 20s, status_ttl: 20s")
-    running = Running(tmp_path, CRASH, short_ttl)
-    gateway = running.pids()["gateway/node-1"]
-    running.wait_for("fault_injected")
-    os.kill(gateway, signal.SIGSTOP)
-    code, output = running.end()
-    assert code != Exit.GOOD, output
-    cleared = rows(running.run.path, "store_cleared")
-    assert (cleared["outcome"] == "detected").any(), output
-    assert (rows(running.run.path)["outcome"] != "detected").all()
+    told = scenario(CRASH)
+    liveness = {"resume_window": LivenessPolicy().resume_window, "session_ttl": 20.0, "status_ttl": 20.0}
+    told = told.model_copy(update={"liveness": told.liveness.model_copy(update=liveness)})
+
+    def stop(pids: dict[str, int]) -> None:
+        os.kill(pids["gateway/node-1"], signal.SIGSTOP)
+
+    outcome, _ = run_and(told, tmp_path, EventKind.FAULT_INJECTED, stop)
+    assert outcome.exit_code != Exit.GOOD, outcome
+    cleared = rows(latest(tmp_path), "store_cleared")
+    assert (cleared["outcome"] == "detected").any(), outcome
+    assert (rows(latest(tmp_path))["outcome"] != "detected").all()
 
 
 def test_a_stalled_generator_makes_the_run_unsound(tmp_path: Path) -> None:
-    running = Running(tmp_path, CRASH)
-    generator = running.pids()["generator"]
-    running.wait_for("fault_injected")
-    os.kill(generator, signal.SIGSTOP)
-    wait_until(lambda: psutil.Process(generator).status() == psutil.STATUS_STOPPED, "it stops")
-    stopped_s = time.monotonic()
-    wait_until(lambda: time.monotonic() - stopped_s > 0.5, "half a second of stall")
-    os.kill(generator, signal.SIGCONT)
-    code, output = running.end()
-    assert code == Exit.UNSOUND, output
-    assert "generator" in summary(running.run.path)["unsound_reasons"][0]
+    def stall(pids: dict[str, int]) -> None:
+        generator = psutil.Process(pids["generator"])
+        generator.suspend()
+        wait_until(lambda: generator.status() == psutil.STATUS_STOPPED, "it stops")
+        stopped_s = time.monotonic()
+        wait_until(lambda: time.monotonic() - stopped_s > 0.5, "half a second of stall")
+        generator.resume()
+
+    outcome, _ = run_and(scenario(CRASH), tmp_path, EventKind.FAULT_INJECTED, stall)
+    assert outcome.exit_code == Exit.UNSOUND, outcome
+    assert "generator" in summary(latest(tmp_path))["unsound_reasons"][0]

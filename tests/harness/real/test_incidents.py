@@ -18,10 +18,11 @@ from harness.real.errors import CannotRun
 from harness.real.incidents import check_incidents
 from harness.run import run
 from reference_server.errors import Exit
+from reference_server.events import EventKind
 from scenarios.load import parse_scenario
 from scenarios.plan import make_plan
 from scenarios.schema import Scenario
-from tests.harness.test_run import Running, latest, measured, summary
+from tests.harness.test_run import latest, measured, run_and, summary
 from tests.support import is_gone, require_silence
 
 pytestmark = [pytest.mark.real, pytest.mark.root, pytest.mark.timeout(180)]
@@ -73,18 +74,18 @@ incidents:
 
 
 def test_a_node_that_dies_unplanned_ends_the_run_with_a_report_that_says_so(tmp_path: Path) -> None:
-    running = Running(tmp_path, "", POLICY)
-    pids = running.pids()
-    running.wait_for("connected")
-    children = running.children()
-    os.kill(pids["gateway/node-2"], signal.SIGKILL)
-    code, output = running.end()
-    assert code == Exit.UNSOUND, output
-    assert all(is_gone(pid) for pid in children)
-    told = summary(running.run.path)
+    require_silence()
+
+    def kill(pids: dict[str, int]) -> None:
+        os.kill(pids["gateway/node-2"], signal.SIGKILL)
+
+    outcome, pids = run_and(scenario(""), tmp_path, EventKind.CONNECTED, kill)
+    assert outcome.exit_code == Exit.UNSOUND, outcome
+    assert all(is_gone(pid) for pid in pids.values())
+    told = summary(latest(tmp_path))
     assert told["status"] == "partial"
     assert told["unsound_reasons"][0] == "gateway node-2 was killed by SIGKILL"
-    assert "gateway node-2 was killed by SIGKILL" in (running.run.path / "report.md").read_text()
+    assert "gateway node-2 was killed by SIGKILL" in (latest(tmp_path) / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
