@@ -13,15 +13,18 @@ import base64
 import io
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from PIL import Image
-from traitlets.config import Config
 
-__all__ = ["HERE", "NOTEBOOKS", "TIMEOUT_S", "execute", "lighten", "warnings_of"]
+__all__ = ["HERE", "NOTEBOOKS", "TIMEOUT_S", "a_kernel", "execute", "lighten", "warnings_of"]
 
 HERE = Path(__file__).parent
 NOTEBOOKS = tuple(sorted(path.name for path in HERE.glob("[0-9]*.ipynb")))
@@ -31,12 +34,13 @@ _SHOWN = {"text/plain", "text/html", "text/markdown", "image/png"}
 _AT_THE_TOP = "# shown at the top"
 
 
-def execute(name: str, *, then: str = "") -> NotebookNode:
+def execute(name: str, *, then: str = "", kernel: AsyncKernelManager | None = None) -> NotebookNode:
     """Execute a notebook in its folder; return it with its outputs.
 
     Args:
         name: of the file.
         then: source of one more cell at the end, which the file does not have.
+        kernel: that goes on to live, and forgets every name first; None: one for this notebook alone.
 
     Raises:
         CellExecutionError: a cell failed.
@@ -45,18 +49,30 @@ def execute(name: str, *, then: str = "") -> NotebookNode:
     notebook = nbformat.read(HERE / name, as_version=4)  # type: ignore[no-untyped-call]
     if then:
         notebook.cells.append(nbformat.v4.new_code_cell(then))  # type: ignore[no-untyped-call]
-    with tempfile.TemporaryDirectory() as sockets:
-        # Not by TCP: its ports are open to everyone on the machine.
-        by_socket = {"transport": "ipc", "ip": f"{sockets}/kernel"}
+    if kernel is not None:
+        notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))  # type: ignore[no-untyped-call]
+    with nullcontext(kernel) if kernel is not None else a_kernel() as manager:
         client = NotebookClient(
             notebook,
-            config=Config(ConnectionFileMixin=by_socket),
+            km=manager,
             timeout=TIMEOUT_S,
             coalesce_streams=True,
             record_timing=False,
             resources={"metadata": {"path": str(HERE)}},
         )
         return client.execute()
+
+
+@contextmanager
+def a_kernel() -> Iterator[AsyncKernelManager]:
+    """One that the first notebook starts; it ends with the context."""
+    with tempfile.TemporaryDirectory() as sockets:
+        # Not by TCP: its ports are open to everyone on the machine.
+        manager = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
+        try:
+            yield manager
+        finally:
+            run_sync(manager.shutdown_kernel)(now=True)
 
 
 def warnings_of(notebook: NotebookNode) -> list[str]:

@@ -8,16 +8,18 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
+from jupyter_client.manager import AsyncKernelManager
 
 from harness.theory.literature.other_detectors import send_fails
 from harness.theory.tcp import tcp_give_up_s
-from notebooks.render import HERE, NOTEBOOKS, execute, warnings_of
+from notebooks.render import HERE, NOTEBOOKS, a_kernel, execute, warnings_of
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from scenarios.distributions import Distribution, Exponential, Lognormal
 from scenarios.network import Network, Outages
@@ -71,10 +73,10 @@ def output_text(name: str) -> str:
     return json.dumps([cell.get("outputs", []) for cell in cells_of(name)], ensure_ascii=False)
 
 
-def headline(name: str) -> Any:
+def headline(name: str, kernel: AsyncKernelManager) -> Any:
     """Execute a notebook, without error or warning; return the numbers of its headline."""
     asked = f"import json; print(json.dumps({HEADLINES[name]}, default=lambda x: x.item()))"
-    notebook = execute(name, then=asked)
+    notebook = execute(name, then=asked, kernel=kernel)
     assert warnings_of(notebook) == []
     return json.loads(notebook.cells[-1].outputs[0].text)
 
@@ -203,8 +205,14 @@ CHECKS = {
 }
 
 
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[AsyncKernelManager]:
+    """What all of them import, for 5 s of a core, is imported once."""
+    with a_kernel() as manager:
+        yield manager
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_each_runs_to_the_numbers_of_theory(name: str) -> None:
-    """In one test, for each execution of a notebook is a kernel of its own."""
-    CHECKS[name](headline(name))
+def test_each_runs_to_the_numbers_of_theory(name: str, kernel: AsyncKernelManager) -> None:
+    CHECKS[name](headline(name, kernel))
