@@ -29,7 +29,7 @@ import asyncio
 import math
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -37,7 +37,6 @@ from secrets import compare_digest
 from time import monotonic
 from typing import Annotated, Any, TypeVar
 
-import h11
 import orjson
 import uvicorn
 from pydantic import BaseModel, Field, ValidationError
@@ -49,7 +48,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from reference_server.api.exposition import scraped
 from reference_server.api.metrics import Metrics
@@ -151,6 +150,7 @@ def _operator_routes(gateway: Gateway) -> list[Route]:
 
 
 _REQUEST_S = 5.0
+_MOST_HEAD_BYTES = 65_536
 _STATIC = Path(__file__).parents[1] / "static"
 _PAGE_HEADERS = {
     # The WebSocket has a port of its own, which 'self' does not cover.
@@ -334,15 +334,21 @@ def _behind_tls(gateway: Gateway) -> Callable[..., asyncio.Protocol]:
     return make
 
 
-def _bounded(gateway: Gateway) -> type[H11Protocol]:
-    """Return uvicorn's protocol with what it lacks: deadlines, a budget, and an answer to any bytes without a log line.
+def _bounded(gateway: Gateway) -> type[HttpToolsProtocol]:
+    """Return uvicorn's protocol with what it lacks: deadlines, budgets, and an answer to any bytes without a log line.
 
     A request, from its first byte (the first one: from the connection) until its answer has been taken, has
-    `_REQUEST_S`: a byte now and then does not prolong that. Above the budget for this port only health is told.
+    `_REQUEST_S`, which a byte now and then does not prolong, and `_MOST_HEAD_BYTES` beside its body. Above the budget
+    of connections for this port only health is told.
     """
     limiter = gateway.limiter
 
-    class Bounded(H11Protocol):
+    class Bounded(HttpToolsProtocol):
+        _within = True  # a request: bytes that no answer has followed yet
+        _unfinished = False  # of its bytes some are still to come
+        _bytes = 0  # of it so far, its body aside
+        _answering: RequestResponseCycle | None = None  # the first of pipelined requests; `cycle` is the last
+
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             if not limiter.enter_http(self):
@@ -354,53 +360,73 @@ def _bounded(gateway: Gateway) -> type[H11Protocol]:
             if self._deadline is not None:
                 self._deadline.cancel()
             limiter.leave_http(self)
+            self._nobody_waits()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
             if self._is_idle():
-                self._began_s = self.loop.time()
+                self._began_s, self._within = self.loop.time(), True
                 if self._deadline is None:
                     self._deadline = self.loop.call_later(_REQUEST_S, self._on_deadline)
-            try:
-                super().data_received(data)
-            except h11.LocalProtocolError:  # an answer to bytes that nothing can be answered to
-                self.transport.abort()
-            cycle = self.cycle
-            if cycle is not None and not (cycle.more_body or cycle.response_complete):
+            super().data_received(data)
+            self._bytes += len(data)
+            if self._unfinished and self._bytes > _MOST_HEAD_BYTES:
+                self._give_up()
+
+        def on_message_begin(self) -> None:
+            self._unfinished, self._bytes = True, 0
+            super().on_message_begin()
+
+        def on_body(self, body: bytes) -> None:
+            self._bytes -= len(body)
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._unfinished = False
+            if self.cycle.response_complete:  # an answer that did not wait for the body
+                self._within = False
+            else:
                 limiter.heard_http(self)
+            super().on_message_complete()
 
         def on_response_complete(self) -> None:
+            self._within = self._unfinished or bool(self.pipeline)
             limiter.answered_http(self)
             super().on_response_complete()
 
         def send_400_response(self, msg: str) -> None:
-            if self.cycle is not None:  # nobody waits for the answer any more
-                self.cycle.disconnected = True
-                self.cycle.message_event.set()
-            with suppress(h11.LocalProtocolError):  # an answer with a body, to junk behind a HEAD
-                if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                    super().send_400_response(msg)
-                    return
-            self.transport.abort()
+            if self.cycle is None or self.cycle.response_complete:
+                super().send_400_response(msg)
+            else:
+                self._give_up()
 
         def timeout_keep_alive_handler(self) -> None:
-            self.transport.abort()  # close would wait for a client that takes nothing
+            self._give_up()  # close would wait for a client that takes nothing
+
+        def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+            self._answering = cycle
+            super()._start_asgi_task(cycle, app)
+
+        def _give_up(self) -> None:
+            self._nobody_waits()
+            self.transport.abort()
+
+        def _nobody_waits(self) -> None:
+            for cycle in (self._answering, self.cycle):
+                if cycle is not None:
+                    cycle.disconnected = True  # it would write to what is closed
+                    cycle.message_event.set()
 
         def _is_idle(self) -> bool:
-            return (
-                self.conn.our_state is h11.IDLE
-                and self.conn.their_state is h11.IDLE
-                and not self.conn.trailing_data[0]
-                and self.transport.get_write_buffer_size() == 0
-            )
+            return not self._within and self.transport.get_write_buffer_size() == 0
 
         def _on_deadline(self) -> None:
             self._deadline = None
             left_s = self._began_s + _REQUEST_S - self.loop.time()
             if left_s > 0:
                 self._deadline = self.loop.call_later(left_s, self._on_deadline)
-            elif self.cycle is None or not self._is_idle():
-                self.transport.abort()
+            elif not self._is_idle():
+                self._give_up()
 
     return Bounded
 
