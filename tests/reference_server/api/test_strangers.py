@@ -29,7 +29,16 @@ SLOW = {  # what is said at once, and then a byte now and then
     "a body of a length": (POST + b"Content-Length: 9999\r\n\r\n", b" "),
     "a body in chunks": (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
     "a second request": (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nX: ", b"x"),
+    "empty lines": (b"\r\n", b"\r\n"),
     "answers that are not taken": (b"GET /static/client.js HTTP/1.1\r\nHost: x\r\n\r\n" * 3000, b""),
+}
+
+ENDLESS = {
+    "a header": (b"GET / HTTP/1.1\r\nX: ", b"x" * 1024),
+    "headers": (b"GET / HTTP/1.1\r\n", b"X: x\r\n" * 200),
+    "a path": (b"GET /", b"x" * 1024),
+    "an extension of a chunk": (POST + b"Transfer-Encoding: chunked\r\n\r\n1;", b"x" * 1024),
+    "trailers": (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: x\r\n" * 200),
 }
 
 
@@ -62,6 +71,30 @@ def test_a_byte_now_and_then_keeps_no_socket(start: Any, what: str) -> None:
                         writer.write(more)
                         await asyncio.sleep(REQUEST_S / 10)
             assert not sockets
+            writer.transport.abort()
+
+    run(scenario())
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("what", ENDLESS)
+def test_what_is_kept_of_a_request_is_bounded(start: Any, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """The parser itself keeps all that it is sent."""
+    monkeypatch.setattr("reference_server.api.http._REQUEST_S", 60.0)
+    begin, more = ENDLESS[what]
+
+    async def scenario() -> None:
+        async with start() as it:
+            _, writer = await asyncio.open_connection("127.0.0.1", it.http_port, limit=1)
+            writer.write(begin)
+            sent = 0
+            with pytest.raises(ConnectionError):
+                while sent < 4 * 2**20:  # the sockets' buffers hold some
+                    writer.write(more)
+                    sent += len(more)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+            await until(lambda: not it.gateway.limiter.http_sockets, "it is out")
             writer.transport.abort()
 
     run(scenario())
