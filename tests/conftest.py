@@ -12,7 +12,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
 from sqlalchemy import inspect, text
 
 from harness.real.processes import children
@@ -23,7 +22,7 @@ from reports import style
 from reports.gallery import draw
 from tests.preloaded import Templates
 from tests.reference_server.ledger.postgres import postgres_server
-from tests.support import missing
+from tests.support import blank, missing
 
 _RENDER, _START = style._render, children._popen
 _WITH_SOCKETS = re.compile(r"mark\.(real|root)|ledger")  # as in the Makefile
@@ -55,25 +54,20 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def _blank(_figure: Figure, *files: Path) -> None:
-    for file in files:
-        file.write_text("<svg/>")
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _reports_without_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
     """A report's pictures take longer than a simulation, so a module whose tests look at them is marked `pictures`."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("pictures") is None:
             patch.setattr("reports.build.draw", lambda *_: {})
-            patch.setattr("reports.style._render", _blank)
+            patch.setattr("reports.style._render", blank)
         yield
 
 
 @pytest.fixture
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made, but files of them are not: that takes four fifths of a report."""
-    monkeypatch.setattr("reports.style._render", _blank)
+    monkeypatch.setattr("reports.style._render", blank)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,6 +14,7 @@ from reports import numbers
 from reports.run_tables import SCHEMAS, load_run
 from reports.verdict import as_junit
 from tests.reports.handmade_run import DEMO, Built, Fault, HandmadeRun, build, handmade_run, judged
+from tests.support import blank
 
 pytestmark = pytest.mark.pictures
 
@@ -22,7 +23,10 @@ ONE = {"host_crash": Fault(30, "heartbeat", 70.0, 100.0)}
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return build(handmade_run().write(tmp_path_factory.mktemp("run")))
+    """With every figure; that they can be rendered is tested where they are looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reports.style._render", blank)
+        return build(handmade_run().write(tmp_path_factory.mktemp("run")))
 
 
 def plain(text: str) -> str:

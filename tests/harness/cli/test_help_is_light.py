@@ -12,14 +12,14 @@ HEAVY = {
     "harness.policy",
 }
 
-# Each in a process of its own, forked before anything is loaded.
+# Each in a process of its own, forked when what all of them load is loaded.
 EACH = f"""
 import contextlib, io, os, sys
+from harness.cli.main import main
 def help_of(arguments):
     sys.argv = ["flatline", *arguments]
     with contextlib.redirect_stdout(io.StringIO()) as said:
         try:
-            from harness.cli.main import main
             main()
             code = 0
         except SystemExit as done:
