@@ -203,6 +203,7 @@ class _Ends:
         self.time_s: Floats = np.full(n, _INF)
         self.author: Texts = np.full(n, _OPEN, dtype=object)
         self.cause: Texts = np.full(n, "", dtype=object)
+        self._start_s = began.start_s
         key = _key(began)
         suspected = history.columns(EventKind.SUSPECTED)
         decided_s, verdict = _first_of(suspected, key, suspected.cause != Cause.NODE_LEASE)
@@ -230,9 +231,10 @@ class _Ends:
         self._settle(next_came, began.next_s, "middle", np.full(n, "", dtype=object))
 
     def _settle(self, which: Flags, time_s: Floats, author: str, cause: Texts) -> None:
-        """Say it of those that nothing was said of yet."""
+        """Say it of those that nothing was said of yet. Who is told of a connection late may know its end first."""
         which = which & (self.author == _OPEN)
-        self.time_s[which], self.author[which], self.cause[which] = time_s[which], author, cause[which]
+        self.time_s[which] = np.maximum(time_s, self._start_s)[which]
+        self.author[which], self.cause[which] = author, cause[which]
 
 
 def _among(causes: Texts, wanted: Collection[str]) -> Flags:

@@ -597,10 +597,19 @@ def test_any_log_gives_one_row_per_fault_and_milestone_whatever_the_order_of_equ
     assert not (found["duration_s"] < 0).any()
     assert (measured.tables["population"]["ghosts"] >= 0).all()
     assert (measured.tables["population"]["live_clients"] >= 0).all()
+    assert (measured.tables["healthy_connections"]["watched_s"] >= 0).all()
     shuffled = sorted(data.draw(st.permutations(events)), key=lambda e: e.time_s)
     again = run(shuffled, of, horizon_s=6.0)
     for name in SCHEMAS.keys() & {f.name for f in dataclasses.fields(measured)}:
         pd.testing.assert_frame_equal(getattr(measured, name), getattr(again, name), check_exact=False)
+
+
+def test_a_connection_whose_end_is_logged_before_its_beginning_has_lasted_no_time() -> None:
+    ended = event(1.0, GATEWAY, K.SUSPECTED, "s0", "c0", "heartbeat")
+    measured = run([ended, event(3.0, CLIENT, K.CONNECTED, "s0", "c0", client=0)], plan(), horizon_s=6.0)
+    (row,) = measured.tables["healthy_connections"].itertuples()
+    assert (row.outcome, row.connected_s, row.watched_s) == ("lost", 3.0, 0.0)
+    assert (measured.tables["population"]["live_clients"] >= 0).all()
 
 
 def test_the_store_was_cleared_between_two_looks_and_not_before_the_fault() -> None:
