@@ -142,7 +142,10 @@ def measure_run(
     """
     scenario = load_scenario(str(run.scenario))
     if not run.plan.exists():
-        raise RunDirError(f"{run.path}: no plan.json; is it a run directory?")
+        raise RunDirError(
+            f"{run.path}: no plan.json, so nothing was run here; `flatline runs` lists what was, and a folder of "
+            "`flatline serve` has a run after `flatline locust --run-dir`"
+        )
     plan = Plan.load(run.plan)
     provenance = run.read_json(run.provenance) if run.provenance.exists() else {}
     check_format(run.path, provenance)
@@ -171,7 +174,9 @@ def measure_run(
 
     workers = workers_of(log.events)
     real = histories.get("real")
-    missing = missing_evidence(log.files, real, workers.clock_error_s) if real else _torn(log)
+    # A run under `flatline serve` has no provenance, and its gateway goes on while the run is judged.
+    on = not provenance
+    missing = missing_evidence(log.files, real, workers.clock_error_s, serves_on=on) if real else _torn(log)
     soundness = _soundness_of(scenario, plan, measured, workers, real, missing)
     if soundness is not None and (broke_off := provenance.get("broke_off")):
         reasons = (str(broke_off), *soundness.reasons)

@@ -133,7 +133,7 @@ def serve_forever(
                 f"ledger:  {shown_url(config.ledger_url or '')}\nlogs:    {run.logs}"
             )
             say(
-                "drive it: flatline locust --headless -u 200 -r 100 "
+                f"drive it: flatline locust --headless -u {scenario.clients} -r 100 "
                 f"--run-dir {run.path} --ws-url {ws} --http-url {http}"
                 + " --tls-ca CA.pem"
                 * (config.tls_certificate is not None)

@@ -35,7 +35,10 @@ _KNEE = ("knee", "the most clients with which every threshold of the scenario st
 _READING = (
     ("heartbeats/s", "of real time: a faster run beats as much more often as its clients would"),
     ("late", "how long after it was due a heartbeat left the gateway: the first sign of a full processor"),
-    ("load average", "what else the machine had to do: what it carries is that machine's, under that load"),
+    (
+        "load average",
+        "what else the machine had to do: the numbers are those of this machine under that load",
+    ),
 )
 _CANNOT_TELL = (
     "cannot tell",
@@ -125,6 +128,12 @@ def _headline(told: dict[str, Any]) -> Headline:
         return Headline("partial", "Interrupted: what was stepped until then", reasons)
     if told["bracketed"]:
         return Headline("pass", "The load at which a threshold breaks is known", reasons)
+    if told["clients_held"] and told["unjudged"]:
+        return Headline(
+            "unknown",
+            "This machine was late itself: it carries this load, and how much more is not known",
+            reasons,
+        )
     if told["clients_held"] and not told["broke"]:
         return Headline(
             "unknown",

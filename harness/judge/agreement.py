@@ -286,7 +286,7 @@ def _range_row(law: Law, seen: Observed) -> Row:
         return row("fail", reason, extreme_s, bound_s, extreme_s - bound_s)
     if law.mass >= 1 and seen.outlasted_s > law.hi_s + allowed_s:
         watched_s, hi_s = seen.outlasted_s, law.hi_s
-        law_says = f"the law says that all are by {in_seconds(hi_s)}"
+        law_says = f"the law says that all are detected by {in_seconds(hi_s)}"
         reason = f"watched for {in_seconds(watched_s)} and not detected; {law_says}"
         return row("fail", reason, watched_s, hi_s, watched_s - hi_s)
     if not n:

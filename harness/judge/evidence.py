@@ -4,7 +4,8 @@ What is not there cannot be measured, and looks like a better run: a client with
 a line is never missed. So the plan, the lines that each process says it has written, and what two witnesses of the same
 thing wrote of it are held against each other:
 
-* every log ends with the number of its lines, and every line can be read; a node that an incident killed aside;
+* every log ends with the number of its lines, and every line can be read; a node that an incident killed aside, and a
+  gateway that serves on after the run: its log then goes beyond the run's end;
 * the generators that there are say how many there should be, and how many clients they had;
 * a fault that was planned for a connected client took effect, or the client's log lacks it;
 * a connection that the gateway accepted is one of a client, and the other way round;
@@ -33,7 +34,7 @@ _MOST_NAMED = 3
 
 
 def missing_evidence(
-    files: Sequence[LogFile], history: History, clock_error_s: float | None = None
+    files: Sequence[LogFile], history: History, clock_error_s: float | None = None, *, serves_on: bool = False
 ) -> list[str]:
     """Return a sentence for each thing that is missing; none: the evidence is whole.
 
@@ -41,11 +42,14 @@ def missing_evidence(
         files: the logs of a run, its merged log where there is nothing else.
         history: of the real engine.
         clock_error_s: the most by which workers on other hosts are off, real seconds; None: all on one clock.
+        serves_on: nobody ended the gateway and the store watch with the run, as under `flatline serve`.
     """
     killed = _killed(history)
+    ends_s = [e.time_s for file in files for e in file.events if e.kind is EventKind.RUN_ENDED]
+    over_s = max(ends_s) if serves_on and ends_s else None
     quiet = not history.plan.incidents  # then nothing is written of incidents
     spoken = [file for file in files if not (quiet and file.name.startswith("incidents-"))]
-    found = [reason for file in spoken for reason in _lines(file, killed)]
+    found = [reason for file in spoken for reason in _lines(file, killed, over_s)]
     found += _generators(files, history)
     found += _faults(history)
     found += _connections(history)
@@ -63,21 +67,23 @@ def _killed(history: History) -> dict[str, list[float]]:
     return killed
 
 
-def _lines(file: LogFile, killed: dict[str, list[float]]) -> Iterator[str]:
+def _lines(file: LogFile, killed: dict[str, list[float]], over_s: float | None) -> Iterator[str]:
+    """What is wrong with the lines of one log; ``over_s``: when the run was over, of one that is written on."""
     if not file.events:
         yield f"{file.name} is empty" + (f": {file.torn_lines} lines are torn" if file.torn_lines else "")
         return
     last = file.events[-1]
     may_be_killed = last.source is Source.GATEWAY and last.node in killed
+    goes_on = over_s is not None and last.source is not Source.CLIENT and last.time_s > over_s
     total = len(file.events) + file.torn_lines
-    if file.torn_lines > (1 if may_be_killed else 0):
+    if file.torn_lines > (1 if may_be_killed or goes_on else 0):
         yield f"{file.name}: {file.torn_lines} of {total} lines are torn"
     closings = [event for event in file.events if event.kind is EventKind.LOG_CLOSED]
     if last.kind is EventKind.LOG_CLOSED:
         said, there = sum(event.detail["lines"] for event in closings), total - len(closings)
         if there < said or (there > said and not may_be_killed):
             yield f"{file.name} has {there} lines, and its process wrote {said}"
-    elif last.source is not Source.SIMULATION and not may_be_killed:
+    elif last.source is not Source.SIMULATION and not may_be_killed and not goes_on:
         yield f"{file.name} has no end: it was cut, or its process was killed"
 
 

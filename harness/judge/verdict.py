@@ -93,5 +93,9 @@ def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
         return found("pass", "All thresholds hold; theory has no law to compare with", Exit.GOOD)
     held = "all thresholds hold and the" if len(thresholds) else "the"
     sure = int((compared["verdict"] == "pass").sum())
-    part = f" as far as could be decided: {sure} of {len(compared)}" if sure < len(compared) else ""
+    part = (
+        f" in all {sure} comparisons that could be decided, of {len(compared)}"
+        if sure < len(compared)
+        else ""
+    )
     return found("pass", f"{held} engines agree{part}".capitalize(), Exit.GOOD)

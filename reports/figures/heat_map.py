@@ -63,7 +63,7 @@ def heat_map(cells: pd.DataFrame, *, bounds: Mapping[str, str] | None = None, ca
     if shown["feasible"].any():
         handles.append(Patch(facecolor="none", edgecolor=GREEN, linewidth=2.2, label="keeps every bound"))
     handles.append(Patch(color=colormaps["cividis_r"](0.85), label="darker is worse, logarithmic"))
-    return finish(figure, "Interval × failures: fast, right or cheap", caption, handles)
+    return finish(figure, "Interval × failures: fast, accurate or cheap", caption, handles)
 
 
 def _spread(cells: pd.DataFrame) -> pd.DataFrame:

@@ -130,7 +130,7 @@ def reading(tables: RunTables) -> list[tuple[str, str]]:
         (
             "ε",
             "the most by which a time of the real run can be off: loop lag as measured in this run, "
-            "and fixed allowances for the way and for the timers' grain.",
+            "and fixed allowances for the network's delay and for how coarsely timers tick.",
         ),
         (
             "Loss",

@@ -287,7 +287,7 @@ def _prediction(r: Recommendation) -> Iterator[str]:
         limit, figure = limits.get(column), r.figures[column]
         required = "" if limit is None else limit.written(limit.allowed)
         if limit is not None and limit.headroom > 1:
-            required += f" ({limit.headroom:g} times the prediction stays below it)"
+            required += f" ({limit.headroom:g} times what is predicted still keeps it)"
         if limit is not None and limit.key in r.requirements.assumed:
             required += " (default)"
         verdict = "" if limit is None else ("no" if limit.ratio(figure) > 1 else "yes")

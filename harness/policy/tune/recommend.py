@@ -159,8 +159,8 @@ class Relaxation:
             for limit, now in self.moved
         )
         room = "".join(
-            f"; {limit.written(now / limit.headroom)} may be predicted, as {limit.headroom:g} times the prediction has "
-            f"to keep {limit.key}"
+            f"; it is for {limit.written(now / limit.headroom)} as predicted: {limit.headroom:g} times that still "
+            f"keep {limit.key}"
             for limit, now in self.moved
             if limit.headroom > 1
         )
@@ -473,7 +473,7 @@ def _defaults_moved(found: Search) -> tuple[Search, tuple[str, ...]]:
                 told.append(
                     "Nobody said how fast a death must be noticed: the default of "
                     f"{limit.written(limit.allowed)} "
-                    f"{way if step > limit.allowed else 'stays, as more time would help hardly'}."
+                    f"{way if step > limit.allowed else 'stays, as more time would hardly help'}."
                 )
                 return slower, tuple(told)
     return found, tuple(told)
@@ -497,16 +497,16 @@ def _beyond_reach(found: Search) -> Iterator[str]:
 
 def _taken_by_the_network(found: Search, limit: Limit, least: float, whose: str) -> str:
     nat = found.conditions.nat
-    room = f", and {limit.headroom:g} times that must stay below it" if least <= limit.allowed else ""
+    room = f", and {limit.headroom:g} times that would have to keep it" if least <= limit.allowed else ""
     remedy = (
         ""
         if nat is None
-        else f" A longer idle timer than {format_duration(nat.idle_timeout)} on the way would help, no "
-        "setting of the gateway does."
+        else f" No setting of the gateway helps; an idle timer on the way that is longer than "
+        f"{format_duration(nat.idle_timeout)} would."
     )
     return (
-        f"No setting keeps {limit.written(limit.allowed)}, {whose} for healthy clients thrown out: this "
-        f"network takes at least {limit.written(least)}{room}.{remedy}"
+        f"No setting keeps {whose} for healthy clients thrown out, {limit.written(limit.allowed)}: on this network "
+        f"it is at least {limit.written(least)}{room}.{remedy}"
     )
 
 

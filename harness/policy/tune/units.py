@@ -20,8 +20,8 @@ def format_number(value: float) -> str:
 
 
 def format_rate(per_client_day: float) -> str:
-    """Return a rate in words: `2.4 a client-day`, `one in 108 client-days`, `one in 12 client-years`."""
-    if per_client_day >= 1:
+    """Return a rate in words: `0.88 a client-day`, `one in 108 client-days`, `one in 12 client-years`."""
+    if per_client_day >= 0.5:
         return f"{format_number(per_client_day)} a client-day"
     if per_client_day <= 1e-9:
         return "less than one in 2.7 million client-years"

@@ -4,7 +4,7 @@
 Locust's own options (`-u -r -t --headless --csv --html --processes --master --worker --config`):
 
     flatline serve
-    flatline locust --headless -u 200 -r 100 --scenario host_crash
+    flatline locust --headless -u 500 -r 100 --run-dir FOLDER
     flatline locust --headless -u 2000 -t 10m --shape spike --processes 2
 """
 

@@ -112,10 +112,12 @@ class Search:
 @dataclass(frozen=True, slots=True)
 class Knee:
     """``holds``: the largest load that held, 0 where not even the first did. ``breaks``: the smallest that did
-    not, None where everything up to the maximum held. The knee lies in [holds, breaks)."""
+    not, None where everything up to the maximum held. The knee lies in [holds, breaks). ``unjudged``: the load at
+    which the search ended without a word on the gateway, for the machine itself was late; else None."""
 
     holds: int
     breaks: int | None
+    unjudged: int | None = None
 
     @property
     def is_bracketed(self) -> bool:
@@ -124,6 +126,11 @@ class Knee:
 
     def in_words(self) -> str:
         """What is known of it. Where nothing broke there is no knee, and none is spoken of."""
+        if self.unjudged is not None:
+            return (
+                f"{self.holds:,} clients hold; whether {self.unjudged:,} do cannot be told, as this machine was late "
+                "itself"
+            )
         if self.breaks is None:
             return f"nothing broke up to {self.holds:,} clients, the highest load that was tried"
         if not self.holds:
@@ -230,7 +237,7 @@ def search(
 
     for nodes in what.nodes:
 
-        def holds(clients: int, nodes: int = nodes) -> bool:
+        def one(clients: int, nodes: int = nodes) -> Step:
             step = run_step(
                 _unhurried(scenario, clients, what),
                 clients=clients,
@@ -242,10 +249,24 @@ def search(
             steps.append(step)
             frame_of(steps).to_csv(folder.table("steps"), index=False)
             say(_told(step))
+            return step
+
+        unjudged: set[int] = set()
+
+        def holds(clients: int, one: Callable[[int], Step] = one, unjudged: set[int] = unjudged) -> bool:
+            step = one(clients)
+            if step.blames_the_machine:
+                say("this machine was late itself, which says nothing of the gateway: the same load again")
+                step = one(clients)
+            if step.blames_the_machine:
+                unjudged.add(clients)
             return step.holds
 
         try:
-            knees[nodes] = find_knee(holds, what)
+            knee = find_knee(holds, what)
+            if knee.holds and knee.breaks in unjudged:
+                knee = Knee(knee.holds, None, knee.breaks)
+            knees[nodes] = knee
             if nodes == what.nodes[0]:
                 loss = lose_one(nodes)
         except KeyboardInterrupt:
@@ -315,6 +336,7 @@ def _conclude(
         "interrupted": interrupted,
         "bracketed": bool(bracketed) and len(bracketed) == len(what.nodes),
         "broke": any(knee.breaks is not None for knee in knees.values()),
+        "unjudged": any(knee.unjudged is not None for knee in knees.values()),
         "clients_held": next((k.holds for k in knees.values() if k.holds), None),
         "lateness_limit_s": min(limits_s, default=None),
         "search": asdict(what),
@@ -432,7 +454,7 @@ def _costs(costs: UnitCosts, scenario: Scenario, given: Assumptions, what: Searc
 
 def _because(steps: pd.DataFrame, nodes: int, knee: Knee) -> str:
     """Which threshold broke first above the knee, and what was short."""
-    mine = steps[(steps["nodes"] == nodes) & (steps["clients"] == knee.breaks)]
+    mine = steps[(steps["nodes"] == nodes) & (steps["clients"] == (knee.unjudged or knee.breaks))]
     if mine.empty:
         return ""
     row = mine.iloc[-1]
@@ -441,6 +463,8 @@ def _because(steps: pd.DataFrame, nodes: int, knee: Knee) -> str:
 
 def _told(step: Step) -> str:
     held = "holds" if step.holds else f"breaks: {step.missed or step.limit}"
+    if step.blames_the_machine:
+        held = step.limit
     parts = (
         (step.heartbeats_per_s, f"{step.heartbeats_per_s:,.0f} heartbeats/s"),
         (step.lateness_p99_s, f"p99 late {step.lateness_p99_s * 1e3:.0f} ms"),

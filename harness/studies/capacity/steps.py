@@ -80,6 +80,11 @@ class Step:
         """Whether anything was measured: the machine did not refuse it."""
         return not self.limit.startswith(_DID_NOT_RUN)
 
+    @property
+    def blames_the_machine(self) -> bool:
+        """Whether it says nothing of the gateway: the run was unsound, and no gateway was out of processor time."""
+        return self.ran and not self.sound and not self.cpu_percent_busiest >= _SATURATED
+
 
 def frame_of(steps: list[Step]) -> pd.DataFrame:
     """steps.csv, in the order in which they ran."""

@@ -50,13 +50,13 @@ def store_log() -> list[Event]:
     return closed([event(1.0, STORE, K.STORE_SAMPLE, "", "", sessions=1)])
 
 
-def reasons(torn: dict[str, int] | None = None, **logs: list[Event]) -> list[str]:
+def reasons(torn: dict[str, int] | None = None, *, serves_on: bool = False, **logs: list[Event]) -> list[str]:
     given = {"client": client_log(), "gateway": gateway_log(), "store": store_log(), **logs}
     files = [LogFile(f"{name}.jsonl", lines, (torn or {}).get(name, 0)) for name, lines in given.items()]
     events = sorted((e for lines in given.values() for e in lines), key=lambda e: e.time_s)
     of = plan(*FAULTS)
     history = History(events, of, engine="real", clock=SCENARIO_TIME, horizon_s=END_S)
-    return missing_evidence(files, history)
+    return missing_evidence(files, history, serves_on=serves_on)
 
 
 def without(lines: list[Event], kind: EventKind, every: int = 1) -> list[Event]:
@@ -134,6 +134,17 @@ def test_a_node_that_an_incident_killed_has_no_end_and_lacks_nothing() -> None:
     until_then = [line for line in gateway_log() if line.time_s <= 149.6]
     assert reasons(gateway=until_then, harness=closed([crash])) == []
     assert reasons(gateway=until_then) != []
+
+
+def test_a_gateway_that_serves_on_is_heard_beyond_the_end_of_the_run() -> None:
+    later = event(END_S + 0.5, STORE, K.STORE_SAMPLE, "", "", sessions=1)
+    store = [*store_log()[:-1], later]
+    assert reasons(store=store, torn={"store": 1}, serves_on=True) == []
+    assert reasons(store=store) == ["store.jsonl has no end: it was cut, or its process was killed"]
+    silent = reasons(store=store[:-1], client=client_log()[:-1], serves_on=True)
+    assert silent == [
+        f"{name}.jsonl has no end: it was cut, or its process was killed" for name in ("client", "store")
+    ]
 
 
 def test_a_fault_that_may_not_happen_and_one_without_a_connection_are_not_missed() -> None:

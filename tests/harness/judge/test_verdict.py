@@ -109,7 +109,7 @@ def test_an_agreement_of_which_much_is_undecided_says_how_much_was_decided() -> 
         Path(), told, {}, frozenset(), {name: frame(name) for name in SCHEMAS} | {"agreement": rows}
     )
     found = weigh(of, judge(rows, sound=True))
-    assert found.headline.sentence == "The engines agree as far as could be decided: 1 of 3"
+    assert found.headline.sentence == "The engines agree in all 1 comparisons that could be decided, of 3"
     assert found.exit_code == 0
 
 

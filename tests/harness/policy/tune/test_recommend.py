@@ -179,7 +179,7 @@ def test_wants_that_nobody_stated_are_told_and_move_where_the_network_cannot_kee
     where = conditions_of_profile("mobile").behind(boxes_behind("aws-alb"))
     found = recommend(where, parse_requirements())
     assert found.feasible
-    assert "no setting of the gateway does" in " ".join(found.moved)
+    assert "No setting of the gateway helps" in " ".join(found.moved)
     stated = recommend(where, parse_requirements(false_suspicions="1/client-month"))
     assert not stated.feasible, "what somebody stated does not move"
 

@@ -82,10 +82,13 @@ def test_feasible_wants_are_left_alone() -> None:
 def test_a_stated_bound_that_nothing_keeps_is_told_with_the_reason_and_the_default_gives_way_first() -> None:
     phone = conditions_of_profile("mobile").behind(boxes_behind("aws-alb"))
     both = explain(recommend(phone, parse_requirements(false_suspicions="1 per user-week", detect_p99="45s")))
-    assert "your bound for healthy clients thrown out: this network takes at least one in" in both
-    assert "A longer idle timer than 1m on the way would help" in both
+    assert (
+        "your bound for healthy clients thrown out, one in 7 client-days: on this network it is at least"
+        in both
+    )
+    assert "an idle timer on the way that is longer than 1m would" in both
     assert "the first of these" not in both
-    assert "may be predicted, as 2 times the prediction" in both
+    assert "2 times that still keep false-suspicions" in both
     assert both.count("keeps the relaxed requirements") == 2
     alone = recommend(phone, parse_requirements(false_suspicions="1 per user-week"))
     (way,) = alone.relaxations

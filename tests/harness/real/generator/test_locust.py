@@ -96,6 +96,7 @@ def test_a_missed_threshold_is_locusts_exit_code(
     output, _ = process.communicate(timeout=60)
     # No store watch logs here: without all of its witnesses a run says nothing, however it came out.
     assert process.returncode == Exit.UNSOUND, output
+    assert "has no end" not in output, "the gateway goes on, and so does its log"
     thresholds = (run_dir / "thresholds.csv").read_text()
     assert "process_crash" in thresholds
     assert len(logged(run_dir, EventKind.FAULT_INJECTED)) == 6

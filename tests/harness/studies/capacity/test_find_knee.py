@@ -156,3 +156,30 @@ def test_a_longer_back_off_has_a_number(tmp_path: Path) -> None:
     (told,) = (line for line in found.lines if "back-off" in line)
     assert re.search(r"spread over [\d,]+ s \(reconnect\.backoff_base\) at most [\d,]+ a second", told), told
     assert any("waits for 0 to 1 s" in line for line in found.assumed)
+
+
+@pytest.mark.parametrize(
+    ("late", "told"), [(1, "the knee lies between"), (9, "this machine was late itself")]
+)
+def test_a_machine_that_is_late_itself_is_no_knee(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int, told: str
+) -> None:
+    """A load in whose run the machine was late is tried once more; late again, it says nothing of the gateway."""
+    done = steps.run_step
+    tried: list[int] = []
+
+    def run(*args: Any, clients: int, **keys: Any) -> Any:
+        step = done(*args, clients=clients, **keys)
+        tried.append(clients)
+        if clients != 80 or tried.count(80) > late:
+            return step
+        return replace(step, sound=False, holds=False, limit="unsound: late by 3 s", cpu_percent_busiest=40.0)
+
+    monkeypatch.setattr(searching, "run_step", run)
+    found = search(scenario(), Search(start=40, maximum=400, real=False, node_loss=False), tmp_path)
+    assert tried.count(80) == 2
+    (line,) = (line for line in found.lines if line.startswith("1 node: "))
+    assert told in line
+    page = found.report.read_text()
+    assert ("at the knee" in page) is (late == 1)
+    assert ("how much more is not known" in page) is (late == 9)
