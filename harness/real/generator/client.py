@@ -52,7 +52,6 @@ _SYN_AGAIN_S = (
     4.0,
     3.0,
 )  # a kernel sends it again after 1, 3 and 7 s; the client gives up after 10 s
-_NEVER_S = float("inf")
 _FIN_FOLLOWS_S = 0.05  # what a kernel has kept of an ended connection comes in one go, the FIN last
 
 
@@ -106,7 +105,7 @@ class Client:
         self.hold_back: Callable[[float], float] | None = None
         self._reading_paused = False
         self._failures = 0
-        self._fault_due_s = _NEVER_S
+        self._fault_due_s: float | None = None  # its moment once the client has come
         self._gone = False
         self._healing: PlannedFault | None = None
         self._idle_watched = False
@@ -157,25 +156,11 @@ class Client:
     def start(self, *, paced: bool) -> None:
         """Begin: connect at once or (``paced``) at its moment of the plan's ramp, and let the plan happen."""
         run = self.run
-        if self.fault is not None:
-            self._fault_at(run.at_s(self.fault.at_s), self.fault)
         for outage in run.outages.get(self.index, ()):
             start_s = run.at_s(outage.at_s)
             run.loop.at(start_s, self._outage_starts)
             run.loop.at(start_s + run.scenario.clock.real_s(outage.length_s), self._outage_ends)
         run.loop.at(run.at_s(run.plan.connect_at_s(self.index)) if paced else run.now_s(), self._come_soon)
-
-    def _fault_at(self, due_s: float, fault: PlannedFault) -> None:
-        """Do the fault then, if the client has come by then; else it waits, and is due as long after as was planned."""
-
-        def due() -> None:
-            if self.connection_id:
-                self._due(partial(self._inject, fault))
-            else:
-                self._fault_due_s = _NEVER_S
-
-        self._fault_due_s = due_s
-        self.run.loop.at(due_s, due)
 
     def leave(self) -> None:
         """End for good and in order, as a tab that is closed; after the run nothing is said any more."""
@@ -239,9 +224,12 @@ class Client:
             self._look_at_box(wire)
             if run.middle.max_age_s is not None:
                 self._on_wire(self.last_packet_s + run.middle.max_age_s, wire, self._box.close)
-        if self.fault is not None and self._fault_due_s == _NEVER_S:  # it has waited for its client
-            run_in_s = run.at_s(self.fault.at_s) - run.at_s(run.plan.connect_at_s(self.index))
-            self._fault_at(run.now_s() + max(0.0, run_in_s), self.fault)
+        if self.fault is not None and self._fault_due_s is None:  # it has come for the first time
+            now_s, due_s = run.now_s(), run.at_s(self.fault.at_s)
+            if due_s < now_s:
+                due_s = now_s + max(0.0, due_s - run.at_s(run.plan.connect_at_s(self.index)))
+            self._fault_due_s = due_s
+            self.at(due_s, partial(self._inject, self.fault))
         postponed, self._postponed = self._postponed, None
         for frame in frames:
             self._on_frame(frame)
