@@ -40,12 +40,11 @@ from typing import Annotated, Any, TypeVar
 import orjson
 import uvicorn
 from pydantic import BaseModel, Field, ValidationError
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -73,6 +72,7 @@ _AWAY: dict[type[Exception], tuple[str, str]] = {
     StoreUnavailable: ("store_unavailable", "the session store does not answer"),
     LedgerUnavailable: ("ledger_unavailable", "the session ledger cannot be written"),
 }
+_ANSWERED: tuple[type[Exception], ...] = (HTTPException, *_AWAY)
 
 Id = Annotated[str, Field(strict=True, min_length=1, max_length=128, pattern=r"^[^\x00]*$")]
 """Text of a body. PostgreSQL keeps no NUL."""
@@ -162,7 +162,7 @@ _PAGE_HEADERS = {
 }
 
 
-def create_app(gateway: Gateway) -> Starlette:
+def create_app(gateway: Gateway) -> ASGIApp:
     """Return the API of a gateway."""
     config = gateway.config
     metrics = Metrics(gateway)
@@ -265,16 +265,22 @@ def create_app(gateway: Gateway) -> Starlette:
         Mount("/static", _Static(directory=_STATIC)),
     ]
 
-    def on_error(request: Request, error: Exception) -> Response:
-        refused = _refused(error)
-        if request.url.path == _LOGIN and request.method == "POST":
-            gateway.counters.logins.labels(refused.code).inc()
-        body = {"error": {"code": refused.code, "message": refused.detail}}
-        answer = _json_answer(body, refused.status_code)
-        answer.headers.update(refused.headers or {})
-        return answer
+    router = Router(routes)
 
-    return Starlette(routes=routes, exception_handlers=dict.fromkeys((HTTPException, *_AWAY), on_error))
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = router  # it raises what is none of its paths, then, and does not answer by itself
+        try:
+            await router(scope, receive, send)
+        except _ANSWERED as error:
+            refused = _refused(error)
+            if scope["path"] == _LOGIN and scope["method"] == "POST":
+                gateway.counters.logins.labels(refused.code).inc()
+            body = {"error": {"code": refused.code, "message": refused.detail}}
+            answer = _json_answer(body, refused.status_code)
+            answer.headers.update(refused.headers or {})
+            await answer(scope, receive, send)
+
+    return app
 
 
 class HttpServer(uvicorn.Server):
@@ -534,6 +540,6 @@ def _validated(model: type[M], values: Any) -> M:
 
 def _origin(request: Request, device_type: str, config: GatewayConfig) -> Origin:
     peer = request.client.host if request.client is not None else ""
-    forwarded = request.headers.getlist("x-forwarded-for")
-    address = address_of(peer, forwarded, config.trusted_proxies)
+    trusted = config.trusted_proxies
+    address = address_of(peer, request.headers.getlist("x-forwarded-for") if trusted else (), trusted)
     return Origin.of(device_type, address, request.headers.get("user-agent", ""))
