@@ -29,7 +29,6 @@ __all__ = [
     "detections_by_layer",
     "incidence_by_cause",
     "qos",
-    "quantile_between",
     "survival",
 ]
 
@@ -82,16 +81,11 @@ def curve_of(rows: pd.DataFrame) -> Incidence | None:
     return incidence(seen["duration_s"].to_numpy(), seen["outcome"].to_numpy()) if len(seen) else None
 
 
-def quantile_between(rows: pd.DataFrame, q: float) -> Quantile | None:
-    """The q-quantile of some rows of detections, its interval widened by what lies between two looks.
+def _quantiles_between(rows: pd.DataFrame) -> Callable[[float], Quantile] | None:
+    """Quantiles of some rows of detections, their intervals widened by what lies between two looks.
 
     The value is that of the looks which saw it; the lower bound is that of the looks before. None: as `curve_of`.
     """
-    quantile = _quantiles_between(rows)
-    return quantile and quantile(q)
-
-
-def _quantiles_between(rows: pd.DataFrame) -> Callable[[float], Quantile] | None:
     late, early = (
         curve_of(rows),
         curve_of(rows.assign(duration_s=rows["earliest_s"].fillna(rows["duration_s"]))),

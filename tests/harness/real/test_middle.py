@@ -202,7 +202,7 @@ def test_traffic_that_keeps_the_gateway_busy_starves_answers(data_counts: bool, 
     Ten clients are a second of work a second. Until more than the other ten are thrown out the loop does not catch up.
     """
     told = parse_scenario(
-        "name: busy\nclients: 20\nramp: 1s\nduration: 14s\n"
+        "name: busy\nclients: 20\nramp: 1s\nduration: 14s\nspeedup: 2\n"
         "liveness: {heartbeat_interval: 3s, heartbeat_timeout: 3s, max_failures: 1, session_timeout: null, "
         f"data_counts: {str(data_counts).lower()}}}\n"
         "traffic: {to_gateway: {every: 100ms, bytes: 200}, to_client: {every: 1s}, service: 10ms}\n"
