@@ -64,7 +64,7 @@ check: $(VENV)/.dev
 	@$(BIN)/lint-imports
 
 # Those of minutes; the long searches for what is wrong (fuzz, torture_bugs, agreement_false_alarms) are started by name.
-BENCHES := heartbeat logins tls simulated fleet measure tune kernel_witness real_clients outsider dashboards
+BENCHES := heartbeat logins handshakes tls simulated fleet measure tune kernel_witness real_clients outsider dashboards
 bench: $(VENV)/.dev
 	@failed=; for bench in $(BENCHES); do echo "== bench/$$bench.py"; $(BIN)/python -m bench.$$bench --save docs/performance.json || failed="$$failed $$bench"; done; \
 	$(BIN)/python docs/generate.py; \

@@ -19,6 +19,7 @@ NAMES = (*BENCHES[1].split(), "scale", "tsung")
 TINY = {
     "heartbeat": "--clients 10 --interval-s 0.2 --seconds 0.6 --rounds 1",
     "logins": "--logins 20 --at-once 5 --rounds 1",
+    "handshakes": "--clients 10 --at-once 5 --rounds 1",
     "tls": "--clients 5 --handshakes 4 --interval-s 0.2 --seconds 0.6 --rounds 1",
     "tsung": "--clients 10 --interval-s 1 --seconds 1 --rate 10",
 }
