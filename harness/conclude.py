@@ -47,7 +47,6 @@ from harness.theory.tables import curves_frame, laws_frame, plotted_detections
 from reference_server.durations import DAY_S
 from reference_server.errors import Exit
 from reference_server.events import Event, EventKind, Source
-from reports.build import build_report
 from reports.run_tables import HEALTHY, LOST, LOST_IN_OUTAGE, RunTables, check_format
 from scenarios.clock import SCENARIO_TIME
 from scenarios.load import load_scenario
@@ -119,6 +118,8 @@ def conclude(
         table.to_csv(run.table(name), index=False)
 
     progress("report", 0.0)
+    from reports.build import build_report  # Matplotlib: a second that whoever only measures does without
+
     report = build_report(tables, headline, agreement.headline, exit_code, interactive=interactive)
     verdict = {
         "verdict": headline.status,
