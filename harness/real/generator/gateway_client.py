@@ -96,9 +96,8 @@ class Gateways:
         the next in the same attempt.
         """
         count = len(self._uris)
-        first = home - 1 if home is not None and home <= count else -1
-        if first >= 0:
-            yield first  # nearly always there: nothing need be drawn
+        first = int(self._rng.random() * count) if home is None or home > count else home - 1
+        yield first  # nearly always there: no more need be drawn
         yield from (n for n in self._rng.permutation(count).tolist() if n != first)
 
     def login(self, user_id: str, home: int | None = None) -> tuple[str, str]:
