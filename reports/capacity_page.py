@@ -82,7 +82,7 @@ def build_capacity_report(folder: Path) -> Path:
         svg, png = save(figure, folder / "figures", "node_loss")
         pictures["node_loss"] = Picture("node_loss", "A node dies: its clients come back", svg, png)
     page = Page(
-        name=f"Capacity: {told['name']}",
+        name="Capacity" if told["name"] == "capacity" else f"Capacity: {told['name']}",
         description="",
         subtitle=_subtitle(told),
         headline=_headline(told),
@@ -176,7 +176,7 @@ def _sections(told: dict[str, Any], steps: pd.DataFrame, pictures: dict[str, Pic
             Table(
                 header,
                 [[Cell(name), *(Cell(text) for text in texts)] for name, *texts in quantities],
-                note="In brackets: 95 %, of the fit over the loads. Nodes by the upper ends, and one more.",
+                note="In brackets: 95 % intervals of the fit over the loads. Nodes: by their upper ends, and one more.",
                 csv="plan.csv",
             ),
             *(Text(line, "warning") for line in told["plan_warnings"]),

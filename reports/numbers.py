@@ -158,9 +158,9 @@ def change(before: float, after: float) -> str:
 
 @_dash_where_absent
 def size_bytes(value: float) -> str:
-    """Return a size in MiB or GiB."""
-    gibi = value / 2**30
-    return f"{gibi:.1f}{NBSP}GiB" if gibi >= 1 else f"{value / 2**20:.0f}{NBSP}MiB"
+    """Return a size in MiB or GiB; one that is small but not 0 has a decimal."""
+    gibi, mebi = value / 2**30, value / 2**20
+    return f"{gibi:.1f}{NBSP}GiB" if gibi >= 1 else f"{mebi:.{1 if 0 < mebi < 1 else 0}f}{NBSP}MiB"
 
 
 @_dash_where_absent

@@ -312,7 +312,8 @@ def _judge(threshold: Threshold, estimate: Estimate) -> tuple[str, str]:
     if low < high:
         top = _show(high, threshold.unit) if high != float("inf") else "no bound"
         text += f" (95 %: {_show(low, threshold.unit)} to {top})"
-    text += f", {estimate.note}"
+    # A count's note begins with the count.
+    text = estimate.note if estimate.note.startswith(f"{text} ") else f"{text}, {estimate.note}"
     if not decided:
         return (
             "unknown",

@@ -19,6 +19,7 @@ __all__ = ["MOST_RUNS", "OneRun", "side_by_side"]
 MOST_RUNS = 4
 _LONGEST_LABEL = 34
 _ROOM = 1.24  # above a curve, for its number
+_ROOM_FOR_WORDS = 1.45  # two lines stand above what is drawn
 
 
 class OneRun(NamedTuple):
@@ -75,8 +76,9 @@ def side_by_side(runs: Sequence[OneRun], *, caption: str = "") -> Figure:
     labels = ("clients", "ghosts", "healthy clients:\nconnections lost")
     for panel, label in zip(panels[:: len(runs)], labels, strict=False):
         panel.set_ylabel(label)
+        most = max(1.0, *(p.dataLim.y1 for p in _row(panels, panel, len(runs))))
         panel.set_ylim(
-            0, max(1.0, panel.dataLim.y1, *(p.dataLim.y1 for p in _row(panels, panel, len(runs)))) * _ROOM
+            0, most * (_ROOM_FOR_WORDS if any(p.texts for p in _row(panels, panel, len(runs))) else _ROOM)
         )
         panel.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     keys = [

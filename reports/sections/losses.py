@@ -86,11 +86,15 @@ def losses_sentences(tables: RunTables, engine: str) -> Iterator[str]:
     """Say in a sentence what an engine lost, and in another whom the store did not show."""
     found = tables.table("losses")
     for row in found[(found["engine"] == engine) & (found["author"] == "")].to_dict("records"):
-        yield (
-            f"Healthy clients that lost their connection: {count(row['clients'])} of {count(row['healthy_clients'])}, "
-            f"{count(row['connections'])} times, {count(row['sessions'])} sessions with them; offline for "
-            f"{share(row['offline_share'])} of the time; at most {rate(row['rate_hi'])} losses a client-day (95 %)."
+        healthy = count(row["healthy_clients"])
+        lost = (
+            f"{count(row['clients'])} of {healthy}, {count(row['connections'])} times, {count(row['sessions'])} "
+            f"sessions with them; offline for {share(row['offline_share'])} of the time"
+            if row["connections"]
+            else f"none of {healthy}"
         )
+        bound = f"at most {rate(row['rate_hi'])} losses a client-day (95 %)"
+        yield f"Healthy clients that lost their connection: {lost}; {bound}."
     gaps = tables.table("presence_gaps")
     gaps = gaps[gaps["engine"] == engine]
     if len(gaps):

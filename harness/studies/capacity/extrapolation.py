@@ -346,7 +346,7 @@ def plan_rows(planned: pd.DataFrame) -> list[list[str]]:
         row("a node dies: clients that come back", "storm_clients"),
         row("… of them in one second at the most, by the back-off assumed", "storm_asked_per_s"),
         row("… a second that the others can let in", "storm_taken_per_s"),
-        row("… all are back after, s, if none is refused", "storm_back_s"),
+        row("… seconds until all are back, if none is refused", "storm_back_s"),
     ]
 
 

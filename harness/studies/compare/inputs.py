@@ -67,7 +67,7 @@ class SettingDifference:
         return self.key.partition(".")[0] in ("liveness", "detector", "preset")
 
     def __str__(self) -> str:
-        return f"{self.key}: {' → '.join(self.values)}"
+        return f"{self.key}: {' → '.join('not set' if v == 'None' else v for v in self.values)}"
 
 
 def read_inputs(

@@ -47,7 +47,9 @@ __all__ = [
 
 ALPHA = 0.05
 TOO_FEW = "too few faults, or too few of them detected, to compare percentiles"
-NONE_IN_EITHER = "0 against 0: says nothing where the network takes no healthy client for dead"
+NONE_IN_EITHER = (
+    "0 against 0: no healthy client was taken for dead in either run, so neither is shown to be better"
+)
 
 Verdict = tuple[str, str]
 """Verdict and its reason, one sentence."""

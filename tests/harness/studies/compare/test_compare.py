@@ -104,7 +104,7 @@ def test_no_false_suspicion_in_either_run_shows_nothing(tmp_path: Path) -> None:
     found = compare([write(tmp_path / n, BASE, plan="one", suspicions=(0, 10.0)) for n in ("a", "b")])
     assert found.verdict == "pass"
     (said,) = found.rows("unknown")
-    assert "0 against 0: says nothing" in said
+    assert "0 against 0: no healthy client" in said
 
 
 def test_a_gateway_with_a_policy_of_its_own_is_compared_and_named(tmp_path: Path) -> None:
