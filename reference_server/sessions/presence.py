@@ -59,12 +59,13 @@ class Watcher(Protocol):
 class _Watched:
     """A user whom somebody watches."""
 
-    __slots__ = ("online", "told", "watchers")
+    __slots__ = ("heard", "online", "told", "watchers")
 
     def __init__(self) -> None:
         self.watchers: set[Watcher] = set()
         self.online: bool | None = None  # what they believe; None: nothing yet
         self.told = ("", "")  # the last announcement: kind and session
+        self.heard = 0  # announcements
 
 
 class Presence:
@@ -102,7 +103,7 @@ class Presence:
             elif user.online:
                 self._send([watcher], user_id, *user.told)
             user.watchers.add(watcher)
-        self._ask(new, first=True)
+        self._ask(new)
         return True
 
     def forget(self, watcher: Watcher) -> None:
@@ -115,7 +116,7 @@ class Presence:
 
     def reconcile(self) -> None:
         """Ask who is online, and tell those who believe otherwise."""
-        self._ask(list(self._users), first=False)
+        self._ask(list(self._users))
 
     def deliver(self, announcement: bytes) -> None:
         """Pass one announcement on to those who watch its user."""
@@ -126,10 +127,11 @@ class Presence:
             _log.warning("presence: not an announcement: %.200r", announcement)
             return
         user = self._users.get(user_id)
-        # A record that came back says "again": nobody may have noticed that it was gone.
-        if user is None or (told.get("again") and user.online):
+        if user is None:
             return
-        if user.told != (kind, session_id):
+        user.heard += 1
+        # A record that came back says "again": nobody may have noticed that it was gone.
+        if not (told.get("again") and user.online) and user.told != (kind, session_id):
             self._tell(user, kind, user_id, session_id)
 
     def _tell(self, user: _Watched, kind: str, user_id: str, session_id: str) -> None:
@@ -141,20 +143,20 @@ class Presence:
         frame = text_frame(orjson.dumps({"type": kind, "user_id": user_id, "session_id": session_id}))
         self.undelivered += sum(not watcher.send_frame(frame) for watcher in watchers)
 
-    def _ask(self, user_ids: list[str], *, first: bool) -> None:
+    def _ask(self, user_ids: Iterable[str]) -> None:
         prefix = self._writer.prefix
         waiting = iter(user_ids)
         while chunk := list(islice(waiting, _CHUNK)):
-            done = partial(self._on_answer, chunk, first)
+            asked = [(user_id, self._users[user_id], self._users[user_id].heard) for user_id in chunk]
+            done = partial(self._on_answer, asked)
             self._writer.submit(Call(Script.ONLINE, (f"{prefix}online",), (prefix, *chunk), done))
 
-    def _on_answer(self, user_ids: list[str], first: bool, answer: Answer) -> None:
+    def _on_answer(self, asked: list[tuple[str, _Watched, int]], answer: Answer) -> None:
         if isinstance(answer, StoreUnavailable):
             return  # what is believed stays unknown, or is compared after the outage
-        for user_id, session in zip(user_ids, answer, strict=True):
-            user = self._users.get(user_id)
-            if user is None or (first and user.online is not None):
-                continue  # an announcement has overtaken the answer
+        for (user_id, user, heard), session in zip(asked, answer, strict=True):
+            if self._users.get(user_id) is not user or user.heard != heard:
+                continue  # an announcement, by the other connection to Redis, has overtaken the answer
             if session is not None and not user.online:
                 self._tell(user, "online", user_id, session.decode())
             elif session is None and user.online:

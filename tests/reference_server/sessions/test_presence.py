@@ -1,0 +1,91 @@
+"""What watchers are told when announcements and answers of Redis, which come by two connections, cross."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from reference_server.sessions.presence import Presence
+from reference_server.sessions.redis_writer import Call
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def send_frame(self, frame: bytes) -> bool:
+        message: dict[str, Any] = orjson.loads(frame[frame.index(b"{") :])
+        if message["type"] != "watching":
+            self.told.append((message["type"], message["session_id"]))
+        return True
+
+
+class Redis:
+    """Keeps the calls until the test answers them: `Presence` alone is the subject."""
+
+    prefix = ""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    def submit(self, call: Call) -> None:
+        self.calls.append(call)
+
+    def answer(self, session: bytes | None) -> None:
+        done = self.calls.pop(0).done
+        assert done is not None
+        done([session])
+
+
+def announced(kind: str, session_id: str, **more: object) -> bytes:
+    return orjson.dumps({"type": kind, "user_id": "ann", "session_id": session_id, **more})
+
+
+@pytest.fixture
+def redis() -> Redis:
+    return Redis()
+
+
+@pytest.fixture
+def presence(redis: Redis) -> Presence:
+    return Presence(redis)  # type: ignore[arg-type]  # of a writer it calls nothing else
+
+
+@pytest.mark.parametrize("more", [{}, {"again": True}])
+def test_an_answer_that_an_announcement_has_overtaken_is_dropped(
+    presence: Presence, redis: Redis, more: dict[str, Any]
+) -> None:
+    watcher = Watcher()
+    presence.watch(watcher, ["ann"], 10)
+    redis.answer(None)
+    presence.reconcile()  # Redis says: offline
+    presence.deliver(announced("online", "one", **more))
+    redis.answer(None)
+    assert watcher.told == [("online", "one")]
+    presence.reconcile()  # Redis says: online
+    presence.deliver(announced("offline", "one"))
+    redis.answer(b"one")
+    assert watcher.told == [("online", "one"), ("offline", "one")]
+
+
+def test_an_answer_to_somebody_who_went_is_not_for_who_came(presence: Presence, redis: Redis) -> None:
+    gone, watcher = Watcher(), Watcher()
+    presence.watch(gone, ["ann"], 10)
+    presence.forget(gone)
+    presence.watch(watcher, ["ann"], 10)
+    redis.answer(b"old")
+    redis.answer(b"new")
+    assert (gone.told, watcher.told) == ([], [("online", "new")])
+
+
+def test_what_nobody_announced_is_found_out(presence: Presence, redis: Redis) -> None:
+    watcher = Watcher()
+    presence.watch(watcher, ["ann"], 10)
+    redis.answer(b"one")
+    presence.reconcile()
+    redis.answer(None)
+    presence.reconcile()
+    redis.answer(b"two")
+    assert watcher.told == [("online", "one"), ("offline", "one"), ("online", "two")]
