@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
+
+import pytest
 
 _SCENARIO = """
 clients: 60
@@ -32,10 +34,31 @@ def test_a_suite_of_ones_own_passes_and_fails_as_the_command_does(tmp_path: Path
     (tmp_path / "closes.yaml").write_text(_SCENARIO)
     (tmp_path / "test_liveness.py").write_text(_TESTS)
     (tmp_path / "conftest.py").write_text(_WITHOUT_PICTURES)
-    argv = [sys.executable, "-m", "pytest", "-p", "harness.pytest_plugin", "-p", "no:cacheprovider", "-q"]
-    argv += ["--rootdir", str(tmp_path), str(tmp_path)]
+    argv = [
+        "-p",
+        "harness.pytest_plugin",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    # A copy of this process: what its tests need is loaded.
+    suite = get_context("fork").Process(target=_run_suite, args=(argv, tmp_path / "said"))
+    suite.start()
+    suite.join(60)
+    said = (tmp_path / "said").read_text()
+    assert suite.exitcode == pytest.ExitCode.TESTS_FAILED and "1 failed, 1 passed" in said, said
+    assert "detection_latency.max < 0.1ms" in said
+
+
+def _run_suite(argv: list[str], said: Path) -> None:
     # By its module, whether this flatline was installed before it had the plugin or after.
-    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
-    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
-    assert "detection_latency.max < 0.1ms" in done.stdout
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    with said.open("w") as out:
+        os.dup2(out.fileno(), 1)
+        sys.stdout = out
+        code = pytest.main(argv)
+        out.flush()
+        os._exit(code)
