@@ -70,7 +70,8 @@ def test_those_that_become_locusts_process_are_too() -> None:
     options = [word for line in LOCUSTS for word in shlex.split(line)[2:]]
     argv = [sys.executable, "-m", "harness", "locust", *options, "--help-all"]
     assert len(LOCUSTS) > 1
-    assert "--scenario" in subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    helped = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert "--scenario" in helped and "--run-dir" in helped and "--spawn-rate" in helped
 
 
 @pytest.mark.parametrize("text", SCENARIOS)

@@ -113,5 +113,3 @@ def test_locust_says_our_options_and_where_the_file_is() -> None:
     assert Path(said("--path").strip()).is_file()
     helped = said("-u", "20", "--help")
     assert "--run-dir" in helped and "--help-all" in helped
-    helped = said("--help-all")
-    assert "--run-dir" in helped and "--spawn-rate" in helped
