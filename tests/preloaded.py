@@ -62,7 +62,7 @@ class Templates:
     def popen(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
         """Fork the program where there is a template of it, in this process's first network; else start it."""
         name = argv[2] if len(argv) > 2 and list(argv[:2]) == [sys.executable, "-m"] else ""
-        if name not in PROGRAMS or _network() != self._home:
+        if name not in PROGRAMS or _network() != self._home or sys.platform != "linux":
             return cast("subprocess.Popen[bytes]", self._popen(argv, log, env))
         if name not in self._waiting:
             self._waiting[name] = _template(name)
@@ -104,7 +104,7 @@ def _template(name: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
 
 
 def _network() -> int:
-    return Path("/proc/thread-self/ns/net").stat().st_ino
+    return Path("/proc/thread-self/ns/net").stat().st_ino if sys.platform == "linux" else 0
 
 
 def _adopt(wanted: bool) -> None:
