@@ -406,10 +406,13 @@ class _Replay:
         last = max(before, key=lambda one: one.asked_s)
         if not self._schedule.survives_connection:
             # A try of which nobody knows what became may have ended the one before, and prolongs nothing for certain.
-            known = max((one for one in before if one.served), key=lambda one: one.asked_s, default=last)
-            alive_s = min([at_s, known.ended_s, *(began_s for began_s, _ in known.silences)])
-            if not last.served:
-                alive_s = min(alive_s, last.asked_s)
+            # The first one that may have had the session counts: whether those after it had it, nobody knows.
+            known = max((one for one in before if one.served), key=lambda one: one.asked_s, default=None)
+            tries_s = [one.asked_s for one in before if known is None or one.asked_s > known.asked_s]
+            silences = known.silences if known is not None else []
+            alive_s = min([at_s, *tries_s, *(began_s for began_s, _ in silences)])
+            if known is not None:
+                alive_s = min(alive_s, known.ended_s)
             if at_s - alive_s > min(b.resume_s, b.lease_s) - b.slack_s:
                 return
         # Served last on one node, it is no concern of the nodes before.

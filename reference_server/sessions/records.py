@@ -282,9 +282,11 @@ class Sessions:
     def clear(self, record: Record) -> None:
         """Delete the records as far as they are the connection's, and tell that the user is offline.
 
-        A session that survives its connection keeps its own record: its client comes back without a login.
+        A session that survives its connection keeps its own record: its client comes back without a login. So does
+        one whose user is not known, for its client was told nothing but that Redis is away.
         """
-        args = (*self.head, record.session_id, record.owner, record.slot, self._node, self.survivor_ttl_ms)
+        ttl_ms = self.survivor_ttl_ms if record.user_id else self._session_ttl_ms
+        args = (*self.head, record.session_id, record.owner, record.slot, self._node, ttl_ms)
         keys = (self._session(record.session_id),)
 
         def read(answer: Answer) -> None:

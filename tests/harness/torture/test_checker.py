@@ -157,6 +157,18 @@ def test_a_try_whose_end_nobody_knows_prolongs_nothing(away_s: float, wrong: boo
     assert told.kinds() == ["session_lost"] * wrong
 
 
+@pytest.mark.parametrize(("first_s", "wrong"), [(4.5, True), (3.0, False)])
+def test_of_tries_whose_end_nobody_knows_the_first_may_have_been_the_only_one(
+    first_s: float, wrong: bool
+) -> None:
+    told = Told()
+    told.login(1.0, 4, "s")
+    told.connect(first_s, 4, "s", 1, "unknown", "store_unavailable")
+    told.connect(4.7, 4, "s", 3, "unknown", "store_unavailable")
+    told.connect(4.9, 4, "s", 2, "failed", "session_unknown")
+    assert told.kinds() == ["session_lost"] * wrong
+
+
 def test_where_sessions_survive_their_connections_it_waits_for_ever() -> None:
     told, op = online()
     told.ended(3.0, op, by="self", code=1000)
