@@ -373,11 +373,15 @@ class Gateway:
             return
         if self._hears_presence is not None:
             self._hears_presence.cancel()
-            self._hears_presence = None
+            self._hears_presence, self.presence.hears = None, False
         else:
+
+            def on_subscribed() -> None:
+                # Again: after an outage the records may be missing that nodes are about to bring back.
+                (self.cluster.on_subscribed if self.presence.hears else self.presence.begin)()
+
             channels = {self.presence.channel: self.presence.deliver}
-            # Whatever was said before the subscription stood is asked for when it does.
-            self._hears_presence = create_task(listen_to(self.redis, channels, self.presence.reconcile))
+            self._hears_presence = create_task(listen_to(self.redis, channels, on_subscribed))
             self._hears_presence.add_done_callback(_report_failure)
 
     def on_traced_heartbeat(self, connection: GatewayConnection) -> None:

@@ -77,6 +77,7 @@ class Presence:
         self._users: dict[str, _Watched] = {}
         self._watched: dict[Watcher, set[str]] = {}
         self.undelivered = 0  # announcements dropped because a client's buffer was full
+        self.hears = False  # announcements: before it does, nobody is told anything
 
     @property
     def is_watched(self) -> bool:
@@ -103,8 +104,14 @@ class Presence:
             elif user.online:
                 self._send([watcher], user_id, *user.told)
             user.watchers.add(watcher)
-        self._ask(new)
+        if self.hears:
+            self._ask(new)
         return True
+
+    def begin(self) -> None:
+        """Announcements are heard from now on: tell who is online already."""
+        self.hears = True
+        self.reconcile()
 
     def forget(self, watcher: Watcher) -> None:
         """Take a client that has ended out of the index."""

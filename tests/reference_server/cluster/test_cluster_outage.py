@@ -46,6 +46,30 @@ def back(it: Running) -> bool:
     return it.gateway.store.available and it.gateway.cluster.settled.is_set()
 
 
+def test_nobody_is_told_offline_while_lost_records_come_back(own_redis: RedisServer, tmp_path: Path) -> None:
+    """The subscription to announcements stands again before the node knows that its lease is lost."""
+
+    async def scenario() -> None:
+        times = {"lease_ttl_s": 3.0, "lease_renew_s": 1.0, "lease_check_s": CHECK_S}
+        async with running(own_redis.url, "f:", tmp_path, QUIET, **times) as it:
+            stays, watcher = await it.join("stays", live=True), await it.join("watcher")
+            await watcher.send(type="watch", user_ids=["stays"])
+            await watcher.receive()
+            watcher.live()
+            await until(lambda: len(watcher.told) == 1, "who is online already")
+            await until(
+                lambda: it.store.pttl(f"f:lease:{it.gateway.cluster.incarnation}") > 2900, "a renewal"
+            )
+            listeners = [client for client in it.store.client_list() if client["sub"] == "1"]
+            it.store.flushall()
+            it.store.client_kill_filter(_id=max(client["id"] for client in listeners))
+            await until(lambda: agree(it, stays), "the records are back")
+            await asyncio.sleep(3.0 + CHECK_S + 1.5)
+            assert [told["type"] for told in watcher.told] == ["online"]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("how", ["stands still", "starts anew with nothing"])
 def test_nobody_is_reaped_or_told_anything_false_after_an_outage(
     own_redis: RedisServer, tmp_path: Path, how: str

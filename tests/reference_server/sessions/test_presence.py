@@ -50,7 +50,9 @@ def redis() -> Redis:
 
 @pytest.fixture
 def presence(redis: Redis) -> Presence:
-    return Presence(redis)  # type: ignore[arg-type]  # of a writer it calls nothing else
+    presence = Presence(redis)  # type: ignore[arg-type]  # of a writer it calls nothing else
+    presence.begin()
+    return presence
 
 
 @pytest.mark.parametrize("more", [{}, {"again": True}])
@@ -78,6 +80,15 @@ def test_an_answer_to_somebody_who_went_is_not_for_who_came(presence: Presence, 
     redis.answer(b"old")
     redis.answer(b"new")
     assert (gone.told, watcher.told) == ([], [("online", "new")])
+
+
+def test_nobody_is_told_before_announcements_are_heard(redis: Redis) -> None:
+    presence, watcher = Presence(redis), Watcher()  # type: ignore[arg-type]
+    presence.watch(watcher, ["ann"], 10)
+    assert redis.calls == []
+    presence.begin()
+    redis.answer(b"one")
+    assert watcher.told == [("online", "one")]
 
 
 def test_what_nobody_announced_is_found_out(presence: Presence, redis: Redis) -> None:
