@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from starlette.concurrency import run_in_threadpool
 
 sys.modules["opentelemetry"] = None  # type: ignore[assignment]  # redis-py would import it, a sixth of the start
 
@@ -47,6 +48,9 @@ async def _serve(config: GatewayConfig) -> str | None:
         return str(error)
     loop.add_signal_handler(signal.SIGHUP, _read_certificate, gateway)
     http = HttpServer(gateway)
+    await run_in_threadpool(
+        os.getpid
+    )  # loads anyio, which serves files: later 0.15 s of somebody's heartbeats
     try:
         http_sock = listen(config.host, config.http_port)
         port = await gateway.start()

@@ -40,7 +40,6 @@ from typing import Annotated, Any, TypeVar
 import orjson
 import uvicorn
 from pydantic import BaseModel, Field, ValidationError
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
@@ -311,9 +310,6 @@ class HttpServer(uvicorn.Server):
 
     async def begin(self, sock: socket.socket) -> None:
         """Serve on a listening socket; returns when it does."""
-        await run_in_threadpool(
-            _STATIC.exists
-        )  # loads anyio's backend: not 0.15 s into somebody's heartbeats
         self._task = asyncio.create_task(self.serve(sockets=[sock]))
         while not self.started:
             if self._task.done():
