@@ -34,7 +34,8 @@ def test_a_real_step_is_measured_by_its_witnesses(tmp_path: Path) -> None:
     assert 0 < step.handshake_p99_s < 10
     assert step.cpu_percent > step.cpu_percent_busiest > 0, step
     assert step.rss_bytes > 40 * 2**20, "two processes"
-    assert 0 < step.login_core_s < 0.05, step
+    # The ramp less its heartbeats, a difference: with 60 clients on a busy machine it may be none.
+    assert 0 <= step.login_core_s < 0.05, step
     # A login, an authentication, an end: each a script of a few commands.
     assert 3 < step.commands_per_session < 60, step
     assert step.store_bytes_per_session > 100, step
