@@ -39,7 +39,7 @@ _JUDGED = ("gateway", "store-watch")
 _PROGRAMS = {
     "reference_server": "gateway",
     "harness.real.store_watch.process": "store-watch",
-    "locust": "clients",
+    "harness.real.generator": "clients",
 }
 _SCENARIO = """
 name: soak
