@@ -25,6 +25,7 @@ from tests.support import missing, require_root, require_silence, wait_until
 pytestmark = [pytest.mark.real, pytest.mark.root]
 
 POLICY = LivenessPolicy(heartbeat_interval=0.6, heartbeat_timeout=0.3, max_failures=2, session_timeout=None)
+MOST_SLACK_S = 0.3
 PHASES = [0.1, 0.3, 0.5, 0.7, 0.9]
 ENGINE_IO = "/socket.io/?EIO=4&transport=websocket"
 
@@ -39,9 +40,22 @@ def require_stack(target: str) -> None:
         missing(f"needs {target}, which the dev extra installs")
 
 
+def silenced(
+    text: str, folder: Path, interval_s: float, phases: list[float], path: str = "/"
+) -> list[Silenced]:
+    """Silence clients of the server; once more where the machine was too late to measure anything."""
+    found: list[Silenced] = []
+    for n in range(3):
+        (folder / str(n)).mkdir()
+        found = silence_clients(text, folder / str(n), interval_s, phases, deadline_s=20, path=path)
+        if all(client.slack_s < MOST_SLACK_S for client in found):
+            break
+    return found
+
+
 def assert_in(found: list[Silenced], range_s: tuple[float, float]) -> None:
     for client in found:
-        assert client.slack_s < 0.3, f"this machine is too late to measure anything: {client}"
+        assert client.slack_s < MOST_SLACK_S, f"this machine is too late to measure anything: {client}"
         assert range_s[0] - client.slack_s <= client.detection_s <= range_s[1] + client.slack_s
 
 
@@ -52,7 +66,7 @@ def assert_in(found: list[Silenced], range_s: tuple[float, float]) -> None:
 def test_a_silent_client_is_noticed_in_the_stated_range(target: str, path: str, tmp_path: Path) -> None:
     require_stack(target)
     emitted = emit(POLICY, target)
-    found = silence_clients(emitted.text, tmp_path, 0.6, PHASES, deadline_s=20, path=path)
+    found = silenced(emitted.text, tmp_path, 0.6, PHASES, path)
     assert_in(found, emitted.detection_range_s)
     for client in found:  # not only in the range: at U + its lower end
         expected_s = client.fault_to_next_ping_s + emitted.detection_range_s[0]
@@ -64,7 +78,7 @@ def test_a_user_timeout_below_the_deadline_comes_first(tmp_path: Path) -> None:
     policy = POLICY.model_copy(update={"max_failures": 6, "tcp_user_timeout": 0.5})
     emitted = emit(policy, "uvicorn")
     assert emitted.detection_range_s == pytest.approx((0.5, 0.6 + 0.5 + USER_TIMEOUT_LATE_S))
-    found = silence_clients(emitted.text, tmp_path, 0.6, PHASES, deadline_s=20)
+    found = silenced(emitted.text, tmp_path, 0.6, PHASES)
     assert_in(found, emitted.detection_range_s)
 
 
@@ -74,7 +88,7 @@ def test_aiohttp_left_alone_rounds_both_times_up(tmp_path: Path) -> None:
     text = emit(POLICY, "aiohttp").text
     rounding = text.replace("NO_ROUNDING_BELOW_S = 86400", "NO_ROUNDING_BELOW_S = 0.1")
     assert rounding != text
-    for client in silence_clients(rounding, tmp_path, 1.0, [0.2, 0.5, 0.8], deadline_s=20):
+    for client in silenced(rounding, tmp_path, 1.0, [0.2, 0.5, 0.8]):
         expected_s = client.fault_to_next_ping_s + 1.0
         assert client.detection_s == pytest.approx(expected_s, abs=client.slack_s)
 
