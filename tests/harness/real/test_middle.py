@@ -47,6 +47,11 @@ class Seen:
     def causes(self, source: Source, kind: EventKind) -> Counter[str]:
         return Counter(one.cause for one in self.of(source, kind))
 
+    def late_s(self) -> float:
+        """By how much the run's loops were late at most."""
+        lags = [one.detail["max_lag_s"] for one in self.events if one.kind is EventKind.LOOP_LAG]
+        return SPEEDUP * float(max(lags))
+
     def lifetimes_s(self) -> dict[str, tuple[float, float | None]]:
         """When each connection of a client began, and how long it lived; None: to the end."""
         ended = {one.connection_id: one.time_s for one in self.of(Source.CLIENT, EventKind.DISCONNECTED)}
@@ -153,7 +158,9 @@ def test_connections_of_a_certain_age_are_closed_whatever_is_said_on_them(tmp_pa
     seen = run(scenario(40, ping(7), f"max_age: {N_S}s"), tmp_path)
     lived = [one for _, one in seen.lifetimes_s().values() if one is not None]
     assert len(lived) >= 20 * 2
-    assert all(N_S <= one <= N_S + LAG_S * SPEEDUP for one in lived), lived
+    # It is as old as its socket, and notes up to 50 ms late that it is connected.
+    earliest_s, latest_s = N_S - 0.05 * SPEEDUP - seen.late_s(), N_S + LAG_S * SPEEDUP + seen.late_s()
+    assert earliest_s <= min(lived) <= max(lived) <= latest_s
 
 
 @pytest.mark.root
@@ -171,9 +178,9 @@ def test_a_client_whose_path_was_forgotten_gives_up_by_its_own_limit_and_comes_b
     for began_s, lived_s in seen.lifetimes_s().values():
         # The last ping that passes comes at U(0, 12), or none does.
         if lived_s is not None:
-            assert 20 <= lived_s <= 20 + N_S + LAG_S * SPEEDUP
+            assert 20 <= lived_s <= 20 + N_S + LAG_S * SPEEDUP + seen.late_s()
         else:
-            assert began_s > seen.end_s - (20 + N_S + LAG_S * SPEEDUP)
+            assert began_s > seen.end_s - (20 + N_S + LAG_S * SPEEDUP + seen.late_s())
 
 
 @pytest.mark.parametrize(("limit_s", "thrown_out"), [(30, True), (90, False)])
