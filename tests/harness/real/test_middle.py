@@ -110,7 +110,7 @@ def test_pings_above_the_timer_of_a_proxy_lose_everybody_to_the_middle(proxy: An
     """A first ping later than N comes too late: lost at N. An earlier one, at U: lost N after its answer."""
     told = scenario(60, ping(N_S + 4), f"round_trip: {ROUND_TRIP_S}s, nat: {NEXT_TO_GATEWAY}")
     seen = run(told, tmp_path, proxy)
-    grain_s, lag_s = GRAIN_S[proxy] * SPEEDUP, LAG_S * SPEEDUP
+    grain_s, lag_s = (one * SPEEDUP + seen.late_s() for one in (GRAIN_S[proxy], LAG_S))
     latest_s = 2 * N_S + ROUND_TRIP_S * SPEEDUP + lag_s
     for began_s, lived_s in seen.lifetimes_s().values():
         if began_s + latest_s < seen.end_s:
@@ -141,7 +141,7 @@ def test_a_proxy_closes_idle_connections_and_clients_come_back(proxy: Any, tmp_p
         "reconnect: {backoff_base: 1s, jitter: none}",
     )
     seen = run(told, tmp_path, proxy)
-    grain_s, lag_s = GRAIN_S[proxy] * SPEEDUP, LAG_S * SPEEDUP
+    grain_s, lag_s = (one * SPEEDUP + seen.late_s() for one in (GRAIN_S[proxy], LAG_S))
     lived = [one for _, one in seen.lifetimes_s().values() if one is not None]
     assert all(N_S - grain_s <= one <= N_S + lag_s for one in lived), lived
     assert len(lived) == 20 * 3, "at 12, 25 and 38 s"
