@@ -16,8 +16,7 @@ __all__ = ["CLIENT_LOGS", "INCIDENT_LOGS", "LogTail"]
 CLIENT_LOGS, INCIDENT_LOGS = "client-*.jsonl", "incidents-*.jsonl"
 """Patterns of the logs that are followed in a run's folder of logs."""
 
-# Of one file in one call, so that a long log to catch up with blocks nobody; room for so much is made each time, and
-# 4 MiB in every poll scattered what is kept over a heap that grew for hours.
+# Of one file in one call, so that a long log to catch up with blocks nobody; room for so much is made each time.
 _READ_BYTES = 1 << 18
 
 
