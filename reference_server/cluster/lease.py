@@ -100,6 +100,8 @@ class Cluster:
 
     def on_subscribed(self) -> None:
         """The channels are heard again; what was said meanwhile is lost."""
+        if not self._enabled:  # no lease tells when records are back
+            self._node.reconcile()
         self._verify = True
         self._wake.set()
 

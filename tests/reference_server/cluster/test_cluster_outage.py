@@ -70,6 +70,23 @@ def test_nobody_is_told_offline_while_lost_records_come_back(own_redis: RedisSer
     run(scenario())
 
 
+def test_without_leases_what_was_not_heard_is_asked_for(own_redis: RedisServer, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(own_redis.url, "f:", tmp_path, QUIET, lease_ttl_s=None) as it:
+            goes, watcher = await it.join("goes", live=True), await it.join("watcher")
+            await watcher.send(type="watch", user_ids=["goes"])
+            await watcher.receive()
+            watcher.live()
+            await until(lambda: len(watcher.told) == 1, "who is online already")
+            it.store.delete(f"f:session:{goes.session_id}", "f:status:goes")
+            it.store.zrem("f:online", "goes")  # and nobody has said so
+            it.store.client_kill_filter(_type="pubsub")
+            await until(lambda: len(watcher.told) == 2, "told of what was not heard")
+            assert [told["type"] for told in watcher.told] == ["online", "offline"]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("how", ["stands still", "starts anew with nothing"])
 def test_nobody_is_reaped_or_told_anything_false_after_an_outage(
     own_redis: RedisServer, tmp_path: Path, how: str
