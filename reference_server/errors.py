@@ -33,17 +33,20 @@
     ├── UnknownPresetError
     └── UnknownProfileError
 
-Each class is defined beside the code that raises it; this module holds the two that others derive from.
+Each class is defined beside the code that raises it; this module holds the two that others derive
+from, and what is said where a name is none that is known.
 `reports` imports nothing of ours, so its `TablesError` stands beside the tree, with an exit code of its own.
 Not here: exceptions that one part of a process raises for another and that never leave it, as `ConnectionEnded`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from enum import IntEnum
 from typing import ClassVar
 
-__all__ = ["Exit", "FlatlineError", "MachineError"]
+__all__ = ["Exit", "FlatlineError", "MachineError", "unknown_name"]
 
 
 class Exit(IntEnum):
@@ -72,3 +75,13 @@ class MachineError(FlatlineError):
     """The input is good, but this machine, or a process or server on it, does not do what is needed."""
 
     exit_code: ClassVar[Exit] = Exit.MACHINE_CANNOT
+
+
+def unknown_name(said: str, name: str, known: Iterable[str]) -> str:
+    """``said``, then which of the known names was meant, where that can be told, and all of them."""
+    known = list(known)
+    near = [one for one in known if name and name.lower() in one][:4]
+    if not 0 < len(near) < 4:
+        near = get_close_matches(name.lower(), known, n=1, cutoff=0.7)
+    meant = f"; did you mean {' or '.join(near)}? Allowed" if near else "; allowed"
+    return f"{said}{meant}: {', '.join(known)}"

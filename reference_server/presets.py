@@ -7,7 +7,6 @@ gateway's configuration then replace those of the preset (`merged`). Runs nothin
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from reference_server.durations import parse_duration
-from reference_server.errors import FlatlineError
+from reference_server.errors import FlatlineError, unknown_name
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.liveness.kinds import DetectorKind, Ping
 from reference_server.record_rules import RecordRules
@@ -126,7 +125,7 @@ def find_preset(name: str) -> Preset:
     """
     presets = load_presets()
     if name not in presets:
-        raise UnknownPresetError(_unknown("preset", name, list(presets)))
+        raise UnknownPresetError(unknown_name(f"unknown preset {name!r}", name, presets))
     return presets[name]
 
 
@@ -144,7 +143,7 @@ def environment(name: str) -> dict[str, Any]:
     known = _data()["environments"]
     key = name.replace("_", "-").replace(" ", "-")
     if key not in known:
-        raise UnknownPresetError(_unknown("environment", name, list(known)))
+        raise UnknownPresetError(unknown_name(f"unknown environment {name!r}", name, known))
     return dict(known[key])
 
 
@@ -183,7 +182,7 @@ def read_b_config(raw: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, key, value in _flat(raw):
         if key not in _B_KEYS:
-            problems.append(f"{name}: {_unknown('key', key, list(_B_KEYS))}")
+            problems.append(unknown_name(f"{name}: unknown key {key!r}", key, _B_KEYS))
             continue
         ours = _B_KEYS[key]
         try:
@@ -219,9 +218,3 @@ def _positive(value: Any, *, whole: bool) -> float | int:
 def _data() -> dict[str, Any]:
     data: dict[str, Any] = yaml.safe_load(_DATA.read_text(encoding="utf-8"))
     return data
-
-
-def _unknown(what: str, name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    meant = f"; did you mean {close[0]}?" if close else ""
-    return f"unknown {what} {name!r}{meant} allowed: {', '.join(known)}"

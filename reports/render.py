@@ -123,8 +123,8 @@ def _cell(cell: Cell) -> str:
 
 
 def _plain(text: str) -> str:
-    """Escape what a table or an emphasis would take for its own; an underscore within a word is none."""
-    escaped = re.sub(r"[\\|*<`]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    """Escape what would be taken for a cell's end, emphasis or HTML; not `_` in a word, nor `<` before a space."""
+    escaped = re.sub(r"[\\|*`]|<(?=[\w/!?])|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
     return " ".join(escaped.split("\n"))
 
 

@@ -6,16 +6,15 @@ Reads files; knows nothing of runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from reference_server.errors import FlatlineError
+from reference_server.errors import FlatlineError, unknown_name
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 from reference_server.presets import UnknownPresetError, is_b_config, read_b_config
 from scenarios.faults.custom import Custom
@@ -91,9 +90,7 @@ def load_scenario(name_or_path: str, **overrides: Any) -> Scenario:
         ScenarioError: no such scenario, not YAML, or not a scenario; it lists every problem.
     """
     path = built_in().get(name_or_path, Path(name_or_path))
-    close = get_close_matches(name_or_path, built_in(), n=1)
-    meant = f"; did you mean {close[0]}?" if close else ""
-    text = _text_of(name_or_path, path, f"{meant}; built-in scenarios: {', '.join(built_in())}")
+    text = _text_of(name_or_path, path, unknown_name(", and no built-in scenario", name_or_path, built_in()))
     scenario = parse_scenario(
         text, source=str(path), default_name=_name_of(path), folder=path.parent, **overrides
     )
@@ -173,7 +170,7 @@ def parse_scenario(
             raw["target"] = load_target(raw["target"], None if "target" in overrides else folder)
         except TargetError as error:
             raise ScenarioError(source, [Problem(None, "target", str(error))]) from error
-    return validated(Scenario, raw, source, tree)
+    return validated(Scenario, raw, source, tree, replaced=overrides)
 
 
 def replaced(scenario: Scenario, source: str, **changes: Any) -> Scenario:
@@ -197,8 +194,14 @@ def _merged(below: Any, above: Any) -> Any:
     return below | {key: _merged(below.get(key), value) for key, value in above.items()}
 
 
-def validated(model: type[_Model], raw: dict[str, Any], source: str, tree: yaml.Node | None) -> _Model:
-    """Make a scenario or a part of one of what a file says.
+def validated(
+    model: type[_Model],
+    raw: dict[str, Any],
+    source: str,
+    tree: yaml.Node | None,
+    replaced: Collection[str] = (),
+) -> _Model:
+    """Make a scenario or a part of one of what a file says; the keys ``replaced`` are another's words.
 
     Raises:
         ScenarioError: it lists every problem with its line and key.
@@ -207,6 +210,9 @@ def validated(model: type[_Model], raw: dict[str, Any], source: str, tree: yaml.
         return model.model_validate(raw)
     except ValidationError as error:
         problems = [_problem(detail, tree, raw, model) for detail in error.errors()]
+        for n, problem in enumerate(problems):
+            if problem.key.partition(".")[0] in replaced:
+                problems[n] = Problem(None, f"{problem.key} (replaced)", problem.message)
         raise ScenarioError(source, sorted(problems, key=lambda p: p.line or 0), raw, tree) from error
 
 
@@ -251,16 +257,16 @@ def _problem(detail: Any, tree: yaml.Node | None, raw: dict[str, Any], model: ty
     match detail["type"]:
         case "extra_forbidden":
             known = _fields_at(detail["loc"][:-1], model)
-            close = get_close_matches(str(detail["loc"][-1]), known, n=1)
-            message = "unknown key" + (f"; did you mean {close[0]}?" if close else "")
-            message += f" allowed: {', '.join(known)}" if known and not close else ""
+            message = unknown_name("unknown key", str(detail["loc"][-1]), known) if known else "unknown key"
         case "union_tag_invalid":
             tag, allowed = detail["ctx"]["tag"], detail["ctx"]["expected_tags"].replace("'", "")
-            close = get_close_matches(str(tag), allowed.split(", "), n=1)
-            meant = f"; did you mean {close[0]}?" if close else ""
-            message = f"unknown fault {tag!r}{meant}; allowed: {allowed}"
+            message = unknown_name(f"unknown fault {tag!r}", str(tag), allowed.split(", "))
         case "missing":
             message = "is missing"
+        case "string_type" if detail["loc"][0] == "thresholds":
+            message = (
+                f"got {got!r}; allowed: an expression, or {{threshold: EXPRESSION, abort_on_fail: true}}"
+            )
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             message = (
                 f"got {got:g}; {message[0].lower()}{message[1:]}" if isinstance(got, int | float) else message

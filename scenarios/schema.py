@@ -110,9 +110,10 @@ class Scenario(Part):
             return data
         thresholds, ends = [], list(data.get("abort_on_fail") or ())
         for one in data["thresholds"]:
-            if isinstance(one, dict) and "threshold" in one and one.keys() <= {"threshold", "abort_on_fail"}:
+            ends_it = one.get("abort_on_fail", False) if isinstance(one, dict) else None
+            if isinstance(ends_it, bool) and one.keys() - {"abort_on_fail"} == {"threshold"}:
                 thresholds.append(one["threshold"])
-                ends += [one["threshold"]] if one.get("abort_on_fail") is True else []
+                ends += [one["threshold"]] if ends_it else []
             else:
                 thresholds.append(one)
         return {**data, "thresholds": thresholds, "abort_on_fail": list(dict.fromkeys(ends))}

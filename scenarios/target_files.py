@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from reference_server.errors import FlatlineError
+from reference_server.errors import FlatlineError, unknown_name
 from scenarios.read_yaml import read_yaml
 from scenarios.target import Target
 
@@ -97,9 +96,7 @@ def _said(detail: Any) -> str:
     match detail["type"]:
         case "extra_forbidden":
             known = _fields_at(detail["loc"][:-1])
-            close = get_close_matches(str(detail["loc"][-1]), known, n=1)
-            meant = f"; did you mean {close[0]}?" if close else ""
-            return f"{key}: unknown key{meant}; allowed: {', '.join(known)}"
+            return unknown_name(f"{key}: unknown key", str(detail["loc"][-1]), known)
         case "missing":
             return f"{key}: is missing"
         case "value_error":

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.terminal import say, show_markdown, show_table
-from reference_server.errors import Exit
+from reference_server.errors import Exit, unknown_name
 
 if TYPE_CHECKING:
     from reference_server.presets import Preset
@@ -40,9 +39,7 @@ def faults_command(
         show_table(header, [_row(fault) for fault in known.values()])
         return
     if name not in known:
-        close = get_close_matches(name, known, n=1)
-        meant = f"; did you mean {close[0]}?" if close else ""
-        say(f"error: no fault {name!r}{meant}; allowed: {', '.join(known)}", "red")
+        say(f"error: {unknown_name(f'no fault {name!r}', name, known)}", "red")
         raise typer.Exit(Exit.BAD_INPUT)
     _show(known[name])
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.terminal import progress, say, show_markdown, show_table
-from reference_server.errors import Exit
+from reference_server.errors import Exit, unknown_name
 
 if TYPE_CHECKING:
     from scenarios.schema import Scenario
@@ -179,7 +179,7 @@ def claims_command(
         chosen = [find_preset(name).name for name in _split(presets) or load_presets()]
         kinds = _split(faults) or list(book.faults)
         if unknown := [kind for kind in kinds if kind not in book.faults]:
-            say(f"error: no claim is about {', '.join(unknown)}; allowed: {', '.join(book.faults)}", "red")
+            say(f"error: {unknown_name(f'no claim is about {unknown[0]!r}', unknown[0], book.faults)}", "red")
             raise typer.Exit(Exit.BAD_INPUT)
         rows = run_claims(
             chosen,

@@ -27,8 +27,9 @@ import pandas as pd
 from harness.judge.threshold_metrics import METRICS, Estimate, Query, gaps, unprovoked
 from harness.measure.connections import AUTHORS
 from reference_server.durations import parse_duration
-from reference_server.errors import FlatlineError
+from reference_server.errors import FlatlineError, unknown_name
 from reports.run_tables import MEASURED_ENGINES, MILESTONES, RunTables, frame
+from scenarios.faults import catalogue
 from scenarios.rates import parse_rate
 from scenarios.schema import Scenario
 
@@ -115,7 +116,7 @@ def parse_threshold(expression: str, faults: Sequence[str], incidents: Sequence[
     """
 
     def wrong(what: str, got: str, allowed: Sequence[str]) -> ThresholdError:
-        return ThresholdError([f"{expression!r}: {what} {got!r}; allowed: {', '.join(allowed)}"])
+        return ThresholdError([unknown_name(f"{expression!r}: {what} {got!r}", got, allowed)])
 
     match = _FORM.match(expression)
     if match is None:
@@ -192,6 +193,10 @@ def wrong_thresholds(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, 
         [str(item.get("name") or item.get("kind")) for item in raw.get(key) or () if isinstance(item, dict)]
         for key in ("faults", "incidents")
     ]
+    if not catalogue().keys() >= set(labels[0]):
+        labels[0] += (
+            catalogue()
+        )  # one is misspelt, or goes by another name: which was meant is told where it stands
     written = raw.get("thresholds")
     for n, one in enumerate(written if isinstance(written, list) else ()):
         expression = one.get("threshold") if isinstance(one, dict) else one

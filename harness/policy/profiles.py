@@ -8,7 +8,6 @@ nothing and judges nothing (`lint` does).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,7 @@ from harness.theory.detectors import idle_limit, miss_at_next_tick
 from harness.theory.law import Law
 from harness.theory.tcp import tcp_give_up_s
 from reference_server.durations import Duration, PositiveDuration, format_duration
-from reference_server.errors import FlatlineError
+from reference_server.errors import FlatlineError, unknown_name
 from scenarios.distributions import Law as LawField
 from scenarios.network import Nat, Network, Outages
 
@@ -401,14 +400,13 @@ _P = TypeVar("_P", HeartbeatProfile, IdleTimerProfile, NetworkProfile)
 
 
 def _find(name: str, among: tuple[_P, ...], kind: str) -> _P:
+    named: dict[str, _P] = {}
     for profile in among:
-        if profile.name == name or name in getattr(profile, "aliases", ()):
-            return profile
-    names = [profile.name for profile in among]
-    word = name.lower()
-    near = [one for one in names if word and word in one] or get_close_matches(word, names, n=3)
-    meant = f"; did you mean {' or '.join(near)}?" if 0 < len(near) <= 3 else ""
-    raise UnknownProfileError(f"no {kind} profile {name!r}{meant}; allowed: {', '.join(names)}")
+        aliases: tuple[str, ...] = getattr(profile, "aliases", ())
+        named |= dict.fromkeys((profile.name, *aliases), profile)
+    if name not in named:
+        raise UnknownProfileError(unknown_name(f"no {kind} profile {name!r}", name, named))
+    return named[name]
 
 
 def _joined(status: tuple[Status, ...]) -> str:

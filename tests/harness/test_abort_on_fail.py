@@ -26,6 +26,9 @@ def test_both_forms_say_the_same_and_survive_being_written_out() -> None:
     assert again == one
     with pytest.raises(ScenarioError, match="none of the thresholds"):
         parse_scenario(f"name: a\nduration: 9m\nabort_on_fail: ['{KEPT}']")
+    for wrong in ("abort_on_fial: true", "abort_on_fail: 'true'"):
+        with pytest.raises(ScenarioError, match=r"allowed: an expression, or \{threshold: EXPRESSION, abort"):
+            parse_scenario(f"name: a\nduration: 9m\nthresholds: [{{threshold: '{KEPT}', {wrong}}}]")
 
 
 def test_whoever_looks_is_told_what_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

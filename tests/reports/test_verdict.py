@@ -54,4 +54,5 @@ def test_a_summary_for_a_page_of_a_job(disagreeing: RunTables) -> None:
     )
     assert told.startswith("### ❌ flatline demo: No\n")
     assert "| ❌ | host_crash: real and theory |" in " ".join(told.split("  "))
+    assert ".p99 < 101s |" in told, "a sign that Markdown takes for none is not escaped"
     assert "suspected p50" in told and "report.html" in told

@@ -116,7 +116,7 @@ def test_a_bad_file_is_told_why(text: str, says: str) -> None:
 
 
 def test_a_missing_file_names_what_there_is() -> None:
-    with pytest.raises(ScenarioError, match=r"built-in scenarios: .*host_crash"):
+    with pytest.raises(ScenarioError, match=r"no built-in scenario; allowed: .*host_crash"):
         load_scenario("no-such-thing")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import jinja2
 
 from harness.theory.tcp import LINUX_FIRST_RTO_S, LINUX_RETRIES2, LINUX_RTO_MAX_S, tcp_give_up_s
-from reference_server.errors import FlatlineError
+from reference_server.errors import FlatlineError, unknown_name
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
 __all__ = ["TARGETS", "USER_TIMEOUT_LATE_S", "CannotEmit", "Emitted", "emit"]
@@ -349,7 +349,7 @@ def emit(policy: LivenessPolicy, target: str) -> Emitted:
         CannotEmit: no such target, or a policy without a heartbeat.
     """
     if target not in TARGETS:
-        raise CannotEmit(f"no target {target!r}; allowed: {', '.join(TARGETS)}")
+        raise CannotEmit(unknown_name(f"no target {target!r}", target, TARGETS))
     if policy.heartbeat_interval is None:
         raise CannotEmit("this policy has no heartbeat: heartbeat_interval is null")
     return TARGETS[target](policy)

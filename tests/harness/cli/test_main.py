@@ -34,26 +34,31 @@ def write(folder: Path, text: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["run", "no-such"], "built-in scenarios: balancer, capacity, demo"),
+        (["run", "no-such"], "no built-in scenario; allowed: balancer, capacity, demo"),
+        (["run", "host_crsh"], "no built-in scenario; did you mean host_crash? Allowed: balancer"),
         (["report", "no-such"], "no run 'no-such'"),
         (["lint", "no-such"], "names that can be checked"),
         (["emit", "no-such"], "allowed: websockets"),
+        (["emit", "websocket"], "did you mean websockets? Allowed: "),
         (["tune"], "one of --network (office-wifi-60s-lb"),
-        (["tune", "--behind", "alb", "--no-check"], "did you mean aws-alb?"),
+        (["tune", "--behind", "alb", "--no-check"], "did you mean aws-alb? Allowed: "),
         (["run", "healthy", "--policy", "no-such.yaml"], "no-such.yaml"),
         (["tune", "--network", "no-such"], "office-wifi-60s-lb"),
+        (["tune", "--network", "mobil"], "did you mean mobile? Allowed: "),
         (["tune", "--network", "data-centre", "--detect-p99", "soon"], "detect-p99"),
         (["run", "healthy", "--negative-control", "max_failures=0"], "liveness.max_failures"),
-        (["run", "healthy", "--speedup", "0.5"], "speedup"),
+        (["run", "healthy", "--speedup", "0.5"], "healthy.yaml  speedup (replaced): got 0.5"),
         (["run", "healthy", "--live-page", "99999"], "allowed: 8090"),
         (["runs", "prune"], "say which runs may go"),
         (["compare", "no-such", "neither"], "no run 'no-such'"),
         (["runs", "prune", "--older-than", "soon"], "--older-than"),
         (["simulate", "healthy", "--replications", "2", "--warm-up", "soon"], "--warm-up"),
-        (["presets", "no-such"], "allowed: "),
+        (["presets", "no-such"], "'no-such'; allowed: a-before"),
+        (["presets", "b-as-writen"], "did you mean b-as-written? Allowed: a-before"),
         (["run", "healthy", "--gateway-preset", "no-such"], "allowed: "),
         (["faults", "no-such"], "host_crash"),
-        (["claims", "--faults", "no-such"], "no claim is about no-such"),
+        (["claims", "--faults", "no-such"], "no claim is about 'no-such'; allowed: "),
+        (["claims", "--faults", "netwrk_cut"], "did you mean network_cut? Allowed: "),
         (["calibrate", "no-such"], "no run 'no-such'"),
         (["simulate", "healthy", "--calibration", "no-such.yaml"], "no-such.yaml"),
         (["serve", "--config", "no-such.yaml"], "no-such.yaml"),
@@ -117,6 +122,16 @@ def test_wrong_keys_and_wrong_thresholds_are_told_in_one_go(tmp_path: Path) -> N
         "metric 'latency'",
     ):
         assert word in result.output
+
+
+def test_a_misspelt_fault_is_told_once_not_again_by_a_threshold_that_spells_it_right(tmp_path: Path) -> None:
+    wrong = CRASHES.replace("kind: host_crash", "kind: host_crsh")
+    wrong += "thresholds: ['detection_latency{fault=host_crash}.max < 101s', 'false_suspicion.count == 0']\n"
+    result = cli.invoke(app, ["simulate", write(tmp_path, wrong), "--runs", str(tmp_path / "runs")])
+    assert result.exit_code == Exit.BAD_INPUT
+    assert "2 problems" in result.output
+    assert "unknown fault 'host_crsh'; did you mean host_crash? Allowed: custom" in result.output
+    assert "unknown metric 'false_suspicion'; did you mean false_suspicions? Allowed: " in result.output
 
 
 def test_a_threshold_that_cannot_be_checked_stops_the_run_before_it_starts(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_the_engine_is_the_real_one_if_it_ran_and_else_the_simulation() -> None:
         ("detection_latency.p99", "is not a threshold; an example:"),
         ("detection_latency.p99 < ", "is not a threshold"),
         ("detection_latency.p99 =< 3s", "is not a threshold"),
-        ("latency.p99 < 3s", "unknown metric 'latency'; allowed: detection_latency, locked_out"),
+        ("latency.p99 < 3s", "unknown metric 'latency'; did you mean detection_latency? Allowed: det"),
         (
             "detection_latency.p0 < 3s",
             "has no 'p0'; allowed: p50, p95, p99, or any other percentile, mean, max",
@@ -201,7 +201,7 @@ def test_the_engine_is_the_real_one_if_it_ran_and_else_the_simulation() -> None:
         ("detection_latency{colour=red}.p50 < 3s", "unknown tag 'colour'; allowed: fault, engine, milestone"),
         (
             "detection_latency{fault=hostcrash}.p50 < 3s",
-            "unknown fault 'hostcrash'; allowed: host_crash, frozen",
+            "unknown fault 'hostcrash'; did you mean host_crash? Allowed: host_crash, frozen",
         ),
         ("detection_latency{milestone=seen}.p50 < 3s", "unknown milestone 'seen'; allowed: suspected"),
         ("detection_latency{engine=theory}.p50 < 3s", "unknown engine 'theory'; allowed: simulated, real"),
