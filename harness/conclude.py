@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.events.columns import Events
 from harness.events.history import History, Workers, workers_of
 from harness.events.log import ReadLog, gc_paused, merge_logs, read_log
 from harness.judge.agreement import compare, judge
@@ -46,7 +47,7 @@ from harness.theory.predict import Prediction, predict, predict_healthy
 from harness.theory.tables import curves_frame, laws_frame, plotted_detections
 from reference_server.durations import DAY_S
 from reference_server.errors import Exit
-from reference_server.events import Event, EventKind, Source
+from reference_server.events import EventKind, Source
 from reports.run_tables import HEALTHY, LOST, LOST_IN_OUTAGE, RunTables, check_format
 from scenarios.clock import SCENARIO_TIME
 from scenarios.load import load_scenario
@@ -82,7 +83,7 @@ class MeasuredRun:
 
     tables: RunTables
     engines: Sequence[Measured]
-    events: Sequence[Event]
+    events: Events
     soundness: Soundness | None
 
 
@@ -217,7 +218,7 @@ def _merge(run: RunDir) -> ReadLog:
 
 def _engines(log: ReadLog, provenance: Mapping[str, Any]) -> list[str]:
     """Return the engines that ran: a real one has any log, or run.json says that it came to its end."""
-    sources = {event.source for event in log.events}
+    sources = log.events.sources
     ended = provenance.get("status") == "complete" and "real" in provenance.get("engines", ())
     simulated = ["simulated"] if Source.SIMULATION in sources else []
     return simulated + (["real"] if ended or sources - {Source.SIMULATION} else [])
@@ -319,8 +320,7 @@ def _first_witnessed(scenario: Scenario) -> str:
 
 def _grain_s(log: ReadLog, kind: EventKind, source: Source) -> float:
     """The longest time between the two looks of a witness that what it saw lies between, real seconds."""
-    seen = [e for e in log.events if e.kind is kind and e.source is source]
-    looks = [(e.time_s, e.detail.get("previous_poll_s")) for e in seen]
+    looks = [(e.time_s, e.detail.get("previous_poll_s")) for e in log.events.of(kind, source)]
     return max((now_s - before_s for now_s, before_s in looks if before_s is not None), default=0.0)
 
 
@@ -369,5 +369,5 @@ def _facts(
         "fidelity": provenance.get("fidelity", []),
         "notes": provenance.get("notes", []),
         "negative_control": provenance.get("negative_control"),
-        "run_ended": any(event.kind is EventKind.RUN_ENDED for event in log.events),
+        "run_ended": bool(log.events.is_of(EventKind.RUN_ENDED).any()),
     }

@@ -8,14 +8,14 @@ generators on other hosts: how well their clocks are known, and which of them di
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from harness.events.columns import Codes, Events, Floats, Texts
 from reference_server.events import Event, EventKind, Source
 from reports.run_tables import MEASURED_ENGINES
 from scenarios.clock import SCENARIO_TIME, RunClock
@@ -34,11 +34,6 @@ __all__ = [
     "workers_of",
 ]
 
-Floats = NDArray[np.float64]
-Codes = NDArray[np.int64]
-Flags = NDArray[np.bool_]
-Texts = NDArray[np.object_]
-
 
 class Columns:
     """Events of one kind as arrays, in the log's order: what is asked of a million at once.
@@ -47,34 +42,50 @@ class Columns:
     (`History.code`), int64, 0 for none. All have shape (n,).
     """
 
-    def __init__(self, events: Sequence[Event], speedup: float, code: Callable[[str], int]) -> None:
+    def __init__(self, events: Events, speedup: float) -> None:
         self.events = events
-        self.time_s: Floats = np.array([e.time_s for e in events], dtype=float) * speedup
-        self.session = _codes([e.session_id for e in events], code)
-        self.connection = _codes([e.connection_id for e in events], code)
+        self.time_s: Floats = events.time_s * speedup
+        self.session: Codes = events.session.astype(np.int64)
+        self.connection: Codes = events.connection.astype(np.int64)
+        self._told: dict[str, list[Any]] = {}
 
     def __len__(self) -> int:
         return len(self.events)
 
+    def told(self, key: str) -> list[Any]:
+        """What each event's detail says under a key; None: nothing."""
+        if key not in self._told:
+            self._told[key] = [detail.get(key) for detail in self.events.detail.tolist()]
+        return self._told[key]
+
+    @cached_property
+    def client(self) -> list[str]:
+        """The client that each event names; where it names none, its session."""
+        sessions = self.events.books.ids.named(self.session).tolist()
+        return [
+            session if client is None else str(client)
+            for client, session in zip(self.told("client"), sessions, strict=True)
+        ]
+
     @cached_property
     def cause(self) -> Texts:
         """Each event's cause."""
-        return texts(e.cause for e in self.events)
+        return self.events.books.words.named(self.events.cause)
 
     @cached_property
     def node(self) -> Texts:
         """Each event's node."""
-        return texts(e.node for e in self.events)
+        return self.events.books.words.named(self.events.node)
 
     @cached_property
     def cause_rank(self) -> Codes:
         """Numbers in the order of the causes as texts."""
-        return ranks(self.cause)
+        return self.events.books.words.ranked(self.events.cause)
 
     @cached_property
     def node_rank(self) -> Codes:
         """Numbers in the order of the nodes as texts."""
-        return ranks(self.node)
+        return self.events.books.words.ranked(self.events.node)
 
 
 class FaultColumns(NamedTuple):
@@ -84,18 +95,6 @@ class FaultColumns(NamedTuple):
     recovered_s: Floats  # inf: never
     session: Codes
     connection: Codes
-
-
-def _codes(texts: Sequence[str], code: Callable[[str], int]) -> Codes:
-    return np.fromiter(map(code, texts), dtype=np.int64, count=len(texts))
-
-
-def texts(values: Iterable[str]) -> Texts:
-    """An array of texts, of dtype object: shape (n,)."""
-    given = list(values)
-    found = np.empty(len(given), dtype=object)
-    found[:] = given
-    return found
 
 
 def ranks(values: Iterable[Any]) -> Codes:
@@ -166,69 +165,67 @@ class History:
         self.engine = engine
         self.clock = clock if engine == "real" else SCENARIO_TIME
         self._speedup = self.clock.speedup
-        simulated = engine == "simulated"
-        simulation = Source.SIMULATION
-        kinds: dict[EventKind, list[Event]] = defaultdict(list)
-        for event in events:
-            if (event.source is simulation) is simulated:
-                kinds[event.kind].append(event)
-        self.audits = kinds.pop(EventKind.AUDITED, [])  # they come when the run is over
-        ended = [event.time_s for event in kinds.get(EventKind.RUN_ENDED, ())]
-        self.complete = bool(ended)
+        given = events if isinstance(events, Events) else Events.gather(events)
+        simulated = given.is_of(source=Source.SIMULATION)
+        ours = simulated if engine == "simulated" else ~simulated
+        audited = given.is_of(EventKind.AUDITED)
+        self.audits = given.take(ours & audited)  # they come when the run is over
+        seen = given.take(ours & ~audited)
+        ended_s = seen.time_s[seen.is_of(EventKind.RUN_ENDED)]
+        self.complete = len(ended_s) > 0
         # In the log's own time: converting to scenario seconds and back loses an ulp, and maybe the last event.
-        last_s = (event.time_s for found in kinds.values() for event in found)
-        cut_s = min(ended) if ended else min(max(last_s, default=0.0), self.clock.real_s(horizon_s))
+        last_s = float(seen.time_s.max()) if len(seen) else 0.0
+        cut_s = float(ended_s.min()) if self.complete else min(last_s, self.clock.real_s(horizon_s))
         self.end_s = self.clock.scenario_s(cut_s)
-        self.witnesses = frozenset(event.source for found in kinds.values() for event in found)
+        self.witnesses = seen.sources
+        self._seen = seen.take(seen.time_s <= cut_s)
+        self._places = self._seen.places()
+        self.code = (
+            self._seen.books.ids.code
+        )  # a number for a session's or connection's id, the same whenever asked
         # Several tables ask for the same groups, and grouping is much of what measuring takes.
-        self._of: dict[tuple[EventKind, Source | None], list[Event]] = {}
+        self._of: dict[tuple[EventKind, Source | None], Events] = {}
         self._by_session: dict[tuple[EventKind, Source | None], dict[str, list[Event]]] = {}
         self._by_fault: dict[EventKind, dict[str, list[Event]]] = {}
         self._columns: dict[tuple[EventKind, Source | None], Columns] = {}
-        self._codes: defaultdict[str, int] = defaultdict()
-        self._codes.default_factory = self._codes.__len__
-        self.code = (
-            self._codes.__getitem__
-        )  # a number for a session's or connection's id, the same whenever asked
-        self.code("")
-        self._kinds = {
-            kind: [event for event in found if event.time_s <= cut_s] for kind, found in kinds.items()
-        }
 
     def saw(self, witness: Source) -> bool:
         """Whether this witness left a log. A simulation plays all of them."""
         return witness in self.witnesses or Source.SIMULATION in self.witnesses
 
-    def of(self, kind: EventKind, witness: Source | None = None) -> list[Event]:
+    def of(self, kind: EventKind, witness: Source | None = None) -> Events:
         """Events of one kind, of one witness where two log it (a simulation has only one)."""
-        if witness is None or self.engine == "simulated":
-            return self._kinds.get(kind, [])
+        if self.engine == "simulated":
+            witness = None
         if (kind, witness) not in self._of:
-            self._of[kind, witness] = [e for e in self._kinds.get(kind, ()) if e.source is witness]
+            if witness is None:
+                self._of[kind, witness] = self._seen.take(self._places[kind])
+            else:
+                self._of[kind, witness] = self.of(kind).of(source=witness)
         return self._of[kind, witness]
 
     def columns(self, kind: EventKind, witness: Source | None = None) -> Columns:
         """Events of one kind as arrays; the arguments are those of `of`."""
         if (kind, witness) not in self._columns:
-            self._columns[kind, witness] = Columns(self.of(kind, witness), self._speedup, self.code)
+            self._columns[kind, witness] = Columns(self.of(kind, witness), self._speedup)
         return self._columns[kind, witness]
 
-    def names(self) -> list[str]:
+    def names(self) -> Texts:
         """What each code stands for, by the code."""
-        return list(self._codes)
+        return self._seen.books.ids.texts()
 
-    def of_sessions(self, session_ids: Collection[str]) -> list[Event]:
+    def of_sessions(self, session_ids: Collection[str]) -> Events:
         """Every event of some sessions."""
-        return [e for found in self._kinds.values() for e in found if e.session_id in session_ids]
+        codes = [self.code(session_id) for session_id in session_ids]
+        return self._seen.take(np.isin(self._seen.session, codes))
 
     def time_s(self, event: Event) -> float:
         """When it happened, scenario seconds from the run's origin."""
         return event.time_s * self._speedup  # as the clock has it, in a quarter of the time
 
-    def times_s(self, kind: EventKind, witness: Source | None = None) -> list[float]:
+    def times_s(self, kind: EventKind, witness: Source | None = None) -> Floats:
         """When each event of one kind happened, as `time_s`."""
-        speedup = self._speedup
-        return [event.time_s * speedup for event in self.of(kind, witness)]
+        return self.columns(kind, witness).time_s
 
     def by_session(self, kind: EventKind, witness: Source | None = None) -> dict[str, list[Event]]:
         """Events of one kind, grouped by session."""
@@ -266,8 +263,8 @@ class History:
         return FaultColumns(
             np.array([nan if f.injected_s is None else f.injected_s for f in faults], dtype=float),
             np.array([never if f.recovered_s is None else f.recovered_s for f in faults], dtype=float),
-            _codes([f.session_id for f in faults], self.code),
-            _codes([f.connection_id for f in faults], self.code),
+            self._seen.books.ids.codes([f.session_id for f in faults]),
+            self._seen.books.ids.codes([f.connection_id for f in faults]),
         )
 
     def _injected_fault(
@@ -315,13 +312,11 @@ class Workers:
     lost: tuple[Lost, ...]
 
 
-def workers_of(events: Iterable[Event]) -> Workers:
+def workers_of(events: Events) -> Workers:
     """Gather it from a merged log."""
-    bounds: list[float] = []
-    lost = []
-    for event in events:
-        if event.kind is EventKind.CLOCK:
-            bounds.append(float(event.detail["bound_s"]))
-        elif event.kind is EventKind.WORKER_LOST:
-            lost.append(Lost(event.detail["worker"], int(event.detail["clients"]), event.time_s))
+    bounds = [float(event.detail["bound_s"]) for event in events.of(EventKind.CLOCK)]
+    lost = [
+        Lost(event.detail["worker"], int(event.detail["clients"]), event.time_s)
+        for event in events.of(EventKind.WORKER_LOST)
+    ]
     return Workers(max(bounds, default=None), tuple(lost))

@@ -7,7 +7,7 @@ A process that is killed leaves a torn last line; it is passed over and counted.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-from msgspec.structs import force_setattr
+import numpy as np
 
-from reference_server.events import CLOCK_KEYS, Event, EventKind, Source, decode, encode
+from harness.events.columns import Books, Events
+from reference_server.events import CLOCK_KEYS, Event, EventKind, Source, decode
 
 __all__ = ["LogFile", "ReadLog", "gc_paused", "merge_logs", "read_log", "write_log"]
 
 _DECODER = msgspec.json.Decoder(Event)
-_READ_BYTES = 1 << 22  # so much, and the rest of its last line, is decoded at once
+_ENCODER = msgspec.json.Encoder()
+_READ_BYTES = (
+    1 << 18
+)  # so much, and the rest of its last line, is decoded at once: what a processor's cache holds
+_WRITE_EVENTS = 1 << 14  # so many are events, and then lines, at once
 
 
 @contextmanager
@@ -45,7 +50,7 @@ class LogFile(NamedTuple):
     """One file of events, in the order of its lines, and how many of its lines could not be read."""
 
     name: str
-    events: list[Event]
+    events: Events
     torn_lines: int
 
 
@@ -53,7 +58,7 @@ class LogFile(NamedTuple):
 class ReadLog:
     """Events in time order, and the files that they are from."""
 
-    events: list[Event]
+    events: Events
     files: tuple[LogFile, ...]
 
     @property
@@ -72,43 +77,38 @@ def read_log(*paths: Path) -> ReadLog:
 
 
 def _read_files(paths: Iterable[Path]) -> tuple[LogFile, ...]:
-    known: dict[str, str] = {}
+    books = Books()
     with gc_paused():  # a million new objects would have it look again and again
-        return tuple(_read_file(path, known.setdefault) for path in paths)
+        return tuple(_read_file(path, books) for path in paths)
 
 
 def _in_order(files: tuple[LogFile, ...]) -> ReadLog:
-    events = [event for file in files for event in file.events]
-    events.sort(key=lambda event: event.time_s)
+    events = Events.join([file.events for file in files], files[0].events.books if files else Books())
+    if (np.diff(events.time_s) < 0).any():
+        events = events.take(np.argsort(events.time_s, kind="stable"))
     return ReadLog(events, files)
 
 
-def _read_file(path: Path, same: Callable[[str, str], str]) -> LogFile:
-    """Read a file; ``same`` is given a text twice and returns the one object that stands for it in all events."""
-    events: list[Event] = []
+def _read_file(path: Path, books: Books) -> LogFile:
     torn = 0
-    with path.open("rb") as file:
-        while lines := file.read(_READ_BYTES):
-            lines += file.readline()
-            try:
-                read = _decode(lines)
-            except ValueError:  # one of them is torn: which?
-                read = []
-                for line in BytesIO(lines):
-                    try:
-                        read.append(decode(line))
-                    except ValueError:
-                        torn += 1
-            for one in read:  # frozen for everybody else; a second event of each would take twice as long
-                if text := one.session_id:
-                    force_setattr(one, "session_id", same(text, text))
-                if text := one.connection_id:
-                    force_setattr(one, "connection_id", same(text, text))
-                if text := one.node:
-                    force_setattr(one, "node", same(text, text))
-                if text := one.cause:
-                    force_setattr(one, "cause", same(text, text))
-            events += read
+
+    def blocks() -> Iterator[list[Event]]:
+        nonlocal torn
+        with path.open("rb") as file:
+            while lines := file.read(_READ_BYTES):
+                lines += file.readline()
+                try:
+                    read = _decode(lines)
+                except ValueError:  # one of them is torn: which?
+                    read = []
+                    for line in BytesIO(lines):
+                        try:
+                            read.append(decode(line))
+                        except ValueError:
+                            torn += 1
+                yield read
+
+    events = Events.join(blocks(), books)
     return LogFile(path.name, events, torn)
 
 
@@ -130,11 +130,12 @@ def _decode(lines: bytes) -> list[Event]:
     return events
 
 
-def write_log(path: Path, events: Iterable[Event]) -> None:
+def write_log(path: Path, events: Sequence[Event]) -> None:
     """Write events to a new file, in one step."""
     draft = path.with_suffix(".tmp")
-    with draft.open("wb", buffering=1 << 20) as file:
-        file.writelines(encode(event) for event in events)
+    with draft.open("wb") as file:
+        for start in range(0, len(events), _WRITE_EVENTS):
+            file.write(_ENCODER.encode_lines(list(events[start : start + _WRITE_EVENTS])))
     draft.replace(path)
 
 
@@ -145,12 +146,9 @@ def merge_logs(folder: Path, target: Path) -> ReadLog:
     the merged log, count from the ramp's beginning, as the plan and the simulation do.
     """
     files = _read_files(sorted(folder.glob("*.jsonl")))
-    starts_s = (
-        e.time_s for file in files for e in file.events if e.kind is EventKind.RUN_STARTED and _real(e)
-    )
-    begun_s = min(starts_s, default=0.0)
-    for file in files if begun_s else ():
-        file.events[:] = [_shifted(event, begun_s) if _real(event) else event for event in file.events]
+    starts_s = [e.time_s for f in files for e in f.events.of(EventKind.RUN_STARTED) if _real(e)]
+    if begun_s := min(starts_s, default=0.0):
+        files = tuple(file._replace(events=_shifted(file.events, begun_s)) for file in files)
     read = _in_order(files)
     write_log(target, read.events)
     return read
@@ -160,20 +158,15 @@ def _real(event: Event) -> bool:
     return event.source is not Source.SIMULATION
 
 
-def _shifted(event: Event, by_s: float) -> Event:
-    detail = event.detail
-    if not CLOCK_KEYS.isdisjoint(detail):
-        detail = {
+def _shifted(events: Events, by_s: float) -> Events:
+    real = ~events.is_of(source=Source.SIMULATION)
+    detail = [
+        {
             key: value - by_s if key in CLOCK_KEYS and value is not None else value
-            for key, value in detail.items()
+            for key, value in told.items()
         }
-    return Event(
-        event.time_s - by_s,
-        event.source,
-        event.kind,
-        event.session_id,
-        event.connection_id,
-        event.node,
-        event.cause,
-        detail,
-    )
+        if shifts and not CLOCK_KEYS.isdisjoint(told)
+        else told
+        for told, shifts in zip(events.detail.tolist(), real.tolist(), strict=True)
+    ]
+    return events.replaced(np.where(real, events.time_s - by_s, events.time_s), detail)

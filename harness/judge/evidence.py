@@ -45,7 +45,7 @@ def missing_evidence(
         serves_on: nobody ended the gateway and the store watch with the run, as under `flatline serve`.
     """
     killed = _killed(history)
-    ends_s = [e.time_s for file in files for e in file.events if e.kind is EventKind.RUN_ENDED]
+    ends_s = [e.time_s for file in files for e in file.events.of(EventKind.RUN_ENDED)]
     over_s = max(ends_s) if serves_on and ends_s else None
     quiet = not history.plan.incidents  # then nothing is written of incidents
     spoken = [file for file in files if not (quiet and file.name.startswith("incidents-"))]
@@ -78,7 +78,7 @@ def _lines(file: LogFile, killed: dict[str, list[float]], over_s: float | None) 
     total = len(file.events) + file.torn_lines
     if file.torn_lines > (1 if may_be_killed or goes_on else 0):
         yield f"{file.name}: {file.torn_lines} of {total} lines are torn"
-    closings = [event for event in file.events if event.kind is EventKind.LOG_CLOSED]
+    closings = file.events.of(EventKind.LOG_CLOSED)
     if last.kind is EventKind.LOG_CLOSED:
         said, there = sum(event.detail["lines"] for event in closings), total - len(closings)
         if there < said or (there > said and not may_be_killed):
@@ -180,14 +180,12 @@ def _clocks(files: Sequence[LogFile], allowed_s: float) -> Iterator[str]:
     """An accepted connection: the client asked before the gateway answered, and had the answer after that."""
     accepted: dict[str, tuple[str, float]] = {}
     for file in files:
-        for event in file.events:
-            if event.kind is EventKind.CONNECTED and event.source is Source.GATEWAY:
-                accepted.setdefault(event.connection_id, (file.name, event.time_s))
+        for event in file.events.of(EventKind.CONNECTED, Source.GATEWAY):
+            accepted.setdefault(event.connection_id, (file.name, event.time_s))
     behind: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for file in files:
-        for event in file.events:
-            if event.kind is EventKind.CONNECTED and event.source is Source.CLIENT:
-                _note_offset(behind, file.name, event, accepted)
+        for event in file.events.of(EventKind.CONNECTED, Source.CLIENT):
+            _note_offset(behind, file.name, event, accepted)
     wrong: list[tuple[float, str, str]] = []
     for (client, gateway), bounds in behind.items():
         # The client's clock less the gateway's is at least the one and at most the other.

@@ -24,7 +24,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.events.history import Codes, Columns, Flags, Floats, History, InjectedFault, Texts, pairs, texts
+from harness.events.columns import Codes, Flags, Floats, Texts, texts
+from harness.events.history import Columns, History, InjectedFault, pairs
 from harness.events.incident_windows import incident_windows, laid_to
 from harness.measure.detections import first_of_each
 from harness.measure.health import outages, poisson_interval
@@ -113,8 +114,7 @@ def _begun(history: History) -> _Begun:
     last = np.zeros(len(first), dtype=np.int64)
     last[same] = np.arange(len(seen))  # of a connection that is told of twice, the last word
     chosen = last[np.argsort(first, kind="stable")]
-    events = [seen.events[n] for n in chosen.tolist()]
-    clients = [str(event.detail.get("client", event.session_id)) for event in events]
+    clients = [seen.client[n] for n in chosen.tolist()]
     numbers: dict[str, int] = {}
     number = np.array([numbers.setdefault(client, len(numbers)) for client in clients], dtype=np.int64)
     order = np.lexsort((seen.time_s[chosen], number))
@@ -126,7 +126,7 @@ def _begun(history: History) -> _Begun:
         number,
         session,
         seen.connection[chosen],
-        texts(seen.events[n].session_id for n in chosen.tolist()),
+        history.names()[session],
         seen.node[chosen],
         start_s,
         np.where(again, np.append(start_s[1:], _INF)[: len(start_s)], _INF),

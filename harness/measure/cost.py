@@ -147,10 +147,10 @@ def _refreshes(history: History, live: pd.DataFrame) -> _Refreshes:
         *(EventKind.FAULT_INJECTED, EventKind.SUSPECTED, EventKind.DISCONNECTED, EventKind.OUTAGE_STARTED),
         *(EventKind.INCIDENT_STARTED, EventKind.SESSION_UNKNOWN, EventKind.RUN_ENDED),
     }
-    ended_s = [time_s for kind in ends for time_s in history.times_s(kind)]
-    until_s = min([*ended_s, history.end_s])
+    ended_s = [history.times_s(kind).min(initial=history.end_s) for kind in ends]
+    until_s = float(min(ended_s))
     comes = (EventKind.CONNECTED, EventKind.LOGGED_IN, EventKind.LOGIN_REFUSED)
-    came_s = np.sort([time_s for kind in comes for time_s in history.times_s(kind)])
+    came_s = np.sort(np.concatenate([history.times_s(kind) for kind in comes]))
     near_s = history.clock.scenario_s(_SETTLES_S)
     samples = sorted(
         (history.time_s(event), event.detail["commands"])

@@ -29,7 +29,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.events.history import Codes, Columns, Flags, Floats, History, Texts, pairs, texts
+from harness.events.columns import Codes, Flags, Floats, Texts, texts
+from harness.events.history import Columns, History, pairs
 from harness.events.incident_windows import incident_windows
 from reference_server.events import EventKind, Source
 from reports.run_tables import MILESTONES, frame, frame_of_columns
@@ -138,12 +139,11 @@ class _Follower:
         self.injected_s = self._of.injected_s
         self._windows = incident_windows(history)
         self._server = Source.GATEWAY if history.witnessed is None else Source.OBSERVER
-        nodes = {
-            event.connection_id: event.node
-            for event in history.of(EventKind.CONNECTED, Source.GATEWAY)
-            if event.connection_id and event.node
-        }
-        self._on_node = texts(nodes.get(f.connection_id, "") for f in self._faults)
+        held = history.columns(EventKind.CONNECTED, Source.GATEWAY)
+        on_node = np.full(len(history.names()), "", dtype=object)
+        told = (held.connection != 0) & (held.node != "")
+        on_node[held.connection[told]] = held.node[told]
+        self._on_node = on_node[self._of.connection]
         self._hopeless = self._why_hopeless()
         self._possible = np.flatnonzero(self._hopeless == "")
         self._verdict = self._first_on_connection(EventKind.SUSPECTED)
@@ -218,7 +218,7 @@ class _Follower:
     def _first_of(self, i: Codes, seen: Columns, j: Codes) -> _Seen:
         keep = seen.time_s[j] >= self.injected_s[i]
         i, j = first_of_each(i[keep], seen, j[keep], by_node=True)
-        looked_s = [seen.events[place].detail.get("previous_poll_s") for place in j.tolist()]
+        looked_s = [detail.get("previous_poll_s") for detail in seen.events.detail[j].tolist()]
         after_s = [np.nan if one is None else self._h.clock.scenario_s(float(one)) for one in looked_s]
         found = self._nothing()
         cause, node = found.cause.copy(), found.node.copy()
@@ -244,7 +244,7 @@ class _Follower:
         keep = told.time_s[j] >= self.injected_s[i]
         i, j = i[keep], j[keep]
         numbers: dict[object, int] = {}
-        watchers = [numbers.setdefault(e.detail.get("watcher"), len(numbers)) for e in told.events]
+        watchers = [numbers.setdefault(watcher, len(numbers)) for watcher in told.told("watcher")]
         by = np.array(watchers, dtype=np.int64)[j]
         order = np.lexsort((told.time_s[j], by, i))
         i, j, by = i[order], j[order], by[order]
@@ -262,11 +262,10 @@ class _Follower:
         )
         place = {f.planned.fault_id: n for n, f in enumerate(self._faults)}
         accepted = self._h.columns(EventKind.LOGGED_IN)
-        named = [e.detail.get("fault_id") for e in accepted.events]
-        of_fault = np.array([-1 if one is None else place.get(one, -1) for one in named], dtype=np.int64)
+        of_fault = np.array([place.get(one, -1) for one in accepted.told("fault_id")], dtype=np.int64)
         i, j = pairs(self._possible, of_fault)
         found = self._first_of(self._possible[i], accepted, j)
-        refused = self._h.by_fault(EventKind.LOGIN_REFUSED)
+        refused = set(self._h.columns(EventKind.LOGIN_REFUSED).told("fault_id"))
         at_once = ~np.isnan(found.time_s) & ~np.array(
             [f.planned.fault_id in refused for f in self._faults], dtype=bool
         )

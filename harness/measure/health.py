@@ -24,7 +24,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.events.history import Codes, Flags, Floats, History, Texts, ranks, texts
+from harness.events.columns import Codes, Flags, Floats, Texts, texts
+from harness.events.history import History, ranks
 from harness.events.incident_windows import IncidentWindow, incident_windows, laid_to
 from reference_server.durations import DAY_S
 from reference_server.events import Cause, Event, EventKind, Source
@@ -106,25 +107,23 @@ class _Steps(NamedTuple):
 def find_health(history: History) -> Health:
     """Follow every session through connections, faults and verdicts."""
     happened = incident_windows(history)
-    logged, came = history.of(EventKind.LOGGED_IN), history.columns(EventKind.CONNECTED, Source.CLIENT)
-    clients = {e.session_id: str(e.detail.get("client", e.session_id)) for e in logged}
-    whose = []
-    for event in came.events:
-        client = str(event.detail.get("client", clients.get(event.session_id, event.session_id)))
-        clients[event.session_id] = client
-        whose.append(client)
+    logged, came = history.columns(EventKind.LOGGED_IN), history.columns(EventKind.CONNECTED, Source.CLIENT)
     steps = _steps(history, happened)
-    logged_by_one = [history.code(session_id) for session_id in clients]
     names = history.names()
+    clients = names.copy()  # by the session's code: whose it is, for all that is known itself
+    clients[logged.session] = texts(logged.client)
+    named = np.array([client is not None for client in came.told("client")], dtype=bool)
+    whose = np.where(named, texts(came.client), clients[came.session])
+    clients[came.session] = whose
     known = np.zeros(len(names), dtype=bool)
-    known[logged_by_one] = True
+    known[logged.session] = known[came.session] = True
     alive_s, wrong = _follow(steps, known, history.end_s)
     mistakes = []
     for n in wrong.tolist():
-        session_id, time_s, node = names[steps.session[n]], float(steps.time_s[n]), steps.node[n]
-        client, incident = clients.get(session_id, session_id), laid_to(happened, time_s, node)
-        mistakes.append(Mistake(time_s, session_id, client, node, steps.cause[n], incident))
-    return Health(alive_s, mistakes, texts(whose), came.time_s)
+        session, time_s, node = steps.session[n], float(steps.time_s[n]), steps.node[n]
+        incident = laid_to(happened, time_s, node)
+        mistakes.append(Mistake(time_s, names[session], clients[session], node, steps.cause[n], incident))
+    return Health(alive_s, mistakes, whose, came.time_s)
 
 
 def _steps(history: History, happened: Iterable[IncidentWindow]) -> _Steps:
@@ -142,7 +141,7 @@ def _steps(history: History, happened: Iterable[IncidentWindow]) -> _Steps:
                 seen.time_s,
                 np.full(len(seen), rank),
                 seen.connection,
-                seen.cause.copy(),
+                seen.cause.copy(),  # may be corrected
                 seen.node.copy(),
             )
         )
@@ -154,7 +153,7 @@ def _steps(history: History, happened: Iterable[IncidentWindow]) -> _Steps:
         took_effect = np.isfinite(time_s) & np.isfinite(of.injected_s)
         parts.append(_Steps(of.session, time_s, np.full(n, rank), none, empty, empty).at(took_effect))
     steps = _Steps._make(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    names = history.names()
+    names = history.names().tolist()
     by_name = np.zeros(len(names), dtype=np.int64)
     there = np.unique(steps.session).tolist()
     by_name[sorted(there, key=names.__getitem__)] = np.arange(len(there))

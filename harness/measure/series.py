@@ -166,7 +166,7 @@ def _out_of_action(history: History) -> tuple[Times, Times]:
     away = [n for n, f in enumerate(faults) if f.injected_s is not None and not f.planned.params.only_hampers]
     place = {str(faults[n].planned.client): n for n in away}
     seen = history.columns(EventKind.CONNECTED, Source.CLIENT)
-    fault = np.array([place.get(str(e.detail.get("client")), -1) for e in seen.events], dtype=np.int64)
+    fault = np.array([place.get(client, -1) for client in seen.client], dtype=np.int64)
     later = (fault >= 0) & (seen.time_s > of.injected_s[fault] if len(faults) else False)
     over_s = of.recovered_s.copy()
     np.minimum.at(over_s, fault[later], seen.time_s[later])
@@ -266,8 +266,9 @@ def tcp_info(history: History) -> pd.DataFrame:
     time_s = suspected.time_s[j]
     keep = about_it & (of.injected_s[i] <= time_s) & (time_s <= of.recovered_s[i])
     found: dict[str, list[tuple[bool, bool]]] = {}
+    told = suspected.told("tcp_info")
     for fault, first in zip(*first_of_each(i[keep], suspected, j[keep]), strict=True):
-        if info := suspected.events[first].detail.get("tcp_info"):
+        if info := told[first]:
             found.setdefault(history.injected_faults[fault].planned.fault, []).append(
                 (info.get("unacked", 0) > 0, info.get("retransmits", 0) >= 1)
             )
@@ -328,9 +329,11 @@ def handshakes(history: History) -> pd.DataFrame:
     `took_s` is real seconds; of a simulation, scenario seconds.
     """
     seen = history.columns(EventKind.CONNECTED, Source.CLIENT)
-    told = [n for n, event in enumerate(seen.events) if "took_s" in event.detail]
-    took_s = [float(seen.events[n].detail["took_s"]) for n in told]
-    return frame_of_columns("handshakes", ([history.engine] * len(told), seen.time_s[told], took_s))
+    took_s = np.array(seen.told("took_s"), dtype=float)  # None: NaN
+    told = ~np.isnan(took_s)
+    return frame_of_columns(
+        "handshakes", ([history.engine] * int(told.sum()), seen.time_s[told], took_s[told])
+    )
 
 
 _BINS = 240  # as many as a slide's width can show
@@ -361,7 +364,7 @@ def reconnects(history: History, width_s: float | None = None) -> pd.DataFrame:
         seen = history.columns(kind, Source.CLIENT)
         times = seen.time_s
         if resumed:
-            times = times[np.array([bool(e.detail.get("resumed")) for e in seen.events], dtype=bool)]
+            times = times[np.array([bool(one) for one in seen.told("resumed")], dtype=bool)]
         return np.histogram(times, edges)[0].astype(np.int64)
 
     gone, back, unknown, accepted, refused = map(counts, _KINDS)

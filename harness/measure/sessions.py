@@ -104,10 +104,10 @@ def _returns(history: History) -> Iterator[Row]:
     # In the order of each session's attempts: when it was let in for the first time.
     first_in = np.full(int(session.max(initial=0)) + 1, attempts)
     np.minimum.at(first_in, session[~unknown], place[~unknown])
+    names = history.names()
     for n in np.flatnonzero(place > first_in[session]):
         at = order[n]
-        event = came.events[at] if at < len(came) else told.events[at - len(came)]
-        injected = hit.get(event.session_id)
+        injected = hit.get(names[session[n]])
         struck = injected is not None and (injected.injected_s or 0.0) <= time_s[at]
         fault = injected.planned.fault if injected and struck else "no fault"
         (refused if unknown[n] else resumed)[fault] += 1
@@ -146,7 +146,7 @@ def _balance(history: History, live: pd.DataFrame) -> Iterator[Row]:
         return
     last = sampled.sort_values("time_s", kind="stable").iloc[-1]
     clients, ghosts, sessions = (int(last[name]) for name in ("live_clients", "ghosts", "store_sessions"))
-    elsewhere = sum(1 for e in history.of(EventKind.LOGGED_IN) if e.detail.get("relogin"))
+    elsewhere = sum(1 for again in history.columns(EventKind.LOGGED_IN).told("relogin") if again)
     lacking = max(0, clients - sessions)
     too_many = max(0, sessions - clients - ghosts - elsewhere)
     at = f"at {last['time_s']:.0f} s: {sessions} records, {clients} live clients, {ghosts} ghosts"

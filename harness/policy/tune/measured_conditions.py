@@ -230,7 +230,7 @@ def network_from_run(run: RunDir) -> Conditions:
     """
     scenario, plan = load_scenario(str(run.scenario)), Plan.load(run.plan)
     events = read_log(run.events).events
-    engine = "real" if any(event.source is Source.CLIENT for event in events) else "simulated"
+    engine = "real" if Source.CLIENT in events.sources else "simulated"
     history = History(events, plan, engine=engine, clock=scenario.clock, horizon_s=plan.horizon_s)
     trips_s = round_trips_s(
         [*history.of(EventKind.HEARTBEAT_SENT), *history.of(EventKind.HEARTBEAT_ANSWERED)]

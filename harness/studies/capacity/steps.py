@@ -7,7 +7,7 @@ the model, whose service times are those of the scenario (`flatline calibrate`).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from harness.conclude import measure_run
+from harness.events.columns import Events
 from harness.judge.soundness import Soundness
 from harness.judge.threshold_metrics import METRICS, Query
 from harness.judge.thresholds import NOT_ASKED, check_thresholds
@@ -24,7 +25,7 @@ from harness.real.processes.children import ChildDied
 from harness.run import prepare, run_engines
 from harness.runs.directory import RunDir
 from harness.studies.capacity.redis_totals import StoreWitness
-from reference_server.events import Event, EventKind
+from reference_server.events import EventKind
 from reports.run_tables import RunTables
 from scenarios.clock import SCENARIO_TIME, RunClock
 from scenarios.plan import Plan
@@ -217,7 +218,7 @@ def _login_core_s(
 
 
 def _store(
-    witness: StoreWitness, events: Sequence[Event], run: RunDir, plan: Plan, clock: RunClock
+    witness: StoreWitness, events: Events, run: RunDir, plan: Plan, clock: RunClock
 ) -> dict[str, float]:
     """Commands and bytes a session; what Redis does anyway is told between the ramp and the first fault."""
     # CLOCK_MONOTONIC at the plan's time zero
@@ -227,7 +228,7 @@ def _store(
     totals = [witness.at(began_s + clock.real_s(edge_s)) for edge_s in edges_s]
     (ramp, ramp_bytes), (quiet, _), (ends, _) = np.diff(totals, axis=0).tolist()
     quiet_s = clock.real_s(first_s - plan.ramp_s)
-    ended = sum(e.kind is EventKind.STORE_CLEARED for e in events)
+    ended = int(events.is_of(EventKind.STORE_CLEARED).sum())
     steady = quiet / quiet_s * clock.real_s(plan.horizon_s - first_s) if quiet_s > 0 else 0.0
     end = max(0.0, ends - steady) / ended if ended else 0.0
     return {

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from harness.events import log
+from harness.events.columns import Events
 from harness.events.log import merge_logs, read_log
-from reference_server.events import Event, EventKind, Source, encode
+from reference_server.events import Event, EventKind, Source, decode, encode
 
 K = EventKind
 GOOD = [
@@ -80,3 +81,17 @@ def test_merging_shifts_the_real_logs_to_the_ramp(tmp_path: Path) -> None:
     assert [file.events[0].time_s for file in merged.files] == [0.0, 1.75, 2.0]
     assert merged.torn_lines == 1
     assert read_log(tmp_path / "events.jsonl").events == merged.events
+
+
+def test_events_as_columns_are_the_events() -> None:
+    one, other = (
+        [decode(line) for line in GOOD],
+        Event(7.0, Source.GATEWAY, K.SUSPECTED, cause="heartbeat", node="n"),
+    )
+    columns = Events.gather([*one, other])
+    assert list(columns) == [*one, other] and columns[-1] == other and columns[2:4] == one[2:4]
+    assert list(columns.of(K.SUSPECTED)) == [other] and not columns.of(K.SUSPECTED, Source.CLIENT)
+    assert columns.sources == {Source.CLIENT, Source.GATEWAY}
+    places = columns.places()
+    assert places[K.CONNECTED].tolist() == list(range(40)) and places[K.SUSPECTED].tolist() == [40]
+    assert Events.join([columns[:5], columns[5:]], columns.books) == columns

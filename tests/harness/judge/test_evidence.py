@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from harness.events.columns import Events
 from harness.events.history import History
 from harness.events.log import LogFile
 from harness.judge.evidence import missing_evidence
@@ -52,7 +53,10 @@ def store_log() -> list[Event]:
 
 def reasons(torn: dict[str, int] | None = None, *, serves_on: bool = False, **logs: list[Event]) -> list[str]:
     given = {"client": client_log(), "gateway": gateway_log(), "store": store_log(), **logs}
-    files = [LogFile(f"{name}.jsonl", lines, (torn or {}).get(name, 0)) for name, lines in given.items()]
+    files = [
+        LogFile(f"{name}.jsonl", Events.gather(lines), (torn or {}).get(name, 0))
+        for name, lines in given.items()
+    ]
     events = sorted((e for lines in given.values() for e in lines), key=lambda e: e.time_s)
     of = plan(*FAULTS)
     history = History(events, of, engine="real", clock=SCENARIO_TIME, horizon_s=END_S)

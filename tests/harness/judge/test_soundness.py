@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.events.columns import Events
 from harness.events.history import History, Workers, workers_of
 from harness.judge.soundness import Soundness, assess, silent_faults, store_looks
 from reference_server.events import Event, EventKind, Source
@@ -93,7 +94,7 @@ def test_a_run_that_lost_a_worker_is_unsound_and_says_how_many_clients_went_with
         Event(2.0, Source.CLIENT, EventKind.CLOCK, detail={"worker": "b", "bound_s": 0.0003}),
         Event(9.0, Source.HARNESS, EventKind.WORKER_LOST, detail={"worker": "a", "clients": 50}),
     ]
-    verdict = judge(workers=workers_of(events))
+    verdict = judge(workers=workers_of(Events.gather(events)))
     assert not verdict.sound
     assert verdict.parts.clock_s == 0.0003
     [reason] = verdict.reasons
