@@ -539,7 +539,11 @@ _DECLARED: Final = (
             _number(
                 "bytes_per_s", "bytes/s", "theirs, with WebSocket, TCP and IPv4 headers, and TLS's if spoken"
             ),
-            _number("redis_operations_per_s", "1/s", "writes of records by refreshes, two for each"),
+            _number(
+                "redis_operations_per_s",
+                "1/s",
+                "writes of records by refreshes, two for each; empty: watched for less time than a client's are apart",
+            ),
             _number("gateway_cpu_percent", "% of a core", "a gateway process, mean, real time"),
             _number("gateway_rss_bytes", "bytes", "a gateway process, most"),
             _text("basis", "who counted"),

@@ -47,7 +47,8 @@ def cost_section(tables: RunTables) -> Section:
     tls = "and TLS’s records" if speaks_tls else "without TLS"
     redis = (
         "Redis operations are records that refreshes "
-        "write, counted while nobody comes or goes; logins, connections, leases and clean-ups are none"
+        "write, counted while nobody comes or goes, and not (–) where that was for less time than one client’s "
+        "refreshes are apart; logins, connections, leases and clean-ups are none"
     )
     size = f"bytes are theirs with WebSocket, TCP and IPv4 headers, {tls}"
     if tables.foreign:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from harness.events.history import History
@@ -44,6 +46,10 @@ def test_the_model_writes_as_much_as_theory_says(refreshed: str, detector: str, 
     assert row["redis_watched_s"] > 50
     assert row["redis_operations_expected"] == pytest.approx(rate * row["redis_watched_s"])
     assert row["redis_operations"] == pytest.approx(row["redis_operations_expected"], rel=0.03)
+    if refreshed == "when_half_gone":
+        assert math.isnan(row["redis_operations_per_s"]), "0 would stand beside theory's rate of the long run"
+    else:
+        assert row["redis_operations_per_s"] == pytest.approx(rate, rel=0.03)
 
 
 def test_a_write_a_beat_is_two_records_a_beat() -> None:
