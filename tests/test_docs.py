@@ -7,6 +7,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,22 @@ def test_the_site_builds(tmp_path: Path) -> None:
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "index.html").is_file()
+    page = (tmp_path / "observability.html").read_text(encoding="utf-8")
+    assert "<code>flatline_<wbr>run_<wbr>losses{<wbr>cause}</code>" in page, "a phone's column can break it"
+
+
+def test_the_wheel_has_what_examples_and_notebooks_read() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    taken = {
+        (f"share/flatline/{path.parent.relative_to(ROOT)}" == folder, path)
+        for folder, patterns in settings["data-files"].items()
+        for pattern in patterns
+        for path in ROOT.glob(pattern)
+    }
+    there = [
+        path
+        for folder in ("examples", "notebooks")
+        for path in (ROOT / folder).rglob("*.*")
+        if path.is_file() and "__pycache__" not in path.parts and ".ipynb_checkpoints" not in path.parts
+    ]
+    assert {path for path in there if (True, path) not in taken} == {ROOT / "notebooks" / "render.py"}

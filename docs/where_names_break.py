@@ -1,0 +1,20 @@
+"""Tell the browser where a long name in a table may break: a phone's column is narrower than `flatline_run_losses`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+__all__ = ["on_page_content"]
+
+_CELL = re.compile(r"<td.*?</td>", re.DOTALL)
+_BREAK = re.compile(r"(?<=[^\W\d])([_./=,{\[]|-(?!-))(?=[^\W\d])")
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Put a `<wbr>` after each sign that joins two words, in the text of cells; MkDocs calls this for each page."""
+    return _CELL.sub(lambda cell: re.sub(r"[^<>]+(?=<)", _broken, cell[0]), html)
+
+
+def _broken(text: re.Match[str]) -> str:
+    return _BREAK.sub(r"\1<wbr>", text[0])
