@@ -15,7 +15,8 @@ ghost          Redis shows a slot online whose clients are all gone
 gap            a healthy client is connected, and Redis does not show it as it is
 wrong_offline  a watcher was told offline of a user who stayed
 wrong_belief   what a watcher was told last is not so, and nothing more comes
-not_let_in     a client that tries and tries is not connected long after everything was healed
+wrong_reaping  a node ended a session as one of a dead node, and that node lived
+not_let_in     a client has no answer while nothing is wrong, or tries in vain long after everything was healed
 still_in       a session that an acknowledged logout ended has a connection that is served
 died           a node ended by itself
 inconsistent   memory, Redis and ledger differ in the end (`harness/user_sessions/audit.py`)
@@ -75,6 +76,11 @@ class Bounds:
     def after_s(self) -> float:
         """How long after a fault of a node its peers may still act on it."""
         return self.lease_ttl_s + self.lease_check_s + self.slack_s
+
+    @property
+    def outage_s(self) -> float:
+        """After an outage of Redis that is at least so long, every node waits for a lease before it reaps."""
+        return self.lease_ttl_s / 2 + self.slack_s
 
     @property
     def kick_s(self) -> float:
@@ -198,6 +204,7 @@ class _Replay:
         self._store: list[Entry] = []
         self._probes: list[Entry] = []
         self._died: list[Violation] = []
+        self._reaped: list[Entry] = []
         for entry in history:
             self._take(entry)
         self._by_slot: dict[str, list[_Link]] = defaultdict(list)
@@ -236,6 +243,8 @@ class _Replay:
                 )
                 begun = self._faults[n]
                 self._faults[n] = _Fault(begun.kind, begun.node, begun.began_s, entry.at_s)
+            case "reaped":
+                self._reaped.append(entry)
             case "store":
                 self._store.append(entry)
             case "settled":
@@ -252,9 +261,11 @@ class _Replay:
         for link in self._links.values():
             yield from self._end_of(link)
             yield from self._refusal_of(link)
+            yield from self._silence_to(link)
         yield from self._two_owners()
         yield from self._logouts()
         yield from self._offlines()
+        yield from self._reapings()
         if self._settled is not None:
             yield from self._at_rest(self._settled)
         if self._final is not None:
@@ -294,6 +305,11 @@ class _Replay:
             if own and long_enough and began_s <= until_s and over_s + b.after_s >= since_s:
                 return True
         return False
+
+    def _was_disturbed(self, link: _Link) -> bool:
+        """Whether its answer may be late: its node or the store had a fault. A wrong clock makes nobody wait."""
+        kinds = [kind for kind in KINDS if kind != "clock"]
+        return self._fault_of(link.node, kinds, link.asked_s - self._bounds.after_s, link.answered_s)
 
     def _lost_since(self, since_s: float, until_s: float) -> bool:
         """Whether Redis lost what it had acknowledged, in an interval."""
@@ -343,7 +359,10 @@ class _Replay:
                     kind, why = "thrown_out", "nobody else had asked for its slot"
                     if asked:
                         kind, why = "older_won", "only older ones had asked for its slot"
-                        if self._lost_since(0.0, at_s) and self._fault_of(link.node, ["clock"], 0.0, at_s):
+                        differ = any(self._schedule.clocks_s) or self._fault_of(
+                            link.node, ["clock"], 0.0, at_s
+                        )
+                        if differ and self._lost_since(0.0, at_s):
                             return  # clocks that disagree decide after a flush
                     yield Violation(at_s, kind, link.session, f"{name} was taken over: {why}")
             case 1000 | 4410:
@@ -413,7 +432,11 @@ class _Replay:
             alive_s = min([at_s, *tries_s, *(began_s for began_s, _ in silences)])
             if known is not None:
                 alive_s = min(alive_s, known.ended_s)
-            if at_s - alive_s > min(b.resume_s, b.lease_s) - b.slack_s:
+            window_s = min(b.resume_s, b.lease_s) - b.slack_s
+            # Whoever asks in time is not late because the answer is, unless something was wrong.
+            if at_s - alive_s > window_s and (
+                link.asked_s - alive_s > window_s - b.slack_s or self._was_disturbed(link)
+            ):
                 return
         # Served last on one node, it is no concern of the nodes before.
         where = [last] if last.served else before
@@ -422,6 +445,18 @@ class _Replay:
         if in_doubt and not self._schedule.survives_connection:
             return
         yield Violation(at_s, "session_lost", session, f"{name}, within its resume window")
+
+    def _silence_to(self, link: _Link) -> Iterator[Violation]:
+        """A node that nothing has happened to answers; clocks alone keep nobody waiting."""
+        if link.code != "TimeoutError" or link.answered_s > self._end_s:
+            return
+        if not self._was_disturbed(link):
+            yield Violation(
+                link.answered_s,
+                "not_let_in",
+                f"client {link.client}",
+                f"node-{link.node} did not answer for {link.answered_s - link.asked_s:.2f} s, and nothing was wrong",
+            )
 
     def _two_owners(self) -> Iterator[Violation]:
         b = self._bounds
@@ -539,6 +574,43 @@ class _Replay:
                 since_s = _EVER if until_s < at_s + b.slack_s else since_s
         was_there = since_s <= at_s - b.slack_s and until_s >= at_s + b.slack_s / 2
         return [one for one in there if one.ended_s >= at_s - b.after_s] if was_there else []
+
+    def _reapings(self) -> Iterator[Violation]:
+        owned = {
+            link.answer["owner"]: link
+            for link in self._links.values()
+            if link.served and link.answer is not None
+        }
+        for entry in self._reaped:
+            link = owned.get(entry["owner"])
+            if link is not None and not self._may_be_reaped(link, entry.at_s):
+                yield Violation(
+                    entry.at_s,
+                    "wrong_reaping",
+                    link.session,
+                    f"{entry['by']} ended a session of client {link.client} as a dead node's; node-{link.node} lived",
+                )
+
+    def _may_be_reaped(self, link: _Link, at_s: float) -> bool:
+        """Whether the start of a node that served a connection may have been taken for dead at a time.
+
+        An outage ends every lease, and excuses nothing: all nodes come back from it, and have a lease's time for that.
+        """
+        b = self._bounds
+        if self._fault_of(link.node, _ENDS, link.asked_s, at_s):
+            return True
+        if not self._node_was_in_doubt(link.node, at_s - b.after_s, at_s):
+            return False
+        outages = [one for one in self._faults if one.kind in _STORE_IS_AWAY and one.began_s <= at_s]
+        last = max(outages, key=lambda one: one.over_s, default=None)
+        if last is None or last.over_s > at_s or last.over_s - last.began_s < b.outage_s:
+            return True
+        # What it missed by itself before the end of the outage is made good with all the others.
+        since_s = last.over_s - b.lease_ttl_s
+        return any(
+            one.node == link.node and one.kind in _BLOCKS and one.touches(since_s, at_s)
+            for one in self._faults
+        )
 
     # -- when everything was quiet for long --------------------------------------------------------
 

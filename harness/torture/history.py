@@ -15,6 +15,7 @@ is right. Times are seconds since the schedule's time zero, of one monotonic clo
 | ``told`` | ``op`` of the watcher's connection, ``kind`` (online, offline), ``user``, ``session`` |
 | ``fault``, ``over`` | ``step``, ``kind``, ``node``: took effect, its cause is gone |
 | ``store`` | ``statuses`` (slot to "session|owner"), ``online``: what Redis shows; only when it differs |
+| ``reaped`` | ``session``, ``owner``, ``by``: a node ended a session as one of a dead node, says its log |
 | ``healed`` | nothing more will happen |
 | ``final`` | ``differences`` of the audit, ``rows`` of the ledger (session to ended_by or null), ``lag_s`` |
 | ``died`` | ``name``, ``says``: a process ended by itself, and the history with it |
@@ -26,6 +27,7 @@ An entry with an ``op`` and no ``outcome`` is an invocation; the one with the sa
 from __future__ import annotations
 
 import time
+from bisect import insort
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,11 @@ class History:
     def note(self, what: str, **fields: Any) -> None:
         """Note something that has just happened."""
         self.entries.append(Entry(round(self.now_s, 4), what, fields))
+
+    def insert(self, clock_s: float, what: str, **fields: Any) -> None:
+        """Note what happened at a time of the monotonic clock, in its place."""
+        entry = Entry(round(clock_s - self._origin_s, 4), what, fields)
+        insort(self.entries, entry, key=lambda one: one.at_s)
 
     def invoke(self, what: str, **fields: Any) -> int:
         """Note that something is asked; return the number of the operation, for its answer."""

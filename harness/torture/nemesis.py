@@ -127,6 +127,7 @@ class Nemesis:
         hosts: of the nodes, where they have any.
         ledger: the SQLite file.
         configs: of the nodes, as files.
+        clock_of: how far a node's wall clock is ahead while no step moves it.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Nemesis:
         hosts: Hosts | None,
         ledger: Path,
         configs: Sequence[Path],
+        clock_of: Callable[[int], float],
     ) -> None:
         self._history = history
         self._nodes = nodes
@@ -146,6 +148,7 @@ class Nemesis:
         self._hosts = hosts
         self._ledger = ledger
         self._configs = configs
+        self._clock_of = clock_of
         self._paused: Counter[int] = Counter()
         self._cut: Counter[int] = Counter()
         self._full: Counter[int] = Counter()
@@ -261,9 +264,10 @@ class Nemesis:
     async def _clock(self, step: Step) -> None:
         number = self._begins(step)
         config = self._configs[step.target - 1]
-        move_clock(config, step.offset_s)
+        is_s = self._clock_of(step.target)
+        move_clock(config, is_s + step.offset_s)
         await asyncio.sleep(step.lasts_s)
-        move_clock(config, 0.0)
+        move_clock(config, is_s)
         self._ends(number, step)
 
     async def _fill(self, step: Step) -> None:

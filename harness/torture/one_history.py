@@ -22,6 +22,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from harness.events.log import read_log
 from harness.real.network.hosts import Hosts, hosts_network
 from harness.real.processes.children import ChildDied, Children
 from harness.real.processes.gateways import OPERATOR_TOKEN, Nodes
@@ -35,6 +36,7 @@ from harness.torture.node import move_clock
 from harness.torture.schedule import KINDS, Schedule
 from harness.user_sessions.audit import AuditTarget, CannotAudit, audit
 from reference_server.config import GatewayConfig
+from reference_server.events import Cause, EventKind
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
 
 __all__ = ["NODE_PROGRAM", "run_history"]
@@ -82,6 +84,7 @@ def run_history(
                 runner.run(_follow(schedule, run, history, children, store, hosts, program))
             except ChildDied as error:  # that too is something that must not be
                 history.note("died", name=error.name, says=str(error))
+        _note_reapings(history, run)
     return history
 
 
@@ -108,8 +111,8 @@ async def _follow(
             for n, proxy in enumerate(proxies, 1)
         ]
         files = [run.write_gateway_config(config) for config in configs]
-        for file in files:
-            move_clock(file, 0.0)
+        for n, file in enumerate(files, 1):
+            move_clock(file, schedule.clock_of(n))
         nodes = Nodes(children, run, configs, hosts=hosts, program=program)
         async with asyncio.timeout(_START_S):
             while sum(node.listens() for node in nodes) < len(
@@ -119,7 +122,9 @@ async def _follow(
                 await asyncio.sleep(0.02)
         addresses = [Address(nodes.address(node), node.port, node.http_port) for node in nodes]
         everybody = Everybody(history, schedule, addresses, OPERATOR_TOKEN)
-        nemesis = Nemesis(history, nodes, store, proxies, hosts, run.path / "ledger.db", files)
+        nemesis = Nemesis(
+            history, nodes, store, proxies, hosts, run.path / "ledger.db", files, schedule.clock_of
+        )
         clients += [Client(n, everybody, schedule.seed) for n in range(schedule.clients)]
         clients += [Client(WATCHER + n, everybody, schedule.seed) for n in range(schedule.nodes)]
         for watcher in clients[schedule.clients :]:
@@ -170,6 +175,8 @@ def _config(schedule: Schedule, run: RunDir, number: int, redis_url: str, host: 
         lease_ttl_s=BOUNDS.lease_ttl_s,
         lease_renew_s=BOUNDS.lease_renew_s,
         lease_check_s=BOUNDS.lease_check_s,
+        event_log=run.log("gateway", f"node-{number}"),
+        origin_s=0.0,
         ready_file=run.ready_file(f"node-{number}"),
         drain_timeout_s=1.0,
         auth_timeout_s=3.0,
@@ -241,6 +248,14 @@ async def _final(
             if client.connection is None or not client.connection.open or session != client.session:
                 outcome, code = await everybody.probe(token, node)
                 history.note("probe", session=session, outcome=outcome, code="" if outcome == "ok" else code)
+
+
+def _note_reapings(history: History, run: RunDir) -> None:
+    """Note which sessions the nodes ended as a dead node's. Their logs tell; a kill loses the last 0.2 s of one."""
+    for event in read_log(*sorted(run.logs.glob("gateway-*.jsonl"))).events:
+        if event.kind is EventKind.SUSPECTED and event.cause == Cause.NODE_LEASE:
+            about = {"session": event.session_id, "owner": event.connection_id, "by": event.node}
+            history.insert(event.time_s, "reaped", **about)
 
 
 def _rows(path: Path) -> dict[str, str | None]:

@@ -35,6 +35,7 @@ _CLIENTS, _NODES = 8, 3
 _TWO_DEVICES = 4  # the first clients are two users with two devices each
 _SHARE = 0.5  # of the kinds that one schedule draws from
 _CLIENT_STEPS, _FAULT_STEPS = (8, 24), (0, 7)  # fewest and most
+_CLOCKS_DIFFER = 0.5  # of the schedules
 
 
 class ScheduleError(FlatlineError):
@@ -114,6 +115,7 @@ class Schedule:
     """What happens in one history, sorted by time.
 
     Attributes:
+        clocks_s: how far each node's wall clock is ahead, from its start on; empty: they agree.
         length_s: of the steps, seconds since everything was up; all is over then.
         settle_s: and so long nothing happens, before what must be so is looked at.
     """
@@ -124,6 +126,7 @@ class Schedule:
     survives_connection: bool = False
     clients: int = _CLIENTS
     nodes: int = _NODES
+    clocks_s: tuple[float, ...] = ()
     length_s: float = _FAULTS_S + _BEGIN_S
     settle_s: float = _SETTLE_S
 
@@ -138,6 +141,10 @@ class Schedule:
     def device_of(self, client: int) -> str:
         """Which of its user's devices a client is."""
         return "phone" if client < _TWO_DEVICES and client % 2 else "web"
+
+    def clock_of(self, node: int) -> float:
+        """How far a node's wall clock is ahead while no step moves it, seconds."""
+        return self.clocks_s[node - 1] if self.clocks_s else 0.0
 
     def slot_of(self, client: int) -> str:
         """What has one connection at most."""
@@ -181,7 +188,11 @@ def draw(seed: str, abilities: Collection[str]) -> Schedule:
         offset_s = _seconds(rng, -_MOST_CLOCK_S, _MOST_CLOCK_S) if name == "clock" else 0.0
         steps.append(Step(at_s, name, int(rng.integers(*targets)), lasts_s, _node(rng), offset_s))
     per: Literal["user", "device"] = "device" if rng.random() < 0.5 else "user"
-    return Schedule(seed, tuple(sorted(steps)), per, bool(rng.random() < 0.3))
+    survives = bool(rng.random() < 0.3)
+    clocks_s: tuple[float, ...] = ()
+    if rng.random() < _CLOCKS_DIFFER:  # real ones do, and for longer than any step lasts
+        clocks_s = tuple(_seconds(rng, -_MOST_CLOCK_S, _MOST_CLOCK_S) for _ in range(_NODES))
+    return Schedule(seed, tuple(sorted(steps)), per, survives, clocks_s=clocks_s)
 
 
 def read_schedule(path: Path, abilities: Collection[str]) -> Schedule:

@@ -58,6 +58,9 @@ class Told:
     def told(self, at_s: float, op: int, kind: str, user: str) -> Told:
         return self.note(at_s, "told", op=op, kind=kind, user=user, session="")
 
+    def reaped(self, at_s: float, op: int, session: str = "s") -> Told:
+        return self.note(at_s, "reaped", session=session, owner=f"o{op}", by="node-1")
+
     def at_rest(self, at_s: float, statuses: dict[str, str] | None = None, up: tuple[int, ...] = ()) -> Told:
         users = sorted({slot.partition("/")[0] for slot in statuses or {}})
         self.note(at_s, "store", statuses=statuses or {}, online=users)
@@ -137,6 +140,21 @@ def test_a_take_over_needs_somebody_who_takes_over_and_who_is_newer() -> None:
     assert told.kinds() == []
 
 
+@pytest.mark.parametrize(
+    ("differ", "lost", "wrong"), [(True, True, False), (True, False, True), (False, True, True)]
+)
+def test_of_two_connections_the_older_may_win_where_clocks_differ_and_redis_was_flushed_between(
+    differ: bool, lost: bool, wrong: bool
+) -> None:
+    told, op = online()
+    told.ended(0.9, told.connect(0.7, 4, "before"), by="self", code=1000)
+    told.ended(5.0, op, code=4409)
+    if lost:
+        told.fault(3.0, "flush")
+    skewed = Schedule("1.1", (), clocks_s=(0.0, 5.0, 0.0) if differ else ())
+    assert told.kinds(skewed) == ["older_won"] * wrong
+
+
 # -- sessions --------------------------------------------------------------------------------------
 
 
@@ -145,6 +163,22 @@ def test_a_session_waits_for_its_resume_window(away_s: float, wrong: bool) -> No
     told, op = online()
     told.ended(3.0, op, by="self", code=1000)
     told.connect(3.0 + away_s, 4, "s", 2, "failed", "session_unknown")
+    assert told.kinds() == ["session_lost"] * wrong
+
+
+@pytest.mark.parametrize(
+    ("away_s", "fault", "wrong"),
+    [(0.4, "", True), (0.4, "clock", True), (0.4, "pause", False), (0.4, "restart", False), (0.8, "", False)],
+)
+def test_whoever_asks_in_time_is_not_late_because_the_answer_is(
+    away_s: float, fault: str, wrong: bool
+) -> None:
+    told, op = online()
+    told.ended(3.0, op, by="self", code=1000)
+    told.note(3.0 + away_s, "connect", op=9, client=4, session="s", node=2)
+    told.note(4.6, "connect", op=9, outcome="failed", code="session_unknown")
+    if fault:
+        told.fault(2.5, fault, 0 if fault == "restart" else 2, 1.0)
     assert told.kinds() == ["session_lost"] * wrong
 
 
@@ -313,6 +347,30 @@ def test_who_wants_in_gets_in_once_all_is_well() -> None:
     assert told.at_rest(20.0, up=(4,)).kinds() == ["not_let_in"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "node", "at_s", "wrong"),
+    [
+        ("", 0, 0.0, True),
+        ("clock", 2, 4.0, True),  # time runs differently, and nobody has to wait for that
+        ("pause", 2, 4.0, False),
+        ("pause", 1, 4.0, True),
+        ("store_pause", 0, 6.0, False),
+        ("locked", 0, 4.0, False),
+        ("crash", 2, 1.0, True),  # all is well again
+    ],
+)
+def test_whoever_asks_while_nothing_is_wrong_has_an_answer(
+    kind: str, node: int, at_s: float, wrong: bool
+) -> None:
+    told = Told()
+    told.note(5.0, "connect", op=1, client=4, session="s", node=2)
+    told.note(7.5, "connect", op=1, outcome="unknown", code="TimeoutError")
+    if kind:
+        told.fault(at_s, kind, node, 0.5)
+    told.final(9.0)
+    assert told.kinds() == ["not_let_in"] * wrong
+
+
 # -- presence --------------------------------------------------------------------------------------
 
 
@@ -365,6 +423,40 @@ def test_peers_may_take_a_node_for_dead_that_cannot_renew_its_lease(
     told, watcher, _ = watched()
     told.fault(2.0, kind, node, lasts_s).told(4.3, watcher, "offline", "user-4")
     assert told.kinds() == ["wrong_offline"] * wrong
+
+
+LEASES: list[tuple[tuple[tuple[str, int, float, float], ...], bool]] = [
+    # faults: kind, node, began, lasted; peers end a session of node-2 as a dead node's at 7 s: is that wrong?
+    ((), True),
+    ((("crash", 2, 4.0, 0.5),), False),
+    (
+        (("crash", 2, 1.5, 0.2), ("store_pause", 0, 2.0, 3.0)),
+        False,
+    ),  # an outage puts off the reaping of the dead
+    ((("crash", 1, 4.0, 0.5),), True),
+    ((("crash", 2, 0.2, 0.5),), True),  # it was the start before
+    ((("partition", 2, 4.0, 2.5),), False),
+    ((("pause", 2, 6.0, 0.3),), True),
+    ((("restart", 0, 4.0, 2.5),), True),  # all leases were over, and nobody was dead
+    (
+        (("partition", 2, 1.2, 2.0), ("restart", 0, 3.0, 3.5)),
+        True,
+    ),  # and so was that of one that came back before
+    ((("restart", 0, 2.0, 2.0), ("partition", 2, 3.5, 3.0)), False),  # it came back too late
+    ((("store_pause", 0, 5.0, 0.5), ("partition", 2, 4.0, 2.5)), False),
+    ((("flush", 0, 6.0, 0.0),), True),
+]
+
+
+@pytest.mark.parametrize(("faults", "wrong"), LEASES)
+def test_only_a_node_that_has_died_or_missed_its_lease_by_itself_is_reaped(
+    faults: tuple[tuple[str, int, float, float], ...], wrong: bool
+) -> None:
+    told = Told()
+    op = told.connect(1.0, 4, "s", 2)
+    for kind, node, began_s, lasts_s in faults:
+        told.fault(began_s, kind, node, lasts_s)
+    assert told.reaped(7.0, op).kinds() == ["wrong_reaping"] * wrong
 
 
 def test_what_a_watcher_believes_is_so_in_the_end() -> None:

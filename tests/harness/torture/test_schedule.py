@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,8 @@ def test_everything_is_drawn_and_everything_ends_in_time(many: list[Schedule]) -
     assert seen == set(KINDS)
     assert {schedule.one_connection_per for schedule in many} == {"user", "device"}
     assert {schedule.survives_connection for schedule in many} == {True, False}
+    assert {len(schedule.clocks_s) for schedule in many} == {0, many[0].nodes}
+    assert any(schedule.clock_of(1) for schedule in many)
     for schedule in many:
         assert list(schedule.steps) == sorted(schedule.steps)
         for step in schedule.steps:
@@ -77,6 +80,8 @@ def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
     history = History()
     op = history.invoke("login", client=3, node=1)
     history.note("login", op=op, outcome="ok", session="s")
+    history.insert(time.monotonic() - 1.0, "reaped", session="s", owner="o", by="node-1")
+    assert [entry.what for entry in history.entries] == ["reaped", "login", "login"]
     history.write(tmp_path / "history.jsonl")
     assert read_history(tmp_path / "history.jsonl") == history.entries
 
