@@ -106,8 +106,8 @@ def _written(seconds: float) -> str:
 
 
 _FOLDERS = {
-    "examples": "a fault of one's own, a workflow for a CI, a Grafana dashboard",
-    "notebooks": "a run, a tuning, a send-only heartbeat, capacity, your own data; pictures first",
+    "examples": "a fault of one's own, a workflow for a CI, two Grafana dashboards",
+    "notebooks": "a run, a tuning, a send-only heartbeat, capacity, your own data, internet scale; pictures first",
     "reports/sample": "the run that the first notebook reads",
 }
 

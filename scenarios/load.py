@@ -169,6 +169,8 @@ def parse_scenario(
         try:
             raw["target"] = load_target(raw["target"], None if "target" in overrides else folder)
         except TargetError as error:
+            if "target" in overrides:
+                raise  # the file says nothing of it
             raise ScenarioError(source, [Problem(None, "target", str(error))]) from error
     return validated(Scenario, raw, source, tree, replaced=overrides)
 

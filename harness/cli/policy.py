@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.terminal import PolicyFile, duration_s, progress, say, show_frame, show_markdown, show_table
+from harness.cli.terminal import (
+    PolicyFile,
+    duration_s,
+    in_a_folder,
+    progress,
+    say,
+    show_frame,
+    show_markdown,
+    show_table,
+)
 from reference_server.errors import Exit
 
 if TYPE_CHECKING:
@@ -59,7 +68,9 @@ def tune_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="write the policy there, for `lint`, `emit`, `run`, `simulate` and `serve`"
+            metavar="FILE",
+            callback=in_a_folder,
+            help="write the policy there, for `lint`, `emit`, `run`, `simulate` and `serve`",
         ),
     ] = None,
     report: Annotated[

@@ -34,6 +34,7 @@ __all__ = [
     "asides",
     "duration_s",
     "finish",
+    "in_a_folder",
     "progress",
     "say",
     "show_frame",
@@ -48,15 +49,27 @@ AllowUndecided = Annotated[
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="the verdict on standard output, for programs")]
+
+
+def in_a_folder(file: Path | None) -> Path | None:
+    """Check, before minutes of work are done for it, that a file can be written where an option wants it."""
+    if file is not None and not file.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {file.parent}")
+    return file
+
+
 JUnit = Annotated[
     Path | None,
-    typer.Option("--junit", help="also write the verdict there, as JUnit XML", show_default=False),
+    typer.Option(
+        "--junit", callback=in_a_folder, help="also write the verdict there, as JUnit XML", show_default=False
+    ),
 ]
 
 Summary = Annotated[
     Path | None,
     typer.Option(
         "--summary",
+        callback=in_a_folder,
         envvar="GITHUB_STEP_SUMMARY",
         show_envvar=True,
         help="also append the verdict there, as Markdown; in a job on GitHub it goes to the job's page by itself",

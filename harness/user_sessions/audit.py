@@ -337,7 +337,9 @@ def snapshot(target: AuditTarget) -> Snapshot:
             known = {held.session_id for held in memory.live} if memory else set()
             ledger = _ledger(target.ledger_url, known | set(store.sessions if store else ()))
     except (urllib.error.URLError, OSError, ValueError, KeyError) as error:
-        raise CannotAudit(f"a node's API: {error}") from error
+        said = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
+        where = ", ".join(target.http_urls)
+        raise CannotAudit(f"a node's API ({where}): {said}; an audit asks gateways that run") from error
     except redis.RedisError as error:
         raise CannotAudit(f"Redis: {error}") from error
     except (SQLAlchemyError, LedgerUnfit) as error:

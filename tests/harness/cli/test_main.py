@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -43,6 +45,9 @@ def write(folder: Path, text: str) -> str:
         (["tune"], "one of --network (office-wifi-60s-lb"),
         (["tune", "--behind", "alb", "--no-check"], "did you mean aws-alb? Allowed: "),
         (["run", "healthy", "--policy", "no-such.yaml"], "no-such.yaml"),
+        (["run", "healthy", "--junit", "no-such/j.xml"], "'--junit': there is no folder no-such"),
+        (["tune", "--behind", "aws-alb", "--output", "no-such/p.yaml"], "there is no folder no-such"),
+        (["run", "frozen", "--target", "no-such"], "error: no-such: no target file"),
         (["tune", "--network", "no-such"], "office-wifi-60s-lb"),
         (["tune", "--network", "mobil"], "did you mean mobile? Allowed: "),
         (["tune", "--network", "data-centre", "--detect-p99", "soon"], "detect-p99"),
@@ -224,3 +229,22 @@ def test_emit_prints_a_program_and_what_it_cannot_say() -> None:
     assert "the policy itself says 70 to 100 s" in result.stderr, "close_timeout comes on top"
     assert "take 2 s from heartbeat_timeout" in result.stderr
     assert "the policy itself" not in cli.invoke(app, ["emit", "uvicorn"]).stderr
+
+
+CALLBACK = """
+import signal, time, weakref
+import harness.__main__ as program, harness.cli.main as cli
+class Module: pass
+def command():
+    module = Module()
+    lock = weakref.ref(module, lambda _: signal.raise_signal(signal.SIGINT))
+    del module
+    time.sleep(60)
+cli.main = command
+program.main()
+"""
+
+
+def test_an_interrupt_that_a_callback_of_import_swallows_still_ends_the_command() -> None:
+    ended = subprocess.run([sys.executable, "-c", CALLBACK], capture_output=True, text=True, timeout=50)
+    assert (ended.returncode, ended.stderr) == (Exit.INTERRUPTED, "")

@@ -140,6 +140,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
             audit(target, 0.1)
     result = CliRunner().invoke(app, ["audit", "--http", "http://127.0.0.1:9"])
     assert result.exit_code == Exit.MACHINE_CANNOT
+    assert "a node's API (http://127.0.0.1:9): [Errno 111] Connection refused; an audit asks" in result.output
     (tmp_path / "empty" / "logs").mkdir(parents=True)
     result = CliRunner().invoke(app, ["audit", str(tmp_path / "empty")])
     assert result.exit_code == Exit.MACHINE_CANNOT
