@@ -1,11 +1,13 @@
 -- KEYS session; ARGV prefix, per_device, session_id, node, user ('': whoever it is), asking incarnation, how,
--- ledger ('1': its row is still to be written).
+-- ledger ('1': its row is still to be written), session_ttl_ms.
 -- Returns {slot, owner}; {} for an unknown session; {slot} for another user's, which is left alone.
 local prefix, session = ARGV[1], ARGV[3]
 local record = redis.call('GET', KEYS[1])
+local slot, owner = split(record or '')
+if record and ARGV[5] ~= '' and ARGV[5] ~= person(ARGV[2], slot) then return {slot} end
+-- A node that was taken for dead may have its connection, and would bring it back.
+put(prefix .. 'ended:' .. session, ARGV[7], ARGV[9])
 if not record then return {} end
-local slot, owner = split(record)
-if ARGV[5] ~= '' and ARGV[5] ~= person(ARGV[2], slot) then return {slot} end
 redis.call('DEL', KEYS[1])
 if ARGV[8] == '1' then redis.call('HSET', prefix .. 'over', session, (person(ARGV[2], slot))) end
 if owner ~= '' then let_go(prefix, session, record) end

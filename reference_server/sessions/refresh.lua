@@ -1,6 +1,6 @@
 -- KEYS session, status; ARGV prefix, per_device, slot, session_id, owner, session_ttl_ms, status_ttl_ms, node.
 -- Writes, and so brings back what vanished. Returns the older owners whose records it took, or 0: a newer
--- connection has the records, or somebody has ended the session.
+-- connection has the records, or somebody has ended the session. A logout is told once more, to the owner's node.
 local prefix, slot, session, owner = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
 local mine, my_status = slot .. '|' .. owner, session .. '|' .. owner
 local record, status = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
@@ -10,6 +10,11 @@ if record ~= mine or status ~= my_status then
   if record then _, before = split(record) end
   if status then other, displaced = split(status) end
   if newer(before, owner) or newer(displaced, owner) then return 0 end
+  local how = not record and redis.call('GET', prefix .. 'ended:' .. session)
+  if how then
+    kick(prefix, ':0', owner, how)
+    return took
+  end
   -- Not there, not known to be held, and nothing was lost: it was ended, and nobody could tell us.
   if not record and redis.call('HGET', held_by(prefix, owner), session) ~= mine
     and lost_nothing(prefix, owner) then return 0 end

@@ -147,6 +147,37 @@ def test_a_node_that_stood_still_and_was_declared_dead_takes_its_sessions_back(
     run(scenario())
 
 
+def test_a_session_that_ended_while_its_node_was_taken_for_dead_stays_ended(
+    children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
+) -> None:
+    """Its node would bring the records of all its connections back, and nobody had told it."""
+    still, ports = start_node(children, private_redis, key_prefix, tmp_path, node="a")
+    (tmp_path / "b").mkdir()
+
+    async def scenario() -> None:
+        options: dict[str, Any] = {"node": "b", "operator_token": "operator", **LEASE}
+        async with running(private_redis.url, key_prefix, tmp_path / "b", QUIET, **options) as it:
+            watcher = await watching(it, "ann", "bob")
+            ann, of_ann = await join(ports, "ann")
+            bob, of_bob = await join(ports, "bob")
+            await until(lambda: len(watcher.told) == 2, "both are online")
+            still.send_signal(signal.SIGSTOP)
+            await until(lambda: len(watcher.told) == 4, "both are declared dead")
+            assert (await it.http("POST", "/user/logout", {"token": of_ann["token"]}))[0] == 200
+            authorization = {"Authorization": "Bearer operator"}
+            body = {"session_id": of_bob["session_id"]}
+            assert (await it.http("POST", "/operator/kick", body, authorization))[0] == 200
+            still.send_signal(signal.SIGCONT)
+            for client, code in ((ann, 1000), (bob, 4410)):
+                await asyncio.wait_for(client.wait_closed(), 5)
+                assert client.close_code == code
+            for ready, user_id in ((of_ann, "ann"), (of_bob, "bob")):
+                assert it.records(ready["session_id"], user_id) == (None, None, False)
+            assert len(watcher.told) == 4, "nobody is online again"
+
+    run(scenario())
+
+
 def test_several_nodes_share_a_port_and_the_kernel_spreads_connections(
     children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
 ) -> None:

@@ -90,6 +90,7 @@ class Ownership(RuleBasedStateMachine):
         self.holder: dict[str, Record] = {}
         self.lost: set[str] = set()  # slots of whose holder that does not hold
         self.ended: set[str] = set()  # owners that somebody has ended
+        self.logged_out: set[str] = set()  # sessions, as far as Redis knows
         self.settled = [False, False]  # has its lease, all its records asserted
         for node in (0, 1):
             self.settle(node)
@@ -257,6 +258,9 @@ class Ownership(RuleBasedStateMachine):
             self.live[node].discard(record)
             return
         self.ended |= set(told)
+        if record.session_id in self.logged_out and not self._has(record):
+            self.live[node].discard(record)  # its node is told by a message
+            return
         assert self._has(record)
         if self.settled[node]:
             assert record.owner not in self.ended or mine, "it was ended, and came back"
@@ -288,6 +292,7 @@ class Ownership(RuleBasedStateMachine):
         known = self.store.exists(f"{self.prefix}session:{session_id}")
         found = self.loop.run(self.nodes[node].logout(session_id))
         assert (found is not None) == bool(known)
+        self.logged_out.add(session_id)
         if found is not None:
             self.ended.add(found.owner)
             held = self.holder.get(found.slot)
@@ -300,6 +305,7 @@ class Ownership(RuleBasedStateMachine):
         if keys := self.store.keys(f"{self.prefix}*"):
             self.store.delete(*keys)
         self.lost = set(self.holder)
+        self.logged_out.clear()
         self.settled = [False, False]
 
     @rule(node=NODES)
