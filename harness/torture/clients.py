@@ -113,7 +113,7 @@ class Everybody:
         finally:
             if writer is not None:
                 writer.transport.abort()
-        return ("ok", content) if status == b"200" else ("failed", content["error"]["code"])
+        return ("ok", content) if status == b"200" else _refused(content["error"]["code"])
 
     async def probe(self, token: str, node: int) -> tuple[str, str | int]:
         """Try once to connect with a token; leave again if it is let in."""
@@ -350,6 +350,11 @@ class Client:
             self._history.note("ended", op=connection.op, by="peer", code=connection.code)
 
 
+def _refused(code: str) -> tuple[str, str]:
+    """Return what an error leaves us with: what Redis did not answer may have been done all the same."""
+    return ("unknown" if code == "store_unavailable" else "failed"), code
+
+
 async def _authenticate(wire: ClientConnection, token: str) -> tuple[str, Any]:
     """Return ok and the ready message; failed and the error's code, where the gateway said no; or unknown."""
     try:
@@ -361,8 +366,6 @@ async def _authenticate(wire: ClientConnection, token: str) -> tuple[str, Any]:
                 if message["type"] == "ready":
                     return "ok", text
                 if message["type"] == "error":
-                    # The records may be this connection's all the same.
-                    unsure = message["code"] == "store_unavailable"
-                    return ("unknown" if unsure else "failed"), message["code"]
+                    return _refused(message["code"])
     except (TimeoutError, ConnectionClosed, OSError) as error:
         return "unknown", type(error).__name__
