@@ -603,10 +603,11 @@ class _Replay:
             return False
         outages = [one for one in self._faults if one.kind in _STORE_IS_AWAY and one.began_s <= at_s]
         last = max(outages, key=lambda one: one.over_s, default=None)
-        if last is None or last.over_s > at_s or last.over_s - last.began_s < b.outage_s:
+        over_s = min(last.over_s, at_s) if last is not None else at_s
+        if last is None or over_s - last.began_s < b.outage_s:
             return True
         # What it missed by itself before the end of the outage is made good with all the others.
-        since_s = last.over_s - b.lease_ttl_s
+        since_s = over_s - b.slack_s
         return any(
             one.node == link.node and one.kind in _BLOCKS and one.touches(since_s, at_s)
             for one in self._faults

@@ -37,6 +37,7 @@ __all__ = ["Nemesis", "RedisProxy"]
 
 _LOOK_S = 0.02
 _START_S = 30.0
+_APART_S = 0.2
 _CHUNK = 65_536
 _LINGER = struct.pack("ii", 1, 0)
 
@@ -151,6 +152,7 @@ class Nemesis:
         self._clock_of = clock_of
         self._paused: Counter[int] = Counter()
         self._cut: Counter[int] = Counter()
+        self._held: Counter[int] = Counter()  # proxies
         self._full: Counter[int] = Counter()
         self._away: set[int] = set()  # nodes that are down or starting
         self._store_is_away = False
@@ -244,17 +246,25 @@ class Nemesis:
         number = self._begins(step)
         self._cut[n] += 1
         if self._hosts is None:
-            self._proxies[n - 1].hold()
+            self._hold(n)
         else:
             self._hosts.partition(n)
         await asyncio.sleep(step.lasts_s)
         self._cut[n] -= 1
-        if not self._cut[n]:
-            if self._hosts is None:
-                self._proxies[n - 1].release()
-            else:
-                self._hosts.heal(n)
+        if self._hosts is None:
+            self._release(n)
+        elif not self._cut[n]:
+            self._hosts.heal(n)
         self._ends(number, step)
+
+    def _hold(self, n: int) -> None:
+        self._held[n] += 1
+        self._proxies[n - 1].hold()
+
+    def _release(self, n: int) -> None:
+        self._held[n] -= 1
+        if not self._held[n]:
+            self._proxies[n - 1].release()
 
     async def _disconnect(self, step: Step) -> None:
         number = self._begins(step)
@@ -298,10 +308,15 @@ class Nemesis:
         self._store_is_away = True
         number = self._begins(step)
         self._redis.stop()
+        for node in self._nodes:
+            self._hold(node.number)
         await asyncio.sleep(step.lasts_s)
         self._redis.start(keeps=step.kind == "restart")
         await self._until(self._redis.answers, "redis")
         self._store_is_away = False
+        for node in self._nodes:  # real ones find it again one after the other
+            self._release(node.number)
+            await asyncio.sleep(_APART_S)
         self._ends(number, step)
 
     async def _flush(self, step: Step) -> None:

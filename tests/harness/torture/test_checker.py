@@ -443,6 +443,9 @@ LEASES: list[tuple[tuple[tuple[str, int, float, float], ...], bool]] = [
         True,
     ),  # and so was that of one that came back before
     ((("restart", 0, 2.0, 2.0), ("partition", 2, 3.5, 3.0)), False),  # it came back too late
+    ((("restart", 0, 3.0, 3.5), ("pause", 2, 4.0, 1.5)), True),
+    ((("restart", 0, 4.0, 3.4), ("pause", 2, 3.0, 2.0)), True),  # for the first node Redis is back already
+    ((("restart", 0, 6.8, 3.0), ("partition", 2, 4.0, 2.5)), False),  # just before the outage
     ((("store_pause", 0, 5.0, 0.5), ("partition", 2, 4.0, 2.5)), False),
     ((("flush", 0, 6.0, 0.0),), True),
 ]
