@@ -8,14 +8,14 @@ generators on other hosts: how well their clocks are known, and which of them di
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.events.columns import Codes, Events, Floats, Texts
+from harness.events.columns import Codes, Events, Flags, Floats, Texts
 from reference_server.events import Event, EventKind, Source
 from reports.run_tables import MEASURED_ENGINES
 from scenarios.clock import SCENARIO_TIME, RunClock
@@ -29,6 +29,7 @@ __all__ = [
     "InjectedFault",
     "Lost",
     "Workers",
+    "last_places",
     "pairs",
     "ranks",
     "workers_of",
@@ -39,7 +40,7 @@ class Columns:
     """Events of one kind as arrays, in the log's order: what is asked of a million at once.
 
     ``time_s`` is scenario seconds, float64. ``session`` and ``connection`` are a history's codes of the texts
-    (`History.code`), int64, 0 for none. All have shape (n,).
+    (`History.codes`), int64, 0 for none. All have shape (n,).
     """
 
     def __init__(self, events: Events, speedup: float) -> None:
@@ -55,37 +56,36 @@ class Columns:
     def told(self, key: str) -> list[Any]:
         """What each event's detail says under a key; None: nothing."""
         if key not in self._told:
-            self._told[key] = [detail.get(key) for detail in self.events.detail.tolist()]
+            self._told[key] = self.events.told(key).tolist()
         return self._told[key]
 
     @cached_property
-    def client(self) -> list[str]:
-        """The client that each event names; where it names none, its session."""
-        sessions = self.events.books.ids.named(self.session).tolist()
-        return [
-            session if client is None else str(client)
-            for client, session in zip(self.told("client"), sessions, strict=True)
-        ]
+    def client(self) -> Codes:
+        """The client that each event names, as a code; where it names none, its session."""
+        code, told = self.events.books.ids.code, zip(self.told("client"), self.session.tolist(), strict=True)
+        return np.array(
+            [session if client is None else code(str(client)) for client, session in told], dtype=np.int64
+        )
 
     @cached_property
     def cause(self) -> Texts:
         """Each event's cause."""
-        return self.events.books.words.named(self.events.cause)
+        return self.events.cause
 
     @cached_property
     def node(self) -> Texts:
         """Each event's node."""
-        return self.events.books.words.named(self.events.node)
+        return self.events.node
 
     @cached_property
     def cause_rank(self) -> Codes:
         """Numbers in the order of the causes as texts."""
-        return self.events.books.words.ranked(self.events.cause)
+        return ranks(self.cause)
 
     @cached_property
     def node_rank(self) -> Codes:
         """Numbers in the order of the nodes as texts."""
-        return self.events.books.words.ranked(self.events.node)
+        return ranks(self.node)
 
 
 class FaultColumns(NamedTuple):
@@ -95,6 +95,8 @@ class FaultColumns(NamedTuple):
     recovered_s: Floats  # inf: never
     session: Codes
     connection: Codes
+    client: Codes
+    only_hampers: Flags
 
 
 def ranks(values: Iterable[Any]) -> Codes:
@@ -113,6 +115,14 @@ def pairs(left: Codes, right: Codes) -> tuple[Codes, Codes]:
     i = np.repeat(np.arange(len(left)), count)
     within = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
     return i, order[np.repeat(begin, count) + within]
+
+
+def last_places(codes: Codes, wanted: Codes) -> Codes:
+    """Return the last place at which ``codes`` has each wanted code; -1: it has it nowhere."""
+    place = np.full(int(max(codes.max(initial=0), wanted.max(initial=0))) + 1, -1)
+    place[codes] = np.arange(len(codes))  # NumPy lets the last one win
+    found: Codes = place[wanted]
+    return found
 
 
 class InjectedFault(NamedTuple):
@@ -180,13 +190,11 @@ class History:
         self.witnesses = seen.sources
         self._seen = seen.take(seen.time_s <= cut_s)
         self._places = self._seen.places()
-        self.code = (
-            self._seen.books.ids.code
-        )  # a number for a session's or connection's id, the same whenever asked
+        # Numbers for ids of sessions, connections and clients, the same whenever asked.
+        self.codes = self._seen.books.ids.codes
         # Several tables ask for the same groups, and grouping is much of what measuring takes.
         self._of: dict[tuple[EventKind, Source | None], Events] = {}
         self._by_session: dict[tuple[EventKind, Source | None], dict[str, list[Event]]] = {}
-        self._by_fault: dict[EventKind, dict[str, list[Event]]] = {}
         self._columns: dict[tuple[EventKind, Source | None], Columns] = {}
 
     def saw(self, witness: Source) -> bool:
@@ -216,8 +224,7 @@ class History:
 
     def of_sessions(self, session_ids: Collection[str]) -> Events:
         """Every event of some sessions."""
-        codes = [self.code(session_id) for session_id in session_ids]
-        return self._seen.take(np.isin(self._seen.session, codes))
+        return self._seen.take(np.isin(self._seen.session, self.codes(session_ids)))
 
     def time_s(self, event: Event) -> float:
         """When it happened, scenario seconds from the run's origin."""
@@ -236,20 +243,28 @@ class History:
             self._by_session[kind, witness] = dict(groups)
         return self._by_session[kind, witness]
 
+    def naming(self, kind: EventKind, fault_ids: Container[str]) -> Events:
+        """Events of one kind that name one of some faults."""
+        told = self.columns(kind).told("fault_id")
+        places = [place for place, fault_id in enumerate(told) if fault_id in fault_ids]
+        return self.of(kind).take(np.array(places, dtype=np.int64))
+
     def by_fault(self, kind: EventKind) -> dict[str, list[Event]]:
         """Events of one kind that name a fault, grouped by it."""
-        if kind not in self._by_fault:
-            groups: dict[str, list[Event]] = defaultdict(list)
-            for event in self.of(kind):
-                if "fault_id" in event.detail:
-                    groups[event.detail["fault_id"]].append(event)
-            self._by_fault[kind] = dict(groups)
-        return self._by_fault[kind]
+        groups: dict[str, list[Event]] = defaultdict(list)
+        for event in self.of(kind):
+            if "fault_id" in event.detail:
+                groups[event.detail["fault_id"]].append(event)
+        return dict(groups)
 
     @cached_property
     def injected_faults(self) -> tuple[InjectedFault, ...]:
         """Every planned fault, in the plan's order."""
-        injected = self.by_fault(EventKind.FAULT_INJECTED)
+        injected: dict[str | None, Event] = {}
+        for event in self.of(EventKind.FAULT_INJECTED):
+            fault_id = event.detail.get("fault_id")
+            if fault_id not in injected or _order(event) < _order(injected[fault_id]):
+                injected[fault_id] = event
         recovered = self.by_fault(EventKind.FAULT_RECOVERED)
         return tuple(
             self._injected_fault(fault, injected.get(fault.fault_id), recovered.get(fault.fault_id))
@@ -263,18 +278,17 @@ class History:
         return FaultColumns(
             np.array([nan if f.injected_s is None else f.injected_s for f in faults], dtype=float),
             np.array([never if f.recovered_s is None else f.recovered_s for f in faults], dtype=float),
-            self._seen.books.ids.codes([f.session_id for f in faults]),
-            self._seen.books.ids.codes([f.connection_id for f in faults]),
+            self.codes([f.session_id for f in faults]),
+            self.codes([f.connection_id for f in faults]),
+            self.codes([str(f.planned.client) for f in faults]),
+            np.array([f.planned.params.only_hampers for f in faults], dtype=bool),
         )
 
     def _injected_fault(
-        self, fault: PlannedFault, injected: list[Event] | None, recovered: list[Event] | None
+        self, fault: PlannedFault, hit: Event | None, recovered: list[Event] | None
     ) -> InjectedFault:
-        if not injected:
+        if hit is None:
             return InjectedFault(fault, None, None, "", "", None)
-        hit = injected[0]
-        if len(injected) > 1:
-            hit = min(injected, key=lambda event: (event.time_s, event.session_id, event.connection_id))
         back = [event.time_s for event in recovered or () if event.time_s >= hit.time_s]
         scheduled = hit.detail.get("scheduled_s")
         connection = hit.connection_id
@@ -293,6 +307,10 @@ class History:
             connection_id=connection,
             recovered_s=self.clock.scenario_s(min(back)) if back else None,
         )
+
+
+def _order(event: Event) -> tuple[float, str, str]:
+    return event.time_s, event.session_id, event.connection_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,14 @@ import msgspec
 import numpy as np
 
 from harness.events.columns import Books, Events
-from reference_server.events import CLOCK_KEYS, Event, EventKind, Source, decode
+from reference_server.events import Event, EventKind, Source, decode
 
 __all__ = ["LogFile", "ReadLog", "gc_paused", "merge_logs", "read_log", "write_log"]
 
 _DECODER = msgspec.json.Decoder(Event)
 _ENCODER = msgspec.json.Encoder()
-_READ_BYTES = (
-    1 << 18
-)  # so much, and the rest of its last line, is decoded at once: what a processor's cache holds
+# So much, and the rest of its last line, is decoded at once: a cache of the processor holds what it makes.
+_READ_BYTES = 1 << 16
 _WRITE_EVENTS = 1 << 14  # so many are events, and then lines, at once
 
 
@@ -123,10 +122,12 @@ def _decode(lines: bytes) -> list[Event]:
     except msgspec.DecodeError as error:
         raise ValueError(str(error)) from error
     # JSON has no "}{" within a value: then no line has a part of one, and as many lines as values have one each.
-    ends = lines.count(b"\n")
-    between = lines.count(b"}\n{") + 1
-    if not len(events) == ends == between or not (lines.startswith(b"{") and lines.endswith(b"}\n")):
-        raise ValueError(f"{ends} lines are {len(events)} events")
+    text = np.frombuffer(lines, dtype=np.uint8)
+    ends = np.flatnonzero(text == ord("\n"))
+    begins = np.append(0, ends[:-1] + 1)
+    whole = lines.endswith(b"\n") and (text[begins] == ord("{")).all() and (text[ends - 1] == ord("}")).all()
+    if len(events) != len(ends) or not whole:
+        raise ValueError(f"{len(ends)} lines are {len(events)} events")
     return events
 
 
@@ -146,27 +147,12 @@ def merge_logs(folder: Path, target: Path) -> ReadLog:
     the merged log, count from the ramp's beginning, as the plan and the simulation do.
     """
     files = _read_files(sorted(folder.glob("*.jsonl")))
-    starts_s = [e.time_s for f in files for e in f.events.of(EventKind.RUN_STARTED) if _real(e)]
+    real = [~file.events.is_of(source=Source.SIMULATION) for file in files]
+    begun = [file.events.is_of(EventKind.RUN_STARTED) & its for file, its in zip(files, real, strict=True)]
+    starts_s = [float(t) for f, its in zip(files, begun, strict=True) for t in f.events.time_s[its]]
     if begun_s := min(starts_s, default=0.0):
-        files = tuple(file._replace(events=_shifted(file.events, begun_s)) for file in files)
+        for file, its in zip(files, real, strict=True):
+            file.events.shift(its, begun_s)
     read = _in_order(files)
     write_log(target, read.events)
     return read
-
-
-def _real(event: Event) -> bool:
-    return event.source is not Source.SIMULATION
-
-
-def _shifted(events: Events, by_s: float) -> Events:
-    real = ~events.is_of(source=Source.SIMULATION)
-    detail = [
-        {
-            key: value - by_s if key in CLOCK_KEYS and value is not None else value
-            for key, value in told.items()
-        }
-        if shifts and not CLOCK_KEYS.isdisjoint(told)
-        else told
-        for told, shifts in zip(events.detail.tolist(), real.tolist(), strict=True)
-    ]
-    return events.replaced(np.where(real, events.time_s - by_s, events.time_s), detail)

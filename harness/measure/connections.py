@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.events.columns import Codes, Flags, Floats, Texts, texts
-from harness.events.history import Columns, History, InjectedFault, pairs
+from harness.events.history import Columns, History, last_places, pairs
 from harness.events.incident_windows import incident_windows, laid_to
 from harness.measure.detections import first_of_each
 from harness.measure.health import outages, poisson_interval
@@ -98,7 +98,7 @@ class _Begun(NamedTuple):
     """Every connection of a client, by its own word: the clients by their first, and each one's in order of time."""
 
     client: Texts
-    number: Codes  # of the client
+    client_code: Codes
     session: Codes
     connection: Codes
     session_id: Texts
@@ -114,16 +114,16 @@ def _begun(history: History) -> _Begun:
     last = np.zeros(len(first), dtype=np.int64)
     last[same] = np.arange(len(seen))  # of a connection that is told of twice, the last word
     chosen = last[np.argsort(first, kind="stable")]
-    clients = [seen.client[n] for n in chosen.tolist()]
-    numbers: dict[str, int] = {}
-    number = np.array([numbers.setdefault(client, len(numbers)) for client in clients], dtype=np.int64)
+    _, first, same = np.unique(seen.client[chosen], return_index=True, return_inverse=True)
+    number = first[same]
     order = np.lexsort((seen.time_s[chosen], number))
     chosen, number = chosen[order], number[order]
+    client = seen.client[chosen]
     start_s, session = seen.time_s[chosen], seen.session[chosen]
     again = np.append(number[1:] == number[:-1], False)[: len(number)]
     return _Begun(
-        texts(clients)[order],
-        number,
+        history.names()[client],
+        client,
         session,
         seen.connection[chosen],
         history.names()[session],
@@ -141,13 +141,16 @@ def _key(seen: Columns | _Begun) -> Codes:
 
 def _healthy_parts(history: History, began: _Begun, ends: _Ends) -> pd.DataFrame:
     """Cut each connection where a fault hit its client; ``row`` is its place in ``began``."""
-    hit = {str(f.planned.client): f for f in history.injected_faults if f.injected_s is not None}
-    faults = [hit.get(client) for client in began.client] if hit else [None] * len(began.client)
-    hit_s = np.array(
-        [_INF if f is None or f.injected_s is None else f.injected_s for f in faults], dtype=float
-    )
-    again_s = np.array([_INF if f is None else _healthy_again_s(f) for f in faults], dtype=float)
-    label = texts("" if f is None else f.planned.fault for f in faults)
+    of = history.fault_columns
+    hit = np.flatnonzero(~np.isnan(of.injected_s))
+    place = last_places(of.client[hit], began.client_code)
+    struck, fault = place >= 0, hit[place[place >= 0]]
+    hit_s, again_s = np.full(len(place), _INF), np.full(len(place), _INF)
+    hit_s[struck] = of.injected_s[fault]
+    # When its client can be called healthy again, if hampered; inf: never.
+    again_s[struck] = np.where(of.only_hampers, of.injected_s, of.recovered_s)[fault]
+    label = np.full(len(place), "", dtype=object)
+    label[struck] = texts(f.planned.fault for f in history.injected_faults)[fault]
     over = ends.author != _OPEN
     until_s = np.where(over, ends.time_s, history.end_s)
     outcome = np.where(~over, "censored", np.where(ends.author != "", "lost", "ended")).astype(object)
@@ -178,12 +181,6 @@ def _healthy_parts(history: History, began: _Begun, ends: _Ends) -> pd.DataFrame
             }.items()
         }
     )
-
-
-def _healthy_again_s(fault: InjectedFault) -> float:
-    """When its client can be called healthy again, if hampered; inf: never."""
-    back_s = fault.injected_s if fault.planned.params.only_hampers else fault.recovered_s
-    return _INF if back_s is None else back_s
 
 
 def _bears_on(spell: tuple[float, float], time_s: float) -> bool:

@@ -30,7 +30,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.events.columns import Codes, Flags, Floats, Texts, texts
-from harness.events.history import Columns, History, pairs
+from harness.events.history import Columns, History, last_places, pairs
 from harness.events.incident_windows import incident_windows
 from reference_server.events import EventKind, Source
 from reports.run_tables import MILESTONES, frame, frame_of_columns
@@ -140,10 +140,10 @@ class _Follower:
         self._windows = incident_windows(history)
         self._server = Source.GATEWAY if history.witnessed is None else Source.OBSERVER
         held = history.columns(EventKind.CONNECTED, Source.GATEWAY)
-        on_node = np.full(len(history.names()), "", dtype=object)
-        told = (held.connection != 0) & (held.node != "")
-        on_node[held.connection[told]] = held.node[told]
-        self._on_node = on_node[self._of.connection]
+        named = np.flatnonzero((held.connection != 0) & (held.node != ""))
+        place = last_places(held.connection[named], self._of.connection)
+        self._on_node = np.full(len(self._faults), "", dtype=object)
+        self._on_node[place >= 0] = held.node[named[place[place >= 0]]]
         self._hopeless = self._why_hopeless()
         self._possible = np.flatnonzero(self._hopeless == "")
         self._verdict = self._first_on_connection(EventKind.SUSPECTED)
@@ -218,8 +218,8 @@ class _Follower:
     def _first_of(self, i: Codes, seen: Columns, j: Codes) -> _Seen:
         keep = seen.time_s[j] >= self.injected_s[i]
         i, j = first_of_each(i[keep], seen, j[keep], by_node=True)
-        looked_s = [detail.get("previous_poll_s") for detail in seen.events.detail[j].tolist()]
-        after_s = [np.nan if one is None else self._h.clock.scenario_s(float(one)) for one in looked_s]
+        looked_s = seen.events.told("previous_poll_s")[j].astype(float)  # None: NaN
+        after_s = self._h.clock.scenario_s(looked_s)
         found = self._nothing()
         cause, node = found.cause.copy(), found.node.copy()
         found.time_s[i], cause[i], node[i], found.after_s[i] = (
@@ -235,17 +235,13 @@ class _Follower:
         expected = np.array([watched[f.planned.client] for f in self._faults], dtype=np.int64)
         found = self._nothing().where(expected > 0, "nobody watches this user")
         told, possible = self._h.columns(EventKind.PEER_NOTIFIED), self._possible
-        users = np.array(
-            [self._h.code(f"user-{self._faults[n].planned.client}") for n in possible], dtype=np.int64
-        )
+        users = self._h.codes([f"user-{self._faults[n].planned.client}" for n in possible.tolist()])
         both = [pairs(self._of.session[possible], told.session), pairs(users, told.session)]
         i = possible[np.concatenate([i for i, _ in both])]
         j = np.concatenate([j for _, j in both])
         keep = told.time_s[j] >= self.injected_s[i]
         i, j = i[keep], j[keep]
-        numbers: dict[object, int] = {}
-        watchers = [numbers.setdefault(watcher, len(numbers)) for watcher in told.told("watcher")]
-        by = np.array(watchers, dtype=np.int64)[j]
+        by = self._h.codes(map(str, told.told("watcher")))[j]
         order = np.lexsort((told.time_s[j], by, i))
         i, j, by = i[order], j[order], by[order]
         first = (np.diff(i, prepend=-1) != 0) | (np.diff(by, prepend=-1) != 0)

@@ -109,12 +109,13 @@ def find_health(history: History) -> Health:
     happened = incident_windows(history)
     logged, came = history.columns(EventKind.LOGGED_IN), history.columns(EventKind.CONNECTED, Source.CLIENT)
     steps = _steps(history, happened)
-    names = history.names()
-    clients = names.copy()  # by the session's code: whose it is, for all that is known itself
-    clients[logged.session] = texts(logged.client)
-    named = np.array([client is not None for client in came.told("client")], dtype=bool)
-    whose = np.where(named, texts(came.client), clients[came.session])
+    clients = np.arange(
+        len(history.names())
+    )  # by the session's code: whose it is, for all that is known itself
+    clients[logged.session] = logged.client
+    whose = np.where(came.client != came.session, came.client, clients[came.session])
     clients[came.session] = whose
+    names = history.names()
     known = np.zeros(len(names), dtype=bool)
     known[logged.session] = known[came.session] = True
     alive_s, wrong = _follow(steps, known, history.end_s)
@@ -122,8 +123,10 @@ def find_health(history: History) -> Health:
     for n in wrong.tolist():
         session, time_s, node = steps.session[n], float(steps.time_s[n]), steps.node[n]
         incident = laid_to(happened, time_s, node)
-        mistakes.append(Mistake(time_s, names[session], clients[session], node, steps.cause[n], incident))
-    return Health(alive_s, mistakes, whose, came.time_s)
+        mistakes.append(
+            Mistake(time_s, names[session], names[clients[session]], node, steps.cause[n], incident)
+        )
+    return Health(alive_s, mistakes, names[whose], came.time_s)
 
 
 def _steps(history: History, happened: Iterable[IncidentWindow]) -> _Steps:
@@ -155,7 +158,7 @@ def _steps(history: History, happened: Iterable[IncidentWindow]) -> _Steps:
     steps = _Steps._make(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     names = history.names().tolist()
     by_name = np.zeros(len(names), dtype=np.int64)
-    there = np.unique(steps.session).tolist()
+    there = np.flatnonzero(np.bincount(steps.session)).tolist()
     by_name[sorted(there, key=names.__getitem__)] = np.arange(len(there))
     steps = steps.at(np.lexsort((steps.rank, steps.time_s, by_name[steps.session])))
     same = np.ones(max(0, len(steps.rank) - 1), dtype=bool)
@@ -211,7 +214,9 @@ def _follow(steps: _Steps, known: Flags, end_s: float) -> tuple[Floats, Codes]:
     connection = np.full(len(begin), -1)  # -1: none
     since_s = np.full(len(begin), np.nan)  # NaN: not alive
     dead = np.zeros(len(begin), dtype=bool)
-    doubts = ~np.array([cause in _NO_SUSPICION for cause in steps.cause], dtype=bool)
+    verdicts = np.flatnonzero(steps.rank == _SUSPECTED)
+    doubts = np.zeros(len(steps.rank), dtype=bool)
+    doubts[verdicts] = [cause not in _NO_SUSPICION for cause in steps.cause[verdicts].tolist()]
     of_client = known[steps.session]
     spans: list[tuple[Codes, Floats, Floats]] = []
     mistakes: list[Codes] = []

@@ -86,10 +86,11 @@ def _quantiles_between(rows: pd.DataFrame) -> Callable[[float], Quantile] | None
 
     The value is that of the looks which saw it; the lower bound is that of the looks before. None: as `curve_of`.
     """
-    late, early = (
-        curve_of(rows),
-        curve_of(rows.assign(duration_s=rows["earliest_s"].fillna(rows["duration_s"]))),
-    )
+    seen = rows[rows["outcome"] != "not_applicable"]
+    earliest_s = seen["earliest_s"].fillna(seen["duration_s"])
+    late = early = curve_of(seen)
+    if not earliest_s.equals(seen["duration_s"]):
+        early = curve_of(seen.assign(duration_s=earliest_s))
     if late is None or early is None:
         return None
     return lambda q: replace(late.quantile(q), lo_s=early.quantile(q).lo_s)

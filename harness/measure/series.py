@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.events.history import History, pairs
+from harness.events.history import History, last_places, pairs
 from harness.measure.detections import first_of_each
 from reference_server.events import Event, EventKind, Source
 from reports.run_tables import frame, frame_of_columns
@@ -162,14 +162,14 @@ def _alive_at(times: Times, history: History, connections: pd.DataFrame) -> NDAr
 
 def _out_of_action(history: History) -> tuple[Times, Times]:
     """From when to when a fault kept each client from being connected: until it recovered or connected again."""
-    faults, of = history.injected_faults, history.fault_columns
-    away = [n for n, f in enumerate(faults) if f.injected_s is not None and not f.planned.params.only_hampers]
-    place = {str(faults[n].planned.client): n for n in away}
+    of = history.fault_columns
+    away = np.flatnonzero(~np.isnan(of.injected_s) & ~of.only_hampers)
     seen = history.columns(EventKind.CONNECTED, Source.CLIENT)
-    fault = np.array([place.get(client, -1) for client in seen.client], dtype=np.int64)
-    later = (fault >= 0) & (seen.time_s > of.injected_s[fault] if len(faults) else False)
+    place = last_places(of.client[away], seen.client)
+    fault, time_s = away[place[place >= 0]], seen.time_s[place >= 0]
+    later = time_s > of.injected_s[fault]
     over_s = of.recovered_s.copy()
-    np.minimum.at(over_s, fault[later], seen.time_s[later])
+    np.minimum.at(over_s, fault[later], time_s[later])
     return of.injected_s[away], over_s[away]
 
 
@@ -189,11 +189,9 @@ def timelines(history: History) -> pd.DataFrame:
     seen = [(traced[e.session_id], _lane(e), e) for e in history.of_sessions(traced)]
     # The same user's attempts to log in again come from elsewhere: they make a session of their own.
     seen += [
-        (by_id[fault_id], "login", event)
+        (by_id[event.detail["fault_id"]], "login", event)
         for kind in (EventKind.LOGGED_IN, EventKind.LOGIN_REFUSED)
-        for fault_id, attempts in history.by_fault(kind).items()
-        if fault_id in by_id
-        for event in attempts
+        for event in history.naming(kind, by_id)
     ]
     rows = [
         (

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.events.history import History
+from harness.events.history import History, last_places
 from harness.statistics.incidence import CONFIDENCE
 from reference_server.events import EventKind, Source
 from reports.run_tables import frame
@@ -88,7 +88,8 @@ def _row(history: History, fault: str, figure: str, count: int, of: int, note: s
 
 
 def _returns(history: History) -> Iterator[Row]:
-    hit = {s.session_id: s for s in history.injected_faults if s.injected_s is not None}
+    faults, of = history.injected_faults, history.fault_columns
+    hit = np.flatnonzero(~np.isnan(of.injected_s))
     resumed: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     came, told = (
@@ -104,12 +105,11 @@ def _returns(history: History) -> Iterator[Row]:
     # In the order of each session's attempts: when it was let in for the first time.
     first_in = np.full(int(session.max(initial=0)) + 1, attempts)
     np.minimum.at(first_in, session[~unknown], place[~unknown])
-    names = history.names()
-    for n in np.flatnonzero(place > first_in[session]):
-        at = order[n]
-        injected = hit.get(names[session[n]])
-        struck = injected is not None and (injected.injected_s or 0.0) <= time_s[at]
-        fault = injected.planned.fault if injected and struck else "no fault"
+    again = np.flatnonzero(place > first_in[session])
+    its_fault = last_places(of.session[hit], session[again])
+    for n, nth in zip(again, its_fault, strict=True):
+        struck = nth >= 0 and of.injected_s[hit[nth]] <= time_s[order[n]]
+        fault = faults[hit[nth]].planned.fault if struck else "no fault"
         (refused if unknown[n] else resumed)[fault] += 1
     total, lost = resumed.total(), refused.total()
     yield _row(history, "", "resumed", total, total + lost)
@@ -129,14 +129,12 @@ def _flicker_row(history: History, flaps: pd.DataFrame) -> Row:
 def _left(history: History, detections: pd.DataFrame) -> Iterator[Row]:
     """Some users stay; everyone else whose fault was not recovered from is dead at the end."""
     alive = {f.fault_id for f in history.plan.faults if f.params.user_stays}
-    ours = detections[~detections["fault_id"].isin(alive)].set_index("fault_id")
-    outcome = {name: rows["outcome"] for name, rows in ours.groupby("milestone")}
-    store = outcome.get("store_cleared", pd.Series(dtype=str))
-    dead = store[store.isin(["detected", "censored"])]
-    left = dead[dead == "censored"].index
-    verdict = outcome.get("suspected", pd.Series(dtype=str)).reindex(left)
+    store = detections[detections["milestone"] == "store_cleared"]
+    dead = store[store["outcome"].isin(["detected", "censored"]) & ~store["fault_id"].isin(alive)]
+    left = dead.loc[dead["outcome"] == "censored", "fault_id"]
+    verdict = detections[(detections["milestone"] == "suspected") & (detections["outcome"] == "detected")]
     yield _row(history, "", "records_of_dead_sessions", len(left), len(dead))
-    decided = int((verdict == "detected").sum())
+    decided = int(verdict["fault_id"].isin(left).sum())
     yield _row(history, "", "records_left_after_verdict", decided, len(dead))
 
 
