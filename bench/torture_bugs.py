@@ -17,6 +17,8 @@ SHRINK_TRIES = 0
 
 
 def main() -> None:
+    if unknown := set(sys.argv[1:]) - set(BUGS):
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; NAME is one of {', '.join(BUGS)}")
     for name in sys.argv[1:] or BUGS:
         program = (sys.executable, "-m", "tests.harness.torture.seeded_bugs", name)
         with tempfile.TemporaryDirectory() as root:
