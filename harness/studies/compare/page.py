@@ -133,7 +133,10 @@ def _costs(comparison: Comparison) -> Section:
         what, text = COST_FIGURES[row["figure"]]
         of = " per 1,000 connections" if row["figure"] in COST_RATES else ""
         apart = float(row["change"])
-        sign = "+" if apart > 0 else MINUS if apart < 0 else ""
+        moved = text(abs(apart))
+        sign = (
+            ("+" if apart > 0 else MINUS) if set(moved) & set("123456789") else ""
+        )  # none at what is rounded to 0
         rows.append(
             [
                 *([Cell(row["candidate"])] if several else []),
@@ -141,7 +144,7 @@ def _costs(comparison: Comparison) -> Section:
                 Cell(f"{what}{of}"),
                 Cell(text(row["before"]), row["before"]),
                 Cell(text(row["after"]), row["after"]),
-                Cell(f"{sign}{text(abs(apart))}", apart),
+                Cell(f"{sign}{moved}", apart),
                 Cell(change(row["before"], row["after"]), row["change_share"]),
             ]
         )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,9 @@ def test_costs_are_beside_each_other(tmp_path: Path) -> None:
     assert (rates["before"], rates["after"], rates["change_share"]) == (100, 300, pytest.approx(2.0))
     assert "| frames a second per 1,000 connections | 100 | 300 | +200 | +200" in markdown(found)
     assert set(found.costs["figure"]) == {"clients", "frames_per_s"}, "and what nobody measured has no row"
+    nearly = found.costs.assign(after=found.costs["before"] - 0.01, change=-0.01)
+    text = markdown(replace(found, costs=nearly[nearly["figure"] == "clients"]))
+    assert "| connections, mean | 200 | 200 | 0 |" in text, "no sign stands before what is rounded to 0"
 
 
 def test_two_runs_of_the_same_name_keep_apart(tmp_path: Path) -> None:
