@@ -9,7 +9,8 @@ has lost them, and the sessions of dead nodes ended. Decides by Redis's clock al
 * After a stall or an outage of Redis every lease may have ended at once. So a node reaps only when it has renewed
   its own in time for a whole ttl; the bound then begins when Redis is back.
 * A node that finds its lease gone (Redis was flushed or restarted, or the node stood still and was reaped) asserts
-  the records of all its connections, in chunks. Those that a newer connection has are taken over. Redis must have
+  the records of all its connections, in chunks. Those that a newer connection has are taken over; where Redis has
+  lost nothing, whoever has them is newer, however fast the node's own clock is. Redis must have
   been away for the node to notice at once; else it notices at the next renewal: the records are back within
   ``renew`` plus the time of asserting, 0.1 to 0.3 ms a connection.
 """
@@ -175,6 +176,7 @@ class Cluster:
             await self._assert_all()  # a kick may have been lost
             now_s = monotonic()
             self._due_s = [now_s, now_s + self._ttl_s + self._check_s]
+        self._sessions.known = (epoch + run_id).decode()
         self._verify = False
         self.settled.set()
 

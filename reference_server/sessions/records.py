@@ -141,6 +141,7 @@ class Sessions:
         self._over = f"{writer.prefix}over"
         self._status_at_login = rules.status_written == "at_login"
         self._on_cleared = on_cleared
+        self.known = ""  # epoch and start of the Redis that has had all of the node's records
         self.refresh_after_s = refresh_after_s(policy, rules)
 
     async def login(self, user_id: str, device: str = "web") -> str | None:
@@ -277,7 +278,7 @@ class Sessions:
         keys = (self._session(record.session_id), self._status(record.slot))
         args = (
             *(*self.head, record.slot, record.session_id, record.owner),
-            *(self._session_ttl_ms, self._status_ttl_ms, self._node),
+            *(self._session_ttl_ms, self._status_ttl_ms, self._node, self.known),
         )
         self._writer.submit(Call(Script.REFRESH, keys, args, read, durable_key=record.owner))
 

@@ -1,4 +1,5 @@
--- KEYS session, status; ARGV prefix, per_device, slot, session_id, owner, session_ttl_ms, status_ttl_ms, node.
+-- KEYS session, status; ARGV prefix, per_device, slot, session_id, owner, session_ttl_ms, status_ttl_ms, node,
+-- known: epoch and run_id of the Redis that has had all of the node's records.
 -- Writes, and so brings back what vanished. Returns the older owners whose records it took, or 0: a newer
 -- connection has the records, or somebody has ended the session. A logout is told once more, to the owner's node.
 local prefix, slot, session, owner = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
@@ -9,7 +10,11 @@ if record ~= mine or status ~= my_status then
   local _, before, other, displaced = '', '', session, ''
   if record then _, before = split(record) end
   if status then other, displaced = split(status) end
-  if newer(before, owner) or newer(displaced, owner) then return 0 end
+  -- Where Redis has lost nothing since, whoever else has the records came later, whatever the clocks say.
+  local known = ARGV[9] == (redis.call('GET', prefix .. 'epoch') or '') .. run_id()
+  for _, theirs in ipairs({before, displaced}) do
+    if newer(theirs, owner) or known and theirs ~= owner and number(theirs) > 0 then return 0 end
+  end
   local how = not record and redis.call('GET', prefix .. 'ended:' .. session)
   if how then
     kick(prefix, ':0', owner, how)

@@ -48,7 +48,7 @@ def _everywhere(old: str, new: str) -> None:
 
 def _owner_check_left_out() -> None:
     _lua(
-        (Script.REFRESH, "if newer(before, owner) or newer(displaced, owner) then return 0 end", ""),
+        (Script.REFRESH, "newer(theirs, owner) or known and theirs ~= owner and number(theirs) > 0", "false"),
         (
             Script.REFRESH,
             "if not record and redis.call('HGET', held_by(prefix, owner), session) ~= mine\n"
