@@ -5,8 +5,9 @@ local prefix, session = ARGV[1], ARGV[3]
 local record = redis.call('GET', KEYS[1])
 local slot, owner = split(record or '')
 if record and ARGV[5] ~= '' and ARGV[5] ~= person(ARGV[2], slot) then return {slot} end
--- A node that was taken for dead may have its connection, and would bring it back.
-put(prefix .. 'ended:' .. session, ARGV[7], ARGV[9])
+-- A node that was taken for dead may have its connection, and would bring it back. What no record names may be
+-- anybody's invention, and is remembered for ten minutes.
+put(prefix .. 'ended:' .. session, ARGV[7], record and ARGV[9] or math.min(ARGV[9], 600000))
 if not record then return {} end
 redis.call('DEL', KEYS[1])
 if ARGV[8] == '1' then redis.call('HSET', prefix .. 'over', session, (person(ARGV[2], slot))) end

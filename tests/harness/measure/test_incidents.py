@@ -117,7 +117,7 @@ def test_without_incidents_there_is_no_row() -> None:
 def test_thresholds_know_incidents_by_their_label() -> None:
     found = parse_threshold("incidents{incident=flush}.store_agrees < 10s", [], ["flush"])
     assert (found.metric, found.aggregate, found.limit) == ("incidents", "store_agrees", 10.0)
-    with pytest.raises(ThresholdError, match="unknown incident 'fluhs'; allowed: flush"):
+    with pytest.raises(ThresholdError, match="unknown incident 'fluhs'; did you mean flush"):
         parse_threshold("incidents{incident=fluhs}.store_agrees < 10s", [], ["flush"])
 
 
