@@ -232,7 +232,8 @@ class Cluster:
             return
         keys = (self._nodes, self._list(dead))
         sessions = self._sessions
-        args = (*sessions.head, dead, _CHUNK, sessions.owners.node, sessions.survivor_ttl_ms)
+        ttls_ms = (sessions.survivor_ttl_ms, sessions.life_ms)
+        args = (*sessions.head, dead, _CHUNK, sessions.owners.node, *ttls_ms)
         count, left = 0, 1
         while left:
             answer: Answer = await self._writer.ask(Call(Script.REAP, keys, args))

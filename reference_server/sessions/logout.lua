@@ -5,9 +5,11 @@ local prefix, session = ARGV[1], ARGV[3]
 local record = redis.call('GET', KEYS[1])
 local slot, owner = split(record or '')
 if record and ARGV[5] ~= '' and ARGV[5] ~= person(ARGV[2], slot) then return {slot} end
--- A node that was taken for dead may have its connection, and would bring it back. What no record names may be
--- anybody's invention, and is remembered for ten minutes.
-put(prefix .. 'ended:' .. session, ARGV[7], record and ARGV[9] or math.min(ARGV[9], 600000))
+local ended = prefix .. 'ended:' .. session
+-- Reaped, perhaps; else anybody's invention, which leaves nothing behind.
+if not record and redis.call('EXISTS', ended) == 0 then return {} end
+-- A node that was taken for dead may have its connection, and would bring it back.
+put(ended, ARGV[7], ARGV[9])
 if not record then return {} end
 redis.call('DEL', KEYS[1])
 if ARGV[8] == '1' then redis.call('HSET', prefix .. 'over', session, (person(ARGV[2], slot))) end

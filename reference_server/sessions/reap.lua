@@ -1,5 +1,5 @@
 -- KEYS nodes, the dead node's list; ARGV prefix, per_device, dead incarnation, about how many, reaping node,
--- survivor_ttl_ms ('': sessions end with their connections).
+-- survivor_ttl_ms ('': sessions end with their connections), session_ttl_ms.
 -- Returns {'up' | 'drained', sessions left, then session, slot, owner of each that was ended here}.
 local prefix, per_device, dead, node = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 if redis.call('EXISTS', prefix .. 'lease:' .. dead) == 1 then return {'up', 0} end
@@ -11,7 +11,10 @@ for n = 1, #found, 2 do
   redis.call('HDEL', KEYS[2], session)
   local session_key, status_key = prefix .. 'session:' .. session, prefix .. 'status:' .. slot
   local now, status = redis.call('GET', session_key), redis.call('GET', status_key)
-  if now == record then end_record(session_key, slot, ARGV[6]) end
+  if now == record then
+    end_record(session_key, slot, ARGV[6])
+    put(prefix .. 'ended:' .. session, 'reaped', ARGV[7])
+  end
   -- Another record or status: a newer connection's, and the user is not offline.
   if (not now or now == record) and (not status or status == session .. '|' .. owner) then
     redis.call('DEL', status_key)

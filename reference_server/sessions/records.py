@@ -131,8 +131,8 @@ class Sessions:
         self._refuse = int(config.second_login == "refuse")
         self._per_device = config.one_connection_per == "device"
         self.head = (writer.prefix, int(self._per_device))  # of most scripts' arguments
-        self._life_ms = _milliseconds(policy.session_ttl)
-        self._session_ttl_ms = self._life_ms if rules.expire else 0
+        self.life_ms = _milliseconds(policy.session_ttl)
+        self._session_ttl_ms = self.life_ms if rules.expire else 0
         self._status_ttl_ms = _milliseconds(policy.status_ttl) if rules.expire else 0
         self._status_ttl_s = policy.status_ttl
         self._resume_window_s = policy.resume_window
@@ -227,7 +227,7 @@ class Sessions:
     ) -> Call:
         is_to_be_written = int(self._has_ledger and durable_key is None)
         by = (self._node, user_id, self.owners.incarnation)
-        args = (*self.head, session_id, *by, how, is_to_be_written, self._life_ms)
+        args = (*self.head, session_id, *by, how, is_to_be_written, self.life_ms)
         return Call(Script.LOGOUT, (self._session(session_id),), args, durable_key=durable_key)
 
     def connect(

@@ -16,7 +16,7 @@ if record ~= mine or status ~= my_status then
     if newer(theirs, owner) or known and theirs ~= owner and number(theirs) > 0 then return 0 end
   end
   local how = not record and redis.call('GET', prefix .. 'ended:' .. session)
-  if how then
+  if how and how ~= 'reaped' then
     kick(prefix, ':0', owner, how)
     return took
   end

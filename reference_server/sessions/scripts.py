@@ -10,7 +10,8 @@ Keys, below the gateway's prefix:
     devices:{user_id}        set of the devices online, TTL status_ttl; only with one connection a device
     node:{incarnation}:sessions    hash: session_id to what its session record says; who holds what
     over                     hash: session to user: ended by a logout or kick, its row is to be written
-    ended:{session_id}       "logged_out" or "kicked", TTL session_ttl: no node brings its records back
+    ended:{session_id}       "logged_out" or "kicked", TTL session_ttl: no node brings its records back; "reaped": its
+                             own node may, unless a logout comes first
     presence                 pub/sub: {"type": "online"|"offline", "user_id", "session_id", "node"}
     to:{incarnation}         pub/sub: what one node is told, see `cluster/routing.py`
     nodes                    hash: incarnation to "up" or "drained"; those whose sessions are not all ended yet

@@ -293,7 +293,10 @@ class Ownership(RuleBasedStateMachine):
         known = self.store.exists(f"{self.prefix}session:{session_id}")
         found = self.loop.run(self.nodes[node].logout(session_id))
         assert (found is not None) == bool(known)
-        self.logged_out.add(session_id)
+        is_kept = bool(self.store.exists(f"{self.prefix}ended:{session_id}"))
+        assert is_kept or not known, "nothing keeps its node from bringing it back"
+        if is_kept:
+            self.logged_out.add(session_id)
         if found is not None:
             self.ended.add(found.owner)
             held = self.holder.get(found.slot)
@@ -337,7 +340,7 @@ class Ownership(RuleBasedStateMachine):
         incarnation = self.nodes[node].owners.incarnation
         self.store.delete(f"{self.prefix}lease:{incarnation}")
         keys = (f"{self.prefix}nodes", f"{self.prefix}node:{incarnation}:sessions")
-        args = (self.prefix, int(self.per_device), incarnation, 2, f"node-{1 - node}", "")
+        args = (self.prefix, int(self.per_device), incarnation, 2, f"node-{1 - node}", "", 60_000)
         left = 1
         while left:
             _, left, *ended = self._ask(1 - node, Script.REAP, keys, args)

@@ -170,7 +170,8 @@ class Target:
             }
         names = ("sockets", "connections", "handshakes", "resume_windows", "store_waiting")
         shown = {name: samples[f"flatline_{name}"] for name in names}
-        keys = sorted(key for key in self.store.scan_iter(f"{self.prefix}*", count=1000))
+        # That a session was logged out is remembered for its TTL.
+        keys = [key for key in self.store.scan_iter(f"{self.prefix}*", count=1000) if b":ended:" not in key]
         return {**shown, "descriptors": samples["process_open_fds"], "keys": len(keys)}
 
     def survives(self, attack: Callable[[], None]) -> None:
