@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from harness.events.history import History
+from harness.measure.series import dead_and_held
 from harness.theory.costs import bytes_per_beat, cost, tls_bytes_per_beat, tls_handshakes
 from harness.theory.record_laws import exact_refreshes_per_s, refreshes_per_s
 from reference_server.events import EventKind
@@ -33,7 +34,7 @@ _BEAT_BYTES = bytes_per_beat(_PAYLOAD_OUT, _PAYLOAD_IN)
 _NO_TLS = (np.nan, np.nan)
 
 
-def running_cost(history: History, live: pd.DataFrame) -> pd.DataFrame:
+def running_cost(history: History, live: pd.DataFrame, detections: pd.DataFrame) -> pd.DataFrame:
     """One row: what this run's heartbeats cost after the ramp.
 
     The gateway counts the heartbeats that it sends. A log without its count (a simulation) has them of the
@@ -44,11 +45,13 @@ def running_cost(history: History, live: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         history: of one engine.
-        population: population.csv of the same engine; ``clients`` is its mean number of connections to live clients
-            and ghosts.
+        live: population.csv of the same engine; ``clients`` is its mean number of connections to live clients and
+            ghosts. Where nobody watches a store, a dead client is held until it is suspected.
+        detections: detections.csv of the same engine.
     """
     steady = live[live["time_s"] >= history.plan.ramp_s]
-    held = float((steady["live_clients"] + steady["ghosts"].fillna(0)).mean()) if len(steady) else np.nan
+    suspects = dead_and_held(history, detections, "suspected", steady["time_s"].to_numpy(dtype=float))
+    held = float((steady["live_clients"] + steady["ghosts"].fillna(pd.Series(suspects, steady.index))).mean())
     rate, basis = _counted(history)
     if np.isnan(rate):
         rate, basis = _traced(history, held)

@@ -95,7 +95,7 @@ def measure_history(history: History) -> Measured:
         "omission": omission(history, outcomes.detections),
         "presence_flaps": flaps,
         "session_quality": session_quality(history, outcomes.detections, live, flaps),
-        "cost": running_cost(history, live),
+        "cost": running_cost(history, live, outcomes.detections),
         "reconnects": reconnects(history),
         "incidents": incidents(history, mistakes),
     }

@@ -72,12 +72,26 @@ def ghosts(history: History, detections: pd.DataFrame) -> pd.DataFrame:
     It starts with the fault and ends when the store is cleared, the client is back, or the run ends
     (`outcome` says which). A client that lives on, as after a refresh or with a slow network, makes no ghost.
     """
-    rows = _ghost_rows(history, detections)[["engine", "fault_id", "fault", "outcome", "duration_s"]]
+    rows = _dead_rows(history, detections, "store_cleared")[
+        ["engine", "fault_id", "fault", "outcome", "duration_s"]
+    ]
     return rows.set_axis(list(frame("ghosts")), axis=1).reset_index(drop=True)
 
 
-def _ghost_rows(history: History, detections: pd.DataFrame) -> pd.DataFrame:
-    rows = detections[detections["milestone"] == "store_cleared"]
+def dead_and_held(
+    history: History, detections: pd.DataFrame, until: str, times: Times
+) -> NDArray[np.float64]:
+    """How many clients that a fault took away are still held at each time, until a milestone; NaN: nobody sees it."""
+    if history.witnessed is not None and until not in history.witnessed:
+        return np.full(times.shape, np.nan)
+    dead = _dead_rows(history, detections, until)
+    began = dead["injected_at_s"].to_numpy(dtype=float)
+    gone = began + dead["duration_s"].to_numpy(dtype=float)
+    return _count(times, began, np.where(dead["outcome"] == "censored", np.inf, gone)).astype(float)
+
+
+def _dead_rows(history: History, detections: pd.DataFrame, milestone: str) -> pd.DataFrame:
+    rows = detections[detections["milestone"] == milestone]
     alive = {f.fault_id for f in history.plan.faults if f.params.user_stays}
     return rows[(rows["outcome"] != "not_applicable") & ~rows["fault_id"].isin(alive)]
 
@@ -104,15 +118,9 @@ def population(
         grid = np.linspace(0.0, history.end_s, _POINTS_WITHOUT_SAMPLES)
         samples = [(float(t), float("nan")) for t in grid]
     times = np.array([t for t, _ in samples])
-    dead = _ghost_rows(history, detections)
-    began = dead["injected_at_s"].to_numpy(dtype=float)
-    gone = began + dead["duration_s"].to_numpy(dtype=float)
-    gone = np.where(dead["outcome"] == "censored", np.inf, gone)
-    seen = history.witnessed
-    ours = seen is None
+    ours = history.witnessed is None
     if not ours:
         samples = [(time_s, float("nan")) for time_s, _ in samples]
-    left = _count(times, began, gone) if seen is None or "store_cleared" in seen else np.nan
     due = np.array([history.plan.connect_at_s(client) for client in range(history.plan.clients)])
     hit, over = _out_of_action(history)
     absent = gaps["begins_s"].to_numpy(dtype=float)
@@ -124,7 +132,7 @@ def population(
             _alive_at(times, history, connections),
             _count(times, due, np.full_like(due, np.inf)) - _count(times, hit, over),
             [shown for _, shown in samples],
-            np.broadcast_to(left, times.shape),
+            dead_and_held(history, detections, "store_cleared", times),
             _count(times, absent, absent + gaps["lasts_s"].to_numpy(dtype=float))
             if ours
             else np.full(times.shape, np.nan),

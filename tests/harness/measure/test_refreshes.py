@@ -52,6 +52,37 @@ def test_the_model_writes_as_much_as_theory_says(refreshed: str, detector: str, 
         assert row["redis_operations_per_s"] == pytest.approx(rate, rel=0.03)
 
 
+@pytest.mark.parametrize("seen", [{"suspected", "socket_closed"}, {"socket_closed"}])
+def test_without_a_store_to_look_at_a_dead_client_is_held_until_it_is_suspected(seen: set[str]) -> None:
+    told = Scenario.model_validate(
+        {
+            "name": "dead",
+            "clients": 100,
+            "ramp": "30s",
+            "duration": "200s",
+            "liveness": {"heartbeat_interval": "30s", "heartbeat_timeout": "10s", "resume_window": "0s"},
+            "faults": [{"kind": "host_crash", "share": "80%", "at": "10s"}],
+        }
+    )
+    its_plan = make_plan(told)
+    events = simulate(told, its_plan)
+    of_ours, of_theirs = (
+        cost_of(
+            History(
+                events,
+                its_plan,
+                engine="simulated",
+                clock=told.clock,
+                horizon_s=its_plan.horizon_s,
+                witnessed=who,
+            )
+        )["clients"]
+        for who in (None, seen)
+    )
+    assert 50 < of_ours < 70, "80 of 100 are held for 70 to 100 of 200 s"
+    assert of_theirs == pytest.approx(of_ours, rel=0.02) if "suspected" in seen else math.isnan(of_theirs)
+
+
 def test_a_write_a_beat_is_two_records_a_beat() -> None:
     (row,) = expected_cost(scenario("at_each_frame", "client_beats"), 4000).to_dict("records")
     assert row["redis_operations_per_s"] == pytest.approx(2 * 4000 / 30)

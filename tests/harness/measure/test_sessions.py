@@ -58,8 +58,8 @@ def quality(events: list[Event], of: Plan) -> Rows:
 
 
 def cost_of(history: History) -> dict[Hashable, Any]:
-    samples = samples_of(history)
-    (row,) = running_cost(history, samples).to_dict("records")
+    detections = find_outcomes(history).detections
+    (row,) = running_cost(history, samples_of(history), detections).to_dict("records")
     return row
 
 
