@@ -148,7 +148,7 @@ def percent(value: float) -> str:
 
 def change(before: float, after: float) -> str:
     """Return how a value is above or below an earlier one: ``+12.3 %``, ``the same``; a dash against 0."""
-    if after == before:
+    if math.isclose(after, before):  # sums of the same numbers in another order differ in their last digit
         return "the same"
     if not before:
         return ABSENT

@@ -71,3 +71,17 @@ def test_the_unit_stays_with_its_number() -> None:
 def test_an_unknown_layer_is_written_out() -> None:
     assert numbers.cause_name("tcp_fin") == "TCP FIN"
     assert numbers.cause_name("carrier_pigeon") == "carrier pigeon"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        (4.0, 5.0, "+25.0\u00a0%"),
+        (4.0, 3.0, "−25.0\u00a0%"),
+        (0.1 + 0.2, 0.3, "the same"),
+        (0.0, 0.0, "the same"),
+        (0.0, 1.0, "–"),
+    ],
+)
+def test_change(before: float, after: float, text: str) -> None:
+    assert numbers.change(before, after) == text

@@ -110,7 +110,7 @@ def _sections(comparison: Comparison) -> Iterable[Section]:
         ("rates", "False suspicions", _RATES, comparison.rates, _rate),
         (
             "shares",
-            "How many were detected, where that changed",
+            "How many were detected, where that changed or is undecided",
             _SHARES,
             _changed(comparison.shares),
             _share,
@@ -132,7 +132,7 @@ def _costs(comparison: Comparison) -> Section:
     for row in comparison.costs.to_dict("records"):
         what, text = COST_FIGURES[row["figure"]]
         of = " per 1,000 connections" if row["figure"] in COST_RATES else ""
-        apart = float(row["change"])
+        apart = 0.0 if math.isclose(row["before"], row["after"]) else float(row["change"])
         moved = text(abs(apart))
         sign = (
             ("+" if apart > 0 else MINUS) if set(moved) & set("123456789") else ""
