@@ -156,7 +156,9 @@ class Logins:
                 for n, login in enumerate(waiting, 1):
                     left_s = self._config.session_life_s - (time() - login.seen_ms / 1000)
                     if left_s > 0:
-                        self._sessions.restore(login.session_id, login.user_id, login.device, left_s)
+                        self._sessions.restore(
+                            login.session_id, login.user_id, login.device, login.had, left_s
+                        )
                     if n % _CHUNK == 0:
                         await sleep(0)
                 if waiting:

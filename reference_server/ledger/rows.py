@@ -112,6 +112,7 @@ class Unconnected:
     session_id: str
     user_id: str
     device: str
+    had: str  # the owner token of its last connection; "": none yet
     seen_ms: int
 
 

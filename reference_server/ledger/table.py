@@ -338,7 +338,7 @@ class LedgerDatabase:
         if self._config.session_survives_connection:
             waits = or_(waits, and_(c.status == 0, c.ended_by.not_in((*FINAL, _EXPIRED, Cause.TAKE_OVER))))
         device = case((c.device_id != "", c.device_id), else_=c.device_type)
-        query = select(c.session_id, c.user_id, device, c.last_active_time).where(
+        query = select(c.session_id, c.user_id, device, c.connection_id, c.last_active_time).where(
             waits, c.last_active_time > self._oldest_ms()
         )
         return self._carry_out(lambda connection: [Unconnected(*row) for row in connection.execute(query)])

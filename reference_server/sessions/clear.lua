@@ -6,7 +6,7 @@ if record then
   local of, by = split(record)
   if by ~= owner then return 0 end
   slot = of
-  end_record(KEYS[1], slot, ARGV[7])
+  end_record(KEYS[1], slot, owner, ARGV[7])
 end
 if slot == '' then return 0 end
 local held = let_go(prefix, session, slot .. '|' .. owner)

@@ -12,7 +12,7 @@ for n = 1, #found, 2 do
   local session_key, status_key = prefix .. 'session:' .. session, prefix .. 'status:' .. slot
   local now, status = redis.call('GET', session_key), redis.call('GET', status_key)
   if now == record then
-    end_record(session_key, slot, ARGV[6])
+    end_record(session_key, slot, owner, ARGV[6])
     put(prefix .. 'ended:' .. session, 'reaped', ARGV[7])
   end
   -- Another record or status: a newer connection's, and the user is not offline.

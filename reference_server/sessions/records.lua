@@ -4,13 +4,13 @@ end
 local function number(owner)
   return tonumber(string.match(owner, ':(%x+)$') or '0', 16) or 0
 end
+local function incarnation(owner)
+  return string.match(owner, '^(.*):') or ''
+end
 local function newer(a, b)
   local n, m = number(a), number(b)
   if n ~= m then return n > m end
-  return a > b
-end
-local function incarnation(owner)
-  return string.match(owner, '^(.*):') or ''
+  return incarnation(a) ~= '' and a > b
 end
 local function held_by(prefix, owner)
   return prefix .. 'node:' .. incarnation(owner) .. ':sessions'
@@ -74,9 +74,12 @@ local function end_other_session(prefix, other, record)
   if redis.call('GET', key) == record then redis.call('DEL', key) end
   let_go(prefix, other, record)
 end
-local function end_record(key, slot, survivor_ttl_ms)
-  -- A session that survives its connection waits for its client with an owner that is no node's.
-  if survivor_ttl_ms == '' then redis.call('DEL', key) else put(key, slot .. '|:0', survivor_ttl_ms) end
+local function end_record(key, slot, owner, survivor_ttl_ms)
+  -- A session that survives its connection waits for its client with an owner that is no node's, and whose number
+  -- a slower node's connection has yet to pass.
+  if survivor_ttl_ms == '' then redis.call('DEL', key) else
+    put(key, slot .. '|' .. string.match(owner, ':%x+$'), survivor_ttl_ms)
+  end
 end
 local function kick(prefix, by, owner, how)
   -- Its node ends the connection; the one that asks does so itself.

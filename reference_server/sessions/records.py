@@ -178,11 +178,19 @@ class Sessions:
         args = (f"{slot}|", self._session_ttl_ms, self._refuse, status, self._status_ttl_ms)
         return Call(Script.LOGIN, keys, args)
 
-    def restore(self, session_id: str, user_id: str, device: str, left_s: float) -> None:
-        """Bring back a login that Redis has lost, for what is left of its life; one that is there stays."""
+    def restore(self, session_id: str, user_id: str, device: str, had: str, left_s: float) -> None:
+        """Bring back a login that Redis has lost, for what is left of its life; one that is there stays.
+
+        Args:
+            session_id: whose it was.
+            user_id: whose.
+            device: of the user.
+            had: the owner of its last connection, which the next one has to be newer than; empty: none.
+            left_s: seconds.
+        """
         key = self._session(session_id)
         ttl_ms = _milliseconds(left_s) if self._session_ttl_ms else 0
-        args = (f"{self.slot(user_id, device)}|", ttl_ms)
+        args = ("".join((self.slot(user_id, device), "|", *had.rpartition(":")[1:])), ttl_ms)
         self._writer.submit(Call(Script.RESTORE, (key,), args, durable_key=f"restore {session_id}"))
 
     async def logout(self, session_id: str, user_id: str = "", how: str = "logged_out") -> Record | None:

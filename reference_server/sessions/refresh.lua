@@ -13,7 +13,7 @@ if record ~= mine or status ~= my_status then
   -- Where Redis has lost nothing since, whoever else has the records came later, whatever the clocks say.
   local known = ARGV[9] == (redis.call('GET', prefix .. 'epoch') or '') .. run_id()
   for _, theirs in ipairs({before, displaced}) do
-    if newer(theirs, owner) or known and theirs ~= owner and number(theirs) > 0 then return 0 end
+    if newer(theirs, owner) or known and theirs ~= owner and incarnation(theirs) ~= '' then return 0 end
   end
   local how = not record and redis.call('GET', prefix .. 'ended:' .. session)
   if how and how ~= 'reaped' then

@@ -2,8 +2,8 @@
 
 Keys, below the gateway's prefix:
 
-    session:{session_id}     "{slot}|{owner}"          string, TTL session_ttl; owner "" until connected, ":0" when it
-                             has survived its connection
+    session:{session_id}     "{slot}|{owner}"          string, TTL session_ttl; owner "" until connected, ":{number}"
+                             when it has survived its connection
     status:{slot}            "{session_id}|{owner}"    string, TTL status_ttl; a TTL of 0 ms is none
     code:{user_id}           see codes.py
     online                   zset: user_id by the time last seen (Redis's own clock, seconds)

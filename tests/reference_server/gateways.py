@@ -64,6 +64,11 @@ def incarnation_of(owner: str) -> str:
     return owner.rpartition(":")[0]
 
 
+def survivor(ready: dict[str, Any], user_id: str) -> str:
+    """Return the record of a session that has survived this connection."""
+    return f"{user_id}|:{ready['connection_id'].rpartition(':')[2]}"
+
+
 class Client:
     """A WebSocket client that answers heartbeats once told to live."""
 

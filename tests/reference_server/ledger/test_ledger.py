@@ -25,8 +25,9 @@ from harness.real.processes.redis import RedisServer
 from reference_server.events import EventKind as K
 from reference_server.ledger.rows import LedgerUnfit
 from reference_server.ledger.table import ledger_url
+from reference_server.sessions.owner_tokens import Owners
 from reference_server.sessions.records import session_id_of
-from tests.reference_server.gateways import QUICK, QUIET, Client, Running, run, running, until
+from tests.reference_server.gateways import QUICK, QUIET, Client, Running, run, running, survivor, until
 from tests.support import require_root, wait_until
 
 pytestmark = pytest.mark.real
@@ -328,7 +329,8 @@ def test_a_flushed_redis_gets_its_logins_back(
         async with running(private_redis.url, key_prefix, tmp_path, policy, **options) as it:
             left = await it.join("left")
             await left.socket.close()
-            await until(lambda: it.records(left.session_id, "left")[0] == "left|:0", "it has survived")
+            survived = survivor(left.ready, "left")
+            await until(lambda: it.records(left.session_id, "left")[0] == survived, "it has survived")
             waits, over = await it.login("waits"), await it.login("over")
             client = await it.join("stays", live=True)
             assert (await it.http("POST", "/user/logout", {"token": over}))[0] == 200
@@ -337,12 +339,42 @@ def test_a_flushed_redis_gets_its_logins_back(
             it.store.delete(*keys)
             await until(lambda: it.records(session_id_of(waits), "waits")[0], "the login")
             await until(lambda: it.records(client.session_id, "stays")[0], "the connection")
+            await until(lambda: it.records(left.session_id, "left")[0] == survived, "as it was")
             left_ms = it.store.pttl(f"{key_prefix}session:{session_id_of(waits)}")
             assert 0 < left_ms <= 1000 * it.config.policy.session_ttl
             assert it.records(session_id_of(over), "over")[0] is None
             await it.join("waits", waits)
             await it.join("left", left.token)
             assert client.closed is None
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_a_session_that_has_survived_is_online_again_at_a_node_with_a_slow_clock(
+    private_redis: RedisServer, key_prefix: str, tmp_path: Path, flushed: bool
+) -> None:
+    """In the ledger, too, which takes the connection with the larger number for the newer one."""
+    path = tmp_path / "ledger.db"
+    options: dict[str, Any] = {"ledger_url": ledger_url(path), "lease_ttl_s": 1.0, "lease_renew_s": 0.1}
+    policy = QUIET.model_copy(update={"resume_window": 0.0})
+
+    async def scenario() -> None:
+        options["session_survives_connection"] = True
+        async with running(private_redis.url, key_prefix, tmp_path, policy, **options) as it:
+            ann = await it.join("ann")
+            await ann.socket.close()
+            await until(lambda: rows(path)[ann.session_id]["logout_time"], "offline in the ledger")
+            if flushed:
+                keys: Any = it.store.keys(f"{key_prefix}*")
+                it.store.delete(*keys)
+                await until(lambda: it.records(ann.session_id, "ann")[0], "it is back")
+            slow = Owners("a", lambda: 1)
+            slow.incarnation = it.gateway.owners.incarnation
+            it.gateway.sessions.owners = slow
+            again = await it.join("ann", ann.token)
+            assert again.ready["resumed"]
+            await until(lambda: rows(path)[ann.session_id]["status"] == 1, "online in the ledger")
 
     run(scenario())
 

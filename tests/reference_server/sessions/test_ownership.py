@@ -401,7 +401,7 @@ class Ownership(RuleBasedStateMachine):
         held = {
             key.removeprefix(f"{self.prefix}session:"): value
             for key, value in records.items()
-            if key.startswith(f"{self.prefix}session:") and not value.endswith(("|", "|:0"))
+            if key.startswith(f"{self.prefix}session:") and value[-1] != "|" and "|:" not in value
         }
         listed: list[tuple[str, str]] = []
         for key in self.store.scan_iter(match=f"{self.prefix}node:*", count=1000):
