@@ -20,9 +20,10 @@ import sqlite3
 import struct
 from asyncio import StreamReader, StreamWriter, Task, create_task
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from harness.real.errors import CannotRun
 from harness.real.network.hosts import REDIS_ADDRESS, Hosts
@@ -61,7 +62,7 @@ class RedisProxy:
 
     async def start(self) -> str:
         """Listen; return the URL that the node is told."""
-        self._server = await asyncio.start_server(self._serve, self._address, 0)
+        self._server = await asyncio.start_server(self._accept, self._address, 0)
         port = self._server.sockets[0].getsockname()[1]
         return f"redis://{self._address}:{port}/0"
 
@@ -90,6 +91,15 @@ class RedisProxy:
         for task in self._tasks:
             task.cancel()
 
+    # No coroutine: asyncio would print a traceback for each that an interrupt cancels.
+    def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
+        self._keep(self._serve(reader, writer))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         await self._open.wait()
         try:
@@ -99,9 +109,7 @@ class RedisProxy:
             return
         self._writers |= {writer, down}
         for one in (self._pass(reader, down), self._pass(up, writer)):
-            task = create_task(one)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._keep(one)
 
     async def _pass(self, reader: StreamReader, writer: StreamWriter) -> None:
         try:

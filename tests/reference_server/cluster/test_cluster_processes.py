@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from harness.real.processes.redis import RedisServer
 from reference_server.events import Cause, EventKind
 from reference_server.sessions.records import session_id_of
 from tests.reference_server.apart import log_in, start
-from tests.reference_server.gateways import QUIET, Running, run, running, until
+from tests.reference_server.gateways import QUIET, Running, run, running, survivor, until
 
 pytestmark = pytest.mark.real
 
@@ -95,7 +97,7 @@ def test_a_killed_node_s_sessions_are_ended_by_its_peer_within_the_bound(
                 "user_id": "bob",
                 "session_id": bob_ready["session_id"],
             }
-            waits = "bob|:0" if survives else None
+            waits = survivor(bob_ready, "bob") if survives else None
             assert it.records(bob_ready["session_id"], "bob") == (waits, None, False)
             (reaped,) = await until(lambda: it.events(EventKind.SUSPECTED), "the end is logged")
             assert (reaped.cause, reaped.node) == (Cause.NODE_LEASE, "b")
@@ -112,26 +114,46 @@ def test_a_killed_node_s_sessions_are_ended_by_its_peer_within_the_bound(
     run(scenario())
 
 
+@dataclass
+class StandsStill:
+    """A node with ann and bob on it, stopped and declared dead by the one whose watcher is told."""
+
+    node: Child
+    ann: ClientConnection
+    of_ann: dict[str, Any]
+    bob: ClientConnection
+    of_bob: dict[str, Any]
+    it: Running
+    watcher: Any
+
+
+@asynccontextmanager
+async def a_node_that_stands_still(
+    children: Children, server: RedisServer, prefix: str, folder: Path
+) -> AsyncIterator[StandsStill]:
+    still, ports = start_node(children, server, prefix, folder, node="a")
+    (folder / "b").mkdir()
+    options: dict[str, Any] = {"node": "b", "operator_token": "operator", **LEASE}
+    async with running(server.url, prefix, folder / "b", QUIET, **options) as it:
+        watcher = await watching(it, "ann", "bob")
+        ann, bob = await join(ports, "ann"), await join(ports, "bob")
+        await until(lambda: len(watcher.told) == 2, "both are online")
+        still.send_signal(signal.SIGSTOP)
+        await until(lambda: len(watcher.told) == 4, "both are declared dead")
+        yield StandsStill(still, *ann, *bob, it, watcher)
+
+
 def test_a_node_that_stood_still_and_was_declared_dead_takes_its_sessions_back(
     children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
 ) -> None:
-    still, ports = start_node(children, private_redis, key_prefix, tmp_path, node="a")
-    (tmp_path / "b").mkdir()
-
     async def scenario() -> None:
-        options: dict[str, Any] = {"node": "b", **LEASE}
-        async with running(private_redis.url, key_prefix, tmp_path / "b", QUIET, **options) as it:
-            watcher = await watching(it, "ann", "bob")
-            ann, _ = await join(ports, "ann")
-            bob, ready = await join(ports, "bob")
-            await until(lambda: len(watcher.told) == 2, "both are online")
-            still.send_signal(signal.SIGSTOP)
-            await until(lambda: len(watcher.told) == 4, "both are declared dead")
+        async with a_node_that_stands_still(children, private_redis, key_prefix, tmp_path) as of:
+            it, watcher, ready = of.it, of.watcher, of.of_bob
             newer = await it.join("ann")
             await until(lambda: len(watcher.told) == 5, "ann is online, here")
-            still.send_signal(signal.SIGCONT)
-            await asyncio.wait_for(ann.wait_closed(), 5)
-            assert ann.close_code == 4409
+            of.node.send_signal(signal.SIGCONT)
+            await asyncio.wait_for(of.ann.wait_closed(), 5)
+            assert of.ann.close_code == 4409
             await until(lambda: len(watcher.told) == 6, "bob is online again")
             assert [(told["type"], told["user_id"]) for told in watcher.told[4:]] == [
                 ("online", "ann"),
@@ -141,7 +163,7 @@ def test_a_node_that_stood_still_and_was_declared_dead_takes_its_sessions_back(
             expected = (f"bob|{owner}", f"{ready['session_id']}|{owner}", True)
             assert it.records(ready["session_id"], "bob") == expected
             assert it.records(newer.session_id, "ann")[1] is not None
-            await bob.close()
+            await of.bob.close()
             await until(lambda: len(watcher.told) == 7, "bob goes, as ever")
 
     run(scenario())
@@ -151,29 +173,21 @@ def test_a_session_that_ended_while_its_node_was_taken_for_dead_stays_ended(
     children: Children, private_redis: RedisServer, key_prefix: str, tmp_path: Path
 ) -> None:
     """Its node would bring the records of all its connections back, and nobody had told it."""
-    still, ports = start_node(children, private_redis, key_prefix, tmp_path, node="a")
-    (tmp_path / "b").mkdir()
 
     async def scenario() -> None:
-        options: dict[str, Any] = {"node": "b", "operator_token": "operator", **LEASE}
-        async with running(private_redis.url, key_prefix, tmp_path / "b", QUIET, **options) as it:
-            watcher = await watching(it, "ann", "bob")
-            ann, of_ann = await join(ports, "ann")
-            bob, of_bob = await join(ports, "bob")
-            await until(lambda: len(watcher.told) == 2, "both are online")
-            still.send_signal(signal.SIGSTOP)
-            await until(lambda: len(watcher.told) == 4, "both are declared dead")
-            assert (await it.http("POST", "/user/logout", {"token": of_ann["token"]}))[0] == 200
+        async with a_node_that_stands_still(children, private_redis, key_prefix, tmp_path) as of:
+            it = of.it
+            assert (await it.http("POST", "/user/logout", {"token": of.of_ann["token"]}))[0] == 200
             authorization = {"Authorization": "Bearer operator"}
-            body = {"session_id": of_bob["session_id"]}
+            body = {"session_id": of.of_bob["session_id"]}
             assert (await it.http("POST", "/operator/kick", body, authorization))[0] == 200
-            still.send_signal(signal.SIGCONT)
-            for client, code in ((ann, 1000), (bob, 4410)):
+            of.node.send_signal(signal.SIGCONT)
+            for client, code in ((of.ann, 1000), (of.bob, 4410)):
                 await asyncio.wait_for(client.wait_closed(), 5)
                 assert client.close_code == code
-            for ready, user_id in ((of_ann, "ann"), (of_bob, "bob")):
+            for ready, user_id in ((of.of_ann, "ann"), (of.of_bob, "bob")):
                 assert it.records(ready["session_id"], user_id) == (None, None, False)
-            assert len(watcher.told) == 4, "nobody is online again"
+            assert len(of.watcher.told) == 4, "nobody is online again"
 
     run(scenario())
 
