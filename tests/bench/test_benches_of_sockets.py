@@ -21,6 +21,7 @@ TINY = {
     "logins": "--logins 20 --at-once 5 --rounds 1",
     "handshakes": "--clients 10 --at-once 5 --rounds 1",
     "tls": "--clients 5 --handshakes 4 --interval-s 0.2 --seconds 0.6 --rounds 1",
+    "scale": "--clients 200 --rate 100 --interval 0.6 --runs {folder}",
     "tsung": "--clients 10 --interval-s 1 --seconds 1 --rate 10",
 }
 
@@ -37,7 +38,14 @@ def test_a_tiny_one_ends_and_keeps_its_figures(name: str, tmp_path: Path) -> Non
     if name == "tsung" and shutil.which("tsung") is None:
         pytest.skip("tsung is not installed")
     kept = tmp_path / "kept.json"
-    argv = [sys.executable, "-m", f"bench.{name}", *TINY[name].split(), "--save", str(kept)]
+    argv = [
+        sys.executable,
+        "-m",
+        f"bench.{name}",
+        *TINY[name].format(folder=tmp_path).split(),
+        "--save",
+        str(kept),
+    ]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert "Traceback" not in done.stderr
     assert done.returncode in (0, 1)  # so few clients may miss a bound
