@@ -143,8 +143,10 @@ def _plan(
     if figures.en_masse(of("reconnects")):
         storm = partial(figures.storm, of("reconnects"), windows, caption=caption)
         yield "storm", "storm", "Who comes, who goes, who is turned away", storm
-    lateness = partial(figures.lateness, of("lag"), of("lateness"), pace=tables.pace, caption=caption_of_one)
-    yield "lateness", "lateness", "Lag of the loops and lateness of the heartbeats", lateness
+    lag, late = of("lag"), of("lateness")
+    lateness = partial(figures.lateness, lag, late, window_s=tables.epsilon_window_s, pace=tables.pace)
+    title = "Lag of the loops" if late.empty else "Lag of the loops and lateness of the heartbeats"
+    yield "lateness", "lateness", title, partial(lateness, caption=caption_of_one)
 
 
 def _pages(faults: list[str]) -> list[list[str]]:

@@ -708,6 +708,15 @@ class RunTables:
         return bool(self.provenance.get("target"))
 
     @cached_property
+    def epsilon_window_s(self) -> tuple[float, float] | None:
+        """From when to when (perhaps infinite) lag counts for ε, scenario seconds; None: not known."""
+        parts = self.summary.get("epsilon_parts")
+        if not isinstance(parts, dict) or not isinstance(parts.get("window_from_s"), int | float):
+            return None
+        to_s = parts.get("window_to_s")
+        return float(parts["window_from_s"]), float(math.inf if to_s is None else to_s)
+
+    @cached_property
     def measured_engines(self) -> tuple[str, ...]:
         """The engines that measure: simulated, real."""
         return tuple(engine for engine in self.engines if engine != "theory")

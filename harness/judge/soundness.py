@@ -26,13 +26,14 @@ MAX_EPSILON_S = 1.0  # scenario seconds
 MAX_EPSILON_SHARE = 0.02  # of the median detection latency of silent faults
 MAX_STORE_GAP_S = 1.0  # scenario seconds between two looks of the store watch at the faulted sessions
 _SAMPLE_EVERY_S = 5.0  # scenario seconds after the last decision: the sample that tells of its time
-_ROLES = ("gateway", "generator")
+_OURS, _FOREIGN = ("gateway", "generator"), ("canary", "observer", "generator")  # whose lag blurs a time
 _GAPS = ("store_gap_s", "store_wait_s", "largest_gap_s")  # of a store sample
 _SAMPLE_S = 0.6  # real seconds: a sample every 0.5, and some
 _WITNESSES = (Source.CLIENT, Source.GATEWAY, Source.STORE)
 _OF_A_TARGET = (Source.CLIENT, Source.OBSERVER)
-_CANARY = "canary"  # a client whose round trips stand for the lag of a server that is not ours
-_OBSERVER = "observer"  # reads the output of such a server: its own lag is no delay of the server's
+# A canary is a client whose round trips stand for the lag of a server that is not ours; an observer reads such a
+# server's output, and where it has nothing to read it logs no lag.
+_LAGGED = {"canary": "a canary client waited up to {} ms for its answer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +41,20 @@ class Epsilon:
     """What ε is made of. Real seconds, but for the window. NaN: not known."""
 
     one_way_delay_s: float
-    gateway_lag_s: float
+    gateway_lag_s: float | None  # None: the server is not ours, and nobody sees its loop
     generator_lag_s: float
     grain_s: float
     window_from_s: float  # scenario seconds: the loops' lag is looked at in this window
     window_to_s: float
     clock_s: float | None = None  # workers of other hosts; None: all on one clock
+    canary_s: float | None = None  # the longest round trip of a canary client; None: the server is ours
+    observer_lag_s: float | None = None  # None: there was no observer, or it logged no lag
 
     @property
     def total_s(self) -> float:
-        """One-way delay + the larger of the two lags + grain + clocks, real seconds. NaN if a part is not known."""
-        worst = np.maximum(self.gateway_lag_s, self.generator_lag_s)
+        """One-way delay + the largest of the lags + grain + clocks, real seconds. NaN if a part is not known."""
+        lags = (self.gateway_lag_s, self.canary_s, self.observer_lag_s, self.generator_lag_s)
+        worst = np.max([lag for lag in lags if lag is not None])
         return float(self.one_way_delay_s + worst + self.grain_s + (self.clock_s or 0.0))
 
 
@@ -170,15 +174,21 @@ def assess(
     """
     start_s, end_s = _window(detections, injections, heartbeat_interval_s or 0.0, ramp_s, decided_by)
     lags = {
-        role: _largest(lag, _CANARY if foreign and role == "gateway" else role, start_s, end_s)
-        for role in _ROLES
+        role: lag_s
+        for role in (_FOREIGN if foreign else _OURS)
+        if not np.isnan(lag_s := _largest(lag, role, start_s, end_s)) or role != "observer"
     }
-    watched_s = _largest(lag, _OBSERVER, start_s, end_s) if foreign else float("nan")
-    canary_s = lags["gateway"]
-    if watched_s > canary_s:
-        lags["gateway"] = watched_s
-    clock_s = workers.clock_error_s if workers else None
-    parts = Epsilon(one_way_delay_s, lags["gateway"], lags["generator"], grain_s, start_s, end_s, clock_s)
+    parts = Epsilon(
+        one_way_delay_s,
+        lags.get("gateway"),
+        lags["generator"],
+        grain_s,
+        start_s,
+        end_s,
+        workers.clock_error_s if workers else None,
+        lags.get("canary"),
+        lags.get("observer"),
+    )
     epsilon_s = clock.scenario_s(parts.total_s)
     median_s, fastest = _fastest_median(detections, silent, decided_by)
     bound_s = np.nanmin([MAX_EPSILON_S, MAX_EPSILON_SHARE * median_s])
@@ -199,9 +209,9 @@ def assess(
     ]
     reasons += [
         "no canary client was answered in the measured window: ε is not known"
-        if foreign and role == "gateway"
+        if role == "canary"
         else f"the {role} logged no loop lag in the measured window: ε is not known"
-        for role in _ROLES
+        for role in lags
         if np.isnan(lags[role])
     ]
     if looks is not None and len(looks):
@@ -213,13 +223,8 @@ def assess(
             )
     if epsilon_s > bound_s:
         worst = max(lags, key=lambda role: lags[role])
-        worst_ms = lags[worst] * 1000
-        was = (
-            f"a canary client waited up to {worst_ms:.0f} ms for its answer"
-            if foreign and worst == "gateway" and worst_ms <= canary_s * 1000
-            else f"the observer's loop was up to {worst_ms:.0f} ms late"
-            if foreign and worst == "gateway"
-            else f"the {worst}'s loop was up to {worst_ms:.0f} ms late"
+        was = _LAGGED.get(worst, f"the {worst}'s loop was up to {{}} ms late").format(
+            f"{lags[worst] * 1000:.0f}"
         )
         reasons.append(
             f"ε is {epsilon_s:.3f} s of scenario time, above {bound_s:.3f} s, {why}: {was} at "

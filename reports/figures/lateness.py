@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reports.figures.data import NothingToDraw, in_order, peaks
 from reports.numbers import milliseconds
-from reports.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, finish, new_figure, no_data, styled
+from reports.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, finish, new_figure, styled
 
 __all__ = ["lateness"]
 
@@ -18,12 +18,20 @@ _OTHERS = (GREEN, ORANGE, SKY)
 
 
 @styled
-def lateness(lag: pd.DataFrame, heartbeats: pd.DataFrame, *, pace: float = 1.0, caption: str = "") -> Figure:
-    """Draw two panels over the run: largest loop lag of each role, and how late heartbeats were sent.
+def lateness(
+    lag: pd.DataFrame,
+    heartbeats: pd.DataFrame,
+    *,
+    window_s: tuple[float, float] | None = None,
+    pace: float = 1.0,
+    caption: str = "",
+) -> Figure:
+    """Draw over the run the largest loop lag of each role, and how late heartbeats were sent, each if it was logged.
 
     Args:
         lag: lag.csv; of several processes of a role the latest counts.
         heartbeats: lateness.csv; of several nodes the latest counts.
+        window_s: from when to when lag counts for ε; the rest is grey.
         pace: of the run: a real millisecond is this many scenario milliseconds.
         caption: the line under the figure.
 
@@ -32,30 +40,50 @@ def lateness(lag: pd.DataFrame, heartbeats: pd.DataFrame, *, pace: float = 1.0, 
     """
     if lag.empty and heartbeats.empty:
         raise NothingToDraw("No chart of lateness: no loop logged its lag (the real engine did not run).")
-    figure, (top, bottom) = new_figure(2, 1, sharex=True)
+    drawn = 2 - lag.empty - heartbeats.empty
+    figure, panels = new_figure(drawn, 1, sharex=True, height=7.2 if drawn == 2 else 4.8)
+    notes = [f"One real millisecond is {pace:g} ms of scenario time."] if pace != 1 else []
     if lag.empty:
-        no_data(top, "no loop logged its lag")
-    spare = iter(_OTHERS * len(lag["role"].unique()))
-    for role in in_order(lag["role"]):
-        mine = lag[lag["role"] == role]
-        _line(top, mine, "max_lag_s", _ROLES.get(role) or next(spare), role)
-    top.set_title("Loop lag, largest of each half second")
+        notes.append("No loop logged its lag.")
+    else:
+        notes += _lags(panels[0], lag, window_s)
     if heartbeats.empty:
-        no_data(bottom, "the gateway logged no heartbeat lateness")
+        notes.append("Nobody logged how late heartbeats were sent.")
     else:
         for label, colour in (("max", VERMILION), ("p99", ORANGE), ("p50", BLUE)):
-            _line(bottom, heartbeats, f"{label}_s", colour, label)
-    bottom.set_title("Heartbeats sent late, each second")
-    for panel in (top, bottom):
+            _line(panels[-1], heartbeats, f"{label}_s", colour, label)
+        panels[-1].set_title("Heartbeats sent late, each second")
+    for panel in panels:
         panel.set_ylabel("real milliseconds")
         panel.set_ylim(bottom=0)
         panel.margins(y=0.12)
         panel.yaxis.set_major_locator(MaxNLocator(5))
-        if panel.get_lines():
-            panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    bottom.set_xlabel("scenario seconds from the start of the run")
-    note = f"One real millisecond is {pace:g} ms of scenario time. " if pace != 1 else ""
-    return finish(figure, "Was anything late? Lag of the loops and of the heartbeats", note + caption)
+        panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="largest of the run")
+    panels[-1].set_xlabel("scenario seconds from the start of the run")
+    title = "Was anything late? Lag of the loops" + ("" if heartbeats.empty else " and of the heartbeats")
+    return finish(figure, title, " ".join([*notes, caption]))
+
+
+def _lags(panel: Axes, lag: pd.DataFrame, window_s: tuple[float, float] | None) -> list[str]:
+    """Draw a line a role; return what has to be said below."""
+    spare = iter(_OTHERS * len(lag["role"].unique()))
+    for role in in_order(lag["role"]):
+        mine = lag[lag["role"] == role]
+        _line(panel, mine, "max_lag_s", _ROLES.get(role) or next(spare), role)
+    canary = (lag["role"] == "canary").any()
+    waits = ", and a canary client’s wait for its answer" if canary else ""
+    panel.set_title(f"Loop lag{waits}, largest of each half second")
+    if window_s is None:
+        return []
+    left_s, right_s = panel.get_xlim()
+    uncounted = [
+        *([(left_s, window_s[0])] if (lag["time_s"] < window_s[0]).any() else []),
+        *([(window_s[1], right_s)] if (lag["time_s"] > window_s[1]).any() else []),
+    ]
+    for low_s, high_s in uncounted:
+        panel.axvspan(low_s, high_s, color="#000000", alpha=0.07, zorder=0, linewidth=0)
+    panel.set_xlim(left_s, right_s)
+    return ["Grey: lag then does not count for ε."] if uncounted else []
 
 
 def _line(panel: Axes, table: pd.DataFrame, column: str, colour: str, label: str) -> None:

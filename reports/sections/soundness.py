@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from reports.gallery import Gallery
 from reports.numbers import caption_seconds, count, milliseconds, words
 from reports.page import Block, Cell, Section, Table, Text
@@ -12,8 +14,9 @@ __all__ = ["fidelity_section", "soundness_section"]
 
 _PARTS = {
     "one_way_delay_s": "one-way delay",
-    "loop_lag_s": "largest loop lag of gateway and generator",
     "gateway_lag_s": "gateway’s largest loop lag",
+    "canary_s": "a canary client’s longest wait for its answer",
+    "observer_lag_s": "observer’s largest loop lag",
     "generator_lag_s": "generator’s largest loop lag",
     "grain_s": "scheduling grain",
     "clock_s": "error of the workers’ clocks",
@@ -109,11 +112,28 @@ def _epsilon(tables: RunTables) -> Text:
     ]
     made_of = ""
     if terms:
-        made_of = f" It is made of {', '.join(terms)} (real time; of two lags the larger counts)"
-        made_of += f", times the speedup of {tables.pace:g}."
+        longest = "lags and waits the longest" if known.get("canary_s") is not None else "two lags the larger"
+        made_of = f" It is made of {', '.join(terms)} (real time; of {longest} counts), times the speedup of "
+        made_of += f"{tables.pace:g}.{_window(tables)}"
     return Text(
         f"ε = {caption_seconds(epsilon_s)} of scenario time: a closed-form range [lo, hi) is checked as "
         f"[lo − ε, hi + ε].{made_of}"
+    )
+
+
+def _window(tables: RunTables) -> str:
+    """In which part of the run lag counts: the largest of the whole run may be another."""
+    window = tables.epsilon_window_s
+    if window is None:
+        return ""
+    incidents = tables.table("incidents")
+    stalled = (incidents["engine"] == "real") & (incidents["kind"] == "gateway_stall")
+    from_s, to_s = window
+    until = "the end of the run" if math.isinf(to_s) else caption_seconds(to_s)
+    planned = ", without the lag of a stall that was planned" if stalled.any() else ""
+    return (
+        f" Lag counts from {caption_seconds(from_s)} to {until}, the time in which faults were detected{planned}. "
+        "The chart shows the whole run; what does not count is grey there."
     )
 
 

@@ -423,7 +423,15 @@ def _summary(engines: tuple[str, ...], epsilon_s: float) -> dict[str, Any]:
             "epsilon_s": epsilon_s,
             "sound": True,
             "unsound_reasons": [],
-            "epsilon_parts": {"speedup": 5.0, "one_way_delay_s": 0.0002, "loop_lag_s": 0.03, "grain_s": 0.01},
+            "epsilon_parts": {
+                "one_way_delay_s": 0.0002,
+                "gateway_lag_s": 0.03,
+                "generator_lag_s": 0.02,
+                "grain_s": 0.01,
+                "window_from_s": 70.0,
+                "window_to_s": 250.0,
+                "canary_s": None,
+            },
             "fidelity": [
                 {
                     "fault": "host_crash",

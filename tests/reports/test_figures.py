@@ -92,6 +92,24 @@ def test_a_figure_is_saved_as_svg_and_png_the_same_each_time(
     assert saved[0][1].read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_server_that_tells_nothing_of_its_heartbeats_has_no_empty_panel_but_a_sentence(
+    run: RunTables,
+) -> None:
+    figure = figures.lateness(run.table("lag"), run.table("lateness").iloc[:0])
+    assert [bool(axes.get_lines()) for axes in figure.get_axes()] == [True]
+    assert "Nobody logged how late heartbeats were sent." in [text.get_text() for text in figure.texts]
+
+
+def test_what_does_not_count_for_epsilon_is_grey(run: RunTables) -> None:
+    lag, late = run.table("lag"), run.table("lateness")
+    panel = figures.lateness(lag, late, window_s=(70.0, 250.0)).axes[0]
+    before, after = (
+        patch.get_window_extent().transformed(panel.transData.inverted()) for patch in panel.patches
+    )
+    assert (before.x1, after.x0) == pytest.approx((70.0, 250.0))
+    assert not figures.lateness(lag, late, window_s=(0.0, np.inf)).axes[0].patches
+
+
 def storm_rows(back: int, each_s: int) -> pd.DataFrame:
     """A thousand clients; after the ramp so many lose their connection, spread over so many seconds."""
     rows = [("real", float(n), 1.0, 0, 20, 0, 0, 20, 0) for n in range(50)]

@@ -81,6 +81,39 @@ def test_a_quiet_run_is_sound_and_says_what_epsilon_is_made_of() -> None:
     assert verdict.as_dict()["parts"]["gateway_lag_s"] == 0.001
 
 
+@pytest.mark.parametrize(
+    ("canary_ms", "observer_ms", "worst_ms", "said"),
+    [
+        (30.0, 2.0, 30.0, "a canary client waited up to 30 ms for its answer"),
+        (30.0, None, 30.0, "a canary client waited up to 30 ms for its answer"),
+        (30.0, 80.0, 80.0, "the observer's loop was up to 80 ms late"),
+        (30.0, 2.0, 900.0, "the generator's loop was up to 900 ms late"),
+    ],
+)
+def test_of_a_foreign_server_nobody_knows_the_loop_so_epsilon_has_what_its_canaries_and_its_observer_saw(
+    canary_ms: float, observer_ms: float | None, worst_ms: float, said: str
+) -> None:
+    found = [("canary", 200.0, canary_ms), ("gateway", 200.0, 5000.0)]  # no gateway of ours is part of it
+    found += [("observer", 200.0, observer_ms)] if observer_ms is not None else []
+    found += [("generator", 200.0, worst_ms)] if worst_ms == 900.0 else []
+    witnesses = {Source.CLIENT, Source.OBSERVER}
+    verdict = judge(foreign=True, witnesses=witnesses, lag=lags(*found), clock=RunClock(100.0))
+    parts = verdict.as_dict()["parts"]
+    assert parts["gateway_lag_s"] is None
+    assert parts["canary_s"] == pytest.approx(canary_ms / 1000)
+    assert parts["observer_lag_s"] == (observer_ms and pytest.approx(observer_ms / 1000))
+    assert verdict.epsilon_s == pytest.approx(100 * (0.0005 + worst_ms / 1000 + 0.002))
+    assert [said in reason for reason in verdict.reasons] == [True]
+
+
+def test_a_foreign_server_whose_canaries_were_not_answered_has_no_known_epsilon() -> None:
+    """The observer's lag, however small, says nothing of the server's."""
+    only = lags(("observer", 200.0, 2.0))
+    verdict = judge(foreign=True, witnesses={Source.CLIENT, Source.OBSERVER}, lag=only)
+    assert verdict.reasons == ("no canary client was answered in the measured window: ε is not known",)
+    assert math.isnan(verdict.epsilon_s)
+
+
 def test_the_error_of_workers_clocks_is_part_of_epsilon() -> None:
     verdict = judge(workers=Workers(0.0004, ()))
     assert verdict.sound
