@@ -277,7 +277,9 @@ def _range_row(law: Law, seen: Observed) -> Row:
     around = f"[{in_seconds(law.lo_s)}, {in_seconds(law.hi_s)}] ± {in_seconds(seen.slack_s)}"
     low_s = float(seen.detected_s.min()) if n else math.inf
     high_s = float(seen.detected_s.max()) if n else -math.inf
-    took = f"they took {in_seconds(low_s)} to {in_seconds(high_s)}"
+    took = (
+        f"they took {in_seconds(low_s)} to {in_seconds(high_s)}" if n > 1 else f"it took {in_seconds(low_s)}"
+    )
     early_s, late_s = law.lo_s - low_s, high_s - law.hi_s
     extreme_s, bound_s = (low_s, law.lo_s) if early_s >= late_s else (high_s, law.hi_s)
     outside = int(((seen.detected_s < law.lo_s - allowed_s) | (seen.detected_s > law.hi_s + allowed_s)).sum())
@@ -293,7 +295,8 @@ def _range_row(law: Law, seen: Observed) -> Row:
         return row("unknown", seen.nothing_seen())
     # 0 inside the range: only what lies outside is a difference.
     beyond_s = extreme_s - bound_s if max(early_s, late_s) > 0 else 0.0
-    return row("pass", f"all {n} detections lie in {around}: {took}", extreme_s, bound_s, beyond_s)
+    all_lie = f"all {n} detections lie" if n > 1 else "the one detection lies"
+    return row("pass", f"{all_lie} in {around}: {took}", extreme_s, bound_s, beyond_s)
 
 
 def _share_row(law: Law, seen: Observed, confidence: float) -> Row:

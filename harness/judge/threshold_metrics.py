@@ -253,7 +253,8 @@ def gaps(tables: RunTables, query: Query) -> Estimate:
         return Estimate.nothing("nobody looked at the store")
     rows, held = query.of(tables.table("presence_gaps")), query.of(tables.table("healthy_connections"))
     connected_s, absent_s = float(held["watched_s"].sum()), float(rows["lasts_s"].sum())
-    note = f"{len(rows)} gaps of {rows['client'].nunique()} clients, {absent_s:.4g} s together"
+    of_clients = f"{len(rows)} gaps of {rows['client'].nunique()} clients, {absent_s:.4g} s together"
+    note = of_clients if len(rows) else f"no gap in {connected_s / 86_400:.3g} client-days"
     if query.aggregate == "count":
         return Estimate.fact(len(rows), note)
     return (

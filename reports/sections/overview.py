@@ -235,10 +235,10 @@ def _answers(tables: RunTables, engine: str) -> Iterator[str]:
     locked = tables.table("qos")
     locked = locked[(locked["milestone"] == "locked_out") & (locked["engine"] == engine) & (locked["n"] > 0)]
     if len(locked):
-        worst = locked.sort_values("p50_s").iloc[-1]
-        if worst["p50_s"] == worst["p50_s"]:
+        most = locked.sort_values(["n", "p50_s"]).iloc[-1]
+        if most["p50_s"] == most["p50_s"]:
             yield (
-                f"Refused logins: a user whose client died ({worst['fault']}) and who logs in again is refused for "
-                f"{caption_seconds(worst['p50_s'])} (median)."
+                f"Refused logins: a user whose client died ({most['fault']}) and who logs in again is refused for "
+                f"{caption_seconds(most['p50_s'])} (median of {count(most['n'])})."
             )
     yield from cost_sentences(tables, engine)
