@@ -17,7 +17,10 @@ Tone = Literal["", "pass", "fail", "unknown", "theory", "simulated", "real"]
 
 
 class Headline(NamedTuple):
-    """What was decided elsewhere: ``pass``, ``fail``, ``unknown`` or ``partial``; one sentence; its reasons."""
+    """What was decided elsewhere, in one sentence, and its reasons.
+
+    ``status``: ``pass``, ``fail``, ``unknown`` or ``partial``; ``finding`` where nothing was asked that could fail.
+    """
 
     status: str
     sentence: str

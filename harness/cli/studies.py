@@ -166,7 +166,10 @@ def claims_command(
         str | None, typer.Option("--redis", help="Redis URL; default: a private server of our own")
     ] = None,
 ) -> None:
-    """Put the claims of the documented systems to the test: claimed, theory, simulated, real; a verdict a cell."""
+    """Put the claims of the documented systems to the test: claimed, theory, simulated, real; a verdict a cell.
+
+    A claim that does not hold is a finding: the exit code is 0.
+    """
     from harness.real.engine import RealSetup
     from harness.real.processes.children import end_on_sigterm
     from harness.studies.claims.claim import load_claims

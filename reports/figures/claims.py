@@ -21,8 +21,8 @@ from reports.style import ENGINE_COLOURS, VERDICT_COLOURS, dots, finish, grouped
 __all__ = ["claims"]
 
 _LEAST_S = 1e-3  # where the axis begins
-_TICKS_S = (1e-3, 1e-2, 0.1, 1, 10, 60, 300, 900, 3600, 7200, 86400)
-_WORDS = {"pass": "holds", "fail": "wrong", "unknown": "undecided"}
+_TICKS_S = (1e-3, 1e-2, 0.1, 1, 10, 60, 600, 3600, 86400)
+_WORDS = {"pass": "holds", "fail": "does not hold", "unknown": "unknown"}
 
 
 @styled
@@ -32,7 +32,8 @@ def claims(rows: pd.DataFrame, *, caption: str = "") -> Figure:
     Args:
         rows: one row per case, preset and engine: ``case``, ``preset``, ``claim_lo_s``, ``claim_hi_s``
             (empty: nothing was claimed), ``engine``, ``n``, ``lo_s``, ``p50_s``, ``hi_s`` (of the
-            detections: least, median, largest; empty: none), ``detected`` (share), ``verdict``.
+            detections: least, median, largest; empty: none), ``detected`` (share), ``recovered`` (how many were
+            resumed instead; may be missing), ``verdict``.
         caption: the line under the figure.
 
     Raises:
@@ -46,18 +47,18 @@ def claims(rows: pd.DataFrame, *, caption: str = "") -> Figure:
     seen = rows[["lo_s", "hi_s", "claim_hi_s"]].to_numpy(dtype=float)
     right = float(np.nanmax(seen)) if np.isfinite(seen).any() else 1.0
     axes.set_xscale("log")
-    axes.set_xlim(_LEAST_S / 1.6, right * 30)
+    axes.set_xlim(_LEAST_S / 1.6, right * 2)
     for at, (case, preset) in enumerate(keys):
         mine = rows[(rows["case"] == case) & (rows["preset"] == preset)]
         _claim(axes, at, mine)
         for n, engine in enumerate(engines):
             offset = (n - (len(engines) - 1) / 2) * 0.26
             for row in mine[mine["engine"] == engine].to_dict("records"):
-                _seen(axes, at + offset, row, right)
+                _seen(axes, at + offset, row)
     axes.set_yticks(range(len(keys)), [f"{case}\n{preset}" for case, preset in keys])
     axes.set_ylim(len(keys) - 0.45, -0.55)
     axes.grid(axis="y", visible=False)
-    axes.set_xticks([tick for tick in _TICKS_S if tick <= right * 3])
+    axes.set_xticks([tick for tick in _TICKS_S if tick <= right * 2])
     axes.xaxis.set_major_formatter(grouped(".4g"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("scenario seconds from the fault to the suspicion (logarithmic)")
@@ -74,7 +75,7 @@ def _claim(axes: Axes, at: float, rows: pd.DataFrame) -> None:
     axes.barh(at, high - low, left=low, height=0.82, color="#D5D5D5", zorder=1)
 
 
-def _seen(axes: Axes, at: float, values: Mapping[Hashable, Any], right: float) -> None:
+def _seen(axes: Axes, at: float, values: Mapping[Hashable, Any]) -> None:
     colour = ENGINE_COLOURS[values["engine"]]
     low, high, middle = (
         max(values[name], _LEAST_S) if np.isfinite(values[name]) else np.nan
@@ -86,13 +87,15 @@ def _seen(axes: Axes, at: float, values: Mapping[Hashable, Any], right: float) -
         dots(axes, [middle], [at], colour, markeredgecolor="white", markeredgewidth=1)
         text = caption_seconds(values["p50_s"])
     else:
-        text = "never" if values["detected"] == 0 else "median not reached"
+        never = "resumed" if values.get("recovered", 0) > 0 else "never"
+        text = never if values["detected"] == 0 else "median not reached"
     if values["detected"] < 1 and values["detected"] > 0:
         text += f", {share(values['detected'])} detected"
     verdict = str(values["verdict"])
     axes.annotate(
         f"{text}: {_WORDS.get(verdict, verdict)}",
-        (right * 1.5, at),
+        (1.01, at),
+        xycoords=("axes fraction", "data"),
         va="center",
         fontsize=11,
         color=VERDICT_COLOURS.get(verdict, "#222222"),

@@ -27,7 +27,7 @@ __all__ = [
     "verdict_cell",
 ]
 
-_MARKS = {"pass": "✓", "fail": "✗", "unknown": "?"}
+_MARKS = {"pass": "✓", "fail": "✗", "unknown": "?", "partial": "…", "finding": "•"}
 _TONES: dict[str, Tone] = {
     "pass": "pass",
     "fail": "fail",

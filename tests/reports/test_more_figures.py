@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -308,11 +309,21 @@ def test_capacity_draws_what_was_measured_and_nothing_else() -> None:
 
 def test_claims_are_judged_beside_what_was_seen() -> None:
     text = written(claims(claimed()))
-    assert "85.00 s: wrong" in text
-    assert "never: wrong" in text
+    assert "85.00 s: does not hold" in text
+    assert "never: does not hold" in text
     assert "60" in text
     partly = written(claims(claimed(detected=0.93, verdict="pass")))
     assert "85.00 s, 93 % detected: holds" in partly
+    back = written(claims(claimed(recovered=20, detected=0.0, p50_s=np.nan, verdict="pass")))
+    assert "resumed: holds" in back
+
+
+def test_the_numbers_on_the_axis_of_two_hours_do_not_run_into_each_other() -> None:
+    figure = claims(claimed(claim_hi_s=7200.0))
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    assert len(boxes) >= 8
+    assert all(right.x0 - left.x1 > 4 for left, right in pairwise(boxes))
 
 
 def test_a_storm_says_how_many_come_back_at_once() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.studies.claims.claim import Claim
-from reports.numbers import seconds
+from reports.numbers import caption_seconds, time_span
 
 __all__ = ["Seen", "Verdict", "judge"]
 
@@ -63,21 +63,21 @@ def judge(claim: Claim | None, seen: Seen) -> tuple[Verdict, str]:
 def _within(claim: Claim, seen: Seen, epsilon_s: float) -> tuple[Verdict, str]:
     if claim.never:
         if seen.detected:
-            return Verdict.FAILS, f"over after {seconds(seen.lo_s)} to {seconds(seen.hi_s)} s"
+            return Verdict.FAILS, f"over after {time_span(seen.lo_s, seen.hi_s)}"
         return Verdict.HOLDS, ""
     reasons = []
     missing = seen.n - seen.detected - seen.recovered
     if seen.detected and seen.lo_s < claim.lo - epsilon_s:
-        reasons.append(f"sooner: from {seconds(seen.lo_s)} s on")
+        reasons.append(f"sooner: from {caption_seconds(seen.lo_s)} on")
     if seen.detected and seen.hi_s > claim.hi_s + epsilon_s:
-        reasons.append(f"later: up to {seconds(seen.hi_s)} s")
+        reasons.append(f"later: up to {caption_seconds(seen.hi_s)}")
     if missing and seen.watched_s > claim.hi_s + epsilon_s:
-        within = f"within {seconds(seen.watched_s)} s" if math.isfinite(seen.watched_s) else "ever"
+        within = f"within {caption_seconds(seen.watched_s)}" if math.isfinite(seen.watched_s) else "ever"
         reasons.append(f"{missing} of {seen.n} not {within}")
     if reasons:
         return Verdict.FAILS, "; ".join(reasons)
     if missing:
-        return Verdict.UNKNOWN, f"the run ended after {seconds(seen.watched_s)} s"
+        return Verdict.UNKNOWN, f"the run ended after {caption_seconds(seen.watched_s)}"
     if seen.recovered:
         return Verdict.UNKNOWN, "the session was resumed first"
     return Verdict.HOLDS, ""

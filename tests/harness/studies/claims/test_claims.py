@@ -174,3 +174,6 @@ def test_the_page_has_every_cell_in_words(rows: pd.DataFrame, tmp_path: Path) ->
     said = list(table.columns).index("verdict")
     verdicts = {(row[0].text, row[1].text): row[said].text for row in table.rows}
     assert verdicts["b-as-written", "network cut"] == "does not hold"
+    assert "• finding" in html and "• finding" in text, (
+        "no failure: the command ends with 0 whatever it finds"
+    )
