@@ -7,8 +7,9 @@ Runs the scenario `scale` for real (1 % host crashes, 1 % refreshes) and reads t
 (the scenario's other times are in proportion).
 Clients come at a fixed rate, so that logins and handshakes leave the machine's cores room for heartbeats.
 Limits: every fault detected or recovered, no false suspicion, p99 lateness of heartbeats below 5 % of T, a sound
-run. Peak memory is resident memory of all processes of the run, pages that forks share counted in each; and what
-the machine's available memory lost, sockets in the kernel included.
+run. Peak memory is resident memory of all processes of the run, first with the pages that processes share (libraries)
+counted in each, then divided among them (PSS, looked at every ten seconds), which is what a client takes; and what the
+machine's available memory lost, sockets in the kernel included.
 
 A timing on a machine that others use says little: the load average is printed with it.
 """
@@ -19,6 +20,8 @@ import argparse
 import os
 import sys
 import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +39,35 @@ from scenarios.load import load_scenario, replaced
 from scenarios.schema import Scenario
 
 MOST_LATE = 0.05  # of T
+_MOST_KIB = {"gateway": 10.0, "generator": 10.0}
 _GIB, _KIB = 2**30, 2**10
+_ROLES = {
+    "reference_server": "gateway",
+    "harness.real.generator": "generator",
+    "harness.real.store_watch": "store-watch",
+    "redis-server": "redis",
+}
 
 
-class AvailableMemory(RepeatingThread):
-    """The least memory that the machine had to give while the context lasted."""
+class Memory(RepeatingThread):
+    """The least memory that the machine had to give while the context lasted, and what each role took of it."""
 
     def __init__(self) -> None:
-        super().__init__(self._look, 1.0)
+        super().__init__(self._look, 10.0)
         self.before = self.least = psutil.virtual_memory().available
+        self.most: Counter[str] = Counter()  # bytes by role, what processes share divided among them
 
     def _look(self) -> None:
         self.least = min(self.least, psutil.virtual_memory().available)
+        now: Counter[str] = Counter()
+        for one in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                said = " ".join(one.cmdline())
+                role = next((role for word, role in _ROLES.items() if word in said), None)
+                if role is not None:
+                    now[role] += one.memory_full_info().pss
+        if now.total() > self.most.total():
+            self.most = now
 
 
 def p99_at_most(lateness: pd.DataFrame) -> float:
@@ -109,7 +129,7 @@ def main() -> int:
     scenario = replaced(scenario, "bench.scale", **in_proportion(scenario, options.interval))
     scenario = replaced(scenario, "bench.scale", gateway={"nodes": options.nodes})
     load_before, began_s = os.getloadavg()[0], time.monotonic()
-    with AvailableMemory() as memory:
+    with Memory() as memory:
         outcome = run(
             scenario,
             engines=("theory", "real"),
@@ -158,7 +178,9 @@ def main() -> int:
         f"{(memory.before - memory.least) / _GIB:.2f} GiB less available"
     )
     for role, size in most.items():
-        print(f"  {role:12} {size / _GIB:6.2f} GiB  {size / options.clients / _KIB:6.1f} KiB a client")
+        divided = f"{memory.most[str(role)] / options.clients / _KIB:.1f}"
+        a_client = f"{size / options.clients / _KIB:6.1f} KiB a client, {divided} with what is shared divided"
+        print(f"  {role:12} {size / _GIB:6.2f} GiB  {a_client}")
     print("CPU after the ramp: " + ", ".join(f"{role} {used:.0f} %" for role, used in cpu.items()))
     if seconds > 5:
         print(
@@ -175,7 +197,7 @@ def main() -> int:
         f"limits: all accounted for, none false, p99 below {MOST_LATE * interval_s:g} s, sound: "
         f"{'met' if good else 'MISSED'}"
     )
-    kib = {role: float(size) / options.clients / _KIB for role, size in most.items()}
+    kib = {role: size / options.clients / _KIB for role, size in memory.most.items()}
     keep(
         options.save,
         "scale",
@@ -190,7 +212,10 @@ def main() -> int:
             Figure("false suspicions", float(suspicions), "", most=0.0),
             Figure("p99 lateness of heartbeats", late_s, "s", most=MOST_LATE * interval_s),
             Figure("sound", float(bool(summary["sound"])), "", least=1.0),
-            *(Figure(f"memory of a client, {role}", size, "KiB") for role, size in kib.items()),
+            *(
+                Figure(f"memory of a client, {role}", size, "KiB", most=_MOST_KIB.get(role))
+                for role, size in kib.items()
+            ),
         ],
     )
     return 0 if good else 1
