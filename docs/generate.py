@@ -82,8 +82,16 @@ def _performance(kept: Mapping[str, Any]) -> str:
 
 def _commands() -> str:
     command = typer.main.get_command(app)
+    _tell_whole(command)
     text = typer.cli.get_docs_for_click(obj=command, ctx=Context(command), name="flatline")
     return text.replace("&#x27;", "'").replace("&lt;", "<").replace("&gt;", ">").strip() + "\n"
+
+
+def _tell_whole(command: Any) -> None:
+    """Have lists of commands say each one's whole first paragraph: Click's own cuts it after 45 characters."""
+    for one in getattr(command, "commands", {}).values():
+        one.short_help = " ".join((one.help or "").split("\n\n")[0].split())
+        _tell_whole(one)
 
 
 def _scenario() -> str:

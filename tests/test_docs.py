@@ -32,7 +32,7 @@ COMMANDS = sorted(
         line.split(" > ")[0].split(" #")[0].removeprefix("sudo ").strip()
         for page in WRITTEN
         for block in blocks(page, "")
-        for line in block.splitlines()
+        for line in block.replace("\\\n", "").splitlines()
         if re.match(r"(sudo )?flatline ", line)
     }
 )
@@ -52,6 +52,12 @@ def test_generated_pages_are_current() -> None:
         name for name, text in made.items() if (ROOT / "docs" / name).read_text(encoding="utf-8") != text
     ]
     assert not stale
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_no_line_of_code_is_cut_on_a_screen_of_1280_pixels(page: Path) -> None:
+    code = re.findall(r"^```\w*\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert not [line for block in code for line in block.splitlines() if len(line) > 80]
 
 
 def test_there_is_something_to_try() -> None:
