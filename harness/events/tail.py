@@ -39,10 +39,13 @@ class LogTail:
     def new_lines(self) -> Iterator[bytes]:
         """Yield the lines that were completed since the last call, without their newline."""
         for path, file in self._files.items():
-            read = file.read(_READ_BYTES)
-            if read:
-                *lines, self._unfinished[path] = (self._unfinished[path] + read).split(b"\n")
-                yield from lines
+            read = self._unfinished[path] + file.read(_READ_BYTES)
+            begin, ends = 0, read.rfind(b"\n") + 1
+            self._unfinished[path] = read[ends:]
+            while begin < ends:  # one line at a time: after a stall there are thousands
+                end = read.index(b"\n", begin)
+                yield read[begin:end]
+                begin = end + 1
 
     def close(self) -> None:
         """Close the files."""
