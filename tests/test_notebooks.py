@@ -104,6 +104,8 @@ def test_committed_outputs_are_whole_and_tell_nothing_of_a_machine(name: str) ->
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert {output.output_type for output in outputs} <= {"stream", "display_data", "execute_result"}
     assert not any(output.get("name") == "stderr" for output in outputs)
+    tables = [output.get("data", {}).get("text/html", "") for output in outputs]
+    assert not [table for table in tables if "...</t" in table], "a cell is cut"
     text = output_text(name)
     places = (HERE.parent, Path.home(), Path(sys.prefix), Path(tempfile.gettempdir()), Path("/home"))
     assert [str(place) for place in places if f"{place}{os.sep}" in text] == []
