@@ -95,4 +95,4 @@ def files_section(tables: RunTables) -> Section:
 
 def _size(tables: RunTables, name: str) -> str:
     kibi = (tables.path / name).stat().st_size / 1024
-    return f"{kibi:,.0f} KiB" if kibi >= 1 else "under\u00a01\u00a0KiB"
+    return f"{kibi:,.0f}\u00a0KiB" if kibi >= 1 else "under\u00a01\u00a0KiB"

@@ -91,14 +91,17 @@ def _reading(comparison: Comparison) -> list[tuple[str, str]]:
             "log-rank for curves (a recovery counts as censored), the exact conditional test for rates of false "
             "suspicion, Fisher's exact test for detected shares",
         ),
-        ("p, corrected", f"all p-values together (Holm): the chance of a single false alarm is {ALPHA:.0%}"),
+        (
+            "p, corrected",
+            f"all p-values together (Holm): the chance of a single false alarm is {share(ALPHA)}",
+        ),
         (
             "intervals",
             f"95 %, not corrected; those of p50 and p99 by bootstrap ({how}, seed {comparison.seed})",
         ),
         (
             "regression",
-            f"significant and more than {comparison.margin:.0%} of the baseline's median (10 ms, or ε of both runs, "
+            f"significant and more than {share(comparison.margin)} of the baseline's median (10 ms, or ε of both runs, "
             "where that is more); times are scenario time",
         ),
     ]
@@ -270,7 +273,7 @@ def _pictures(comparison: Comparison, folder: Path) -> Iterator[Picture | Text]:
     )
     which = f"The {engine} engine, runs of seed {' / '.join(seeds) or 'unknown'}"
     caption = (
-        f"{comparison.headline}. {which}; {comparison.tests} tests in all, corrected (Holm); intervals 95 % by "
+        f"{comparison.headline}. {which}; {comparison.tests} tests in all, corrected (Holm); intervals 95{NBSP}% by "
         f"bootstrap (seed {comparison.seed}). All times are scenario time."
     )
     rising = [fault for fault in faults if fault not in steps]
