@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from harness.events.log import read_log
 from harness.events.tail import LogTail
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer, find_redis, redis_server
+from harness.real.store_watch.process import Store
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source, encode
 from tests.support import wait_until
@@ -312,3 +314,18 @@ def test_a_tail_reads_each_line_once(tmp_path: Path) -> None:
         tail.find_files()
         assert sorted(tail.new_lines()) == [b"four", b"three"]
         assert list(tail.new_lines()) == []
+
+
+def test_a_question_leaves_nothing_behind(private_redis: RedisServer) -> None:
+    """Some hundreds a second are asked: redis-py alone would leave a tuple of each, up to 2,000 of a size."""
+    store = Store(private_redis.url, time.monotonic)
+    keys = [b"session"] * 7
+    gc.collect()  # lists of kept tuples are empty
+    grown = []
+    for _ in range(2):  # the first warms
+        before = sys.getallocatedblocks()
+        for _ in range(500):
+            store.ask(lambda r: r.mget(keys))
+        grown.append(sys.getallocatedblocks() - before)
+    store.close()
+    assert grown[-1] < 50
