@@ -25,8 +25,11 @@ _MOST = 6
 
 def contested(incidence: pd.DataFrame) -> list[str]:
     """Faults that more than one layer caught, or that some recovered from, in the table's order."""
-    causes = incidence.groupby("fault", sort=False)["cause"].nunique()
-    return in_order(causes.index[causes > 1])
+    # A witness that names no layer is no second layer beside what another engine calls it.
+    named = incidence[incidence["cause"] != ""].groupby("fault")["cause"].nunique()
+    in_one = incidence.groupby(["fault", "engine"])["cause"].nunique().groupby("fault").max()
+    found = {*named.index[named > 1], *in_one.index[in_one > 1]}
+    return [fault for fault in in_order(incidence["fault"]) if fault in found]
 
 
 @styled

@@ -41,7 +41,8 @@ def cost_section(tables: RunTables) -> Section:
     speaks_tls = bool(found["tls_handshake_bytes"].notna().any())
     rows = [
         [Cell(what), *(_cell(text, float(row[name])) for row in engines.values())]
-        for name, (what, text) in (COST_FIGURES if speaks_tls else _FIGURES).items()
+        for name, (what, text) in COST_FIGURES.items()
+        if found[name].notna().any()
     ]
     basis = "; ".join(f"{engine}: {row['basis']}" for engine, row in engines.items())
     tls = "and TLS’s records" if speaks_tls else "without TLS"
@@ -57,12 +58,16 @@ def cost_section(tables: RunTables) -> Section:
     note = (
         f"Rates are after the ramp, per second of the scenario. {basis[:1].upper()}{basis[1:]}. Theory’s are for as "
         f"many connections as were measured, ghosts among them. A frame is a heartbeat or its answer; {size}. "
-        f"{redis}. CPU is of one core"
+        f"{redis}"
     )
+    if found["gateway_cpu_percent"].notna().any():
+        note += ". CPU is of one core"
+        if tables.pace != 1:
+            note += (
+                f", in real time: each real second carries the traffic of {tables.pace:g} of the scenario’s"
+            )
     if speaks_tls:
         note += ". TLS’s handshakes are reckoned from connections made: the first of a client full, later ones resumed"
-    if tables.pace != 1:
-        note += f", in real time: each real second carries the traffic of {tables.pace:g} of the scenario’s"
     table = Table(("what", *engines), rows, note=f"{note}.", csv="cost.csv")
     return Section("cost", "What it costs", [table])
 

@@ -37,6 +37,9 @@ def sessions_section(tables: RunTables, gallery: Gallery) -> Section:
     if found.empty:
         why = "What became of sessions is not known (no session_quality.csv)."
         return Section("sessions", title, [Text(why, "missing"), *storm])
+    if not found["denominator"].any():
+        why = "There was nothing to count: no client came back, and no store was watched at the end."
+        return Section("sessions", title, [Text(why, "missing"), *storm])
     engines = [engine for engine in ENGINES if (found["engine"] == engine).any()]
     order = {name: n for n, name in enumerate((*_FIGURES, "", *tables.faults))}
     ordered = found.sort_values(["figure", "fault"], key=lambda names: names.map(order), kind="stable")

@@ -11,7 +11,10 @@ import pandas as pd
 import pytest
 
 from reports import numbers
+from reports.page import Table
 from reports.run_tables import SCHEMAS, load_run
+from reports.sections.cost import cost_section
+from reports.sections.sessions import sessions_section
 from reports.verdict import as_junit
 from tests.reports.handmade_run import DEMO, Built, Fault, HandmadeRun, build, handmade_run, judged
 from tests.support import blank
@@ -126,6 +129,18 @@ def test_what_became_of_sessions_is_that_of_the_csv(whole: Built) -> None:
                     cell = f"{share} ({row['count']} of {of}; {lo} to {hi})"
                 cells.append(cell)
             assert cells in shown, cells
+
+
+def test_where_nothing_was_counted_and_nobody_saw_a_cost_there_is_no_row_of_dashes(tmp_path: Path) -> None:
+    run = handmade_run(ONE)
+    run.tables["session_quality"]["denominator"] = 0
+    run.tables["cost"][["gateway_cpu_percent", "gateway_rss_bytes"]] = float("nan")
+    tables = load_run(run.write(tmp_path))
+    sessions = [block for block in sessions_section(tables, {}).blocks if isinstance(block, Table)]
+    (cost,) = (block for block in cost_section(tables).blocks if isinstance(block, Table))
+    assert not sessions
+    assert cost.rows and all(any(cell.text != numbers.ABSENT for cell in row[1:]) for row in cost.rows)
+    assert "CPU" not in cost.note
 
 
 def test_the_cost_is_that_of_the_csv(whole: Built) -> None:

@@ -140,6 +140,22 @@ def test_a_storm_is_a_fifth_within_ten_seconds(back: int, each_s: int, stormy: b
     assert figures.en_masse(rows.iloc[:50]) is False, "a ramp is no storm"
 
 
+@pytest.mark.parametrize(
+    ("rows", "contested"),
+    [
+        ([("simulated", "heartbeat"), ("real", "heartbeat")], False),
+        ([("simulated", "heartbeat"), ("real", "")], False),
+        ([("simulated", "heartbeat"), ("real", "tcp_timeout")], True),
+        ([("real", ""), ("real", "recovered")], True),
+    ],
+)
+def test_layers_compete_where_one_engine_saw_two_or_two_engines_name_different_ones(
+    rows: list[tuple[str, str]], contested: bool
+) -> None:
+    table = pd.DataFrame(rows, columns=["engine", "cause"]).assign(fault="frozen")
+    assert figures.contested(table) == ["frozen"] * contested
+
+
 def test_competing_layers_end_at_what_the_table_says(run: RunTables) -> None:
     table = run.table("incidence")
     assert figures.contested(table) == ["network_cut"]
