@@ -188,11 +188,18 @@ def the_page_says_what_the_model_says_and_what_it_was_off_by(found: Any) -> None
     assert "| | " + " | ".join(f"{n:,}" for n in found["users"]) + " |" in page
     for row in found["plan"]:
         assert "| " + " | ".join(row) + " |" in page
-    for users, announced, nodes, _, mbit_per_s, _, _, commands, _, gib in found["fan_out"]:
-        whole = " | ".join(f"{number:,.0f}" for number in (announced, nodes, mbit_per_s, commands))
-        assert f"| {users} | {whole} | {gib:.1f} |" in page
+    told = {
+        "announcements a second": (1, ",.0f"),
+        "nodes that hear each": (2, ",.0f"),
+        "Redis sends, Mbit/s": (4, ",.0f"),
+        "commands a second": (7, ",.0f"),
+        "memory, GiB": (9, ".1f"),
+    }
+    for what, (column, form) in told.items():
+        row = " | ".join(format(size[column], form) for size in found["fan_out"])
+        assert f"| {what} | {row} |" in page
     for (name, off), said in zip(found["off"].items(), found["said"], strict=True):
-        assert f"| {name} | {said:.1f} ± " in page and f"| {off:+.0f} % |" in page
+        assert f"| {name} | {said:.1f} ± " in page and f"| {off:+.1f} % |".replace("-", "−") in page
         # What the model was off by is carried on.
         assert all(half >= abs(off) / 100 * value * (1 - 1e-9) for value, half in found["carried"][name])
 
