@@ -181,11 +181,12 @@ def _merged(events: Events, texts: Sequence[mmap | bytes], which: Codes, spans: 
     """Lines of events: a new time and the rest of the line that is there in its text; -1: all of it is new."""
     for start in range(0, len(events), _WRITE_EVENTS):
         some = slice(start, start + _WRITE_EVENTS)
-        times_s = _ENCODER.encode(events.time_s[some].tolist())[1:-1].split(b",")
+        times_s = _ENCODER.encode(events.time_s[some].tolist())[1:-1]
+        heads = (_BEGIN + times_s.replace(b",", b"," + _BEGIN)).split(b",")
         origins = [texts[n] for n in which[some].tolist()]
         lines = [
-            _BEGIN + time_s + text[text.find(b",", begin) : end]
-            for time_s, text, begin, end in zip(times_s, origins, *spans[some].T.tolist(), strict=True)
+            head + text[text.find(b",", begin) : end]
+            for head, text, begin, end in zip(heads, origins, *spans[some].T.tolist(), strict=True)
         ]
         anew = np.flatnonzero(spans[some, 0] < 0)
         written = _ENCODER.encode_lines(list(events[some].take(anew))).splitlines(keepends=True)
