@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
-from operator import itemgetter
 from typing import Any, NamedTuple, Self, overload
 
 import numpy as np
@@ -86,28 +84,30 @@ class Details:
     def __init__(self) -> None:
         codes: defaultdict[tuple[str, ...], int] = defaultdict()
         codes.default_factory = codes.__len__
-        self._codes = codes
+        self._code = codes.__getitem__
         self.keys: list[tuple[str, ...]] = []
         """Of each table."""
         self._values: list[dict[str, list[Any]]] = []
         self._columns: dict[tuple[int, str], Texts] = {}
-        self._next_row: list[Callable[[], int]] = []
+        self._rows: list[int] = []
 
     def add(self, details: Sequence[dict[str, Any]]) -> tuple[Numbers, Numbers]:
         """Take what some events tell; return the table and the row of each."""
-        # Lists and not arrays: of a block that a processor's cache holds, a table has a few events.
-        tables = list(map(self._codes.__getitem__, map(tuple, details)))
-        for keys in list(self._codes)[len(self.keys) :]:
-            self.keys.append(keys)
-            self._values.append({key: [] for key in keys})
-            self._next_row.append(count().__next__)
-        theirs: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
-        for table, detail in zip(tables, details, strict=True):
-            theirs[table].append(detail)
-        for table, told in theirs.items():
-            for key, column in self._values[table].items():
-                column += map(itemgetter(key), told)
-        return np.array(tables, np.int32), np.array([self._next_row[table]() for table in tables], np.int32)
+        keys = list(map(tuple, details))
+        table = np.fromiter(map(self._code, keys), np.int32, len(keys))
+        row = np.empty(len(keys), dtype=np.int32)
+        for one in np.flatnonzero(np.bincount(table)).tolist():
+            places = np.flatnonzero(table == one)
+            theirs = [details[place] for place in places.tolist()]
+            if one == len(self.keys):
+                self.keys.append(tuple(theirs[0]))
+                self._values.append({key: [] for key in theirs[0]})
+                self._rows.append(0)
+            row[places] = np.arange(self._rows[one], self._rows[one] + len(theirs))
+            self._rows[one] += len(theirs)
+            for key, column in self._values[one].items():
+                column += [detail[key] for detail in theirs]
+        return table, row
 
     def column(self, table: int, key: str) -> Texts:
         """What all rows of a table say under one of its keys."""
@@ -239,8 +239,8 @@ class Events(Sequence[Event]):
     def _tables(self) -> Iterator[tuple[int, Codes]]:
         """The tables that their details are in, and whose are in each."""
         order = np.argsort(self._arrays.table, kind="stable")
-        sizes = np.bincount(self._arrays.table)
-        for table, its in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
+        count = np.bincount(self._arrays.table)
+        for table, its in enumerate(np.split(order, np.cumsum(count)[:-1])):
             if len(its):
                 yield table, its
 

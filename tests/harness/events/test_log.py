@@ -74,12 +74,16 @@ def test_merging_shifts_the_real_logs_to_the_ramp(tmp_path: Path) -> None:
     model = Event(1.75, Source.SIMULATION, K.SUSPECTED, "s", detail={"scheduled_s": 1.0})
     (folder / "client-1.jsonl").write_bytes(encode(begun) + encode(hit))
     (folder / "simulation.jsonl").write_bytes(encode(model))
+    late = Event(10.5, Source.GATEWAY, K.CONNECTED, "s", "c", "n", detail={"text": 'a "b",\n{"time_s":'})
+    early = Event(10.25, Source.GATEWAY, K.SUSPECTED, "s", "c", "n", "heartbeat")
+    (folder / "gateway.jsonl").write_bytes(encode(late) + encode(early))
     (folder / "store.jsonl").write_bytes(encode(cleared) + b'{"time_s": 1')
     merged = merge_logs(folder, tmp_path / "events.jsonl")
-    assert [event.time_s for event in merged.events] == [0.0, 1.5, 1.75, 2.0]
-    assert [event.detail.get("scheduled_s") for event in merged.events] == [None, 1.0, 1.0, None]
-    assert [file.events[0].time_s for file in merged.files] == [0.0, 1.75, 2.0]
+    assert [event.time_s for event in merged.events] == [0.0, 1.5, 1.75, 2.0, 2.75, 3.0]
+    assert [event.detail.get("scheduled_s") for event in merged.events[:4]] == [None, 1.0, 1.0, None]
+    assert [file.events[0].time_s for file in merged.files] == [0.0, 3.0, 1.75, 2.0]
     assert merged.torn_lines == 1
+    assert (tmp_path / "events.jsonl").read_bytes() == b"".join(map(encode, merged.events))
     assert read_log(tmp_path / "events.jsonl").events == merged.events
 
 
