@@ -40,8 +40,12 @@ def layers(detections: pd.DataFrame, *, caption: str = "") -> Figure:
     if rows.empty:
         raise NothingToDraw("No chart of layers: no fault took effect in this run.")
     rows = rows.assign(kind=rows["cause"].where(rows["outcome"] == "detected", rows["outcome"]))
-    whole = rows.groupby("fault", sort=False)["kind"].unique()
-    whole = whole[whole.map(len) == 1].map(lambda kinds: str(kinds[0]))
+    # A server that is not ours does not always say which layer it was: no other one, for all that is known.
+    named = rows["kind"].where(rows["kind"] != "")
+    kinds_of = {fault: set(kinds.dropna()) for fault, kinds in named.groupby(rows["fault"], sort=False)}
+    whole = pd.Series(
+        {fault: "".join(kinds) for fault, kinds in kinds_of.items() if len(kinds) <= 1}, dtype=str
+    )
     if len(whole):
         caught = "; ".join(
             f"{_NEITHER.get(kind) or cause_name(kind)}: {', '.join(whole.index[whole == kind])}"
@@ -49,7 +53,8 @@ def layers(detections: pd.DataFrame, *, caption: str = "") -> Figure:
         )
         rows = rows[~rows["fault"].isin(whole.index)]
         if rows.empty:
-            raise NothingToDraw(f"Of each fault one layer caught all, in every engine ({caught}).")
+            which = "in every engine" if named.notna().all() else "in every engine that names one"
+            raise NothingToDraw(f"Of each fault one layer caught all, {which} ({caught}).")
         caption = f"Not drawn, for one layer caught all of it: {caught}. {caption}"
     counts = rows.groupby(["fault", "engine", "kind"]).size().unstack(fill_value=0)
     bars = [bar for bar in product(in_order(rows["fault"]), MEASURED_ENGINES) if bar in counts.index]

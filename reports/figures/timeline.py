@@ -58,7 +58,7 @@ _NAMED: Final = {
 }
 _TEXTS: Final = {
     "heartbeat_missed": "{note}",
-    "suspected": "{at}, by {cause}",
+    "suspected": "{at}, {cause}",
     "fault_healed": "healed, {at}",
     "fault_recovered": "alive again, {at}",
     "logged_in": "accepted, {at}",
@@ -144,7 +144,7 @@ def _panel(panel: Axes, events: pd.DataFrame, lanes: list[str], left: float, rig
                 at_s = float(event["time_s"])
                 said = {
                     "at": caption_seconds(at_s),
-                    "cause": cause_name(str(event["cause"])),
+                    "cause": f"{'by ' if event['cause'] else ''}{cause_name(str(event['cause']))}",
                     "note": event["note"],
                 }
                 text = _TEXTS.get(kind, "{at}").format_map(said)

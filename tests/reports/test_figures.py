@@ -241,6 +241,11 @@ def test_a_fault_that_one_layer_caught_whole_is_no_bar(run: RunTables) -> None:
     whole = seen[seen["fault"] == "host_crash"]
     with pytest.raises(figures.NothingToDraw, match=r"Of each fault one layer caught all.*host_crash"):
         figures.layers(whole)
+    unnamed = whole.assign(cause=whole["cause"].where(whole["engine"] != "real", ""))
+    with pytest.raises(
+        figures.NothingToDraw, match=r"in every engine that names one \(heartbeat: host_crash\)"
+    ):
+        figures.layers(unnamed)
     figure = figures.layers(seen, caption="c")
     bars = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert bars

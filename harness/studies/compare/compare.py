@@ -214,11 +214,13 @@ def _judged(
 
 
 def _weigh(judged: pd.DataFrame) -> tuple[str, str]:
-    small = judged["reason"] == TOO_FEW
-    verdicts = judged.loc[~small & (judged["reason"] != NONE_IN_EITHER), "verdict"]
+    small, none = judged["reason"] == TOO_FEW, judged["reason"] == NONE_IN_EITHER
+    verdicts = judged.loc[~small & ~none, "verdict"]
     n, failed = len(verdicts), int((verdicts == "fail").sum())
     open_ = int((verdicts == "unknown").sum())
-    aside = f" ({small.sum()} more have too few faults to say)" if small.any() else ""
+    left_out = [f"{small.sum()} more have too few faults to say"] if small.any() else []
+    left_out += [f"{none.sum()} nothing to compare"] if none.any() else []
+    aside = f" ({'; '.join(left_out)})" if left_out else ""
     if failed:
         return "fail", f"Regression: {failed} of {n} comparisons are worse{aside}"
     if open_ or not n:

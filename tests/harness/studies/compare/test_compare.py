@@ -62,7 +62,7 @@ def test_a_handful_of_faults_is_listed_and_does_not_hold_up_the_rest(tmp_path: P
     few = rows([1.0, 2.0, 3.0], fault="process_crash")
     found = compare([write(tmp_path / name, BASE, few, plan="one") for name in ("a", "b")])
     assert found.verdict == "pass"
-    assert "(1 more have too few faults to say)" in found.headline
+    assert "(1 more have too few faults to say; 1 nothing to compare)" in found.headline
     too_few, nothing = found.rows("unknown")
     assert "too few faults" in too_few and "0 against 0" in nothing
 
