@@ -13,6 +13,7 @@ pulled. Elsewhere the proxy holds back all bytes in both directions and delivers
 from __future__ import annotations
 
 import asyncio
+import math
 import resource
 import signal
 import socket
@@ -23,6 +24,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from harness.real.errors import CannotRun
@@ -41,6 +43,7 @@ _START_S = 30.0
 _APART_S = 0.2
 _CHUNK = 65_536
 _LINGER = struct.pack("ii", 1, 0)
+_PATIENCE_S = 1.0  # of a gateway's kernel: what is not acknowledged by then is never sent again
 
 
 class RedisProxy:
@@ -108,13 +111,16 @@ class RedisProxy:
             writer.transport.abort()
             return
         self._writers |= {writer, down}
-        for one in (self._pass(reader, down), self._pass(up, writer)):
+        for one in (self._pass(reader, down, _PATIENCE_S), self._pass(up, writer)):
             self._keep(one)
 
-    async def _pass(self, reader: StreamReader, writer: StreamWriter) -> None:
+    async def _pass(self, reader: StreamReader, writer: StreamWriter, patience_s: float = math.inf) -> None:
         try:
             while data := await reader.read(_CHUNK):
+                came_s = monotonic()
                 await self._open.wait()
+                if monotonic() - came_s > patience_s:
+                    break
                 writer.write(data)
                 await writer.drain()
             await self._open.wait()

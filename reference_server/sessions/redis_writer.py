@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -83,8 +84,14 @@ def open_redis(url: str, answers_in_s: float | None = _ANSWER_DEADLINE_S) -> Red
     Raises:
         ValueError: the URL is not one of a Redis.
     """
+    patience: dict[str, Any] = {}
+    if hasattr(socket, "TCP_USER_TIMEOUT") and not url.startswith("unix"):
+        # The kernel gives up when we do: what was asked before a partition would else arrive after it.
+        options = {socket.TCP_USER_TIMEOUT: round(1000 * _ANSWER_DEADLINE_S)}
+        patience = {"socket_keepalive": True, "socket_keepalive_options": options}
     return Redis.from_url(
         url,
+        **patience,
         socket_timeout=answers_in_s,
         socket_connect_timeout=_ANSWER_DEADLINE_S,
         retry=Retry(NoBackoff(), 0),
