@@ -148,7 +148,10 @@ def measure_run(
             f"{run.path}: no plan.json, so nothing was run here; `flatline runs` lists what was, and a folder of "
             "`flatline serve` has a run after `flatline locust --run-dir`"
         )
-    plan = Plan.load(run.plan)
+    try:
+        plan = Plan.load(run.plan)
+    except (ValueError, LookupError, TypeError) as error:
+        raise RunDirError(f"{run.plan}: not a plan: {error}") from error
     provenance = run.read_json(run.provenance) if run.provenance.exists() else {}
     check_format(run.path, provenance)
 

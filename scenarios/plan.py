@@ -69,7 +69,7 @@ class Plan:
 
         Raises:
             OSError: no such file.
-            ValueError: not a plan.
+            ValueError, KeyError, TypeError: not a plan.
         """
         raw = orjson.loads(path.read_bytes())
         first_nodes = raw.pop("homes" if "homes" in raw else "first_nodes")  # `homes`: written by 0.1.0

@@ -61,6 +61,11 @@ def simulate_command(
     from scenarios.load import load_scenario
     from scenarios.policies import scenario_under
 
+    warm_up_s = duration_s(warm_up, "--warm-up")
+    if warm_up_s and replications == 1:
+        raise typer.BadParameter(
+            "--warm-up: a single run counts all of it; allowed: with --replications above 1"
+        )
     changes = {"clients": clients, "seed": seed}
     given = {key: value for key, value in changes.items() if value is not None}
     if policy is None:
@@ -76,15 +81,14 @@ def simulate_command(
             engines = ("theory", "simulated")
             outcome = run(loaded, engines=engines, root=root, progress=show, warn=warn)
         finish(outcome, allow_undecided=allow_undecided, as_json=as_json, junit=junit, summary=summary)
-    _replicate(loaded, replications, warm_up, root)
+    _replicate(loaded, replications, warm_up_s, root)
 
 
-def _replicate(scenario: Scenario, count: int, warm_up: str, root: Path) -> None:
+def _replicate(scenario: Scenario, count: int, warm_up_s: float, root: Path) -> None:
     from harness.runs.directory import new_run
     from harness.studies.replicate import Stopping, replicate
     from scenarios.load import dump_scenario
 
-    warm_up_s = duration_s(warm_up, "--warm-up")
     with progress() as show:
         found = replicate(
             scenario,

@@ -162,17 +162,14 @@ def costs(
         radio_tail_s: how long a radio stays on after a packet.
     """
     t = np.asarray(interval_s, dtype=float)
-    beats = [
-        np.ones_like(t)
-        if refresh_every_beat
-        else np.maximum(1, np.ceil(np.asarray(ttl, dtype=float) / 2 / t))
-        for ttl in ttls_s
-    ]
+    # One refresh writes all records, when half of the shortest life is gone.
+    shortest_s = np.minimum.reduce([np.asarray(ttl, dtype=float) for ttl in ttls_s])
+    beats = np.ones_like(t) if refresh_every_beat else np.maximum(1, np.ceil(shortest_s / 2 / t))
     beat = bytes_per_beat() if beat_bytes is None else beat_bytes
     return Cost(
         frames_per_s=2 * clients / t,
         bytes_per_s=clients * beat / t,
-        store_operations_per_s=sum(clients / (n * t) for n in beats),
+        store_operations_per_s=len(ttls_s) * clients / (beats * t),
         radio_wakeups_per_hour=np.where(t > radio_tail_s, 3600 / t, 0.0),
         radio_on_share=np.minimum(1.0, radio_tail_s / t),
     )
@@ -209,8 +206,8 @@ def status_ttl_s(
     """
     wanted = np.maximum(_MIN_STATUS_TTL_S, _BOUNDS * _latest_s(interval_s, patience_s))
     if operations_per_s is not None:
-        # A refresh per half TTL, and half as many of the session's record, whose TTL is twice as long.
-        wanted = np.maximum(wanted, 3 * PER_CLIENTS / operations_per_s)
+        # Two records each time that half of the TTL is gone.
+        wanted = np.maximum(wanted, 4 * PER_CLIENTS / operations_per_s)
     return _up(wanted)
 
 

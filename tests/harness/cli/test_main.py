@@ -58,6 +58,8 @@ def write(folder: Path, text: str) -> str:
         (["compare", "no-such", "neither"], "no run 'no-such'"),
         (["runs", "prune", "--older-than", "soon"], "--older-than"),
         (["simulate", "healthy", "--replications", "2", "--warm-up", "soon"], "--warm-up"),
+        (["simulate", "healthy", "--warm-up", "soon"], "--warm-up"),
+        (["simulate", "healthy", "--warm-up", "20s"], "--replications"),
         (["presets", "no-such"], "'no-such'; allowed: a-before"),
         (["presets", "b-as-writen"], "did you mean b-as-written? Allowed: a-before"),
         (["run", "healthy", "--gateway-preset", "no-such"], "allowed: "),
@@ -248,3 +250,13 @@ program.main()
 def test_an_interrupt_that_a_callback_of_import_swallows_still_ends_the_command() -> None:
     ended = subprocess.run([sys.executable, "-c", CALLBACK], capture_output=True, text=True, timeout=50)
     assert (ended.returncode, ended.stderr) == (Exit.INTERRUPTED, "")
+
+
+def test_a_torn_plan_is_one_sentence(tmp_path: Path) -> None:
+    arguments = ["simulate", "healthy", "--clients", "4", "--runs", str(tmp_path), "--allow-undecided"]
+    assert cli.invoke(app, arguments).exit_code == Exit.GOOD
+    plan = tmp_path / "latest" / "plan.json"
+    plan.write_bytes(plan.read_bytes()[:-20])
+    done = cli.invoke(app, ["report", str(tmp_path / "latest")])
+    assert done.exit_code == Exit.BAD_INPUT
+    assert "plan.json: not a plan: " in done.output
