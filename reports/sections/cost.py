@@ -51,13 +51,15 @@ def cost_section(tables: RunTables) -> Section:
         "write, counted while nobody comes or goes, and not (–) where that was for less time than one client’s "
         "refreshes are apart; logins, connections, leases and clean-ups are none"
     )
-    size = f"bytes are theirs with WebSocket, TCP and IPv4 headers, {tls}"
+    size = f"; bytes are theirs with WebSocket, TCP and IPv4 headers, {tls}"
     if tables.foreign:
         redis = "How long its frames are, and what it writes to a store, if it has one, nobody saw"
-        size = "whether each is answered is its own affair: two frames a heartbeat are reckoned"
+        size = ""
     note = (
         f"Rates are after the ramp, per second of the scenario. {basis[:1].upper()}{basis[1:]}. Theory’s are for as "
-        f"many connections as were measured, ghosts among them. A frame is a heartbeat or its answer; {size}. "
+        "many connections as were measured, ghosts among them, and ask the silent no sooner again than others "
+        "(retry_interval). "
+        f"Two frames a heartbeat are reckoned, it and its answer, though the dead do not answer{size}. "
         f"{redis}"
     )
     if found["gateway_cpu_percent"].notna().any():
