@@ -47,6 +47,7 @@ from harness.theory.predict import Prediction, predict, predict_healthy
 from harness.theory.tables import curves_frame, laws_frame, plotted_detections
 from reference_server.durations import DAY_S
 from reference_server.errors import Exit
+from reference_server.event_log import LAG_SAMPLED_EVERY_S
 from reference_server.events import EventKind, Source
 from reports.run_tables import HEALTHY, LOST, LOST_IN_OUTAGE, RunTables, check_format
 from scenarios.clock import SCENARIO_TIME
@@ -293,7 +294,7 @@ def _soundness_of(
     """Judge the real run; None where none ran (a simulation has no loops that lag) and no line is torn."""
     real = next((m for m in measured if m.engine == "real"), None)
     if real is None or history is None:
-        nothing = Epsilon(0.0, 0.0, 0.0, 0.0, 0.0, plan.horizon_s)
+        nothing = Epsilon(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, plan.horizon_s)
         return Soundness(False, tuple(missing), 0.0, nothing) if missing else None
     policy = scenario.liveness
     return assess(
@@ -305,6 +306,7 @@ def _soundness_of(
         clock=scenario.clock,
         one_way_delay_s=LOOPBACK_ROUND_TRIP_S / 2,
         grain_s=(policy.max_failures + 1) * GATEWAY_TIMER_TOLERANCE_S,
+        between_samples_s=LAG_SAMPLED_EVERY_S,
         heartbeat_interval_s=policy.heartbeat_interval,
         ramp_s=scenario.ramp,
         workers=workers,

@@ -16,11 +16,11 @@ from typing import Any, Self
 from reference_server.events import Cause, Event, EventKind, Source, encode
 from reference_server.heartbeat.timer_wheel import Clock, Handle
 
-__all__ = ["EventWriter", "Telemetry", "closing_line"]
+__all__ = ["LAG_SAMPLED_EVERY_S", "EventWriter", "Telemetry", "closing_line"]
 
 ROLE = "gateway"
+LAG_SAMPLED_EVERY_S = 0.01  # a stall that begins just after a sample is told so much too short
 _FLUSH_EVERY_S = 0.2
-_SAMPLE_EVERY_S = 0.02
 _REPORT_LAG_EVERY_S = 0.5
 _REPORT_LATENESS_EVERY_S = 1.0
 
@@ -175,8 +175,8 @@ class Telemetry:
     def _sample_lag(self, due_s: float) -> None:
         now_s = self._clock.now_s()
         self._max_lag_s = max(self._max_lag_s, now_s - due_s)
-        self._sample_due_s = due_s = now_s + _SAMPLE_EVERY_S
-        self._timers["sample"] = self._clock.call_later(_SAMPLE_EVERY_S, lambda: self._sample_lag(due_s))
+        self._sample_due_s = due_s = now_s + LAG_SAMPLED_EVERY_S
+        self._timers["sample"] = self._clock.call_later(LAG_SAMPLED_EVERY_S, lambda: self._sample_lag(due_s))
 
     def _report_lag(self) -> None:
         self.log(EventKind.LOOP_LAG, max_lag_s=round(self._max_lag_s, 6), role=ROLE, pid=os.getpid())

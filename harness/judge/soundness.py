@@ -44,6 +44,7 @@ class Epsilon:
     gateway_lag_s: float | None  # None: the server is not ours, and nobody sees its loop
     generator_lag_s: float
     grain_s: float
+    between_samples_s: float
     window_from_s: float  # scenario seconds: the loops' lag is looked at in this window
     window_to_s: float
     clock_s: float | None = None  # workers of other hosts; None: all on one clock
@@ -52,10 +53,12 @@ class Epsilon:
 
     @property
     def total_s(self) -> float:
-        """One-way delay + the largest of the lags + grain + clocks, real seconds. NaN if a part is not known."""
+        """One-way delay + largest lag + time between its samples + grain + clocks, real seconds. NaN: not known."""
         lags = (self.gateway_lag_s, self.canary_s, self.observer_lag_s, self.generator_lag_s)
         worst = np.max([lag for lag in lags if lag is not None])
-        return float(self.one_way_delay_s + worst + self.grain_s + (self.clock_s or 0.0))
+        return float(
+            self.one_way_delay_s + worst + self.between_samples_s + self.grain_s + (self.clock_s or 0.0)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ def assess(
     clock: RunClock,
     one_way_delay_s: float,
     grain_s: float,
+    between_samples_s: float,
     heartbeat_interval_s: float | None,
     ramp_s: float,
     workers: Workers | None = None,
@@ -136,7 +140,8 @@ def assess(
 ) -> Soundness:
     """Judge one real run.
 
-    ε = speedup × (one-way delay + largest loop lag of gateway and generator + grain). Lag counts within
+    ε = speedup × (one-way delay + largest loop lag of gateway and generator + time between two samples of it + grain).
+    Lag counts within
     the measured window: from one heartbeat interval before the first fault took effect (the ping whose
     phase decides its latency) to the last decision (suspicion), or to the end of the log where some fault
     was never decided. Where none took effect: from the end of the ramp on. A sample of lag covers the time
@@ -163,6 +168,7 @@ def assess(
         clock: of the run.
         one_way_delay_s: client to gateway, real seconds.
         grain_s: the shortest time the schedulers can tell apart, real seconds.
+        between_samples_s: a lag that begins just after a sample is told so much too short, real seconds.
         heartbeat_interval_s: T, scenario seconds; None: no heartbeat.
         ramp_s: end of the ramp, scenario seconds.
         workers: generators on other hosts; None: there were none.
@@ -183,6 +189,7 @@ def assess(
         lags.get("gateway"),
         lags["generator"],
         grain_s,
+        between_samples_s,
         start_s,
         end_s,
         workers.clock_error_s if workers else None,

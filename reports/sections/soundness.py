@@ -19,6 +19,7 @@ _PARTS = {
     "observer_lag_s": "observer’s largest loop lag",
     "generator_lag_s": "generator’s largest loop lag",
     "grain_s": "scheduling grain",
+    "between_samples_s": "time between two samples of a loop’s lag",
     "clock_s": "error of the workers’ clocks",
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.events.log import read_log
-from reference_server.event_log import Telemetry
+from reference_server.event_log import LAG_SAMPLED_EVERY_S, Telemetry
 from reference_server.events import Cause, EventKind, Source
 from tests.reference_server.fakes import FakeClock
 
@@ -40,10 +40,11 @@ def test_events_carry_the_run_s_time_and_are_on_disk_within_a_fifth_of_a_second(
     assert (event.session_id, event.connection_id, event.cause) == ("s", "c", "tcp_fin")
 
 
+@pytest.mark.parametrize("since_a_sample_s", [0.0001, 0.003, 0.0099])
 def test_the_largest_lag_is_reported_twice_a_second_and_then_forgotten(
-    telemetry: Telemetry, clock: FakeClock, tmp_path: Path
+    telemetry: Telemetry, clock: FakeClock, tmp_path: Path, since_a_sample_s: float
 ) -> None:
-    clock.run_until(clock.time_s + 0.1)
+    clock.run_until(clock.time_s + 0.1 + since_a_sample_s)
     clock.stall(0.3)
     clock.run_until(clock.time_s + 1.5)
     telemetry.close()
@@ -52,7 +53,8 @@ def test_the_largest_lag_is_reported_twice_a_second_and_then_forgotten(
         for event in read_log(tmp_path / "deep" / "log.jsonl").events
         if event.kind is EventKind.LOOP_LAG
     ]
-    assert 0.28 <= lags[0] <= 0.3
+    # ε takes that in: a stall is told too short by less than the time between two samples.
+    assert 0.3 - LAG_SAMPLED_EVERY_S < lags[0] <= 0.3
     assert all(lag < 0.001 for lag in lags[1:])
     assert len(lags) == 4  # in 1.9 s, and one at the end
 

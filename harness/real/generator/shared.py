@@ -24,7 +24,7 @@ from harness.real.generator.gateway_client import Gateways, Target
 from harness.real.generator.middlebox import BoxRules
 from harness.real.generator.shard import WorkerShard
 from harness.runs.directory import RunDir
-from reference_server.event_log import EventWriter
+from reference_server.event_log import LAG_SAMPLED_EVERY_S, EventWriter
 from reference_server.events import Event, EventKind, Source
 from reference_server.liveness.kinds import ClientBeats
 from scenarios.client_rules import TrafficOneWay
@@ -40,7 +40,6 @@ OnRequest = Callable[[str, str, float, Exception | None], None]
 """Told about each connect and heartbeat: type, name, milliseconds, what went wrong."""
 
 _FLUSH_S = 0.2  # what a SIGKILL may cost of the log
-_LAG_TIMER_S = 0.01
 _LAG_REPORT_S = 0.5
 _OWN_ROUND_TRIP_S = 0.002  # what loopback and two event loops take themselves; only more is added
 _DRAWS_AT_ONCE = 1024
@@ -243,8 +242,8 @@ class Generator:
         worst = 0.0
         reported = flushed = self.now_s()
         while True:
-            due = self.now_s() + _LAG_TIMER_S
-            gevent.sleep(_LAG_TIMER_S)
+            due = self.now_s() + LAG_SAMPLED_EVERY_S
+            gevent.sleep(LAG_SAMPLED_EVERY_S)
             now = self.now_s()
             worst = max(worst, now - due)
             if now - reported >= _LAG_REPORT_S:

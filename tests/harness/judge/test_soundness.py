@@ -67,6 +67,7 @@ def judge(**changes: Any) -> Soundness:
         "clock": RunClock(5.0),
         "one_way_delay_s": 0.0005,
         "grain_s": 0.002,
+        "between_samples_s": 0.0,
         "heartbeat_interval_s": 30.0,
         "ramp_s": 10.0,
     }
@@ -112,6 +113,12 @@ def test_a_foreign_server_whose_canaries_were_not_answered_has_no_known_epsilon(
     verdict = judge(foreign=True, witnesses={Source.CLIENT, Source.OBSERVER}, lag=only)
     assert verdict.reasons == ("no canary client was answered in the measured window: ε is not known",)
     assert math.isnan(verdict.epsilon_s)
+
+
+def test_a_stall_between_two_samples_of_the_lag_is_part_of_epsilon() -> None:
+    verdict = judge(between_samples_s=0.01)
+    assert verdict.epsilon_s == pytest.approx(5 * (0.0005 + 0.001 + 0.01 + 0.002))
+    assert verdict.as_dict()["parts"]["between_samples_s"] == 0.01
 
 
 def test_the_error_of_workers_clocks_is_part_of_epsilon() -> None:

@@ -103,6 +103,7 @@ def soundness(history: History) -> Soundness:
         clock=history.clock,
         one_way_delay_s=0.0005,
         grain_s=0.01,
+        between_samples_s=0.0,
         heartbeat_interval_s=30.0,
         ramp_s=RAMP_S,
     )

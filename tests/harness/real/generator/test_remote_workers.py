@@ -160,6 +160,7 @@ def judge(scenario: Scenario, plan: Plan, found: Measured, workers: Workers) -> 
         clock=scenario.clock,
         one_way_delay_s=0.001,
         grain_s=0.016,
+        between_samples_s=0.01,
         heartbeat_interval_s=6.0,
         ramp_s=scenario.ramp,
         workers=workers,
