@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,9 @@ def torture_command(
         Path | None,
         typer.Option(help="replay one schedule from a file that was written before", show_default=False),
     ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="histories at a time [default: a core one]", show_default=False)
+    ] = None,
     most_found: Annotated[int, typer.Option(min=1, help="stop after so many violated schedules")] = 3,
     root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
 ) -> None:
@@ -41,7 +45,9 @@ def torture_command(
             kinds = ", ".join(one for one, kind in KINDS.items() if kind.needs == name)
             say(f"left out, without root or CAP_NET_ADMIN: {kinds}")
         if schedule is None:
-            result = torture(seed, minutes, root, say, first=first, most_found=most_found)
+            result = torture(
+                seed, minutes, root, say, first=first, jobs=jobs or os.cpu_count() or 1, most_found=most_found
+            )
         else:
             result = replay(read_schedule(schedule, can), root, say)
     counts: Counter[str] = result.faults + result.operations

@@ -12,16 +12,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from itertools import count
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import orjson
 
 from harness.real.network.silence import silence_available
+from harness.real.processes.children import end_on_sigterm
+from harness.real.processes.die_with_parent import die_with_parent
 from harness.runs.directory import RunDir, new_run
 from harness.torture.checker import Violation, check, is_sound
 from harness.torture.one_history import NODE_PROGRAM, run_history
@@ -62,6 +70,14 @@ class Torture:
     found: list[Found] = field(default_factory=list)
     interrupted: bool = False
 
+    def add(self, part: Torture) -> None:
+        """Take in what another process has done of it."""
+        self.schedules += part.schedules
+        self.unsound += part.unsound
+        self.faults += part.faults
+        self.operations += part.operations
+        self.found += part.found
+
 
 def abilities() -> set[str]:
     """What this machine can do: `silence` by socket filters, `hosts` by network namespaces."""
@@ -79,20 +95,24 @@ def torture(
     *,
     program: Sequence[str] = NODE_PROGRAM,
     first: int = 1,
+    jobs: int = 1,
     most_schedules: int | None = None,
     most_found: int = 3,
     shrink_tries: int = _SHRINK_TRIES,
 ) -> Torture:
     """Run schedules until the time is over, or enough was found; Ctrl-C ends it, and keeps what was found.
 
+    A history mostly waits, so several go on at a time, each in a process and with a cluster of its own.
+
     Args:
         seed: of all schedules.
         minutes: no schedule begins after that.
         root: folder of run directories.
-        say: told what happens.
+        say: told what happens, by each process itself; a function of a module.
         program: the command line of a node; another one has a bug seeded.
         first: number of the first schedule.
-        most_schedules: stop after so many; None: the time alone decides.
+        jobs: how many histories go on at a time.
+        most_schedules: try so many; None: the time alone decides.
         most_found: stop after so many violated schedules.
         shrink_tries: histories that the shrinking of one may cost.
 
@@ -102,17 +122,57 @@ def torture(
     result = Torture(new_run(root, "torture"))
     can = abilities()
     ends_s = time.monotonic() + 60 * minutes
-    number = first
-    try:
-        while time.monotonic() < ends_s and len(result.found) < most_found:
-            if most_schedules is not None and result.schedules >= most_schedules:
-                break
-            schedule = draw(seed_of(seed, number), can)
-            _try(schedule, result, can, program, shrink_tries, say)
-            number += 1
-    except KeyboardInterrupt:
-        result.interrupted = True
+    numbers = iter(range(first, first + most_schedules) if most_schedules is not None else count(first))
+    running: set[Future[Torture]] = set()
+    with ProcessPoolExecutor(jobs, get_context("spawn"), die_with_parent, (os.getpid(),)) as pool:
+        try:
+            while True:
+                while len(running) < jobs and len(result.found) < most_found and time.monotonic() < ends_s:
+                    if (number := next(numbers, None)) is None:
+                        break
+                    schedule = draw(seed_of(seed, number), can)
+                    with _held_back(signal.SIGINT):  # Ctrl-C is for this process, which ends the others
+                        running.add(
+                            pool.submit(_try_apart, schedule, result.run, can, program, shrink_tries, say)
+                        )
+                if not running:
+                    break
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for one in done:
+                    result.add(one.result())
+        except KeyboardInterrupt:
+            result.interrupted = True
+            for process in active_children():
+                process.terminate()
+            with suppress(BrokenProcessPool):  # one had nothing to do, and ended at once
+                for one in running:
+                    result.add(one.result())
     return result
+
+
+@contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    """Hold a signal back; a process that is started meanwhile never gets it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _try_apart(
+    schedule: Schedule,
+    run: RunDir,
+    can: Collection[str],
+    program: Sequence[str],
+    shrink_tries: int,
+    say: Callable[[str], None],
+) -> Torture:
+    """Do one schedule in a process of its own, until SIGTERM."""
+    part = Torture(run)
+    with suppress(KeyboardInterrupt), end_on_sigterm():
+        _try(schedule, part, can, program, shrink_tries, say)
+    return part
 
 
 def replay(
