@@ -284,6 +284,7 @@ class LedgerDatabase:
             (kind, text(statement.format(batch=_batch(kind, self._is_sqlite))))
             for kind, statement in ((Login, _USERS), *_STATEMENTS.items())
         ]
+        self._path = Path(self._engine.url.database or "")
         self._inode: tuple[int, int] | None = None  # of the SQLite file that is open
         self._is_open = False
 
@@ -361,7 +362,8 @@ class LedgerDatabase:
                 raise FileNotFoundError(f"{self._engine.url.database} was replaced")
             with self._engine.begin() as connection:
                 done = work(connection)
-            self._inode = self._file()
+            if self._inode is None:
+                self._inode = self._file()
             return done
         except (DataError, IntegrityError):
             raise
@@ -391,7 +393,7 @@ class LedgerDatabase:
     def _file(self) -> tuple[int, int] | None:
         if not self._is_sqlite:
             return None
-        found = Path(self._engine.url.database or "").stat()
+        found = self._path.stat()
         return found.st_dev, found.st_ino
 
     def _open(self, connection: Connection) -> int:
