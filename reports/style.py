@@ -66,6 +66,7 @@ CAUSE_COLOURS: Final = {
 }
 
 _STYLE_FILE: Final = Path(__file__).parent / "flatline.mplstyle"
+_PNG_COMPRESSION: Final = 3  # a twelfth more bytes than Pillow's own choice, in half of the time
 _PNG_DPI: Final = 125
 _PLACES: Final = 6  # of a figure's width: a hundredth of a pixel
 _LINE: Final = 150  # characters of a caption line at its size
@@ -204,5 +205,5 @@ def _render(figure: Figure, svg: Path, png: Path) -> None:
         )
         figure.set_dpi(_PNG_DPI)
         FigureCanvasAgg(figure).print_png(  # type: ignore[no-untyped-call]
-            png, metadata={"Software": "flatline"}
+            png, metadata={"Software": "flatline"}, pil_kwargs={"compress_level": _PNG_COMPRESSION}
         )

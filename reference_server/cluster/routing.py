@@ -20,10 +20,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import count
 from typing import Any, Protocol
 
 import orjson
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 
 from reference_server.frames import text_frame
 from reference_server.sessions.records import Sessions
@@ -33,7 +36,7 @@ from reference_server.websocket.connection import GatewayConnection
 
 __all__ = ["Router", "Switchboard", "listen_to"]
 
-_LISTEN_S = 5.0  # without a word for this long, the connection itself is tried
+_TRIED_EVERY_S = 5.0
 _AGAIN_S = 0.2
 _MOST_WAITING = 16  # messages of one client that Redis has not answered for
 _BREATHE_EVERY = 32  # announcements come in thousands when a network fails
@@ -55,23 +58,36 @@ async def listen_to(
         try:
             async with redis.pubsub() as pubsub:
                 await pubsub.subscribe(*channels)
-                missing, taken = len(channels), 0
+                missing = set(channels)
                 while True:
-                    message = await pubsub.get_message(timeout=_LISTEN_S)
-                    if message is None:
-                        await pubsub.ping()  # raises when the connection has died in silence
-                    elif message["type"] == "subscribe":
-                        missing -= 1
-                        if missing == 0:
-                            on_subscribed()
-                    elif message["type"] == "message":
-                        channels[message["channel"].decode()](message["data"])
-                        taken += 1
-                        if taken % _BREATHE_EVERY == 0:
-                            await asyncio.sleep(0)
+                    # One timer for many messages: one for each would be as much work as the message.
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_TRIED_EVERY_S):
+                            await _take(pubsub, channels, missing, on_subscribed)
+                    await pubsub.ping()  # raises when the connection has died in silence
         except STORE_LOST as error:
             _log.info("channels: %s; subscribing again", error)
             await asyncio.sleep(_AGAIN_S)
+
+
+async def _take(
+    pubsub: PubSub,
+    channels: Mapping[str, Callable[[bytes], None]],
+    missing: set[str],
+    on_subscribed: Callable[[], None],
+) -> None:
+    """Take messages until cancelled; a wait for the next one is cut short without loss."""
+    for taken in count(1):
+        message = await pubsub.get_message(timeout=None)
+        match message and message["type"]:
+            case "subscribe":
+                missing.discard(message["channel"].decode())
+                if not missing:
+                    on_subscribed()
+            case "message":
+                channels[message["channel"].decode()](message["data"])
+        if taken % _BREATHE_EVERY == 0:
+            await asyncio.sleep(0)
 
 
 class Switchboard(Protocol):
