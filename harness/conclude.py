@@ -143,6 +143,10 @@ def measure_run(
     Raises:
         RunDirError, ScenarioError, TablesError: as `conclude`.
     """
+    if not run.scenario.exists():
+        raise RunDirError(
+            f"{run.path}: no scenario.yaml, so this is no run; `flatline runs` lists what was run"
+        )
     scenario = load_scenario(str(run.scenario))
     if not run.plan.exists():
         raise RunDirError(

@@ -43,11 +43,11 @@ def provenance_section(tables: RunTables) -> Section:
             [Cell(words(str(name))), Cell(count(value) if isinstance(value, int | float) else str(value))]
             for name, value in counts.items()
         ]
-    blocks.append(
-        Table(("what", "value"), rows)
-        if rows
-        else Text("The run does not say what ran (no run.json).", "missing")
-    )
+    if not said:
+        text = "The run does not say what ran, where and when (no run.json); one under `flatline serve` never does."
+        blocks.append(Text(text, "missing"))
+    if rows:
+        blocks.append(Table(("what", "value"), rows))
     reasons = tables.table("not_applicable")
     if len(reasons):
         columns: Columns = {

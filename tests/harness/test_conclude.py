@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from harness.conclude import conclude
+from harness.conclude import conclude, measure_run
 from harness.events.log import gc_paused, write_log
-from harness.runs.directory import RunDir
+from harness.runs.directory import RunDir, RunDirError
 from harness.simulated import simulate
 from reports.run_tables import SCHEMAS, RunTables, load_run
 from scenarios.load import dump_scenario, parse_scenario
@@ -83,6 +84,11 @@ def test_the_tables_agree(run: RunTables) -> None:
     quality = by(run.table("session_quality"), "figure", "fault")
     assert quality["resumed", "refresh"]["count"] == 15
     assert run.table("reconnects")["resumed"].sum() == 15
+
+
+def test_a_folder_that_is_no_run_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(RunDirError, match=r"no scenario.yaml, so this is no run"):
+        measure_run(RunDir(tmp_path))
 
 
 def test_the_collector_is_as_it_was_before() -> None:
