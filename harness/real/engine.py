@@ -556,7 +556,7 @@ def _locust(
         argv += ["--processes", str(workers), "--master-host", "127.0.0.1", "--master-port", port]
         argv += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
     log = run.logs / "locust.log"
-    return children.start("locust", argv, log=log, may_finish=True, stop_deadline_s=15.0)
+    return children.start("locust", argv, log=log, may_finish=True, stop_deadline_s=60.0)
 
 
 def _python(module: str, *arguments: str) -> list[str]:
