@@ -107,7 +107,7 @@ class Gateway:
         self.sweeper = Sweeper(policy, config.max_rss_bytes, self.clock, self.live, *on_sweep)
         self.windows = ResumeWindows(self.clock, self.sessions)
         self.ledger = None if config.ledger_url is None else Ledger(config, self.live.values)
-        self.logins = Logins(config, self.sessions, self.ledger, self.router, self.end_session)
+        self.logins = Logins(config, self.sessions, self.ledger, self.router, self.end_session, self.held)
         self.limiter = ConnectionLimiter(config, self.telemetry.recent_lag_s, self.count_refused)
         self.port = 0  # once it listens
         self.tls: SSLContext | None = None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from asyncio import Task, create_task, sleep
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from operator import methodcaller
 from time import time
 
@@ -17,7 +18,7 @@ from reference_server.config import GatewayConfig
 from reference_server.ledger.ledger import ANSWER_DEADLINE_S, Ledger
 from reference_server.ledger.rows import AddressFull, LedgerUnavailable, Login, now_ms
 from reference_server.sessions.origin import Origin
-from reference_server.sessions.records import Sessions, session_id_of
+from reference_server.sessions.records import Record, Sessions, session_id_of
 from reference_server.sessions.redis_writer import StoreUnavailable
 
 __all__ = ["Logins"]
@@ -37,6 +38,7 @@ class Logins:
         ledger: None: nothing outlives Redis.
         router: knows on which node a user's sessions are.
         end_session: called with the owner and how, when a session was ended.
+        held: the records of this node's connections.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class Logins:
         ledger: Ledger | None,
         router: Router,
         end_session: Callable[[str, str], None],
+        held: Callable[[], Iterable[Record]],
     ) -> None:
         self._config = config
         self._sessions = sessions
         self._ledger = ledger
         self._router = router
         self._end_session = end_session
+        self._held = held
         self._restoring: Task[None] | None = None
 
     async def login(self, user_id: str, origin: Origin, device_id: str = "") -> str | None:
@@ -115,6 +119,11 @@ class Logins:
             self._end_session(record.owner, how)
         if self._ledger is not None:
             await self._ledger.logout(session_id, user_id)
+            # Redis may have lost it with all others, and its node be about to bring it back.
+            if record is None and await self._ledger.ask(methodcaller("over", [session_id])):
+                record = await self._sessions.logout(session_id, user_id, how, known=True)
+                if record is not None:
+                    self._end_session(record.owner, how)
             if record is not None:
                 self._sessions.written(session_id)
         return record is not None
@@ -147,8 +156,8 @@ class Logins:
 
         Connections, and sessions that wait to be resumed, are not looked at: their node asserts its own records
         (`cluster/lease.py`). Every node does this for all logins, which changes nothing where another was first.
-        A logout that another node carries out meanwhile is committed within its answer's deadline, so what is over
-        is looked up once more after that, and deleted again.
+        A logout that another node carries out meanwhile is committed within its answer's deadline, and Redis may
+        have lost what it knew of older ones; so what is over is looked up after that, and ended again.
         """
         while True:
             try:
@@ -163,10 +172,14 @@ class Logins:
                         await sleep(0)
                 if waiting:
                     _log.warning("Redis lost its records: restored %d logins", len(waiting))
-                    await sleep(ANSWER_DEADLINE_S)
-                    over = methodcaller("over", [login.session_id for login in waiting])
-                    for session_id in await ledger.ask(over):
+                await sleep(ANSWER_DEADLINE_S)
+                owners = dict.fromkeys((login.session_id for login in waiting), "")
+                owners |= {record.session_id: record.owner for record in self._held()}
+                sessions = iter(owners)
+                while some := list(islice(sessions, _CHUNK)):
+                    for session_id in await ledger.ask(methodcaller("over", some)):
                         self._sessions.forget(session_id)
+                        self._end_session(owners[session_id], "logged_out")
                 return
             except LedgerUnavailable:
                 await sleep(_AGAIN_S)

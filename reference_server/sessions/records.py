@@ -193,19 +193,22 @@ class Sessions:
         args = ("".join((self.slot(user_id, device), "|", *had.rpartition(":")[1:])), ttl_ms)
         self._writer.submit(Call(Script.RESTORE, (key,), args, durable_key=f"restore {session_id}"))
 
-    async def logout(self, session_id: str, user_id: str = "", how: str = "logged_out") -> Record | None:
+    async def logout(
+        self, session_id: str, user_id: str = "", how: str = "logged_out", *, known: bool = False
+    ) -> Record | None:
         """End a session at once; return what it was, or None: unknown.
 
         Args:
             session_id: which.
             user_id: whose it has to be; empty: whoever's it is.
             how: what the node that holds its connection is told, if it is not this one.
+            known: it was a session, though Redis may have lost it: no node is to bring it back.
 
         Raises:
             StoreUnavailable: Redis does not answer.
             WrongUser: the session is another user's; nothing was done.
         """
-        found: list[bytes] = await self._writer.ask(self._logout(session_id, user_id, how))
+        found: list[bytes] = await self._writer.ask(self._logout(session_id, user_id, how, known=known))
         if not found:
             return None
         if len(found) == 1:
@@ -231,11 +234,16 @@ class Sessions:
         self._writer.submit(self._logout(session_id, durable_key=f"forget {session_id}"))
 
     def _logout(
-        self, session_id: str, user_id: str = "", how: str = "logged_out", durable_key: str | None = None
+        self,
+        session_id: str,
+        user_id: str = "",
+        how: str = "logged_out",
+        durable_key: str | None = None,
+        known: bool = False,
     ) -> Call:
         is_to_be_written = int(self._has_ledger and durable_key is None)
         by = (self._node, user_id, self.owners.incarnation)
-        args = (*self.head, session_id, *by, how, is_to_be_written, self.life_ms)
+        args = (*self.head, session_id, *by, how, is_to_be_written, self.life_ms, int(known))
         return Call(Script.LOGOUT, (self._session(session_id),), args, durable_key=durable_key)
 
     def connect(

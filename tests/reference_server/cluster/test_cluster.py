@@ -253,6 +253,45 @@ def test_after_a_flush_the_records_are_back_with_the_next_renewal_and_nobody_is_
     run(scenario())
 
 
+@pytest.mark.parametrize("survives", [False, True])
+def test_a_logout_just_after_a_flush_stays_though_the_other_node_brings_its_records_back(
+    two: Any, tmp_path: Path, survives: bool
+) -> None:
+    options = {"ledger_url": f"sqlite:///{tmp_path}/ledger.db", "session_survives_connection": survives}
+
+    async def scenario() -> None:
+        async with two(**options) as (a, b):
+            ann, bob = await b.join("ann", live=True), await b.join("bob", live=True)
+            forget_everything(a)
+            assert (await a.http("POST", "/user/logout", {"token": ann.token}))[0] == 200
+            assert a.records(ann.session_id, "ann") == NO_RECORDS, "nobody has brought it back yet"
+            await until(lambda: b.records(bob.session_id, "bob") == mine(bob), "bob's are back")
+            await until(lambda: ann.closed is not None, "ann's connection is ended")
+            await asyncio.sleep(LEASE["lease_renew_s"])
+            assert a.records(ann.session_id, "ann") == NO_RECORDS
+            stranger = {"token": "nobody's" * 4}
+            assert (await a.http("POST", "/user/logout", stranger))[0] == 200
+            assert len(a.store.keys(f"{a.config.key_prefix}ended:*")) == 1, "ann's alone"
+
+    run(scenario())
+
+
+def test_a_logout_that_redis_forgot_before_the_node_heard_of_it_ends_the_connection(
+    two: Any, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with two(ledger_url=f"sqlite:///{tmp_path}/ledger.db") as (a, b):
+            ann, bob = await b.join("ann", live=True), await b.join("bob", live=True)
+            await a.gateway.ledger.logout(ann.session_id, "ann")  # b stood still, say
+            forget_everything(a)
+            await until(lambda: ann.closed is not None, "the ledger has told b")
+            await until(lambda: a.records(ann.session_id, "ann") == NO_RECORDS, "nothing is left of her")
+            assert b.records(bob.session_id, "bob") == mine(bob)
+            assert bob.closed is None
+
+    run(scenario())
+
+
 def test_what_happens_while_the_channels_are_down_is_made_up_for(two: Any) -> None:
     """A lost announcement is told later, and a lost kick found out."""
 
