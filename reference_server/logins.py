@@ -118,9 +118,9 @@ class Logins:
         if record is not None:
             self._end_session(record.owner, how)
         if self._ledger is not None:
-            await self._ledger.logout(session_id, user_id)
+            was_one = await self._ledger.logout(session_id, user_id)
             # Redis may have lost it with all others, and its node be about to bring it back.
-            if record is None and await self._ledger.ask(methodcaller("over", [session_id])):
+            if record is None and was_one:
                 record = await self._sessions.logout(session_id, user_id, how, known=True)
                 if record is not None:
                     self._end_session(record.owner, how)

@@ -16,13 +16,13 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import count
-from multiprocessing import active_children, get_context
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import orjson
@@ -35,6 +35,7 @@ from harness.torture.checker import Violation, check, is_sound
 from harness.torture.one_history import NODE_PROGRAM, run_history
 from harness.torture.schedule import Schedule, Step, draw, seed_of
 from harness.torture.shrink import shrink
+from reference_server.errors import FlatlineError, MachineError
 
 __all__ = ["Found", "Torture", "abilities", "replay", "torture"]
 
@@ -108,7 +109,7 @@ def torture(
         seed: of all schedules.
         minutes: no schedule begins after that.
         root: folder of run directories.
-        say: told what happens, by each process itself; a function of a module.
+        say: told what happens, by each process itself.
         program: the command line of a node; another one has a bug seeded.
         first: number of the first schedule.
         jobs: how many histories go on at a time.
@@ -123,56 +124,82 @@ def torture(
     can = abilities()
     ends_s = time.monotonic() + 60 * minutes
     numbers = iter(range(first, first + most_schedules) if most_schedules is not None else count(first))
-    running: set[Future[Torture]] = set()
-    with ProcessPoolExecutor(jobs, get_context("spawn"), die_with_parent, (os.getpid(),)) as pool:
-        try:
-            while True:
-                while len(running) < jobs and len(result.found) < most_found and time.monotonic() < ends_s:
-                    if (number := next(numbers, None)) is None:
-                        break
-                    schedule = draw(seed_of(seed, number), can)
-                    with _held_back(signal.SIGINT):  # Ctrl-C is for this process, which ends the others
-                        running.add(
-                            pool.submit(_try_apart, schedule, result.run, can, program, shrink_tries, say)
-                        )
-                if not running:
-                    break
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for one in done:
-                    result.add(one.result())
-        except KeyboardInterrupt:
-            result.interrupted = True
-            for process in active_children():
-                process.terminate()
-            with suppress(BrokenProcessPool):  # one had nothing to do, and ended at once
-                for one in running:
-                    result.add(one.result())
-    return result
-
-
-@contextmanager
-def _held_back(number: signal.Signals) -> Iterator[None]:
-    """Hold a signal back; a process that is started meanwhile never gets it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    running: dict[Connection, ForkProcess] = {}
     try:
-        yield
+        while True:
+            while len(running) < jobs and len(result.found) < most_found and time.monotonic() < ends_s:
+                if (number := next(numbers, None)) is None:
+                    break
+                schedule = draw(seed_of(seed, number), can)
+                pipe, process = _apart(schedule, result.run, can, program, shrink_tries, say)
+                running[pipe] = process
+            if not running:
+                return result
+            told = wait(list(running))
+            for pipe in [one for one in running if one in told]:
+                result.add(_told_by(pipe, running.pop(pipe)))
+    except KeyboardInterrupt:
+        result.interrupted = True
+        return result
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for process in running.values():
+            process.terminate()
+        for pipe, process in running.items():
+            with suppress(MachineError):
+                result.add(_told_by(pipe, process))
 
 
-def _try_apart(
+def _apart(
     schedule: Schedule,
     run: RunDir,
     can: Collection[str],
     program: Sequence[str],
     shrink_tries: int,
     say: Callable[[str], None],
-) -> Torture:
-    """Do one schedule in a process of its own, until SIGTERM."""
-    part = Torture(run)
-    with suppress(KeyboardInterrupt), end_on_sigterm():
-        _try(schedule, part, can, program, shrink_tries, say)
-    return part
+) -> tuple[Connection, ForkProcess]:
+    """Do one schedule in a process of its own, until SIGTERM; return where it tells, and the process."""
+    fork, parent = get_context("fork"), os.getpid()
+    ours, theirs = fork.Pipe(duplex=False)
+
+    def work() -> None:
+        die_with_parent(parent)
+        part = Torture(run)
+        try:
+            with end_on_sigterm():
+                _try(schedule, part, can, program, shrink_tries, say)
+        except KeyboardInterrupt:
+            pass
+        except FlatlineError as error:
+            theirs.send(str(error))
+            return
+        theirs.send(part)
+
+    process = fork.Process(target=work)
+    # Ctrl-C is for the parent, which ends the others: whoever is started now never gets it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()
+    return ours, process
+
+
+def _told_by(pipe: Connection, process: ForkProcess) -> Torture:
+    """Take what a process has done when it is over.
+
+    Raises:
+        MachineError: it could not; its words.
+    """
+    try:
+        told = pipe.recv()
+    except EOFError:
+        told = None
+    process.join()
+    pipe.close()
+    if isinstance(told, Torture):
+        return told
+    raise MachineError(told or f"the process of a history ended with exit code {process.exitcode}")
 
 
 def replay(

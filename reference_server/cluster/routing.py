@@ -76,10 +76,12 @@ async def _take(
     missing: set[str],
     on_subscribed: Callable[[], None],
 ) -> None:
-    """Take messages until cancelled; a wait for the next one is cut short without loss."""
+    """Take messages until the connection dies, or cancelled: a wait for the next one is cut short without loss."""
     for taken in count(1):
         message = await pubsub.get_message(timeout=None)
-        match message and message["type"]:
+        if message is None:
+            return  # redis-py takes the kernel's ETIMEDOUT for a wait that was too short
+        match message["type"]:
             case "subscribe":
                 missing.discard(message["channel"].decode())
                 if not missing:

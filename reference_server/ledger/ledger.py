@@ -158,15 +158,15 @@ class Ledger:
         else:
             self.dropped += 1
 
-    async def logout(self, session_id: str, user_id: str = "") -> None:
-        """Commit a logout; an unknown session is no error.
+    async def logout(self, session_id: str, user_id: str = "") -> bool:
+        """Commit a logout; return whether there was such a session.
 
         Raises:
             LedgerUnavailable: it is not written yet; it will be when the ledger is back.
         """
         self._add(Over(session_id, user_id, LOGGED_OUT, now_ms()))
         self.check()
-        await self._commit()
+        return session_id not in await self._commit()
 
     async def ask(self, question: Callable[[LedgerDatabase], T]) -> T:
         """Ask the database something, once what waits is written.

@@ -25,6 +25,7 @@ __all__ = [
     "Row",
     "Seen",
     "Unconnected",
+    "UnknownSession",
     "now_ms",
 ]
 
@@ -41,6 +42,10 @@ class LedgerUnavailable(MachineError):
 
 class LedgerUnfit(FlatlineError):
     """The ledger's URL, driver or table is not one that this version can use; trying again will not help."""
+
+
+class UnknownSession(Exception):
+    """The ledger has no such session of that user."""
 
 
 class AddressFull(Exception):

@@ -66,6 +66,7 @@ from reference_server.ledger.rows import (
     Row,
     Seen,
     Unconnected,
+    UnknownSession,
     now_ms,
 )
 
@@ -144,6 +145,10 @@ _STATEMENTS: Final[dict[type[Row], str]] = {
     FROM {{batch}} WHERE {_SAME} AND (s.logout_time IS NULL AND s.last_active_time < b.seen_ms
         OR s.connection_id = b.connection_id AND s.ended_by IN {_BELIEVED})""",
 }
+
+_UNKNOWN: Final = """
+    SELECT b.session_id FROM {batch} WHERE NOT EXISTS (SELECT 1 FROM user_sessions AS s
+        WHERE s.session_id = b.session_id AND (b.user_id = '' OR s.user_id = b.user_id))"""
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -285,6 +290,7 @@ class LedgerDatabase:
             (kind, self._worded(statement.format(batch=_batch(kind, self._is_sqlite))))
             for kind, statement in ((Login, _USERS), *_STATEMENTS.items())
         ]
+        self._unknown = self._worded(_UNKNOWN.format(batch=_batch(Over, self._is_sqlite)))
         self._path = Path(self._engine.url.database or "")
         self._inode: tuple[int, int] | None = None  # of the SQLite file that is open
         self._is_open = False
@@ -307,8 +313,9 @@ class LedgerDatabase:
     def write(self, rows: Sequence[Row]) -> dict[str, Exception]:
         """Write rows in one transaction; return which sessions' rows were not taken, and why.
 
-        `AddressFull`: their address has too many sessions. A row that the database cannot take, whatever a
-        client sent, must not keep the others out: then each is written by itself, and that one is dropped.
+        `AddressFull`: their address has too many sessions. `UnknownSession`: what is over never was. A row that the
+        database cannot take, whatever a client sent, must not keep the others out: then each is written by itself,
+        and that one is dropped.
 
         Args:
             rows: at most one of a kind for each session.
@@ -457,12 +464,17 @@ class LedgerDatabase:
 
     def _write(self, connection: Connection, rows: Sequence[Row]) -> dict[str, Exception]:
         crowded = self._crowded(connection, [row for row in rows if isinstance(row, Login)])
+        refused = dict(crowded)
         common = {"now_ms": now_ms(), "node": self._config.node}
         for kind, statement in self._statements:
             batch = [r for r in rows if type(r) is kind and not (kind is Login and r.session_id in crowded)]
             if batch:
-                connection.exec_driver_sql(statement, common | {"batch": orjson.dumps(batch).decode()})
-        return crowded
+                given = common | {"batch": orjson.dumps(batch).decode()}
+                connection.exec_driver_sql(statement, given)
+                if kind is Over:
+                    unknown = connection.exec_driver_sql(self._unknown, given).scalars()
+                    refused |= {session_id: UnknownSession() for session_id in unknown}
+        return refused
 
     def _crowded(self, connection: Connection, logins: Sequence[Login]) -> dict[str, Exception]:
         """Those of the logins, in their order, for which their address has no room."""

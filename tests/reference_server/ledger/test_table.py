@@ -25,6 +25,7 @@ from reference_server.ledger.rows import (
     Over,
     PendingRows,
     Seen,
+    UnknownSession,
 )
 from reference_server.ledger.table import LedgerDatabase, LedgerTables, ledger_url, open_engine
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
@@ -273,6 +274,16 @@ def test_an_address_has_no_more_sessions_than_it_may(url: str) -> None:
     assert ledger.write([login("w", ip="10.0.0.9")]) == {}
     assert ledger.write([login(f"x{n}", ip="") for n in range(4)]) == {}
     assert rows(url).keys() == {"s0", "s1", "v", "w", "x0", "x1", "x2", "x3"}
+
+
+def test_an_end_of_what_never_was_is_told(url: str) -> None:
+    ledger = writer(url)
+    story(ledger, login("s"), login("t"))
+    ended = [Over("s", "ann", LOGGED_OUT, at(5)), Over("t", "bob", LOGGED_OUT, at(5)), over("unheard of", 5)]
+    refused = ledger.write(ended)
+    assert refused.keys() == {"t", "unheard of"}, "t is ann's"
+    assert {type(why) for why in refused.values()} == {UnknownSession}
+    assert ledger.write([over("s", 6)]) == {}, "over, and known"
 
 
 def test_one_bad_row_does_not_keep_the_others_out(url: str) -> None:

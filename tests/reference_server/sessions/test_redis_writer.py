@@ -170,6 +170,42 @@ def test_a_transport_that_was_reset_a_moment_ago_is_an_outage_and_no_end(
     assert listed(private_redis.url, key_prefix) == ["durable"]
 
 
+def test_a_subscription_whose_connection_the_kernel_has_given_up_is_made_anew_at_once(
+    private_redis: RedisServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py says nothing (None) of an ETIMEDOUT, and goes on saying it."""
+
+    async def dead(*_: Any, **__: Any) -> None:
+        await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        heard, subscribed = asyncio.Event(), asyncio.Event()
+        async with writing(private_redis.url) as writer:
+            channels = {key_prefix: lambda _: heard.set()}
+            listening = asyncio.create_task(listen_to(writer._redis, channels, subscribed.set))
+            await asyncio.wait_for(subscribed.wait(), 5)
+            subscribed.clear()
+            with monkeypatch.context() as patch:
+                tried = asyncio.Event()
+
+                async def ping(_: PubSub) -> None:
+                    patch.undo()
+                    tried.set()
+                    raise sync_redis.ConnectionError
+
+                patch.setattr(PubSub, "ping", ping)
+                patch.setattr(PubSub, "get_message", dead)
+                await writer._redis.publish(key_prefix, "one for the read that is under way")
+                await asyncio.wait_for(tried.wait(), 2)
+            await asyncio.wait_for(subscribed.wait(), 5)
+            heard.clear()
+            await writer._redis.publish(key_prefix, "?")
+            await asyncio.wait_for(heard.wait(), 5)
+            listening.cancel()
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("how", ["stopped", "frozen"])
 def test_requests_fail_soon_and_durable_calls_wait_while_redis_is_away(
     own_redis: RedisServer, tmp_path: Path, how: str
