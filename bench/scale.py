@@ -200,7 +200,7 @@ def main() -> int:
     kib = {role: size / options.clients / _KIB for role, size in memory.most.items()}
     keep(
         options.save,
-        "scale",
+        "scale" if options.interval == 30 else f"scale --interval {options.interval:g}",
         [
             Figure(f"{options.clients:,} clients, from start to report", took_s, "s"),
             Figure(
