@@ -16,7 +16,7 @@ from typing import Any
 
 import gevent
 from gevent.pool import Group
-from locust import User, constant, events, task
+from locust import User, constant, events, runners, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
@@ -28,6 +28,8 @@ from harness.real.locust_options import add_options
 from harness.real.processes.die_with_parent import die_with_parent
 from reference_server.errors import Exit, FlatlineError
 from reference_server.websocket.listener import raise_descriptor_limit
+
+_USERS_MADE_A_SECOND = 2000  # by all workers of a slow machine together
 
 
 @events.init_command_line_parser.add_listener
@@ -75,6 +77,10 @@ def _prepare(environment: Environment, **_: Any) -> None:
     if options.with_parent or (options.worker and options.processes):
         die_with_parent()  # Locust's forks would look for a master that is gone for another minute
     raise_descriptor_limit()
+    # A worker that makes thousands of users says nothing meanwhile, and its master would take it for dead.
+    silent_s = (options.num_users or 0) // _USERS_MADE_A_SECOND
+    runners.HEARTBEAT_LIVENESS += silent_s
+    runners.MASTER_HEARTBEAT_TIMEOUT += silent_s
     try:
         environment.flatline = Suite(environment, _request_events(environment))
     except (FlatlineError, OSError, ValueError) as error:
