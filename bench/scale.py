@@ -170,7 +170,7 @@ def main() -> int:
     print(f"faults accounted for: {accounted} of {round(options.clients * 0.01) * 2}")
     print(f"false suspicions: {suspicions}")
     print(f"heartbeat lateness: p99 at most {late_s * 1000:.0f} ms, largest {latest_s * 1000:.0f} ms")
-    print(f"ε: {summary['epsilon_s']:.3f} s; {outcome.headline}")
+    print(f"ε: {summary['epsilon_s'] or float('nan'):.3f} s; {outcome.headline}")
     for reason in outcome.lines:
         print(f"  {reason}")
     print(
