@@ -141,11 +141,10 @@ def assess(
     """Judge one real run.
 
     ε = speedup × (one-way delay + largest loop lag of gateway and generator + time between two samples of it + grain).
-    Lag counts within
-    the measured window: from one heartbeat interval before the first fault took effect (the ping whose
-    phase decides its latency) to the last decision (suspicion), or to the end of the log where some fault
-    was never decided. Where none took effect: from the end of the ramp on. A sample of lag covers the time
-    since that process's sample before.
+    Lag counts within the measured window: from one heartbeat interval before the first fault took effect (the ping
+    whose phase decides its latency) to the last decision (suspicion), or to the end of the log where some fault was
+    never decided. Where none took effect: from the end of the ramp on. A sample of lag covers the time since that
+    process's sample before.
 
     Unsound is a run
 
