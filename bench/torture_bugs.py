@@ -16,10 +16,6 @@ MOST_SCHEDULES = 8
 SHRINK_TRIES = 0
 
 
-def _say_nothing(_: str) -> None:
-    pass
-
-
 def main() -> None:
     if unknown := set(sys.argv[1:]) - set(BUGS):
         sys.exit(f"unknown: {', '.join(sorted(unknown))}; NAME is one of {', '.join(BUGS)}")
@@ -27,7 +23,7 @@ def main() -> None:
         program = (sys.executable, "-m", "tests.harness.torture.seeded_bugs", name)
         with tempfile.TemporaryDirectory() as root:
             result = torture(
-                *(1, 60.0, Path(root), _say_nothing),
+                *(1, 60.0, Path(root), lambda _: None),
                 program=program,
                 most_schedules=MOST_SCHEDULES,
                 most_found=1,

@@ -154,7 +154,7 @@ class Logins:
     async def _restore(self, ledger: Ledger) -> None:
         """Bring logins that have not connected yet back from the ledger, once it answers; one that is there stays.
 
-        Connections, and sessions that wait to be resumed, are not looked at: their node asserts its own records
+        Connections, and sessions that wait to be resumed, are not brought back: their node asserts its own records
         (`cluster/lease.py`). Every node does this for all logins, which changes nothing where another was first.
         A logout that another node carries out meanwhile is committed within its answer's deadline, and Redis may
         have lost what it knew of older ones; so what is over is looked up after that, and ended again.
