@@ -40,6 +40,7 @@ STORE_LOST = (RedisError, OSError, TimeoutError, RuntimeError)
 """What a lost connection to Redis raises; RuntimeError: uvloop, of a transport that was reset a moment ago."""
 
 _GATHER_S = 0.002
+_COMPANY_S = 0.1  # so long after calls met each other more of them are expected, and waited for
 _MOST_PER_PIPELINE = 128  # a pipeline keeps Redis and our own loop busy for about 5 ms at most
 _ANSWER_DEADLINE_S = 1.0
 _FIRST_RETRY_S = 0.05
@@ -163,9 +164,12 @@ class StoreWriter:
 
     async def run(self) -> None:
         """Carry calls until cancelled."""
+        clock = asyncio.get_running_loop().time
+        met_s = -_COMPANY_S  # when calls last shared a pipeline, or could have
         while True:
             await self._wake.wait()
-            await asyncio.sleep(_GATHER_S)
+            # A pipeline costs more than a call, so busy times share them; who is alone need not wait for anybody.
+            await asyncio.sleep(_GATHER_S if clock() - met_s < _COMPANY_S else 0)
             batch = self._take()
             try:
                 async with asyncio.timeout(_ANSWER_DEADLINE_S):
@@ -175,6 +179,8 @@ class StoreWriter:
                 await self._until_back(error)
                 continue
             self._flying = frozenset()
+            if len(batch) > 1 or self._waiting:
+                met_s = clock()
             for call, answer in zip(batch, answers, strict=True):
                 self._settle(call, answer)
             if not self._waiting:

@@ -90,6 +90,38 @@ def test_calls_of_one_turn_share_pipelines_and_keep_their_order(
     assert listed(private_redis.url, key_prefix) == [str(n) for n in range(1000)]
 
 
+def test_who_is_alone_waits_for_nobody_and_who_had_company_waits_for_more() -> None:
+    async def scenario() -> None:
+        async with writing("redis://localhost:1") as writer:
+
+            async def send(batch: list[Call]) -> list[int]:
+                return [1] * len(batch)
+
+            writer._send = send  # type: ignore[method-assign]
+            answers: list[int] = []
+
+            async def answered_within_turns() -> bool:
+                """Whether a call is answered before any timer can have run out."""
+                before = len(answers)
+                writer.submit(append("key", "value", done=answers.append))
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                return len(answers) > before
+
+            assert await answered_within_turns()
+            assert await answered_within_turns()
+            writer.submit(append("key", "one of two", done=answers.append))
+            assert await answered_within_turns()  # both of them
+            assert len(answers) == 4
+            assert not await answered_within_turns()
+            assert await writer.drain(5)
+            assert len(answers) == 5
+            await asyncio.sleep(0.2)
+            assert await answered_within_turns()
+
+    run(scenario())
+
+
 def test_only_the_last_durable_call_under_a_key_counts(private_redis: RedisServer, key_prefix: str) -> None:
     async def scenario() -> None:
         async with writing(private_redis.url) as writer:
