@@ -34,13 +34,14 @@ from scenarios.faults import PlannedFault
 from scenarios.plan import Plan, PlannedOutage
 from scenarios.schema import Scenario
 
-__all__ = ["Generator", "OnRequest"]
+__all__ = ["LAG_REPORT_S", "Generator", "OnRequest"]
 
 OnRequest = Callable[[str, str, float, Exception | None], None]
 """Told about each connect and heartbeat: type, name, milliseconds, what went wrong."""
 
 _FLUSH_S = 0.2  # what a SIGKILL may cost of the log
-_LAG_REPORT_S = 0.5
+LAG_REPORT_S = 0.5
+"""From one line about a lag to the next, real seconds."""
 _OWN_ROUND_TRIP_S = 0.002  # what loopback and two event loops take themselves; only more is added
 _DRAWS_AT_ONCE = 1024
 _CANARIES = 3  # at least
@@ -129,13 +130,22 @@ class Generator:
         self.middle = self._middle()  # None: no box on their path, or a real one
         about = scenario.target
         self.dialect = find_dialect(about.dialect_name, Path(about.folder)) if about is not None else None
-        self.canaries = self._canaries() if about is not None else frozenset[int]()
+        self.canaries = self._canaries() if about is not None else {}
 
-    def _canaries(self) -> frozenset[int]:
-        """One in a hundred of this process's healthy clients, three at least: they measure the server's lag."""
+    def _canaries(self) -> dict[int, int]:
+        """One in a hundred of this process's healthy clients, three at least, each with its place among them.
+
+        They measure the server's lag; an outage of one's own network would look like it.
+        """
         mine = range(self.shard.position, self.plan.clients, self.shard.of)
-        healthy = [client for client in mine if client not in self.faults]
-        return frozenset(healthy[: max(_CANARIES, len(healthy) // 100)])
+        healthy = sorted((c for c in mine if c not in self.faults), key=self.outages.__contains__)
+        return {c: place for place, c in enumerate(healthy[: max(_CANARIES, len(healthy) // 100)])}
+
+    def pinged_at_s(self, canary: int) -> float:
+        """The real time at which it is next for a canary to ping: they take turns, one every `LAG_SAMPLED_EVERY_S`."""
+        turn, turns = self.canaries[canary], len(self.canaries)
+        now = int(self.now_s() / LAG_SAMPLED_EVERY_S)
+        return (now + 1 + (turn - now - 1) % turns) * LAG_SAMPLED_EVERY_S
 
     def _beats_every_s(self) -> float | None:
         """From one heartbeat of a client's own to its next; None: clients send none by themselves."""
@@ -246,7 +256,7 @@ class Generator:
             gevent.sleep(LAG_SAMPLED_EVERY_S)
             now = self.now_s()
             worst = max(worst, now - due)
-            if now - reported >= _LAG_REPORT_S:
+            if now - reported >= LAG_REPORT_S:
                 detail = {"max_lag_s": worst, "role": "generator", "pid": os.getpid()}
                 self.log(EventKind.LOOP_LAG, detail=detail, time_s=now)
                 worst, reported = 0.0, now

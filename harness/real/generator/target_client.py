@@ -1,8 +1,8 @@
 """A client of a server that is not ours: the same life and the same faults, in the words of a dialect.
 
 From a target's URL and dialect to a connection. A connection is a session of its own: such a server has nothing that a
-client could come back to. Canary clients ping the server and log how long the answer took: that stands for the lag of
-the server's loop, which nobody else can see.
+client could come back to. Canary clients take turns to ping the server and log how long they waited for the answer:
+that stands for the lag of the server's loop, which nobody else can see.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.real.dialects import Answer, Dialect, PeerGone, Ready, Refused, Who
 from harness.real.frames import frame_of, message_of
 from harness.real.generator.client import Client, ConnectRefused
 from harness.real.generator.gateway_client import TIMEOUT_S, LoginRefused
-from harness.real.generator.shared import Generator
+from harness.real.generator.shared import LAG_REPORT_S, Generator
 from harness.real.generator.websocket import ConnectionEnded, WebSocketConnection
 from reference_server.events import Cause, EventKind
 from scenarios.faults import ClientGone, PageReloaded, PlannedFault
@@ -26,7 +26,6 @@ from scenarios.target import at_json_path, filled, filled_in
 
 __all__ = ["TargetClient", "client_of"]
 
-_CANARY_EVERY_S = 0.5
 _CANARY = b"canary"
 _REVIVAL = b"revival"
 _AT_ONCE_S = 0.1  # real seconds: a kernel that knows a connection no more answers within a round trip
@@ -41,7 +40,7 @@ def client_of(index: int, run: Generator) -> Client:
 class TargetClient(Client):
     """One user of a server that is not ours."""
 
-    __slots__ = ("_asks", "_connections", "_dialect", "_pinged_s", "_taken")
+    __slots__ = ("_asks", "_connections", "_dialect", "_pinged_s", "_taken", "_told_s", "_waited_s")
 
     def __init__(self, index: int, run: Generator) -> None:
         super().__init__(index, run)
@@ -49,6 +48,7 @@ class TargetClient(Client):
         self._dialect: Dialect | None = None
         self._taken: dict[str, str] = {}  # from the login's answer
         self._pinged_s: float | None = None  # of the canary's ping that is not answered yet
+        self._waited_s = self._told_s = 0.0  # the longest wait that is not logged yet, and when one was
         self._asks: tuple[PlannedFault, float] | None = None  # whether it is still held, and since when
 
     def _login(self) -> None:
@@ -106,7 +106,7 @@ class TargetClient(Client):
         self._log(EventKind.CONNECTED, node="node-1", detail=detail | ends)
         run.on_request("WSC", "connect", (now_s - began_s) * 1000, None)
         if self.index in run.canaries:
-            self._ping_in(_CANARY_EVERY_S, wire)
+            self._ping_in_turn(wire)
         return frames
 
     def _await_consent(self, wire: WebSocketConnection, dialect: Dialect, began_s: float) -> list[Frame]:
@@ -213,29 +213,32 @@ class TargetClient(Client):
 
     # -- canaries ----------------------------------------------------------------------------------
 
-    def _ping_in(self, wait_s: float, wire: WebSocketConnection) -> None:
-        self._on_wire(self.run.now_s() + wait_s, wire, partial(self._ping, wire))
+    def _ping_in_turn(self, wire: WebSocketConnection) -> None:
+        self._on_wire(self.run.pinged_at_s(self.index), wire, partial(self._ping, wire))
 
     def _ping(self, wire: WebSocketConnection) -> None:
         """Ask whether the server is there; an answer that is still out counts as long as it is by now."""
         now_s = self.run.now_s()
-        if self._pinged_s is None:
+        if self._pinged_s is not None:
+            self._waited(now_s)
+        elif self._send(Frame(Opcode.PING, _CANARY)):
             self._pinged_s = now_s
-            self._send(Frame(Opcode.PING, _CANARY))
-        else:
-            self._log_lag(now_s - self._pinged_s)
-        self._ping_in(_CANARY_EVERY_S, wire)
+        self._ping_in_turn(wire)
 
     def _on_pong(self, now_s: float) -> None:
         if self._pinged_s is not None:
-            self._log_lag(now_s - self._pinged_s)
+            self._waited(now_s)
             self._pinged_s = None
         elif self.beats_by_itself:
             self._heard()
 
-    def _log_lag(self, took_s: float) -> None:
-        detail: dict[str, Any] = {"max_lag_s": took_s, "role": "canary", "pid": self.index}
-        self.run.log(EventKind.LOOP_LAG, detail=detail)
+    def _waited(self, now_s: float) -> None:
+        assert self._pinged_s is not None
+        self._waited_s = max(self._waited_s, now_s - self._pinged_s)
+        if now_s - self._told_s >= LAG_REPORT_S:
+            detail: dict[str, Any] = {"max_lag_s": self._waited_s, "role": "canary", "pid": self.index}
+            self.run.log(EventKind.LOOP_LAG, detail=detail)
+            self._waited_s, self._told_s = 0.0, now_s
 
 
 def _address(name: Any) -> str:
