@@ -116,6 +116,8 @@ def conclude(
     ended_by_itself = tables.provenance.keys() & {"broke_off", "aborted_by"}
     if tables.provenance.get("status") == "partial" and not ended_by_itself:
         exit_code = Exit.INTERRUPTED  # by hand
+    for stale in (run.summary, *(run.path / f"report.{kind}" for kind in ("html", "md", "pdf"))):
+        stale.unlink(missing_ok=True)  # should the rest fail, no older verdict stands beside new tables
     for name, table in tables.frames.items():
         table.to_csv(run.table(name), index=False)
 

@@ -18,6 +18,7 @@ from harness.cli.terminal import (
     show_frame,
     show_markdown,
     show_table,
+    to_be_made,
 )
 from reference_server.errors import Exit
 
@@ -74,7 +75,10 @@ def tune_command(
         ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="write recommendation.md, tables and figures there")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", callback=to_be_made, help="write recommendation.md, tables and figures there"
+        ),
     ] = None,
     root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),
 ) -> None:
@@ -269,7 +273,9 @@ def emit_command(
     ],
     scenario: Annotated[str, typer.Option(help="its policy is written")] = "demo",
     policy: PolicyFile = None,
-    output: Annotated[Path | None, typer.Option(help="file; default: standard output")] = None,
+    output: Annotated[
+        Path | None, typer.Option(callback=in_a_folder, help="file; default: standard output")
+    ] = None,
 ) -> None:
     """Write a policy as configuration for a real stack, with what that stack cannot express."""
     from harness.policy.emit.stacks import CannotEmit, emit

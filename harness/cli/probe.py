@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from harness.cli.terminal import AsJson, duration_s, progress, say, show_markdown
+from harness.cli.terminal import AsJson, duration_s, in_a_folder, progress, say, show_markdown
 
 if TYPE_CHECKING:
     from harness.studies.probe import Probe
@@ -52,7 +52,9 @@ def probe_command(
         Path | None, typer.Option("--tls-ca", help="wss: PEM file of the CA to trust; default: the system's")
     ] = None,
     seed: Annotated[int, typer.Option(help="of phases and moments")] = 1,
-    output: Annotated[Path | None, typer.Option(help="write a target file there")] = None,
+    output: Annotated[
+        Path | None, typer.Option(callback=in_a_folder, help="write a target file there")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn a server's heartbeat from outside: who beats, what matters, when a dead client is noticed.

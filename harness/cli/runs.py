@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.terminal import Group, duration_s, say, show_markdown, show_table
+from harness.cli.terminal import Group, duration_s, say, show_markdown, show_table, to_be_made
 
 __all__ = ["register"]
 
@@ -92,7 +92,10 @@ def compare_command(
         ),
     ] = "",
     output: Annotated[
-        Path | None, typer.Option(help="write comparison.html, comparison.md, tables and figures there")
+        Path | None,
+        typer.Option(
+            callback=to_be_made, help="write comparison.html, comparison.md, tables and figures there"
+        ),
     ] = None,
     pdf: Annotated[
         bool,

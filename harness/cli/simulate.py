@@ -15,6 +15,7 @@ from harness.cli.terminal import (
     Summary,
     duration_s,
     finish,
+    in_a_folder,
     progress,
     say,
     show_frame,
@@ -107,9 +108,9 @@ def calibrate_command(
     run_name: Annotated[
         str, typer.Argument(metavar="RUN", help="a real run's directory, its name, or latest")
     ],
-    output: Annotated[Path, typer.Option(help="YAML for `flatline simulate --calibration`")] = Path(
-        "calibration.yaml"
-    ),
+    output: Annotated[
+        Path, typer.Option(callback=in_a_folder, help="YAML for `flatline simulate --calibration`")
+    ] = Path("calibration.yaml"),
     root: Root = Path("runs"),
 ) -> None:
     """Estimate a gateway's service times, lag and round trips from a real run, and say how good the fit is."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.terminal import progress, say, show_markdown, show_table
+from harness.cli.terminal import progress, say, show_markdown, show_table, to_be_made
 from reference_server.errors import Exit, unknown_name
 
 if TYPE_CHECKING:
@@ -159,9 +159,9 @@ def claims_command(
     speedup: Annotated[
         float, typer.Option(min=1, help="of real runs, at most; a quick preset goes slower")
     ] = 20.0,
-    out: Annotated[Path, typer.Option(help="folder for claims.csv, claims.html and the runs")] = Path(
-        "runs/claims"
-    ),
+    out: Annotated[
+        Path, typer.Option(callback=to_be_made, help="folder for claims.csv, claims.html and the runs")
+    ] = Path("runs/claims"),
     redis: Annotated[
         str | None, typer.Option("--redis", help="Redis URL; default: a private server of our own")
     ] = None,

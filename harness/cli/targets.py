@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.terminal import Group, progress, say, show_table
+from harness.cli.terminal import Group, in_a_folder, progress, say, show_table
 
 if TYPE_CHECKING:
     from harness.studies.target_check import TargetCheck
@@ -74,7 +74,10 @@ def check_command(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="every bundled target, one after the other")] = False,
     save: Annotated[
-        Path | None, typer.Option(help="keep what each target showed in this JSON file, beside what is there")
+        Path | None,
+        typer.Option(
+            callback=in_a_folder, help="keep what each target showed in this JSON file, beside what is there"
+        ),
     ] = None,
 ) -> None:
     """Start the server, let clients live, close, reset and freeze, and say what the file gets wrong.

@@ -6,6 +6,7 @@ The modules of this folder load what a command needs when it runs: `--help` is t
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,7 @@ __all__ = [
     "show_frame",
     "show_markdown",
     "show_table",
+    "to_be_made",
     "warn",
 ]
 
@@ -55,7 +57,18 @@ def in_a_folder(file: Path | None) -> Path | None:
     """Check, before minutes of work are done for it, that a file can be written where an option wants it."""
     if file is not None and not file.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {file.parent}")
+    if file is not None and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
+        raise typer.BadParameter(f"{file} is a folder, or nobody may write it; allowed: a file")
     return file
+
+
+def to_be_made(folder: Path | None) -> Path | None:
+    """Check, before minutes of work are done for it, that a folder is there, or can be made with those above it."""
+    if folder is not None:
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise typer.BadParameter(f"{there} is no folder, or nobody may write there; allowed: a folder")
+    return folder
 
 
 JUnit = Annotated[

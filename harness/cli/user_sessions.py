@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
-from harness.cli.terminal import say, show_frame, show_table
+from harness.cli.terminal import say, show_frame, show_table, to_be_made
 from reference_server.errors import Exit
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def register(app: typer.Typer) -> None:
 def analytics_command(
     ledger: Annotated[str | None, typer.Option(help="URL or SQLite file; default: the latest run's")] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="draw active users into this folder, as SVG and PNG")
+        Path | None,
+        typer.Option(callback=to_be_made, help="draw active users into this folder, as SVG and PNG"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="everything, for programs")] = False,
     root: Annotated[Path, typer.Option("--runs", help="folder of run directories")] = Path("runs"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,21 @@ def test_the_tables_agree(run: RunTables) -> None:
     quality = by(run.table("session_quality"), "figure", "fault")
     assert quality["resumed", "refresh"]["count"] == 15
     assert run.table("reconnects")["resumed"].sum() == 15
+
+
+def test_a_report_that_fails_leaves_no_older_verdict(
+    run: RunTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(run.path, again)
+    (again / "report.pdf").write_bytes(b"of the older report")
+    monkeypatch.setattr("reports.build.draw", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        conclude(RunDir(again))
+    assert (again / "qos.csv").exists()
+    assert not any(
+        (again / name).exists() for name in ("summary.json", "report.html", "report.md", "report.pdf")
+    )
 
 
 def test_a_folder_that_is_no_run_is_told_as_such(tmp_path: Path) -> None:
