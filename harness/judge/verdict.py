@@ -58,7 +58,9 @@ def weigh(tables: RunTables, agreement: AgreementVerdict) -> RunVerdict:
     if aborted_by := tables.provenance.get("aborted_by"):
         reasons.append(f"the run was ended early by a threshold with abort_on_fail: {aborted_by}")
     elif tables.complete is False:
-        reasons.append("the run was interrupted: what follows is what had been measured by then")
+        ended = tables.provenance.get("status", "complete") == "complete"
+        why = "a log lacks the run's end" if ended else "the run was interrupted"
+        reasons.append(f"{why}: what follows is what had been measured by then")
     doubted = open_.loc[open_["reason"] == UNSOUND, "expression"]
     reasons += [
         f"undecided: {row.expression} ({row.reason})"

@@ -264,6 +264,11 @@ def _partial(run: HandmadeRun) -> None:
     run.summary["status"] = "partial"
 
 
+def _interrupted(run: HandmadeRun) -> None:
+    _partial(run)
+    run.provenance["status"] = "partial"
+
+
 def _undecided(run: HandmadeRun) -> None:
     run.tables["thresholds"]["verdict"] = ["pass", "unknown"]
 
@@ -274,7 +279,8 @@ def _undecided(run: HandmadeRun) -> None:
         (_gateway_with_two_failures, "fail", 99, "negative control: the gateway ran another policy"),
         (_missed, "fail", 99, "missed: false_suspicions.count == 0"),
         (_unsound, "unknown", 3, "the generator's loop was 900 ms late"),
-        (_partial, "partial", 97, "the run was interrupted"),
+        (_interrupted, "partial", 97, "the run was interrupted"),
+        (_partial, "partial", 97, "a log lacks the run's end"),
         (_undecided, "unknown", 97, "undecided: detection_latency{fault=host_crash}.p99 < 101s"),
     ],
 )
