@@ -389,8 +389,7 @@ class Client:
         if self.fault is not None:
             if self.fault.traced:
                 self._log(EventKind.HEARTBEAT_ANSWERED)
-            if self.hold_back is None:  # else the fault is still there
-                self._heard()
+            self._heard()
             if (nat := self.behind) is not None:
                 nat.answered(self)
         self.run.on_request("WSR", "heartbeat", (now_s - heard_s) * 1000, None)
@@ -634,12 +633,12 @@ class Client:
         self._healing = fault
 
     def _heard(self) -> None:
-        """Take note of the first word from the gateway after a fault.
+        """Take note of the first word from the gateway after a fault; while that hampers the client there is none.
 
         The recovery is logged only if the connection still stands after `_FIN_FOLLOWS_S`: one that the gateway has
         ended would deliver its FIN by then.
         """
-        if self._healing is not None:
+        if self._healing is not None and self.hold_back is None:
             now_s = self.run.now_s()
             self.run.loop.at(now_s + _FIN_FOLLOWS_S, partial(self._stands, self.wire, self._healing, now_s))
 
