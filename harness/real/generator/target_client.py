@@ -87,7 +87,8 @@ class TargetClient(Client):
         try:
             for message in dialect.opening():
                 wire.send(frame_of(message))
-            frames = [] if dialect.ready_at_once else self._await_consent(wire, dialect, began_s)
+            at_once = dialect.ready_at_once  # a ping may have come with the handshake's answer
+            frames = list(wire.frames(b"")) if at_once else self._await_consent(wire, dialect, began_s)
             ends = {"address": _address(wire.sock.getsockname()), "server": _address(wire.sock.getpeername())}
         except BaseException as error:
             wire.sock.close()
