@@ -96,7 +96,7 @@ class Gateway:
         first_check_s = float(lease_rng.uniform(0.0, config.lease_check_s))
         self.cluster = Cluster(self.store, self.sessions, config, self, first_check_s)
         self.router = Router(self.store, self.sessions, self)
-        self.store.on_back = self.cluster.on_store_back
+        self.store.on_back = self._on_store_back
         self.detection = Detection(
             config, self.clock, phase_rng, self.counters, self.lines, log=self._log, refresh=self._refresh
         )
@@ -457,6 +457,10 @@ class Gateway:
         self.sessions.refresh(connection.record, self.take_over)
 
     # -- one node among others ---------------------------------------------------------------------
+
+    def _on_store_back(self) -> None:
+        self.cluster.on_store_back()
+        self.presence.on_store_back()
 
     def held(self) -> Iterator[Record]:
         """Return the records that this node answers for."""

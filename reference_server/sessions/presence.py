@@ -121,6 +121,11 @@ class Presence:
             if not user.watchers:
                 del self._users[user_id]
 
+    def on_store_back(self) -> None:
+        """Ask again for those of whom nothing is known yet: while Redis was away, nobody answered."""
+        if self.hears:
+            self._ask([user_id for user_id, user in self._users.items() if user.online is None])
+
     def reconcile(self) -> None:
         """Ask who is online, and tell those who believe otherwise."""
         self._ask(list(self._users))
@@ -160,7 +165,7 @@ class Presence:
 
     def _on_answer(self, asked: list[tuple[str, _Watched, int]], answer: Answer) -> None:
         if isinstance(answer, StoreUnavailable):
-            return  # what is believed stays unknown, or is compared after the outage
+            return  # what was unknown stays so until Redis is back
         for (user_id, user, heard), session in zip(asked, answer, strict=True):
             if self._users.get(user_id) is not user or user.heard != heard:
                 continue  # an announcement, by the other connection to Redis, has overtaken the answer

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import socket
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -202,7 +202,7 @@ class Client:
             return
         self._back_off()
 
-    def _settle(self, frames: list[Frame]) -> None:
+    def _settle(self, frames: Iterable[Frame]) -> None:
         """Be connected: whatever comes from now on comes through the event loop."""
         assert self.wire is not None
         wire, run = self.wire, self.run
@@ -230,9 +230,9 @@ class Client:
                 due_s = now_s + max(0.0, due_s - run.at_s(run.plan.connect_at_s(self.index)))
             self._fault_due_s = due_s
             self.at(due_s, partial(self._inject, self.fault))
-        postponed, self._postponed = self._postponed, None
         for frame in frames:
             self._on_frame(frame)
+        postponed, self._postponed = self._postponed, None
         for step in postponed or ():
             self._guarded(step)
 
@@ -434,7 +434,7 @@ class Client:
         self._token, self.session_id = self.run.gateways.login(self.user_id, self._first_node)
         self._log(EventKind.LOGGED_IN, detail={"client": self.index, "user_id": self.user_id})
 
-    def _connect(self) -> list[Frame]:
+    def _connect(self) -> Iterator[Frame]:
         """Connect and authenticate; return what has come after the gateway's consent."""
         run = self.run
         began_s = run.now_s()
@@ -474,7 +474,9 @@ class Client:
             self._recovered(self._healing)
         return frames
 
-    def _await_ready(self, wire: WebSocketConnection, began_s: float) -> tuple[dict[str, Any], list[Frame]]:
+    def _await_ready(
+        self, wire: WebSocketConnection, began_s: float
+    ) -> tuple[dict[str, Any], Iterator[Frame]]:
         while (left_s := began_s + _HANDSHAKE_TIMEOUT_S - self.run.now_s()) > 0:
             try:
                 frames = wire.wait(left_s)
@@ -483,7 +485,7 @@ class Client:
             for frame in frames:
                 message: dict[str, Any] = orjson.loads(frame.data) if frame.opcode is Opcode.TEXT else {}
                 if message.get("type") == "ready":
-                    return message, list(frames)
+                    return message, frames
                 if message.get("type") == "error":
                     code = message.get("code", "")
                     raise (SessionUnknown(code) if code == "session_unknown" else ConnectRefused(code))

@@ -19,6 +19,7 @@ from websockets.frames import Frame, Opcode
 
 from harness.real.dialects import find_dialect
 from harness.real.generator.behind_nat import nats_of
+from harness.real.generator.canaries import LAG_REPORT_S, Canaries
 from harness.real.generator.event_loop import ClientEventLoop
 from harness.real.generator.gateway_client import Gateways, Target
 from harness.real.generator.middlebox import BoxRules
@@ -34,14 +35,12 @@ from scenarios.faults import PlannedFault
 from scenarios.plan import Plan, PlannedOutage
 from scenarios.schema import Scenario
 
-__all__ = ["LAG_REPORT_S", "Generator", "OnRequest"]
+__all__ = ["Generator", "OnRequest"]
 
 OnRequest = Callable[[str, str, float, Exception | None], None]
 """Told about each connect and heartbeat: type, name, milliseconds, what went wrong."""
 
 _FLUSH_S = 0.2  # what a SIGKILL may cost of the log
-LAG_REPORT_S = 0.5
-"""From one line about a lag to the next, real seconds."""
 _OWN_ROUND_TRIP_S = 0.002  # what loopback and two event loops take themselves; only more is added
 _DRAWS_AT_ONCE = 1024
 _CANARIES = 3  # at least
@@ -130,22 +129,21 @@ class Generator:
         self.middle = self._middle()  # None: no box on their path, or a real one
         about = scenario.target
         self.dialect = find_dialect(about.dialect_name, Path(about.folder)) if about is not None else None
-        self.canaries = self._canaries() if about is not None else {}
+        self.canaries = Canaries(self._canaries() if about is not None else (), self._log_wait)
 
-    def _canaries(self) -> dict[int, int]:
-        """One in a hundred of this process's healthy clients, three at least, each with its place among them.
-
-        They measure the server's lag; an outage of one's own network would look like it.
-        """
+    def _canaries(self) -> list[int]:
+        """One in a hundred of this process's healthy clients, three at least, those without outages first."""
         mine = range(self.shard.position, self.plan.clients, self.shard.of)
         healthy = sorted((c for c in mine if c not in self.faults), key=self.outages.__contains__)
-        return {c: place for place, c in enumerate(healthy[: max(_CANARIES, len(healthy) // 100)])}
+        return healthy[: max(_CANARIES, len(healthy) // 100)]
 
-    def pinged_at_s(self, canary: int) -> float:
-        """The real time at which it is next for a canary to ping: they take turns, one every `LAG_SAMPLED_EVERY_S`."""
-        turn, turns = self.canaries[canary], len(self.canaries)
-        now = int(self.now_s() / LAG_SAMPLED_EVERY_S)
-        return (now + 1 + (turn - now - 1) % turns) * LAG_SAMPLED_EVERY_S
+    def _log_wait(self, worst_s: float) -> None:
+        self.log(EventKind.LOOP_LAG, detail={"max_lag_s": worst_s, "role": "canary", "pid": os.getpid()})
+
+    def _take_turns(self) -> None:
+        now_s = self.now_s()
+        self.loop.at(now_s + LAG_SAMPLED_EVERY_S, self._take_turns)
+        self.canaries.turn(now_s)
 
     def _beats_every_s(self) -> float | None:
         """From one heartbeat of a client's own to its next; None: clients send none by themselves."""
@@ -199,11 +197,14 @@ class Generator:
         }
         self.log(EventKind.RUN_STARTED, detail=detail, time_s=self.start_s)
         self.loop.start()
+        if self.canaries:
+            self._take_turns()
         self._background = [gevent.spawn(self._sample_lag), gevent.spawn(self._mark_steady)]
 
     def stop(self) -> None:
         """End: log it, flush and close the log. Safe to call twice."""
         if self._background:
+            self.canaries.tell(self.now_s())
             gevent.killall(self._background)
             self._background = []
             self.loop.stop()

@@ -1,14 +1,13 @@
 """A client of a server that is not ours: the same life and the same faults, in the words of a dialect.
 
 From a target's URL and dialect to a connection. A connection is a session of its own: such a server has nothing that a
-client could come back to. Canary clients take turns to ping the server and log how long they waited for the answer:
-that stands for the lag of the server's loop, which nobody else can see.
+client could come back to. Some are canaries (`canaries.py`).
 """
 
 from __future__ import annotations
 
 import re
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 from websockets.frames import Frame, Opcode
@@ -18,7 +17,7 @@ from harness.real.dialects import Answer, Dialect, PeerGone, Ready, Refused, Who
 from harness.real.frames import frame_of, message_of
 from harness.real.generator.client import Client, ConnectRefused
 from harness.real.generator.gateway_client import TIMEOUT_S, LoginRefused
-from harness.real.generator.shared import LAG_REPORT_S, Generator
+from harness.real.generator.shared import Generator
 from harness.real.generator.websocket import ConnectionEnded, WebSocketConnection
 from reference_server.events import Cause, EventKind
 from scenarios.faults import ClientGone, PageReloaded, PlannedFault
@@ -40,15 +39,13 @@ def client_of(index: int, run: Generator) -> Client:
 class TargetClient(Client):
     """One user of a server that is not ours."""
 
-    __slots__ = ("_asks", "_connections", "_dialect", "_pinged_s", "_taken", "_told_s", "_waited_s")
+    __slots__ = ("_asks", "_connections", "_dialect", "_taken")
 
     def __init__(self, index: int, run: Generator) -> None:
         super().__init__(index, run)
         self._connections = 0
         self._dialect: Dialect | None = None
         self._taken: dict[str, str] = {}  # from the login's answer
-        self._pinged_s: float | None = None  # of the canary's ping that is not answered yet
-        self._waited_s = self._told_s = 0.0  # the longest wait that is not logged yet, and when one was
         self._asks: tuple[PlannedFault, float] | None = None  # whether it is still held, and since when
 
     def _login(self) -> None:
@@ -64,7 +61,7 @@ class TargetClient(Client):
             raise LoginRefused(f"no {', '.join(lacking)} in {answer}"[:200])
         self._taken = {name: str(value) for name, value in found.items()}
 
-    def _connect(self) -> list[Frame]:
+    def _connect(self) -> Iterator[Frame]:
         run = self.run
         assert run.scenario.target is not None and run.dialect is not None
         target = run.scenario.target
@@ -88,14 +85,14 @@ class TargetClient(Client):
             for message in dialect.opening():
                 wire.send(frame_of(message))
             at_once = dialect.ready_at_once  # a ping may have come with the handshake's answer
-            frames = list(wire.frames(b"")) if at_once else self._await_consent(wire, dialect, began_s)
+            frames = wire.frames(b"") if at_once else self._await_consent(wire, dialect, began_s)
             ends = {"address": _address(wire.sock.getsockname()), "server": _address(wire.sock.getpeername())}
         except BaseException as error:
             wire.sock.close()
             if isinstance(error, ConnectRefused):
                 self.session_id = ""  # what the login gave may be over: the next attempt logs in again
             raise
-        self.wire, self._dialect, self._pinged_s = wire, dialect, None
+        self.wire, self._dialect = wire, dialect
         self.on_heartbeat = self.hold_back = self._box = None
         self._healing = self._asks = None
         self.session_id = self.connection_id = name
@@ -107,10 +104,10 @@ class TargetClient(Client):
         self._log(EventKind.CONNECTED, node="node-1", detail=detail | ends)
         run.on_request("WSC", "connect", (now_s - began_s) * 1000, None)
         if self.index in run.canaries:
-            self._ping_in_turn(wire)
+            run.canaries.join(self, now_s)
         return frames
 
-    def _await_consent(self, wire: WebSocketConnection, dialect: Dialect, began_s: float) -> list[Frame]:
+    def _await_consent(self, wire: WebSocketConnection, dialect: Dialect, began_s: float) -> Iterator[Frame]:
         """Follow the dialect until the server has taken the client in; return the frames after that."""
         while (left_s := began_s + TIMEOUT_S - self.run.now_s()) > 0:
             frames = iter(wire.wait(left_s))
@@ -126,7 +123,7 @@ class TargetClient(Client):
                             case Refused():
                                 raise ConnectRefused(item.reason)
                     if any(isinstance(item, Ready) for item in items):
-                        return list(frames)
+                        return frames
         raise ConnectionEnded(Cause.PROTOCOL_ERROR, reason="the server has not taken the client in")
 
     def _on_frame(self, frame: Frame) -> None:
@@ -137,8 +134,10 @@ class TargetClient(Client):
         if frame.opcode is Opcode.PONG:
             if self._asks is not None and frame.data == _REVIVAL:
                 self._revived(False, "pong")
-            else:
-                self._on_pong(now_s)
+            elif self._is_canarys(frame):
+                self.run.canaries.answered(self, now_s)
+            elif self.beats_by_itself:
+                self._heard()
             return
         assert self._dialect is not None
         items = self._dialect.receive(message_of(frame))
@@ -214,32 +213,26 @@ class TargetClient(Client):
 
     # -- canaries ----------------------------------------------------------------------------------
 
-    def _ping_in_turn(self, wire: WebSocketConnection) -> None:
-        self._on_wire(self.run.pinged_at_s(self.index), wire, partial(self._ping, wire))
+    @property
+    def connected(self) -> bool:
+        """Whether it has a connection."""
+        return self.wire is not None and not self._gone
 
-    def _ping(self, wire: WebSocketConnection) -> None:
-        """Ask whether the server is there; an answer that is still out counts as long as it is by now."""
-        now_s = self.run.now_s()
-        if self._pinged_s is not None:
-            self._waited(now_s)
-        elif self._send(Frame(Opcode.PING, _CANARY)):
-            self._pinged_s = now_s
-        self._ping_in_turn(wire)
+    def ping(self) -> bool:
+        """Ping the server; whether that could be sent."""
+        sent = False
 
-    def _on_pong(self, now_s: float) -> None:
-        if self._pinged_s is not None:
-            self._waited(now_s)
-            self._pinged_s = None
-        elif self.beats_by_itself:
-            self._heard()
+        def send() -> None:
+            nonlocal sent
+            sent = self._send(Frame(Opcode.PING, _CANARY))
 
-    def _waited(self, now_s: float) -> None:
-        assert self._pinged_s is not None
-        self._waited_s = max(self._waited_s, now_s - self._pinged_s)
-        if now_s - self._told_s >= LAG_REPORT_S:
-            detail: dict[str, Any] = {"max_lag_s": self._waited_s, "role": "canary", "pid": self.index}
-            self.run.log(EventKind.LOOP_LAG, detail=detail)
-            self._waited_s, self._told_s = 0.0, now_s
+        self._guarded(send)
+        return sent
+
+    def _is_canarys(self, pong: Frame) -> bool:
+        """Whether a pong answers a canary's ping, or says at least nothing else."""
+        mine = pong.data == _CANARY or not (pong.data or self.beats_by_itself)
+        return mine and self.index in self.run.canaries
 
 
 def _address(name: Any) -> str:

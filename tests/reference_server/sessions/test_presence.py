@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
 
 from reference_server.sessions.presence import Presence
-from reference_server.sessions.redis_writer import Call
+from reference_server.sessions.redis_writer import Answer, Call, StoreUnavailable
 
 
 class Watcher:
@@ -34,9 +35,15 @@ class Redis:
         self.calls.append(call)
 
     def answer(self, session: bytes | None) -> None:
+        self._done()([session])
+
+    def is_away(self) -> None:
+        self._done()(StoreUnavailable("away"))
+
+    def _done(self) -> Callable[[Answer], None]:
         done = self.calls.pop(0).done
         assert done is not None
-        done([session])
+        return done
 
 
 def announced(kind: str, session_id: str, **more: object) -> bytes:
@@ -89,6 +96,18 @@ def test_nobody_is_told_before_announcements_are_heard(redis: Redis) -> None:
     presence.begin()
     redis.answer(b"one")
     assert watcher.told == [("online", "one")]
+
+
+def test_who_was_asked_for_in_vain_is_asked_for_when_redis_is_back(presence: Presence, redis: Redis) -> None:
+    """Its connection for announcements may have stood all the while: then nothing else has them looked up."""
+    watcher = Watcher()
+    presence.watch(watcher, ["ann"], 10)
+    redis.is_away()
+    presence.on_store_back()
+    redis.answer(b"one")
+    assert watcher.told == [("online", "one")]
+    presence.on_store_back()
+    assert not redis.calls, "what is known is compared by whoever knows that the records are back"
 
 
 def test_what_nobody_announced_is_found_out(presence: Presence, redis: Redis) -> None:
