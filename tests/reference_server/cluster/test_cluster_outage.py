@@ -70,6 +70,33 @@ def test_nobody_is_told_offline_while_lost_records_come_back(own_redis: RedisSer
     run(scenario())
 
 
+def test_who_watches_while_redis_stands_still_is_told_when_it_goes_on(
+    own_redis: RedisServer, tmp_path: Path
+) -> None:
+    """No connection and no lease is lost, so nothing else has anybody looked up."""
+
+    async def scenario() -> None:
+        async with running(own_redis.url, "f:", tmp_path, QUIET, lease_ttl_s=15.0, lease_renew_s=0.3) as it:
+            await it.join("stays", live=True)
+            watcher = await it.join("watcher")
+            await watcher.send(type="watch", user_ids=["nobody"])
+            await watcher.receive()
+            await until(lambda: it.gateway.presence.hears, "the subscription")
+            assert own_redis.child is not None
+            own_redis.child.send_signal(signal.SIGSTOP)
+            try:
+                await until(partial(away, it), "the node knows")
+                await watcher.send(type="watch", user_ids=["stays"])
+                await watcher.receive()
+            finally:
+                own_redis.child.send_signal(signal.SIGCONT)
+            watcher.live()
+            await until(lambda: watcher.told, "who is online already")
+            assert [(told["type"], told["user_id"]) for told in watcher.told] == [("online", "stays")]
+
+    run(scenario())
+
+
 def test_without_leases_what_was_not_heard_is_asked_for(own_redis: RedisServer, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(own_redis.url, "f:", tmp_path, QUIET, lease_ttl_s=None) as it:
