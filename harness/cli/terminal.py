@@ -58,7 +58,7 @@ def in_a_folder(file: Path | None) -> Path | None:
     if file is not None and not file.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {file.parent}")
     if file is not None and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
-        raise typer.BadParameter(f"{file} is a folder, or nobody may write it; allowed: a file")
+        raise typer.BadParameter(f"{file} is a folder, or may not be written; allowed: a file")
     return file
 
 
@@ -67,7 +67,7 @@ def to_be_made(folder: Path | None) -> Path | None:
     if folder is not None:
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
-            raise typer.BadParameter(f"{there} is no folder, or nobody may write there; allowed: a folder")
+            raise typer.BadParameter(f"{there} is no folder, or may not be written; allowed: a folder")
     return folder
 
 

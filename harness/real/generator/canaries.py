@@ -73,11 +73,10 @@ class Canaries:
                 self.answered(canary, now_s)
         for canary in list(self._turns):
             del self._turns[canary]
-            if canary.connected:
-                self._since_s[canary] = now_s  # the answer may come before the call returns
-                if canary.ping():
-                    break
-                self._since_s.pop(canary, None)
+            if canary.connected and canary.ping():
+                self._since_s[canary] = now_s
+                break
+            if canary.connected:  # and its path is cut
                 self._turns[canary] = None
         if self._since_s:
             self._waited(now_s - next(iter(self._since_s.values())))
