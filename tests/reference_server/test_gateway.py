@@ -546,6 +546,19 @@ def test_an_ended_connection_is_taken_apart_without_the_garbage_collector(start:
     run(scenario())
 
 
+def test_a_handshake_leaves_no_headers_in_memory(start: Any) -> None:
+    """The library's parser is a generator that keeps its request; for each client they would be 2.4 KiB."""
+
+    async def scenario() -> None:
+        async with start() as it:
+            client = await it.join("ann", live=True)
+            frame = it.gateway.live[client.ready["connection_id"]]._parser.parser.gi_frame
+            kept = frame.f_locals.get("request")
+            assert kept is None or not kept.headers
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(("how", "code"), [("taken_over", 4409), ("logged_out", 1000), ("kicked", 4410)])
 def test_a_kick_that_is_faster_than_the_answer_to_the_connect_is_not_lost(
     start: Any, how: str, code: int
