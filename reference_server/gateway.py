@@ -31,7 +31,7 @@ import numpy as np
 import orjson
 
 from reference_server.cluster.lease import Cluster
-from reference_server.cluster.routing import Router, listen_to
+from reference_server.cluster.routing import Router
 from reference_server.config import GatewayConfig
 from reference_server.counters import Counters
 from reference_server.detection import Detection
@@ -43,6 +43,7 @@ from reference_server.idle_sweep import ResumeWindows, Sweeper
 from reference_server.ledger.ledger import Ledger
 from reference_server.logins import Logins
 from reference_server.session_log import SessionLines
+from reference_server.sessions.channels import Channels
 from reference_server.sessions.codes import Codes
 from reference_server.sessions.owner_tokens import Owners
 from reference_server.sessions.presence import PlainOnlineSet, Presence
@@ -92,7 +93,8 @@ class Gateway:
         self.owners = Owners(config.node)
         self.sessions = Sessions(self.store, self.owners, config, self._on_cleared)
         self._online = PlainOnlineSet(self.store) if config.records.online_set == "plain" else None
-        self.presence = Presence(self.store)
+        self.channels = Channels(self.redis)
+        self.presence = Presence(self.store, self.channels)
         first_check_s = float(lease_rng.uniform(0.0, config.lease_check_s))
         self.cluster = Cluster(self.store, self.sessions, config, self, first_check_s)
         self.router = Router(self.store, self.sessions, self)
@@ -123,7 +125,6 @@ class Gateway:
         self.reconcile = self.presence.reconcile
         self._sweep_phase_s = float(sweep_rng.uniform(0.0, policy.sweep_interval))
         self._tasks: list[Task[None]] = []
-        self._hears_presence: Task[None] | None = None  # while somebody here watches anybody
         self._server: Server | None = None
         self.draining = False
 
@@ -156,14 +157,14 @@ class Gateway:
         self.telemetry.start()
         subscribed = Event()
 
-        def on_subscribed() -> None:
+        def on_subscribed(_channel: str) -> None:
             subscribed.set()
             self.cluster.on_subscribed()
 
-        told_us = {self.router.channel: self.router.deliver}
+        self.channels.hear(self.router.channel, self.router.deliver, on_subscribed)
         self._tasks = [
             create_task(self.store.run()),
-            create_task(listen_to(self.redis, told_us, on_subscribed)),
+            create_task(self.channels.run()),
             create_task(self.sweeper.run(self._sweep_phase_s)),
             create_task(self.cluster.run()),
             create_task(self.logins.repair()),
@@ -216,7 +217,7 @@ class Gateway:
         if self.ledger is not None and not await self.ledger.close(_LEDGER_DRAIN_S):
             _log.warning("the ledger: %d rows were not written", self.ledger.pending)
         self.logins.stop()
-        for task in (*self._tasks, *([self._hears_presence] if self._hears_presence else [])):
+        for task in self._tasks:
             task.cancel()
         await self.redis.aclose()
         await self._store_redis.aclose()
@@ -361,28 +362,10 @@ class Gateway:
             case {"type": "watch", "user_ids": list(user_ids)} if _are_ids(user_ids):
                 if not self.presence.watch(connection, user_ids, _MOST_WATCHED):
                     connection.send_error("too_many", f"at most {_MOST_WATCHED} users")
-                self._hear_presence()
             case {"type": "send", "user_id": str(user_id), "payload": payload} if _are_ids([user_id]):
                 self.router.pass_on(connection, user_id, payload)
             case _:
                 connection.send_error("unknown_message", f"not understood: {message['type']:.40}")
-
-    def _hear_presence(self) -> None:
-        """Listen while somebody here watches anybody: each announcement is work for every node that listens."""
-        if self.presence.is_watched == (self._hears_presence is not None):
-            return
-        if self._hears_presence is not None:
-            self._hears_presence.cancel()
-            self._hears_presence, self.presence.hears = None, False
-        else:
-
-            def on_subscribed() -> None:
-                # Again: after an outage the records may be missing that nodes are about to bring back.
-                (self.cluster.on_subscribed if self.presence.hears else self.presence.begin)()
-
-            channels = {self.presence.channel: self.presence.deliver}
-            self._hears_presence = create_task(listen_to(self.redis, channels, on_subscribed))
-            self._hears_presence.add_done_callback(_report_failure)
 
     def on_traced_heartbeat(self, connection: GatewayConnection) -> None:
         """Log one heartbeat."""
@@ -401,7 +384,6 @@ class Gateway:
         record = connection.record
         del self.live[record.owner]
         self.presence.forget(connection)
-        self._hear_presence()
         if self._online is not None:
             self._online.remove(record.user_id)
         sock = connection.transport.get_extra_info("socket")  # None: it is gone already

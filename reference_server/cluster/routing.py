@@ -9,87 +9,27 @@ From a user's id to the connections that have the user's records, through one ch
 
 A message is delivered once or not at all, never kept: who is not online is not reached. The last three are
 published by the scripts in one step with the records, so that a lost one is found out at the next refresh.
-
-`listen_to` is one subscription to Redis for a whole gateway (another one, of presence, stands while a client here
-watches somebody). Pub/sub keeps nothing: what is published while the
-subscription is down is lost, and whoever listens is told when it stands again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from itertools import count
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import orjson
-from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
 
 from reference_server.frames import text_frame
 from reference_server.sessions.records import Sessions
-from reference_server.sessions.redis_writer import STORE_LOST, Answer, Call, StoreUnavailable, StoreWriter
+from reference_server.sessions.redis_writer import Answer, Call, StoreUnavailable, StoreWriter
 from reference_server.sessions.scripts import Script
 from reference_server.websocket.connection import GatewayConnection
 
-__all__ = ["Router", "Switchboard", "listen_to"]
+__all__ = ["Router", "Switchboard"]
 
-_TRIED_EVERY_S = 5.0
-_AGAIN_S = 0.2
 _MOST_WAITING = 16  # messages of one client that Redis has not answered for
-_BREATHE_EVERY = 32  # announcements come in thousands when a network fails
 
 _log = logging.getLogger(__name__)
-
-
-async def listen_to(
-    redis: Redis, channels: Mapping[str, Callable[[bytes], None]], on_subscribed: Callable[[], None]
-) -> None:
-    """Listen until cancelled; an outage of Redis interrupts it, no more.
-
-    Args:
-        redis: of which one connection is kept.
-        channels: by name, what takes each of its messages.
-        on_subscribed: called whenever the subscription to all of them stands.
-    """
-    while True:
-        try:
-            async with redis.pubsub() as pubsub:
-                await pubsub.subscribe(*channels)
-                missing = set(channels)
-                while True:
-                    # One timer for many messages: one for each would be as much work as the message.
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_TRIED_EVERY_S):
-                            await _take(pubsub, channels, missing, on_subscribed)
-                    await pubsub.ping()  # raises when the connection has died in silence
-        except STORE_LOST as error:
-            _log.info("channels: %s; subscribing again", error)
-            await asyncio.sleep(_AGAIN_S)
-
-
-async def _take(
-    pubsub: PubSub,
-    channels: Mapping[str, Callable[[bytes], None]],
-    missing: set[str],
-    on_subscribed: Callable[[], None],
-) -> None:
-    """Take messages until the connection dies, or cancelled: a wait for the next one is cut short without loss."""
-    for taken in count(1):
-        message = await pubsub.get_message(timeout=None)
-        if message is None:
-            return  # redis-py takes the kernel's ETIMEDOUT for a wait that was too short
-        match message["type"]:
-            case "subscribe":
-                missing.discard(message["channel"].decode())
-                if not missing:
-                    on_subscribed()
-            case "message":
-                channels[message["channel"].decode()](message["data"])
-        if taken % _BREATHE_EVERY == 0:
-            await asyncio.sleep(0)
 
 
 class Switchboard(Protocol):

@@ -1,6 +1,7 @@
 """Who is told when a user goes offline or comes online: from announcements to the clients that watch.
 
-The scripts write the set of online users and the announcements, in one step with the records (`scripts.py`).
+The scripts write the set of online users and the announcements, in one step with the records (`scripts.py`). These
+have 4,096 channels, a user's by a hash, of which a gateway hears those of the users whom somebody here watches.
 `Presence` is the receiving end. What is announced while the gateway's subscription is down is lost, so `Presence`
 remembers what the watchers of each user believe, and `reconcile` compares that with the set.
 
@@ -14,12 +15,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from functools import partial
+from hashlib import sha1
 from itertools import islice
 from typing import Protocol
 
 import orjson
 
 from reference_server.frames import text_frame
+from reference_server.sessions.channels import Channels
 from reference_server.sessions.redis_writer import Answer, Call, StoreUnavailable, StoreWriter
 from reference_server.sessions.scripts import Script
 
@@ -59,9 +62,10 @@ class Watcher(Protocol):
 class _Watched:
     """A user whom somebody watches."""
 
-    __slots__ = ("heard", "online", "told", "watchers")
+    __slots__ = ("channel", "heard", "online", "told", "watchers")
 
-    def __init__(self) -> None:
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
         self.watchers: set[Watcher] = set()
         self.online: bool | None = None  # what they believe; None: nothing yet
         self.told = ("", "")  # the last announcement: kind and session
@@ -71,18 +75,12 @@ class _Watched:
 class Presence:
     """Which client watches whom."""
 
-    def __init__(self, writer: StoreWriter) -> None:
-        self._writer = writer
-        self.channel = f"{writer.prefix}presence"
+    def __init__(self, writer: StoreWriter, channels: Channels) -> None:
+        self._writer, self._channels = writer, channels
         self._users: dict[str, _Watched] = {}
+        self._sharing: dict[str, set[str]] = {}  # users by their channel
         self._watched: dict[Watcher, set[str]] = {}
         self.undelivered = 0  # announcements dropped because a client's buffer was full
-        self.hears = False  # announcements: before it does, nobody is told anything
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether anybody here watches anybody."""
-        return bool(self._users)
 
     def watch(self, watcher: Watcher, user_ids: Iterable[str], most: int) -> bool:
         """Watch these users too; False: they would be above ``most``.
@@ -99,19 +97,17 @@ class Presence:
         for user_id in watched - before:
             user = self._users.get(user_id)
             if user is None:
-                user = self._users[user_id] = _Watched()
+                user = self._users[user_id] = _Watched(self._channel_of(user_id))
                 new.append(user_id)
+                if user.channel not in self._sharing:
+                    self._sharing[user.channel] = set()
+                    self._channels.hear(user.channel, self.deliver, self._begin)
+                self._sharing[user.channel].add(user_id)
             elif user.online:
                 self._send([watcher], user_id, *user.told)
             user.watchers.add(watcher)
-        if self.hears:
-            self._ask(new)
+        self._ask(new)
         return True
-
-    def begin(self) -> None:
-        """Announcements are heard from now on: tell who is online already."""
-        self.hears = True
-        self.reconcile()
 
     def forget(self, watcher: Watcher) -> None:
         """Take a client that has ended out of the index."""
@@ -120,15 +116,32 @@ class Presence:
             user.watchers.discard(watcher)
             if not user.watchers:
                 del self._users[user_id]
+                self._sharing[user.channel].discard(user_id)
+                if not self._sharing[user.channel]:
+                    del self._sharing[user.channel]
+                    self._channels.leave(user.channel)
+
+    def _channel_of(self, user_id: str) -> str:
+        """As `records.lua` has it."""
+        return (
+            f"{self._writer.prefix}presence:{sha1(user_id.encode(), usedforsecurity=False).hexdigest()[:3]}"
+        )
+
+    def _begin(self, channel: str) -> None:
+        """Announcements are heard from now on: tell who is online already.
+
+        Not of those of whom something is known: after an outage the records may be missing that nodes are about to
+        bring back, and `reconcile` comes then.
+        """
+        self._ask(user_id for user_id in self._sharing[channel] if self._users[user_id].online is None)
 
     def on_store_back(self) -> None:
         """Ask again for those of whom nothing is known yet: while Redis was away, nobody answered."""
-        if self.hears:
-            self._ask([user_id for user_id, user in self._users.items() if user.online is None])
+        self._ask(user_id for user_id, user in self._users.items() if user.online is None)
 
     def reconcile(self) -> None:
         """Ask who is online, and tell those who believe otherwise."""
-        self._ask(list(self._users))
+        self._ask(self._users)
 
     def deliver(self, announcement: bytes) -> None:
         """Pass one announcement on to those who watch its user."""
@@ -156,8 +169,11 @@ class Presence:
         self.undelivered += sum(not watcher.send_frame(frame) for watcher in watchers)
 
     def _ask(self, user_ids: Iterable[str]) -> None:
+        """Ask whether these are online, but for those whose announcements after the answer would not be heard yet."""
         prefix = self._writer.prefix
-        waiting = iter(user_ids)
+        waiting = iter(
+            [user_id for user_id in user_ids if self._channels.stands(self._users[user_id].channel)]
+        )
         while chunk := list(islice(waiting, _CHUNK)):
             asked = [(user_id, self._users[user_id], self._users[user_id].heard) for user_id in chunk]
             done = partial(self._on_answer, asked)

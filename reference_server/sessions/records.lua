@@ -36,7 +36,8 @@ local function person(per_device, slot)
   return string.match(slot, '^(.*)/([^/]*)$')
 end
 local function tell(prefix, kind, user, session, node, again)
-  redis.call('PUBLISH', prefix .. 'presence', cjson.encode(
+  -- Whoever watches somebody hears one of 4,096 channels, not everybody's news.
+  redis.call('PUBLISH', prefix .. 'presence:' .. string.sub(redis.sha1hex(user), 1, 3), cjson.encode(
     {type = kind, user_id = user, session_id = session, node = node, again = again}))
 end
 local function on_another_device(prefix, user, device)

@@ -12,7 +12,8 @@ Keys, below the gateway's prefix:
     over                     hash: session to user: ended by a logout or kick, its row is to be written
     ended:{session_id}       "logged_out" or "kicked", TTL session_ttl: no node brings its records back; "reaped": its
                              own node may, unless a logout comes first
-    presence                 pub/sub: {"type": "online"|"offline", "user_id", "session_id", "node"}
+    presence:{tag}           pub/sub: {"type": "online"|"offline", "user_id", "session_id", "node"}; the tag is the
+                             first three hexadecimal digits of the user's SHA-1
     to:{incarnation}         pub/sub: what one node is told, see `cluster/routing.py`
     nodes                    hash: incarnation to "up" or "drained"; those whose sessions are not all ended yet
     lease:{incarnation}      "back:{nonce}" while the node asserts its records, then "held:{run_id}", which names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -60,7 +61,7 @@ def test_nobody_is_told_offline_while_lost_records_come_back(own_redis: RedisSer
             await until(
                 lambda: it.store.pttl(f"f:lease:{it.gateway.cluster.incarnation}") > 2900, "a renewal"
             )
-            listeners = [client for client in it.store.client_list() if client["sub"] == "1"]
+            listeners = [client for client in it.store.client_list() if client["sub"] != "0"]
             it.store.flushall()
             it.store.client_kill_filter(_id=max(client["id"] for client in listeners))
             await until(lambda: agree(it, stays), "the records are back")
@@ -79,9 +80,12 @@ def test_who_watches_while_redis_stands_still_is_told_when_it_goes_on(
         async with running(own_redis.url, "f:", tmp_path, QUIET, lease_ttl_s=15.0, lease_renew_s=0.3) as it:
             await it.join("stays", live=True)
             watcher = await it.join("watcher")
-            await watcher.send(type="watch", user_ids=["nobody"])
+            channel_of = it.gateway.presence._channel_of
+            channel = channel_of("stays")
+            sharing = next(f"u{n}" for n in itertools.count() if channel_of(f"u{n}") == channel)
+            await watcher.send(type="watch", user_ids=[sharing])
             await watcher.receive()
-            await until(lambda: it.gateway.presence.hears, "the subscription")
+            await until(lambda: it.gateway.channels.stands(channel), "the subscription")
             assert own_redis.child is not None
             own_redis.child.send_signal(signal.SIGSTOP)
             try:

@@ -50,16 +50,43 @@ def announced(kind: str, session_id: str, **more: object) -> bytes:
     return orjson.dumps({"type": kind, "user_id": "ann", "session_id": session_id, **more})
 
 
+class Channels:
+    """Redis passes every channel on at once, or when the test says so."""
+
+    def __init__(self, *, at_once: bool = True) -> None:
+        self.at_once, self.wanted = at_once, dict[str, Callable[[str], None]]()
+        self.standing: set[str] = set()
+
+    def hear(self, channel: str, _take: object, begin: Callable[[str], None]) -> None:
+        self.wanted[channel] = begin
+        if self.at_once:
+            self.standing.add(channel)
+
+    def leave(self, channel: str) -> None:
+        del self.wanted[channel]
+
+    def stands(self, channel: str) -> bool:
+        return channel in self.standing
+
+    def begin(self) -> None:
+        for channel, begin in self.wanted.items():
+            self.standing.add(channel)
+            begin(channel)
+
+
 @pytest.fixture
 def redis() -> Redis:
     return Redis()
 
 
 @pytest.fixture
-def presence(redis: Redis) -> Presence:
-    presence = Presence(redis)  # type: ignore[arg-type]  # of a writer it calls nothing else
-    presence.begin()
-    return presence
+def channels() -> Channels:
+    return Channels()
+
+
+@pytest.fixture
+def presence(redis: Redis, channels: Channels) -> Presence:
+    return Presence(redis, channels)  # type: ignore[arg-type]  # of both it calls nothing else
 
 
 @pytest.mark.parametrize("more", [{}, {"again": True}])
@@ -89,13 +116,44 @@ def test_an_answer_to_somebody_who_went_is_not_for_who_came(presence: Presence, 
     assert (gone.told, watcher.told) == ([], [("online", "new")])
 
 
-def test_nobody_is_told_before_announcements_are_heard(redis: Redis) -> None:
-    presence, watcher = Presence(redis), Watcher()  # type: ignore[arg-type]
+def test_nobody_is_asked_for_before_announcements_are_heard(
+    presence: Presence, redis: Redis, channels: Channels
+) -> None:
+    """What is announced between the answer and the first one heard would be lost."""
+    channels.at_once, watcher = False, Watcher()
     presence.watch(watcher, ["ann"], 10)
+    presence.reconcile()
+    presence.on_store_back()
     assert redis.calls == []
-    presence.begin()
+    channels.begin()
     redis.answer(b"one")
     assert watcher.told == [("online", "one")]
+
+
+def test_a_channel_that_is_heard_anew_leaves_it_to_who_knows_when_the_records_are_back(
+    presence: Presence, redis: Redis, channels: Channels
+) -> None:
+    presence.watch(Watcher(), ["ann"], 10)
+    redis.answer(b"one")
+    channels.begin()
+    assert redis.calls == []
+
+
+def test_a_channel_is_left_when_nobody_in_it_is_watched(
+    presence: Presence, redis: Redis, channels: Channels
+) -> None:
+    """``u47`` and ``u122`` share one."""
+    first, second = Watcher(), Watcher()
+    presence.watch(first, ["u47", "ann"], 10)
+    presence.watch(second, ["u122"], 10)
+    assert len(redis.calls) == 2 and len(channels.wanted) == 2
+    presence.forget(first)
+    assert len(channels.wanted) == 1
+    presence.watch(first, ["u47"], 10)
+    presence.forget(second)
+    assert len(channels.wanted) == 1
+    presence.forget(first)
+    assert not channels.wanted
 
 
 def test_who_was_asked_for_in_vain_is_asked_for_when_redis_is_back(presence: Presence, redis: Redis) -> None:

@@ -16,8 +16,8 @@ from redis.asyncio.client import PubSub
 
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer, redis_server
-from reference_server.cluster.routing import listen_to
 from reference_server.events import EventKind
+from reference_server.sessions.channels import Channels
 from reference_server.sessions.records import session_id_of
 from reference_server.sessions.redis_writer import Call, StoreUnavailable, StoreWriter, open_redis
 from reference_server.sessions.scripts import Script
@@ -191,8 +191,9 @@ def test_a_transport_that_was_reset_a_moment_ago_is_an_outage_and_no_end(
             writer.submit(append(key_prefix, "durable", durable_key="a"))
             assert await writer.drain(5)
             monkeypatch.setattr(PubSub, "subscribe", once(PubSub.subscribe))
-            channels = {key_prefix: lambda _: heard.set()}
-            listening = asyncio.create_task(listen_to(writer._redis, channels, subscribed.set))
+            channels = Channels(writer._redis)
+            channels.hear(key_prefix, lambda _: heard.set(), lambda _: subscribed.set())
+            listening = asyncio.create_task(channels.run())
             await asyncio.wait_for(subscribed.wait(), 5)
             await writer._redis.publish(key_prefix, "?")
             await asyncio.wait_for(heard.wait(), 5)
@@ -200,42 +201,6 @@ def test_a_transport_that_was_reset_a_moment_ago_is_an_outage_and_no_end(
 
     run(scenario())
     assert listed(private_redis.url, key_prefix) == ["durable"]
-
-
-def test_a_subscription_whose_connection_the_kernel_has_given_up_is_made_anew_at_once(
-    private_redis: RedisServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """redis-py says nothing (None) of an ETIMEDOUT, and goes on saying it."""
-
-    async def dead(*_: Any, **__: Any) -> None:
-        await asyncio.sleep(0)
-
-    async def scenario() -> None:
-        heard, subscribed = asyncio.Event(), asyncio.Event()
-        async with writing(private_redis.url) as writer:
-            channels = {key_prefix: lambda _: heard.set()}
-            listening = asyncio.create_task(listen_to(writer._redis, channels, subscribed.set))
-            await asyncio.wait_for(subscribed.wait(), 5)
-            subscribed.clear()
-            with monkeypatch.context() as patch:
-                tried = asyncio.Event()
-
-                async def ping(_: PubSub) -> None:
-                    patch.undo()
-                    tried.set()
-                    raise sync_redis.ConnectionError
-
-                patch.setattr(PubSub, "ping", ping)
-                patch.setattr(PubSub, "get_message", dead)
-                await writer._redis.publish(key_prefix, "one for the read that is under way")
-                await asyncio.wait_for(tried.wait(), 2)
-            await asyncio.wait_for(subscribed.wait(), 5)
-            heard.clear()
-            await writer._redis.publish(key_prefix, "?")
-            await asyncio.wait_for(heard.wait(), 5)
-            listening.cancel()
-
-    run(scenario())
 
 
 @pytest.mark.parametrize("how", ["stopped", "frozen"])
