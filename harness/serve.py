@@ -15,10 +15,11 @@ from harness.real.processes.redis import shown_url as shown_redis
 from harness.runs.directory import new_run
 from reference_server.config import GatewayConfig
 from reference_server.ledger.table import ledger_url, shown_url
-from reference_server.presets import environment, find_preset
+from reference_server.presets import find_preset
 from scenarios.load import dump_scenario, load_scenario, parse_scenario
 from scenarios.policies import load_policy
 from scenarios.schema import Scenario
+from scenarios.system_b import environment
 
 __all__ = ["serve_forever", "what_to_serve"]
 

@@ -38,7 +38,7 @@ from reference_server.detection import Detection
 from reference_server.event_log import Telemetry
 from reference_server.events import Cause, EventKind
 from reference_server.frames import PONG, text_frame
-from reference_server.heartbeat.timer_wheel import LoopClock, TimerWheel
+from reference_server.heartbeat.timer_wheel import LoopClock
 from reference_server.idle_sweep import ResumeWindows, Sweeper
 from reference_server.ledger.ledger import Ledger
 from reference_server.logins import Logins
@@ -116,7 +116,7 @@ class Gateway:
         self.read_certificate()
         self._admission = Admission(self.sessions, self, config)
         self.heartbeat_frame = self.detection.frame
-        self._pushes = _Pushes(config, self.clock, push_rng) if config.push_every_s else None
+        self._pushes = _Pushes(config, push_rng) if config.push_every_s else None
         # What others ask of the gateway and a part of it answers.
         self.on_handshake = self._admission.on_handshake
         self.on_socket_lost = self.detection.on_socket_lost
@@ -485,16 +485,6 @@ class Gateway:
         self.telemetry.log(kind, record.session_id, record.owner, connection.cause, **detail)
 
 
-class _Push:
-    """The next burst of one connection."""
-
-    __slots__ = ("bucket", "connection")
-
-    def __init__(self, connection: GatewayConnection) -> None:
-        self.connection = connection
-        self.bucket = 0
-
-
 class _Pushes:
     """Application traffic to clients: data frames that nobody asked for, at random times on each connection.
 
@@ -503,30 +493,24 @@ class _Pushes:
     Args:
         config: its ``push_every_s`` (draws of the time between two bursts, real seconds), ``push_bytes`` (payload of
             a frame) and ``push_burst`` (frames together).
-        clock: the loop's.
         rng: takes one of the draws for each burst.
     """
 
-    def __init__(self, config: GatewayConfig, clock: LoopClock, rng: np.random.Generator) -> None:
+    def __init__(self, config: GatewayConfig, rng: np.random.Generator) -> None:
         self._every_s = np.array(config.push_every_s)
         frame = text_frame(orjson.dumps({"type": "data", "pad": "x" * config.push_bytes}))
         self._burst = [frame] * config.push_burst
-        self._clock = clock
         self._rng = rng
-        self._wheel: TimerWheel[_Push] = TimerWheel(clock, self._on_due)
 
     def begin(self, connection: GatewayConnection) -> None:
         """Send to a connection from now on, until it ends."""
-        self._wait(_Push(connection))
+        get_running_loop().call_later(float(self._rng.choice(self._every_s)), self._push, connection)
 
-    def _wait(self, push: _Push) -> None:
-        self._wheel.schedule(push, self._clock.now_s() + float(self._rng.choice(self._every_s)))
-
-    def _on_due(self, push: _Push, _now_s: float) -> None:
-        if push.connection.phase is Phase.READY:
+    def _push(self, connection: GatewayConnection) -> None:
+        if connection.phase is Phase.READY:
             for frame in self._burst:
-                push.connection.send_frame(frame)
-            self._wait(push)
+                connection.send_frame(frame)
+            self.begin(connection)
 
 
 def _are_ids(values: list[Any]) -> bool:

@@ -16,10 +16,11 @@ from pydantic import BaseModel, ValidationError
 
 from reference_server.errors import FlatlineError, unknown_name
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
-from reference_server.presets import UnknownPresetError, is_b_config, read_b_config
+from reference_server.presets import UnknownPresetError
 from scenarios.faults.custom import Custom
 from scenarios.read_yaml import YamlTooLarge, read_yaml_text, yaml_and_tree
 from scenarios.schema import Scenario
+from scenarios.system_b import is_b_config, read_b_config
 from scenarios.target_files import TargetError, load_target
 
 __all__ = [

@@ -94,7 +94,8 @@ def presets_command(
     ] = None,
 ) -> None:
     """List the presets (documented systems before and after their fixes), or explain one."""
-    from reference_server.presets import environment, environments, find_preset, load_presets
+    from reference_server.presets import find_preset, load_presets
+    from scenarios.system_b import ENVIRONMENTS
 
     if name is not None:
         show_markdown(explained(find_preset(name)))
@@ -107,7 +108,7 @@ def presets_command(
         ],
     )
     show_table(
-        ("environment of system B", "sets"), [(one, _settings(environment(one))) for one in environments()]
+        ("environment of system B", "sets"), [(one, _settings(sets)) for one, sets in ENVIRONMENTS.items()]
     )
 
 

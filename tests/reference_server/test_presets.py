@@ -7,24 +7,15 @@ import sys
 from typing import Any
 
 import pytest
-import yaml
 
 from harness.cli.main import app
 from harness.serve import what_to_serve
 from reference_server.config import GatewayConfig
 from reference_server.liveness.kinds import ClientBeats, Ping, SendErrors, StateCheck
-from reference_server.presets import (
-    UnknownPresetError,
-    environment,
-    environments,
-    find_preset,
-    is_b_config,
-    load_presets,
-    merged,
-    read_b_config,
-)
+from reference_server.presets import find_preset, load_presets, merged
 from scenarios.load import ScenarioError, dump_scenario, parse_scenario
 from scenarios.schema import Scenario
+from scenarios.system_b import ENVIRONMENTS
 
 # What each document says, in one line: detector, T, idle limit, resume window, second login, close detection.
 DOCUMENTED: dict[str, tuple[Any, float | None, float | None, float, str, str]] = {
@@ -117,61 +108,6 @@ def test_an_error_names_the_preset(text: str) -> None:
         parse_scenario(f"name: x\nduration: 60s\n{text}\n")
 
 
-# -- system B's own words ------------------------------------------------------------------------
-
-B_FILE = """
-system: {max_sessions: 10, session_timeout: 180}
-websocket: {heartbeat_interval: 30, heartbeat_max_failures: 3}
-"""
-
-
-def test_the_document_s_configuration_is_read_in_sections_and_flat() -> None:
-    expected = {"max_sessions": 10, "session_timeout": 180.0, "heartbeat_interval": 30.0, "max_failures": 3}
-    raw = yaml.safe_load(B_FILE)
-    assert is_b_config(raw)
-    assert read_b_config(raw) == expected
-    assert read_b_config({key: v for part in raw.values() for key, v in part.items()}) == expected
-    assert not is_b_config({"duration": "60s"}) and not is_b_config({})
-
-
-def test_a_file_in_the_words_of_b_is_a_scenario() -> None:
-    read = parse_scenario(B_FILE, default_name="b")
-    assert read.preset == "b-as-meant"
-    assert (read.liveness.max_sessions, read.liveness.session_timeout) == (10, 180.0)
-    with pytest.raises(ScenarioError, match="max_session"):
-        parse_scenario("system: {max_sesions: 10}", default_name="b")
-
-
-def test_a_heartbeat_shorter_than_the_answers_deadline_shortens_it() -> None:
-    assert read_b_config({"heartbeat_interval": 4})["heartbeat_timeout"] == 4.0
-
-
-@pytest.mark.parametrize(("interval", "failures"), [(60, 5), (45, 4)])
-def test_what_the_troubleshooting_writes_is_read(interval: int, failures: int) -> None:
-    text = f"heartbeat_interval: {interval}  # 增加间隔\n\n# 增加失败阈值\nmax_failures: {failures}\n"
-    read = parse_scenario(text, default_name="b").liveness
-    assert (read.heartbeat_interval, read.max_failures) == (interval, failures)
-
-
-def test_the_six_environments() -> None:
-    intervals = {name: environment(name)["heartbeat_interval"] for name in environments()}
-    assert intervals == {
-        "development": "30s",
-        "production": "45s",
-        "production-recommended": "30s",
-        "low-latency": "15s",
-        "thrifty": "90s",
-        "constrained": "60s",
-    }
-    served = what_to_serve(None, None, "production-recommended", None).liveness
-    assert (served.max_sessions, served.session_timeout, served.max_failures) == (10, 180.0, 3)
-    served = what_to_serve(None, None, "constrained", None).liveness
-    assert (served.max_sessions, served.session_timeout, served.max_failures) == (5, 120.0, 2)
-    assert what_to_serve(None, "b-as-written", "low latency", None).detector == SendErrors()
-    with pytest.raises(UnknownPresetError, match="production"):
-        environment("prodution")
-
-
 def test_what_is_served_without_a_word_is_the_demo() -> None:
     assert what_to_serve(None, None, None, 4.0).speedup == 4.0
     assert (what_to_serve(None, None, None, None).preset, what_to_serve(None, None, None, None).speedup) == (
@@ -189,7 +125,7 @@ def test_what_is_served_without_a_word_is_the_demo() -> None:
 def test_the_list_and_the_explanations(capsys: pytest.CaptureFixture[str]) -> None:
     app(["presets"], standalone_mode=False)
     listed = capsys.readouterr().out
-    assert all(name in listed for name in (*DOCUMENTED, *environments()))
+    assert all(name in listed for name in (*DOCUMENTED, *ENVIRONMENTS))
     for name in DOCUMENTED:
         app(["presets", name], standalone_mode=False)
         told = capsys.readouterr().out

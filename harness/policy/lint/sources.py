@@ -30,11 +30,11 @@ from harness.policy.profiles import (
 from reference_server.durations import parse_duration
 from reference_server.errors import FlatlineError
 from reference_server.liveness.heartbeat_policy import LivenessPolicy
-from reference_server.presets import read_b_config
 from scenarios.load import built_in, load_scenario
 from scenarios.policies import in_seconds
 from scenarios.read_yaml import YamlTooLarge, read_yaml, read_yaml_text
 from scenarios.schema import Scenario
+from scenarios.system_b import read_b_config
 
 __all__ = ["LintInputError", "Subject", "boxes_behind", "combined", "setting_of_yaml", "subject_of"]
 
