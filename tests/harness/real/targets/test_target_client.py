@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from harness.conclude import MeasuredRun, measure_run
+from harness.events.log import read_log
 from harness.real.engine import RealSetup
 from harness.run import prepare, run_engines
 from reference_server.event_log import LAG_SAMPLED_EVERY_S
+from reference_server.events import EventKind
 from scenarios.load import parse_scenario
 from scenarios.target_files import load_target
 
@@ -64,6 +66,8 @@ async def main():
 
 asyncio.run(main())
 """
+# Whose only word, a close frame, is in the packet of the 101.
+_CURT = _IMPATIENT.replace("\\x89\\x05first", "\\x88\\x02\\x03\\xe8").replace('b"first" not in unmasked', "")
 _SCENARIO = """
 name: a-server-of-ours
 seed: 3
@@ -97,3 +101,14 @@ def test_one_stall_of_the_server_is_as_long_as_it_was(tmp_path: Path) -> None:
     parts = measured.soundness.parts
     assert parts.canary_s is not None
     assert parts.canary_s + LAG_SAMPLED_EVERY_S + parts.generator_lag_s >= _STALL_S
+
+
+def test_a_close_that_comes_with_the_handshakes_answer_comes_after_the_connect(tmp_path: Path) -> None:
+    measured = run_with(_CURT, tmp_path)
+    kinds: dict[str, list[str]] = {}
+    for file in (measured.tables.path / "logs").glob("client-*.jsonl"):
+        for event in read_log(file).events:
+            if event.connection_id:
+                kinds.setdefault(event.connection_id, []).append(event.kind)
+    assert len(kinds) >= 20
+    assert all(each == [EventKind.CONNECTED, EventKind.DISCONNECTED] for each in kinds.values())
