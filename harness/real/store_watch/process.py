@@ -46,6 +46,7 @@ from redis.retry import Retry
 from harness.events.presence_watch import PresenceWatch
 from harness.events.store_convergence import WANTED, Records, StoreConvergence
 from harness.events.tail import CLIENT_LOGS, INCIDENT_LOGS, LogTail
+from harness.real.rest import Rest
 from harness.real.store_watch.store_clearing import StoreClearing
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source, decode
@@ -312,7 +313,7 @@ def _run(watch: Watch, store: Store, out: EventWriter, poll_s: float, now_s: Cal
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # they are taken in between two polls only
     due_s = now_s()
     max_lag_s, next_lag_s = 0.0, due_s + _LAG_EVERY_S
-    last = False
+    rest, last = Rest(_REST), False
     while True:
         woke_s, waited_s = now_s(), store.waited_s
         watch.read_logs(woke_s)
@@ -328,7 +329,8 @@ def _run(watch: Watch, store: Store, out: EventWriter, poll_s: float, now_s: Cal
             max_lag_s, next_lag_s = 0.0, done_s + _LAG_EVERY_S
         if last:
             return
-        due_s = max(due_s + poll_s, done_s, asked_s + (1 + _REST) * watch.look_took_s)
+        took_s = watch.look_took_s
+        due_s = max(due_s + poll_s, done_s, asked_s + took_s + rest.after(took_s))
         told = signal.sigtimedwait(ends, max(0.0, due_s - now_s()))
         # Python returns something, too, when another signal (a debugger's) interrupts a wait that is over by then.
         last = told is not None and told.si_signo in ends

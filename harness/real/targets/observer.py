@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 
 from harness.events.tail import CLIENT_LOGS, LogTail
 from harness.real.processes import die_with_parent
+from harness.real.rest import Rest
 from harness.real.targets.counts import Counts
 from harness.real.targets.describe import command_of, environment_of, values_of, write_files
 from harness.real.targets.sock_diag import HELD, SockDiag, address_of, question
@@ -141,6 +142,7 @@ class Observer:
         self._questions: dict[str, bytes] = {}  # connection: what to ask of the server's end
         self._watched: list[_Watched] = []
         self._look_s = self._files_s = self._flush_s = self._lag_s = 0.0
+        self._rest = Rest(_REST)
         self._unknown: list[tuple[str, float]] = []  # lines about connections that no client has told of yet
         self._worst_s = 0.0  # of its own lag since the last sample
         watched = target.witnesses
@@ -192,7 +194,7 @@ class Observer:
         if (look_s := self.now_s()) >= self._look_s:
             self._look()
             took_s = self.now_s() - look_s
-            self._look_s = look_s + max(_LOOK_EVERY_S, took_s * (1 + _REST))
+            self._look_s = look_s + max(_LOOK_EVERY_S, took_s + self._rest.after(took_s))
         if now_s >= self._flush_s:
             self._out.flush()
             self._flush_s = now_s + _FLUSH_EVERY_S

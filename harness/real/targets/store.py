@@ -16,6 +16,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from harness.real.rest import Rest
 from scenarios.target import StoreWitness, filled
 
 __all__ = ["Cleared", "StoreRecords", "is_there"]
@@ -60,6 +61,7 @@ class StoreRecords:
         self._records: dict[str, _Record] = {}
         self._round: list[str] = []  # whom to ask before the first is asked again
         self._again_s = 0.0
+        self._rest = Rest(_REST)
         self._redis = redis.Redis.from_url(
             filled(witness.redis, values),
             socket_timeout=_ANSWER_DEADLINE_S,
@@ -98,7 +100,7 @@ class StoreRecords:
             self._again_s = self._now_s() + _AWAY_S
             return
         answered_s = self._now_s()
-        self._again_s = answered_s + _REST * (answered_s - asked_s)
+        self._again_s = answered_s + self._rest.after(answered_s - asked_s)
         for name, answer in zip(names, answers, strict=True):
             record = self._records[name]
             if isinstance(answer, redis.RedisError):

@@ -19,7 +19,7 @@ from harness.events.log import read_log
 from harness.events.tail import LogTail
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import RedisServer, find_redis, redis_server
-from harness.real.store_watch.process import Store
+from harness.real.store_watch.process import _REST, Store
 from reference_server.event_log import EventWriter
 from reference_server.events import Event, EventKind, Source, encode
 from tests.support import wait_until
@@ -115,10 +115,11 @@ class Bench:
 
         The next question leaves one poll after the last was due, later by the lag it had, by work that
         overran, and by the answers to question and sample in between; its own answer is the third wait.
+        After two long looks in a row the watch rests for so many lengths of the shorter one.
         """
         lag_s: float = max(event.detail["max_lag_s"] for event in self.seen(EventKind.LOOP_LAG))
         wait_s: float = max(event.detail["store_wait_s"] for event in self.seen(EventKind.STORE_SAMPLE))
-        return POLL_S + 2 * lag_s + 3 * wait_s
+        return POLL_S + 2 * lag_s + (3 + _REST) * wait_s
 
 
 @pytest.fixture
@@ -154,6 +155,23 @@ def test_deleted_keys_are_seen_within_a_poll_and_the_lag(bench: Bench) -> None:
         assert event.detail["previous_poll_s"] <= answered_s
         assert event.detail["user_id"] == f"u{event.session_id[1:]}"
         assert event.source is Source.STORE
+
+
+def test_a_look_that_redis_held_up_delays_no_other(bench: Bench) -> None:
+    """Looks that take long because there is much to look at are followed by a rest; one that had to wait is not."""
+    child = bench.start()
+    bench.log_in(1)
+    bench.fault(1)
+    wait_until(lambda: bench.sample("watched") == 1, "it is watched")
+    bench.redis.client_pause(300)
+    wait_until(lambda: bench.seen(EventKind.STORE_SAMPLE)[-1].detail["store_wait_s"] >= 0.25, "it has waited")
+    samples = len(bench.seen(EventKind.STORE_SAMPLE))
+    wait_until(lambda: len(bench.seen(EventKind.STORE_SAMPLE)) > samples, "and has gone on")
+    bench.children.stop(child)
+    lag_s = max(event.detail["max_lag_s"] for event in bench.seen(EventKind.LOOP_LAG))
+    details = [event.detail for event in bench.seen(EventKind.STORE_SAMPLE)]
+    wait_s = max(detail["store_wait_s"] for detail in details)
+    assert max(detail["largest_gap_s"] for detail in details) < 3 * wait_s + 2 * lag_s
 
 
 def test_expired_keys_are_seen_when_the_time_to_live_is_over(bench: Bench) -> None:
