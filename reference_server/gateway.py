@@ -19,7 +19,7 @@ good for `session_ttl`, whoever sees the user online or not.
 from __future__ import annotations
 
 import logging
-from asyncio import Event, Protocol, Server, Task, create_task, get_running_loop, sleep, timeout
+from asyncio import Event, Protocol, Server, Task, create_task, get_running_loop, sleep, timeout, wait
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -217,8 +217,10 @@ class Gateway:
         if self.ledger is not None and not await self.ledger.close(_LEDGER_DRAIN_S):
             _log.warning("the ledger: %d rows were not written", self.ledger.pending)
         self.logins.stop()
-        for task in self._tasks:
-            task.cancel()
+        while alive := [task for task in self._tasks if not task.done()]:
+            for task in alive:
+                task.cancel()
+            await wait(alive, timeout=0.1)  # and again: Python 3.11's `wait_for` may swallow what cancels it
         await self.redis.aclose()
         await self._store_redis.aclose()
         self.telemetry.close()

@@ -96,6 +96,8 @@ class Cluster:
 
     def on_store_back(self) -> None:
         """Redis answers again: look at the lease at once."""
+        if not self._enabled:  # what was asked when the channels stood again may have come too early
+            self._node.reconcile()
         self._in_time_since_s = None
         self._wake.set()
 

@@ -21,7 +21,7 @@ __all__ = ["Channels"]
 
 _TRIED_EVERY_S = 5.0
 _AGAIN_S = 0.2
-_GATHER_S = 0.01
+_GATHER_S = 0.03
 _BREATHE_EVERY = 32  # announcements come in thousands when a network fails
 
 _log = logging.getLogger(__name__)

@@ -13,10 +13,11 @@ it is here to show that.
 from __future__ import annotations
 
 import logging
+from asyncio import get_running_loop
 from collections.abc import Iterable
 from functools import partial
 from hashlib import sha1
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol
 
 import orjson
@@ -80,6 +81,7 @@ class Presence:
         self._users: dict[str, _Watched] = {}
         self._sharing: dict[str, set[str]] = {}  # users by their channel
         self._watched: dict[Watcher, set[str]] = {}
+        self._begun: list[str] = []  # channels whose users are to be asked for
         self.undelivered = 0  # announcements dropped because a client's buffer was full
 
     def watch(self, watcher: Watcher, user_ids: Iterable[str], most: int) -> bool:
@@ -128,12 +130,17 @@ class Presence:
         )
 
     def _begin(self, channel: str) -> None:
-        """Announcements are heard from now on: tell who is online already.
+        """A channel's announcements are heard from now on: tell who is online already, of all that begin together."""
+        if not self._begun:
+            get_running_loop().call_soon(self._ask_begun)
+        self._begun.append(channel)
 
-        Not of those of whom something is known: after an outage the records may be missing that nodes are about to
-        bring back, and `reconcile` comes then.
-        """
-        self._ask(user_id for user_id in self._sharing[channel] if self._users[user_id].online is None)
+    def _ask_begun(self) -> None:
+        # Not of those of whom something is known: after an outage the records may be missing that nodes are about to
+        # bring back, and `reconcile` comes then.
+        begun, self._begun = self._begun, []
+        sharing = chain.from_iterable(self._sharing.get(channel, ()) for channel in begun)
+        self._ask(user_id for user_id in sharing if self._users[user_id].online is None)
 
     def on_store_back(self) -> None:
         """Ask again for those of whom nothing is known yet: while Redis was away, nobody answered."""
@@ -147,11 +154,18 @@ class Presence:
         """Pass one announcement on to those who watch its user."""
         try:
             told = orjson.loads(announcement)
-            kind, user_id, session_id = told["type"], told["user_id"], told["session_id"]
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            _log.warning("presence: not an announcement: %.200r", announcement)
-            return
-        user = self._users.get(user_id)
+        except orjson.JSONDecodeError:
+            told = None
+        match told:
+            case {
+                "type": "online" | "offline" as kind,
+                "user_id": str(user_id),
+                "session_id": str(session_id),
+            }:
+                user = self._users.get(user_id)
+            case _:
+                _log.warning("presence: not an announcement: %.200r", announcement)
+                return
         if user is None:
             return
         user.heard += 1

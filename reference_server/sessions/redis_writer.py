@@ -95,7 +95,7 @@ def open_redis(url: str, answers_in_s: float | None = _ANSWER_DEADLINE_S) -> Red
         **patience,
         socket_timeout=answers_in_s,
         socket_connect_timeout=_ANSWER_DEADLINE_S,
-        retry=Retry(NoBackoff(), 0),
+        retry=Retry(NoBackoff(), 0),  # not asyncio's own: it connects anew before it raises, to nobody's use
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import json
@@ -542,6 +543,25 @@ def test_an_ended_connection_is_taken_apart_without_the_garbage_collector(start:
                 await until(lambda: not any(one() for one in held), "let go")
             finally:
                 gc.enable()
+
+    run(scenario())
+
+
+def test_a_drain_ends_every_task_though_one_swallows_a_cancel(start: Any) -> None:
+    """So does Python 3.11's `wait_for`, below redis-py, when what it waits for is done at that moment."""
+
+    async def stubborn() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    async def scenario() -> None:
+        async with start() as it:
+            tasks = it.gateway._tasks
+            tasks.append(asyncio.create_task(stubborn()))
+            await asyncio.sleep(0)
+            await it.gateway.drain()
+            assert all(task.done() for task in tasks)
 
     run(scenario())
 

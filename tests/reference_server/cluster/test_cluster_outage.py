@@ -118,6 +118,30 @@ def test_without_leases_what_was_not_heard_is_asked_for(own_redis: RedisServer, 
     run(scenario())
 
 
+@pytest.mark.parametrize("away_s", [0.05, 1.2])
+def test_without_leases_who_went_with_redis_s_records_is_told_offline(
+    own_redis: RedisServer, tmp_path: Path, away_s: float
+) -> None:
+    """The channels may stand again before anything else is known to answer."""
+
+    async def scenario() -> None:
+        async with running(own_redis.url, "f:", tmp_path, QUIET, lease_ttl_s=None) as it:
+            watcher = await it.join("watcher")
+            it.store.set("f:status:ann", "s|of-another-node.1:1")
+            it.store.zadd("f:online", {"ann": 1})
+            await watcher.send(type="watch", user_ids=["ann"])
+            await watcher.receive()
+            watcher.live()
+            await until(lambda: len(watcher.told) == 1, "who is online already")
+            own_redis.stop()
+            await asyncio.sleep(away_s)
+            own_redis.start(keeps=False)
+            await until(lambda: len(watcher.told) == 2, "told of what went", deadline_s=10)
+            assert [told["type"] for told in watcher.told] == ["online", "offline"]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("how", ["stands still", "starts anew with nothing"])
 def test_nobody_is_reaped_or_told_anything_false_after_an_outage(
     own_redis: RedisServer, tmp_path: Path, how: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +48,7 @@ class Redis:
 
 
 def announced(kind: str, session_id: str, **more: object) -> bytes:
-    return orjson.dumps({"type": kind, "user_id": "ann", "session_id": session_id, **more})
+    return orjson.dumps({"type": kind, "user_id": "ann", "session_id": session_id} | more)
 
 
 class Channels:
@@ -68,10 +69,17 @@ class Channels:
     def stands(self, channel: str) -> bool:
         return channel in self.standing
 
-    def begin(self) -> None:
-        for channel, begin in self.wanted.items():
-            self.standing.add(channel)
-            begin(channel)
+    def begin_now(self, then: Callable[[], None] = lambda: None) -> None:
+        """Let all begin in one turn of a loop, and something happen before the next."""
+
+        async def turns() -> None:
+            for channel, begin in self.wanted.items():
+                self.standing.add(channel)
+                begin(channel)
+            then()
+            await asyncio.sleep(0)
+
+        asyncio.run(turns())
 
 
 @pytest.fixture
@@ -125,9 +133,20 @@ def test_nobody_is_asked_for_before_announcements_are_heard(
     presence.reconcile()
     presence.on_store_back()
     assert redis.calls == []
-    channels.begin()
+    channels.begin_now()
     redis.answer(b"one")
     assert watcher.told == [("online", "one")]
+
+
+def test_channels_that_begin_together_are_one_question(
+    presence: Presence, redis: Redis, channels: Channels
+) -> None:
+    channels.at_once = False
+    gone = Watcher()
+    presence.watch(Watcher(), [f"u{n}" for n in range(400)], 1000)
+    presence.watch(gone, ["ann"], 10)
+    channels.begin_now(lambda: presence.forget(gone))
+    assert [len(call.args) for call in redis.calls] == [1 + 400]
 
 
 def test_a_channel_that_is_heard_anew_leaves_it_to_who_knows_when_the_records_are_back(
@@ -135,7 +154,7 @@ def test_a_channel_that_is_heard_anew_leaves_it_to_who_knows_when_the_records_ar
 ) -> None:
     presence.watch(Watcher(), ["ann"], 10)
     redis.answer(b"one")
-    channels.begin()
+    channels.begin_now()
     assert redis.calls == []
 
 
@@ -166,6 +185,23 @@ def test_who_was_asked_for_in_vain_is_asked_for_when_redis_is_back(presence: Pre
     assert watcher.told == [("online", "one")]
     presence.on_store_back()
     assert not redis.calls, "what is known is compared by whoever knows that the records are back"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"?",
+        b"[]",
+        b"1",
+        b"{}",
+        *(announced("online", "one", **more) for more in ({"user_id": ["ann"]}, {"type": "?"})),
+    ],
+)
+def test_what_is_no_announcement_is_passed_over(presence: Presence, redis: Redis, told: bytes) -> None:
+    watcher = Watcher()
+    presence.watch(watcher, ["ann"], 10)
+    presence.deliver(told)
+    assert watcher.told == []
 
 
 def test_what_nobody_announced_is_found_out(presence: Presence, redis: Redis) -> None:
