@@ -71,6 +71,7 @@ _STORE_DRAIN_S = 1.5
 _RETIRE_S = 0.5
 _LEDGER_DRAIN_S = 1.5
 _SUBSCRIBE_S = 2.0
+_CANCELS = 3
 
 _log = logging.getLogger(__name__)
 
@@ -217,10 +218,11 @@ class Gateway:
         if self.ledger is not None and not await self.ledger.close(_LEDGER_DRAIN_S):
             _log.warning("the ledger: %d rows were not written", self.ledger.pending)
         self.logins.stop()
-        while alive := [task for task in self._tasks if not task.done()]:
-            for task in alive:
-                task.cancel()
-            await wait(alive, timeout=0.1)  # and again: Python 3.11's `wait_for` may swallow what cancels it
+        for _ in range(_CANCELS):  # Python 3.11's `wait_for`, below redis-py, may swallow one
+            if alive := [task for task in self._tasks if not task.done()]:
+                for task in alive:
+                    task.cancel()
+                await wait(alive, timeout=0.1)
         await self.redis.aclose()
         await self._store_redis.aclose()
         self.telemetry.close()

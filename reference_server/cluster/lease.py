@@ -144,8 +144,9 @@ class Cluster:
             except StoreUnavailable:
                 self._in_time_since_s = None  # the wake-up comes when Redis is back
                 self.settled.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait_s)
+            with suppress(TimeoutError):  # not `wait_for`, which Python 3.11 lets swallow a cancel
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
 
     async def _renew(self) -> None:
         if self._retired:

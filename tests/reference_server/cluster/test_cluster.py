@@ -347,6 +347,22 @@ def test_a_drained_node_s_sessions_end_with_their_window_and_a_peer_tells(
     run(scenario())
 
 
+@pytest.mark.parametrize("turns", range(4))
+def test_a_node_that_is_to_end_ends_though_something_wakes_it_just_then(two: Any, turns: int) -> None:
+    async def scenario() -> None:
+        async with two(lease_renew_s=0.45) as (a, _):
+            lease = asyncio.create_task(a.gateway.cluster._keep_lease())
+            await asyncio.sleep(0.1)
+            a.gateway.cluster.on_store_back()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            lease.cancel()
+            await asyncio.wait([lease], timeout=2)
+            assert lease.cancelled()
+
+    run(scenario())
+
+
 def test_an_owner_names_its_node_and_of_two_the_later_is_newer() -> None:
     ticks = iter([100, 100, 50, 200])
     owners, other = Owners("node-1.b", lambda: next(ticks)), Owners("x", lambda: 7)
