@@ -53,7 +53,7 @@ LONG_VIRTUAL := $(addprefix tests/,harness/simulated/fleet/test_fleet_agreement.
 test: $(VENV)/.dev
 	@nice -n 19 $(BIN)/python -m pytest --timeout 600 --durations 12 -n 2 --dist loadfile --no-loadscope-reorder -m 'not real and not root' $(LONG_VIRTUAL) $$(grep -rLE --include='test_*.py' '^pytestmark = .*mark\.(real|root)' tests) > $(VENV)/virtual.log 2>&1 & virtual=$$!; \
 	trap "kill $$virtual 2>/dev/null" INT TERM EXIT; \
-	$(BIN)/python -m pytest --durations 12 -n 3 --dist worksteal -m '(real or root) and not alone' $(LONG_SOCKETS) $$(grep -rlE --include='test_*.py' 'mark\.(real|root)|ledger' tests); sockets=$$?; \
+	$(BIN)/python -m pytest --durations 12 -n 5 --dist worksteal -m '(real or root) and not alone' $(LONG_SOCKETS) $$(grep -rlE --include='test_*.py' 'mark\.(real|root)|ledger' tests); sockets=$$?; \
 	$(BIN)/python -m pytest --durations 12 -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests); alone=$$?; \
 	wait $$virtual; virtual=$$?; cat $(VENV)/virtual.log; exit $$((sockets | alone | virtual))
 

@@ -60,9 +60,9 @@ async def listening(url: str, prefix: str) -> AsyncIterator[Ears]:
     try:
         yield ears
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        while not task.done():  # Python 3.11's `wait_for`, below redis-py, may swallow a cancel
+            task.cancel()
+            await asyncio.wait([task], timeout=0.1)
         await redis.aclose()
 
 
@@ -135,9 +135,11 @@ def test_what_stands_is_heard_however_often_it_is_left_and_wanted_again(
                     while await ears.hears() != str(step).encode():
                         pass
             for name in "abcdef":
-                while await ears.publish(name, "?") != (name in wanted):
+                # Redis passes messages on before its word that it does has come here.
+                while await ears.publish(name, "?") != (name in wanted) or ears.stands(name) != (
+                    name in wanted
+                ):
                     await asyncio.sleep(0.01)
-                assert ears.stands(name) == (name in wanted)
 
     run(scenario())
 
