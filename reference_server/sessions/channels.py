@@ -47,8 +47,8 @@ class Channels:
         Args:
             channel: its name.
             take: takes each message.
-            begin: called with the name when its messages are heard from now on: first, unless it stands still, and
-                after an outage.
+            begin: called with the name when its messages are heard from now on: soon, but not for one that
+                `stands` already, and after each outage.
         """
         self._wanted[channel] = take, begin
         self._note_change()
