@@ -29,8 +29,9 @@ from urllib.parse import urlsplit
 import gevent
 import numpy as np
 from locust import LoadTestShape
+from locust.dispatch import UsersDispatcher
 from locust.env import Environment
-from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
+from locust.runners import STATE_MISSING, MasterRunner, WorkerNode, WorkerRunner
 
 from harness.live.run import LOOK_EVERY_S, LiveRun
 from harness.real.generator.gateway_client import Target
@@ -48,7 +49,7 @@ from scenarios.load import dump_scenario, load_scenario
 from scenarios.plan import Plan, make_plan
 from scenarios.schema import Scenario
 
-__all__ = ["RampShape", "Suite"]
+__all__ = ["FixedShares", "RampShape", "Suite"]
 
 _PATIENCE_S = 2.0
 
@@ -91,6 +92,30 @@ class RampShape(LoadTestShape):
         """How many users there are to be now, and how many a second may come to that; None: the end."""
         time_s = self.get_run_time()
         return None if time_s >= self.length_s else (self.users(time_s), float(self.most))
+
+
+class FixedShares(UsersDispatcher):
+    """Locust's own, but for this: once fixed, each worker keeps its share of the clients, whoever comes or goes.
+
+    Locust would deal all of them out anew: healthy clients would be stopped at one worker, to begin at another.
+    """
+
+    _fixed = False
+
+    def fix(self) -> list[str]:
+        """Let nobody else take part; return the workers that do."""
+        self._fixed = True
+        return [worker.id for worker in self._worker_nodes]
+
+    def add_worker(self, worker_node: WorkerNode) -> None:
+        """Leave out who comes in mid-test; a worker that was taken for dead has its share still."""
+        if not self._fixed:
+            super().add_worker(worker_node)
+
+    def remove_worker(self, worker_node: WorkerNode) -> None:
+        """Go on as if it were there: what it is sent is lost."""
+        if not self._fixed:
+            super().remove_worker(worker_node)
 
 
 _LOOK_S = 0.5
@@ -136,6 +161,7 @@ class Suite:
         self._coordinator = Coordinator(runner) if isinstance(runner, MasterRunner) else None
         self._worker_host = WorkerHost(runner) if isinstance(runner, WorkerRunner) else None
         self._lost: set[str] = set()
+        environment.dispatcher_class = FixedShares
         target = _target(self.options)  # refused here; a worker elsewhere is told the URLs when it begins
         if not self._is_worker:
             _refuse_a_second_run(self.options)
@@ -170,8 +196,9 @@ class Suite:
         if isinstance(runner, MasterRunner):
             assert self._coordinator is not None
             # What is in the options reaches the workers with Locust's first message to them.
-            workers = runner.clients.ready + runner.clients.running + runner.clients.spawning
-            names = in_order_of_dispatch([worker.id for worker in workers])
+            shares = runner._users_dispatcher
+            assert isinstance(shares, FixedShares)
+            names = in_order_of_dispatch(shares.fix())
             self._coordinator.wait_ready(names)
             self._coordinator.begin(run.directory, names)
             self._lost = set()

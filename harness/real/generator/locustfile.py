@@ -11,6 +11,7 @@ Locust's own options (`-u -r -t --headless --csv --html --processes --master --w
 from __future__ import annotations
 
 import gc
+import math
 import sys
 from typing import Any
 
@@ -81,6 +82,8 @@ def _prepare(environment: Environment, **_: Any) -> None:
     silent_s = (options.num_users or 0) // _USERS_MADE_A_SECOND
     runners.HEARTBEAT_LIVENESS += silent_s
     runners.MASTER_HEARTBEAT_TIMEOUT += silent_s
+    # A minute after a worker's death Locust would begin anew with the others: first with few clients, so it stops most.
+    runners.HEARTBEAT_DEAD_INTERNAL = -math.inf
     try:
         environment.flatline = Suite(environment, _request_events(environment))
     except (FlatlineError, OSError, ValueError) as error:

@@ -32,7 +32,7 @@ from typing import Any
 import gevent
 import psutil
 from locust.env import Environment
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner, WorkerRunner
 
 from harness.events.tail import CLIENT_LOGS, LogTail
 from harness.real.generator.clock import ClockEstimator, Offset
@@ -124,7 +124,11 @@ class Coordinator:
                 name = f"{name}-{len(self._known)}"  # hosts of one name, and equal process ids
             elsewhere = msg.data["place"] != _place()
             self._known[msg.node_id] = _Known(name, elsewhere, ready=not elsewhere)
-        answer = {"elsewhere": self._known[msg.node_id].elsewhere, "clock": _clock()}
+        known = self._known[msg.node_id]
+        is_late = known.log is None and self._runner.state in (STATE_SPAWNING, STATE_RUNNING)
+        if is_late:
+            print(f"flatline: worker {known.name} came when the run had begun: it waits", flush=True)
+        answer = {"elsewhere": known.elsewhere, "clock": _clock(), "late": is_late}
         self._runner.send_message("flatline_welcome", answer, client_id=msg.node_id)
 
     def _on_ask(self, environment: Environment, msg: Any) -> None:
@@ -273,6 +277,8 @@ class WorkerHost:
         self.elsewhere = msg.data["elsewhere"]
         self._same_clock = msg.data["clock"] == _clock()
         self._welcomed = True
+        if msg.data["late"]:
+            print("flatline: the run has begun without this worker; it waits for the next one", flush=True)
 
     def _on_time(self, environment: Environment, msg: Any) -> None:
         self._clock.add(msg.data["asked_s"], msg.data["now_s"], time.monotonic())

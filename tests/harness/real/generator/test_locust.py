@@ -63,9 +63,11 @@ def gateway(
         yield ports
 
 
-def locust(ports: dict[str, int], run_dir: Path, *arguments: str) -> subprocess.Popen[str]:
+def locust(
+    ports: dict[str, int], run_dir: Path, *arguments: str, program: tuple[str, str] = ("-m", "locust")
+) -> subprocess.Popen[str]:
     argv = [
-        *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"),
+        *(sys.executable, *program, "-f", str(LOCUSTFILE), "--headless", "--only-summary"),
         *("--ws-url", f"ws://127.0.0.1:{ports['port']}/ws"),
         *("--http-url", f"http://127.0.0.1:{ports['http_port']}", "--run-dir", str(run_dir)),
         *arguments,
@@ -123,9 +125,13 @@ def test_a_shape_sends_clients_away_and_brings_them_back(gateway: dict[str, int]
 
 
 def test_workers_share_the_plan_and_one_that_dies_is_told(gateway: dict[str, int], run_dir: Path) -> None:
+    """The others go on as before; Locust, whose minute of patience is two seconds here, would begin anew with them."""
+    (run_dir / "scenario.yaml").write_text(f"duration: 60s\nliveness: {json.dumps(POLICY)}\n")
     port = str(quiet_port())
     ports = ("--master-port", port, "--master-bind-port", port)
-    process = locust(gateway, run_dir, "-t", "8s", "--processes", "2", "-u", "11", *ports)
+    impatient = "from locust import main, runners; runners.HEARTBEAT_DEAD_INTERNAL = -2; main.main()"
+    what = ("-t", "60s", "--processes", "2", "-u", "11", "-r", "5", *ports)
+    process = locust(gateway, run_dir, *what, program=("-c", impatient))
     try:
         wait_until(lambda: len(logged(run_dir, EventKind.CONNECTED)) == 11, "all clients", 30)
         logs = sorted((run_dir / "logs").glob("client-*.jsonl"))
@@ -141,11 +147,44 @@ def test_workers_share_the_plan_and_one_that_dies_is_told(gateway: dict[str, int
         wait_until(lambda: logged(run_dir, EventKind.WORKER_LOST, "harness-*.jsonl"), "the loss", 15)
         (lost,) = logged(run_dir, EventKind.WORKER_LOST, "harness-*.jsonl")
         assert lost.detail["clients"] == len(clients[0])
+        time.sleep(6)
+        left = logged(run_dir, EventKind.SUSPECTED, "gateway-*.jsonl")
+        assert len(left) == len(clients[0]), "those of the dead worker, and nobody else"
         family = [process.pid, *_children(process.pid)]
     finally:
         process.kill()
         process.communicate()
     wait_until(lambda: all(is_gone(pid) for pid in family), "nobody is left", 10)
+
+
+def test_a_worker_that_comes_late_has_no_part_and_moves_nobody(
+    gateway: dict[str, int], run_dir: Path
+) -> None:
+    (run_dir / "scenario.yaml").write_text(f"duration: 60s\nliveness: {json.dumps(POLICY)}\n")
+    (run_dir / "logs" / "gateway-node-1.json").unlink()  # of an unknown origin: nothing is judged
+    port = str(quiet_port())
+    what = ("-t", "60s", "--processes", "2", "-r", "1", "--master-port", port, "--master-bind-port", port)
+    process = locust(gateway, run_dir, *what)
+    late: subprocess.Popen[str] | None = None
+    try:
+        wait_until(lambda: logged(run_dir, EventKind.CONNECTED), "the first client", 30)
+        argv = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--worker", "--master-port", port]
+        late = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert late.stdout is not None
+        assert any("has begun without this worker" in line for line in late.stdout)
+        wait_until(lambda: len(logged(run_dir, EventKind.CONNECTED)) == 12, "all clients", 30)
+        time.sleep(1.5)
+        logs = sorted((run_dir / "logs").glob("client-*.jsonl"))
+        clients = [sorted(event.detail["client"] for event in _connected(log)) for log in logs]
+        assert sorted(clients) == [list(range(0, 12, 2)), list(range(1, 12, 2))]
+        assert not logged(run_dir, EventKind.SUSPECTED, "gateway-*.jsonl"), "nobody had to leave for it"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert late.wait(30) == 0
+    finally:
+        for one in filter(None, (process, late)):
+            one.kill()
+            print(one.communicate()[0])
 
 
 def test_a_second_run_into_the_same_directory_is_refused(run_dir: Path) -> None:
