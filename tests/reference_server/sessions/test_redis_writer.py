@@ -223,7 +223,7 @@ def test_requests_fail_soon_and_durable_calls_wait_while_redis_is_away(
             began_s = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 await writer.ask(append("log", "another login"))
-            assert time.monotonic() - began_s < 0.1, "known to be away: refused at once"
+            assert time.monotonic() - began_s < 0.5, "known to be away: refused at once, not after a second"
             assert not await writer.drain(0.1)
             if how == "frozen":
                 child.send_signal(signal.SIGCONT)
