@@ -5,6 +5,8 @@ Real times are those of the scenario over `SPEEDUP`; a round trip is real, so it
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ ROUND_TRIP_S = 0.4  # real: longer than the grain of nginx's timers
 # Real: how much earlier it may be over. A client notes up to 50 ms late that it is connected.
 GRAIN_S = {"nginx": 0.35, "haproxy": 0.05}
 LAG_S = 0.5  # real: of the slowest of four processes
+_TRIES = 3
 NEXT_TO_GATEWAY = f"{{idle_timeout: {N_S}s, expiry: close, at: gateway}}"
 
 
@@ -71,17 +74,32 @@ def scenario(duration_s: float, policy: str, network: str, more: str = "") -> Sc
     )
 
 
-def run(told: Scenario, folder: Path, network: NetworkKind = "loopback") -> Seen:
+def run(
+    told: Scenario, folder: Path, network: NetworkKind = "loopback", *, bears_s: float = math.inf
+) -> Seen:
+    """Run a scenario.
+
+    Args:
+        told: what is to happen.
+        folder: gets the run.
+        network: where.
+        bears_s: real: where a loop was later, the law says nothing of the run, which is made again then.
+    """
     plan, setup, directory = make_plan(told), RealSetup(network=network), RunDir(folder / "run")
     check_machine(plan, told, setup)
-    directory.logs.mkdir(parents=True)
-    plan.save(directory.plan)
-    directory.scenario.write_text(dump_scenario(told))
-    run_real(told, plan, directory, setup=setup)
-    events = [event for path in directory.logs.glob("*.jsonl") for event in read_log(path).events]
-    (ended,) = (one for one in events if one.kind is EventKind.RUN_ENDED)
-    events = sorted((one for one in events if one.time_s < ended.time_s), key=lambda one: one.time_s)
-    return Seen(events, ended.time_s * SPEEDUP)
+    for _ in range(_TRIES):
+        directory.logs.mkdir(parents=True)
+        plan.save(directory.plan)
+        directory.scenario.write_text(dump_scenario(told))
+        run_real(told, plan, directory, setup=setup)
+        events = [event for path in directory.logs.glob("*.jsonl") for event in read_log(path).events]
+        (ended,) = (one for one in events if one.kind is EventKind.RUN_ENDED)
+        events = sorted((one for one in events if one.time_s < ended.time_s), key=lambda one: one.time_s)
+        seen = Seen(events, ended.time_s * SPEEDUP)
+        if seen.late_s() <= bears_s * SPEEDUP:
+            return seen
+        shutil.rmtree(directory.path)
+    raise AssertionError(f"of {_TRIES} runs each had a loop that was more than {bears_s:g} s late")
 
 
 def ping(interval_s: float) -> str:
@@ -101,15 +119,19 @@ def test_pings_up_to_the_timer_of_a_proxy_next_to_the_gateway_keep_everybody(
 ) -> None:
     """The longest gap is T less a round trip: the ping passes at once, its answer a round trip later."""
     told = scenario(40, ping(interval_s), f"round_trip: {ROUND_TRIP_S}s, nat: {NEXT_TO_GATEWAY}")
-    seen = run(told, tmp_path, proxy)
+    seen = run(told, tmp_path, proxy, bears_s=ROUND_TRIP_S / 2)
     assert len(seen.lifetimes_s()) == 20
     assert not seen.of(Source.CLIENT, EventKind.DISCONNECTED)
 
 
 def test_pings_above_the_timer_of_a_proxy_lose_everybody_to_the_middle(proxy: Any, tmp_path: Path) -> None:
-    """A first ping later than N comes too late: lost at N. An earlier one, at U: lost N after its answer."""
-    told = scenario(60, ping(N_S + 4), f"round_trip: {ROUND_TRIP_S}s, nat: {NEXT_TO_GATEWAY}")
-    seen = run(told, tmp_path, proxy)
+    """A first ping later than N comes too late: lost at N. An earlier one, at U: lost N after its answer.
+
+    An answer that is late by T less N and a round trip leaves less than N until the next ping, and keeps its client.
+    """
+    interval_s = N_S + 4
+    told = scenario(60, ping(interval_s), f"round_trip: {ROUND_TRIP_S}s, nat: {NEXT_TO_GATEWAY}")
+    seen = run(told, tmp_path, proxy, bears_s=0.8 * ((interval_s - N_S) / SPEEDUP - ROUND_TRIP_S))
     grain_s, lag_s = (one * SPEEDUP + seen.late_s() for one in (GRAIN_S[proxy], LAG_S))
     latest_s = 2 * N_S + ROUND_TRIP_S * SPEEDUP + lag_s
     for began_s, lived_s in seen.lifetimes_s().values():
@@ -140,7 +162,7 @@ def test_a_proxy_closes_idle_connections_and_clients_come_back(proxy: Any, tmp_p
         f"nat: {NEXT_TO_GATEWAY}",
         "reconnect: {backoff_base: 1s, jitter: none}",
     )
-    seen = run(told, tmp_path, proxy)
+    seen = run(told, tmp_path, proxy, bears_s=LAG_S / 2)
     grain_s, lag_s = (one * SPEEDUP + seen.late_s() for one in (GRAIN_S[proxy], LAG_S))
     lived = [one for _, one in seen.lifetimes_s().values() if one is not None]
     assert all(N_S - grain_s <= one <= N_S + lag_s for one in lived), lived
