@@ -31,6 +31,7 @@ from reference_server.errors import Exit, FlatlineError
 from reference_server.websocket.listener import raise_descriptor_limit
 
 _USERS_MADE_A_SECOND = 2000  # by all workers of a slow machine together
+_SILENT_S = 10  # in place of Locust's 3: so long a worker of a busy machine may take to begin
 
 
 @events.init_command_line_parser.add_listener
@@ -80,7 +81,7 @@ def _prepare(environment: Environment, **_: Any) -> None:
     raise_descriptor_limit()
     # A worker that makes thousands of users says nothing meanwhile, and its master would take it for dead.
     silent_s = (options.num_users or 0) // _USERS_MADE_A_SECOND
-    runners.HEARTBEAT_LIVENESS += silent_s
+    runners.HEARTBEAT_LIVENESS = _SILENT_S + silent_s
     runners.MASTER_HEARTBEAT_TIMEOUT += silent_s
     # A minute after a worker's death Locust would begin anew with the others: first with few clients, so it stops most.
     runners.HEARTBEAT_DEAD_INTERNAL = -math.inf

@@ -144,7 +144,7 @@ def test_workers_share_the_plan_and_one_that_dies_is_told(gateway: dict[str, int
         assert len({event.time_s for event in begun}) == 1  # one time zero for all
         pid = int(logs[0].stem.removeprefix("client-"))
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: logged(run_dir, EventKind.WORKER_LOST, "harness-*.jsonl"), "the loss", 15)
+        wait_until(lambda: logged(run_dir, EventKind.WORKER_LOST, "harness-*.jsonl"), "the loss", 30)
         (lost,) = logged(run_dir, EventKind.WORKER_LOST, "harness-*.jsonl")
         assert lost.detail["clients"] == len(clients[0])
         time.sleep(6)
