@@ -20,6 +20,7 @@ from reference_server.liveness.kinds import PhiAkka, PhiCassandra, Probing
 from tests.harness.simulated.support import fault, scenario
 from tests.harness.simulated.support import run as simulate
 from tests.reference_server.gateways import PONG, Client, Running, run, running, until
+from tests.support import MachineLate, again_if_late
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 
@@ -117,10 +118,11 @@ async def behind_nat(client: Client, it: Running) -> None:
         pass
 
 
-def test_a_probing_heartbeat_finds_on_sockets_what_the_nat_allows(start: Any) -> None:
+def test_a_probing_heartbeat_finds_on_sockets_what_the_nat_allows(start: Any, tmp_path: Path) -> None:
     """0.3 s and 0.6 s hold, 0.9 s does not: after three lost connections of one user it stays at 0.45 s."""
 
     async def measure() -> list[float]:
+        (tmp_path / "gateway.jsonl").unlink(missing_ok=True)
         async with start(PROBED, detector=PROBING) as it:
             client = await it.join("ann", trace=True)
             lives = 0
@@ -135,14 +137,17 @@ def test_a_probing_heartbeat_finds_on_sockets_what_the_nat_allows(start: Any) ->
                 events = it.events(EventKind.HEARTBEAT_SENT)
                 return [event.time_s for event in events if event.connection_id == owner]
 
-            await until(lambda: len(sent_s()) >= 5, "heartbeats at the settled interval", 10.0)
-            ends = it.events(EventKind.SUSPECTED)
-            assert [event.cause for event in ends] == [Cause.HEARTBEAT] * 3
-            life.cancel()
-            assert it.lag_s() < 0.1, "a loop this late would close a mapping by itself"
+            try:
+                await until(lambda: len(sent_s()) >= 5, "heartbeats at the settled interval", 10.0)
+                ends = it.events(EventKind.SUSPECTED)
+                assert [event.cause for event in ends] == [Cause.HEARTBEAT] * 3
+            finally:
+                life.cancel()
+                if it.lag_s() >= 0.1:
+                    raise MachineLate("a loop this late closes a mapping by itself")
             return sent_s()
 
-    assert np.diff(run(measure())) == pytest.approx([SETTLED_S] * 4, abs=0.05)
+    assert np.diff(again_if_late(lambda: run(measure()))) == pytest.approx([SETTLED_S] * 4, abs=0.05)
 
     what = scenario(
         clients=1,

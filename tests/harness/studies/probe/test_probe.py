@@ -17,8 +17,10 @@ from harness.real.network.silence import silence_available
 from harness.studies.probe import Probe, ProbeError, probe, server_of
 from reference_server.errors import Exit
 from scenarios.target_files import parse_target
+from tests.support import again_if_late, at_most_late
 
 SERVERS = Path(__file__).with_name("odd_servers.py")
+_BEARS_S = 0.3  # of limits of 0.4 to 1 s
 TEXT = {
     "json": """{text: {hello: ['{"op": "hi", "who": "{user}"}'], ready: {op: welcome},
                answers: [{on: {op: beat}, send: '{"op": "ack", "seq": {$.seq}}'}]}}""",
@@ -47,12 +49,15 @@ def found() -> Iterator[dict[str, Probe]]:
         url = f"ws://127.0.0.1:{ports[kind]}/"
         return probe(url, dialect=TEXT.get(kind), clients=45, within_s=3.5, seed=3)
 
+    def all_of_them() -> dict[str, Probe]:
+        with at_most_late(_BEARS_S), ThreadPoolExecutor(4) as pool:
+            return dict(zip(ports, pool.map(probed, ports), strict=True))
+
     try:
         for server in servers:
             assert server.stdout is not None
             assert server.stdout.readline() == "listening\n"
-        with ThreadPoolExecutor(4) as pool:
-            yield dict(zip(ports, pool.map(probed, ports), strict=True))
+        yield again_if_late(all_of_them)
     finally:
         for server in servers:
             server.kill()
