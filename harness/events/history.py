@@ -7,8 +7,9 @@ generators on other hosts: how well their clocks are known, and which of them di
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -128,7 +129,8 @@ def last_places(codes: Codes, wanted: Codes) -> Codes:
 class InjectedFault(NamedTuple):
     """A planned fault as it went. Times are scenario seconds from the run's origin.
 
-    ``injected_s`` is None for a fault that never took effect before the run's end.
+    ``injected_s`` is None for a fault that never took effect before the run's end. Where another host's clock says that
+    the server noticed it before, by no more than clocks are known, it is just before the server did.
     """
 
     planned: PlannedFault
@@ -266,10 +268,26 @@ class History:
             if fault_id not in injected or _order(event) < _order(injected[fault_id]):
                 injected[fault_id] = event
         recovered = self.by_fault(EventKind.FAULT_RECOVERED)
+        ended_s = self._ended_s()
         return tuple(
-            self._injected_fault(fault, injected.get(fault.fault_id), recovered.get(fault.fault_id))
+            self._injected_fault(fault, injected.get(fault.fault_id), recovered.get(fault.fault_id), ended_s)
             for fault in self.plan.faults
         )
+
+    def _ended_s(self) -> dict[str, float]:
+        """When the server noticed each connection's end; empty where all clients read its clock."""
+        if not self.of(EventKind.CLOCK):
+            return {}
+        ends = self.columns(EventKind.SUSPECTED)
+        order = np.argsort(-ends.time_s, kind="stable")  # the first of several is the last to be put in
+        return dict(
+            zip(self.names()[ends.connection[order]].tolist(), ends.time_s[order].tolist(), strict=True)
+        )
+
+    @cached_property
+    def _clocks_differ_s(self) -> float:
+        """By how much the clocks of generators elsewhere may be off, scenario seconds."""
+        return self.clock.scenario_s(workers_of(self._seen).clock_error_s or 0.0)
 
     @cached_property
     def fault_columns(self) -> FaultColumns:
@@ -285,7 +303,11 @@ class History:
         )
 
     def _injected_fault(
-        self, fault: PlannedFault, hit: Event | None, recovered: list[Event] | None
+        self,
+        fault: PlannedFault,
+        hit: Event | None,
+        recovered: list[Event] | None,
+        ended_s: Mapping[str, float],
     ) -> InjectedFault:
         if hit is None:
             return InjectedFault(fault, None, None, "", "", None)
@@ -299,9 +321,13 @@ class History:
                 if event.time_s <= hit.time_s
             ]
             connection = max(earlier)[1] if earlier else ""
+        injected_s = self.time_s(hit)
+        # A goodbye is heard in less time than another host's clock is known by, as if before it was said.
+        if 0 < injected_s - (heard_s := ended_s.get(connection, injected_s)) <= self._clocks_differ_s:
+            injected_s = math.nextafter(heard_s, -math.inf)
         return InjectedFault(
             planned=fault,
-            injected_s=self.time_s(hit),
+            injected_s=injected_s,
             scheduled_s=None if scheduled is None else self.clock.scenario_s(float(scheduled)),
             session_id=hit.session_id,
             connection_id=connection,

@@ -636,3 +636,27 @@ def test_a_socket_whose_node_was_killed_first_was_closed_by_nobody_who_saw_it(
     closed = event(185.5, GATEWAY, K.SOCKET_CLOSED, cause="node_lease")
     table = run(log(connected(1.0, 0), injected(crash), [died], closed, frame_of_run()), plan(crash))
     assert outcome(table.tables["detections"], "socket_closed")[0] == expected
+
+
+@pytest.mark.parametrize(("before_s", "is_its_own"), [(0.0009, True), (0.0011, False)])
+def test_a_goodbye_is_heard_before_it_is_said_by_no_more_than_clocks_are_known(
+    before_s: float, is_its_own: bool
+) -> None:
+    """On another host, whose clock is known by a millisecond; more than that, and the client was lost before."""
+    of = plan(fault(kind="refresh"))
+    clock = event(20.0, CLIENT, K.CLOCK, "", "", worker="elsewhere", offset_s=5.0, bound_s=0.001)
+    gone_s = FAULT_AT_S - before_s
+    events = log(
+        frame_of_run(),
+        connected(1.0),
+        clock,
+        suspected(gone_s, "close_frame"),
+        event(gone_s + 0.0001, GATEWAY, K.SOCKET_CLOSED, cause="close_frame"),
+        injected(of.faults[0]),
+    )
+    found = run(events, of).tables
+    [lost] = found["healthy_connections"].query("outcome == 'lost'").shape[:1]
+    assert outcome(found["detections"], "suspected") == (
+        ("detected", pytest.approx(0.0), "close_frame") if is_its_own else NONE
+    )
+    assert lost == (not is_its_own)
