@@ -10,7 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -187,12 +191,54 @@ def test_a_worker_that_comes_late_has_no_part_and_moves_nobody(
             print(one.communicate()[0])
 
 
+def test_a_test_of_the_web_ui_leaves_no_client_behind(
+    gateway: dict[str, int], run_dir: Path, tmp_path: Path
+) -> None:
+    """The next one of this process has the same users: they are offline, and may log in."""
+    port, of_master = quiet_port(), str(quiet_port())
+    argv = [
+        *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--web-host", "127.0.0.1"),
+        *("--processes", "2", "--master-port", of_master, "--master-bind-port", of_master),
+        *("--web-port", str(port), "--scenario", str(run_dir / "scenario.yaml")),
+        *("--ws-url", f"ws://127.0.0.1:{gateway['port']}/ws"),
+        *("--http-url", f"http://127.0.0.1:{gateway['http_port']}"),
+    ]
+
+    def asked(path: str, **form: int) -> bool:
+        try:
+            urlopen(f"http://127.0.0.1:{port}{path}", urlencode(form).encode(), timeout=10).close()
+        except URLError:
+            return False
+        return True
+
+    (run_dir / "scenario.yaml").write_text(f"duration: 60s\nliveness: {json.dumps(POLICY)}\n")
+    process = subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for tests in (1, 2):
+            wait_until(lambda: asked("/swarm", user_count=4, spawn_rate=20), "the web UI", 30)
+            wait_until(partial(_are, run_dir, EventKind.CONNECTED, 4 * tests), "all clients", 20)
+            assert asked("/stop")
+            wait_until(partial(_are, run_dir, EventKind.SUSPECTED, 4 * tests), "their ends", 20)
+        causes = {event.cause for event in logged(run_dir, EventKind.SUSPECTED, "gateway-*.jsonl")}
+        assert "heartbeat" not in causes, "their sockets stood, and nobody answered any more"
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+
+
 def test_a_second_run_into_the_same_directory_is_refused(run_dir: Path) -> None:
     (run_dir / "logs" / "client-1.jsonl").touch()
     process = locust({"port": 9, "http_port": 9}, run_dir)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == Exit.BAD_INPUT
     assert "holds a run already" in output
+
+
+def _are(run_dir: Path, kind: EventKind, count: int) -> bool:
+    return len(logged(run_dir, kind, "gateway-*.jsonl")) >= count
 
 
 def _connected(log: Path) -> list[Event]:
