@@ -49,7 +49,7 @@ from scenarios.load import dump_scenario, load_scenario
 from scenarios.plan import Plan, make_plan
 from scenarios.schema import Scenario
 
-__all__ = ["FixedShares", "RampShape", "Suite"]
+__all__ = ["RampShape", "Suite"]
 
 _PATIENCE_S = 2.0
 
@@ -94,7 +94,7 @@ class RampShape(LoadTestShape):
         return None if time_s >= self.length_s else (self.users(time_s), float(self.most))
 
 
-class FixedShares(UsersDispatcher):
+class _FixedShares(UsersDispatcher):
     """Locust's own, but for this: once fixed, each worker keeps its share of the clients, whoever comes or goes.
 
     Locust would deal all of them out anew: healthy clients would be stopped at one worker, to begin at another.
@@ -106,6 +106,11 @@ class FixedShares(UsersDispatcher):
         """Let nobody else take part; return the workers that do."""
         self._fixed = True
         return [worker.id for worker in self._worker_nodes]
+
+    @property
+    def dispatch_in_progress(self) -> bool:
+        """Say so for good: then Locust does not send everybody's share anew when a worker comes or goes."""
+        return self._fixed or super().dispatch_in_progress
 
     def add_worker(self, worker_node: WorkerNode) -> None:
         """Leave out who comes in mid-test; a worker that was taken for dead has its share still."""
@@ -161,7 +166,8 @@ class Suite:
         self._coordinator = Coordinator(runner) if isinstance(runner, MasterRunner) else None
         self._worker_host = WorkerHost(runner) if isinstance(runner, WorkerRunner) else None
         self._lost: set[str] = set()
-        environment.dispatcher_class = FixedShares
+        environment.dispatcher_class = _FixedShares
+        self.options.enable_rebalancing = False
         target = _target(self.options)  # refused here; a worker elsewhere is told the URLs when it begins
         if not self._is_worker:
             _refuse_a_second_run(self.options)
@@ -197,7 +203,7 @@ class Suite:
             assert self._coordinator is not None
             # What is in the options reaches the workers with Locust's first message to them.
             shares = runner._users_dispatcher
-            assert isinstance(shares, FixedShares)
+            assert isinstance(shares, _FixedShares)
             names = in_order_of_dispatch(shares.fix())
             self._coordinator.wait_ready(names)
             self._coordinator.begin(run.directory, names)

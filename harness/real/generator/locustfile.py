@@ -13,11 +13,12 @@ from __future__ import annotations
 import gc
 import math
 import sys
+from functools import cache
 from typing import Any
 
 import gevent
 from gevent.pool import Group
-from locust import User, constant, events, runners, task
+from locust import User, argument_parser, constant, events, runners, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
@@ -85,6 +86,8 @@ def _prepare(environment: Environment, **_: Any) -> None:
     runners.MASTER_HEARTBEAT_TIMEOUT += silent_s
     # A minute after a worker's death Locust would begin anew with the others: first with few clients, so it stops most.
     runners.HEARTBEAT_DEAD_INTERNAL = -math.inf
+    # A worker asks for them once for each option of each message that tells it to spawn: a stall of 0.2 s and more.
+    argument_parser.default_args_dict = cache(argument_parser.default_args_dict)
     try:
         environment.flatline = Suite(environment, _request_events(environment))
     except (FlatlineError, OSError, ValueError) as error:

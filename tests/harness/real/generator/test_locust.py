@@ -161,17 +161,20 @@ def test_workers_share_the_plan_and_one_that_dies_is_told(gateway: dict[str, int
     wait_until(lambda: all(is_gone(pid) for pid in family), "nobody is left", 10)
 
 
+@pytest.mark.parametrize(
+    ("rate", "came"), [("1", 1), ("12", 12)], ids=["while they come", "when all are there"]
+)
 def test_a_worker_that_comes_late_has_no_part_and_moves_nobody(
-    gateway: dict[str, int], run_dir: Path
+    rate: str, came: int, gateway: dict[str, int], run_dir: Path
 ) -> None:
     (run_dir / "scenario.yaml").write_text(f"duration: 60s\nliveness: {json.dumps(POLICY)}\n")
     (run_dir / "logs" / "gateway-node-1.json").unlink()  # of an unknown origin: nothing is judged
     port = str(quiet_port())
-    what = ("-t", "60s", "--processes", "2", "-r", "1", "--master-port", port, "--master-bind-port", port)
-    process = locust(gateway, run_dir, *what)
+    what = ("-t", "60s", "--processes", "2", "-r", rate, "--master-port", port, "--master-bind-port", port)
+    process = locust(gateway, run_dir, *what, "--enable-rebalancing")
     late: subprocess.Popen[str] | None = None
     try:
-        wait_until(lambda: logged(run_dir, EventKind.CONNECTED), "the first client", 30)
+        wait_until(lambda: len(logged(run_dir, EventKind.CONNECTED)) >= came, "the first clients", 30)
         argv = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--worker", "--master-port", port]
         late = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert late.stdout is not None
@@ -183,8 +186,9 @@ def test_a_worker_that_comes_late_has_no_part_and_moves_nobody(
         assert sorted(clients) == [list(range(0, 12, 2)), list(range(1, 12, 2))]
         assert not logged(run_dir, EventKind.SUSPECTED, "gateway-*.jsonl"), "nobody had to leave for it"
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=30)
         assert late.wait(30) == 0
+        assert output.count("Sending spawn jobs") == 1, "each time all others stand still for a moment"
     finally:
         for one in filter(None, (process, late)):
             one.kill()
