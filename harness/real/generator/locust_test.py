@@ -19,8 +19,8 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,7 +216,10 @@ class Suite:
                 "paced": run.paced,
                 "workers": names,
             }
-            self._background = [gevent.spawn(self._watch_workers, names)]
+            for silent in runner.clients.missing:
+                called = self._coordinator.name(silent.id)
+                print(f"flatline: worker {called} is silent: the run begins without it", flush=True)
+            self._background = [gevent.spawn(self._watch_workers)]
         else:
             shard = self._shard()
             self.free_indices = ClientIndexPool(shard, run.plan.clients)
@@ -257,6 +260,16 @@ class Suite:
             self._worker_host.relay()
         background, self._background = self._background, []
         gevent.killall([one for one in background if one is not gevent.getcurrent()])
+        runner = self._environment.runner
+        if isinstance(runner, MasterRunner) and getattr(self.options, "flatline_run", None):
+            silent = [worker.id for worker in runner.clients.missing]
+            self._log_lost(silent)
+            for worker in silent:  # Locust would wait for them, and call the test "stopping" for good
+                runner.send_message("quit", client_id=worker)
+                del runner.clients[worker]
+            if background and self._all_are_lost:
+                print("flatline: the run has no workers any more: it ends", flush=True)
+                gevent.spawn(self._end_of_locust)  # by itself it would stop, and wait
 
     def judge(self) -> int | None:
         """Measure and report a test that had a gateway's log beside its own; return the exit code.
@@ -358,6 +371,11 @@ class Suite:
         if self._worker_host is not None:
             self._worker_host.finish()
             return  # the master ends it
+        self._end_of_locust()
+
+    def _end_of_locust(self) -> None:
+        runner = self._environment.runner
+        assert runner is not None
         ends: Callable[[], None] = runner.quit if self.options.headless else runner.stop
         ends()
 
@@ -365,32 +383,36 @@ class Suite:
         """Real seconds since the run's origin; on another host the generator keeps the clock."""
         return self.generator.now_s() if self.generator else time.monotonic() - run.origin_s
 
-    def _watch_workers(self, names: list[str]) -> None:
-        """Log each worker that is gone, with the number of clients that went with it."""
-        run, runner = self._run, self._environment.runner
-        assert run is not None and self._coordinator is not None and isinstance(runner, MasterRunner)
-        watched = dict(enumerate(names))
-        with ExitStack() as stack:
-            log: EventWriter | None = None  # there where it says something: an empty one is missing evidence
-            while watched:
-                gevent.sleep(_LOOK_S)
-                for position, name in list(watched.items()):
-                    worker = runner.clients.get(name)
-                    if worker is not None and worker.state != STATE_MISSING:
-                        continue
-                    del watched[position]
-                    self._lost.add(name)
-                    lost = WorkerShard(position, len(names)).count(run.plan.clients)
-                    called = self._coordinator.name(name)
-                    print(f"flatline: worker {called} died, and {lost} clients with it", flush=True)
-                    detail = {"worker": called, "clients": lost}
-                    now_s = time.monotonic() - run.origin_s
-                    if log is None:
-                        log = stack.enter_context(
-                            EventWriter(run.directory.log("harness", f"master-{os.getpid()}"))
-                        )
-                    log.write(Event(now_s, Source.HARNESS, EventKind.WORKER_LOST, detail=detail))
-                    log.flush()
+    @property
+    def _all_are_lost(self) -> bool:
+        return len(self._lost) == len(self.options.flatline_run["workers"])
+
+    def _watch_workers(self) -> None:
+        """Log each worker that is gone; a run without any is over."""
+        runner = self._environment.runner
+        assert isinstance(runner, MasterRunner)
+        while not self._all_are_lost:
+            gevent.sleep(_LOOK_S)
+            there = {worker.id for worker in runner.clients.all if worker.state != STATE_MISSING}
+            self._log_lost([name for name in self.options.flatline_run["workers"] if name not in there])
+        self.stop()
+
+    def _log_lost(self, workers: Collection[str]) -> None:
+        """Log workers of the run that are gone, once, with the number of clients that went with each."""
+        run, names = self._run, self.options.flatline_run["workers"]
+        assert run is not None and self._coordinator is not None
+        lost = [name for name in workers if name in names and name not in self._lost]
+        if not lost:
+            return  # and no log: an empty one is missing evidence
+        with EventWriter(run.directory.log("harness", f"master-{os.getpid()}")) as log:
+            for name in lost:
+                self._lost.add(name)
+                clients = WorkerShard(names.index(name), len(names)).count(run.plan.clients)
+                called = self._coordinator.name(name)
+                print(f"flatline: worker {called} died, and {clients} clients with it", flush=True)
+                detail = {"worker": called, "clients": clients}
+                now_s = time.monotonic() - run.origin_s
+                log.write(Event(now_s, Source.HARNESS, EventKind.WORKER_LOST, detail=detail))
 
 
 def _live_run(environment: Environment, exports: bool) -> LiveRun | None:

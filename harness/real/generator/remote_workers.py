@@ -108,8 +108,8 @@ class Coordinator:
                 self._runner.send_message("flatline_plan", files, client_id=worker)
 
     def name(self, worker: str) -> str:
-        """What people call a worker: its host and process id."""
-        return self._known[worker].name
+        """What people call a worker: its host and process id; one that died before it said so: its id."""
+        return self._known[worker].name if worker in self._known else worker
 
     def is_done(self, worker: str) -> bool:
         """Whether a worker has come to the horizon, and all of its log is here."""
@@ -118,7 +118,8 @@ class Coordinator:
     # -- what workers say ----------------------------------------------------------------------
 
     def _on_here(self, environment: Environment, msg: Any) -> None:
-        if msg.node_id not in self._known:
+        is_new = msg.node_id not in self._known
+        if is_new:
             name = re.sub(r"[^\w.-]", "_", msg.data["name"])
             if any(known.name == name for known in self._known.values()):
                 name = f"{name}-{len(self._known)}"  # hosts of one name, and equal process ids
@@ -126,7 +127,7 @@ class Coordinator:
             self._known[msg.node_id] = _Known(name, elsewhere, ready=not elsewhere)
         known = self._known[msg.node_id]
         is_late = known.log is None and self._runner.state in (STATE_SPAWNING, STATE_RUNNING)
-        if is_late:
+        if is_late and is_new:
             print(f"flatline: worker {known.name} came when the run had begun: it waits", flush=True)
         answer = {"elsewhere": known.elsewhere, "clock": _clock(), "late": is_late}
         self._runner.send_message("flatline_welcome", answer, client_id=msg.node_id)

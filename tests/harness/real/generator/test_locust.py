@@ -197,10 +197,40 @@ def test_a_worker_that_comes_late_has_no_part_and_moves_nobody(
             print(one.communicate()[0])
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["alone", "beside one that came late"])
+def test_a_run_whose_workers_are_all_dead_is_over(late: bool, gateway: dict[str, int], run_dir: Path) -> None:
+    (run_dir / "scenario.yaml").write_text(f"duration: 60s\nliveness: {json.dumps(POLICY)}\n")
+    (run_dir / "logs" / "gateway-node-1.json").unlink()  # of an unknown origin: nothing is judged
+    port = str(quiet_port())
+    process = locust(
+        gateway, run_dir, "-t", "300s", "--processes", "2", "--master-port", port, "--master-bind-port", port
+    )
+    idle: subprocess.Popen[str] | None = None
+    try:
+        wait_until(lambda: len(logged(run_dir, EventKind.CONNECTED)) == 12, "all clients", 30)
+        if late:
+            argv = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--worker", "--master-port", port]
+            idle = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            assert idle.stdout is not None
+            assert any("has begun without this worker" in line for line in idle.stdout)
+        for log in (run_dir / "logs").glob("client-*.jsonl"):
+            os.kill(int(log.stem.removeprefix("client-")), signal.SIGKILL)
+        output, _ = process.communicate(timeout=60)
+        assert output.count("died, and 6 clients with it") == 2, output
+        lost = logged(run_dir, EventKind.WORKER_LOST, "harness-*.jsonl")
+        assert [event.detail["clients"] for event in lost] == [6, 6]
+        assert "has no workers any more" in output
+        assert idle is None or idle.wait(30) == 0
+    finally:
+        for one in filter(None, (process, idle)):
+            one.kill()
+            print(one.communicate()[0])
+
+
 def test_a_test_of_the_web_ui_leaves_no_client_behind(
     gateway: dict[str, int], run_dir: Path, tmp_path: Path
 ) -> None:
-    """The next one of this process has the same users: they are offline, and may log in."""
+    """The next one of this process has the same users: they are offline, and may log in. A worker dies, too."""
     port, of_master = quiet_port(), str(quiet_port())
     argv = [
         *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--web-host", "127.0.0.1"),
@@ -210,21 +240,29 @@ def test_a_test_of_the_web_ui_leaves_no_client_behind(
         *("--http-url", f"http://127.0.0.1:{gateway['http_port']}"),
     ]
 
-    def asked(path: str, **form: int) -> bool:
+    def answer(path: str, form: dict[str, int] | None = None) -> str:
         try:
-            urlopen(f"http://127.0.0.1:{port}{path}", urlencode(form).encode(), timeout=10).close()
+            data = None if form is None else urlencode(form).encode()
+            with urlopen(f"http://127.0.0.1:{port}{path}", data, timeout=30) as found:
+                return str(found.read().decode())
         except URLError:
-            return False
-        return True
+            return ""
+
+    def is_stopped() -> bool:
+        time.sleep(0.1)  # an answer takes Locust as long as a client's connect
+        return bool(json.loads(answer("/stats/requests"))["state"] == "stopped")
 
     (run_dir / "scenario.yaml").write_text(f"duration: 60s\nliveness: {json.dumps(POLICY)}\n")
     process = subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for tests in (1, 2):
-            wait_until(lambda: asked("/swarm", user_count=4, spawn_rate=20), "the web UI", 30)
+        for tests in (1, 2, 3):
+            wait_until(lambda: answer("/swarm", {"user_count": 4, "spawn_rate": 20}) != "", "the web UI", 30)
             wait_until(partial(_are, run_dir, EventKind.CONNECTED, 4 * tests), "all clients", 20)
-            assert asked("/stop")
+            if tests == 2:  # Locust waits for it until it has been silent for ten seconds
+                os.kill(_children(process.pid)[0], signal.SIGKILL)
+            assert answer("/stop", {})
             wait_until(partial(_are, run_dir, EventKind.SUSPECTED, 4 * tests), "their ends", 20)
+            wait_until(is_stopped, "the test's end", 20)
         causes = {event.cause for event in logged(run_dir, EventKind.SUSPECTED, "gateway-*.jsonl")}
         assert "heartbeat" not in causes, "their sockets stood, and nobody answered any more"
     finally:
