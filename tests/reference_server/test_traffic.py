@@ -6,6 +6,7 @@ import asyncio
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from harness.simulated.clients import TURNS
 from reference_server.events import Cause, EventKind
 from tests.reference_server.apart import events, log_in, start
 from tests.reference_server.gateways import QUICK, QUIET, Running, run, running, until
+from tests.support import MachineLate, again_if_late
 
 pytestmark = pytest.mark.real
 
@@ -126,22 +128,32 @@ def test_work_that_the_loop_cannot_keep_up_with_starves_answers_and_delays_no_ti
     """8 clients x 25 frames a second x 10 ms: twice what the loop can do. A pong due at t is read at about 2t."""
     heartbeat = {"heartbeat_interval": "1s", "heartbeat_timeout": "1s", "max_failures": 1}
     policy = {**heartbeat, "data_counts": data_counts, "session_timeout": None}
-    _, ports = start(children, private_redis, key_prefix, tmp_path, policy=policy, data_work=True)
-    sessions = [log_in(ports, f"user-{n}") for n in range(8)]
-    argv = [sys.executable, "-c", TALKERS, str(ports["port"]), "0.01", "0.04", *sessions]
-    with subprocess.Popen(argv) as talkers:
-        try:
-            with suppress(subprocess.TimeoutExpired):
-                talkers.wait(5.0)
-            # Where answers alone count, a loop that shares its core loses all of them, and the talkers end.
-            assert talkers.poll() is None or not data_counts
-            thrown_out = {e.session_id for e in events(tmp_path, EventKind.SUSPECTED)}
-        finally:
-            talkers.kill()
-    # Once four are gone, the loop keeps up with the others.
-    assert len(thrown_out) == 0 if data_counts else len(thrown_out) >= 4
-    late_s = max(float(e.detail["max_s"]) for e in events(tmp_path, EventKind.HEARTBEAT_LATENESS))
-    assert late_s < 0.5, "one frame a client and turn: heartbeats are sent in time"
+
+    def measured() -> tuple[float, float]:
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        _, ports = start(children, private_redis, key_prefix, folder, policy=policy, data_work=True)
+        sessions = [log_in(ports, f"{folder.name}-{n}") for n in range(8)]
+        argv = [sys.executable, "-c", TALKERS, str(ports["port"]), "0.01", "0.04", *sessions]
+        with subprocess.Popen(argv) as talkers:
+            try:
+                with suppress(subprocess.TimeoutExpired):
+                    talkers.wait(5.0)
+                # Where answers alone count, a loop that shares its core loses all of them, and the talkers end.
+                assert talkers.poll() is None or not data_counts
+                thrown_out = {e.session_id for e in events(folder, EventKind.SUSPECTED)}
+            finally:
+                talkers.kill()
+        # Once four are gone, the loop keeps up with the others.
+        assert len(thrown_out) == 0 if data_counts else len(thrown_out) >= 4
+        late_s = max(float(e.detail["max_s"]) for e in events(folder, EventKind.HEARTBEAT_LATENESS))
+        turn_s = max(float(e.detail["max_lag_s"]) for e in events(folder, EventKind.LOOP_LAG))
+        if turn_s > 0.3:  # one frame a client and turn: that is 8 x 10 ms
+            raise MachineLate(f"the loop was {turn_s:.2f} s late")
+        return late_s, turn_s
+
+    late_s, turn_s = again_if_late(measured)
+    # A timer is a turn late, and who is overdue is judged two turns later; one more in which the lag has no sample.
+    assert late_s < 4 * turn_s + 0.05, "heartbeats are sent in time"
 
 
 def test_a_stranger_cannot_keep_the_loop_busy(make: Any) -> None:
