@@ -55,7 +55,9 @@ _OF_CLIENTS = frozenset(
         b"run_ended",
     }
 )
-_OF_ANYBODY = frozenset({b"suspected", b"socket_closed", b"store_cleared", b"store_sample", b"loop_lag"})
+_OF_ANYBODY = frozenset(
+    {b"suspected", b"socket_closed", b"store_cleared", b"store_sample", b"loop_lag", b"clock"}
+)
 
 
 def counts_for_something(line: bytes) -> bool:
@@ -127,6 +129,7 @@ class LiveCounts:
         self._refused: set[str] = set()
         self._lost: defaultdict[str, list[tuple[str, float]]] = defaultdict(list)  # session -> cause, when
         self._lag: dict[tuple[str, object], tuple[float, float]] = {}  # role, pid -> when, seconds
+        self._clocks_differ_s = 0.0  # by which those of generators on other hosts may be off, real seconds
         self._ended_s = inf
         self.began_s: float | None = None  # the plan's time zero
         self.now_s = 0.0  # of the latest event
@@ -178,6 +181,9 @@ class LiveCounts:
                 self._reach("store_cleared", event)
             case Source.STORE, EventKind.STORE_SAMPLE:
                 self.in_store = int(event.detail.get("sessions", 0))
+            case _, EventKind.CLOCK:
+                bound_s = float(event.detail.get("bound_s", 0.0))
+                self._clocks_differ_s = max(self._clocks_differ_s, bound_s)
             case _, EventKind.LOOP_LAG:
                 role, lag_s = str(event.detail.get("role", "")), float(event.detail.get("max_lag_s", 0.0))
                 self._lag[role, event.detail.get("pid")] = event.time_s, lag_s
@@ -196,7 +202,8 @@ class LiveCounts:
         if not hampers:
             self._live.pop(session, None)
             for cause, time_s in self._lost.pop(session, ()):
-                self.losses_by[cause] -= time_s >= event.time_s  # the gateway's log was read first
+                # The gateway's log was read first.
+                self.losses_by[cause] -= time_s >= event.time_s - self._clocks_differ_s
         for milestone, early in self._early.pop(session, ()):
             self._reach(milestone, early)
 
@@ -227,14 +234,18 @@ class LiveCounts:
         if fault is None:
             self._early[event.session_id].append((milestone, event))
             return
-        if not fault.since_s <= event.time_s <= fault.back_s or milestone in fault.seen:
+        # By another host's clock it may be a little before its fault.
+        if (
+            not fault.since_s - self._clocks_differ_s <= event.time_s <= fault.back_s
+            or milestone in fault.seen
+        ):
             return
         if not fault.seen & _DETECTIONS and milestone in _DETECTIONS:
             self.detected[fault.label] += 1
         fault.seen.add(milestone)
         if milestone == "store_cleared" and fault.makes_ghost:
             self.ghosts_of[fault.label] -= 1
-        self._took(fault, milestone, event.cause, event.time_s - fault.since_s)
+        self._took(fault, milestone, event.cause, max(0.0, event.time_s - fault.since_s))
 
     def _took(self, fault: _Fault, milestone: str, cause: str, real_s: float) -> None:
         latency_s = self._clock.scenario_s(real_s)

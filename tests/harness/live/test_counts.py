@@ -142,6 +142,23 @@ def test_who_is_only_hampered_is_live_makes_no_ghost_and_can_be_lost() -> None:
     assert (view.live, view.ghosts, view.losses, view.detected["delayed"]) == (0, 0, 1, 1)
 
 
+@pytest.mark.parametrize("cause", ["close_frame", "heartbeat"])
+@pytest.mark.parametrize("crash_first", [True, False])
+@pytest.mark.parametrize(("bound_s", "latencies"), [(0.001, [0.0]), (0.0001, [])])
+def test_an_end_that_another_clock_has_just_before_its_fault_is_its_detection(
+    cause: str, crash_first: bool, bound_s: float, latencies: list[float]
+) -> None:
+    crash, view = planned("host_crash", 2.0)
+    heard = Event(1.9995, Source.GATEWAY, EventKind.SUSPECTED, "a", cause=cause)
+    view.take(client(0.0, EventKind.CLOCK, "", bound_s=bound_s))
+    for event in (CONNECTED, crash, heard) if crash_first else (CONNECTED, heard, crash):
+        view.take(event)
+    assert view.latencies.get(("host_crash", "suspected", cause), []) == latencies
+    assert view.detected["host_crash"] == len(latencies)
+    if latencies:
+        assert view.losses == 0
+
+
 def test_every_milestone_is_counted_once_with_its_latency() -> None:
     crash, view = planned("host_crash", 2.0)
     fault_id = crash.detail["fault_id"]
