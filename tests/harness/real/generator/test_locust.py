@@ -89,6 +89,16 @@ def locust(
     )
 
 
+def late_worker(port: str) -> subprocess.Popen[str]:
+    """A worker for a master whose run has begun, as soon as it knows that."""
+    argv = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--worker", "--master-port", port]
+    late = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert late.stdout is not None
+    if not any("has begun without this worker" in line for line in late.stdout):
+        raise AssertionError(f"the worker ended, with {late.wait()}")
+    return late
+
+
 def logged(run_dir: Path, kind: EventKind, which: str = "client-*.jsonl") -> list[Event]:
     events = read_log(*sorted((run_dir / "logs").glob(which))).events
     return [event for event in events if event.kind is kind]
@@ -176,10 +186,7 @@ def test_a_worker_that_comes_late_has_no_part_and_moves_nobody(
     late: subprocess.Popen[str] | None = None
     try:
         wait_until(lambda: len(logged(run_dir, EventKind.CONNECTED)) >= came, "the first clients", 30)
-        argv = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--worker", "--master-port", port]
-        late = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert late.stdout is not None
-        assert any("has begun without this worker" in line for line in late.stdout)
+        late = late_worker(port)
         wait_until(lambda: len(_clients(logged(run_dir, EventKind.CONNECTED))) == 12, "all clients", 30)
         time.sleep(1.5)
         logs = sorted((run_dir / "logs").glob("client-*.jsonl"))
@@ -209,10 +216,7 @@ def test_a_run_whose_workers_are_all_dead_is_over(late: bool, gateway: dict[str,
     try:
         wait_until(lambda: len(logged(run_dir, EventKind.CONNECTED)) == 12, "all clients", 30)
         if late:
-            argv = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--worker", "--master-port", port]
-            idle = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            assert idle.stdout is not None
-            assert any("has begun without this worker" in line for line in idle.stdout)
+            idle = late_worker(port)
         for log in (run_dir / "logs").glob("client-*.jsonl"):
             os.kill(int(log.stem.removeprefix("client-")), signal.SIGKILL)
         output, _ = process.communicate(timeout=60)
