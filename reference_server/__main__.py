@@ -83,12 +83,12 @@ def _tame_collector() -> None:
     """Spare the loop the collector's pauses.
 
     A full collection looks at every object: with 10,000 connections a stall of 0.1 s. What lives from
-    here on is never looked at, and full collections come a thousand times more rarely; connections do
-    not need them, they are taken apart when they end.
+    here on is never looked at, and full collections all but never come; connections do not need them,
+    they are taken apart when they end. The others come often, so that each has little to look at.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 1000)
+    gc.set_threshold(2_000, 1, 100_000)
 
 
 def main() -> None:

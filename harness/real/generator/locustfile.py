@@ -97,7 +97,7 @@ def _prepare(environment: Environment, **_: Any) -> None:
     # A full collection looks at every object of every client: a stall that grows with them. None of them needs one.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 1000)
+    gc.set_threshold(2_000, 1, 100_000)  # the others come often, and have little to look at
     # Imports have kept the loop from its clock: Locust's --run-time would end that much too early.
     gevent.get_hub().loop.update_now()
 
