@@ -28,6 +28,12 @@ from pathlib import Path
 from scipy.stats import binom, ks_2samp
 
 from bench.figures import Figure, add_save, keep
+from harness.conclude import measure_run
+from harness.real.engine import RealSetup
+from harness.real.targets import describe
+from harness.run import prepare, run_engines
+from scenarios.load import parse_scenario
+from scenarios.target_files import load_target
 
 TARGETS = ("uvicorn", "ws")
 QUANTILES = (0.5, 0.9)
@@ -119,12 +125,6 @@ def silences_s(name: str, clients: int, interval_s: float, seed: int) -> list[fl
 
 def flatlines_s(name: str, clients: int, interval_s: float, folder: Path) -> list[float]:
     """The same by flatline: real seconds until its log witness tells of each."""
-    from harness.conclude import measure_run
-    from harness.real.engine import RealSetup
-    from harness.run import prepare, run_engines
-    from scenarios.load import parse_scenario
-    from scenarios.target_files import load_target
-
     target = load_target(name).model_dump(mode="json")
     target["heartbeat"]["interval"] = f"{interval_s}s"
     if target["heartbeat"].get("timeout"):
@@ -156,6 +156,9 @@ def main() -> None:
     parser.add_argument("--interval-s", type=float, default=2.0)
     add_save(parser)
     args = parser.parse_args()
+    if lacking := [one for name in TARGETS for one in describe.lacking(load_target(name))]:
+        print("; ".join(lacking) + ": nothing was tried")
+        return
     figures = []
     for name in TARGETS:
         theirs_s = silences_s(name, args.clients, args.interval_s, seed=1)

@@ -29,10 +29,11 @@ from bench.kernel_witness import origin_s
 from harness.events.log import read_log
 from harness.real.engine import RealSetup
 from harness.real.processes.redis import quiet_port
+from harness.real.targets import describe
 from harness.run import prepare, run_engines
 from reference_server.events import EventKind
 from scenarios.load import parse_scenario
-from scenarios.target_files import bundled_targets, parse_target
+from scenarios.target_files import bundled_targets, load_target, parse_target
 
 LEAST_P = 0.001
 _ENGINES = ("real",)
@@ -143,6 +144,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.be_real:
         asyncio.run(be_real(args.be_real, args.clients, args.interval_s))
+    if lacking := describe.lacking(load_target("socketio")):
+        print("; ".join(lacking) + ": nothing was tried")
+        return
     with tempfile.TemporaryDirectory() as folder:
         theirs_s, ours_s = silences_s(args.clients, args.interval_s, Path(folder))
     for name, sample_s in (("python-socketio", theirs_s), ("ours", ours_s)):
