@@ -40,6 +40,7 @@ from scenarios.load import dump_scenario, parse_scenario
 from scenarios.plan import make_plan
 
 MOST_MEMORY_RATIO = 2.0
+_TICK_S, _PAGE = 1 / os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 _LOCUSTFILE = Path(__file__).parents[1] / "harness" / "real" / "generator" / "locustfile.py"
 _CONFIG = """<?xml version="1.0"?>
 <!DOCTYPE tsung SYSTEM "/usr/share/tsung/tsung-1.0.dtd">
@@ -105,7 +106,7 @@ def cpu_s(pid: int) -> float:
 
 def hold(child: Child, children: Children, http_port: int, options: argparse.Namespace) -> Cost:
     """Wait until a generator holds all clients, and measure it."""
-    before = 0
+    before = resident(child.pid)
     deadline_s = time.monotonic() + 60 + 3 * options.clients / options.rate
     while (held := live(http_port)) < options.clients:
         children.check()
@@ -117,9 +118,10 @@ def hold(child: Child, children: Children, http_port: int, options: argparse.Nam
     time.sleep(options.interval_s + 1)  # every client has had a heartbeat
     began_s, cpu = time.monotonic(), cpu_s(child.pid)
     time.sleep(options.seconds)
-    used_s, seconds = cpu_s(child.pid) - cpu, time.monotonic() - began_s
+    # The kernel counts in ticks: of few heartbeats there may be none.
+    used_s, seconds = max(_TICK_S, cpu_s(child.pid) - cpu), time.monotonic() - began_s
     heartbeats, held_bytes = options.clients * seconds / options.interval_s, resident(child.pid)
-    each = (held_bytes - before) / options.clients
+    each = max(_PAGE, held_bytes - before) / options.clients
     return Cost(each, before, held_bytes / options.clients, 1e6 * used_s / heartbeats)
 
 
