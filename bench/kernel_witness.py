@@ -69,8 +69,9 @@ def later_s(clients: int, host: str, folder: Path) -> tuple[np.ndarray, np.ndarr
     samples = np.array([(one.time_s, one.detail["max_lag_s"]) for one in lags])
     at_s = np.array([one.time_s for one in kernel])
     later = at_s - np.array([gateway[session[one.connection_id]] for one in kernel])
-    # A sample is of the time before it.
-    return later, samples[np.searchsorted(samples[:-1, 0], at_s), 1]
+    # A sample is of the time before it; what an observer that was late saw may come after the sample that says so.
+    following = np.searchsorted(samples[:-1, 0], at_s)
+    return later, np.maximum(samples[following, 1], samples[np.maximum(following - 1, 0), 1])
 
 
 def origin_s(run: RunDir) -> list[float]:
