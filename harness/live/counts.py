@@ -254,7 +254,11 @@ class LiveCounts:
 
     def _tell(self, event: Event) -> None:
         fault = self._faults.get(event.session_id) or self._by_user.get(event.session_id)
-        if fault is not None and fault.client is not None and event.time_s >= fault.since_s:
+        if (
+            fault is not None
+            and fault.client is not None
+            and event.time_s >= fault.since_s - self._clocks_differ_s
+        ):
             fault.told.add(event.detail.get("watcher"))
             if len(fault.told) >= self._watchers[fault.client] > 0:
                 self._reach("peers_notified", event, fault)

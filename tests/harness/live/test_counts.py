@@ -154,6 +154,9 @@ def test_an_end_that_another_clock_has_just_before_its_fault_is_its_detection(
     for event in (CONNECTED, crash, heard) if crash_first else (CONNECTED, heard, crash):
         view.take(event)
     assert view.latencies.get(("host_crash", "suspected", cause), []) == latencies
+    for watcher in (7, 8):
+        view.take(client(1.9996, EventKind.PEER_NOTIFIED, "a", watcher=watcher))
+    assert view.latencies.get(("host_crash", "peers_notified", ""), []) == latencies
     assert view.detected["host_crash"] == len(latencies)
     if latencies:
         assert view.losses == 0
