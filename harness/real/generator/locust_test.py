@@ -31,7 +31,7 @@ import numpy as np
 from locust import LoadTestShape
 from locust.dispatch import UsersDispatcher
 from locust.env import Environment
-from locust.runners import STATE_MISSING, MasterRunner, WorkerNode, WorkerRunner
+from locust.runners import STATE_MISSING, STATE_STOPPING, MasterRunner, WorkerNode, WorkerNodes, WorkerRunner
 
 from harness.live.run import LOOK_EVERY_S, LiveRun
 from harness.real.generator.gateway_client import Target
@@ -123,6 +123,15 @@ class _FixedShares(UsersDispatcher):
             super().remove_worker(worker_node)
 
 
+class _Workers(WorkerNodes):
+    """Locust's own, but for this: some may go while somebody looks through all of them."""
+
+    @property
+    def all(self) -> list[WorkerNode]:
+        """Those that are there now."""
+        return list(self._worker_nodes.values())
+
+
 _LOOK_S = 0.5
 _URLS_POLL_S = 0.01
 _LAST_LINES_S = 0.5  # until every log is written out
@@ -165,7 +174,11 @@ class Suite:
         runner = environment.runner
         self._coordinator = Coordinator(runner) if isinstance(runner, MasterRunner) else None
         self._worker_host = WorkerHost(runner) if isinstance(runner, WorkerRunner) else None
+        if isinstance(runner, MasterRunner):
+            there, runner.clients = runner.clients, _Workers()
+            runner.clients.update(there)
         self._lost: set[str] = set()
+        self._has_no_workers = False  # the test lost all of them
         environment.dispatcher_class = _FixedShares
         self.options.enable_rebalancing = False
         target = _target(self.options)  # refused here; a worker elsewhere is told the URLs when it begins
@@ -205,9 +218,13 @@ class Suite:
             shares = runner._users_dispatcher
             assert isinstance(shares, _FixedShares)
             names = in_order_of_dispatch(shares.fix())
-            self._coordinator.wait_ready(names)
+            try:
+                self._coordinator.wait_ready(names)
+            except BaseException:  # stopped in the web UI: the next test deals clients out anew
+                runner._users_dispatcher = None
+                raise
             self._coordinator.begin(run.directory, names)
-            self._lost = set()
+            self._lost, self._has_no_workers = set(), False
             self._start_s = time.monotonic() - run.origin_s
             self.options.flatline_run = {
                 "directory": str(run.directory.path.resolve()),
@@ -262,14 +279,21 @@ class Suite:
         gevent.killall([one for one in background if one is not gevent.getcurrent()])
         runner = self._environment.runner
         if isinstance(runner, MasterRunner) and getattr(self.options, "flatline_run", None):
-            silent = [worker.id for worker in runner.clients.missing]
-            self._log_lost(silent)
-            for worker in silent:  # Locust would wait for them, and call the test "stopping" for good
-                runner.send_message("quit", client_id=worker)
-                del runner.clients[worker]
-            if background and self._all_are_lost:
+            self._log_lost([worker.id for worker in runner.clients.missing])
+            if background and self._lost and not self._left(runner):
+                self._has_no_workers = True
                 print("flatline: the run has no workers any more: it ends", flush=True)
                 gevent.spawn(self._end_of_locust)  # by itself it would stop, and wait
+            _let_go_of_the_silent(runner)
+            gevent.spawn(self._await_stopped, runner)
+
+    @staticmethod
+    def _await_stopped(runner: MasterRunner) -> None:
+        """Let go of workers that fall silent while it stops, too: Locust would call it "stopping" for good."""
+        while runner.state == STATE_STOPPING:
+            _let_go_of_the_silent(runner)
+            runner.check_stopped()
+            gevent.sleep(_LOOK_S)
 
     def judge(self) -> int | None:
         """Measure and report a test that had a gateway's log beside its own; return the exit code.
@@ -284,7 +308,8 @@ class Suite:
             return None
         logged = any(run.directory.logs.glob("gateway-*.jsonl"))
         if not logged or not run.directory.gateway_configs():
-            return None  # no log of a gateway, or nobody knows from when its clock counts
+            # No log of a gateway, or nobody knows from when its clock counts.
+            return Exit.MACHINE_CANNOT if self._has_no_workers else None
         # In a process of its own: this one's standard library is gevent's.
         argv = [sys.executable, "-m", "harness", "report", str(run.directory.path)]
         return subprocess.run(argv, check=False).returncode
@@ -363,8 +388,9 @@ class Suite:
         while (left_s := horizon_s - self._now_s(run)) > 0:
             gevent.sleep(min(left_s, _CLOCK_HOLDS_S))
         if self._coordinator is not None:
+            assert isinstance(runner, MasterRunner)
             for name in self.options.flatline_run["workers"]:
-                while not self._coordinator.is_done(name) and name not in self._lost:
+                while not self._coordinator.is_done(name) and name in self._left(runner):
                     gevent.sleep(_LOOK_S / 10)
         # Before the clients end: what their ends do to the gateway is not part of the run.
         self.stop()
@@ -376,6 +402,10 @@ class Suite:
     def _end_of_locust(self) -> None:
         runner = self._environment.runner
         assert runner is not None
+        web = self._environment.web_ui
+        if web is not None and web._swarm_greenlet is not None:  # it would go on sending clients to workers
+            web._swarm_greenlet.kill()
+            web._swarm_greenlet = None
         ends: Callable[[], None] = runner.quit if self.options.headless else runner.stop
         ends()
 
@@ -383,18 +413,19 @@ class Suite:
         """Real seconds since the run's origin; on another host the generator keeps the clock."""
         return self.generator.now_s() if self.generator else time.monotonic() - run.origin_s
 
-    @property
-    def _all_are_lost(self) -> bool:
-        return len(self._lost) == len(self.options.flatline_run["workers"])
+    def _left(self, runner: MasterRunner) -> set[str]:
+        """The run's workers that are there now: one that was taken for dead may be again."""
+        there = {worker.id for worker in runner.clients.all if worker.state != STATE_MISSING}
+        return there.intersection(self.options.flatline_run["workers"])
 
     def _watch_workers(self) -> None:
         """Log each worker that is gone; a run without any is over."""
         runner = self._environment.runner
         assert isinstance(runner, MasterRunner)
-        while not self._all_are_lost:
+        while left := self._left(runner):
+            self._log_lost(set(self.options.flatline_run["workers"]) - left)
             gevent.sleep(_LOOK_S)
-            there = {worker.id for worker in runner.clients.all if worker.state != STATE_MISSING}
-            self._log_lost([name for name in self.options.flatline_run["workers"] if name not in there])
+        self._log_lost(self.options.flatline_run["workers"])
         self.stop()
 
     def _log_lost(self, workers: Collection[str]) -> None:
@@ -413,6 +444,13 @@ class Suite:
                 detail = {"worker": called, "clients": clients}
                 now_s = time.monotonic() - run.origin_s
                 log.write(Event(now_s, Source.HARNESS, EventKind.WORKER_LOST, detail=detail))
+
+
+def _let_go_of_the_silent(runner: MasterRunner) -> None:
+    """Forget workers that are silent, and tell them to quit, should they ever wake."""
+    for worker in runner.clients.missing:
+        runner.send_message("quit", client_id=worker.id)
+        del runner.clients[worker.id]
 
 
 def _live_run(environment: Environment, exports: bool) -> LiveRun | None:

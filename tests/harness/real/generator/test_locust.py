@@ -67,11 +67,30 @@ def gateway(
         yield ports
 
 
+QUICK = """
+from harness.real.generator import locustfile
+locustfile._SILENT_S = 5
+from harness.real.generator.locustfile import LivenessClient
+"""
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Path:
+    """The suite, with a master that takes workers for dead in half the time."""
+    path = tmp_path / "quick.py"
+    path.write_text(QUICK)
+    return path
+
+
 def locust(
-    ports: dict[str, int], run_dir: Path, *arguments: str, program: tuple[str, str] = ("-m", "locust")
+    ports: dict[str, int],
+    run_dir: Path,
+    *arguments: str,
+    program: tuple[str, str] = ("-m", "locust"),
+    locustfile: Path = LOCUSTFILE,
 ) -> subprocess.Popen[str]:
     argv = [
-        *(sys.executable, *program, "-f", str(LOCUSTFILE), "--headless", "--only-summary"),
+        *(sys.executable, *program, "-f", str(locustfile), "--headless", "--only-summary"),
         *("--ws-url", f"ws://127.0.0.1:{ports['port']}/ws"),
         *("--http-url", f"http://127.0.0.1:{ports['http_port']}", "--run-dir", str(run_dir)),
         *arguments,
@@ -205,24 +224,28 @@ def test_a_worker_that_comes_late_has_no_part_and_moves_nobody(
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["alone", "beside one that came late"])
-def test_a_run_whose_workers_are_all_dead_is_over(late: bool, gateway: dict[str, int], run_dir: Path) -> None:
+def test_a_run_whose_workers_are_all_dead_is_over(
+    late: bool, gateway: dict[str, int], run_dir: Path, quick: Path
+) -> None:
     (run_dir / "scenario.yaml").write_text(f"duration: 60s\nliveness: {json.dumps(POLICY)}\n")
     (run_dir / "logs" / "gateway-node-1.json").unlink()  # of an unknown origin: nothing is judged
     port = str(quiet_port())
-    process = locust(
-        gateway, run_dir, "-t", "300s", "--processes", "2", "--master-port", port, "--master-bind-port", port
-    )
+    what = ("-t", "300s", "--processes", "2", "--master-port", port, "--master-bind-port", port)
+    process = locust(gateway, run_dir, *what, locustfile=quick)
     idle: subprocess.Popen[str] | None = None
     try:
         wait_until(lambda: len(logged(run_dir, EventKind.CONNECTED)) == 12, "all clients", 30)
         if late:
             idle = late_worker(port)
-        for log in (run_dir / "logs").glob("client-*.jsonl"):
+        for log in sorted((run_dir / "logs").glob("client-*.jsonl"), reverse=True):
             os.kill(int(log.stem.removeprefix("client-")), signal.SIGKILL)
+            time.sleep(1.2)  # so that its master takes one for dead after the other, the first that came last
         output, _ = process.communicate(timeout=60)
         assert output.count("died, and 6 clients with it") == 2, output
         lost = logged(run_dir, EventKind.WORKER_LOST, "harness-*.jsonl")
         assert [event.detail["clients"] for event in lost] == [6, 6]
+        assert "Unhandled exception" not in output
+        assert process.returncode == Exit.MACHINE_CANNOT
         assert "has no workers any more" in output
         assert idle is None or idle.wait(30) == 0
     finally:
@@ -231,14 +254,50 @@ def test_a_run_whose_workers_are_all_dead_is_over(late: bool, gateway: dict[str,
             print(one.communicate()[0])
 
 
-def test_a_test_of_the_web_ui_leaves_no_client_behind(
-    gateway: dict[str, int], run_dir: Path, tmp_path: Path
+def test_a_worker_that_was_taken_for_dead_carries_the_run_on(
+    gateway: dict[str, int], run_dir: Path, quick: Path
 ) -> None:
-    """The next one of this process has the same users: they are offline, and may log in. A worker dies, too."""
+    """One is silent for a while and told dead, then the other dies: the first has its clients still."""
+    (run_dir / "scenario.yaml").write_text(f"duration: 60s\nliveness: {json.dumps(POLICY)}\n")
+    (run_dir / "logs" / "gateway-node-1.json").unlink()  # of an unknown origin: nothing is judged
+    port = str(quiet_port())
+    what = ("-t", "300s", "--processes", "2", "--master-port", port, "--master-bind-port", port)
+    process = locust(gateway, run_dir, *what, locustfile=quick)
+
+    def lost() -> int:
+        return len(logged(run_dir, EventKind.WORKER_LOST, "harness-*.jsonl"))
+
+    try:
+        wait_until(lambda: len(logged(run_dir, EventKind.CONNECTED)) == 12, "all clients", 30)
+        first, other = (
+            int(log.stem.removeprefix("client-")) for log in (run_dir / "logs").glob("client-*.jsonl")
+        )
+        os.kill(first, signal.SIGSTOP)
+        wait_until(lambda: lost() == 1, "that it is taken for dead", 30)
+        os.kill(first, signal.SIGCONT)
+        time.sleep(3.0)
+        os.kill(other, signal.SIGKILL)
+        wait_until(lambda: lost() == 2, "that the other one is", 30)
+        time.sleep(2.0)
+        assert process.poll() is None, "half of the clients are there"
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+        assert "has no workers any more" not in output
+    finally:
+        process.kill()
+        print(process.communicate()[0])
+
+
+def test_a_test_of_the_web_ui_leaves_no_client_behind(
+    gateway: dict[str, int], run_dir: Path, tmp_path: Path, quick: Path
+) -> None:
+    """The next one of this process has the same users: they are offline, and may log in. Workers die, too: all of them
+    at last, while clients come.
+    """
     port, of_master = quiet_port(), str(quiet_port())
     argv = [
-        *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--web-host", "127.0.0.1"),
-        *("--processes", "2", "--master-port", of_master, "--master-bind-port", of_master),
+        *(sys.executable, "-m", "locust", "-f", str(quick), "--web-host", "127.0.0.1"),
+        *("--processes", "3", "--master-port", of_master, "--master-bind-port", of_master),
         *("--web-port", str(port), "--scenario", str(run_dir / "scenario.yaml")),
         *("--ws-url", f"ws://127.0.0.1:{gateway['port']}/ws"),
         *("--http-url", f"http://127.0.0.1:{gateway['http_port']}"),
@@ -252,21 +311,33 @@ def test_a_test_of_the_web_ui_leaves_no_client_behind(
         except URLError:
             return ""
 
-    def is_stopped() -> bool:
+    def is_stopped() -> bool:  # as of up to two seconds ago
         time.sleep(0.1)  # an answer takes Locust as long as a client's connect
         return bool(json.loads(answer("/stats/requests"))["state"] == "stopped")
 
     (run_dir / "scenario.yaml").write_text(f"duration: 60s\nliveness: {json.dumps(POLICY)}\n")
     process = subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for tests in (1, 2, 3):
-            wait_until(lambda: answer("/swarm", {"user_count": 4, "spawn_rate": 20}) != "", "the web UI", 30)
-            wait_until(partial(_are, run_dir, EventKind.CONNECTED, 4 * tests), "all clients", 20)
-            if tests == 2:  # Locust waits for it until it has been silent for ten seconds
+        wait_until(
+            lambda: len(json.loads(answer("/stats/requests") or "{}").get("workers", ())) == 3, "workers", 30
+        )
+        for came in (4, 8, 10):
+            if came == 10:  # half of the clients are dealt out to a worker that is dead already
+                os.kill(_children(process.pid)[0], signal.SIGKILL)
+            assert answer("/swarm", {"user_count": 4, "spawn_rate": 20})
+            wait_until(partial(_are, run_dir, EventKind.CONNECTED, came), "all clients", 20)
+            wait_until(lambda: not is_stopped(), "the test's beginning", 20)
+            if came == 8:  # Locust waits for it until it has been silent for a while
                 os.kill(_children(process.pid)[0], signal.SIGKILL)
             assert answer("/stop", {})
-            wait_until(partial(_are, run_dir, EventKind.SUSPECTED, 4 * tests), "their ends", 20)
+            wait_until(partial(_are, run_dir, EventKind.SUSPECTED, came), "their ends", 20)
             wait_until(is_stopped, "the test's end", 20)
+        assert answer("/swarm", {"user_count": 12, "spawn_rate": 1})
+        wait_until(lambda: not is_stopped(), "the last test's beginning", 20)
+        os.kill(_children(process.pid)[0], signal.SIGKILL)
+        wait_until(is_stopped, "the last test's end", 20)
+        time.sleep(6.0)
+        assert is_stopped(), "nobody spawns clients any more"
         causes = {event.cause for event in logged(run_dir, EventKind.SUSPECTED, "gateway-*.jsonl")}
         assert "heartbeat" not in causes, "their sockets stood, and nobody answered any more"
     finally:
@@ -298,4 +369,4 @@ def _connected(log: Path) -> list[Event]:
 
 
 def _children(pid: int) -> list[int]:
-    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    return [child.pid for child in psutil.Process(pid).children(recursive=True) if not is_gone(child.pid)]
