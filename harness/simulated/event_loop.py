@@ -87,10 +87,12 @@ class Loop:
             self.submit(0.0, partial(self._accept_next, waiting))
 
     def _accept_next(self, waiting: deque[Callable[[], object]]) -> None:
-        waiting[0]()
-        waiting.popleft()
-        if waiting:
-            self.submit(0.0, partial(self._accept_next, waiting))
+        while waiting:  # thousands may be, so it does not call itself
+            waiting[0]()
+            waiting.popleft()
+            if waiting and (done_s := self.reserve(0.0)) > self._clock.now_s:
+                self._clock.at(done_s, partial(self._accept_next, waiting))
+                return
 
     def after_reading(self, act: Callable[[], None]) -> None:
         """Do something, when a timer that is due now gets its turn, after all that lay in the sockets by then.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -204,6 +205,17 @@ def test_a_busy_loop_accepts_one_newcomer_of_a_port_in_a_turn() -> None:
         loop.accept("http", lambda: accepted.append(("http", clock.now_s)))
     clock.env.run()
     assert accepted == [(port, float(n)) for n in (1, 2, 3) for port in ("ws", "http")]
+
+
+def test_thousands_who_waited_for_a_busy_loop_are_accepted_one_after_the_other() -> None:
+    clock = Clock(math.inf)
+    loop = Loop(clock, Gateway(), np.random.default_rng(1), busy=True)
+    accepted: list[int] = []
+    loop.submit(1.0, lambda: None)
+    for n in range(5_000):
+        loop.accept("ws", partial(accepted.append, n))
+    clock.env.run()
+    assert accepted == list(range(5_000))
 
 
 @pytest.mark.parametrize(("limit", "refused"), [(1.0, True), (None, False), (5.0, False)])
