@@ -23,7 +23,7 @@ from pathlib import Path
 import uvloop
 from websockets.asyncio.server import ServerConnection, serve
 
-from bench.figures import Figure, add_save, keep
+from bench.figures import Figure, add_save, cpu_s, keep
 from harness.real.processes.children import Children
 from harness.real.processes.redis import redis_server
 from reference_server.websocket.listener import BACKLOG, raise_descriptor_limit
@@ -77,18 +77,12 @@ async def _connect_all(port: int, tokens: list[str], at_once: int, pid: int) -> 
             writer.write(bytes((0x81, 0x80 | len(message), 0, 0, 0, 0)) + message)
             assert (await reader.readexactly(2))[0] == 0x81
 
-    before_s = _cpu_s(pid)
+    before_s = cpu_s(pid)
     await asyncio.gather(*map(connect, tokens))
-    used_s = _cpu_s(pid) - before_s
+    used_s = cpu_s(pid) - before_s
     for writer in held:
         writer.transport.abort()
     return used_s
-
-
-def _cpu_s(pid: int) -> float:
-    # In nanoseconds; what psutil reads has a grain of 10 ms, above what a few handshakes take.
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
 
 def _load(port: int, http_port: int | None, pid: int, clients: int, at_once: int) -> float:

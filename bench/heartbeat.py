@@ -35,7 +35,7 @@ import uvloop
 from redis.asyncio import BlockingConnectionPool, Redis
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
-from bench.figures import Figure, add_save, keep
+from bench.figures import Figure, add_save, cpu_s, keep
 from harness.real.processes.children import Child, Children
 from harness.real.processes.redis import redis_server
 from reference_server.frames import HEARTBEAT
@@ -165,11 +165,10 @@ def measure(kind: str, options: argparse.Namespace, redis_url: str, folder: Path
         _wait_for(connected, children)
         time.sleep(options.interval_s + 0.5)
         held = process.memory_info().rss - before
-        began_s, first, cpu = time.monotonic(), _answers(out, children), process.cpu_times()
+        began_s, first, cpu = time.monotonic(), _answers(out, children), cpu_s(process.pid)
         time.sleep(options.seconds)
         children.check()
-        last, cpu_after, seconds = (_answers(out, children), process.cpu_times(), time.monotonic() - began_s)
-    used_s = cpu_after.user + cpu_after.system - cpu.user - cpu.system
+        last, used_s, seconds = _answers(out, children), cpu_s(process.pid) - cpu, time.monotonic() - began_s
     beats = last - first
     return Cost(1e6 * used_s / beats, held / options.clients, beats / seconds)
 

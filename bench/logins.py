@@ -21,10 +21,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
 import uvloop
 
-from bench.figures import Figure, add_save, keep
+from bench.figures import Figure, add_save, cpu_s, keep
 from harness.real.processes.children import Children
 from harness.real.processes.redis import redis_server
 
@@ -74,11 +73,10 @@ def measure(
         port = json.loads(ready.read_text())["http_port"]
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             pool.apply(_load, (port, at_once * 2, at_once))  # warm
-            before = psutil.Process(gateway.pid).cpu_times()
+            before_s = cpu_s(gateway.pid)
             seconds, waits_s = pool.apply(_load, (port, logins, at_once))
-            after = psutil.Process(gateway.pid).cpu_times()
+            used_s = cpu_s(gateway.pid) - before_s
     waits_ms = sorted(1000 * wait for wait in waits_s)
-    used_s = after.user + after.system - before.user - before.system
     return (
         len(waits_ms) / seconds,
         statistics.median(waits_ms),

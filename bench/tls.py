@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import math
 import selectors
 import socket
 import ssl
@@ -30,7 +31,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.figures import Figure, add_save, keep
+from bench.figures import Figure, add_save, cpu_s, keep
 from harness.real.processes.certificate import own_certificate
 from harness.real.processes.children import Children
 from harness.real.processes.redis import redis_server
@@ -56,9 +57,7 @@ class Gateway:
     context: ssl.SSLContext | None
 
     def cpu_s(self) -> float:
-        # In nanoseconds; what psutil reads has a grain of 10 ms, above what a few handshakes take.
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
-        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+        return cpu_s(self.process.pid)
 
     def connect(self, session: ssl.SSLSession | None = None, token: str = "") -> socket.socket:
         """Connect, shake hands, and authenticate where there is a token."""
@@ -238,7 +237,9 @@ def report(costs: dict[str, list[Cost]], options: argparse.Namespace) -> int:
     ]
     for title, name, of_plain, of_tls in rows:
         a, b = middle("plain", name, of_plain), middle("tls", name, of_tls)
-        print(f"{title:28}{a:12.2f}{b:12.2f}{b / a:7.2f}×")
+        print(
+            f"{title:28}{a:12.2f}{b:12.2f}{b / a if a else math.nan:7.2f}×"
+        )  # few connections may take no page
     more = middle("tls", "beat_bytes") - middle("plain", "beat_bytes")
     held = middle("tls", "memory") - middle("plain", "memory")
     good = abs(more - MOST_BEAT_BYTES) < 2 and held < MOST_MEMORY
