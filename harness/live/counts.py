@@ -234,11 +234,7 @@ class LiveCounts:
         if fault is None:
             self._early[event.session_id].append((milestone, event))
             return
-        # By another host's clock it may be a little before its fault.
-        if (
-            not fault.since_s - self._clocks_differ_s <= event.time_s <= fault.back_s
-            or milestone in fault.seen
-        ):
+        if not self._since_s(fault) <= event.time_s <= fault.back_s or milestone in fault.seen:
             return
         if not fault.seen & _DETECTIONS and milestone in _DETECTIONS:
             self.detected[fault.label] += 1
@@ -247,6 +243,10 @@ class LiveCounts:
             self.ghosts_of[fault.label] -= 1
         self._took(fault, milestone, event.cause, max(0.0, event.time_s - fault.since_s))
 
+    def _since_s(self, fault: _Fault) -> float:
+        """What comes later may be of the fault: by another host's clock it can be a little before it."""
+        return fault.since_s - self._clocks_differ_s
+
     def _took(self, fault: _Fault, milestone: str, cause: str, real_s: float) -> None:
         latency_s = self._clock.scenario_s(real_s)
         insort(self.latencies[fault.label, milestone, cause], latency_s)
@@ -254,11 +254,7 @@ class LiveCounts:
 
     def _tell(self, event: Event) -> None:
         fault = self._faults.get(event.session_id) or self._by_user.get(event.session_id)
-        if (
-            fault is not None
-            and fault.client is not None
-            and event.time_s >= fault.since_s - self._clocks_differ_s
-        ):
+        if fault is not None and fault.client is not None and event.time_s >= self._since_s(fault):
             fault.told.add(event.detail.get("watcher"))
             if len(fault.told) >= self._watchers[fault.client] > 0:
                 self._reach("peers_notified", event, fault)

@@ -172,9 +172,10 @@ class Suite:
         self._live = _live_run(environment, self._exports)
         self._follower: Any = None
         runner = environment.runner
-        self._coordinator = Coordinator(runner) if isinstance(runner, MasterRunner) else None
+        self._coordinator: Coordinator | None = None
         self._worker_host = WorkerHost(runner) if isinstance(runner, WorkerRunner) else None
         if isinstance(runner, MasterRunner):
+            self._coordinator = Coordinator(runner)
             there, runner.clients = runner.clients, _Workers()
             runner.clients.update(there)
         self._lost: set[str] = set()

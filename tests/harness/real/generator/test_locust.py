@@ -118,6 +118,15 @@ def late_worker(port: str) -> subprocess.Popen[str]:
     return late
 
 
+def two_workers(ports: dict[str, int], run_dir: Path, locustfile: Path) -> tuple[subprocess.Popen[str], str]:
+    """Begin a run that nobody judges, of 12 clients in two processes; its master's port, too."""
+    (run_dir / "scenario.yaml").write_text(f"duration: 60s\nliveness: {json.dumps(POLICY)}\n")
+    (run_dir / "logs" / "gateway-node-1.json").unlink()  # of an unknown origin
+    port = str(quiet_port())
+    what = ("-t", "300s", "--processes", "2", "--master-port", port, "--master-bind-port", port)
+    return locust(ports, run_dir, *what, locustfile=locustfile), port
+
+
 def logged(run_dir: Path, kind: EventKind, which: str = "client-*.jsonl") -> list[Event]:
     events = read_log(*sorted((run_dir / "logs").glob(which))).events
     return [event for event in events if event.kind is kind]
@@ -227,11 +236,7 @@ def test_a_worker_that_comes_late_has_no_part_and_moves_nobody(
 def test_a_run_whose_workers_are_all_dead_is_over(
     late: bool, gateway: dict[str, int], run_dir: Path, quick: Path
 ) -> None:
-    (run_dir / "scenario.yaml").write_text(f"duration: 60s\nliveness: {json.dumps(POLICY)}\n")
-    (run_dir / "logs" / "gateway-node-1.json").unlink()  # of an unknown origin: nothing is judged
-    port = str(quiet_port())
-    what = ("-t", "300s", "--processes", "2", "--master-port", port, "--master-bind-port", port)
-    process = locust(gateway, run_dir, *what, locustfile=quick)
+    process, port = two_workers(gateway, run_dir, quick)
     idle: subprocess.Popen[str] | None = None
     try:
         wait_until(lambda: len(logged(run_dir, EventKind.CONNECTED)) == 12, "all clients", 30)
@@ -258,11 +263,7 @@ def test_a_worker_that_was_taken_for_dead_carries_the_run_on(
     gateway: dict[str, int], run_dir: Path, quick: Path
 ) -> None:
     """One is silent for a while and told dead, then the other dies: the first has its clients still."""
-    (run_dir / "scenario.yaml").write_text(f"duration: 60s\nliveness: {json.dumps(POLICY)}\n")
-    (run_dir / "logs" / "gateway-node-1.json").unlink()  # of an unknown origin: nothing is judged
-    port = str(quiet_port())
-    what = ("-t", "300s", "--processes", "2", "--master-port", port, "--master-bind-port", port)
-    process = locust(gateway, run_dir, *what, locustfile=quick)
+    process, _ = two_workers(gateway, run_dir, quick)
 
     def lost() -> int:
         return len(logged(run_dir, EventKind.WORKER_LOST, "harness-*.jsonl"))
@@ -275,7 +276,7 @@ def test_a_worker_that_was_taken_for_dead_carries_the_run_on(
         os.kill(first, signal.SIGSTOP)
         wait_until(lambda: lost() == 1, "that it is taken for dead", 30)
         os.kill(first, signal.SIGCONT)
-        time.sleep(3.0)
+        time.sleep(3.0)  # for its master to hear of it again
         os.kill(other, signal.SIGKILL)
         wait_until(lambda: lost() == 2, "that the other one is", 30)
         time.sleep(2.0)
