@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import bisect
 import statistics
+import sys
 import time
 from collections.abc import Generator, Iterator
 
@@ -116,7 +117,7 @@ def plain(clients: int, duration_s: float, seed: int) -> tuple[int, int]:
     return sum(c.beats for c in everybody), sum(c.suspected for c in everybody)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--clients", type=int, default=4000)
     parser.add_argument("--hours", type=float, default=2.0)
@@ -190,7 +191,7 @@ def main(argv: list[str] | None = None) -> None:
         f"{result.healthy_client_s / 86400:,.0f} healthy client-days: {wall_s:.1f} s by the wall clock on "
         f"{given.jobs} processes (wanted: {MOST_MILLION_S:.0f} s for a million)"
     )
-    keep(
+    within = keep(
         given.save,
         "fleet",
         [
@@ -214,7 +215,8 @@ def main(argv: list[str] | None = None) -> None:
             ),
         ],
     )
+    return int(not within)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

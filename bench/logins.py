@@ -97,7 +97,7 @@ def fsync_ms(folder: Path, times: int) -> float:
     return 1000 * statistics.median(waits_s)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description="What the durable ledger costs a login.")
     parser.add_argument("--logins", type=int, default=3000)
     parser.add_argument("--at-once", type=int, default=64)
@@ -136,8 +136,9 @@ def main() -> None:
     alone, disk = statistics.median(alone_ms), statistics.median(disk_ms)
     print(f"one alone with sqlite: {alone:.2f} ms, of which one fsync {disk:.2f} ms")
     figures.append(Figure("a login alone, with sqlite, beyond one fsync", alone - disk, "ms", most=0.6))
-    keep(options.save, "logins", figures)
+    within = keep(options.save, "logins", figures)
+    return int(not within)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -89,7 +90,7 @@ def make_log(path: Path, plan: Plan) -> None:
     write_log(path, sorted(make_events(plan), key=lambda event: event.time_s))
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("events", nargs="?", type=int, default=1_000_000)
     add_save(parser)
@@ -129,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
         f"log to figures: {done - parsed:.2f} s, {(done - parsed) / (parsed - began):.2f} × json.loads; "
         f"peak memory {peak_gib:.2f} GiB, {peak_gib * 2**30 / lines:.0f} bytes an event"
     )
-    keep(
+    within = keep(
         given.save,
         "measure",
         [
@@ -140,7 +141,8 @@ def main(argv: list[str] | None = None) -> None:
             Figure("peak memory, an event", peak_gib * 2**30 / lines, "bytes", most=MOST_BYTES),
         ],
     )
+    return int(not within)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
